@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * filemap: mmap served from user space.
+ *
+ * A page fault on a filemap mapping is answered by this library, over its own page cache,
+ * from any store that can read a byte range. One rule holds throughout: no thread ever holds
+ * the map lock while it does, or waits for, anything that can block.
+ *
+ * Conventions
+ *   - Every function that can fail returns 0 or a negative errno. Results go through `ret_`
+ *     parameters, which stay untouched on failure.
+ *   - The library never prints and never exits. Give a log function to hear words.
+ *   - Lengths and offsets are bytes, times are nanoseconds, unless a name says otherwise.
+ *   - Option structures begin with their own size: set it to sizeof, leave the rest zero for
+ *     the defaults. A NULL pointer means all defaults.
+ *   - Thread-safe means: any thread, any time. Signal-safe means: also from a signal handler.
+ *   - After fork() the child owns nothing: every call on an object of the parent gives
+ *     -EOWNERDEAD there, and touching a mapping is SIGSEGV. It never reads zeros.
+ *   - Threads must leave SIGBUS unblocked while they touch a mapping (inline trap): the kernel
+ *     kills a process whose thread faults with the signal blocked.
+ *   - While a fault waits for a store, all signals of that one thread are held back, as they
+ *     are for a thread in an uninterruptible read. Set a deadline where a store may die.
+ */
+#ifndef FILEMAP_H
+#define FILEMAP_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FM_VERSION_MAJOR 0
+#define FM_VERSION_MINOR 1
+#define FM_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define FM_PUBLIC __attribute__((visibility("default")))
+#else
+#define FM_PUBLIC
+#endif
+
+/** An address space: its mappings, its page caches, its frame pool, one map lock. */
+typedef struct fm_mm fm_mm;
+/** An open object of a store, with its page cache. Reference-counted. */
+typedef struct fm_file fm_file;
+
+/** The library's version, "MAJOR.MINOR.PATCH". Static storage. Signal-safe. */
+FM_PUBLIC const char *fm_version(void);
+
+/* ------------------------------------------------------------------ address spaces */
+
+/** How a fault reaches the library. */
+enum fm_trap {
+	/** FM_TRAP_INLINE. */
+	FM_TRAP_DEFAULT = 0,
+	/** SIGBUS in the faulting thread, which serves its own fault. Needs no privilege. A system
+	 *  call that is given a cold address fails with EFAULT: see fm_fault_in() and fm_pin(). */
+	FM_TRAP_INLINE = 1,
+	/** A handler thread reads fault messages. System calls are served too where the kernel
+	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline. */
+	FM_TRAP_THREAD = 2,
+	/** No trap: pages come in by fm_fault_in() and fm_pin() only; touching an absent page is
+	 *  SIGBUS to the program. */
+	FM_TRAP_CALL = 3,
+};
+
+/** How a page's bytes are made to appear in a mapping. */
+enum fm_install {
+	/** The library chooses: MOVE where the kernel has it (Linux 6.8), else COPY. */
+	FM_INSTALL_AUTO = 0,
+	/** The frame itself is moved. No copy; the protection against stray writes follows within
+	 *  milliseconds, in the background: such a write changes what this process sees of the page
+	 *  until it is read again, and never reaches the store. */
+	FM_INSTALL_MOVE = 1,
+	/** The bytes are copied into a read-only region: a stray write is SIGSEGV from the first
+	 *  moment. Costs up to twice the memory for a short while; counted within the budget. */
+	FM_INSTALL_COPY = 2,
+};
+
+/** Flags of struct fm_mm_options. */
+enum fm_mm_flags {
+	/** For experiments only: strip ALLOW_RETRY from every fault and do its waits under the map
+	 *  lock, as a fault path without the rule would. `lock_held_over_block` counts each. */
+	FM_MM_HOLD_LOCK = 1u << 0,
+};
+
+enum fm_log_level { FM_LOG_ERROR = 0, FM_LOG_WARNING = 1, FM_LOG_INFO = 2 };
+/** Receives one line without a newline. Called from any thread, never from a signal handler and
+ *  never with a lock held. */
+typedef void (*fm_log_fn)(void *arg, enum fm_log_level level, const char *line);
+
+struct fm_mm_options {
+	size_t size; /**< sizeof(struct fm_mm_options) */
+	/** Memory for pages, in bytes; 0: a quarter of the cgroup's limit or an eighth of the
+	 *  machine's memory, between 16 MiB and 1 GiB. At least fm_budget_min(). */
+	uint64_t budget_bytes;
+	uint32_t trap;    /**< enum fm_trap */
+	uint32_t install; /**< enum fm_install */
+	uint32_t flags;   /**< enum fm_mm_flags */
+	uint32_t reserved;
+	fm_log_fn log; /**< NULL: silent */
+	void *log_arg;
+};
+
+/** The smallest budget, in bytes, that serves files of this page size: 16 frames. One quarter of
+ *  the frames may be held by instructions in progress, and the largest of those (a string move
+ *  that straddles pages at both ends) needs four at once. 0 for an invalid page size.
+ *  Signal-safe. */
+FM_PUBLIC uint64_t fm_budget_min(uint32_t page_size);
+
+/**
+ * Make an address space. All its metadata is allocated and populated here, in proportion to the
+ * budget. Thread-safe.
+ * Errors: -EINVAL (options, budget below fm_budget_min(4096)), -ENOMEM, -ENOSYS (no userfaultfd),
+ * -EPERM (userfaultfd closed to this user), -EOPNOTSUPP (a feature asked for is missing). Where a
+ * log function is given, one line says which and what to do about it.
+ */
+FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
+
+/**
+ * Take an address space down. Faults in flight in other threads end: with -ECANCELED as SIGBUS,
+ * or through fm_guard(). All mappings, files and pins of the mm are gone at return, and all
+ * memory and descriptors are given back. Waits for threads that are inside a read of the store
+ * which cannot be interrupted (a local file without a deadline). Not from inside a fault.
+ * Not concurrently with other calls on the same mm.
+ */
+FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
+
+/* ------------------------------------------------------------------ files */
+
+/** What to do when somebody changes the file behind an open snapshot of it. */
+enum fm_changed {
+	FM_CHANGED_ERROR = 0,   /**< pages not yet read fail with ESTALE; never mixed bytes */
+	FM_CHANGED_REFRESH = 1, /**< cached pages are dropped and read anew */
+};
+
+struct fm_file_options {
+	size_t size; /**< sizeof(struct fm_file_options) */
+	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. */
+	uint32_t page_size;
+	/** Largest readahead window, in bytes. 0: 128 KiB or one page, the larger.
+	 *  UINT32_MAX: no readahead. */
+	uint32_t readahead_bytes;
+	/** A read that takes longer than this fails with -ETIMEDOUT. 0: no deadline, or the
+	 *  `deadline` parameter of the URI. */
+	uint64_t deadline_ns;
+	uint32_t changed; /**< enum fm_changed */
+	uint32_t reserved;
+};
+
+/**
+ * Open an object of a store.
+ *   file:PATH, or a plain PATH       a local regular file or block device
+ *   memory:SIZE[?seed=N]             SIZE bytes of a pattern, for tests and measurements
+ *   faulty:URI?PARAMETERS            any store, made slow or bad; see fm_file_control()
+ * Parameters follow '?' and are joined by '&'. Every store takes `deadline=TIME`.
+ * Sizes take K, M, G, T (powers of 1024); times take us, ms, s.
+ * Thread-safe. May block on the store.
+ * Errors: -EINVAL (URI, options), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
+ * budget is below fm_budget_min(page_size).
+ */
+FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
+			   fm_file **ret_file);
+
+/** Give the program's reference back. Mappings keep the file open. Thread-safe. */
+FM_PUBLIC int fm_file_close(fm_file *file);
+
+/** The file's size in bytes when it was opened. Thread- and signal-safe. */
+FM_PUBLIC int fm_file_size(fm_file *file, uint64_t *ret_size);
+
+/**
+ * Read bytes from the store itself, past the page cache: what a plain read would give.
+ * Short only at the end of the file. Thread-safe. May block; no deadline.
+ */
+FM_PUBLIC int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+
+/**
+ * Change a store's parameter while it runs, as "key=value". For faulty stores:
+ *   delay=TIME or delay=MIN..MAX   before each read      rate=BYTES      a second
+ *   iops=N                         reads a second        error=ERRNO     EIO by default
+ *   error-every=N                  each n-th read fails  error-at=OFFSET reads that touch it fail
+ *   short-every=N                  each n-th read is cut stuck=0|1       reads never end
+ * Thread-safe. Errors: -EINVAL, -EOPNOTSUPP (the store has no such parameter).
+ */
+FM_PUBLIC int fm_file_control(fm_file *file, const char *setting);
+
+/* ------------------------------------------------------------------ mappings */
+
+/** What a failed access was, as a callback or fm_guard() sees it. */
+struct fm_error {
+	void *addr;      /**< the address that was touched */
+	uint64_t offset; /**< its offset in the file; 0 when no mapping was found */
+	int signo;       /**< SIGBUS or SIGSEGV: what the program would get */
+	int error;       /**< negative errno: the store's, -ENXIO past the end, -EFAULT without a
+			      mapping, -EACCES for a write, -ETIMEDOUT, -ESTALE, -ECANCELED */
+};
+
+enum fm_error_action {
+	FM_ERROR_RAISE = 0, /**< go on: fm_guard(), the program's handler, the default action */
+	FM_ERROR_RETRY = 1, /**< try the access again */
+};
+
+/** Called in the thread that faulted (inline trap: in signal context, so signal-safe calls only),
+ *  with no lock held. */
+typedef enum fm_error_action (*fm_error_fn)(void *arg, const struct fm_error *error);
+
+struct fm_map_options {
+	size_t size; /**< sizeof(struct fm_map_options) */
+	fm_error_fn on_error;
+	void *on_error_arg;
+};
+
+/**
+ * Map bytes [offset, offset+len) of a file, read-only. `offset` is a multiple of 4096, `len` is
+ * not 0 and need not be. Bytes past the end of the file: the rest of the last 4096-byte page
+ * reads as zeros, anything beyond is SIGBUS. Mapping the same bytes again gives the same address
+ * and counts: each fm_map() wants its fm_unmap(). A write is SIGSEGV.
+ * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
+ * Thread-safe. Never waits for a fault in flight.
+ * Errors: -EINVAL, -EOVERFLOW (range past 2^63, or further past the end than the view's
+ * reserve of the file's length plus 1 GiB), -ENOMEM, -ECHILD.
+ */
+FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
+		     const struct fm_map_options *options, void **ret_addr);
+
+/**
+ * Unmap [addr, addr+len), all or part of mappings. `addr` is a multiple of 4096; `len` is rounded
+ * up. Afterwards an access is SIGSEGV unless another mapping shows the same bytes. Ranges where
+ * nothing is mapped are passed over, as munmap() does. Thread-safe. Never waits for a fault.
+ * Errors: -EINVAL.
+ */
+FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
+
+enum fm_advice {
+	FM_ADVICE_NORMAL = 0,
+	FM_ADVICE_RANDOM = 1,     /**< no readahead */
+	FM_ADVICE_SEQUENTIAL = 2, /**< full windows at once */
+	FM_ADVICE_WILLNEED = 3,   /**< start reading; does not wait */
+	FM_ADVICE_DONTNEED = 4,   /**< drop the pages of the range from the cache */
+};
+
+/** Advise on [addr, addr+len), as madvise(). Thread-safe. Errors: -EINVAL, -ENOMEM (part of the
+ *  range is not mapped; the rest is advised). */
+FM_PUBLIC int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice);
+
+enum fm_fault_in_flags {
+	/** Do not wait: queue the reads and return -EAGAIN; call again later. */
+	FM_NOWAIT = 1u << 0,
+};
+
+/**
+ * Bring the pages of [addr, addr+len) in and install them, as if each had been touched. They can
+ * be evicted again at once: a caller that needs them to stay uses fm_pin(). Thread-safe.
+ * Errors: -EINVAL; -EAGAIN (NOWAIT); -EFAULT (not mapped); -ENXIO (past the end); the store's.
+ */
+FM_PUBLIC int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags);
+
+/**
+ * As fm_fault_in(), and keep them: until fm_unpin() of the same range the pages stay installed, so
+ * that system calls may be given the range under every trap. Reserves its frames first or fails.
+ * Thread-safe. Errors: as fm_fault_in(); -ENOMEM when pins would leave less than a quarter of the
+ * frames to everybody else.
+ */
+FM_PUBLIC int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags);
+FM_PUBLIC int fm_unpin(fm_mm *mm, const void *addr, size_t len);
+
+/* ------------------------------------------------------------------ errors */
+
+/**
+ * Run body(arg); an access in it that would raise SIGBUS or SIGSEGV on a mapping ends it instead:
+ * the return is that access's negative errno, and *ret_error (may be NULL) tells the rest.
+ * Returns 0 when the body returned. The body must only access memory: what it had taken (locks,
+ * allocations) is not undone. Signal mask restored. Nests. Thread-safe.
+ */
+FM_PUBLIC int fm_guard(void (*body)(void *arg), void *arg, struct fm_error *ret_error);
+
+/**
+ * For programs that install their own SIGBUS handler after the library's: call this first.
+ * Returns true when the signal was a fault on a mapping and has been dealt with: return from the
+ * handler at once. Install with SA_SIGINFO and a full sa_mask. Signal-safe.
+ */
+FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
+
+/* ------------------------------------------------------------------ statistics */
+
+/* One table from which the structure, the names and the JSON keys are made: X(name, help). */
+#define FM_COUNTERS(X)                                                                         \
+	X(faults, "faults that ended, each once however many tries it took")                   \
+	X(faults_major, "of those: needed a read of the store")                                \
+	X(faults_minor, "of those: found their page in the cache")                             \
+	X(faults_sigbus, "of those: ended in SIGBUS")                                          \
+	X(faults_segv, "of those: ended in SIGSEGV")                                           \
+	X(fault_retries, "tries beyond the first, after the map lock was dropped")             \
+	X(fault_in_again, "fm_fault_in() calls that returned -EAGAIN")                         \
+	X(reads, "reads of a store")                                                           \
+	X(read_bytes, "bytes read from stores")                                                \
+	X(read_errors, "reads that failed")                                                    \
+	X(read_timeouts, "of those: passed their deadline")                                    \
+	X(read_short, "reads that came short and were continued")                              \
+	X(ra_windows, "readahead windows submitted")                                           \
+	X(ra_pages, "pages read ahead")                                                        \
+	X(ra_hits, "of those: touched")                                                        \
+	X(ra_waste, "of those: evicted untouched")                                             \
+	X(ra_aborted, "readahead requests aborted for a fault that needed a page of theirs")   \
+	X(installs_move, "pages installed by MOVE")                                            \
+	X(installs_copy, "pages installed by COPY")                                            \
+	X(install_exists, "installs that found the page already there")                        \
+	X(install_busy, "installs or evictions that met EBUSY")                                \
+	X(emptied_behind, "pages recorded as installed that had been emptied behind us")       \
+	X(evictions, "frames taken from a page for another")                                   \
+	X(deactivations, "pages taken out of the view but kept cached")                        \
+	X(reactivations, "of those: touched again")                                            \
+	X(reclaim_direct, "reclaim passes by a fault")                                         \
+	X(reclaim_background, "reclaim passes by the background thread")                       \
+	X(frame_waits, "waits for a free frame")                                               \
+	X(progress_keeps, "instructions whose pages were kept until they completed")           \
+	X(progress_waits, "waits for a keeper's place")                                        \
+	X(pt_released, "empty 2 MiB ranges whose page table was given back")                   \
+	X(lock_shared, "map lock taken shared")                                                \
+	X(lock_exclusive, "map lock taken exclusive")                                          \
+	X(lock_contended, "of both: had to wait")                                              \
+	X(lock_held_over_block, "times a thread was about to block with the map lock held")    \
+	X(maps, "fm_map() calls")                                                              \
+	X(unmaps, "fm_unmap() calls")                                                          \
+	X(advises, "fm_advise() calls")                                                        \
+	X(files_changed, "files found changed behind their snapshot")
+
+#define FM_GAUGES(X)                                                                           \
+	X(budget_bytes, "memory budget")                                                       \
+	X(charged_bytes, "of it in use: frames and page tables")                               \
+	X(frames, "frames within the budget")                                                  \
+	X(frames_used, "frames that hold a page")                                              \
+	X(pages_installed, "pages installed in views")                                         \
+	X(pt_ranges, "2 MiB ranges with a page table")                                         \
+	X(mappings, "mappings")                                                                \
+	X(views, "views")                                                                      \
+	X(files, "open files")                                                                 \
+	X(pins, "pages pinned by fm_pin()")                                                    \
+	X(requests, "requests under way")
+
+#define FM_HISTOGRAMS(X)                                                                       \
+	X(fault_minor_ns, "latency of minor faults")                                           \
+	X(fault_major_ns, "latency of major faults")                                           \
+	X(lock_wait_ns, "waits for the map lock")                                              \
+	X(lock_hold_shared_ns, "time the map lock was held shared")                            \
+	X(lock_hold_exclusive_ns, "time the map lock was held exclusive")                      \
+	X(read_ns, "latency of reads of a store")
+
+struct fm_histogram_summary {
+	uint64_t count, p50_ns, p99_ns, p999_ns, max_ns;
+};
+
+struct fm_stats {
+	size_t size; /**< sizeof(struct fm_stats), set by the caller */
+#define FM_X(name, help) uint64_t name;
+	FM_COUNTERS(FM_X)
+	FM_GAUGES(FM_X)
+#undef FM_X
+#define FM_X(name, help) struct fm_histogram_summary name;
+	FM_HISTOGRAMS(FM_X)
+#undef FM_X
+};
+
+/**
+ * The mm's statistics now. Takes no lock. Each figure is read by itself: sums may be off by what
+ * happens meanwhile. Thread-safe. Errors: -EINVAL (size).
+ */
+FM_PUBLIC int fm_stats(fm_mm *mm, struct fm_stats *ret_stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
