@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public calls: arguments are checked, objects are told alive from dead, signals are blocked before any lock is
+ * taken, and the work is handed to mm.
+ * Owns the table of live address spaces, by which a forked child's and a late caller's objects are known.
+ * May call: mm, trap, store, stats, os.
+ */
+#include "mm/mm.h"
+
+#include <stdlib.h>
+
+#define LIVE_MAX 256
+#define FM_STRING(x) #x
+#define FM_VERSION_OF(a, b, c) FM_STRING(a) "." FM_STRING(b) "." FM_STRING(c)
+
+static struct fm_mm *live[LIVE_MAX]; /* atomic */
+
+const char *fm_version(void)
+{
+	return FM_VERSION_OF(FM_VERSION_MAJOR, FM_VERSION_MINOR, FM_VERSION_PATCH);
+}
+
+static bool page_size_valid(uint32_t page_size)
+{
+	return page_size >= OS_PAGE && page_size <= (2u << 20) && !(page_size & (page_size - 1));
+}
+
+uint64_t fm_budget_min(uint32_t page_size)
+{
+	return page_size_valid(page_size) ? (uint64_t)page_size * MM_FRAMES_MIN : 0;
+}
+
+/* ------------------------------------------------------------------ who is alive */
+
+static void forget_parents(void)
+{
+	if (trap_is_child())
+		for (int i = 0; i < LIVE_MAX; i++)
+			atomic_set(&live[i], NULL);
+}
+
+static int live_add(struct fm_mm *mm)
+{
+	for (int i = 0; i < LIVE_MAX; i++) {
+		struct fm_mm *none = NULL;
+		if (atomic_cas(&live[i], &none, mm))
+			return 0;
+	}
+	return -EMFILE;
+}
+
+static bool live_remove(struct fm_mm *mm)
+{
+	for (int i = 0; i < LIVE_MAX; i++) {
+		struct fm_mm *here = mm;
+		if (atomic_cas(&live[i], &here, NULL))
+			return true;
+	}
+	return false;
+}
+
+static int mm_alive(const struct fm_mm *mm)
+{
+	if (!mm)
+		return -EINVAL;
+	if (trap_is_child())
+		return -EOWNERDEAD;
+	for (int i = 0; i < LIVE_MAX; i++)
+		if (atomic_get(&live[i]) == mm)
+			return 0;
+	return -EOWNERDEAD;
+}
+
+static int file_alive(const struct fm_file *file)
+{
+	return file ? mm_alive(file->mm) : -EINVAL;
+}
+
+/* A caller's structure may be older and shorter than ours, never longer. */
+static int copy_options(void *ours, size_t our_size, const void *theirs)
+{
+	size_t size;
+	memset(ours, 0, our_size);
+	if (!theirs)
+		return 0;
+	memcpy(&size, theirs, sizeof(size));
+	if (size < sizeof(size) || size > our_size)
+		return -EINVAL;
+	memcpy(ours, theirs, size);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ address spaces */
+
+int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
+{
+	struct fm_mm_options ours;
+	struct fm_mm *mm;
+	int err = copy_options(&ours, sizeof(ours), options);
+	if (err || !ret_mm || ours.trap > FM_TRAP_CALL || ours.install > FM_INSTALL_COPY ||
+	    (ours.flags & ~(uint32_t)FM_MM_HOLD_LOCK) || ours.reserved)
+		return -EINVAL;
+	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
+		return -EINVAL;
+	forget_parents();
+	err = mm_create(&ours, &mm);
+	if (err)
+		return err;
+	err = live_add(mm);
+	if (err) {
+		mm_destroy(mm);
+		return err;
+	}
+	*ret_mm = mm;
+	return 0;
+}
+
+int fm_mm_destroy(fm_mm *mm)
+{
+	int err = mm_alive(mm);
+	if (err)
+		return err;
+	if (!live_remove(mm))
+		return -EOWNERDEAD;
+	mm_destroy(mm);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ files */
+
+int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
+		 fm_file **ret_file)
+{
+	struct fm_file_options ours;
+	int err = mm_alive(mm);
+	if (err)
+		return err;
+	err = copy_options(&ours, sizeof(ours), options);
+	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || ours.reserved ||
+	    (ours.page_size && !page_size_valid(ours.page_size)))
+		return -EINVAL;
+	return file_open(mm, uri, &ours, ret_file);
+}
+
+int fm_file_close(fm_file *file)
+{
+	int err = file_alive(file);
+	if (err)
+		return err;
+	os_sigmask mask = os_signals_block();
+	if (atomic_xchg(&file->handles, 0u))
+		file_put(file);
+	os_signals_restore(mask);
+	return 0;
+}
+
+int fm_file_size(fm_file *file, uint64_t *ret_size)
+{
+	int err = file_alive(file);
+	if (err || !ret_size)
+		return err ? err : -EINVAL;
+	*ret_size = atomic_get(&file->size_bytes);
+	return 0;
+}
+
+int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	struct iovec iov = {buf, len};
+	unsigned shorts = 0;
+	size_t done = 0;
+	int err = file_alive(file);
+	if (err || !ret_len || (!buf && len))
+		return err ? err : -EINVAL;
+	err = store_read_full(file->store, &iov, 1, offset, &done, &shorts);
+	if (!err)
+		*ret_len = done;
+	return err;
+}
+
+int fm_file_control(fm_file *file, const char *setting)
+{
+	char key[64];
+	int err = file_alive(file);
+	if (err || !setting)
+		return err ? err : -EINVAL;
+	const char *equals = strchr(setting, '=');
+	if (!equals || equals == setting || (size_t)(equals - setting) >= sizeof(key))
+		return -EINVAL;
+	if (!file->store->ops->control)
+		return -EOPNOTSUPP;
+	memcpy(key, setting, (size_t)(equals - setting));
+	key[equals - setting] = 0;
+	return file->store->ops->control(file->store, key, equals + 1);
+}
+
+/* ------------------------------------------------------------------ mappings */
+
+int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options,
+	   void **ret_addr)
+{
+	struct fm_map_options ours;
+	int err = file_alive(file);
+	if (err)
+		return err;
+	err = copy_options(&ours, sizeof(ours), options);
+	if (err || !ret_addr || !len || (offset & (OS_PAGE - 1)))
+		return -EINVAL;
+	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
+		return -EOVERFLOW;
+	os_sigmask mask = os_signals_block();
+	err = mm_map_range(&file->view, offset, len, &ours, ret_addr);
+	os_signals_restore(mask);
+	return err;
+}
+
+static int check_range(fm_mm *mm, const void *addr, size_t len, uint64_t *ret_start,
+		       uint64_t *ret_end)
+{
+	uint64_t start = (uint64_t)(uintptr_t)addr;
+	int err = mm_alive(mm);
+	if (err)
+		return err;
+	if (!len || len > INT64_MAX || start + len < start)
+		return -EINVAL;
+	*ret_start = start;
+	*ret_end = (start + len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	return 0;
+}
+
+int fm_unmap(fm_mm *mm, void *addr, size_t len)
+{
+	uint64_t start, end;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	mm_unmap_range(mm, start, end);
+	os_signals_restore(mask);
+	return 0;
+}
+
+int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)
+{
+	uint64_t start, end;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)) || (unsigned)advice > FM_ADVICE_DONTNEED)
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = mm_advise_range(mm, start, end, advice);
+	os_signals_restore(mask);
+	return err;
+}
+
+/* ------------------------------------------------------------------ bringing pages in */
+
+/* A fault at addr as a call. On 0 *ret_page, if wanted, is the installed page with its pin. */
+static int fault_call(fm_mm *mm, uint64_t addr, unsigned flags, struct frame_pool **ret_pool,
+		      struct page **ret_page)
+{
+	struct view_region *region = region_find(addr);
+	struct fault vmf;
+	uint32_t fault_flags = FM_FAULT_KILLABLE;
+
+	if (!region)
+		return -EFAULT;
+	struct view *view = region->owner;
+	if (view->mm != mm) {
+		region_unpin(region);
+		return -EFAULT;
+	}
+	if (!(mm->flags & FM_MM_HOLD_LOCK))
+		fault_flags |= FM_FAULT_ALLOW_RETRY;
+	if (flags & FM_NOWAIT)
+		fault_flags |= FM_FAULT_RETRY_NOWAIT;
+	fault_begin(&vmf, view, addr, fault_flags);
+	int err = fault_drive(&vmf, NULL);
+	if (!err && ret_page) {
+		*ret_pool = view->file->pool;
+		*ret_page = vmf.page;
+		vmf.page = NULL;
+	}
+	fault_end(&vmf, err);
+	region_unpin(region);
+	return err;
+}
+
+/* The next address to look at: pages may be larger than 4096. */
+static uint64_t next_page(uint64_t addr)
+{
+	struct view_region *region = region_find(addr);
+	uint64_t unit = OS_PAGE;
+	if (region) {
+		struct view *view = region->owner;
+		unit = view->file->pool->page_size;
+		region_unpin(region);
+	}
+	return (addr & ~(unit - 1)) + unit;
+}
+
+int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
+{
+	uint64_t start, end;
+	bool again = false;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (flags & ~(unsigned)FM_NOWAIT))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	for (uint64_t at = start; at < end && !err; at = next_page(at)) {
+		err = fault_call(mm, at, flags, NULL, NULL);
+		if (err == -EAGAIN && (flags & FM_NOWAIT)) {
+			again = true;
+			err = 0;
+		}
+	}
+	if (!err && again) {
+		stats_add(mm->stats, fault_in_again, 1);
+		err = -EAGAIN;
+	}
+	os_signals_restore(mask);
+	return err;
+}
+
+/* Lock a page that the caller has pinned. */
+static int lock_page(fm_mm *mm, struct page *page)
+{
+	while (!page_trylock(page)) {
+		int err = page_wait(mm, page, true, OS_FOREVER);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int pin_one(fm_mm *mm, uint64_t addr, unsigned flags)
+{
+	for (;;) {
+		struct frame_pool *pool = NULL;
+		struct page *page = NULL;
+		int err = fault_call(mm, addr, flags, &pool, &page);
+		if (err)
+			return err;
+		err = lock_page(mm, page);
+		if (err) {
+			page_unpin(pool, page);
+			return err;
+		}
+		bool there = page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE);
+		bool first = there && !page->user_pins;
+		uint32_t limit = pool->frames - pool->frames / 4;
+		if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {
+			atomic_sub(&pool->user_pinned, 1u);
+			err = -ENOMEM;
+		} else if (there) {
+			page->user_pins++;
+			if (first)
+				stats_add(mm->stats, pins, 1);
+		}
+		page_unlock(pool, page);
+		if (err || !first)
+			page_unpin(pool, page);
+		if (err || there)
+			return err;
+	}
+}
+
+static int unpin_one(fm_mm *mm, uint64_t addr)
+{
+	struct view_region *region = region_find(addr);
+	if (!region)
+		return -EINVAL;
+	struct view *view = region->owner;
+	struct frame_pool *pool = view->file->pool;
+	struct page *page = NULL;
+	int err = -EINVAL;
+	if (view->mm == mm)
+		page = page_find(view->file, (addr - region->base) >> pool->shift);
+	if (page && lock_page(mm, page) == 0) {
+		bool last = page->user_pins == 1;
+		if (page->user_pins) {
+			page->user_pins--;
+			err = 0;
+		}
+		page_unlock(pool, page);
+		if (last && !err) {
+			atomic_sub(&pool->user_pinned, 1u);
+			stats_sub(mm->stats, pins, 1);
+			page_unpin(pool, page);
+		}
+	}
+	if (page)
+		page_unpin(pool, page);
+	region_unpin(region);
+	return err;
+}
+
+int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags)
+{
+	uint64_t start, end, at;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (flags & ~(unsigned)FM_NOWAIT))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	for (at = start; at < end; at = next_page(at)) {
+		err = pin_one(mm, at, flags);
+		if (err)
+			break;
+	}
+	for (uint64_t undo = start; err && undo < at; undo = next_page(undo))
+		unpin_one(mm, undo);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_unpin(fm_mm *mm, const void *addr, size_t len)
+{
+	uint64_t start, end;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err)
+		return err;
+	os_sigmask mask = os_signals_block();
+	for (uint64_t at = start; at < end; at = next_page(at)) {
+		int one = unpin_one(mm, at);
+		err = err ? err : one;
+	}
+	os_signals_restore(mask);
+	return err;
+}
+
+/* ------------------------------------------------------------------ errors and statistics */
+
+bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext)
+{
+	return trap_sigbus(signo, info, ucontext);
+}
+
+int fm_stats(fm_mm *mm, struct fm_stats *ret_stats)
+{
+	int err = mm_alive(mm);
+	if (err)
+		return err;
+	if (!ret_stats || ret_stats->size != sizeof(*ret_stats))
+		return -EINVAL;
+	stats_collect(mm->stats, ret_stats);
+	return 0;
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads and
+ * calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the engine's memory,
+ * the `completed` list and the count of issued requests. Locks as in engine.h.
+ * May call: os.h, store.h; malloc never.
+ */
+#include "io/engine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define QUEUE_DEPTH_DEFAULT 128
+#define WORKERS_DEFAULT 16
+#define WORKERS_LIMIT 1024
+#define ISSUE_AT_ONCE 64 /* then timers and completions have their turn */
+#define CANCEL_AT_ONCE 256
+
+/* ------------------------------------------------------------------ the end of a request */
+
+/* Give a request back. In the I/O thread or in a worker; after `done` neither the request nor its
+ * store may be there any more. */
+void engine_finish(struct io_engine *engine, struct io_request *request, int error)
+{
+	os_lock(&engine->lock);
+	cancel_forget(engine, request);
+	if (request->holds_turn) {
+		queue_release(&engine->queues[QUEUE_TURN], request->store);
+		engine->issued--;
+	}
+	request->holds_turn = false;
+	request->place = PLACE_NONE;
+	request->error = error;
+	assert(!request->timer_slot);
+	atomic_set(&request->state, IO_DONE);
+	os_unlock(&engine->lock);
+	request->done(request);
+	(void)atomic_sub(&engine->requests, 1);
+}
+
+void io_complete(struct io_engine *engine, struct io_request *request, int error, size_t bytes)
+{
+	assert(error <= 0 && request->place != PLACE_COMPLETED);
+	request->rest_error = error;
+	request->rest_bytes = bytes;
+	request->place = PLACE_COMPLETED;
+	/* From the list, not from here: the store that calls is not done with its own work. */
+	io_list_push(&engine->completed, request);
+}
+
+/* ------------------------------------------------------------------ giving requests to stores */
+
+void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store)
+{
+	int error = -EOPNOTSUPP;
+
+	if (store->caps & FM_STORE_SUBMIT)
+		error = store->ops->submit_read(store, engine, request);
+	if (error == -EOPNOTSUPP)
+		worker_read(engine, request, store);
+	else if (error)
+		io_complete(engine, request, error, 0);
+}
+
+/* request->rest: what bytes_done leaves of request->iov. */
+static void request_rest(struct io_request *request)
+{
+	size_t skip = request->bytes_done;
+	int count = 0;
+
+	for (int i = 0; i < request->iov_count; i++) {
+		struct iovec part = request->iov[i];
+
+		if (skip >= part.iov_len) {
+			skip -= part.iov_len;
+			continue;
+		}
+		part.iov_base = (char *)part.iov_base + skip;
+		part.iov_len -= skip;
+		skip = 0;
+		request->rest[count++] = part;
+	}
+	request->rest_count = count;
+}
+
+static void request_issue(struct io_engine *engine, struct io_request *request)
+{
+	request_rest(request);
+	assert(request->rest_count > 0);
+	request->place = PLACE_STORE;
+	io_pass_on(engine, request, request->store);
+}
+
+static void issue_new(struct io_engine *engine)
+{
+	for (int i = 0; i < ISSUE_AT_ONCE; i++) {
+		struct io_request *request;
+		size_t issued;
+
+		os_lock(&engine->lock);
+		request = queue_take(&engine->queues[QUEUE_TURN]);
+		issued = engine->issued + 1;
+		if (request) {
+			engine->issued = issued;
+			request->holds_turn = true;
+			request->place = PLACE_STORE;
+		}
+		os_unlock(&engine->lock);
+		if (!request)
+			return;
+		if (!request->total_bytes)
+			io_complete(engine, request, 0, 0);
+		else if (!timers_reserve(engine, issued))
+			io_complete(engine, request, -ENOMEM, 0);
+		else
+			request_issue(engine, request);
+	}
+}
+
+/* ------------------------------------------------------------------ what came back */
+
+/* The last read ended: the request ends too, or goes on with the rest. */
+static void request_advance(struct io_engine *engine, struct io_request *request)
+{
+	int error = request->rest_error;
+	uint64_t end;
+
+	assert(request->rest_bytes <= request->total_bytes - request->bytes_done);
+	request->bytes_done += request->rest_bytes;
+	end = request->offset + request->bytes_done;
+	if (!error && request->bytes_done < request->total_bytes &&
+	    end < request->store->size_bytes) {
+		if (!request->rest_bytes)
+			error = -EIO;
+		else if (atomic_get(&request->cancel_wanted))
+			error = -ECANCELED;
+		else {
+			request->shorts++;
+			request_issue(engine, request);
+			return;
+		}
+	}
+	engine_finish(engine, request, error);
+}
+
+static void advance_completed(struct io_engine *engine)
+{
+	struct io_request *request;
+
+	while ((request = io_list_pop(&engine->completed)))
+		request_advance(engine, request);
+}
+
+/* Requests that other threads gave to this one. */
+static void collect(struct io_engine *engine)
+{
+	struct io_request *request;
+	struct io_list taken_back, returned;
+
+	os_lock(&engine->lock);
+	taken_back = engine->taken_back;
+	returned = engine->returned;
+	engine->taken_back = engine->returned = (struct io_list){NULL, NULL};
+	os_unlock(&engine->lock);
+	while ((request = io_list_pop(&taken_back)))
+		engine_finish(engine, request, -ECANCELED);
+	while ((request = io_list_pop(&returned)))
+		io_complete(engine, request, request->rest_error, request->rest_bytes);
+}
+
+static void run_cancels(struct io_engine *engine)
+{
+	struct io_request *request;
+	struct fm_store *store;
+	bool with_store;
+
+	for (int i = 0; i < CANCEL_AT_ONCE; i++) {
+		os_lock(&engine->lock);
+		request = cancel_pop(engine);
+		with_store = false;
+		if (request) {
+			/* Only this thread could take it away from these two places. */
+			with_store = request->place == PLACE_STORE || request->place == PLACE_RING;
+			if (request->place == PLACE_QUEUE_WORK)
+				request_take_back(engine, request);
+		}
+		os_unlock(&engine->lock);
+		if (!request)
+			return;
+		store = with_store ? request->store : NULL;
+		if (store && store->ops->cancel)
+			store->ops->cancel(store, engine, request);
+	}
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+static bool has_work(struct io_engine *engine)
+{
+	bool has;
+
+	os_lock(&engine->lock);
+	has = queue_has(&engine->queues[QUEUE_TURN]) || engine->taken_back.first ||
+	      engine->returned.first || engine->cancels || engine->completed.first ||
+	      workers_wanted(engine);
+	os_unlock(&engine->lock);
+	return has || atomic_get(&engine->rethink) ||
+	       (atomic_get(&engine->stopping) && !atomic_get(&engine->requests));
+}
+
+static void sleep_without_ring(struct io_engine *engine, uint64_t until_ns)
+{
+	if (until_ns)
+		(void)os_futex_wait(&engine->sleeping, 1, OS_FUTEX_ANY, until_ns);
+}
+
+static void engine_sleep(struct io_engine *engine)
+{
+	uint64_t until_ns = timers_next(engine);
+
+	atomic_set(&engine->sleeping, 1);
+	if (has_work(engine)) {
+		atomic_set(&engine->sleeping, 0);
+		until_ns = 0;
+	}
+	if (engine->ring)
+		ring_turn(engine, until_ns);
+	else
+		sleep_without_ring(engine, until_ns);
+	atomic_set(&engine->sleeping, 0);
+}
+
+static void start_wanted_worker(struct io_engine *engine)
+{
+	bool wanted;
+
+	os_lock(&engine->lock);
+	wanted = workers_wanted(engine);
+	os_unlock(&engine->lock);
+	if (!wanted || !workers_start_one(engine))
+		return;
+	os_lock(&engine->lock);
+	engine->workers_max = engine->workers; /* no more threads to be had */
+	os_unlock(&engine->lock);
+}
+
+static void *engine_main(void *arg)
+{
+	struct io_engine *engine = arg;
+
+	/* The ring belongs to the thread that submits to it. */
+	engine->ring_error = engine->no_uring ? -EOPNOTSUPP : ring_open(engine);
+	atomic_set(&engine->started, 1);
+	os_futex_wake(&engine->started, 1, OS_FUTEX_ANY);
+	while (!atomic_get(&engine->stopping) || atomic_get(&engine->requests)) {
+		collect(engine);
+		issue_new(engine);
+		timers_run(engine);
+		advance_completed(engine);
+		run_cancels(engine);
+		advance_completed(engine);
+		start_wanted_worker(engine);
+		engine_sleep(engine);
+		advance_completed(engine);
+	}
+	ring_close(engine);
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ made and unmade */
+
+/* Why there is no ring, and what to do about it: one line. */
+static void note_no_ring(const struct io_engine *engine, const struct io_engine_options *options)
+{
+	const char *what_to_do = "see dmesg";
+	char line[256];
+
+	switch (engine->ring_error) {
+	case -EPERM:
+	case -EACCES:
+		what_to_do = "allow io_uring in the container's seccomp profile, or set the sysctl "
+			     "kernel.io_uring_disabled to 0";
+		break;
+	case -ENOSYS:
+		what_to_do = "use a kernel with io_uring (5.6 or newer), or allow it in the "
+			     "container's seccomp profile";
+		break;
+	case -ENOMEM:
+		what_to_do = "raise the limit of locked memory (ulimit -l)";
+		break;
+	case -EMFILE:
+	case -ENFILE:
+		what_to_do = "raise the limit of open files (ulimit -n)";
+		break;
+	}
+	if (engine->no_uring)
+		snprintf(line, sizeof(line),
+			 "io_uring is switched off: up to %u threads read in its place",
+			 engine->workers_max);
+	else
+		snprintf(line, sizeof(line),
+			 "io_uring cannot be used (%s): up to %u threads read in its place; %s",
+			 strerror(-engine->ring_error), engine->workers_max, what_to_do);
+	if (options->note)
+		options->note(options->note_arg, line);
+}
+
+/* When no thread is left that could wake the I/O thread. */
+static void engine_free(struct io_engine *engine)
+{
+	if (engine->event_fd >= 0)
+		close(engine->event_fd);
+	os_meta_free(engine->timers, engine->timers_room * sizeof(*engine->timers));
+	os_meta_free(engine->worker_threads,
+		     engine->workers_room * sizeof(*engine->worker_threads));
+	os_meta_free(engine, sizeof(*engine));
+}
+
+static void engine_limits(struct io_engine *engine, const struct io_engine_options *options)
+{
+	unsigned depth = options->queue_depth ? options->queue_depth : QUEUE_DEPTH_DEFAULT;
+	unsigned workers = options->workers_max ? options->workers_max : WORKERS_DEFAULT;
+	unsigned share;
+
+	if (workers > WORKERS_LIMIT)
+		workers = WORKERS_LIMIT;
+	share = workers > 1 ? workers / 2 : 1;
+	engine->workers_max = engine->workers_room = workers;
+	queue_init(&engine->queues[QUEUE_TURN], QUEUE_TURN, depth, depth - depth / 4);
+	queue_init(&engine->queues[QUEUE_WORK], QUEUE_WORK, share, share - share / 4);
+}
+
+static void engine_stop(struct io_engine *engine)
+{
+	atomic_set(&engine->stopping, 1);
+	io_engine_wake(engine);
+	os_thread_join(&engine->thread);
+	workers_stop(engine);
+}
+
+int io_engine_create(const struct io_engine_options *options, struct io_engine **ret_engine)
+{
+	static const struct io_engine_options defaults;
+	struct io_engine *engine = os_meta_alloc(sizeof(*engine));
+	int error = -ENOMEM;
+
+	if (!engine)
+		return -ENOMEM;
+	if (!options)
+		options = &defaults;
+	engine->event_fd = -1;
+	engine->no_uring = options->no_uring;
+	engine_limits(engine, options);
+	engine->worker_threads =
+		os_meta_alloc(engine->workers_room * sizeof(*engine->worker_threads));
+	if (!engine->worker_threads || !timers_reserve(engine, 1))
+		goto out_free;
+	error = os_thread_start(&engine->thread, "fm-io", engine_main, engine);
+	if (error)
+		goto out_free;
+	while (!atomic_get(&engine->started))
+		(void)os_futex_wait(&engine->started, 0, OS_FUTEX_ANY, OS_FOREVER);
+	if (!engine->ring)
+		note_no_ring(engine, options);
+	*ret_engine = engine;
+	return 0;
+
+out_free:
+	engine_free(engine);
+	return error;
+}
+
+void io_engine_destroy(struct io_engine *engine)
+{
+	if (!engine)
+		return;
+	engine_stop(engine);
+	engine_free(engine);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of src/io share. One small lock (`lock`) protects the queues, the lists that lead to
+ * the I/O thread, and the state and place of every request in them; it is held for tens of
+ * instructions and never while a store's operation or `done` is called. The rest is marked with
+ * the thread that owns it.
+ *
+ * A request's way: queues[QUEUE_TURN] (until its store has fewer than `limit` under way) -> its
+ * store, in the I/O thread -> the ring, a timer, or queues[QUEUE_WORK] and a worker -> `completed`
+ * -> on to the store again after a short read, or `done`.
+ * May call: os.h, store.h, liburing (ring.c only).
+ */
+#ifndef FM_IO_ENGINE_H
+#define FM_IO_ENGINE_H
+
+#include "io/io.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "store/store.h"
+
+enum io_queue_index { QUEUE_TURN = 0, QUEUE_WORK = 1 };
+
+/* Where a request is; each has one holder. */
+enum io_place {
+	PLACE_NONE = 0,	  /* the submitter's */
+	PLACE_QUEUE_TURN, /* IO_QUEUED */
+	PLACE_QUEUE_WORK, /* IO_QUEUED, though its store knows it already */
+	PLACE_TAKEN_BACK, /* cancelled out of a queue, on its way to the I/O thread */
+	PLACE_STORE,	  /* the I/O thread gave it to the store */
+	PLACE_RING,	  /* the kernel has it */
+	PLACE_WORKER,	  /* a worker reads */
+	PLACE_RETURNED,	  /* a worker gave it to the I/O thread */
+	PLACE_COMPLETED,  /* io_complete() was called */
+};
+
+/* The stores that have a request waiting and may have one more under way, in turn, by priority. */
+struct io_queue {
+	struct io_store_queue *first[2], *last[2];
+	uint32_t limit[2]; /* requests of one store under way at most */
+	enum io_queue_index index;
+};
+
+/* A list through request->next, first in first out. */
+struct io_list {
+	struct io_request *first, *last;
+};
+
+struct io_ring; /* ring.c */
+
+struct io_engine {
+	struct os_lock lock;
+	struct io_queue queues[2];
+	struct io_list taken_back, returned; /* for the I/O thread */
+	struct io_request *cancels;	     /* issued, to be cancelled */
+	unsigned idle_workers, workers;	     /* waiting; started */
+	unsigned workers_max;
+	size_t issued; /* with a turn */
+	bool workers_stop;
+
+	uint32_t sleeping;  /* atomic, futex: 1 while the I/O thread sleeps or is about to */
+	uint32_t work_word; /* futex: raised when there may be work for a worker */
+	uint32_t rethink;   /* atomic */
+	uint32_t stopping;  /* atomic */
+	uint32_t started;   /* futex: 1 when the I/O thread is set up */
+	uint32_t requests;  /* atomic: submitted and not done */
+
+	unsigned workers_room; /* of worker_threads */
+	bool no_uring;
+	int ring_error; /* why there is no ring */
+	int event_fd;	/* -1: without a ring the thread sleeps on `sleeping` */
+	struct io_ring *ring;
+	struct os_thread thread;
+	struct os_thread *worker_threads;
+
+	/* the I/O thread's own */
+	struct io_list completed;
+	struct io_request **timers; /* binary heap, the earliest first */
+	size_t timers_count, timers_room;
+};
+
+/* queue.c; all but io_engine_wake with the lock held */
+void io_list_push(struct io_list *list, struct io_request *request);
+struct io_request *io_list_pop(struct io_list *list);
+void queue_init(struct io_queue *queue, enum io_queue_index index, uint32_t demand,
+		uint32_t speculative);
+void queue_push(struct io_queue *queue, struct fm_store *store, struct io_request *request);
+struct io_request *queue_take(struct io_queue *queue);
+void queue_release(struct io_queue *queue, struct fm_store *store);
+static inline bool queue_has(const struct io_queue *queue)
+{
+	return queue->first[IO_DEMAND] || queue->first[IO_SPECULATIVE];
+}
+void cancel_list(struct io_engine *engine, struct io_request *request);
+struct io_request *cancel_pop(struct io_engine *engine);
+void cancel_forget(struct io_engine *engine, struct io_request *request);
+void request_take_back(struct io_engine *engine, struct io_request *request);
+void io_engine_wake(struct io_engine *engine);
+
+/* engine.c */
+void engine_finish(struct io_engine *engine, struct io_request *request, int error);
+
+/* workers.c */
+void worker_read(struct io_engine *engine, struct io_request *request, struct fm_store *store);
+bool workers_wanted(struct io_engine *engine); /* with the lock held */
+int workers_start_one(struct io_engine *engine);
+void workers_stop(struct io_engine *engine);
+
+/* timers.c */
+bool timers_reserve(struct io_engine *engine, size_t count);
+void timers_run(struct io_engine *engine);
+uint64_t timers_next(const struct io_engine *engine);
+
+/* ring.c */
+int ring_open(struct io_engine *engine);
+void ring_close(struct io_engine *engine);
+/* Submit what was prepared, sleep until something completes or the time has come (0: do not sleep),
+ * and deal with what has completed. */
+void ring_turn(struct io_engine *engine, uint64_t until_ns);
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The order of requests: demand before speculation, and within each the stores in turn, so that
+ * one that is slow or dead delays only its own. Owns the queues and the lists through which other
+ * threads reach the I/O thread; all under engine->lock.
+ * io_submit, io_promote and io_cancel are signal-safe: they allocate nothing and take that lock only.
+ * May call: os.h.
+ */
+#include "io/engine.h"
+#include "os/syscall.h"
+
+#include <assert.h>
+#include <errno.h>
+
+/* ------------------------------------------------------------------ lists */
+
+void io_list_push(struct io_list *list, struct io_request *request)
+{
+	request->next = NULL;
+	if (list->last)
+		list->last->next = request;
+	else
+		list->first = request;
+	list->last = request;
+}
+
+struct io_request *io_list_pop(struct io_list *list)
+{
+	struct io_request *request = list->first;
+
+	if (request) {
+		list->first = request->next;
+		if (!list->first)
+			list->last = NULL;
+		request->next = NULL;
+	}
+	return request;
+}
+
+/* ------------------------------------------------------------------ turns of stores */
+
+void queue_init(struct io_queue *queue, enum io_queue_index index, uint32_t demand,
+		uint32_t speculative)
+{
+	*queue = (struct io_queue){.index = index, .limit = {demand, speculative}};
+}
+
+static void turn_add(struct io_queue *queue, struct io_store_queue *waiting, int priority)
+{
+	waiting->next[priority] = NULL;
+	waiting->prev[priority] = queue->last[priority];
+	if (queue->last[priority])
+		queue->last[priority]->next[priority] = waiting;
+	else
+		queue->first[priority] = waiting;
+	queue->last[priority] = waiting;
+	waiting->has_turn[priority] = true;
+}
+
+static void turn_remove(struct io_queue *queue, struct io_store_queue *waiting, int priority)
+{
+	struct io_store_queue *next = waiting->next[priority], *prev = waiting->prev[priority];
+
+	if (prev)
+		prev->next[priority] = next;
+	else
+		queue->first[priority] = next;
+	if (next)
+		next->prev[priority] = prev;
+	else
+		queue->last[priority] = prev;
+	waiting->has_turn[priority] = false;
+}
+
+/* A store is in line exactly when it has something waiting and may have more under way: so an empty
+ * queue keeps no pointer to a store that may be closed next. */
+static void turn_update(struct io_queue *queue, struct io_store_queue *waiting)
+{
+	for (int priority = IO_DEMAND; priority <= IO_SPECULATIVE; priority++) {
+		bool wants = waiting->first[priority] && waiting->busy < queue->limit[priority];
+
+		if (wants && !waiting->has_turn[priority])
+			turn_add(queue, waiting, priority);
+		else if (!wants && waiting->has_turn[priority])
+			turn_remove(queue, waiting, priority);
+	}
+}
+
+/* ------------------------------------------------------------------ one store's queue */
+
+static void waiting_append(struct io_store_queue *waiting, struct io_request *request)
+{
+	int priority = request->priority;
+
+	request->next = NULL;
+	request->prev = waiting->last[priority];
+	if (waiting->last[priority])
+		waiting->last[priority]->next = request;
+	else
+		waiting->first[priority] = request;
+	waiting->last[priority] = request;
+}
+
+static void waiting_unlink(struct io_store_queue *waiting, struct io_request *request)
+{
+	int priority = request->priority;
+
+	if (request->prev)
+		request->prev->next = request->next;
+	else
+		waiting->first[priority] = request->next;
+	if (request->next)
+		request->next->prev = request->prev;
+	else
+		waiting->last[priority] = request->prev;
+	request->next = request->prev = NULL;
+}
+
+void queue_push(struct io_queue *queue, struct fm_store *store, struct io_request *request)
+{
+	struct io_store_queue *waiting = &store->queue[queue->index];
+
+	request->place = queue->index == QUEUE_TURN ? PLACE_QUEUE_TURN : PLACE_QUEUE_WORK;
+	atomic_set(&request->state, IO_QUEUED);
+	waiting_append(waiting, request);
+	turn_update(queue, waiting);
+}
+
+/* The next request to serve: it is under way from here on, until queue_release(). NULL: none. */
+struct io_request *queue_take(struct io_queue *queue)
+{
+	int priority = queue->first[IO_DEMAND] ? IO_DEMAND : IO_SPECULATIVE;
+	struct io_store_queue *waiting = queue->first[priority];
+	struct io_request *request;
+
+	if (!waiting)
+		return NULL;
+	request = waiting->first[priority];
+	assert(request && atomic_get(&request->state) == IO_QUEUED);
+	waiting_unlink(waiting, request);
+	atomic_set(&request->state, IO_ISSUED);
+	waiting->busy++;
+	turn_remove(queue, waiting, priority); /* to the end of the line */
+	turn_update(queue, waiting);
+	return request;
+}
+
+void queue_release(struct io_queue *queue, struct fm_store *store)
+{
+	struct io_store_queue *waiting = &store->queue[queue->index];
+
+	assert(waiting->busy > 0);
+	waiting->busy--;
+	turn_update(queue, waiting);
+}
+
+/* The queue that a request waits in, and its store's part of it. */
+static struct io_queue *request_queue(struct io_engine *engine, struct io_request *request,
+				      struct io_store_queue **ret_waiting)
+{
+	bool is_work = request->place == PLACE_QUEUE_WORK;
+	struct fm_store *store = is_work ? request->work_store : request->store;
+	enum io_queue_index index = is_work ? QUEUE_WORK : QUEUE_TURN;
+
+	assert(is_work || request->place == PLACE_QUEUE_TURN);
+	*ret_waiting = &store->queue[index];
+	return &engine->queues[index];
+}
+
+/* Out of its queue, for the I/O thread to end it with -ECANCELED. */
+void request_take_back(struct io_engine *engine, struct io_request *request)
+{
+	struct io_store_queue *waiting;
+	struct io_queue *queue = request_queue(engine, request, &waiting);
+
+	waiting_unlink(waiting, request);
+	turn_update(queue, waiting);
+	request->place = PLACE_TAKEN_BACK;
+	atomic_set(&request->state, IO_ISSUED);
+	io_list_push(&engine->taken_back, request);
+}
+
+/* ------------------------------------------------------------------ cancels of issued requests */
+
+void cancel_list(struct io_engine *engine, struct io_request *request)
+{
+	request->cancel_prev = NULL;
+	request->cancel_next = engine->cancels;
+	if (engine->cancels)
+		engine->cancels->cancel_prev = request;
+	engine->cancels = request;
+	request->cancel_listed = true;
+}
+
+void cancel_forget(struct io_engine *engine, struct io_request *request)
+{
+	if (!request->cancel_listed)
+		return;
+	if (request->cancel_prev)
+		request->cancel_prev->cancel_next = request->cancel_next;
+	else
+		engine->cancels = request->cancel_next;
+	if (request->cancel_next)
+		request->cancel_next->cancel_prev = request->cancel_prev;
+	request->cancel_listed = false;
+}
+
+struct io_request *cancel_pop(struct io_engine *engine)
+{
+	struct io_request *request = engine->cancels;
+
+	if (request)
+		cancel_forget(engine, request);
+	return request;
+}
+
+/* ------------------------------------------------------------------ for submitters */
+
+/* The flag goes up before the I/O thread looks for work a last time, and whoever brings work looks at
+ * the flag after that: one of the two sees the other. */
+void io_engine_wake(struct io_engine *engine)
+{
+	uint64_t one = 1;
+
+	if (!atomic_get(&engine->sleeping) || !atomic_xchg(&engine->sleeping, 0))
+		return;
+	if (engine->event_fd >= 0)
+		(void)os_syscall3(SYS_write, engine->event_fd, &one, sizeof(one));
+	else
+		os_futex_wake(&engine->sleeping, 1, OS_FUTEX_ANY);
+}
+
+static void request_reset(struct io_request *request)
+{
+	request->error = 0;
+	request->bytes_done = 0;
+	request->shorts = 0;
+	atomic_set(&request->cancel_wanted, false);
+	request->rest_count = 0;
+	request->rest_error = 0;
+	request->rest_bytes = 0;
+	request->total_bytes = 0;
+	for (int i = 0; i < request->iov_count; i++)
+		request->total_bytes += request->iov[i].iov_len;
+	request->holds_turn = false;
+	request->work_store = NULL;
+	request->cancel_listed = false;
+	request->ring_fd = -1;
+	request->ring_tries = 0;
+	request->ring_fn = NULL;
+	request->timer_slot = 0;
+	request->store_private[0] = request->store_private[1] = NULL;
+}
+
+void io_submit(struct io_engine *engine, struct io_request *request)
+{
+	assert(atomic_get(&request->state) == IO_IDLE || atomic_get(&request->state) == IO_DONE);
+	assert(request->store && request->done);
+	assert(request->iov_count >= 0 && request->iov_count <= IO_SEGMENTS_MAX);
+	assert(request->priority == IO_DEMAND || request->priority == IO_SPECULATIVE);
+	request_reset(request);
+	(void)atomic_add(&engine->requests, 1);
+	os_lock(&engine->lock);
+	queue_push(&engine->queues[QUEUE_TURN], request->store, request);
+	os_unlock(&engine->lock);
+	io_engine_wake(engine);
+}
+
+void io_promote(struct io_engine *engine, struct io_request *request)
+{
+	struct io_store_queue *waiting;
+	struct io_queue *queue;
+	bool is_work = false;
+
+	os_lock(&engine->lock);
+	if (atomic_get(&request->state) == IO_QUEUED && request->priority == IO_SPECULATIVE) {
+		queue = request_queue(engine, request, &waiting);
+		waiting_unlink(waiting, request);
+		request->priority = IO_DEMAND;
+		waiting_append(waiting, request);
+		turn_update(queue, waiting);
+		is_work = queue->index == QUEUE_WORK;
+	}
+	os_unlock(&engine->lock);
+	if (is_work) { /* demand may go where speculation had to wait: an idle worker should look */
+		(void)atomic_add(&engine->work_word, 1);
+		os_futex_wake(&engine->work_word, 1, OS_FUTEX_ANY);
+	}
+	io_engine_wake(engine);
+}
+
+void io_cancel(struct io_engine *engine, struct io_request *request)
+{
+	os_lock(&engine->lock);
+	switch (atomic_get(&request->state)) {
+	case IO_QUEUED:
+		atomic_set(&request->cancel_wanted, true);
+		request_take_back(engine, request);
+		break;
+	case IO_ISSUED:
+		if (!atomic_xchg(&request->cancel_wanted, true)) {
+			cancel_list(engine, request);
+		}
+		break;
+	default: /* the submitter's, or about to be */
+		break;
+	}
+	os_unlock(&engine->lock);
+	io_engine_wake(engine);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The io_uring: opened, used and closed by the I/O thread alone, since requests die with the thread
+ * that submitted them. Owns the ring; no lock. The eventfd that wakes the thread out of it is opened
+ * here, and closed by engine.c when nobody can write to it any more.
+ * A completion of -ECANCELED that nobody asked for, and interruptions, are submitted again.
+ * May call: os.h, liburing.
+ */
+#include "io/engine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <liburing.h>
+#include <sys/eventfd.h>
+
+#define RING_ENTRIES 256
+#define RING_COMPLETIONS 4096 /* several stores, each with its queue depth under way */
+#define RING_TRIES_MAX 100 /* then the kernel's answer counts as an error */
+/* The kernel serves what cannot be started without blocking by threads of its own: 4 a CPU unless
+ * told otherwise, which one dead FUSE server would occupy to the last. */
+#define RING_KERNEL_WORKERS 1024
+
+struct io_ring {
+	struct io_uring uring;
+	uint64_t event; /* what the eventfd's read brings */
+	bool event_armed;
+};
+
+/* user_data: a request, or one of these */
+#define DATA_CANCEL ((void *)1)
+#define DATA_EVENT ((void *)2)
+
+/* ------------------------------------------------------------------ opening and closing */
+
+static int uring_init(struct io_uring *uring)
+{
+	struct io_uring_params params = {
+		.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE |
+			 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		.cq_entries = RING_COMPLETIONS,
+	};
+	int error = io_uring_queue_init_params(RING_ENTRIES, uring, &params);
+
+	if (error == -EINVAL) { /* before 6.1 */
+		params = (struct io_uring_params){
+			.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+			.cq_entries = RING_COMPLETIONS,
+		};
+		error = io_uring_queue_init_params(RING_ENTRIES, uring, &params);
+	}
+	if (error == -EINVAL) { /* before 5.6 */
+		params = (struct io_uring_params){0};
+		error = io_uring_queue_init_params(RING_ENTRIES, uring, &params);
+	}
+	return error;
+}
+
+int ring_open(struct io_engine *engine)
+{
+	unsigned kernel_workers[2] = {RING_KERNEL_WORKERS, 0};
+	struct io_ring *ring = os_meta_alloc(sizeof(*ring));
+	int error;
+
+	if (!ring)
+		return -ENOMEM;
+	error = uring_init(&ring->uring);
+	if (error)
+		goto out_free;
+	/* Blocking: a read of it by the ring waits until it is written. */
+	engine->event_fd = eventfd(0, EFD_CLOEXEC);
+	if (engine->event_fd < 0) {
+		error = -errno;
+		goto out_exit;
+	}
+	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);
+	engine->ring = ring;
+	return 0;
+
+out_exit:
+	io_uring_queue_exit(&ring->uring);
+out_free:
+	os_meta_free(ring, sizeof(*ring));
+	return error;
+}
+
+void ring_close(struct io_engine *engine)
+{
+	struct io_ring *ring = engine->ring;
+
+	if (!ring)
+		return;
+	io_uring_queue_exit(&ring->uring);
+	engine->ring = NULL;
+	os_meta_free(ring, sizeof(*ring));
+}
+
+/* ------------------------------------------------------------------ submitting */
+
+static struct io_uring_sqe *ring_sqe(struct io_ring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+
+	if (!sqe) {
+		(void)io_uring_submit(&ring->uring);
+		sqe = io_uring_get_sqe(&ring->uring);
+	}
+	return sqe;
+}
+
+int io_ring_read(struct io_engine *engine, struct io_request *request, int fd)
+{
+	uint64_t offset = request->offset + request->bytes_done;
+	struct io_uring_sqe *sqe;
+
+	if (!engine->ring)
+		return -EOPNOTSUPP;
+	sqe = ring_sqe(engine->ring);
+	if (!sqe) /* completions have piled up: a worker may read */
+		return -EOPNOTSUPP;
+	io_uring_prep_readv(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
+	io_uring_sqe_set_data(sqe, request);
+	request->ring_fd = fd;
+	request->place = PLACE_RING;
+	return 0;
+}
+
+/* In the order of submission, so it cannot meet a later life of the same request. */
+void io_ring_cancel(struct io_engine *engine, struct io_request *request)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!engine->ring || request->place != PLACE_RING)
+		return;
+	sqe = ring_sqe(engine->ring);
+	if (!sqe) { /* once more after completions were dealt with */
+		os_lock(&engine->lock);
+		cancel_list(engine, request);
+		os_unlock(&engine->lock);
+		return;
+	}
+	io_uring_prep_cancel(sqe, request, 0);
+	io_uring_sqe_set_data(sqe, DATA_CANCEL);
+}
+
+static void event_arm(struct io_engine *engine)
+{
+	struct io_ring *ring = engine->ring;
+	struct io_uring_sqe *sqe;
+
+	if (ring->event_armed)
+		return;
+	sqe = ring_sqe(ring);
+	if (!sqe)
+		return;
+	io_uring_prep_read(sqe, engine->event_fd, &ring->event, sizeof(ring->event), 0);
+	io_uring_sqe_set_data(sqe, DATA_EVENT);
+	ring->event_armed = true;
+}
+
+/* ------------------------------------------------------------------ completing */
+
+static void request_result(struct io_engine *engine, struct io_request *request, int result)
+{
+	bool again = result == -EINTR || result == -EAGAIN || result == -ECANCELED;
+
+	assert(request->place == PLACE_RING);
+	request->place = PLACE_STORE;
+	if (again && atomic_get(&request->cancel_wanted))
+		result = -ECANCELED;
+	else if (again && request->ring_tries++ < RING_TRIES_MAX &&
+		 !io_ring_read(engine, request, request->ring_fd))
+		return;
+	else if (again)
+		result = -EIO;
+	if (request->ring_fn)
+		request->ring_fn(engine, request, result);
+	else
+		io_complete(engine, request, result < 0 ? result : 0,
+			    result < 0 ? 0 : (size_t)result);
+}
+
+static void ring_reap(struct io_engine *engine)
+{
+	struct io_ring *ring = engine->ring;
+	struct io_uring_cqe *cqe;
+
+	while (!io_uring_peek_cqe(&ring->uring, &cqe)) {
+		void *data = io_uring_cqe_get_data(cqe);
+		int result = cqe->res;
+
+		io_uring_cqe_seen(&ring->uring, cqe);
+		if (data == DATA_EVENT)
+			ring->event_armed = false;
+		else if (data != DATA_CANCEL && data)
+			request_result(engine, data, result);
+	}
+}
+
+void ring_turn(struct io_engine *engine, uint64_t until_ns)
+{
+	struct io_ring *ring = engine->ring;
+	struct __kernel_timespec ts, *timeout = NULL;
+	struct io_uring_cqe *cqe;
+	uint64_t now_ns, wait_ns;
+
+	event_arm(engine);
+	now_ns = until_ns && until_ns != OS_FOREVER ? os_now_ns() : 0;
+	if (!until_ns || until_ns <= now_ns || !ring->event_armed) {
+		(void)io_uring_submit_and_get_events(&ring->uring);
+	} else {
+		if (until_ns != OS_FOREVER) {
+			wait_ns = until_ns - now_ns;
+			ts.tv_sec = (long long)(wait_ns / OS_NSEC_PER_SEC);
+			ts.tv_nsec = (long long)(wait_ns % OS_NSEC_PER_SEC);
+			timeout = &ts;
+		}
+		(void)io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, timeout, NULL);
+	}
+	ring_reap(engine);
+}

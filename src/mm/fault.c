@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * filemap_fault() and its helpers: one try of one fault.
+ *
+ * The rule: nothing here blocks with the map lock held, on the first try or on a later one. What may block is
+ * done after maybe_unlock_map_for_io() has dropped the lock, and then only FM_FAULT_RETRY may be returned.
+ *
+ * fpin is the file reference taken before the lock is dropped. fpin != NULL means: the lock is gone, the vma
+ * must not be touched, every exit goes through out_retry, which puts it. fpin == NULL means: the lock is held.
+ *
+ * Flags. ALLOW_RETRY: the lock may be dropped. With RETRY_NOWAIT it may not, nor may anything wait: the answer
+ * is RETRY with the lock held, and vmf->want says what the caller is to have done once it has dropped the lock
+ * itself (its ticket). Without ALLOW_RETRY the same, whatever else is set. KILLABLE: waits end when the mm is
+ * being destroyed. TRIED: not the first try; it changes statistics and readahead, never whether we may block.
+ *
+ * References. vmf->page is pinned, and the pin is the fault's: it survives RETRY, so that the next try finds
+ * the page that this one waited for or read, whatever the pressure. LOCKED also carries its page lock. A pin
+ * or lock that has to be put is left in vmf->stale: putting takes small locks, so the caller does it outside.
+ *
+ * May call: page_cache, readahead, read, reclaim (outside the lock), os, stats.
+ */
+#include "mm/mm.h"
+
+static bool may_drop(const struct fault *vmf)
+{
+	return (vmf->flags & (FM_FAULT_ALLOW_RETRY | FM_FAULT_RETRY_NOWAIT)) ==
+	       FM_FAULT_ALLOW_RETRY;
+}
+
+/*
+ * Before anything that may block. Returns the file reference and drops the map lock if the flags allow it;
+ * returns fpin as it was if that has been done already; returns NULL, lock held, if the flags forbid it:
+ * the caller then must not block.
+ */
+static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file *fpin)
+{
+	if (fpin || !may_drop(vmf))
+		return fpin;
+	fpin = vmf->file;
+	file_get(fpin);
+	vmf->vma = NULL;
+	map_unlock_shared(&vmf->mm->map);
+	return fpin;
+}
+
+/* A carried page is only good while it is in the cache. Its pin is put by the caller. */
+static void drop_carried_page(struct fault *vmf)
+{
+	vmf->stale = vmf->page;
+	vmf->page = NULL;
+}
+
+/* Wait for the page lock outside the map lock. 0: it was free for a moment; else the errno that the wait
+ * brought: the attempt's that we waited for, -ETIMEDOUT, or -ECANCELED when killed. */
+static int wait_on_page(struct fault *vmf, struct page *page)
+{
+	struct fm_file *file = vmf->file;
+	uint64_t begun = os_now_ns();
+	uint64_t deadline = file->deadline_ns ? begun + file->deadline_ns : OS_FOREVER;
+
+	read_wanted(file, page);
+	for (;;) {
+		uint64_t now = os_now_ns(), until = now + 20 * OS_NSEC_PER_MSEC;
+		int err = page_wait(vmf->mm, page, vmf->flags & FM_FAULT_KILLABLE,
+				    until < deadline ? until : deadline);
+		if (!err) {
+			uint32_t state = atomic_get(&page->state);
+			bool failed = (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED));
+			return failed ? page->error : 0;
+		}
+		if (err != -ETIMEDOUT)
+			return err;
+		now = os_now_ns();
+		if (now >= deadline) {
+			read_abandon_page(vmf->mm, page);
+			return -ETIMEDOUT;
+		}
+		read_is_stuck(file, page, now - begun);
+	}
+}
+
+/*
+ * Lock the page. True: locked, the map lock as it was. False: not locked, and
+ *   *fpin set      the map lock was dropped (here or before) and the wait is over: return RETRY
+ *   *fpin NULL     the lock is held: the flags forbid waiting, vmf->want is WANT_PAGE
+ * The trylock comes first: a free lock costs nobody the map lock. NOWAIT is looked at before anything is
+ * dropped. Killed: it is this helper that has dropped the lock, so that the caller's RETRY is true, and the
+ * kill shows in vmf->error at the next try.
+ */
+static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struct fm_file **fpin)
+{
+	if (page_trylock(page))
+		return true;
+	*fpin = maybe_unlock_map_for_io(vmf, *fpin);
+	if (!*fpin) {
+		vmf->want = WANT_PAGE;
+		return false;
+	}
+	vmf->error = wait_on_page(vmf, page);
+	return false;
+}
+
+/*
+ * The page is not cached. Chooses the readahead window and, if the flags allow, drops the lock and submits what
+ * is not read with the page itself. Returns fpin, or NULL with the lock held; then the window stands in vmf->ra_*
+ * for the ticket.
+ */
+static struct fm_file *do_sync_map_readahead(struct fault *vmf)
+{
+	bool window = ra_sync_window(vmf);
+	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
+
+	if (fpin && window && vmf->ra_start != vmf->index) {
+		/* Around the page: it is read first, by itself, the neighbours meanwhile. */
+		ra_submit(fpin, vmf->ra_start, (uint32_t)(vmf->index - vmf->ra_start), 0);
+		ra_submit(fpin, vmf->index + 1,
+			  (uint32_t)(vmf->ra_start + vmf->ra_size - vmf->index - 1), vmf->ra_async);
+		vmf->ra_size = 0;
+	} else if (fpin && window && vmf->ra_async) {
+		/* Ahead of the page: the asynchronous part now, the rest with the page in one read. */
+		uint32_t sync = vmf->ra_size - vmf->ra_async;
+		if (!sync)
+			sync = 1;
+		ra_submit(fpin, vmf->ra_start + sync, vmf->ra_size - sync, vmf->ra_size - sync);
+		vmf->ra_size = sync;
+	}
+	return fpin;
+}
+
+/*
+ * The page is cached. If it carries the readahead mark and submitting the next window changes anything, drops
+ * the lock and submits: returns fpin. Otherwise NULL, lock held: nothing to do (dropping would only be repeated),
+ * or the flags forbid it and the window is left to the caller as vmf->want = WANT_AHEAD.
+ */
+static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *page)
+{
+	if (!ra_async_window(vmf, page))
+		return NULL;
+	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
+	if (!fpin) {
+		vmf->want = WANT_AHEAD;
+		return NULL;
+	}
+	ra_submit(fpin, vmf->ra_start, vmf->ra_size, vmf->ra_async);
+	vmf->ra_size = 0;
+	return fpin;
+}
+
+/* Get a page to read into. Lock gone. 0 with vmf->page pinned; else what the wait for a frame brought, or
+ * -EAGAIN when there may be one now. */
+static int add_page(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	bool fresh;
+	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+
+	if (!err && fresh) /* the lock that it came with is taken again in its place below */
+		page_unlock(file->pool, vmf->page);
+	if (err != -ENOMEM)
+		return err;
+	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+	err = frame_wait(file, vmf->flags & FM_FAULT_KILLABLE, until);
+	return err ? err : -EAGAIN;
+}
+
+static void count_major(struct fault *vmf)
+{
+	if (!vmf->counted_major)
+		stats_add(vmf->mm->stats, faults_major, 1);
+	vmf->counted_major = true;
+}
+
+/*
+ * One try. Called with the map lock shared and vmf->vma found. Returns
+ *   LOCKED         the lock is held; vmf->page is uptodate, within the file, pinned and locked
+ *   RETRY          may_drop(): the lock is gone; look everything up again. Else: the lock is held, vmf->want
+ *                  is set
+ *   SIGBUS, OOM    the lock is held; vmf->error says why
+ * with MAJOR beside it when the page had to be read. An error of a read comes with the retry: this try puts it
+ * into vmf->error and returns RETRY, the next one returns SIGBUS, so that the signal is raised from one place,
+ * and the one after it would read anew.
+ */
+unsigned filemap_fault(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file, *fpin = NULL;
+	struct page *page;
+	unsigned ret = 0;
+
+	vmf->want = WANT_NOTHING;
+	if (vmf->error)
+		return vmf->error == -ENOMEM ? FM_FAULT_OOM : FM_FAULT_SIGBUS;
+	if (vmf->byte >= ((atomic_get(&file->size_bytes) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1))) {
+		vmf->error = -ENXIO;
+		return FM_FAULT_SIGBUS;
+	}
+	if (vmf->page && page_is(vmf->page, PG_GONE))
+		drop_carried_page(vmf);
+	if (!vmf->page)
+		vmf->page = page_find(file, vmf->index);
+	page = vmf->page;
+
+	if (page) {
+		fpin = do_async_map_readahead(vmf, page);
+	} else {
+		count_major(vmf); /* here: after the drop the vma's statistics are out of reach */
+		ret = FM_FAULT_MAJOR;
+		fpin = do_sync_map_readahead(vmf);
+		if (!fpin) {
+			vmf->want = WANT_READ;
+			return ret | FM_FAULT_RETRY;
+		}
+		int err = add_page(vmf);
+		if (err) {
+			vmf->error = err == -EAGAIN ? 0 : err;
+			goto out_retry; /* no page to put, but the file */
+		}
+		page = vmf->page;
+	}
+
+	if (!lock_page_maybe_drop_map(vmf, page, &fpin))
+		goto out_retry;
+
+	/* Truncated, dropped or abandoned while we waited: look it up again, with the fpin we have. */
+	if (page_is(page, PG_GONE)) {
+		vmf->unlock_stale = true;
+		drop_carried_page(vmf);
+		fpin = maybe_unlock_map_for_io(vmf, fpin);
+		vmf->want = WANT_READ;
+		goto out_retry;
+	}
+	if (!page_is(page, PG_UPTODATE))
+		goto page_not_uptodate;
+
+	/* The lock was dropped on the way (readahead): what we know of the mapping is old. */
+	if (fpin) {
+		page_unlock(file->pool, page);
+		goto out_retry;
+	}
+	return ret | FM_FAULT_LOCKED;
+
+page_not_uptodate:
+	count_major(vmf);
+	ret |= FM_FAULT_MAJOR;
+	fpin = maybe_unlock_map_for_io(vmf, fpin);
+	if (!fpin) {
+		vmf->stale = page; /* locked: the reader is found by the ticket */
+		vmf->unlock_stale = true;
+		page_pin(page);
+		vmf->want = WANT_READ;
+		return ret | FM_FAULT_RETRY;
+	}
+	vmf->error = read_page(file, page, vmf->ra_size ? vmf->ra_size - 1 : 0);
+	vmf->ra_size = 0;
+out_retry:
+	/* The page keeps its pin for the next try; the file's is put here, on every way out. */
+	if (fpin)
+		file_put(fpin);
+	return ret | FM_FAULT_RETRY;
+}

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the trap to filemap_fault() and back: find the mapping, try until it is served, install, and, for those
+ * that may not wait, turn what the fault wants into requests and tickets.
+ *
+ * Takes the map lock shared for each try; holds nothing while it installs but the page lock. The view is pinned
+ * by the trap for the whole fault, so that its region and its file outlive it.
+ * May call: all of mm, trap.
+ */
+#include "mm/mm.h"
+
+void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags)
+{
+	*vmf = (struct fault){
+		.mm = view->mm,
+		.file = view->file,
+		.view = view,
+		.addr = addr,
+		.byte = addr - view->region.base,
+		.index = (addr - view->region.base) >> view->file->pool->shift,
+		.flags = flags,
+		.started_ns = os_now_ns(),
+	};
+}
+
+static void put_stale(struct fault *vmf)
+{
+	if (!vmf->stale)
+		return;
+	if (vmf->unlock_stale)
+		page_unlock(vmf->file->pool, vmf->stale);
+	page_unpin(vmf->file->pool, vmf->stale);
+	vmf->stale = NULL;
+	vmf->unlock_stale = false;
+}
+
+/* Put what the fault still holds, and count it: once, however many tries it took. */
+void fault_end(struct fault *vmf, int error)
+{
+	struct stats_page *stats = vmf->mm->stats;
+	uint64_t ns = os_now_ns() - vmf->started_ns;
+
+	put_stale(vmf);
+	if (vmf->page)
+		page_unpin(vmf->file->pool, vmf->page);
+	vmf->page = NULL;
+	stats_add(stats, faults, 1);
+	if (error == -EFAULT || error == -EACCES)
+		stats_add(stats, faults_segv, 1);
+	else if (error)
+		stats_add(stats, faults_sigbus, 1);
+	if (vmf->counted_major) {
+		stats_record(&stats->fault_major_ns, ns);
+	} else {
+		stats_add(stats, faults_minor, 1);
+		stats_record(&stats->fault_minor_ns, ns);
+	}
+	if (vmf->tries > 1)
+		stats_add(stats, fault_retries, vmf->tries - 1);
+}
+
+/* FM_MM_HOLD_LOCK: the experiment. What the fault wants is done and waited for with the map lock held, as a
+ * fault path without the rule would. */
+static void wait_under_lock(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	bool fresh;
+
+	might_block(vmf->mm); /* counts */
+	put_stale(vmf);
+	if (!vmf->page) {
+		int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+		if (err) {
+			frame_wait(file, true, OS_FOREVER);
+			return;
+		}
+		if (fresh)
+			page_unlock(file->pool, vmf->page);
+	}
+	struct page *page = vmf->page;
+	while (!page_trylock(page))
+		if (page_wait(vmf->mm, page, true, OS_FOREVER) < 0)
+			return;
+	if (page_is(page, PG_UPTODATE | PG_GONE))
+		page_unlock(file->pool, page);
+	else
+		vmf->error = read_page(file, page, 0);
+}
+
+/* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no frame or no
+ * request can be had: the pool's queue is the place to wait. */
+static int start_wanted_read(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	bool fresh = false;
+	int err = 0;
+
+	if (!vmf->page)
+		err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+	if (err)
+		return err;
+	if (!fresh && !page_trylock(vmf->page))
+		return 0;
+	if (page_is(vmf->page, PG_UPTODATE | PG_GONE)) {
+		page_unlock(file->pool, vmf->page);
+		return 0;
+	}
+	if (atomic_get(&file->changed)) {
+		page_unlock(file->pool, vmf->page);
+		vmf->error = -ESTALE;
+		return 0;
+	}
+	err = read_submit(file, &vmf->page, 1, false);
+	if (err)
+		page_unlock(file->pool, vmf->page);
+	return err;
+}
+
+static void submit_window(struct fault *vmf)
+{
+	if (!vmf->ra_size)
+		return;
+	ra_submit(vmf->file, vmf->ra_start, vmf->ra_size, vmf->ra_async);
+	vmf->ra_size = 0;
+}
+
+/* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be run (or, without
+ * one, the reads are under way). False: try again at once. */
+static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
+{
+	put_stale(vmf);
+	if (vmf->want == WANT_READ) {
+		int err = start_wanted_read(vmf);
+		submit_window(vmf);
+		if (err && ticket)
+			frame_queue_ticket(vmf->file->pool, ticket);
+		if (err)
+			return true;
+	} else if (vmf->page) {
+		read_wanted(vmf->file, vmf->page);
+	}
+	if (vmf->error || !vmf->page || !page_is(vmf->page, PG_LOCKED))
+		return false;
+	vmf->waited = true;
+	return !ticket || page_queue_ticket(vmf->mm, vmf->page, ticket);
+}
+
+/* The wait of a ticket is over: the errno of the attempt it waited for is this fault's. */
+static void take_attempt_error(struct fault *vmf)
+{
+	if (!vmf->waited || !vmf->page)
+		return;
+	uint32_t state = atomic_get(&vmf->page->state);
+	if (!(state & PG_LOCKED)) {
+		if ((state & PG_ERROR) && !(state & PG_UPTODATE))
+			vmf->error = vmf->page->error;
+		vmf->waited = false;
+	}
+}
+
+/* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
+static int install_locked(struct fault *vmf)
+{
+	struct page *page = vmf->page;
+	uint32_t unmap_seq = atomic_get(&vmf->view->unmap_seq);
+
+	map_unlock_shared(&vmf->mm->map);
+	put_stale(vmf);
+	if (vmf->want == WANT_AHEAD)
+		submit_window(vmf);
+	bool there = page_is(page, PG_INSTALLED);
+	int err = page_install(vmf->view, page);
+	page_unlock(vmf->file->pool, page);
+	if (err)
+		return err;
+	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
+		vmf->repeated = false;
+		return -EAGAIN;
+	}
+	if (there)
+		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+	/* Unmapped since we looked: what came too late is taken out again. */
+	if (atomic_get(&vmf->view->unmap_seq) != unmap_seq && !mm_range_mapped(vmf->mm, vmf->addr))
+		file_take_out(vmf->file, vmf->index, vmf->index);
+	return 0;
+}
+
+/* One try. 0: served; -EAGAIN: try again; -EBUSY: the ticket will be run; else the error. */
+static int fault_try(struct fault *vmf, struct ticket *ticket)
+{
+	struct fm_mm *mm = vmf->mm;
+	bool may_wait = !(vmf->flags & FM_FAULT_RETRY_NOWAIT);
+	bool may_drop = may_wait && (vmf->flags & FM_FAULT_ALLOW_RETRY);
+
+	if (atomic_get(&mm->dying))
+		return -ECANCELED;
+	take_attempt_error(vmf);
+	os_populate_stack();
+	map_lock_shared(&mm->map);
+	vmf->vma = mm_find_vma(mm, vmf->addr);
+	int err = !vmf->vma ? -EFAULT : vmf->flags & FM_FAULT_WRITE ? -EACCES : 0;
+	if (err) {
+		map_unlock_shared(&mm->map);
+		return err;
+	}
+	vmf->advice = vmf->vma->advice;
+	vmf->on_error = vmf->vma->on_error;
+	vmf->on_error_arg = vmf->vma->on_error_arg;
+	unsigned ret = filemap_fault(vmf);
+	vmf->flags |= FM_FAULT_TRIED;
+	if (ret & FM_FAULT_LOCKED)
+		return install_locked(vmf);
+	if (!(ret & FM_FAULT_RETRY)) {
+		map_unlock_shared(&mm->map);
+		return vmf->error;
+	}
+	if (may_drop)
+		return -EAGAIN; /* the lock is gone */
+	if (may_wait)
+		wait_under_lock(vmf);
+	map_unlock_shared(&mm->map);
+	if (may_wait)
+		return -EAGAIN;
+	return submit_wanted(vmf, ticket) ? -EBUSY : -EAGAIN;
+}
+
+/*
+ * Serve a fault. Without RETRY_NOWAIT: 0 or the error, after as many tries as it takes; each try after the first
+ * comes after a wait that ended, so it ends once its I/O does. With RETRY_NOWAIT: -EAGAIN when the ticket will be
+ * run, or, without a ticket, when the reads have been started.
+ */
+int fault_drive(struct fault *vmf, struct ticket *ticket)
+{
+	for (;;) {
+		vmf->tries++;
+		int err = fault_try(vmf, ticket);
+		put_stale(vmf);
+		if (err == -EBUSY)
+			return -EAGAIN;
+		if (err != -EAGAIN)
+			return err;
+	}
+}
+
+/* ------------------------------------------------------------------ for the traps */
+
+static void error_fill(const struct fault *vmf, int err, struct fm_error *ret_error)
+{
+	bool segv = err == -EFAULT || err == -EACCES;
+	*ret_error = (struct fm_error){.addr = (void *)(uintptr_t)vmf->addr,
+				       .offset = err == -EFAULT ? 0 : vmf->byte,
+				       .signo = segv ? SIGSEGV : SIGBUS,
+				       .error = err};
+}
+
+static uint32_t fault_flags_of(const struct fm_mm *mm, const struct trap_fault *fault)
+{
+	uint32_t flags = FM_FAULT_KILLABLE | (fault->write ? FM_FAULT_WRITE : 0);
+	return mm->flags & FM_MM_HOLD_LOCK ? flags : flags | FM_FAULT_ALLOW_RETRY;
+}
+
+/* In the faulting thread. */
+static int client_fault(struct view_region *region, const struct trap_fault *fault,
+			struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg)
+{
+	struct view *view = region->owner;
+	struct thread_local_area *t = self();
+	struct fault vmf;
+
+	fault_begin(&vmf, view, fault->addr, fault_flags_of(view->mm, fault));
+	vmf.repeated = t->last_instruction == fault->instruction && t->last_addr == fault->addr;
+	t->last_instruction = fault->instruction;
+	t->last_addr = fault->addr;
+	progress_begin(&t->progress, vmf.file->pool, fault->instruction, NULL);
+	int err = fault_drive(&vmf, NULL);
+	if (!err && vmf.page && progress_keep(&t->progress, vmf.file->pool, vmf.page))
+		vmf.page = NULL; /* the keeper has its pin now */
+	fault_end(&vmf, err);
+	if (err) {
+		error_fill(&vmf, err, ret_error);
+		*ret_fn = vmf.on_error;
+		*ret_arg = vmf.on_error_arg;
+	}
+	return err;
+}
+
+/* For the handler thread: a fault's memory from one drive to the next. */
+struct waiting_fault {
+	struct ticket ticket;
+	struct fault vmf;
+	bool begun, may_begin;
+	void (*again)(void *cookie);
+	void *cookie;
+};
+
+static void run_ticket(struct ticket *ticket)
+{
+	struct waiting_fault *wait = (struct waiting_fault *)ticket;
+	wait->again(wait->cookie);
+}
+
+static int client_fault_nowait(struct view_region *region, const struct trap_fault *fault,
+			       void *state, void (*again)(void *cookie), void *cookie,
+			       struct progress *progress, struct fm_error *ret_error)
+{
+	struct view *view = region->owner;
+	struct waiting_fault *wait = state;
+
+	if (!wait->begun) {
+		fault_begin(&wait->vmf, view, fault->addr,
+			    fault_flags_of(view->mm, fault) | FM_FAULT_RETRY_NOWAIT);
+		wait->begun = true;
+		wait->vmf.repeated = fault->repeated;
+		wait->ticket.run = run_ticket;
+		wait->again = again;
+		wait->cookie = cookie;
+	}
+	if (!wait->may_begin) {
+		if (!atomic_get(&view->mm->dying) &&
+		    progress_begin(progress, view->file->pool, fault->instruction, &wait->ticket))
+			return -EAGAIN;
+		wait->may_begin = true;
+	}
+	int err = fault_drive(&wait->vmf, &wait->ticket);
+	if (err == -EAGAIN)
+		return err;
+	if (!err && wait->vmf.page &&
+	    progress_keep(progress, view->file->pool, wait->vmf.page))
+		wait->vmf.page = NULL;
+	fault_end(&wait->vmf, err);
+	if (err)
+		error_fill(&wait->vmf, err, ret_error);
+	return err;
+}
+
+_Static_assert(sizeof(struct progress) <= TRAP_PROGRESS_BYTES, "trap.h keeps one for each thread");
+
+static int client_fault_nowait_opaque(struct view_region *region, const struct trap_fault *fault,
+				      void *state, void (*again)(void *cookie), void *cookie,
+				      void *progress, struct fm_error *ret_error)
+{
+	return client_fault_nowait(region, fault, state, again, cookie, progress, ret_error);
+}
+
+const struct trap_client fault_trap_client = {
+	.fault = client_fault,
+	.fault_nowait = client_fault_nowait_opaque,
+	.state_bytes = sizeof(struct waiting_fault),
+};

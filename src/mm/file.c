@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files: opening, references, and their end, which only the background thread (or mm_destroy) carries out, because
+ * the last reference may be put by a fault handler.
+ * Owns struct fm_file and the list of files (files_lock).
+ * May call: page_cache, frame_pool, trap, store, os, stats.
+ */
+#include "mm/mm.h"
+
+#include <stdlib.h>
+
+#define VIEW_SLACK (1ull << 30) /* how far past the end a mapping may reach */
+
+void file_get(struct fm_file *file)
+{
+	uint32_t old = atomic_add(&file->refs, 1u);
+	mm_assert(old > 0);
+	(void)old;
+}
+
+/* Never frees by itself: signal-safe. */
+void file_put(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	if (atomic_sub(&file->refs, 1u) != 1)
+		return;
+	struct fm_file *head = atomic_get(&mm->reap_list);
+	do {
+		file->reap_next = head;
+	} while (!atomic_cas(&mm->reap_list, &head, file));
+	background_kick(mm);
+}
+
+/* Empty the cache of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
+ * way out, but for pins that the program never gave back. */
+static void evict_page(struct fm_file *file, struct page *page)
+{
+	struct frame_pool *pool = file->pool;
+	while (!page_trylock(page))
+		os_sleep_until(os_now_ns() + 50000);
+	if (page->user_pins) {
+		page->user_pins = 0;
+		atomic_sub(&pool->user_pinned, 1u);
+		stats_sub(file->mm->stats, pins, 1);
+		page_unpin(pool, page);
+	}
+	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
+		if (page_take_out(&file->view, page, true) == 0)
+			break;
+		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
+			page_forget(&file->view, page);
+			break;
+		}
+		os_sleep_until(os_now_ns() + 50000);
+	}
+	page_remove(pool, page);
+	page_unlock(pool, page);
+}
+
+static void evict_all(struct fm_file *file)
+{
+	struct frame_pool *pool = file->pool;
+	for (uint32_t i = 0; i < pool->frames; i++) {
+		struct page *page = &pool->pages[i];
+		while (__atomic_load_n(&page->file, __ATOMIC_RELAXED) == file) {
+			if (page_try_pin(page)) {
+				if (page->file == file && !page_is(page, PG_GONE))
+					evict_page(file, page);
+				page_unpin(pool, page);
+			}
+			if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) == file)
+				os_sleep_until(os_now_ns() + 50000);
+		}
+	}
+}
+
+static void file_free(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	os_sigmask mask = os_signals_block();
+
+	if (file->view.region.opened) {
+		/* No mapping is left, so a fault in it ends at once. */
+		evict_all(file);
+		trap_region_close(&file->view.region);
+		stats_sub(mm->stats, views, 1);
+	}
+	os_lock(&mm->files_lock);
+	if (file->pprev) {
+		*file->pprev = file->next;
+		if (file->next)
+			file->next->pprev = file->pprev;
+		stats_sub(mm->stats, files, 1);
+	}
+	os_unlock(&mm->files_lock);
+	os_signals_restore(mask);
+	if (file->store)
+		file->store->ops->close(file->store);
+	bool counted = file->pprev != NULL;
+	free(file);
+	if (counted && atomic_sub(&mm->file_count, 1u) == 1)
+		os_futex_wake(&mm->file_count, 1, OS_FUTEX_ANY);
+}
+
+/* Keepers hold pages of any file; those of a file that goes are let go first. */
+void file_reap(struct fm_mm *mm)
+{
+	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
+	while (file) {
+		struct fm_file *next = file->reap_next;
+		progress_drop_all(file->pool);
+		file_free(file);
+		file = next;
+	}
+}
+
+static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
+{
+	for (;;) {
+		int place = 0;
+		struct frame_pool *made;
+		while (place < MM_POOLS_MAX && atomic_get(&mm->pool[place]))
+			if (mm->pool[place++]->page_size == page_size) {
+				*ret_pool = mm->pool[place - 1];
+				return 0;
+			}
+		mm_assert(place < MM_POOLS_MAX);
+		int err = pool_create(mm, page_size, &made);
+		if (err)
+			return err;
+		os_lock(&mm->pools_lock);
+		bool ours = !mm->pool[place];
+		if (ours)
+			atomic_set(&mm->pool[place], made);
+		os_unlock(&mm->pools_lock);
+		if (!ours) /* somebody was faster; look again */
+			pool_destroy(made);
+	}
+}
+
+static int view_open(struct fm_file *file)
+{
+	uint64_t unit = file->pool->page_size;
+	uint64_t len = ((file->size_bytes + unit - 1) & ~(unit - 1)) + VIEW_SLACK;
+	if (file->size_bytes > (1ull << 46))
+		return -EOVERFLOW;
+	file->view.mm = file->mm;
+	file->view.file = file;
+	int err = trap_region_open(file->mm->trap, &file->view.region, len, unit, &file->view);
+	if (!err)
+		stats_add(file->mm->stats, views, 1);
+	return err;
+}
+
+static void file_list(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	os_sigmask mask = os_signals_block();
+	atomic_add(&mm->file_count, 1u);
+	os_lock(&mm->files_lock);
+	file->next = mm->files;
+	file->pprev = &mm->files;
+	if (file->next)
+		file->next->pprev = &file->next;
+	mm->files = file;
+	os_unlock(&mm->files_lock);
+	os_signals_restore(mask);
+	stats_add(mm->stats, files, 1);
+}
+
+int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+	      struct fm_file **ret_file)
+{
+	uint32_t page_size = options->page_size ? options->page_size : OS_PAGE;
+	char why[256] = "";
+	struct fm_file *file = calloc(1, sizeof(*file));
+	if (!file)
+		return -ENOMEM;
+	file->mm = mm;
+	file->refs = file->handles = 1;
+	file->changed_policy = options->changed;
+	int err = pool_for(mm, page_size, &file->pool);
+	if (err == -ENOSPC)
+		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
+		       (unsigned long long)mm->budget_bytes,
+		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
+	if (err)
+		goto fail;
+	err = store_open(uri, why, sizeof(why), &file->store);
+	if (err) {
+		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
+		goto fail;
+	}
+	file->size_bytes = file->store->size_bytes;
+	file->version = file->store->opened;
+	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	ra_init(file, options->readahead_bytes);
+	err = view_open(file);
+	if (err) {
+		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s",
+		       (unsigned long long)file->size_bytes, strerror(-err));
+		goto fail;
+	}
+	file_list(file);
+	*ret_file = file;
+	return 0;
+fail:
+	file_free(file);
+	return err;
+}

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Frames: the memory of one page size, its descriptors, its free lists and its clock's queues.
+ *
+ * Owns struct frame_pool's memory. The pool lock protects the queues and each page's list links; it is
+ * held for list operations only. A frame is charged to the budget exactly while it has memory: in its
+ * slot, or moved or copied into a view; PG_HOLE says it has none.
+ * May call: trap (slots), os, stats.
+ */
+#include "mm/mm.h"
+
+static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
+{
+	return (uint32_t)(page - pool->pages);
+}
+
+/* ------------------------------------------------------------------ queues; pool lock */
+
+static void queue_unlink(struct frame_pool *pool, struct page *page)
+{
+	struct page_queue *queue = &pool->queue[page->list];
+	if (page->list == LIST_NONE)
+		return;
+	if (page->lru_prev == NONE)
+		queue->head = page->lru_next;
+	else
+		pool->pages[page->lru_prev].lru_next = page->lru_next;
+	if (page->lru_next == NONE)
+		queue->tail = page->lru_prev;
+	else
+		pool->pages[page->lru_next].lru_prev = page->lru_prev;
+	queue->count--;
+	page->list = LIST_NONE;
+}
+
+static void queue_append(struct frame_pool *pool, struct page *page, enum page_list list)
+{
+	struct page_queue *queue = &pool->queue[list];
+	mm_assert(page->list == LIST_NONE);
+	page->list = (uint8_t)list;
+	if (list == LIST_NONE)
+		return;
+	page->lru_next = NONE;
+	page->lru_prev = queue->tail;
+	if (queue->tail == NONE)
+		queue->head = id_of(pool, page);
+	else
+		pool->pages[queue->tail].lru_next = id_of(pool, page);
+	queue->tail = id_of(pool, page);
+	queue->count++;
+}
+
+void lru_set(struct frame_pool *pool, struct page *page, enum page_list list)
+{
+	os_lock(&pool->lock);
+	queue_unlink(pool, page);
+	queue_append(pool, page, list);
+	os_unlock(&pool->lock);
+}
+
+/* The oldest page of a list, off the list. It may be anybody's by the time it is looked at: pin it. */
+struct page *lru_take(struct frame_pool *pool, enum page_list list)
+{
+	struct page *page = NULL;
+	os_lock(&pool->lock);
+	if (pool->queue[list].head != NONE) {
+		page = &pool->pages[pool->queue[list].head];
+		queue_unlink(pool, page);
+	}
+	os_unlock(&pool->lock);
+	return page;
+}
+
+uint32_t lru_count(struct frame_pool *pool, enum page_list list)
+{
+	return __atomic_load_n(&pool->queue[list].count, __ATOMIC_RELAXED);
+}
+
+/* ------------------------------------------------------------------ frames */
+
+/* The next fault that wants a new page will have to take a frame from another. */
+bool pool_under_pressure(struct frame_pool *pool)
+{
+	return lru_count(pool, LIST_FREE) < pool->free_low &&
+	       atomic_get(&pool->mm->charged_bytes) + pool->page_size > pool->mm->budget_bytes;
+}
+
+/* Frames that were freed where the pool lock could not be taken. */
+static void take_deferred(struct frame_pool *pool)
+{
+	uint32_t id = atomic_xchg(&pool->deferred, 0u);
+	while (id) {
+		struct page *page = &pool->pages[id - 1];
+		id = page->hash_next;
+		lru_set(pool, page, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
+	}
+}
+
+static struct page *frame_take(struct frame_pool *pool)
+{
+	if (unlikely(atomic_get(&pool->deferred)))
+		take_deferred(pool);
+	struct page *page = lru_take(pool, LIST_FREE);
+	if (page || !mm_try_charge(pool->mm, pool->page_size))
+		return page;
+	page = lru_take(pool, LIST_HOLES);
+	if (!page)
+		mm_uncharge(pool->mm, pool->page_size);
+	return page;
+}
+
+/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. */
+struct page *frame_alloc(struct frame_pool *pool)
+{
+	struct page *page = frame_take(pool);
+	if (pool_under_pressure(pool))
+		background_kick(pool->mm);
+	if (!page)
+		return NULL;
+	mm_assert(page_is(page, PG_FREE));
+	bool hole = page_is(page, PG_HOLE);
+	page->error = 0;
+	page->user_pins = 0;
+	page->request = 0;
+	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
+	stats_add(pool->mm->stats, frames_used, 1);
+	if (hole && frame_fill(pool, page) < 0) {
+		mm_uncharge(pool->mm, pool->page_size);
+		page_set(page, PG_GONE | PG_HOLE, PG_LOCKED);
+		page_unpin(pool, page);
+		return NULL;
+	}
+	return page;
+}
+
+/* Give a charged frame its memory. Page lock held, or nobody knows the page. */
+int frame_fill(struct frame_pool *pool, struct page *page)
+{
+	int err = 0;
+	if (pool->registered)
+		err = trap_fill(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
+	if (!err)
+		page_set(page, 0, PG_HOLE);
+	return err;
+}
+
+/* Called by page_free_if_last() alone, on a word with PG_FREE. */
+void frame_free(struct frame_pool *pool, struct page *page)
+{
+	uint32_t state = atomic_get(&page->state);
+	mm_assert((state & PG_FREE) && !PG_PINS(state) && !(state & PG_LOCKED));
+	__atomic_store_n(&page->file, NULL, __ATOMIC_RELAXED);
+	stats_sub(pool->mm->stats, frames_used, 1);
+	if (unlikely(self()->map_held)) {
+		/* The last pin of a page that was found by mistake, in a search under the map lock. */
+		uint32_t head = atomic_get(&pool->deferred);
+		do {
+			page->hash_next = head;
+		} while (!atomic_cas(&pool->deferred, &head, id_of(pool, page) + 1));
+		return;
+	}
+	lru_set(pool, page, state & PG_HOLE ? LIST_HOLES : LIST_FREE);
+	frame_freed(pool);
+}
+
+/* Take the memory of up to `frames` free frames away. Background thread: takes the kernel's lock. */
+void pool_release_memory(struct frame_pool *pool, uint32_t frames)
+{
+	while (frames--) {
+		struct page *page = lru_take(pool, LIST_FREE);
+		if (!page)
+			return;
+		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
+		page_set(page, PG_HOLE, 0);
+		lru_set(pool, page, LIST_HOLES);
+		mm_uncharge(pool->mm, pool->page_size);
+	}
+}
+
+/* ------------------------------------------------------------------ the pool */
+
+#define HUGE_UNIT (2u << 20)
+
+/* Populate some more huge frames, within the budget. Holes cannot be filled with huge pages after the
+ * fact, so these get their memory before they are registered. False when there is no more to do. */
+bool pool_grow(struct frame_pool *pool)
+{
+	uint32_t first = pool->filled, most = first + 8;
+	if (!pool->grows || first >= pool->frames)
+		return false;
+	uint32_t count = 0;
+	while (first + count < pool->frames && first + count < most &&
+	       mm_try_charge(pool->mm, pool->page_size))
+		count++;
+	if (!count)
+		return false;
+	uint64_t len = (uint64_t)count << pool->shift;
+	char *mem = pool->slots + ((size_t)first << pool->shift);
+	if (trap_slots_populate(pool->mm->trap, mem, len) < 0) {
+		mm_uncharge(pool->mm, len);
+		return false;
+	}
+	pool->filled += count;
+	for (uint32_t i = first; i < first + count; i++) {
+		atomic_set(&pool->pages[i].state, PG_FREE);
+		lru_set(pool, &pool->pages[i], LIST_FREE);
+	}
+	frame_freed(pool);
+	return true;
+}
+
+static size_t align_up(size_t value, size_t align)
+{
+	return (value + align - 1) & ~(align - 1);
+}
+
+static uint32_t keepers_for(uint32_t frames)
+{
+	uint32_t count = frames / 4 / MM_KEEP_PAGES;
+	return count < 1 ? 1 : count > 64 ? 64 : count;
+}
+
+static int pool_alloc_meta(struct frame_pool *pool)
+{
+	uint32_t buckets = 16, keepers = keepers_for(pool->frames);
+	while (buckets < pool->frames / 2)
+		buckets *= 2;
+	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
+	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
+	pool->meta_len = pages_len + buckets_len + keepers * progress_keeper_size();
+	pool->meta = os_meta_alloc(pool->meta_len);
+	if (!pool->meta)
+		return -ENOMEM;
+	pool->pages = pool->meta;
+	pool->buckets = (struct bucket *)((char *)pool->meta + pages_len);
+	pool->bucket_mask = buckets - 1;
+	for (uint32_t i = 0; i < buckets; i++)
+		pool->buckets[i].head = NONE;
+	return progress_init(pool, (struct keeper *)((char *)pool->buckets + buckets_len), keepers);
+}
+
+int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
+{
+	struct frame_pool *pool = os_meta_alloc(sizeof(*pool));
+	void *slots = NULL;
+	int err;
+
+	if (!pool)
+		return -ENOMEM;
+	pool->mm = mm;
+	pool->page_size = page_size;
+	pool->shift = (uint32_t)__builtin_ctz(page_size);
+	pool->frames = (uint32_t)(mm->budget_bytes >> pool->shift);
+	pool->free_high = pool->frames / 16 < 2 ? 2 : pool->frames / 16;
+	if (pool->free_high > (8u << 20) >> pool->shift && pool->free_high > 16)
+		pool->free_high = (8u << 20) >> pool->shift > 16 ? (8u << 20) >> pool->shift : 16;
+	pool->free_low = pool->free_high / 2;
+	for (int i = 0; i < LIST_COUNT; i++)
+		pool->queue[i] = (struct page_queue){NONE, NONE, 0};
+	err = pool->frames < MM_FRAMES_MIN ? -ENOSPC : pool_alloc_meta(pool);
+	if (err)
+		goto fail;
+	pool->slots_len = (size_t)pool->frames << pool->shift;
+	err = trap_slots_open(mm->trap, pool->slots_len, page_size, page_size == HUGE_UNIT, &slots,
+			      &pool->registered);
+	if (err)
+		goto fail;
+	pool->slots = slots;
+	pool->grows = page_size == HUGE_UNIT && pool->registered;
+	for (uint32_t i = 0; i < pool->frames; i++) {
+		pool->pages[i].hash_next = NONE;
+		pool->pages[i].state = PG_FREE | PG_HOLE;
+		if (!pool->grows)
+			queue_append(pool, &pool->pages[i], LIST_HOLES);
+	}
+	if (pool->grows && !pool_grow(pool)) {
+		err = -ENOMEM;
+		goto fail;
+	}
+	*ret_pool = pool;
+	return 0;
+fail:
+	pool_destroy(pool);
+	return err;
+}
+
+void pool_destroy(struct frame_pool *pool)
+{
+	if (!pool)
+		return;
+	if (pool->slots)
+		trap_slots_close(pool->mm->trap, pool->slots, pool->slots_len);
+	os_meta_free(pool->meta, pool->meta_len);
+	os_meta_free(pool, sizeof(*pool));
+}

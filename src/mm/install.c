@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a page's bytes appear in its view, and taking them out again.
+ *
+ * Owns the meaning of PG_INSTALLED, PG_DUP and PG_UNPROTECTED, the page-table account, and the work that
+ * is left to the background thread. All here runs without the map lock. Where a frame's memory is:
+ *   not INSTALLED            in its slot (with PG_HOLE: nowhere)
+ *   INSTALLED                in the view; the slot is empty
+ *   INSTALLED|DUP            in the view, and the slot still has memory (after a COPY)
+ * The fault path uses MOVE and COPY only. Discarding takes the kernel's mmap_lock, which another thread's
+ * stalled mmap() may hold: the background thread does it, and callers that unmap or advise.
+ * May call: trap, page_cache, os, stats.
+ */
+#include "mm/mm.h"
+
+#define BUSY_TRIES 50
+#define BUSY_PAUSE_NS 20000u
+#define NOMEM_TRIES 100
+
+/* ------------------------------------------------------------------ page tables */
+
+int pt_init(struct fm_mm *mm)
+{
+	struct pt_table *pt = &mm->pt;
+	pt->free_head = NONE;
+	for (uint32_t i = 0; i < pt->entries; i++) {
+		pt->range[i].next = pt->free_head;
+		pt->free_head = i;
+	}
+	for (uint32_t i = 0; i <= pt->mask; i++)
+		pt->heads[i] = NONE;
+	return 0;
+}
+
+static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
+{
+	return &pt->heads[(key * 0x9e3779b97f4a7c15ull >> 32) & pt->mask];
+}
+
+/* One more installed page in the 2 MiB around addr. When the table is full the range goes uncounted:
+ * then it may be given back too early, and its pages are read again. */
+static void pt_get(struct fm_mm *mm, uint64_t addr)
+{
+	struct pt_table *pt = &mm->pt;
+	uint64_t key = addr >> 21;
+	bool fresh = false;
+
+	os_lock(&pt->lock);
+	uint32_t *head = pt_head(pt, key), id = *head;
+	while (id != NONE && pt->range[id].key != key)
+		id = pt->range[id].next;
+	if (id == NONE && pt->free_head != NONE) {
+		id = pt->free_head;
+		pt->free_head = pt->range[id].next;
+		pt->range[id] = (struct pt_range){.key = key, .next = *head};
+		*head = id;
+		pt->used++;
+		pt->empty++;
+		fresh = true;
+	}
+	if (id != NONE && pt->range[id].count++ == 0)
+		pt->empty--;
+	os_unlock(&pt->lock);
+	if (fresh) {
+		mm_charge(mm, OS_PAGE);
+		stats_add(mm->stats, pt_ranges, 1);
+	}
+}
+
+static void pt_put(struct fm_mm *mm, uint64_t addr)
+{
+	struct pt_table *pt = &mm->pt;
+	uint64_t key = addr >> 21;
+
+	os_lock(&pt->lock);
+	uint32_t id = *pt_head(pt, key);
+	while (id != NONE && pt->range[id].key != key)
+		id = pt->range[id].next;
+	if (id != NONE && pt->range[id].count && --pt->range[id].count == 0)
+		pt->empty++;
+	bool many = pt->empty > pt->entries / 8;
+	os_unlock(&pt->lock);
+	if (many || atomic_get(&mm->charged_bytes) > mm->budget_bytes)
+		background_kick(mm);
+}
+
+static bool pt_unlink(struct pt_table *pt, uint32_t id)
+{
+	uint32_t *at = pt_head(pt, pt->range[id].key);
+	while (*at != NONE && *at != id)
+		at = &pt->range[*at].next;
+	if (*at == NONE)
+		return false; /* a free entry */
+	*at = pt->range[id].next;
+	pt->range[id].next = pt->free_head;
+	pt->free_head = id;
+	pt->used--;
+	pt->empty--;
+	return true;
+}
+
+/* Give the page tables of up to `most` empty ranges back. A page that is installed there meanwhile is
+ * emptied behind us, which its next fault notices. Background thread. */
+void pt_release_empty(struct fm_mm *mm, uint32_t most)
+{
+	struct pt_table *pt = &mm->pt;
+	uint64_t keys[32];
+
+	while (most && pt->empty) {
+		uint32_t found = 0;
+		os_lock(&pt->lock);
+		for (uint32_t i = 0; i < pt->entries && found < 32 && found < most; i++) {
+			uint32_t id = pt->scan++ % pt->entries;
+			uint64_t key = pt->range[id].key;
+			if (key && !pt->range[id].count && pt_unlink(pt, id)) {
+				pt->range[id].key = 0;
+				keys[found++] = key;
+			}
+		}
+		os_unlock(&pt->lock);
+		if (!found)
+			return;
+		for (uint32_t i = 0; i < found; i++) {
+			struct view_region *region = region_find(keys[i] << 21);
+			if (!region)
+				region = region_find((keys[i] << 21) + (1u << 21) - OS_PAGE);
+			if (region) {
+				uint64_t start = keys[i] << 21, end = start + (1u << 21);
+				if (start < region->base)
+					start = region->base;
+				if (end > region->base + region->len)
+					end = region->base + region->len;
+				trap_discard(mm->trap, start, end - start);
+				region_unpin(region);
+			}
+		}
+		mm_uncharge(mm, (uint64_t)found * OS_PAGE);
+		stats_sub(mm->stats, pt_ranges, found);
+		stats_add(mm->stats, pt_released, found);
+		most -= found;
+	}
+}
+
+/* ------------------------------------------------------------------ work for later */
+
+static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+{
+	struct after_work *after = &mm->after;
+	uint16_t place = 0;
+	while (mm->pool[place] != pool)
+		place++;
+	os_lock(&after->lock);
+	if (after->count < after->capacity) {
+		uint32_t at = (after->head + after->count++) % after->capacity;
+		after->item[at] = (struct after_item){place, (uint32_t)(page - pool->pages)};
+	} else {
+		after->overflowed = true;
+	}
+	bool wake = after->count == 1 || after->count == after->capacity / 2;
+	os_unlock(&after->lock);
+	if (wake)
+		background_kick(mm);
+}
+
+static uint64_t page_addr(const struct view *view, const struct frame_pool *pool,
+			  const struct page *page)
+{
+	return view->region.base + (page->index << pool->shift);
+}
+
+/* How much of the page is shown: whole kernel pages up to the end of the file. */
+static uint64_t shown_bytes(struct fm_file *file, const struct page *page)
+{
+	uint64_t size = atomic_get(&file->size_bytes);
+	uint64_t start = page->index << file->pool->shift;
+	if (start >= size)
+		return 0;
+	uint64_t rest = (size - start + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	return rest < file->pool->page_size ? rest : file->pool->page_size;
+}
+
+/* The copy that a slot still has is dropped while the page is locked: a read into the slot must not
+ * come between. The page is installed, so nobody waits for this lock but one who unmaps it. */
+static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+{
+	if (!page_trylock(page))
+		return;
+	uint32_t state = atomic_get(&page->state);
+	if ((state & PG_DUP) && (state & PG_INSTALLED)) {
+		trap_discard(mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
+		page_set(page, 0, PG_DUP);
+	}
+	page_unlock(pool, page);
+}
+
+struct span {
+	uint64_t start, end;
+};
+
+static void span_flush(struct fm_mm *mm, struct span *span)
+{
+	if (span->end > span->start)
+		trap_protect(mm->trap, span->start, span->end - span->start);
+	*span = (struct span){0, 0};
+}
+
+static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
+		      struct span *span)
+{
+	if (!page_try_pin(page))
+		return;
+	uint32_t state = atomic_get(&page->state);
+	if ((state & PG_DUP) && (state & PG_INSTALLED))
+		drop_duplicate(mm, pool, page);
+	struct fm_file *file = page->file;
+	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED) && file) {
+		uint64_t start = page_addr(&file->view, pool, page);
+		uint64_t end = start + shown_bytes(file, page);
+		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
+		if (start != span->end || end - span->start > (2u << 20))
+			span_flush(mm, span);
+		if (span->end == span->start)
+			span->start = start;
+		span->end = end;
+	}
+	/* The view cannot go while a page of it is installed and pinned... */
+	if (span->end > span->start && span->end - span->start >= (1u << 20))
+		span_flush(mm, span);
+	page_unpin(pool, page);
+}
+
+/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. */
+void after_work_run(struct fm_mm *mm)
+{
+	struct after_work *after = &mm->after;
+	struct span span = {0, 0};
+
+	for (;;) {
+		os_lock(&after->lock);
+		bool some = after->count > 0, overflowed = after->overflowed;
+		struct after_item item = after->item[after->head];
+		if (some) {
+			after->head = (after->head + 1) % after->capacity;
+			after->count--;
+		} else {
+			after->overflowed = false;
+		}
+		os_unlock(&after->lock);
+		if (some) {
+			after_one(mm, mm->pool[item.pool], &mm->pool[item.pool]->pages[item.page],
+				  &span);
+			continue;
+		}
+		span_flush(mm, &span);
+		if (!overflowed)
+			return;
+		for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+			for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
+				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
+					after_one(mm, mm->pool[p], &mm->pool[p]->pages[i], &span);
+		span_flush(mm, &span);
+	}
+}
+
+/* ------------------------------------------------------------------ installing */
+
+struct transfer {
+	struct fm_mm *mm;
+	uint64_t dst, src, len;
+	uint64_t done;
+	unsigned busy, nomem;
+	bool existed, copied, missing;
+};
+
+/* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
+ * else the error. */
+static int transfer_next(struct transfer *t, int err)
+{
+	switch (err) {
+	case 0:
+	case -EAGAIN: /* part of it went, or the kernel is changing the mappings: go on */
+		return 0;
+	case -EEXIST:
+		t->existed = true;
+		t->done += OS_PAGE;
+		stats_add(t->mm->stats, install_exists, 1);
+		return 0;
+	case -EBUSY: /* the kernel has a pin on it, for a moment after O_DIRECT for one */
+		stats_add(t->mm->stats, install_busy, 1);
+		if (++t->busy > BUSY_TRIES)
+			return 1;
+		if (t->busy > 5)
+			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+		return 0;
+	case -EINVAL: /* a range that is partly mlocked */
+		return 1;
+	case -ENOMEM:
+		if (++t->nomem > NOMEM_TRIES)
+			return err;
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+		return 0;
+	default:
+		return err;
+	}
+}
+
+static int transfer_in(struct transfer *t, bool move)
+{
+	while (t->done < t->len) {
+		uint64_t done = 0;
+		int err = move ? trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,
+					   t->len - t->done, &done)
+			       : trap_copy(t->mm->trap, t->dst + t->done, t->src + t->done,
+					   t->len - t->done, &done);
+		t->done += done;
+		if (done && !move)
+			t->copied = true;
+		err = transfer_next(t, err);
+		if (err == 1 && move)
+			move = false;
+		else if (err)
+			return err == 1 ? -EINVAL : err;
+	}
+	return 0;
+}
+
+/* Back to the slot, all of it; used for eviction and to roll an install back. */
+static int transfer_out(struct transfer *t)
+{
+	while (t->done < t->len) {
+		uint64_t done = 0;
+		int err = trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,
+				    t->len - t->done, &done);
+		t->done += done;
+		if (err == -ENOENT) {
+			t->missing = true;
+			err = trap_fill(t->mm->trap, t->dst + t->done, OS_PAGE);
+			if (err && err != -EEXIST)
+				return err;
+			t->done += OS_PAGE;
+			continue;
+		}
+		if (err && err != -EAGAIN)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * Page lock and a pin held; the page is uptodate. 0: it is in the view. -EAGAIN: its bytes are gone
+ * (somebody emptied the slot): it is no longer uptodate, read it again. Else -ENOMEM and the like.
+ */
+int page_install(struct view *view, struct page *page)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	struct transfer t = {.mm = mm, .dst = page_addr(view, pool, page),
+			     .src = (uint64_t)slot_of(pool, page),
+			     .len = shown_bytes(view->file, page)};
+	bool move = mm->install == FM_INSTALL_MOVE;
+
+	might_block(mm);
+	page_check(pool, page);
+	if (page_is(page, PG_INSTALLED))
+		return 0;
+	pt_get(mm, t.dst);
+	int err = transfer_in(&t, move);
+	if (err) {
+		struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
+		if (move && t.done && !t.copied)
+			transfer_out(&back);
+		pt_put(mm, t.dst);
+		if (err != -ENOENT)
+			return err;
+		frame_fill(pool, page); /* holes in the slot */
+		page_set(page, 0, PG_UPTODATE);
+		return -EAGAIN;
+	}
+	uint32_t state = atomic_get(&page->state);
+	bool dup = t.copied || t.existed;
+	page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
+		 PG_SOFT | PG_SPEC);
+	stats_add(mm->stats, pages_installed, 1);
+	if (state & PG_SOFT)
+		stats_add(mm->stats, reactivations, 1);
+	if (state & PG_SPEC)
+		stats_add(mm->stats, ra_hits, 1);
+	if (dup)
+		stats_add(mm->stats, installs_copy, 1);
+	else
+		stats_add(mm->stats, installs_move, 1);
+	lru_set(pool, page, LIST_ACTIVE);
+	after_add(mm, pool, page);
+	return 0;
+}
+
+/* Its bytes went with the view's memory. Page lock held. */
+static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+{
+	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
+		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
+	stats_sub(mm->stats, pages_installed, 1);
+	if (page_is(page, PG_HOLE))
+		mm_uncharge(mm, pool->page_size);
+}
+
+/* The region goes, and the page's memory in it. Page lock held. */
+void page_forget(struct view *view, struct page *page)
+{
+	page_emptied(view->mm, view->file->pool, page);
+	pt_put(view->mm, page_addr(view, view->file->pool, page));
+}
+
+/*
+ * Page lock and a pin held; the page is installed. 0: it is out of the view; it is still uptodate where
+ * its bytes could be kept. -EBUSY: it stays (the kernel has a pin, or it takes a call that may block and
+ * the caller must not).
+ */
+int page_take_out(struct view *view, struct page *page, bool may_block)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page),
+			     .src = page_addr(view, pool, page),
+			     .len = shown_bytes(view->file, page)};
+	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
+
+	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
+		int err = transfer_out(&t);
+		if (err) {
+			struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
+			stats_add(mm->stats, install_busy, 1);
+			transfer_in(&back, true);
+			return -EBUSY;
+		}
+		if (t.missing) {
+			stats_add(mm->stats, emptied_behind, 1);
+			page_set(page, 0, PG_UPTODATE);
+		}
+		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED);
+		stats_sub(mm->stats, pages_installed, 1);
+	} else {
+		if (!may_block)
+			return -EBUSY;
+		trap_discard(mm->trap, t.src, t.len);
+		if (page_is(page, PG_DUP)) { /* the slot has the bytes */
+			page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
+			stats_sub(mm->stats, pages_installed, 1);
+		} else {
+			page_emptied(mm, pool, page);
+		}
+	}
+	pt_put(mm, t.src);
+	return 0;
+}
+
+/*
+ * The page is recorded as installed, yet its thread faulted on it again: ask the kernel whether it is
+ * there. Pinned, not locked. False: it had been emptied behind us, and is now to be read again.
+ */
+bool page_really_there(struct view *view, struct page *page)
+{
+	struct frame_pool *pool = view->file->pool;
+	uint64_t addr = page_addr(view, pool, page), len = shown_bytes(view->file, page);
+	uint32_t attempt = page->attempt;
+	bool there = true;
+
+	for (uint64_t at = 0; at < len && there; at += OS_PAGE)
+		there = trap_present(addr + at) != 0;
+	if (there || !page_trylock(page))
+		return there;
+	if (page_is(page, PG_INSTALLED) && page->attempt == attempt) {
+		stats_add(view->mm->stats, emptied_behind, 1);
+		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
+			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
+					     .src = addr, .len = len};
+			transfer_out(&t); /* what is left of it, and memory for the rest */
+			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
+			stats_sub(view->mm->stats, pages_installed, 1);
+		} else {
+			page_emptied(view->mm, pool, page);
+		}
+		pt_put(view->mm, addr);
+	}
+	page_unlock(pool, page);
+	return false;
+}

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An address space from its making to its end.
+ * Owns struct fm_mm: allocated, with all its metadata, when it is made, in proportion to the budget.
+ * May call: all of mm, trap, io, store, stats, os. Not signal-safe.
+ */
+#include "mm/mm.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define BUDGET_DEFAULT_MIN (16ull << 20)
+#define BUDGET_DEFAULT_MAX (1ull << 30)
+
+void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
+{
+	char line[512];
+	va_list args;
+	if (!mm->log)
+		return;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	mm->log(mm->log_arg, level, line);
+}
+
+static void note(void *arg, const char *line)
+{
+	mm_log(arg, FM_LOG_WARNING, "%s", line);
+}
+
+/* ------------------------------------------------------------------ the default budget */
+
+static uint64_t read_limit(const char *path)
+{
+	unsigned long long value = 0;
+	FILE *f = fopen(path, "re");
+	if (!f)
+		return UINT64_MAX;
+	if (fscanf(f, "%llu", &value) != 1 || !value)
+		value = ULLONG_MAX;
+	fclose(f);
+	return value;
+}
+
+/* The memory limit of the cgroup this process is in: version 2's file, or version 1's. */
+static uint64_t cgroup_limit(void)
+{
+	char line[512], path[700];
+	uint64_t limit = UINT64_MAX;
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	if (!f)
+		return limit;
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		char *controllers = strchr(line, ':'), *group = NULL;
+		if (controllers)
+			group = strchr(++controllers, ':');
+		if (!group)
+			continue;
+		*group++ = 0;
+		if (!*controllers)
+			snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", group);
+		else if (strstr(controllers, "memory"))
+			snprintf(path, sizeof(path), "/sys/fs/cgroup/memory%s/memory.limit_in_bytes",
+				 group);
+		else
+			continue;
+		uint64_t here = read_limit(path);
+		limit = here < limit ? here : limit;
+	}
+	fclose(f);
+	return limit;
+}
+
+static uint64_t default_budget(void)
+{
+	unsigned long long total_kib = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+	if (f) {
+		if (fscanf(f, "MemTotal: %llu", &total_kib) != 1)
+			total_kib = 0;
+		fclose(f);
+	}
+	uint64_t budget = total_kib * 1024 / 8, limit = cgroup_limit();
+	if (limit / 4 < budget)
+		budget = limit / 4;
+	if (budget < BUDGET_DEFAULT_MIN)
+		budget = BUDGET_DEFAULT_MIN;
+	return budget < BUDGET_DEFAULT_MAX ? budget : BUDGET_DEFAULT_MAX;
+}
+
+/* ------------------------------------------------------------------ metadata */
+
+static size_t round64(size_t len)
+{
+	return (len + 63) & ~(size_t)63;
+}
+
+static int alloc_meta(struct fm_mm *mm)
+{
+	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
+	uint32_t requests = frames / 64 < 4 ? 4 : frames / 64 > 64 ? 64 : frames / 64;
+	uint32_t ranges = frames / 8 + 64, heads = 16, after = frames / 16 + 64;
+	while (heads < ranges / 2)
+		heads *= 2;
+	size_t requests_len = round64(requests * sizeof(struct read_request));
+	size_t ranges_len = round64(ranges * sizeof(struct pt_range));
+	size_t heads_len = round64(heads * sizeof(uint32_t));
+	size_t after_len = round64(after * sizeof(struct after_item));
+	mm->meta_len = requests_len + ranges_len + heads_len + after_len;
+	char *mem = mm->meta = os_meta_alloc(mm->meta_len);
+	if (!mem)
+		return -ENOMEM;
+	mm->requests = (struct read_request *)mem;
+	mm->request_count = requests;
+	mm->request_free = NONE;
+	for (uint32_t i = requests; i-- > 0;) {
+		mm->requests[i].next_free = mm->request_free;
+		mm->request_free = i;
+	}
+	mm->pt.range = (struct pt_range *)(mem += requests_len);
+	mm->pt.entries = ranges;
+	mm->pt.heads = (uint32_t *)(mem += ranges_len);
+	mm->pt.mask = heads - 1;
+	mm->after.item = (struct after_item *)(mem + heads_len);
+	mm->after.capacity = after;
+	return pt_init(mm);
+}
+
+static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
+{
+	struct trap_options trap = {
+		.kind = options->trap ? (enum fm_trap)options->trap : FM_TRAP_INLINE,
+		.want_move = options->install != FM_INSTALL_COPY,
+		.client = &fault_trap_client,
+		.note = note,
+		.note_arg = mm,
+	};
+	int err = trap_create(&trap, &mm->trap);
+	if (err)
+		return err;
+	bool move = trap.want_move && trap_has_move(mm->trap);
+	if (options->install == FM_INSTALL_MOVE && !move) {
+		mm_log(mm, FM_LOG_ERROR, "install=move needs Linux 6.8 or later; use copy or auto");
+		return -EOPNOTSUPP;
+	}
+	mm->install = move ? FM_INSTALL_MOVE : FM_INSTALL_COPY;
+	return 0;
+}
+
+/* Parts that are missing are skipped: also the clean-up of a creation that failed. */
+static void mm_free(struct fm_mm *mm)
+{
+	for (int i = 0; i < MM_POOLS_MAX; i++)
+		pool_destroy(mm->pool[i]);
+	if (mm->trap)
+		trap_destroy(mm->trap);
+	stats_page_destroy(mm->stats, mm->stats_fd);
+	os_meta_free(mm->segment_mem, mm->segment_mem_len);
+	os_meta_free(mm->meta, mm->meta_len);
+	os_meta_free(mm, sizeof(*mm));
+}
+
+int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
+{
+	struct io_engine_options io = {.note = note};
+	struct fm_mm *mm = os_meta_alloc(sizeof(*mm));
+	if (!mm)
+		return -ENOMEM;
+	mm->stats_fd = -1;
+	mm->flags = options->flags;
+	mm->log = options->log;
+	mm->log_arg = options->log_arg;
+	mm->segment_free = NONE;
+	mm->budget_bytes = options->budget_bytes ? options->budget_bytes : default_budget();
+	io.note_arg = mm;
+	int err = alloc_meta(mm);
+	if (!err)
+		err = open_trap(mm, options);
+	if (!err)
+		err = stats_page_create(
+			trap_kind_name(options->trap ? (enum fm_trap)options->trap : FM_TRAP_INLINE),
+			mm->install == FM_INSTALL_MOVE ? "move" : "copy", &mm->stats, &mm->stats_fd);
+	if (!err) {
+		mm->map.stats = mm->stats;
+		stats_put(mm->stats, budget_bytes, mm->budget_bytes);
+		stats_put(mm->stats, frames, mm->budget_bytes / OS_PAGE);
+		err = pool_create(mm, OS_PAGE, &mm->pool[0]);
+	}
+	if (!err)
+		err = io_engine_create(&io, &mm->io);
+	if (!err)
+		err = background_start(mm);
+	if (err) {
+		if (mm->io)
+			io_engine_destroy(mm->io);
+		mm_free(mm);
+		return err;
+	}
+	os_populate_self();
+	*ret_mm = mm;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the end */
+
+/* Wake whoever waits, so that it sees that the mm is dying. A wait that begins meanwhile may miss it: repeated
+ * until all are out. */
+static void wake_all(struct fm_mm *mm)
+{
+	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++) {
+		struct frame_pool *pool = mm->pool[p];
+		for (uint32_t i = 0; i < pool->frames; i++)
+			if (page_is(&pool->pages[i], PG_WAITERS))
+				os_futex_wake(&pool->pages[i].state, INT_MAX, OS_FUTEX_ANY);
+		os_futex_wake(&pool->free_seq, INT_MAX, OS_FUTEX_ANY);
+		os_futex_wake(&pool->keeper_seq, INT_MAX, OS_FUTEX_ANY);
+		frame_freed(pool);
+		progress_tick(pool);
+	}
+}
+
+static bool faults_inside(struct fm_mm *mm)
+{
+	bool some = false;
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file && !some; file = file->next)
+		some = atomic_get(&file->view.region.pins) != 0;
+	os_unlock(&mm->files_lock);
+	return some;
+}
+
+static void abort_stores(struct fm_mm *mm)
+{
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file; file = file->next)
+		if (file->store->ops->abort)
+			file->store->ops->abort(file->store);
+	os_unlock(&mm->files_lock);
+}
+
+/* The program's references; with the mappings gone, the files end as soon as their requests do. */
+static void drop_handles(struct fm_mm *mm)
+{
+	for (;;) {
+		struct fm_file *file;
+		os_lock(&mm->files_lock);
+		for (file = mm->files; file; file = file->next)
+			if (atomic_xchg(&file->handles, 0u))
+				break;
+		os_unlock(&mm->files_lock);
+		if (!file)
+			return;
+		file_put(file);
+	}
+}
+
+void mm_destroy(struct fm_mm *mm)
+{
+	os_sigmask mask = os_signals_block();
+	atomic_set(&mm->dying, true);
+	abort_stores(mm);
+	while (faults_inside(mm)) {
+		read_cancel_all(mm, NULL);
+		wake_all(mm);
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+	}
+	mm_unmap_all(mm);
+	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		progress_drop_all(mm->pool[p]);
+	drop_handles(mm);
+	while (atomic_get(&mm->file_count)) {
+		read_cancel_all(mm, NULL);
+		uint32_t left = atomic_get(&mm->file_count);
+		if (left)
+			os_futex_wait(&mm->file_count, left, OS_FUTEX_ANY,
+				      os_now_ns() + 10 * OS_NSEC_PER_MSEC);
+	}
+	while (atomic_get(&mm->requests_busy))
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
+	background_stop(mm);
+	trap_stop(mm->trap);
+	os_signals_restore(mask);
+	io_engine_destroy(mm->io);
+	mm_free(mm);
+}

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The memory side's structures, and which lock protects what.
+ *
+ * Lock order (rank):
+ *   1 map lock          fm_mm.map, the segments table; no system call but a futex wake and no page
+ *                       fault under it; no waiting for anything below with it held
+ *   2 page lock         PG_LOCKED; several at once only by trying
+ *   3 bucket, pool, page-table and request locks: struct os_lock, some tens of instructions; no other
+ *                       is taken with one held but the I/O queue's under the request lock
+ *   4 statistics        none
+ * Signals are blocked whenever any of these is taken.
+ *
+ * References:
+ *   struct page         pins in the state word; a page with a pin keeps its identity and frame
+ *   struct view         pins: a fault from its look-up in the registry to its end
+ *   struct fm_file      refs: the program's handle, each segment, each fpin, each request
+ */
+#ifndef FM_MM_H
+#define FM_MM_H
+
+#include "filemap.h"
+#include "io/io.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+#include "store/store.h"
+#include "trap/trap.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#ifdef FM_DEBUG
+#define mm_assert(cond) assert(cond)
+#else
+#define mm_assert(cond) ((void)sizeof(cond))
+#endif
+
+#define MM_FRAMES_MIN 16 /* the smallest pool: see fm_budget_min() */
+#define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
+#define MM_POOLS_MAX 10  /* 4 KiB to 2 MiB */
+#define NONE UINT32_MAX  /* no page, no entry */
+
+/* ------------------------------------------------------------------ pages and frames */
+
+/* A page's state word: flags below, pins above. Every change is one compare-and-swap. */
+enum page_flags {
+	PG_LOCKED = 1u << 0,
+	PG_WAITERS = 1u << 1,    /* somebody sleeps on the word */
+	PG_TICKETS = 1u << 2,    /* somebody queued a ticket */
+	PG_UPTODATE = 1u << 3,   /* the bytes are the store's */
+	PG_INSTALLED = 1u << 4,  /* they appear in the view */
+	PG_DUP = 1u << 5,        /* installed by COPY, and the slot still has memory too */
+	PG_MARK = 1u << 6,       /* readahead mark: the next window starts when this is touched */
+	PG_SPEC = 1u << 7,       /* read ahead and not touched yet */
+	PG_ERROR = 1u << 8,      /* the last read attempt failed: page.error */
+	PG_GONE = 1u << 9,       /* out of the index: no longer anybody's page */
+	PG_HOLE = 1u << 10,      /* the slot has no memory */
+	PG_FREE = 1u << 11,      /* the frame is free, or about to be: cannot be pinned */
+	PG_UNPROTECTED = 1u << 12, /* installed by MOVE, write protection to follow */
+	PG_SOFT = 1u << 13,      /* taken out of the view by the clock, still cached */
+	PG_USED = 1u << 14,      /* touched at least once since it was read */
+};
+#define PG_FLAGS 0xffffu
+#define PG_PIN 0x10000u
+#define PG_PINS(state) ((state) >> 16)
+#define PG_PINS_MAX 0xff00u
+
+/* One descriptor a frame. Identity (file, index) is written before the page can be found and not
+ * changed while it is pinned or locked. 48 bytes for 4096: 1.2 %. */
+struct page {
+	uint32_t state;     /* atomic */
+	uint32_t hash_next; /* bucket lock */
+	struct fm_file *file;
+	uint64_t index;
+	uint32_t lru_next, lru_prev; /* pool lock */
+	uint32_t attempt;            /* read attempts begun; changed under the page lock */
+	int16_t error;               /* of the last attempt; valid with PG_ERROR */
+	uint16_t user_pins;          /* fm_pin() count; page lock */
+	uint16_t request;            /* index + 1 of the read_request under way; request lock */
+	uint8_t list;                /* enum page_list; pool lock */
+	uint8_t reserved;
+};
+_Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
+
+enum page_list { LIST_NONE, LIST_FREE, LIST_HOLES, LIST_ACTIVE, LIST_INACTIVE, LIST_COUNT };
+
+struct page_queue {
+	uint32_t head, tail, count;
+};
+
+struct bucket {
+	uint32_t version; /* odd while a writer is in: lock and sequence count in one; atomic */
+	uint32_t head;    /* atomic */
+};
+
+struct ticket;
+struct wait_queue { /* of tickets */
+	struct os_lock lock;
+	struct ticket *head, **tail;
+};
+void ticket_queue(struct wait_queue *queue, struct ticket *ticket);
+struct ticket *ticket_take(struct wait_queue *queue);
+
+/* The frames of one page size, their index and their clock. */
+struct frame_pool {
+	struct fm_mm *mm;
+	uint32_t page_size, shift, frames;
+	uint32_t bucket_mask;
+	struct page *pages;
+	struct bucket *buckets;
+	char *slots;
+	size_t slots_len;
+	bool registered; /* slots belong to the trap: holes have to be filled by hand */
+	bool grows;      /* huge frames get their memory a few at a time, by pool_grow() */
+	struct os_lock lock;
+	struct page_queue queue[LIST_COUNT];
+	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
+	uint32_t filled;              /* huge frames: how many have been populated */
+	uint32_t free_seq;            /* futex: changes when a frame becomes free */
+	uint32_t free_waiters;        /* threads asleep on it; atomic */
+	struct wait_queue tickets;    /* waiting for a frame, oldest first */
+	struct keeper *keepers;
+	uint32_t keeper_count;
+	uint32_t keeper_seq, keeper_waiters;
+	struct wait_queue keeper_tickets;
+	uint32_t deferred; /* frames freed under the map lock, by hash_next: id + 1; atomic stack */
+	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
+	void *meta;
+	size_t meta_len;
+};
+
+/* ------------------------------------------------------------------ address space */
+
+/* Disjoint, sorted by address; mapping the same bytes again raises `count`. Map lock. */
+struct vma {
+	uint64_t start, end;
+	struct view *view;
+	uint32_t count;
+	uint32_t advice;
+	fm_error_fn on_error;
+	void *on_error_arg;
+};
+
+struct map_lock {
+	uint32_t rin, rout, win, wout; /* phase-fair: see map_lock.c */
+	uint64_t writer_since_ns;
+	struct stats_page *stats;
+};
+
+/* The region in which a file's pages appear. Lives as long as its file. */
+struct view {
+	struct fm_mm *mm;
+	struct fm_file *file;
+	struct view_region region; /* what the registry knows: base, len, pins */
+	uint32_t unmap_seq;        /* changes with each unmap; atomic */
+};
+
+struct ra_state { /* the readahead window of a file: plain numbers, races only cost guesses */
+	uint64_t start;
+	uint32_t size, async_size; /* pages */
+	uint32_t mmap_miss;
+	uint32_t max_pages;
+};
+
+struct fm_file {
+	struct fm_mm *mm;
+	struct fm_store *store;
+	struct frame_pool *pool;
+	struct view view;
+	struct ra_state ra;
+	uint32_t refs; /* atomic */
+	uint32_t handles; /* the program's own: 1, then 0; atomic */
+	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
+	uint64_t deadline_ns;
+	uint64_t latency_ns; /* of its reads, smoothed; atomic */
+	uint32_t changed_policy;
+	uint32_t changed;    /* found changed behind its snapshot; atomic */
+	struct fm_store_version version;
+	uint32_t inflight; /* frames owned by its requests; atomic, futex */
+	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
+	struct fm_file *reap_next;
+};
+
+/* Empty page tables are given back: how many installed pages each 2 MiB of view has. */
+struct pt_range {
+	uint64_t key;
+	uint32_t count, next;
+};
+struct pt_table {
+	struct os_lock lock;
+	uint32_t mask, free_head, entries, used, empty;
+	uint32_t *heads;
+	struct pt_range *range;
+	uint32_t scan; /* where the search for empty ones goes on */
+};
+
+#define READ_PAGES_MAX IO_SEGMENTS_MAX
+struct read_request {
+	struct io_request io;
+	struct fm_file *file;
+	uint32_t page_count;
+	uint32_t page[READ_PAGES_MAX];
+	uint64_t started_ns, deadline_ns;
+	uint32_t busy;      /* atomic */
+	bool speculative;   /* request lock */
+	bool cancelled;     /* request lock */
+	bool abandoned;     /* its pages have been taken from it; request lock */
+	uint32_t next_free;
+};
+
+/* Work that must wait for the background thread: protection to be put on, copies to be dropped. */
+struct after_work {
+	struct os_lock lock;
+	uint32_t capacity, head, count;
+	bool overflowed;
+	struct after_item {
+		uint16_t pool;
+		uint32_t page;
+	} *item;
+};
+
+struct fm_mm {
+	struct map_lock map;
+	struct vma *segments; /* slab; map lock */
+	uint64_t *starts;     /* sorted starts and, beside them, their slab places; map lock */
+	uint32_t *places;
+	uint32_t segment_count, segment_capacity, segment_free;
+	uint32_t *segment_free_next;
+	void *segment_mem;
+	size_t segment_mem_len;
+
+	uint64_t budget_bytes;
+	uint64_t charged_bytes; /* atomic: frames with memory, and page tables */
+	uint32_t flags, install;
+	bool dying; /* atomic */
+	struct stats_page *stats;
+	int stats_fd;
+	fm_log_fn log;
+	void *log_arg;
+
+	struct trap *trap;
+	struct io_engine *io;
+	struct frame_pool *pool[MM_POOLS_MAX];
+	struct os_lock pools_lock; /* only for adding one */
+	struct os_lock files_lock;
+	struct fm_file *files;
+	struct fm_file *reap_list; /* atomic stack */
+	uint32_t file_count;       /* atomic, futex: 0 when all are gone */
+
+	struct os_lock request_lock;
+	struct read_request *requests;
+	uint32_t request_count, request_free;
+	uint32_t requests_busy; /* atomic */
+
+	struct wait_queue page_tickets[64]; /* by page; each page's waiters in one of them */
+	struct pt_table pt;
+	struct after_work after;
+
+	struct os_thread background;
+	uint32_t background_seq; /* futex */
+	bool background_stop;
+	uint32_t background_asleep;
+	void *meta;
+	size_t meta_len;
+};
+
+/* ------------------------------------------------------------------ the fault */
+
+enum fault_flags {
+	FM_FAULT_WRITE = 1u << 0,        /* the access was a write */
+	FM_FAULT_ALLOW_RETRY = 1u << 1,  /* the map lock may be dropped */
+	FM_FAULT_RETRY_NOWAIT = 1u << 2, /* ...but not to wait: RETRY with a ticket */
+	FM_FAULT_KILLABLE = 1u << 3,     /* waits end when the mm is destroyed */
+	FM_FAULT_TRIED = 1u << 4,        /* not the first try */
+};
+
+enum fault_result {
+	FM_FAULT_RETRY = 1u << 0,  /* ALLOW_RETRY without NOWAIT: the map lock is gone */
+	FM_FAULT_MAJOR = 1u << 1,  /* the page was not in the cache */
+	FM_FAULT_LOCKED = 1u << 2, /* vmf->page is uptodate, pinned and locked */
+	FM_FAULT_NOPAGE = 1u << 3, /* nothing to install */
+	FM_FAULT_OOM = 1u << 4,
+	FM_FAULT_SIGBUS = 1u << 5, /* vmf->error says why */
+};
+_Static_assert((FM_FAULT_WRITE | FM_FAULT_ALLOW_RETRY | FM_FAULT_RETRY_NOWAIT |
+		FM_FAULT_KILLABLE | FM_FAULT_TRIED) == 31, "fault flags must not overlap");
+
+/* What a fault that may not block wants done for it, once its caller has dropped the map lock. */
+enum fault_want {
+	WANT_NOTHING,
+	WANT_PAGE,  /* vmf->page is locked by somebody: be told when it is not */
+	WANT_READ,  /* vmf->page (or, if NULL, vmf->index) has to be read */
+	WANT_AHEAD, /* LOCKED: submit the readahead that a mark asked for */
+};
+
+/* One fault, from the trap to its end, over all its tries. */
+struct fault {
+	struct fm_mm *mm;
+	struct fm_file *file; /* pinned by the view for the whole fault */
+	struct view *view;    /* pinned by the trap */
+	const struct vma *vma; /* map lock; do not touch once fpin is set */
+	uint64_t addr, index, byte; /* byte: the offset in the file, of the touched address */
+	uint32_t flags;
+	uint32_t advice; /* copied from the vma: needed after the drop, as is the callback */
+	fm_error_fn on_error;
+	void *on_error_arg;
+	struct page *page; /* carried over the retry, with its pin, which belongs to the fault */
+	int error;         /* carried over the retry: the errno of the attempt we waited for */
+	enum fault_want want;
+	uint64_t ra_start;        /* readahead to submit, with want */
+	uint32_t ra_size, ra_async;
+	bool counted_major;
+	bool counted_miss; /* one fault, one count in the readahead heuristic */
+	bool repeated;     /* this very access faulted before, and was served */
+	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
+	bool unlock_stale; /* `stale` is also locked */
+	struct page *stale; /* to be put after the map lock is dropped */
+	uint32_t tries;
+	uint64_t started_ns;
+};
+
+/* A place in a queue. `run` is called once, in whichever thread ends the wait, with no lock held. */
+struct ticket {
+	struct ticket *next;
+	struct page *page; /* what it waits for; NULL: a frame */
+	void (*run)(struct ticket *ticket);
+	int error; /* of the attempt that it waited for; 0 if none */
+};
+
+/* address_space.c */
+int mm_map_range(struct view *view, uint64_t offset, size_t len,
+		 const struct fm_map_options *options, void **ret_addr);
+void mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
+int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice);
+bool mm_range_mapped(struct fm_mm *mm, uint64_t addr);
+const struct vma *mm_find_vma(struct fm_mm *mm, uint64_t addr); /* map lock */
+void mm_unmap_all(struct fm_mm *mm);
+
+/* fault.c */
+unsigned filemap_fault(struct fault *vmf);
+
+/* fault_path.c: what traps and calls go through */
+void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags);
+int fault_drive(struct fault *vmf, struct ticket *ticket);
+void fault_end(struct fault *vmf, int error);
+extern const struct trap_client fault_trap_client;
+
+/* page_cache.c */
+struct page *page_find(struct fm_file *file, uint64_t index);
+int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page **ret_page,
+	     bool *ret_new);
+bool page_try_pin(struct page *page);
+void page_pin(struct page *page);
+void page_unpin(struct frame_pool *pool, struct page *page);
+bool page_trylock(struct page *page);
+int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns);
+void page_unlock(struct frame_pool *pool, struct page *page);
+bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket);
+void page_set(struct page *page, uint32_t set, uint32_t clear);
+void page_remove(struct frame_pool *pool, struct page *page);
+void page_fail(struct page *page, int error);
+void page_check(struct frame_pool *pool, const struct page *page);
+void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
+void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
+uint64_t file_pages(struct fm_file *file);
+static inline bool page_is(const struct page *page, uint32_t flag)
+{
+	return (atomic_get(&((struct page *)(uintptr_t)page)->state) & flag) != 0;
+}
+
+/* read.c: requests */
+int read_page(struct fm_file *file, struct page *page, uint32_t more);
+int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
+void read_wanted(struct fm_file *file, struct page *page);
+bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
+void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns);
+void read_abandon_page(struct fm_mm *mm, struct page *page);
+void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
+int file_recheck(struct fm_file *file);
+
+/* install.c */
+int page_install(struct view *view, struct page *page);
+int page_take_out(struct view *view, struct page *page, bool may_block);
+void page_forget(struct view *view, struct page *page);
+bool page_really_there(struct view *view, struct page *page);
+void after_work_run(struct fm_mm *mm);
+void pt_release_empty(struct fm_mm *mm, uint32_t most);
+int pt_init(struct fm_mm *mm);
+
+/* readahead.c */
+void ra_init(struct fm_file *file, uint32_t max_bytes);
+bool ra_sync_window(struct fault *vmf);
+bool ra_async_window(struct fault *vmf, struct page *page);
+void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t async);
+void ra_shrink(struct fm_file *file);
+
+/* frame_pool.c */
+int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
+void pool_destroy(struct frame_pool *pool);
+struct page *frame_alloc(struct frame_pool *pool);
+void frame_free(struct frame_pool *pool, struct page *page);
+int frame_fill(struct frame_pool *pool, struct page *page);
+void lru_set(struct frame_pool *pool, struct page *page, enum page_list list);
+struct page *lru_take(struct frame_pool *pool, enum page_list list);
+uint32_t lru_count(struct frame_pool *pool, enum page_list list);
+void pool_release_memory(struct frame_pool *pool, uint32_t frames);
+bool pool_grow(struct frame_pool *pool);
+bool pool_under_pressure(struct frame_pool *pool);
+static inline char *slot_of(const struct frame_pool *pool, const struct page *page)
+{
+	return pool->slots + ((size_t)(page - pool->pages) << pool->shift);
+}
+
+/* reclaim.c */
+uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
+int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns);
+void frame_queue_ticket(struct frame_pool *pool, struct ticket *ticket);
+void frame_freed(struct frame_pool *pool);
+void background_kick(struct fm_mm *mm);
+int background_start(struct fm_mm *mm);
+void background_stop(struct fm_mm *mm);
+void mm_charge(struct fm_mm *mm, uint64_t bytes);
+bool mm_try_charge(struct fm_mm *mm, uint64_t bytes);
+void mm_uncharge(struct fm_mm *mm, uint64_t bytes);
+
+/* progress.c: instructions that need several pages at once */
+struct progress { /* one thread's, kept by the trap */
+	uint64_t instruction; /* program counter and registers at its last fault, mixed */
+	struct frame_pool *pool;
+	uint32_t keeper, generation; /* keeper: place + 1, 0 none */
+};
+bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t instruction,
+		    struct ticket *ticket);
+void progress_tick(struct frame_pool *pool);
+bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page);
+void progress_drop_all(struct frame_pool *pool);
+int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
+size_t progress_keeper_size(void);
+
+/* map_lock.c */
+void map_lock_shared(struct map_lock *lock);
+void map_unlock_shared(struct map_lock *lock);
+void map_lock_exclusive(struct map_lock *lock);
+void map_unlock_exclusive(struct map_lock *lock);
+/* Stands at the head of every function that can block. */
+void might_block(struct fm_mm *mm);
+
+/* file.c and mm.c */
+int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm);
+void mm_destroy(struct fm_mm *mm);
+int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+	      struct fm_file **ret_file);
+void file_get(struct fm_file *file);
+void file_put(struct fm_file *file);
+void file_reap(struct fm_mm *mm);
+void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* What a thread of the program remembers: in os_thread_local(). */
+struct thread_local_area {
+	uint32_t map_held; /* map locks held: 0 or 1 */
+	bool map_exclusive;
+	uint64_t map_since_ns;
+	uint64_t last_instruction, last_addr; /* inline trap: see fault_repeats() */
+	uint32_t repeats;
+	struct progress progress;
+	struct guard *guard;
+};
+_Static_assert(sizeof(struct thread_local_area) <= OS_THREAD_LOCAL_BYTES, "thread-locals");
+static inline struct thread_local_area *self(void)
+{
+	return os_thread_local();
+}
+
+#endif

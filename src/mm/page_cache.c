@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pages: the index that finds them, their state word, page lock, pins, tickets, invalidation.
+ *
+ * A page's life, and the function behind each transition:
+ *
+ *   FREE --frame_alloc--> LOCKED --page_add--> LOCKED, in the index
+ *     LOCKED --read ok: page_unlock--> UPTODATE --page_install--> UPTODATE|INSTALLED
+ *     LOCKED --read failed: page_fail, page_unlock--> ERROR (read again by the next fault)
+ *     UPTODATE|INSTALLED --reclaim: page_take_out--> UPTODATE|SOFT --page_install--> ...
+ *     any, locked --page_remove--> GONE --last pin and the lock put--> FREE
+ *
+ * Invariants
+ *   1. A page with a pin or the lock keeps its identity (file, index) and its frame.
+ *   2. PG_FREE is set by one compare-and-swap, from a word without pins and lock.
+ *   3. The index holds no page twice: a bucket's lock covers look-up and insertion.
+ *   4. A reader of the index that is overtaken by a writer may miss a page, and never sees another's:
+ *      it checks the identity after it has the pin. Who needs certainty calls page_add().
+ * May call: frame_pool, os, stats; trap through install.c.
+ */
+#include "mm/mm.h"
+
+#include <limits.h>
+
+/* ------------------------------------------------------------------ state word */
+
+void page_set(struct page *page, uint32_t set, uint32_t clear)
+{
+	uint32_t old = atomic_get(&page->state);
+	while (!atomic_cas(&page->state, &old, (old & ~clear) | set))
+		;
+}
+
+bool page_try_pin(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	do {
+		if ((old & PG_FREE) || PG_PINS(old) >= PG_PINS_MAX >> 0)
+			return false;
+	} while (!atomic_cas(&page->state, &old, old + PG_PIN));
+	return true;
+}
+
+void page_pin(struct page *page)
+{
+	uint32_t old = atomic_add(&page->state, PG_PIN);
+	mm_assert(!(old & PG_FREE));
+	(void)old;
+}
+
+/* The one place where a page that is out of the index becomes a free frame. */
+static void page_free_if_last(struct frame_pool *pool, struct page *page, uint32_t state)
+{
+	while ((state & PG_GONE) && !(state & (PG_LOCKED | PG_FREE)) && !PG_PINS(state)) {
+		if (atomic_cas(&page->state, &state, (state & (PG_HOLE | PG_DUP)) | PG_FREE)) {
+			frame_free(pool, page);
+			return;
+		}
+	}
+}
+
+void page_unpin(struct frame_pool *pool, struct page *page)
+{
+	uint32_t old = atomic_sub(&page->state, PG_PIN);
+	mm_assert(PG_PINS(old) > 0);
+	if (unlikely(old & PG_GONE))
+		page_free_if_last(pool, page, old - PG_PIN);
+	else if (PG_PINS(old) == 1 && unlikely(atomic_get(&pool->free_waiters)))
+		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* it may be evicted now */
+}
+
+/* ------------------------------------------------------------------ page lock */
+
+bool page_trylock(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	do {
+		if (old & (PG_LOCKED | PG_FREE))
+			return false;
+	} while (!atomic_cas(&page->state, &old, old | PG_LOCKED));
+	return true;
+}
+
+/* Queue lock held. */
+static void ticket_append(struct wait_queue *queue, struct ticket *ticket)
+{
+	ticket->next = NULL;
+	if (!queue->head) /* the tail of an empty queue is not kept */
+		queue->tail = &queue->head;
+	*queue->tail = ticket;
+	queue->tail = &ticket->next;
+}
+
+void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
+{
+	os_lock(&queue->lock);
+	ticket_append(queue, ticket);
+	os_unlock(&queue->lock);
+}
+
+/* The oldest, or NULL. */
+struct ticket *ticket_take(struct wait_queue *queue)
+{
+	if (!atomic_get(&queue->head))
+		return NULL;
+	os_lock(&queue->lock);
+	struct ticket *ticket = queue->head;
+	if (ticket)
+		atomic_set(&queue->head, ticket->next);
+	os_unlock(&queue->lock);
+	return ticket;
+}
+
+static struct wait_queue *page_queue_of(struct fm_mm *mm, const struct page *page)
+{
+	uintptr_t hash = ((uintptr_t)page / sizeof(*page)) * 0x9e3779b97f4a7c15ull;
+	return &mm->page_tickets[hash >> 58];
+}
+
+static void page_run_tickets(struct fm_mm *mm, struct page *page)
+{
+	struct wait_queue *queue = page_queue_of(mm, page);
+	struct ticket *ready = NULL, **ready_tail = &ready;
+
+	os_lock(&queue->lock);
+	struct ticket **at = &queue->head;
+	while (*at) {
+		struct ticket *ticket = *at;
+		if (ticket->page != page) {
+			at = &ticket->next;
+			continue;
+		}
+		*at = ticket->next;
+		ticket->next = NULL;
+		*ready_tail = ticket;
+		ready_tail = &ticket->next;
+	}
+	queue->tail = at;
+	os_unlock(&queue->lock);
+	while (ready) {
+		struct ticket *ticket = ready;
+		ready = ticket->next;
+		ticket->run(ticket);
+	}
+}
+
+/* Called with the page locked and pinned, in any thread; the pin stays the caller's. */
+void page_unlock(struct frame_pool *pool, struct page *page)
+{
+	const uint32_t ends = PG_LOCKED | PG_WAITERS | PG_TICKETS;
+	uint32_t old = atomic_get(&page->state);
+	mm_assert(old & PG_LOCKED);
+	page_pin(page); /* the word is still looked at after the waiters are free to go */
+	old += PG_PIN;
+	while (!atomic_cas(&page->state, &old, old & ~ends))
+		;
+	if (old & PG_WAITERS)
+		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
+	if (old & PG_TICKETS)
+		page_run_tickets(pool->mm, page);
+	page_unpin(pool, page);
+}
+
+/* Wait until the page is not locked. The caller has a pin, and no lock. 0, -ETIMEDOUT, or -ECANCELED
+ * when the wait is killable and the mm is going. */
+int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns)
+{
+	might_block(mm);
+	for (;;) {
+		uint32_t old = atomic_get(&page->state);
+		if (!(old & PG_LOCKED))
+			return 0;
+		if (killable && atomic_get(&mm->dying))
+			return -ECANCELED;
+		if (!(old & PG_WAITERS)) {
+			if (!atomic_cas(&page->state, &old, old | PG_WAITERS))
+				continue;
+			old |= PG_WAITERS;
+		}
+		if (os_futex_wait(&page->state, old, OS_FUTEX_ANY, until_ns) == -ETIMEDOUT)
+			return page_is(page, PG_LOCKED) ? -ETIMEDOUT : 0;
+	}
+}
+
+/* True: the ticket will be run when the page is unlocked. False: it is not locked now. */
+bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket)
+{
+	struct wait_queue *queue = page_queue_of(mm, page);
+	bool queued = false;
+
+	os_lock(&queue->lock);
+	uint32_t old = atomic_get(&page->state);
+	while (old & PG_LOCKED) {
+		if (!atomic_cas(&page->state, &old, old | PG_TICKETS))
+			continue;
+		ticket->page = page;
+		ticket_append(queue, ticket);
+		queued = true;
+		break;
+	}
+	os_unlock(&queue->lock);
+	return queued;
+}
+
+/* The read attempt under way has failed. Page lock held. */
+void page_fail(struct page *page, int error)
+{
+	mm_assert(error < 0);
+	page->error = (int16_t)error;
+	page_set(page, PG_ERROR, PG_UPTODATE | PG_SPEC | PG_MARK);
+}
+
+void page_check(struct frame_pool *pool, const struct page *page)
+{
+	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
+	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
+	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
+	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));
+	mm_assert((size_t)(page - pool->pages) < pool->frames);
+	(void)state;
+	(void)pool;
+	(void)page;
+}
+
+/* ------------------------------------------------------------------ the index */
+
+static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
+{
+	uint64_t hash = (index + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull);
+	hash *= 0xff51afd7ed558ccdull;
+	hash ^= hash >> 32;
+	return &file->pool->buckets[hash & file->pool->bucket_mask];
+}
+
+static void bucket_lock(struct bucket *bucket)
+{
+	for (int spin = 0;; spin++) {
+		uint32_t old = atomic_get(&bucket->version);
+		if (!(old & 1) && atomic_cas(&bucket->version, &old, old + 1))
+			return;
+		if (spin < 100)
+			os_relax();
+		else /* its holder has lost the processor */
+			os_sleep_until(os_now_ns() + 20000);
+	}
+}
+
+static void bucket_unlock(struct bucket *bucket)
+{
+	atomic_add(&bucket->version, 1u);
+}
+
+static bool page_is_of(struct page *page, const struct fm_file *file, uint64_t index)
+{
+	return __atomic_load_n(&page->file, __ATOMIC_RELAXED) == file &&
+	       __atomic_load_n(&page->index, __ATOMIC_RELAXED) == index;
+}
+
+static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket,
+				  const struct fm_file *file, uint64_t index)
+{
+	uint32_t id = atomic_get(&bucket->head);
+	/* A frame reused meanwhile leads into another chain: the bound ends such a walk. */
+	for (int steps = 0; id != NONE && steps < 1000; steps++) {
+		struct page *page = &pool->pages[id];
+		if (page_is_of(page, file, index) && page_try_pin(page)) {
+			if (page_is_of(page, file, index) && !page_is(page, PG_GONE))
+				return page;
+			page_unpin(pool, page);
+		}
+		id = atomic_get(&page->hash_next);
+	}
+	return NULL;
+}
+
+/* The page, pinned, or NULL: it is not in the cache, or the search was overtaken. Takes no lock, so
+ * that it may be called under the map lock. */
+struct page *page_find(struct fm_file *file, uint64_t index)
+{
+	struct bucket *bucket = bucket_of(file, index);
+	for (int tries = 0; tries < 8; tries++) {
+		uint32_t version = atomic_get(&bucket->version);
+		struct page *page = bucket_search(file->pool, bucket, file, index);
+		if (page)
+			return page;
+		if (!(version & 1) && atomic_get(&bucket->version) == version)
+			return NULL;
+	}
+	return NULL;
+}
+
+/*
+ * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
+ * frame has memory. -ENOMEM: no frame is free (or, without may_reclaim, only those kept for demand).
+ */
+int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page **ret_page,
+	     bool *ret_new)
+{
+	struct frame_pool *pool = file->pool;
+	struct bucket *bucket = bucket_of(file, index);
+	struct page *found = page_find(file, index);
+	struct page *fresh = NULL;
+
+	if (!found) {
+		fresh = frame_alloc(pool);
+		if (!fresh && may_reclaim && reclaim(pool, 4, false) > 0)
+			fresh = frame_alloc(pool);
+		if (!fresh)
+			return -ENOMEM;
+		bucket_lock(bucket);
+		found = bucket_search(pool, bucket, file, index);
+		if (!found) {
+			__atomic_store_n(&fresh->file, file, __ATOMIC_RELAXED);
+			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
+			atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
+			atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));
+		}
+		bucket_unlock(bucket);
+	}
+	if (found) {
+		if (fresh) { /* somebody was faster: the frame goes back */
+			page_set(fresh, PG_GONE, PG_LOCKED);
+			page_unpin(pool, fresh);
+		}
+		*ret_page = found;
+		*ret_new = false;
+		return 0;
+	}
+	*ret_page = fresh;
+	*ret_new = true;
+	return 0;
+}
+
+/* Take a page out of the index. The caller has its lock and a pin, and has taken it out of the view;
+ * its frame is free when the last of both is put. */
+void page_remove(struct frame_pool *pool, struct page *page)
+{
+	struct bucket *bucket = bucket_of(page->file, page->index);
+	uint32_t id = (uint32_t)(page - pool->pages);
+
+	mm_assert(page_is(page, PG_LOCKED));
+	if (page_is(page, PG_GONE))
+		return;
+	bucket_lock(bucket);
+	uint32_t *at = &bucket->head;
+	while (atomic_get(at) != id)
+		at = &pool->pages[atomic_get(at)].hash_next;
+	atomic_set(at, atomic_get(&page->hash_next));
+	page_set(page, PG_GONE, 0);
+	bucket_unlock(bucket);
+	lru_set(pool, page, LIST_NONE);
+	if (page_is(page, PG_SPEC))
+		stats_add(pool->mm->stats, ra_waste, 1);
+}
+
+/* ------------------------------------------------------------------ whole ranges */
+
+uint64_t file_pages(struct fm_file *file)
+{
+	return (atomic_get(&file->size_bytes) + file->pool->page_size - 1) >> file->pool->shift;
+}
+
+/* Call fn on each cached page of [first, last]: by look-ups when the range is small, else over the
+ * frame table, so that a terabyte costs no more than the budget. */
+static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
+			    void (*fn)(struct fm_file *, struct page *))
+{
+	struct frame_pool *pool = file->pool;
+	if (last - first < pool->frames) {
+		for (uint64_t index = first; index <= last; index++) {
+			struct page *page = page_find(file, index);
+			if (!page)
+				continue;
+			fn(file, page);
+			page_unpin(pool, page);
+		}
+		return;
+	}
+	for (uint32_t i = 0; i < pool->frames; i++) {
+		struct page *page = &pool->pages[i];
+		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file ||
+		    !page_try_pin(page))
+			continue;
+		if (page->file == file && page->index >= first && page->index <= last &&
+		    !page_is(page, PG_GONE))
+			fn(file, page);
+		page_unpin(pool, page);
+	}
+}
+
+static void take_out(struct fm_file *file, struct page *page)
+{
+	if (!page_is(page, PG_INSTALLED) || !page_trylock(page))
+		return;
+	if (!page_is(page, PG_GONE) && page_is(page, PG_INSTALLED))
+		page_take_out(&file->view, page, true);
+	page_unlock(file->pool, page);
+}
+
+/* Take the pages of a range out of the view; they stay cached. Locked pages are left: their fault
+ * looks again whether it is still wanted. No lock held; may take the kernel's. */
+void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	might_block(file->mm);
+	for_each_cached(file, first, last, take_out);
+}
+
+static void drop(struct fm_file *file, struct page *page)
+{
+	if (!page_trylock(page))
+		return;
+	/* One pin is ours. Any other: somebody relies on the page, so it stays. */
+	uint32_t state = atomic_get(&page->state);
+	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1;
+	if (unwanted && (state & PG_INSTALLED))
+		unwanted = page_take_out(&file->view, page, true) == 0;
+	if (unwanted)
+		page_remove(file->pool, page);
+	page_unlock(file->pool, page);
+}
+
+/* Drop the unpinned, unlocked pages of a range from view and cache. As file_take_out(). */
+void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	might_block(file->mm);
+	for_each_cached(file, first, last, drop);
+}

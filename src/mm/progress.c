@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Forward progress that reaches as far as the instruction.
+ *
+ * The CPU repeats an instruction after its fault was served, and one that straddles pages needs them all at
+ * once. Under pressure, its first page may be gone when the second has come. So a thread that faults again on
+ * one and the same instruction (same program counter, same registers) becomes a keeper: the pages it gets stay
+ * pinned until it faults on another instruction, or until they are old and another thread needs the place.
+ *
+ * Owns struct keeper. There are a quarter of the frames' worth of places, MM_KEEP_PAGES each; others queue for
+ * them, holding nothing. A keeper's places are released by whoever changes its `owner` by compare-and-swap.
+ * May call: page_cache, os, stats.
+ */
+#include "mm/mm.h"
+
+/* From the end of its last fault a keeper has this long before another may take its place. It then needs
+ * processor time for one instruction; too short costs reads, not progress for ever. */
+#define KEEP_NS (5 * OS_NSEC_PER_MSEC)
+
+struct keeper {
+	uint64_t since_ns;   /* of its last fault's end; atomic */
+	uint32_t generation; /* odd: taken; atomic */
+	uint32_t count;
+	uint32_t page[MM_KEEP_PAGES];
+	uint32_t busy; /* its owner is inside a fault, or somebody empties it; atomic */
+};
+
+size_t progress_keeper_size(void)
+{
+	return sizeof(struct keeper);
+}
+
+/* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon. */
+int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count)
+{
+	static uint32_t serial;
+	uint32_t first = atomic_add(&serial, 1u) << 16;
+	for (uint32_t i = 0; i < count; i++)
+		mem[i].generation = first;
+	pool->keepers = mem;
+	pool->keeper_count = count;
+	return 0;
+}
+
+static bool keeper_enter(struct keeper *keeper)
+{
+	uint32_t idle = 0;
+	return atomic_cas(&keeper->busy, &idle, 1u);
+}
+
+static void keeper_leave(struct keeper *keeper)
+{
+	atomic_set(&keeper->busy, 0u);
+}
+
+/* Busy held. */
+static void keeper_empty(struct frame_pool *pool, struct keeper *keeper)
+{
+	uint32_t count = keeper->count;
+	keeper->count = 0;
+	for (uint32_t i = 0; i < count; i++)
+		page_unpin(pool, &pool->pages[keeper->page[i]]);
+}
+
+static void keeper_free(struct frame_pool *pool, struct keeper *keeper)
+{
+	keeper_empty(pool, keeper);
+	atomic_add(&keeper->generation, 1u);
+	keeper_leave(keeper);
+	atomic_add(&pool->keeper_seq, 1u);
+	if (atomic_get(&pool->keeper_waiters))
+		os_futex_wake(&pool->keeper_seq, 1, OS_FUTEX_ANY);
+	progress_tick(pool);
+}
+
+/* The thread's own place in this pool, entered; NULL when it has none any more. One in another pool is left to
+ * grow old: that pool may be gone. */
+static struct keeper *keeper_own(struct progress *progress, struct frame_pool *pool)
+{
+	if (progress->pool != pool)
+		progress->keeper = 0;
+	if (!progress->keeper)
+		return NULL;
+	struct keeper *keeper = &pool->keepers[progress->keeper - 1];
+	if (atomic_get(&keeper->generation) == progress->generation && keeper_enter(keeper)) {
+		if (atomic_get(&keeper->generation) == progress->generation)
+			return keeper;
+		keeper_leave(keeper);
+	}
+	progress->keeper = 0;
+	return NULL;
+}
+
+static bool keeper_take(struct progress *progress, struct frame_pool *pool)
+{
+	uint64_t now = os_now_ns();
+	for (uint32_t i = 0; i < pool->keeper_count; i++) {
+		struct keeper *keeper = &pool->keepers[i];
+		uint32_t generation = atomic_get(&keeper->generation);
+		bool taken = generation & 1;
+		if (taken && now < atomic_get(&keeper->since_ns) + KEEP_NS)
+			continue;
+		if (!keeper_enter(keeper))
+			continue;
+		if (atomic_get(&keeper->generation) != generation ||
+		    (taken && now < atomic_get(&keeper->since_ns) + KEEP_NS)) {
+			keeper_leave(keeper);
+			continue;
+		}
+		keeper_empty(pool, keeper);
+		generation += taken ? 2 : 1;
+		atomic_set(&keeper->since_ns, now);
+		atomic_set(&keeper->generation, generation);
+		progress->pool = pool;
+		progress->keeper = i + 1;
+		progress->generation = generation;
+		keeper_leave(keeper);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * At the head of a fault, holding nothing. `instruction` is 0 where the trap cannot tell. A repeated one wants a keeper's
+ * place, and waits for it: asleep, or, where a ticket is given, by that: then true is returned, and the fault begins when
+ * the ticket is run.
+ */
+bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t instruction,
+		    struct ticket *ticket)
+{
+	bool repeated = instruction && instruction == progress->instruction;
+	struct keeper *own = keeper_own(progress, pool);
+
+	progress->instruction = instruction;
+	if (own && !repeated) {
+		keeper_free(pool, own);
+		progress->keeper = 0;
+		own = NULL;
+	}
+	if (own) {
+		/* Not to be taken away while the fault is served. */
+		atomic_set(&own->since_ns, os_now_ns() + OS_NSEC_PER_SEC);
+		keeper_leave(own);
+		return false;
+	}
+	if (!repeated || !pool_under_pressure(pool) || keeper_take(progress, pool))
+		return false;
+	stats_add(pool->mm->stats, progress_waits, 1);
+	if (ticket) {
+		ticket_queue(&pool->keeper_tickets, ticket);
+		background_kick(pool->mm);
+		return true;
+	}
+	atomic_add(&pool->keeper_waiters, 1u);
+	do {
+		uint32_t seq = atomic_get(&pool->keeper_seq);
+		if (keeper_take(progress, pool))
+			break;
+		os_futex_wait(&pool->keeper_seq, seq, OS_FUTEX_ANY, os_now_ns() + KEEP_NS);
+	} while (!atomic_get(&pool->mm->dying) && pool_under_pressure(pool));
+	atomic_sub(&pool->keeper_waiters, 1u);
+	return false;
+}
+
+/* Let the oldest ticket try: a place may have grown old. */
+void progress_tick(struct frame_pool *pool)
+{
+	struct ticket *ticket = ticket_take(&pool->keeper_tickets);
+	if (ticket)
+		ticket->run(ticket);
+}
+
+/* The fault's page is installed. True: its pin is the keeper's now. */
+bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page)
+{
+	struct keeper *own = keeper_own(progress, pool);
+	uint32_t id = (uint32_t)(page - pool->pages);
+	bool kept = false;
+
+	if (!own)
+		return false;
+	for (uint32_t i = 0; i < own->count; i++)
+		if (own->page[i] == id)
+			goto out;
+	if (own->count == MM_KEEP_PAGES) { /* more than an instruction can need: the oldest goes */
+		page_unpin(pool, &pool->pages[own->page[0]]);
+		memmove(&own->page[0], &own->page[1], sizeof(own->page) - sizeof(own->page[0]));
+		own->count--;
+	}
+	own->page[own->count++] = id;
+	kept = true;
+	if (own->count == 1)
+		stats_add(pool->mm->stats, progress_keeps, 1);
+out:
+	atomic_set(&own->since_ns, os_now_ns());
+	keeper_leave(own);
+	return kept;
+}
+
+/* The mm is going; no fault is in it. */
+void progress_drop_all(struct frame_pool *pool)
+{
+	for (uint32_t i = 0; i < pool->keeper_count; i++)
+		if (keeper_enter(&pool->keepers[i]))
+			keeper_free(pool, &pool->keepers[i]);
+}

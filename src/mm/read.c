@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads of a store into pages.
+ *
+ * Owns the read requests. A request owns its pages' locks and a pin on each from its submission to its end;
+ * when it passes its deadline, the pages are taken from it: they fail, leave the index and are unlocked,
+ * while the pins keep their frames until the device is done with them. The request lock decides which of the
+ * two ends, `done` or the deadline, a request comes to; page.request is changed under it.
+ *
+ * Errors. An attempt of one page has its errno on the page (PG_ERROR): all that waited for it get it, once;
+ * the next fault begins a new attempt, which clears it. A failed attempt of several pages puts none on them:
+ * who waited reads its page alone, and gets the errno that is its own.
+ * May call: page_cache, frame_pool, io, store, os, stats.
+ */
+#include "mm/mm.h"
+
+/* ------------------------------------------------------------------ the snapshot */
+
+/* Has somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under
+ * FM_CHANGED_REFRESH -EAGAIN: the cache has been dropped, read again. */
+int file_recheck(struct fm_file *file)
+{
+	struct fm_store_version now;
+	const struct fm_store_ops *ops = file->store->ops;
+
+	if (atomic_get(&file->changed))
+		return -ESTALE;
+	if (!ops->version || ops->version(file->store, &now) < 0 ||
+	    memcmp(&now, &file->version, sizeof(now)) == 0)
+		return 0;
+	stats_add(file->mm->stats, files_changed, 1);
+	if (file->changed_policy == FM_CHANGED_ERROR) {
+		atomic_set(&file->changed, 1u);
+		return -ESTALE;
+	}
+	file->version = now;
+	atomic_set(&file->size_bytes, now.size);
+	return -EAGAIN;
+}
+
+/* ------------------------------------------------------------------ one page's end */
+
+static uint64_t page_bytes(struct fm_file *file, const struct page *page)
+{
+	uint64_t size = atomic_get(&file->size_bytes), start = page->index << file->pool->shift;
+	uint64_t rest = start < size ? size - start : 0;
+	return rest < file->pool->page_size ? rest : file->pool->page_size;
+}
+
+static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes)
+{
+	memset(slot_of(pool, page) + bytes, 0, pool->page_size - bytes);
+}
+
+/* `bytes` of the page have come, or an error. Page locked; is unlocked here. */
+static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t wanted = page_bytes(file, page);
+
+	if (!error && bytes < wanted) { /* it ended before its end: somebody truncated it */
+		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+		error = -ESTALE;
+	}
+	if (error) {
+		page_fail(page, error);
+		lru_set(pool, page, LIST_INACTIVE);
+	} else {
+		if (wanted < pool->page_size)
+			zero_tail(pool, page, wanted);
+		page_set(page, PG_UPTODATE, PG_ERROR);
+		lru_set(pool, page, LIST_INACTIVE);
+	}
+	page_unlock(pool, page);
+}
+
+/* An attempt that says nothing of this page alone: as if it had not been. Page locked. */
+static void page_end_unread(struct fm_file *file, struct page *page)
+{
+	struct frame_pool *pool = file->pool;
+	page_set(page, 0, PG_SPEC | PG_MARK | PG_ERROR);
+	if (PG_PINS(atomic_get(&page->state)) == 1)
+		page_remove(pool, page); /* nobody wants it */
+	else
+		lru_set(pool, page, LIST_INACTIVE);
+	page_unlock(pool, page);
+}
+
+static void page_begin_read(struct frame_pool *pool, struct page *page)
+{
+	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_UPTODATE));
+	page->attempt++;
+	page->error = 0;
+	page_set(page, 0, PG_ERROR);
+	if (page_is(page, PG_HOLE)) { /* it was emptied behind us */
+		mm_charge(pool->mm, pool->page_size);
+		frame_fill(pool, page);
+	}
+}
+
+/* The errno of the attempt that has just ended, for one who waited for it; 0: there is none. */
+static int attempt_error(const struct page *page)
+{
+	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
+	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page->error : 0;
+}
+
+/* Some errnos have a meaning of our own on the way up: a store's may not look like them. */
+static int store_error(int err)
+{
+	switch (err) {
+	case -EAGAIN:
+	case -EBUSY:
+	case -EINTR:
+	case -EFAULT:
+	case -EACCES:
+	case -ENXIO:
+		return -EIO;
+	default:
+		return err;
+	}
+}
+
+static void note_latency(struct fm_file *file, uint64_t ns)
+{
+	uint64_t old = atomic_get(&file->latency_ns);
+	atomic_set(&file->latency_ns, old ? old - old / 8 + ns / 8 : ns);
+	stats_record(&file->mm->stats->read_ns, ns);
+}
+
+static int build_iov(struct fm_file *file, struct page **pages, uint32_t count, struct iovec *iov)
+{
+	int n = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		char *slot = slot_of(file->pool, pages[i]);
+		if (n && (char *)iov[n - 1].iov_base + iov[n - 1].iov_len == slot)
+			iov[n - 1].iov_len += file->pool->page_size;
+		else
+			iov[n++] = (struct iovec){slot, file->pool->page_size};
+	}
+	return n;
+}
+
+static void count_read(struct fm_mm *mm, uint64_t bytes, unsigned shorts, int error)
+{
+	stats_add(mm->stats, reads, 1);
+	stats_add(mm->stats, read_bytes, bytes);
+	if (shorts)
+		stats_add(mm->stats, read_short, shorts);
+	if (error && error != -ECANCELED)
+		stats_add(mm->stats, read_errors, 1);
+}
+
+/* All pages of one attempt; each locked and pinned by it. */
+static void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
+			   uint64_t bytes, int error)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t size = file->pool->page_size, at = i * size;
+		uint64_t came = bytes > at ? bytes - at : 0;
+		if (error && (count > 1 || error == -ECANCELED || error == -EAGAIN))
+			page_end_unread(file, pages[i]);
+		else
+			page_end_read(file, pages[i], came < size ? came : size, error);
+	}
+}
+
+/* ------------------------------------------------------------------ in the faulting thread */
+
+/* The pages that follow and are not cached yet: read with the first, in one go. */
+static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
+{
+	uint32_t count = 1;
+	uint64_t end = file_pages(file);
+	while (count <= more && count < READ_PAGES_MAX && pages[0]->index + count < end) {
+		struct page *page;
+		bool fresh;
+		if (page_add(file, pages[0]->index + count, false, &page, &fresh) < 0)
+			break;
+		if (!fresh) {
+			page_unpin(file->pool, page);
+			break;
+		}
+		page_begin_read(file->pool, page);
+		page_set(page, PG_SPEC, 0);
+		stats_add(file->mm->stats, ra_pages, 1);
+		pages[count++] = page;
+	}
+	return count;
+}
+
+static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
+{
+	struct page *pages[READ_PAGES_MAX];
+	struct iovec iov[READ_PAGES_MAX];
+	struct frame_pool *pool = file->pool;
+	size_t bytes = 0;
+	unsigned shorts = 0;
+
+	pages[0] = page;
+	page_begin_read(pool, page);
+	uint32_t count = gather(file, pages, more);
+	int iov_count = build_iov(file, pages, count, iov);
+	uint64_t offset = page->index << pool->shift, started = os_now_ns();
+	int err = store_error(store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts));
+	note_latency(file, os_now_ns() - started);
+	count_read(file->mm, bytes, shorts, err);
+	if (!err)
+		err = file_recheck(file);
+	bool dropped = err == -EAGAIN;
+	page_pin(page);
+	pages_end_read(file, pages, count, bytes, err);
+	for (uint32_t i = 1; i < count; i++)
+		page_unpin(pool, pages[i]);
+	int own = attempt_error(page);
+	page_unpin(pool, page);
+	if (dropped)
+		file_invalidate(file, 0, UINT64_MAX >> pool->shift);
+	if (err && count > 1)
+		ra_shrink(file);
+	return own;
+}
+
+/* Wait, outside all locks, for a page that somebody reads. 0, or the errno of that attempt. */
+static int wait_for_read(struct fm_file *file, struct page *page)
+{
+	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+	int err = page_wait(file->mm, page, true, until);
+	if (err == -ETIMEDOUT) {
+		read_abandon_page(file->mm, page);
+		return -ETIMEDOUT;
+	}
+	return err ? err : attempt_error(page);
+}
+
+/* No request to be had, or too many frames with this store: wait until one is done. */
+static int wait_for_request(struct fm_file *file, uint64_t until_ns)
+{
+	uint32_t *seq = &file->pool->free_seq, before = atomic_get(seq);
+	uint64_t now = os_now_ns(), slice = now + 10 * OS_NSEC_PER_MSEC;
+	if (now >= until_ns)
+		return -ETIMEDOUT;
+	if (atomic_get(&file->mm->dying))
+		return -ECANCELED;
+	atomic_add(&file->pool->free_waiters, 1u);
+	os_futex_wait(seq, before, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	atomic_sub(&file->pool->free_waiters, 1u);
+	return 0;
+}
+
+/*
+ * Read a page, and up to `more` that follow it. Called with the page locked (which ends here) and pinned
+ * (which stays), no other lock. 0: look again; else the errno of the attempt.
+ */
+int read_page(struct fm_file *file, struct page *page, uint32_t more)
+{
+	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+
+	might_block(file->mm);
+	if (atomic_get(&file->changed)) { /* nothing new may be read into the snapshot */
+		page_begin_read(file->pool, page);
+		page_fail(page, -ESTALE);
+		page_unlock(file->pool, page);
+		return -ESTALE;
+	}
+	if (!file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE))
+		return read_inline(file, page, more);
+	for (;;) {
+		int err = read_submit(file, &page, 1, false);
+		if (!err)
+			return wait_for_read(file, page);
+		err = wait_for_request(file, until);
+		if (err) {
+			page_begin_read(file->pool, page);
+			page_fail(page, err);
+			page_unlock(file->pool, page);
+			return err;
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ requests */
+
+static struct read_request *request_get(struct fm_mm *mm)
+{
+	struct read_request *req = NULL;
+	os_lock(&mm->request_lock);
+	if (mm->request_free != NONE) {
+		req = &mm->requests[mm->request_free];
+		mm->request_free = req->next_free;
+	}
+	os_unlock(&mm->request_lock);
+	if (req)
+		stats_add(mm->stats, requests, 1);
+	return req;
+}
+
+static void request_put(struct fm_mm *mm, struct read_request *req)
+{
+	os_lock(&mm->request_lock);
+	atomic_set(&req->busy, 0u);
+	req->next_free = mm->request_free;
+	mm->request_free = (uint32_t)(req - mm->requests);
+	os_unlock(&mm->request_lock);
+	stats_sub(mm->stats, requests, 1);
+	atomic_sub(&mm->requests_busy, 1u);
+}
+
+static uint32_t request_pages(struct read_request *req, struct page **pages)
+{
+	for (uint32_t i = 0; i < req->page_count; i++)
+		pages[i] = &req->file->pool->pages[req->page[i]];
+	return req->page_count;
+}
+
+static void read_done(struct io_request *io)
+{
+	struct read_request *req = io->owner;
+	struct fm_file *file = req->file;
+	struct fm_mm *mm = file->mm;
+	struct page *pages[READ_PAGES_MAX];
+	uint32_t count = request_pages(req, pages);
+	int err = store_error(io->error);
+
+	os_lock(&mm->request_lock);
+	bool abandoned = req->abandoned;
+	for (uint32_t i = 0; !abandoned && i < count; i++)
+		pages[i]->request = 0;
+	os_unlock(&mm->request_lock);
+
+	note_latency(file, os_now_ns() - req->started_ns);
+	count_read(mm, io->bytes_done, io->shorts, err);
+	if (!err && !abandoned)
+		err = file_recheck(file);
+	if (!abandoned)
+		pages_end_read(file, pages, count, io->bytes_done, err);
+	for (uint32_t i = 0; i < count; i++)
+		page_unpin(file->pool, pages[i]);
+	if (err == -EAGAIN)
+		file_invalidate(file, 0, UINT64_MAX >> file->pool->shift);
+	if (err && count > 1)
+		ra_shrink(file);
+	atomic_sub(&file->inflight, count);
+	struct frame_pool *pool = file->pool;
+	request_put(mm, req);
+	frame_freed(pool);
+	file_put(file);
+}
+
+/*
+ * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the locks
+ * are the request's, which has its own pins. -EAGAIN: no request, or the store has its share of frames.
+ */
+int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative)
+{
+	struct fm_mm *mm = file->mm;
+	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->inflight, count);
+	struct read_request *req = NULL;
+
+	mm_assert(count && count <= READ_PAGES_MAX);
+	if (before + count <= cap || (!before && !speculative))
+		req = request_get(mm);
+	if (!req) {
+		atomic_sub(&file->inflight, count);
+		return -EAGAIN;
+	}
+	file_get(file);
+	req->file = file;
+	req->page_count = count;
+	req->speculative = speculative;
+	req->cancelled = req->abandoned = false;
+	for (uint32_t i = 0; i < count; i++) {
+		page_pin(pages[i]);
+		page_begin_read(file->pool, pages[i]);
+		req->page[i] = (uint32_t)(pages[i] - file->pool->pages);
+	}
+	req->io.store = file->store;
+	req->io.offset = pages[0]->index << file->pool->shift;
+	req->io.iov_count = build_iov(file, pages, count, req->io.iov);
+	req->io.priority = speculative ? IO_SPECULATIVE : IO_DEMAND;
+	req->io.done = read_done;
+	req->io.owner = req;
+	req->started_ns = os_now_ns();
+	req->deadline_ns = file->deadline_ns ? req->started_ns + file->deadline_ns : OS_FOREVER;
+	os_lock(&mm->request_lock);
+	for (uint32_t i = 0; i < count; i++)
+		pages[i]->request = (uint16_t)(req - mm->requests + 1);
+	atomic_set(&req->busy, 1u);
+	os_unlock(&mm->request_lock);
+	atomic_add(&mm->requests_busy, 1u);
+	if (file->deadline_ns)
+		background_kick(mm);
+	io_submit(mm->io, &req->io);
+	return 0;
+}
+
+/* The request that has this page's lock, if it is still to end; request lock held. */
+static struct read_request *request_of(struct fm_mm *mm, const struct page *page)
+{
+	return page->request ? &mm->requests[page->request - 1] : NULL;
+}
+
+/* A fault needs a page that a request reads: it is no speculation any more. */
+void read_wanted(struct fm_file *file, struct page *page)
+{
+	struct fm_mm *mm = file->mm;
+	struct io_request *io = NULL;
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && req->speculative) {
+		req->speculative = false;
+		io = &req->io;
+	}
+	if (io)
+		io_promote(mm->io, io);
+	os_unlock(&mm->request_lock);
+}
+
+/* A fault has waited this long for a page of a readahead request. When that is far beyond what the store
+ * usually takes, the request is aborted, once: its pages are unlocked unread, and the fault reads its own. */
+bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
+{
+	struct fm_mm *mm = file->mm;
+	uint64_t patience = 4 * atomic_get(&file->latency_ns);
+	bool aborted = false;
+
+	if (patience < 20 * OS_NSEC_PER_MSEC)
+		patience = 20 * OS_NSEC_PER_MSEC;
+	if (waited_ns < patience)
+		return false;
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && req->page_count > 1 && !req->cancelled) {
+		req->cancelled = aborted = true;
+		io_cancel(mm->io, &req->io);
+	}
+	os_unlock(&mm->request_lock);
+	if (aborted)
+		stats_add(mm->stats, ra_aborted, 1);
+	return aborted;
+}
+
+/* Take the pages from a request whose time is up; request lock held, is dropped. */
+static void request_abandon(struct fm_mm *mm, struct read_request *req)
+{
+	struct page *pages[READ_PAGES_MAX];
+	struct fm_file *file = req->file;
+	uint32_t count = request_pages(req, pages);
+
+	req->abandoned = true;
+	for (uint32_t i = 0; i < count; i++) {
+		pages[i]->request = 0;
+		page_pin(pages[i]); /* the request's own pin may be put as soon as the lock is free */
+	}
+	file_get(file);
+	io_cancel(mm->io, &req->io);
+	os_unlock(&mm->request_lock);
+
+	stats_add(mm->stats, read_timeouts, 1);
+	stats_add(mm->stats, read_errors, 1);
+	for (uint32_t i = 0; i < count; i++) {
+		page_fail(pages[i], -ETIMEDOUT);
+		page_remove(file->pool, pages[i]);
+		page_unlock(file->pool, pages[i]);
+		page_unpin(file->pool, pages[i]);
+	}
+	file_put(file);
+}
+
+void read_abandon_page(struct fm_mm *mm, struct page *page)
+{
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && !req->abandoned)
+		request_abandon(mm, req);
+	else
+		os_unlock(&mm->request_lock);
+}
+
+/* Abandon what has passed its deadline; *ret_next_ns is lowered to the next one. Background thread. */
+void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
+{
+	for (uint32_t i = 0; i < mm->request_count; i++) {
+		struct read_request *req = &mm->requests[i];
+		os_lock(&mm->request_lock);
+		bool waits = atomic_get(&req->busy) && !req->abandoned && req->deadline_ns != OS_FOREVER;
+		bool here = waits && mm->pool[0] && req->file->pool->pages[req->page[0]].request;
+		if (here && req->deadline_ns <= now_ns) {
+			request_abandon(mm, req);
+			continue;
+		}
+		if (here && req->deadline_ns < *ret_next_ns)
+			*ret_next_ns = req->deadline_ns;
+		os_unlock(&mm->request_lock);
+	}
+}
+
+/* Ask for the end of all requests, or of one file's. */
+void read_cancel_all(struct fm_mm *mm, struct fm_file *file)
+{
+	for (uint32_t i = 0; i < mm->request_count; i++) {
+		struct read_request *req = &mm->requests[i];
+		os_lock(&mm->request_lock);
+		if (atomic_get(&req->busy) && (!file || req->file == file) && !req->cancelled) {
+			req->cancelled = true;
+			io_cancel(mm->io, &req->io);
+		}
+		os_unlock(&mm->request_lock);
+	}
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Atomics on state words. All are seq_cst, and all go through here, so that the simulator can
+ * make each one a scheduling point. Statistics are the exception: they are relaxed (stats.h).
+ * May call: nothing.
+ */
+#ifndef FM_OS_ATOMIC_H
+#define FM_OS_ATOMIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef FM_SIM
+void sim_point(void);
+#define FM_POINT() sim_point()
+#else
+#define FM_POINT() ((void)0)
+#endif
+
+#define atomic_get(p)                                                                          \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_load_n((p), __ATOMIC_SEQ_CST);                                        \
+	})
+#define atomic_set(p, v)                                                                       \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_store_n((p), (v), __ATOMIC_SEQ_CST);                                  \
+	})
+/* Each of these returns the value from before. */
+#define atomic_add(p, v)                                                                       \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST);                                \
+	})
+#define atomic_sub(p, v)                                                                       \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_fetch_sub((p), (v), __ATOMIC_SEQ_CST);                                \
+	})
+#define atomic_or(p, v)                                                                        \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST);                                 \
+	})
+#define atomic_and(p, v)                                                                       \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST);                                \
+	})
+#define atomic_xchg(p, v)                                                                      \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST);                               \
+	})
+/* True when *p was *expected and is now `v`; else *expected holds what *p was. */
+#define atomic_cas(p, expected, v)                                                             \
+	({                                                                                     \
+		FM_POINT();                                                                    \
+		__atomic_compare_exchange_n((p), (expected), (v), false, __ATOMIC_SEQ_CST,     \
+					    __ATOMIC_SEQ_CST);                                 \
+	})
+
+#endif

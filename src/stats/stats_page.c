@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The writer's side of the stats page: a memfd of exactly one struct stats_page, mapped shared and
+ * populated (recording must never fault), then sealed: nobody can resize it, and nobody but this
+ * mapping can write it. A forked child keeps the mapping; its records would be ours, which is
+ * harmless, and readers pass the child over by the pid in the page.
+ * Takes no lock. May call: the kernel (not signal-safe), nothing of ours.
+ */
+#include "stats/stats.h"
+#include "stats/stats_layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+_Static_assert(offsetof(struct stats_page, magic) == 0, "readers look here first");
+_Static_assert(offsetof(struct stats_page, faults) % 8 == 0, "no torn counters");
+
+static uint64_t unix_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static void fill_header(struct stats_page *page, const char *trap, const char *install)
+{
+	/* Every byte is written: populated, and writable in the page table. */
+	memset(page, 0, sizeof(*page));
+	page->version = stats_version();
+	page->pid = (uint32_t)getpid();
+	page->size_bytes = sizeof(*page);
+	page->created_unix_ns = unix_now_ns();
+	snprintf(page->trap, sizeof(page->trap), "%s", trap);
+	snprintf(page->install, sizeof(page->install), "%s", install);
+	/* Last: a reader that sees the magic sees the rest. */
+	__atomic_store_n(&page->magic, STATS_MAGIC, __ATOMIC_RELEASE);
+}
+
+int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page,
+		      int *ret_fd)
+{
+	struct stats_page *page = MAP_FAILED;
+	int fd, error;
+
+	fd = memfd_create(STATS_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, sizeof(*page)) < 0)
+		goto fail;
+	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	if (page == MAP_FAILED)
+		goto fail;
+	fill_header(page, trap, install);
+	if (fcntl(fd, F_ADD_SEALS,
+		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+		goto fail;
+	*ret_page = page;
+	*ret_fd = fd;
+	return 0;
+fail:
+	error = -errno;
+	if (page != MAP_FAILED)
+		munmap(page, sizeof(*page));
+	close(fd);
+	return error;
+}
+
+void stats_page_destroy(struct stats_page *page, int fd)
+{
+	munmap(page, sizeof(*page));
+	close(fd);
+}

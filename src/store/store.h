@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stores: where bytes live. A store is a table of operations; a filter is a store over another.
+ * Lock contract: no operation is ever called with a lock of mm held. `read`, `check` and `size` may
+ * be called in the faulting thread, in signal context: raw system calls only, no malloc, no stdio.
+ * open, control and close are called from ordinary context. submit_read and cancel are called in
+ * the I/O thread only and must not block.
+ * May call: io.h (to pass requests on), os.h.
+ */
+#ifndef FM_STORE_H
+#define FM_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct io_engine;
+struct io_request;
+struct fm_store;
+
+/* What is compared to tell that somebody changed the object: size and a version (a file's ctime
+ * and mtime, an object's ETag). */
+struct fm_store_version {
+	uint64_t size;
+	uint64_t version[2];
+};
+
+enum fm_store_caps {
+	FM_STORE_READ_INLINE = 1u << 0, /* `read` is a good way to serve a fault in its own thread */
+	FM_STORE_SUBMIT = 1u << 1,      /* submit_read exists; else workers call `read` */
+};
+
+struct fm_store_ops {
+	const char *name;
+	/* Read up to the iovecs' total at `offset`. Returns 0 and *ret_done: short only at the end of
+	 * the object, or when the store came short (the caller goes on from there). May block. */
+	int (*read)(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		    size_t *ret_done);
+	/* Start an asynchronous read: io_complete(request, ...) is called later, or before this
+	 * returns, in the I/O thread, exactly once if 0 is returned, and not at all if not. */
+	int (*submit_read)(struct fm_store *store, struct io_engine *engine,
+			   struct io_request *request);
+	/* Try to end a submitted request early: it is completed with -ECANCELED if that succeeds. */
+	void (*cancel)(struct fm_store *store, struct io_engine *engine,
+		       struct io_request *request);
+	/* Make every `read` that is blocked in a wait of the store's own (a delay, stuck) return
+	 * -ECANCELED, now and from now on. Any thread. */
+	void (*abort)(struct fm_store *store);
+	int (*version)(struct fm_store *store, struct fm_store_version *ret_version);
+	int (*control)(struct fm_store *store, const char *key, const char *value);
+	void (*close)(struct fm_store *store);
+};
+
+/* The engine's (io/queue.c, under its lock): the requests of one store that wait, by priority, and
+ * how many of them are under way. A store's requests go to one engine. */
+struct io_store_queue {
+	struct io_request *first[2], *last[2];
+	struct io_store_queue *next[2], *prev[2]; /* among the stores that may have a turn */
+	bool has_turn[2];
+	uint32_t busy;
+};
+
+/* Zero-initialised by whoever opens it. */
+struct fm_store {
+	const struct fm_store_ops *ops;
+	uint32_t caps;
+	uint64_t size_bytes;  /* when opened */
+	uint64_t deadline_ns; /* from the URI; 0: none */
+	struct fm_store_version opened;
+	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
+};
+
+/* Open the store that a URI names, a path being file:PATH. Errors are those of fm_file_open(); where
+ * `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
+int store_open(const char *uri, char *error_text, size_t error_text_len,
+	       struct fm_store **ret_store);
+
+/* Read exactly `len` bytes or to the end of the object, going on after short reads; a read that
+ * brings nothing before the end is -EIO. Same context as ops->read. *ret_short counts the goings-on. */
+int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count,
+		    uint64_t offset, size_t *ret_done, unsigned *ret_short);
+
+static inline size_t store_iov_bytes(const struct iovec *iov, int iov_count)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < iov_count; i++)
+		bytes += iov[i].iov_len;
+	return bytes;
+}
+
+/* Numbers in URIs and options: "64K", "1.5ms", "200us". 0 or -EINVAL. */
+int store_parse_size(const char *text, uint64_t *ret_bytes);
+int store_parse_time(const char *text, uint64_t *ret_ns);
+
+/* Iterate over "?a=1&b=2": advances *cursor; false at the end, or with *ret_error set (which else
+ * stays untouched) where key or value is missing, too long or badly encoded: *cursor then points
+ * at the culprit. Values are percent-decoded. */
+bool store_next_parameter(const char **cursor, char *key, size_t key_len, char *value,
+			  size_t value_len, int *ret_error);
+
+/* ---- for stores, when they open */
+/* Write one line into `error_text` (may be NULL) and return `error`. */
+int store_say(int error, char *error_text, size_t error_text_len, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* `parameters` is what follows the '?', without it; NULL or empty: none. */
+int store_file_open(const char *path, const char *parameters, char *error_text,
+		    size_t error_text_len, struct fm_store **ret_store);
+int store_memory_open(const char *spec, const char *parameters, char *error_text,
+		      size_t error_text_len, struct fm_store **ret_store);
+int store_faulty_open(struct fm_store *inner, const char *parameters, char *error_text,
+		      size_t error_text_len, struct fm_store **ret_store);
+
+#endif

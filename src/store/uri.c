@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * URIs: which store a text names, and with which parameters. Owns no state and no lock.
+ * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
+ * belong to the outermost store of the chain that knows them. A text that is the name of an
+ * existing file is that file, whatever it looks like.
+ * May call: the stores' open functions, libc. Ordinary context only, except store_read_full().
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define KEY_LEN 64
+#define FILTERS_MAX 4
+
+/* ------------------------------------------------------------------ words */
+
+int store_say(int error, char *error_text, size_t error_text_len, const char *format, ...)
+{
+	va_list args;
+
+	if (error_text && error_text_len) {
+		va_start(args, format);
+		vsnprintf(error_text, error_text_len, format, args);
+		va_end(args);
+	}
+	return error;
+}
+
+/* ------------------------------------------------------------------ numbers */
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+	{"", 1},	   {"K", 1ull << 10}, {"M", 1ull << 20},
+	{"G", 1ull << 30}, {"T", 1ull << 40}, {NULL, 0},
+};
+
+static const struct unit time_units[] = {
+	{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {NULL, 0},
+};
+
+/* DIGITS[.DIGITS]UNIT, exactly, rounded down. */
+static int parse_number(const char *text, const struct unit *units, uint64_t *ret_value)
+{
+	unsigned __int128 whole = 0, fraction = 0, scale = 1, value;
+	const char *at = text;
+	bool has_point = false;
+
+	if (*at < '0' || *at > '9')
+		return -EINVAL;
+	for (; *at >= '0' && *at <= '9'; at++) {
+		whole = whole * 10 + (unsigned)(*at - '0');
+		if (whole > UINT64_MAX)
+			return -EINVAL;
+	}
+	if (*at == '.') {
+		has_point = true;
+		at++;
+		if (*at < '0' || *at > '9')
+			return -EINVAL;
+		for (; *at >= '0' && *at <= '9'; at++) {
+			if (scale > 100000000000000000ull)
+				return -EINVAL;
+			fraction = fraction * 10 + (unsigned)(*at - '0');
+			scale *= 10;
+		}
+	}
+	if (units == time_units && !*at && !whole && !fraction) {
+		*ret_value = 0; /* the one time that needs no unit */
+		return 0;
+	}
+	for (; units->name; units++)
+		if (!strcmp(at, units->name))
+			break;
+	if (!units->name || (has_point && units->factor == 1))
+		return -EINVAL;
+	value = whole * units->factor + fraction * units->factor / scale;
+	if (value > INT64_MAX)
+		return -EINVAL;
+	*ret_value = (uint64_t)value;
+	return 0;
+}
+
+int store_parse_size(const char *text, uint64_t *ret_bytes)
+{
+	return parse_number(text, size_units, ret_bytes);
+}
+
+int store_parse_time(const char *text, uint64_t *ret_ns)
+{
+	return parse_number(text, time_units, ret_ns);
+}
+
+/* ------------------------------------------------------------------ percent-encoding, parameters */
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* Decode text[0..text_len) into `out`. No escaped NUL: it would cut the text. */
+static int percent_decode(const char *text, size_t text_len, char *out, size_t out_len)
+{
+	size_t from = 0, to = 0;
+
+	while (from < text_len) {
+		char c = text[from++];
+
+		if (c == '%') {
+			int high = from < text_len ? hex_digit(text[from]) : -1;
+			int low = from + 1 < text_len ? hex_digit(text[from + 1]) : -1;
+
+			if (high < 0 || low < 0 || !(high | low))
+				return -EINVAL;
+			c = (char)(high << 4 | low);
+			from += 2;
+		}
+		if (to + 1 >= out_len)
+			return -ENAMETOOLONG;
+		out[to++] = c;
+	}
+	if (to >= out_len)
+		return -ENAMETOOLONG;
+	out[to] = '\0';
+	return 0;
+}
+
+bool store_next_parameter(const char **cursor, char *key, size_t key_len, char *value,
+			  size_t value_len, int *ret_error)
+{
+	const char *at = *cursor, *equals;
+	size_t len;
+	int error = -EINVAL;
+
+	if (!at)
+		return false;
+	at += strspn(at, "?&");
+	*cursor = at;
+	if (!*at)
+		return false;
+	len = strcspn(at, "&");
+	equals = memchr(at, '=', len);
+	if (equals && equals != at)
+		error = percent_decode(at, (size_t)(equals - at), key, key_len);
+	if (!error)
+		error = percent_decode(equals + 1, len - (size_t)(equals + 1 - at), value,
+				       value_len);
+	if (error) {
+		*ret_error = error;
+		return false;
+	}
+	*cursor = at + len;
+	return true;
+}
+
+/* ------------------------------------------------------------------ the stores there are */
+
+struct store_kind {
+	const char *scheme;
+	int (*open)(const char *text, const char *parameters, char *error_text,
+		    size_t error_text_len, struct fm_store **ret_store);
+	int (*open_over)(struct fm_store *inner, const char *parameters, char *error_text,
+			 size_t error_text_len, struct fm_store **ret_store);
+	const char *const *parameters;
+};
+
+static const char *const file_parameters[] = {"direct", NULL};
+static const char *const memory_parameters[] = {"seed", NULL};
+static const char *const faulty_parameters[] = {
+	"delay",    "rate",	   "iops",  "error", "error-every",
+	"error-at", "short-every", "stuck", "seed",  NULL,
+};
+
+static const struct store_kind kinds[] = {
+	{"file", store_file_open, NULL, file_parameters},
+	{"memory", store_memory_open, NULL, memory_parameters},
+	{"faulty", NULL, store_faulty_open, faulty_parameters},
+};
+
+static const struct store_kind *kind_find(const char *scheme, size_t len)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strlen(kinds[i].scheme) == len && !memcmp(kinds[i].scheme, scheme, len))
+			return &kinds[i];
+	return NULL;
+}
+
+static bool kind_knows(const struct store_kind *kind, const char *key)
+{
+	for (const char *const *name = kind->parameters; *name; name++)
+		if (!strcmp(*name, key))
+			return true;
+	return false;
+}
+
+/* The length of "scheme" in "scheme:...", or 0. */
+static size_t scheme_len(const char *text)
+{
+	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+	bool is_letter = (text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z');
+
+	return is_letter && text[len] == ':' ? len : 0;
+}
+
+/* ------------------------------------------------------------------ opening */
+
+/* One URI, taken apart. chain[0] is the outermost store, chain[depth - 1] the one that has bytes. */
+struct parsed {
+	const char *uri;
+	char *error_text;
+	size_t error_text_len;
+	const struct store_kind *chain[FILTERS_MAX + 1];
+	unsigned depth;
+	char *parameters[FILTERS_MAX + 1]; /* each strlen(uri) + 1 bytes */
+	char *text;			   /* what is left of the URI for the innermost, decoded */
+	uint64_t deadline_ns;
+};
+
+/* The schemes, outermost first. *ret_rest is what follows them; a plain path has none. */
+static int parse_schemes(struct parsed *p, const char **ret_rest)
+{
+	const char *at = p->uri;
+
+	for (;;) {
+		size_t len = scheme_len(at);
+		const struct store_kind *kind;
+
+		kind = len ? kind_find(at, len) : NULL;
+		if (!len || (!kind && !access(at, F_OK))) {
+			p->chain[p->depth++] = kind_find("file", 4);
+			break;
+		}
+		if (!kind)
+			return store_say(-EINVAL, p->error_text, p->error_text_len,
+					 "no store '%.*s': use file:, memory:, faulty: or a path",
+					 (int)len, at);
+		p->chain[p->depth++] = kind;
+		at += len + 1;
+		if (kind->open)
+			break;
+		if (p->depth == FILTERS_MAX)
+			return store_say(-EINVAL, p->error_text, p->error_text_len,
+					 "%s: more than %d filters", p->uri, FILTERS_MAX - 1);
+	}
+	*ret_rest = at;
+	return 0;
+}
+
+/* "delay, rate, ..., deadline" of all the stores in the chain. */
+static void list_known(const struct parsed *p, char *out, size_t out_len)
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (unsigned i = 0; i < p->depth; i++)
+		for (const char *const *name = p->chain[i]->parameters; *name; name++) {
+			bool is_new = true;
+
+			for (unsigned j = 0; j < i; j++)
+				is_new &= !kind_knows(p->chain[j], *name);
+			if (is_new && used < out_len)
+				used += (size_t)snprintf(out + used, out_len - used, "%s, ", *name);
+		}
+	if (used < out_len)
+		snprintf(out + used, out_len - used, "deadline");
+}
+
+/* Add raw[0..len) to a store's own parameters. */
+static void parameters_add(char *parameters, const char *raw, size_t len)
+{
+	size_t used = strlen(parameters);
+
+	if (used)
+		parameters[used++] = '&';
+	memcpy(parameters + used, raw, len);
+	parameters[used + len] = '\0';
+}
+
+/* Hand one parameter to the outermost store that knows it. `seed` goes to all that know it, so that a
+ * filter over memory: leaves the bytes as they are without it. */
+static bool parameter_place(struct parsed *p, const char *key, const char *raw, size_t raw_len)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < p->depth; i++) {
+		if (!kind_knows(p->chain[i], key))
+			continue;
+		parameters_add(p->parameters[i], raw, raw_len);
+		found = true;
+		if (strcmp(key, "seed"))
+			break;
+	}
+	return found;
+}
+
+static int parse_parameters(struct parsed *p, const char *query)
+{
+	const char *scheme = p->chain[0]->scheme, *cursor = query, *raw = query;
+	char key[KEY_LEN], value[PATH_MAX], known[256];
+	int error = 0;
+
+	while (store_next_parameter(&cursor, key, sizeof(key), value, sizeof(value), &error)) {
+		raw += strspn(raw, "?&");
+		if (!strcmp(key, "deadline")) {
+			if (store_parse_time(value, &p->deadline_ns))
+				return store_say(-EINVAL, p->error_text, p->error_text_len,
+						 "%s:…: bad deadline '%s': write a time such as "
+						 "500ms or 2s",
+						 scheme, value);
+		} else if (!parameter_place(p, key, raw, (size_t)(cursor - raw))) {
+			list_known(p, known, sizeof(known));
+			return store_say(-EINVAL, p->error_text, p->error_text_len,
+					 "%s:…: unknown parameter '%s'; known are %s", scheme, key,
+					 known);
+		}
+		raw = cursor;
+	}
+	if (error)
+		return store_say(-EINVAL, p->error_text, p->error_text_len,
+				 "%s:…: bad parameter '%.*s': write KEY=VALUE, with %%25 for a "
+				 "percent sign",
+				 scheme, (int)strcspn(cursor, "&"), cursor);
+	return 0;
+}
+
+static int parse_text(struct parsed *p, const char *rest)
+{
+	const char *query = strchr(rest, '?');
+	size_t len = query ? (size_t)(query - rest) : strlen(rest);
+	bool is_plain = rest == p->uri;
+	int error;
+
+	/* A plain path that exists as it stands is not decoded. */
+	if (is_plain && !access(rest, F_OK)) {
+		strcpy(p->text, rest);
+		return 0;
+	}
+	error = percent_decode(rest, len, p->text, strlen(p->uri) + 1);
+	if (error && is_plain)
+		strcpy(p->text, rest); /* it will be missed under the name that was given */
+	else if (error)
+		return store_say(error, p->error_text, p->error_text_len,
+				 "%s: bad percent escape: write %%25 for a percent sign", p->uri);
+	return query ? parse_parameters(p, query) : 0;
+}
+
+/* Open the innermost store, then each filter over it. A filter that fails leaves its inner store. */
+static int open_chain(struct parsed *p, struct fm_store **ret_store)
+{
+	struct fm_store *store = NULL;
+	unsigned i = p->depth - 1;
+	int error;
+
+	error = p->chain[i]->open(p->text, p->parameters[i], p->error_text, p->error_text_len,
+				  &store);
+	if (error)
+		return error;
+	while (i--) {
+		error = p->chain[i]->open_over(store, p->parameters[i], p->error_text,
+					       p->error_text_len, &store);
+		if (error) {
+			store->ops->close(store);
+			return error;
+		}
+	}
+	store->deadline_ns = p->deadline_ns;
+	*ret_store = store;
+	return 0;
+}
+
+int store_open(const char *uri, char *error_text, size_t error_text_len,
+	       struct fm_store **ret_store)
+{
+	struct parsed p = {.uri = uri, .error_text = error_text, .error_text_len = error_text_len};
+	const char *rest = uri;
+	size_t len;
+	char *room;
+	int error;
+
+	if (!uri || !*uri)
+		return store_say(-EINVAL, error_text, error_text_len,
+				 "empty URI: give file:PATH, memory:SIZE, faulty:URI or a path");
+	len = strlen(uri) + 1;
+	room = calloc(FILTERS_MAX + 2, len);
+	if (!room)
+		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", uri,
+				 strerror(ENOMEM));
+	p.text = room;
+	for (unsigned i = 0; i <= FILTERS_MAX; i++)
+		p.parameters[i] = room + (i + 1) * len;
+	error = parse_schemes(&p, &rest);
+	if (!error)
+		error = parse_text(&p, rest);
+	if (!error)
+		error = open_chain(&p, ret_store);
+	free(room);
+	return error;
+}
+
+/* ------------------------------------------------------------------ reading all of it */
+
+/* May run in signal context: no copy of the iovecs, which could be a KiB. What is left of a segment
+ * after a short read is read alone, then the segments after it. */
+int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count,
+		    uint64_t offset, size_t *ret_done, unsigned *ret_short)
+{
+	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are there */
+	unsigned shorts = 0;
+
+	while (iov_count > 0 && iov->iov_len == 0) {
+		iov++;
+		iov_count--;
+	}
+	while (iov_count > 0) {
+		struct iovec part = {(char *)iov->iov_base + skip, iov->iov_len - skip};
+		size_t got = 0, want = part.iov_len;
+		int error;
+
+		if (skip) {
+			error = store->ops->read(store, &part, 1, offset + done, &got);
+		} else {
+			for (int i = 1; i < iov_count; i++)
+				want += iov[i].iov_len;
+			error = store->ops->read(store, iov, iov_count, offset + done, &got);
+		}
+		if (error)
+			return error;
+		done += got;
+		if (got < want && offset + done < store->size_bytes) {
+			if (!got)
+				return -EIO;
+			shorts++;
+		}
+		skip += got;
+		while (iov_count > 0 && skip >= iov->iov_len) {
+			skip -= iov->iov_len;
+			iov++;
+			iov_count--;
+		}
+		if (offset + done >= store->size_bytes)
+			break;
+	}
+	*ret_done = done;
+	*ret_short = shorts;
+	return 0;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SIGBUS handler: the inline trap, and what the other traps need of it.
+ *
+ * Owns the process's SIGBUS action, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
+ * BUS_ADRERR (or a poisoned page's) inside a view; all others go to the handler that was there before.
+ * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
+ * May call: registry, os, and mm through struct trap_client.
+ */
+#include "os/syscall.h"
+#include "trap/internal.h"
+#include "trap/registry.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <ucontext.h>
+
+#ifndef BUS_MCEERR_AR
+#define BUS_MCEERR_AR 4
+#endif
+
+static struct sigaction before; /* what handled SIGBUS before us */
+static uint32_t installed;
+
+/* ------------------------------------------------------------------ what the instruction was */
+
+#if defined(__x86_64__)
+static bool access_is_write(const ucontext_t *uc)
+{
+	return (uc->uc_mcontext.gregs[REG_ERR] & 2) != 0; /* page-fault error code, bit 1 */
+}
+
+/* The instruction pointer and the registers: the same again only if the instruction made no progress. */
+static uint64_t instruction_of(const ucontext_t *uc)
+{
+	uint64_t hash = 0x9e3779b97f4a7c15ull;
+	for (int i = REG_R8; i <= REG_RIP; i++)
+		hash = (hash ^ (uint64_t)uc->uc_mcontext.gregs[i]) * 0x100000001b3ull;
+	return hash | 1;
+}
+#elif defined(__aarch64__)
+static bool access_is_write(const ucontext_t *uc)
+{
+	const uint8_t *at = (const uint8_t *)uc->uc_mcontext.__reserved;
+	const struct _aarch64_ctx *head = (const struct _aarch64_ctx *)at;
+	for (; head->magic; head = (const struct _aarch64_ctx *)(at += head->size))
+		if (head->magic == ESR_MAGIC)
+			return (((const struct esr_context *)head)->esr & (1u << 6)) != 0;
+	return false;
+}
+
+static uint64_t instruction_of(const ucontext_t *uc)
+{
+	uint64_t hash = uc->uc_mcontext.pc;
+	for (int i = 0; i < 31; i++)
+		hash = (hash ^ uc->uc_mcontext.regs[i]) * 0x100000001b3ull;
+	return hash | 1;
+}
+#else
+static bool access_is_write(const ucontext_t *uc)
+{
+	(void)uc;
+	return false;
+}
+
+static uint64_t instruction_of(const ucontext_t *uc)
+{
+	(void)uc;
+	return 0;
+}
+#endif
+
+/* ------------------------------------------------------------------ serving */
+
+static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
+{
+	struct trap *trap = region->trap;
+	struct trap_fault fault = {.addr = (uint64_t)(uintptr_t)info->si_addr,
+				   .write = access_is_write(ucontext),
+				   .instruction = instruction_of(ucontext)};
+	struct fm_error error;
+	fm_error_fn fn = NULL;
+	void *arg = NULL;
+	int err;
+
+	if (trap->kind == FM_TRAP_INLINE) {
+		err = trap->client->fault(region, &fault, &error, &fn, &arg);
+	} else if (trap->kind == FM_TRAP_THREAD) {
+		/* Poisoned by the handler thread; if it is not (any more), the access is simply repeated. */
+		err = trap_poison_take(trap, fault.addr, &error) ? error.error : 0;
+		if (err == -EACCES && !fault.write)
+			err = 0; /* that was another thread's */
+	} else {
+		error = (struct fm_error){.addr = info->si_addr, .signo = SIGBUS, .error = -ENODATA,
+					  .offset = fault.addr - region->base};
+		err = -ENODATA; /* no trap: nobody has brought it in */
+	}
+	region_unpin(region);
+	if (err)
+		trap_raise(&error, fn, arg, info, ucontext);
+	return true;
+}
+
+bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
+{
+	if (signo != SIGBUS || !info || !ucontext)
+		return false;
+	if (info->si_code != BUS_ADRERR && info->si_code != BUS_MCEERR_AR)
+		return false;
+	int saved = errno;
+	struct view_region *region = region_find((uint64_t)(uintptr_t)info->si_addr);
+	bool ours = region && serve(region, info, ucontext);
+	errno = saved;
+	return ours;
+}
+
+/* ------------------------------------------------------------------ passing on */
+
+static void set_mask(uint64_t mask)
+{
+	os_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+static uint64_t mask_word(const sigset_t *set)
+{
+	uint64_t word;
+	memcpy(&word, set, sizeof(word));
+	return word;
+}
+
+#define BIT(signo) (1ull << ((signo) - 1))
+
+/* Deliver a signal to this thread when its handler returns, as the kernel would have; if the program ignores or blocks
+ * it, it dies of it, as it would. */
+static void queue_to_self(siginfo_t *info, ucontext_t *uc)
+{
+	struct sigaction now;
+	int signo = info->si_signo;
+	uint64_t mask = mask_word(&uc->uc_sigmask);
+	if (sigaction(signo, NULL, &now) == 0 &&
+	    ((mask & BIT(signo)) || now.sa_handler == SIG_IGN)) {
+		struct sigaction dfl = {.sa_handler = SIG_DFL};
+		sigaction(signo, &dfl, NULL);
+		mask &= ~BIT(signo);
+		memcpy(&uc->uc_sigmask, &mask, sizeof(mask));
+	}
+	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), os_gettid(), signo, info);
+}
+
+/* To whoever handled SIGBUS before us. */
+static void chain(siginfo_t *info, ucontext_t *uc)
+{
+	if (!(before.sa_flags & SA_SIGINFO) &&
+	    (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN)) {
+		struct sigaction dfl = {.sa_handler = SIG_DFL};
+		sigaction(SIGBUS, &dfl, NULL);
+		queue_to_self(info, uc);
+		return;
+	}
+	uint64_t mask = mask_word(&uc->uc_sigmask) | mask_word(&before.sa_mask);
+	if (!(before.sa_flags & SA_NODEFER))
+		mask |= BIT(SIGBUS);
+	uint64_t ours = os_signals_block();
+	set_mask(mask);
+	if (before.sa_flags & SA_SIGINFO)
+		before.sa_sigaction(SIGBUS, info, uc);
+	else
+		before.sa_handler(SIGBUS);
+	set_mask(ours);
+}
+
+/* The signal that a failed access is to the program. */
+void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext);
+void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext)
+{
+	siginfo_t told = *info;
+	told.si_signo = error->signo;
+	told.si_errno = -error->error;
+	told.si_addr = error->addr;
+	if (error->signo == SIGSEGV) {
+		told.si_code = error->error == -EACCES ? SEGV_ACCERR : SEGV_MAPERR;
+		queue_to_self(&told, ucontext);
+		return;
+	}
+	told.si_code = BUS_ADRERR;
+	chain(&told, ucontext);
+}
+
+static void on_sigbus(int signo, siginfo_t *info, void *ucontext)
+{
+	if (!trap_sigbus(signo, info, ucontext))
+		chain(info, ucontext);
+}
+
+int trap_sigbus_install(void)
+{
+	uint32_t no = 0;
+	if (!atomic_cas(&installed, &no, 1u))
+		return 0;
+	struct sigaction ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	sigfillset(&ours.sa_mask);
+	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the fault path. Not 33, by
+	 * which set*id() reaches all threads: it must not wait for a slow store. */
+	uint64_t mask = ~BIT(33);
+	memcpy(&ours.sa_mask, &mask, sizeof(mask));
+	if (sigaction(SIGBUS, &ours, &before) < 0) {
+		installed = 0;
+		return -errno;
+	}
+	return 0;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which view an address is in, for any thread and in signal context.
+ *
+ * Owns the table of regions: sorted, replaced as a whole by writers (writer lock), read without a lock. A reader
+ * announces itself in `readers`, so that a replaced table is freed only when nobody can still be in it; it pins the
+ * region before it leaves, so that a removed region is unmapped only after its last fault.
+ * After fork() the child's table is empty, and the places of the parent's views are filled with PROT_NONE, so that no
+ * memory of the child's own lands there and is read as data.
+ * May call: os, libc's malloc (writers only).
+ */
+#include "trap/registry.h"
+
+#include "os/atomic.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct table {
+	uint32_t count;
+	struct view_region *region[];
+};
+
+static struct table *table;
+static uint32_t readers;
+static struct os_lock writer;
+static uint32_t initialised;
+static uint32_t *alive; /* zeroed by the kernel in a child (WIPEONFORK) */
+
+bool trap_is_child(void)
+{
+	return alive && !atomic_get(alive);
+}
+
+static void in_child(void)
+{
+	struct table *t = table;
+	for (uint32_t i = 0; t && i < t->count; i++)
+		mmap((void *)(uintptr_t)t->region[i]->base, t->region[i]->len, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	table = NULL;
+	readers = 0;
+	writer.word = 0;
+}
+
+int registry_init(void)
+{
+	os_sigmask mask = os_signals_block();
+	int err = 0;
+	os_lock(&writer);
+	if (!initialised) {
+		uint32_t *page = mmap(NULL, OS_PAGE, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (page == MAP_FAILED) {
+			err = -ENOMEM;
+		} else {
+			madvise(page, OS_PAGE, MADV_WIPEONFORK);
+			err = -pthread_atfork(NULL, NULL, in_child);
+			initialised = !err;
+			alive = page;
+		}
+	}
+	if (!err)
+		atomic_set(alive, 1u);
+	os_unlock(&writer);
+	os_signals_restore(mask);
+	return err;
+}
+
+/* The place of the first region that ends after addr. */
+static uint32_t place_of(const struct table *t, uint64_t addr)
+{
+	uint32_t low = 0, high = t ? t->count : 0;
+	while (low < high) {
+		uint32_t mid = (low + high) / 2;
+		if (t->region[mid]->base + t->region[mid]->len <= addr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+struct view_region *region_find(uint64_t addr)
+{
+	struct view_region *found = NULL;
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	uint32_t at = place_of(t, addr);
+	if (t && at < t->count && t->region[at]->base <= addr) {
+		found = t->region[at];
+		region_pin(found);
+	}
+	atomic_sub(&readers, 1u);
+	return found;
+}
+
+void region_pin(struct view_region *region)
+{
+	atomic_add(&region->pins, 1u);
+}
+
+void region_unpin(struct view_region *region)
+{
+	/* The waiter polls too: after this the region may be gone. */
+	atomic_sub(&region->pins, 1u);
+}
+
+/* Writer lock held; waits until the old table has no reader left. */
+static void table_replace(struct table *fresh)
+{
+	struct table *old = atomic_xchg(&table, fresh);
+	while (atomic_get(&readers))
+		os_sleep_until(os_now_ns() + 10000);
+	free(old);
+}
+
+static struct table *table_copy(uint32_t count)
+{
+	return malloc(sizeof(struct table) + count * sizeof(struct view_region *));
+}
+
+int registry_add(struct view_region *region)
+{
+	os_sigmask mask = os_signals_block();
+	os_lock(&writer);
+	uint32_t count = table ? table->count : 0, at = place_of(table, region->base);
+	struct table *fresh = table_copy(count + 1);
+	if (fresh) {
+		fresh->count = count + 1;
+		fresh->region[at] = region;
+		if (table) {
+			memcpy(fresh->region, table->region, at * sizeof(region));
+			memcpy(fresh->region + at + 1, table->region + at, (count - at) * sizeof(region));
+		}
+		table_replace(fresh);
+	}
+	os_unlock(&writer);
+	os_signals_restore(mask);
+	return fresh ? 0 : -ENOMEM;
+}
+
+void registry_remove(struct view_region *region)
+{
+	os_sigmask mask = os_signals_block();
+	os_lock(&writer);
+	uint32_t count = table->count, at = 0;
+	while (table->region[at] != region)
+		at++;
+	/* Without memory for a smaller table the present one is changed in place, when nobody reads it. */
+	struct table *fresh = count > 1 ? table_copy(count - 1) : NULL;
+	if (fresh) {
+		fresh->count = count - 1;
+		memcpy(fresh->region, table->region, at * sizeof(region));
+		memcpy(fresh->region + at, table->region + at + 1, (count - at - 1) * sizeof(region));
+	}
+	if (fresh || count == 1) {
+		table_replace(fresh);
+	} else {
+		struct table *old = atomic_xchg(&table, NULL);
+		while (atomic_get(&readers))
+			os_sleep_until(os_now_ns() + 10000);
+		memmove(old->region + at, old->region + at + 1, (count - at - 1) * sizeof(region));
+		old->count--;
+		atomic_set(&table, old);
+	}
+	os_unlock(&writer);
+	while (atomic_get(&region->pins))
+		os_sleep_until(os_now_ns() + 50000);
+	os_signals_restore(mask);
+}

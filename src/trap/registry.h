@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* Who owns an address; the inside of trap.h's region_find(). Not signal-safe but for region_find(). */
+#ifndef FM_TRAP_REGISTRY_H
+#define FM_TRAP_REGISTRY_H
+
+#include "trap/trap.h"
+
+int registry_init(void);
+int registry_add(struct view_region *region);
+/* Returns when nobody finds the region any more and its last pin is put. */
+void registry_remove(struct view_region *region);
+
+#endif

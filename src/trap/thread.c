@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread trap: a handler reads fault messages and serves each without ever waiting.
+ *
+ * Owns struct handler. The entries belong to the handler thread; `again`, which may be called in any thread, only puts
+ * an entry on a stack and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a signal
+ * pending asks without end): one entry for each (thread, address), a repeated message finds it.
+ * A failed access is told by poisoning its page: the thread gets SIGBUS, and our handler finds the errno here.
+ * May call: uffd.c, registry, os, and mm through struct trap_client.
+ */
+#include "os/syscall.h"
+#include "trap/internal.h"
+#include "trap/registry.h"
+#include "trap/uffd_abi.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#define ENTRIES 1024
+#define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
+#define RECENT 4
+#define POISONED 256
+#define POISON_NS (100 * OS_NSEC_PER_MSEC)
+
+struct entry {
+	struct entry *next; /* free list, or the stack of those to be driven again */
+	struct handler *handler;
+	struct view_region *region;
+	struct trap_fault fault;
+	uint32_t tid;
+	bool used;
+	void *state;
+};
+
+struct seen_thread {
+	uint32_t tid, at;
+	uint64_t addr[RECENT];
+	uint64_t progress[TRAP_PROGRESS_BYTES / 8];
+};
+
+struct poisoned {
+	uint64_t page, until_ns;
+	struct fm_error error;
+};
+
+struct handler {
+	struct trap *trap;
+	struct os_thread thread;
+	int event_fd;
+	uint32_t stop;
+	struct entry *again;    /* atomic stack */
+	struct entry *free;
+	uint32_t in_use;
+	uint64_t unique;
+	struct os_lock poison_lock;
+	uint32_t poison_at;
+	struct poisoned poisoned[POISONED];
+	struct seen_thread seen[THREADS];
+	struct entry entry[ENTRIES];
+	size_t len;
+};
+
+/* ------------------------------------------------------------------ errors */
+
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error)
+{
+	struct handler *handler = trap->handler;
+	uint64_t page = addr & ~(uint64_t)(OS_PAGE - 1), now = os_now_ns();
+	bool found = false;
+
+	os_lock(&handler->poison_lock);
+	for (uint32_t i = 0; i < POISONED && !found; i++) {
+		struct poisoned *p = &handler->poisoned[i];
+		if (p->page != page || p->until_ns < now)
+			continue;
+		*ret_error = p->error;
+		ret_error->addr = (void *)(uintptr_t)addr;
+		ret_error->offset += addr & (OS_PAGE - 1);
+		found = true;
+	}
+	os_unlock(&handler->poison_lock);
+	/* The mark goes, so that the next access asks anew. If good bytes have come meanwhile, they are asked for again. */
+	trap_discard(trap, page, OS_PAGE);
+	return found;
+}
+
+static void poison_note(struct handler *handler, uint64_t page, const struct fm_error *error)
+{
+	os_lock(&handler->poison_lock);
+	struct poisoned *p = &handler->poisoned[handler->poison_at++ % POISONED];
+	p->page = page;
+	p->until_ns = os_now_ns() + POISON_NS;
+	p->error = *error;
+	if (error->offset)
+		p->error.offset &= ~(uint64_t)(OS_PAGE - 1);
+	os_unlock(&handler->poison_lock);
+}
+
+/* Kernels without poison (before 6.6), and pages that are there but protected: signal the thread itself. */
+static void signal_thread(const struct entry *entry, const struct fm_error *error)
+{
+	siginfo_t info;
+	memset(&info, 0, sizeof(info));
+	info.si_signo = error->signo;
+	info.si_errno = -error->error;
+	info.si_code = error->signo == SIGBUS           ? BUS_ADRERR
+		       : error->error == -EACCES ? SEGV_ACCERR
+						 : SEGV_MAPERR;
+	info.si_addr = error->addr;
+	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), entry->tid, error->signo, &info);
+}
+
+static void fail(struct handler *handler, const struct entry *entry, const struct fm_error *error)
+{
+	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
+	poison_note(handler, page, error);
+	int err = uffd_poison(handler->trap, page, OS_PAGE);
+	if (!err)
+		return;
+	if (err == -EEXIST && error->error != -EACCES)
+		trap_wake(handler->trap, page, OS_PAGE);
+	else
+		signal_thread(entry, error);
+}
+
+/* ------------------------------------------------------------------ serving */
+
+static void again(void *cookie)
+{
+	struct entry *entry = cookie;
+	struct handler *handler = entry->handler;
+	int fd = handler->event_fd;
+	struct entry *head = atomic_get(&handler->again);
+	do {
+		entry->next = head;
+	} while (!atomic_cas(&handler->again, &head, entry));
+	uint64_t one = 1;
+	os_syscall3(SYS_write, fd, &one, sizeof(one));
+}
+
+static struct seen_thread *seen_of(struct handler *handler, uint32_t tid)
+{
+	struct seen_thread *seen = &handler->seen[tid % THREADS];
+	if (seen->tid != tid) {
+		memset(seen, 0, sizeof(*seen));
+		seen->tid = tid;
+	}
+	return seen;
+}
+
+static void drive(struct handler *handler, struct entry *entry)
+{
+	struct fm_error error;
+	struct seen_thread *seen = seen_of(handler, entry->tid);
+	int err = handler->trap->client->fault_nowait(entry->region, &entry->fault, entry->state, again,
+						      entry, seen->progress, &error);
+	if (err == -EAGAIN)
+		return;
+	if (err)
+		fail(handler, entry, &error);
+	region_unpin(entry->region);
+	entry->used = false;
+	entry->next = handler->free;
+	handler->free = entry;
+	handler->in_use--;
+}
+
+static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
+{
+	if (!handler->in_use)
+		return false;
+	for (uint32_t i = 0; i < ENTRIES; i++)
+		if (handler->entry[i].used && handler->entry[i].tid == tid &&
+		    handler->entry[i].fault.addr == addr)
+			return true;
+	return false;
+}
+
+/* No program counter comes with a message. A thread that asks for a page it was given a moment ago makes no progress:
+ * its faults then count as one instruction's. */
+static void look_back(struct handler *handler, uint32_t tid, struct trap_fault *fault)
+{
+	struct seen_thread *seen = seen_of(handler, tid);
+	uint64_t page = fault->addr & ~(uint64_t)(OS_PAGE - 1);
+	bool recent = false;
+	for (uint32_t i = 0; i < RECENT; i++)
+		recent |= seen->addr[i] == page;
+	fault->repeated = recent;
+	fault->instruction = recent ? ((uint64_t)tid << 1 | 1) : (++handler->unique << 33 | 1);
+	if (!recent)
+		seen->addr[seen->at++ % RECENT] = page;
+}
+
+static void take_message(struct handler *handler, const struct uffd_msg *msg)
+{
+	uint64_t addr = msg->arg.pagefault.address;
+	uint32_t tid = msg->arg.pagefault.feat.ptid;
+	bool write = msg->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
+
+	if (msg->event != UFFD_EVENT_PAGEFAULT || known(handler, tid, addr))
+		return;
+	struct view_region *region = region_find(addr);
+	if (!region) /* being unmapped: the thread finds that out by itself */
+		return;
+	struct entry *entry = handler->free;
+	handler->free = entry->next;
+	handler->in_use++;
+	entry->region = region;
+	entry->fault = (struct trap_fault){.addr = addr, .write = write};
+	entry->tid = tid;
+	entry->used = true;
+	look_back(handler, tid, &entry->fault);
+	memset(entry->state, 0, handler->trap->client->state_bytes);
+	drive(handler, entry);
+}
+
+static void drive_again(struct handler *handler)
+{
+	struct entry *entry = atomic_xchg(&handler->again, NULL), *oldest = NULL;
+	while (entry) { /* the stack has the youngest first */
+		struct entry *next = entry->next;
+		entry->next = oldest;
+		oldest = entry;
+		entry = next;
+	}
+	while (oldest) {
+		struct entry *next = oldest->next;
+		drive(handler, oldest);
+		oldest = next;
+	}
+}
+
+static void read_messages(struct handler *handler)
+{
+	struct uffd_msg msg[16];
+	uint32_t most = ENTRIES - handler->in_use;
+	if (!most)
+		return;
+	long got = os_syscall3(SYS_read, handler->trap->fd, msg, (most < 16 ? most : 16) * sizeof(msg[0]));
+	for (long i = 0; i < got / (long)sizeof(msg[0]); i++)
+		take_message(handler, &msg[i]);
+}
+
+static void *handler_main(void *arg)
+{
+	struct handler *handler = arg;
+	while (!atomic_get(&handler->stop)) {
+		struct pollfd fds[2] = {{.fd = handler->event_fd, .events = POLLIN},
+					{.fd = handler->trap->fd, .events = POLLIN}};
+		struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
+		uint64_t drop;
+		int count = handler->in_use < ENTRIES ? 2 : 1;
+		os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
+		if (fds[0].revents & POLLIN)
+			os_syscall3(SYS_read, handler->event_fd, &drop, sizeof(drop));
+		drive_again(handler);
+		read_messages(handler);
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ start and stop */
+
+int handler_start(struct trap *trap)
+{
+	size_t state = (trap->client->state_bytes + 63) & ~(size_t)63;
+	size_t len = sizeof(struct handler) + ENTRIES * state;
+	struct handler *handler = os_meta_alloc(len);
+	if (!handler)
+		return -ENOMEM;
+	handler->trap = trap;
+	handler->len = len;
+	char *states = (char *)(handler + 1);
+	for (uint32_t i = 0; i < ENTRIES; i++) {
+		handler->entry[i].handler = handler;
+		handler->entry[i].state = states + i * state;
+		handler->entry[i].next = handler->free;
+		handler->free = &handler->entry[i];
+	}
+	handler->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int err = handler->event_fd < 0 ? -errno
+					: os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
+	if (err) {
+		if (handler->event_fd >= 0)
+			close(handler->event_fd);
+		os_meta_free(handler, len);
+		return err;
+	}
+	trap->handler = handler;
+	return 0;
+}
+
+void handler_stop(struct trap *trap)
+{
+	struct handler *handler = trap->handler;
+	uint64_t one = 1;
+	if (!handler)
+		return;
+	atomic_set(&handler->stop, 1u);
+	os_syscall3(SYS_write, handler->event_fd, &one, sizeof(one));
+	os_thread_join(&handler->thread);
+	trap->handler = NULL;
+	close(handler->event_fd);
+	os_meta_free(handler, handler->len);
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Traps: how faults reach us, and how pages get into and out of views. Every userfaultfd ioctl is in
+ * uffd.c, behind the operations below. The registry tells, from any thread and in signal context,
+ * whose view an address is in.
+ * May call: os.h. mm is reached only through struct trap_client.
+ */
+#ifndef FM_TRAP_H
+#define FM_TRAP_H
+
+#include "filemap.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct trap;
+struct view_region;
+
+/* ---- regions and the registry */
+
+/* A piece of address space that belongs to somebody's view. `pins` counts the faults in it; the region
+ * outlives the last. */
+struct view_region {
+	uint64_t base, len;
+	void *owner;
+	struct trap *trap;
+	uint32_t pins; /* atomic, futex */
+	bool opened;
+};
+
+/* Find the view an address is in and pin it; NULL if it is in none. Signal-safe, never waits. */
+struct view_region *region_find(uint64_t addr);
+void region_pin(struct view_region *region);
+void region_unpin(struct view_region *region);
+
+/* ---- what the trap asks of mm */
+
+struct trap_fault {
+	uint64_t addr;
+	bool write;
+	bool repeated;        /* thread trap: the thread asked for this address before, and was served */
+	uint64_t instruction; /* the instruction and its registers, mixed; 0 when not known */
+};
+
+#define TRAP_PROGRESS_BYTES 32 /* what mm remembers of a thread from fault to fault */
+
+struct trap_client {
+	/* Serve a fault in the thread that had it. The region is pinned. 0, or the negative errno with
+	 * *ret_error and, when the mapping has one, its callback. */
+	int (*fault)(struct view_region *region, const struct trap_fault *fault,
+		     struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg);
+	/* The same for the handler thread: never waits. -EAGAIN: `again(cookie)` will be called, in any thread
+	 * and no lock held, when it is worth calling this once more with the same `state`, which is zeroed for
+	 * the first call and state_bytes long. `progress` is TRAP_PROGRESS_BYTES for each thread. */
+	int (*fault_nowait)(struct view_region *region, const struct trap_fault *fault, void *state,
+			    void (*again)(void *cookie), void *cookie, void *progress,
+			    struct fm_error *ret_error);
+	size_t state_bytes;
+};
+
+/* ---- a trap: one userfaultfd and its handler */
+
+struct trap_options {
+	enum fm_trap kind;
+	bool want_move;     /* both sides: regions are opened writable and protected by hand */
+	bool no_move;       /* pretend that the kernel has none */
+	const struct trap_client *client;
+	void (*note)(void *arg, const char *line); /* what is missing and what to do about it */
+	void *note_arg;
+};
+
+int trap_create(const struct trap_options *options, struct trap **ret_trap);
+void trap_stop(struct trap *trap); /* no fault is served from here on; handler threads are gone */
+void trap_destroy(struct trap *trap);
+bool trap_has_move(const struct trap *trap);
+const char *trap_kind_name(enum fm_trap kind);
+
+/* Reserve address space (PROT_NONE), align it, and open it for the trap. -ENOMEM and the like. */
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     void *owner);
+/* Out of the registry; waits until no fault is in it; unmapped. Not from inside a fault. */
+void trap_region_close(struct view_region *region);
+
+/* Memory for frames: `registered` tells whether holes have to be filled with trap_fill(). */
+int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
+		    bool *ret_registered);
+int trap_slots_populate(struct trap *trap, void *mem, uint64_t len); /* huge slots; may block */
+void trap_slots_close(struct trap *trap, void *mem, uint64_t len);
+
+/* The operations on pages. Lengths are multiples of 4096. *ret_done counts bytes, also on failure.
+ * Fault path: these take the kernel's per-region lock only. */
+int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
+int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
+int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory into holes */
+/* These take the kernel's mmap_lock: never with a lock of ours or a page lock held. */
+int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);
+int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
+int trap_present(uint64_t addr); /* 1, 0 or negative errno */
+void trap_wake(struct trap *trap, uint64_t addr, uint64_t len);
+
+/* ---- signals: inline.c */
+
+/* The process's handler is put in place once, and stays: another program part may have saved it. */
+int trap_sigbus_install(void);
+bool trap_sigbus(int signo, siginfo_t *info, void *ucontext);
+
+/* How an access that failed goes on: the mapping's callback, fm_guard(), the program's handler. Returns to have
+ * the access repeated, or to let the signal that it has queued arrive. */
+void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, siginfo_t *info,
+		void *ucontext);
+
+/* The thread trap's part of a SIGBUS: true when the address had been poisoned for an error, which is told once. */
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error);
+void trap_thread_start(struct trap *trap, int *ret_err);
+void trap_thread_stop(struct trap *trap);
+
+/* A child after fork() owns nothing. */
+bool trap_is_child(void);
+
+#endif

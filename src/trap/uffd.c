@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every userfaultfd ioctl, the address space of views and frames, and the choice of features.
+ * Owns struct trap. The operations on pages are signal-safe and hold no lock of ours.
+ * May call: os, the kernel, registry, thread.c.
+ */
+#include "os/syscall.h"
+#include "trap/internal.h"
+#include "trap/registry.h"
+#include "trap/uffd_abi.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define CHUNK (2ull << 20) /* COPY, WRITEPROTECT and DONTNEED hold the kernel's lock for their whole range */
+
+static const char zeros[64 << 10] __attribute__((aligned(4096)));
+
+const char *trap_kind_name(enum fm_trap kind)
+{
+	static const char *const names[] = {"default", "inline", "thread", "call"};
+	return names[kind];
+}
+
+/* ------------------------------------------------------------------ opening */
+
+static int uffd_new(int flags)
+{
+	long fd = os_syscall1(SYS_userfaultfd, flags);
+	if (fd == -EINVAL && (flags & ABI_USER_MODE_ONLY)) /* Linux before 5.11 */
+		fd = os_syscall1(SYS_userfaultfd, flags & ~ABI_USER_MODE_ONLY);
+	if (fd != -EPERM)
+		return (int)fd;
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (dev < 0)
+		return -EPERM;
+	fd = os_syscall3(SYS_ioctl, dev, ABI_IOC_NEW, flags);
+	close(dev);
+	return (int)fd;
+}
+
+static int uffd_features(int flags, uint64_t *ret_features)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	int fd = uffd_new(flags);
+	if (fd < 0)
+		return fd;
+	long ret = os_syscall3(SYS_ioctl, fd, UFFDIO_API, &api);
+	close(fd);
+	if (ret < 0)
+		return (int)ret;
+	*ret_features = api.features;
+	return 0;
+}
+
+static void say(const struct trap_options *options, const char *line)
+{
+	if (options->note)
+		options->note(options->note_arg, line);
+}
+
+static void say_why_not(const struct trap_options *options, int err)
+{
+	if (err == -ENOSYS)
+		say(options, "userfaultfd is not available: the kernel lacks CONFIG_USERFAULTFD, or a "
+			     "seccomp filter forbids it; allow the userfaultfd system call");
+	else if (err == -EPERM)
+		say(options, "userfaultfd is closed to this user: allow the system call in the seccomp "
+			     "filter, or give access to /dev/userfaultfd");
+	else
+		say(options, "userfaultfd cannot be opened");
+}
+
+/* The thread trap serves system calls too where the kernel grants it; the others need user mode alone. */
+static int open_features(const struct trap_options *options, struct trap *trap, uint64_t *ret)
+{
+	int flags = O_CLOEXEC | O_NONBLOCK;
+	if (options->kind == FM_TRAP_THREAD) {
+		int err = uffd_features(flags, ret);
+		if (err != -EPERM)
+			return err;
+		say(options, "the thread trap serves this user's own accesses only: a system call given a "
+			     "cold address gets EFAULT; use fm_pin(), or set vm.unprivileged_userfaultfd=1");
+	}
+	trap->user_mode_only = true;
+	return uffd_features(flags | ABI_USER_MODE_ONLY, ret);
+}
+
+static int trap_open(const struct trap_options *options, struct trap *trap)
+{
+	uint64_t have = 0;
+	int err = open_features(options, trap, &have);
+	if (err) {
+		say_why_not(options, err);
+		return err;
+	}
+	uint64_t need = options->kind == FM_TRAP_THREAD ? ABI_FEATURE_THREAD_ID : ABI_FEATURE_SIGBUS;
+	if ((have & need) != need) {
+		say(options, "this kernel's userfaultfd lacks SIGBUS or thread ids: Linux 4.14 or later is needed");
+		return -EOPNOTSUPP;
+	}
+	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
+		    (have & ABI_FEATURE_WP);
+	uint64_t want = need | (have & ABI_FEATURE_EXACT_ADDRESS);
+	if (move)
+		want |= ABI_FEATURE_MOVE | ABI_FEATURE_WP;
+	want |= have & ABI_FEATURE_POISON;
+	struct uffdio_api api = {.api = UFFD_API, .features = want};
+	trap->fd = uffd_new(O_CLOEXEC | O_NONBLOCK | (trap->user_mode_only ? ABI_USER_MODE_ONLY : 0));
+	if (trap->fd < 0)
+		return trap->fd;
+	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_API, &api);
+	if (ret < 0)
+		return (int)ret;
+	trap->has_move = move;
+	trap->has_poison = have & ABI_FEATURE_POISON;
+	return 0;
+}
+
+int trap_create(const struct trap_options *options, struct trap **ret_trap)
+{
+	struct trap *trap = calloc(1, sizeof(*trap));
+	if (!trap)
+		return -ENOMEM;
+	trap->kind = options->kind;
+	trap->client = options->client;
+	trap->fd = -1;
+	int err = registry_init();
+	if (!err)
+		err = trap_open(options, trap);
+	if (!err)
+		err = trap_sigbus_install();
+	if (!err && trap->kind == FM_TRAP_THREAD)
+		err = handler_start(trap);
+	if (err) {
+		trap_destroy(trap);
+		return err;
+	}
+	*ret_trap = trap;
+	return 0;
+}
+
+void trap_stop(struct trap *trap)
+{
+	if (trap->handler)
+		handler_stop(trap);
+}
+
+void trap_destroy(struct trap *trap)
+{
+	trap_stop(trap);
+	if (trap->fd >= 0)
+		close(trap->fd);
+	free(trap);
+}
+
+bool trap_has_move(const struct trap *trap)
+{
+	return trap->has_move;
+}
+
+/* ------------------------------------------------------------------ address space */
+
+/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
+static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
+{
+	uint64_t whole = len + align;
+	if (whole < len)
+		return -ENOMEM;
+	char *mem = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
+	if (start > mem)
+		munmap(mem, (size_t)(start - mem));
+	if (start + len < mem + whole)
+		munmap(start + len, (size_t)(mem + whole - start - len));
+	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	madvise(start, len, MADV_DONTFORK);
+	madvise(start, len, MADV_DONTDUMP);
+	munlock(start, len);
+	*ret_mem = start;
+	return 0;
+}
+
+static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
+{
+	struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)mem, len}, .mode = mode};
+	return (int)os_syscall3(SYS_ioctl, trap->fd, UFFDIO_REGISTER, &reg);
+}
+
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     void *owner)
+{
+	char *mem;
+	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
+	int err = reserve(len, align, align >= CHUNK && trap->has_move, &mem);
+	if (err)
+		return err;
+	if (trap->has_move)
+		mode |= UFFDIO_REGISTER_MODE_WP;
+	err = uffd_register(trap, mem, len, mode);
+	if (!err && mprotect(mem, len, trap->has_move ? PROT_READ | PROT_WRITE : PROT_READ) < 0)
+		err = -errno;
+	if (!err) {
+		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
+					       .owner = owner, .trap = trap, .opened = true};
+		err = registry_add(region);
+	}
+	if (err) {
+		munmap(mem, len);
+		region->opened = false;
+	}
+	return err;
+}
+
+void trap_region_close(struct view_region *region)
+{
+	registry_remove(region);
+	munmap((void *)(uintptr_t)region->base, region->len);
+	region->opened = false;
+}
+
+int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
+		    bool *ret_registered)
+{
+	char *mem;
+	int err = reserve(len, align, huge, &mem);
+	if (err)
+		return err;
+	if (mprotect(mem, len, PROT_READ | PROT_WRITE) < 0)
+		err = -errno;
+	if (!err && trap->has_move && !huge)
+		err = uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING);
+	if (err) {
+		munmap(mem, len);
+		return err;
+	}
+	*ret_mem = mem;
+	*ret_registered = trap->has_move;
+	return 0;
+}
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
+{
+	if (madvise(mem, len, MADV_POPULATE_WRITE) < 0) {
+		if (errno != EINVAL)
+			return -errno;
+		for (uint64_t at = 0; at < len; at += OS_PAGE)
+			((volatile char *)mem)[at] = 0;
+	}
+	return trap->has_move ? uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING) : 0;
+}
+
+void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
+{
+	(void)trap;
+	munmap(mem, len);
+}
+
+/* ------------------------------------------------------------------ pages */
+
+int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	struct abi_move move = {.dst = dst, .src = src, .len = len};
+	long ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_MOVE, &move);
+	*ret_done = move.move > 0 ? (uint64_t)move.move : 0;
+	return (int)ret;
+}
+
+int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK};
+	if (trap->has_move)
+		copy.mode = UFFDIO_COPY_MODE_WP;
+	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
+	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
+	return (int)ret;
+}
+
+int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	uint64_t at = 0;
+	while (at < len) {
+		uint64_t step = len - at < sizeof(zeros) ? len - at : sizeof(zeros);
+		struct uffdio_copy copy = {.dst = dst + at, .src = (uint64_t)(uintptr_t)zeros, .len = step};
+		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
+		if (copy.copy > 0)
+			at += (uint64_t)copy.copy;
+		if (ret == -EEXIST)
+			at += OS_PAGE; /* that one is not a hole */
+		else if (ret < 0 && ret != -EAGAIN)
+			return (int)ret;
+	}
+	return 0;
+}
+
+int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	for (uint64_t at = 0; at < len;) {
+		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
+		struct uffdio_writeprotect wp = {.range = {addr + at, step},
+						 .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
+		if (ret == -EAGAIN)
+			continue;
+		if (ret < 0)
+			return (int)ret;
+		at += step;
+	}
+	return 0;
+}
+
+int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	for (uint64_t at = 0; at < len; at += CHUNK) {
+		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
+		long ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED);
+		if (ret < 0)
+			return (int)ret;
+	}
+	return 0;
+}
+
+int trap_present(uint64_t addr)
+{
+	unsigned char vec = 0;
+	long ret = os_syscall3(SYS_mincore, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE, &vec);
+	return ret < 0 ? (int)ret : vec & 1;
+}
+
+void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range range = {addr, len};
+	if (trap->kind == FM_TRAP_THREAD)
+		os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WAKE, &range);
+}
+
+int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	struct abi_poison poison = {.start = addr, .len = len};
+	if (!trap->has_poison)
+		return -EOPNOTSUPP;
+	return (int)os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_POISON, &poison);
+}
