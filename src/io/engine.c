@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads and
- * calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the engine's memory,
- * the `completed` list and the count of issued requests. Locks as in engine.h.
+ * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads
+ * and calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the engine's
+ * memory, the `completed` list and the count of issued requests. Locks as in engine.h.
  * May call: os.h, store.h; malloc never.
  */
 #include "io/engine.h"
@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #define QUEUE_DEPTH_DEFAULT 128
-#define WORKERS_DEFAULT 16
-#define WORKERS_LIMIT 1024
-#define ISSUE_AT_ONCE 64 /* then timers and completions have their turn */
-#define CANCEL_AT_ONCE 256
+#define WORKERS_DEFAULT     16
+#define WORKERS_LIMIT       1024
+#define ISSUE_AT_ONCE       64 /* then timers and completions have their turn */
+#define CANCEL_AT_ONCE      256
 
 /* ------------------------------------------------------------------ the end of a request */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of src/io share. One small lock (`lock`) protects the queues, the lists that lead to
- * the I/O thread, and the state and place of every request in them; it is held for tens of
+ * What the files of src/io share. One small lock (`lock`) protects the queues, the lists that lead
+ * to the I/O thread, and the state and place of every request in them; it is held for tens of
  * instructions and never while a store's operation or `done` is called. The rest is marked with
  * the thread that owns it.
  *
@@ -22,14 +22,14 @@ enum io_queue_index { QUEUE_TURN = 0, QUEUE_WORK = 1 };
 
 /* Where a request is; each has one holder. */
 enum io_place {
-	PLACE_NONE = 0,	  /* the submitter's */
+	PLACE_NONE = 0,   /* the submitter's */
 	PLACE_QUEUE_TURN, /* IO_QUEUED */
 	PLACE_QUEUE_WORK, /* IO_QUEUED, though its store knows it already */
 	PLACE_TAKEN_BACK, /* cancelled out of a queue, on its way to the I/O thread */
-	PLACE_STORE,	  /* the I/O thread gave it to the store */
-	PLACE_RING,	  /* the kernel has it */
-	PLACE_WORKER,	  /* a worker reads */
-	PLACE_RETURNED,	  /* a worker gave it to the I/O thread */
+	PLACE_STORE,      /* the I/O thread gave it to the store */
+	PLACE_RING,       /* the kernel has it */
+	PLACE_WORKER,     /* a worker reads */
+	PLACE_RETURNED,   /* a worker gave it to the I/O thread */
 	PLACE_COMPLETED,  /* io_complete() was called */
 };
 
@@ -51,8 +51,8 @@ struct io_engine {
 	struct os_lock lock;
 	struct io_queue queues[2];
 	struct io_list taken_back, returned; /* for the I/O thread */
-	struct io_request *cancels;	     /* issued, to be cancelled */
-	unsigned idle_workers, workers;	     /* waiting; started */
+	struct io_request *cancels;          /* issued, to be cancelled */
+	unsigned idle_workers, workers;      /* waiting; started */
 	unsigned workers_max;
 	size_t issued; /* with a turn */
 	bool workers_stop;
@@ -67,7 +67,7 @@ struct io_engine {
 	unsigned workers_room; /* of worker_threads */
 	bool no_uring;
 	int ring_error; /* why there is no ring */
-	int event_fd;	/* -1: without a ring the thread sleeps on `sleeping` */
+	int event_fd;   /* -1: without a ring the thread sleeps on `sleeping` */
 	struct io_ring *ring;
 	struct os_thread thread;
 	struct os_thread *worker_threads;

@@ -32,7 +32,7 @@ enum io_priority { IO_DEMAND = 0, IO_SPECULATIVE = 1 };
 
 enum io_request_state {
 	IO_IDLE = 0,   /* the submitter's */
-	IO_QUEUED = 1, /* in the engine, not yet given to the store: can be promoted or taken back */
+	IO_QUEUED = 1, /* in the engine, not yet with the store: can be promoted, taken back */
 	IO_ISSUED = 2, /* with the store */
 	IO_DONE = 3,   /* `done` is being called */
 };
@@ -51,26 +51,27 @@ struct io_request {
 	size_t bytes_done; /* short only at the end of the object: the engine goes on by itself */
 	unsigned shorts;   /* how often it had to */
 	/* the engine's */
-	uint32_t state; /* enum io_request_state, atomic */
+	uint32_t state;     /* enum io_request_state, atomic */
 	bool cancel_wanted; /* atomic */
 	struct io_request *next, *prev;
 	struct iovec rest[IO_SEGMENTS_MAX]; /* what is still to be read after a short read */
 	int rest_count;
-	int rest_error;         /* how the last read ended */
-	size_t rest_bytes;      /* and what it brought */
-	size_t total_bytes;     /* of iov */
-	uint32_t place;         /* enum io_place */
-	bool holds_turn;        /* counted in its store's queue[0].busy */
+	int rest_error;              /* how the last read ended */
+	size_t rest_bytes;           /* and what it brought */
+	size_t total_bytes;          /* of iov */
+	uint32_t place;              /* enum io_place */
+	bool holds_turn;             /* counted in its store's queue[0].busy */
 	struct fm_store *work_store; /* whose `read` a worker is to call */
 	struct io_request *cancel_next, *cancel_prev;
 	bool cancel_listed;
 	int ring_fd;
+	bool ring_async; /* set by the store: starting to read may block the thread that submits */
 	unsigned ring_tries;
 	uint64_t timer_ns;
 	io_timer_fn timer_fn;
 	uint32_t timer_slot; /* place in the timer heap, plus one */
-	/* for the stores a request passes through: each may use these while it holds the request, and
-	 * finds them as the one before it left them. store_private is NULL at the start. */
+	/* for the stores a request passes through: each may use these while it holds the request,
+	 * and finds them as the one before it left them. store_private is NULL at the start. */
 	void *store_private[2];
 	uint64_t store_words[4];
 	io_ring_fn ring_fn; /* gets the result of io_ring_read(), negative errno or bytes; NULL:
@@ -78,8 +79,8 @@ struct io_request {
 };
 
 struct io_engine_options {
-	unsigned queue_depth; /* requests under way at most, of each store, so that a dead one does not
-			       * starve the others; speculation gets three quarters; 0: 128 */
+	unsigned queue_depth; /* requests under way at most, of each store, so that a dead one does
+			       * not starve the others; speculation gets three quarters; 0: 128 */
 	unsigned workers_max; /* threads for blocking stores; 0: 16; started when first needed */
 	bool no_uring;        /* behave as where io_uring is forbidden */
 	void (*note)(void *arg, const char *line); /* told once when io_uring is not to be had */
@@ -103,8 +104,8 @@ void io_cancel(struct io_engine *engine, struct io_request *request);
  * or has ended; workers serve where submit_read is missing or gives -EOPNOTSUPP. A filter may have
  * shortened request->rest before. */
 void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store);
-/* A request has ended; `bytes` of request->rest were read. The engine goes on after a short read, or
- * calls `done`. */
+/* A request has ended; `bytes` of request->rest were read. The engine goes on after a short read,
+ * or calls `done`. */
 void io_complete(struct io_engine *engine, struct io_request *request, int error, size_t bytes);
 /* Read request->rest from a descriptor at request->offset + request->bytes_done, by the ring.
  * -EOPNOTSUPP where there is none. */

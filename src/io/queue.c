@@ -3,7 +3,8 @@
  * The order of requests: demand before speculation, and within each the stores in turn, so that
  * one that is slow or dead delays only its own. Owns the queues and the lists through which other
  * threads reach the I/O thread; all under engine->lock.
- * io_submit, io_promote and io_cancel are signal-safe: they allocate nothing and take that lock only.
+ * io_submit, io_promote and io_cancel are signal-safe: they allocate nothing and take that lock
+ * only.
  * May call: os.h.
  */
 #include "io/engine.h"
@@ -216,8 +217,8 @@ struct io_request *cancel_pop(struct io_engine *engine)
 
 /* ------------------------------------------------------------------ for submitters */
 
-/* The flag goes up before the I/O thread looks for work a last time, and whoever brings work looks at
- * the flag after that: one of the two sees the other. */
+/* The flag goes up before the I/O thread looks for work a last time, and whoever brings work looks
+ * at the flag after that: one of the two sees the other. */
 void io_engine_wake(struct io_engine *engine)
 {
 	uint64_t one = 1;
@@ -246,6 +247,7 @@ static void request_reset(struct io_request *request)
 	request->work_store = NULL;
 	request->cancel_listed = false;
 	request->ring_fd = -1;
+	request->ring_async = false;
 	request->ring_tries = 0;
 	request->ring_fn = NULL;
 	request->timer_slot = 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The io_uring: opened, used and closed by the I/O thread alone, since requests die with the thread
- * that submitted them. Owns the ring; no lock. The eventfd that wakes the thread out of it is opened
- * here, and closed by engine.c when nobody can write to it any more.
- * A completion of -ECANCELED that nobody asked for, and interruptions, are submitted again.
+ * that submitted them. Owns the ring; no lock. The eventfd that wakes the thread out of it is
+ * opened here, and closed by engine.c when nobody can write to it any more. A completion of
+ * -ECANCELED that nobody asked for, and interruptions, are submitted again.
  * May call: os.h, liburing.
  */
 #include "io/engine.h"
@@ -13,9 +13,9 @@
 #include <liburing.h>
 #include <sys/eventfd.h>
 
-#define RING_ENTRIES 256
+#define RING_ENTRIES     256
 #define RING_COMPLETIONS 4096 /* several stores, each with its queue depth under way */
-#define RING_TRIES_MAX 100 /* then the kernel's answer counts as an error */
+#define RING_TRIES_MAX   100  /* then the kernel's answer counts as an error */
 /* The kernel serves what cannot be started without blocking by threads of its own: 4 a CPU unless
  * told otherwise, which one dead FUSE server would occupy to the last. */
 #define RING_KERNEL_WORKERS 1024
@@ -28,15 +28,15 @@ struct io_ring {
 
 /* user_data: a request, or one of these */
 #define DATA_CANCEL ((void *)1)
-#define DATA_EVENT ((void *)2)
+#define DATA_EVENT  ((void *)2)
 
 /* ------------------------------------------------------------------ opening and closing */
 
 static int uring_init(struct io_uring *uring)
 {
 	struct io_uring_params params = {
-		.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE |
-			 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER |
+			 IORING_SETUP_DEFER_TASKRUN,
 		.cq_entries = RING_COMPLETIONS,
 	};
 	int error = io_uring_queue_init_params(RING_ENTRIES, uring, &params);
@@ -119,6 +119,8 @@ int io_ring_read(struct io_engine *engine, struct io_request *request, int fd)
 		return -EOPNOTSUPP;
 	io_uring_prep_readv(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
 	io_uring_sqe_set_data(sqe, request);
+	if (request->ring_async) /* by a thread of the kernel's from the start */
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	request->ring_fd = fd;
 	request->place = PLACE_RING;
 	return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Timers of requests: a binary heap with the earliest on top. Owned by the I/O thread, no lock; each
- * request knows its place in it. Room is reserved when a request is issued (a request has one
+ * Timers of requests: a binary heap with the earliest on top. Owned by the I/O thread, no lock;
+ * each request knows its place in it. Room is reserved when a request is issued (a request has one
  * timer), so that starting a timer cannot fail.
  * May call: os.h.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers: threads that call a store's `read`, for stores that can only block and for files where there
- * is no ring. Started when first needed, at most workers_max; a store has at most half of them
- * (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others served. Signals are
+ * Workers: threads that call a store's `read`, for stores that can only block and for files where
+ * there is no ring. Started when first needed, at most workers_max; a store has at most half of
+ * them (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others served. Signals are
  * blocked in them. Counts and queue are under engine->lock.
  * May call: os.h, store.h.
  */

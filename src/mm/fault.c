@@ -15,7 +15,7 @@
  *
  * References. vmf->page is pinned, and the pin is the fault's: it survives RETRY, so that the next try finds
  * the page that this one waited for or read, whatever the pressure. LOCKED also carries its page lock. A pin
- * or lock that has to be put is left in vmf->stale: putting takes small locks, so the caller does it outside.
+ * or lock that has to be put is left in vmf->stale*: putting takes small locks, so the caller does it outside.
  *
  * May call: page_cache, readahead, read, reclaim (outside the lock), os, stats.
  */
@@ -41,13 +41,6 @@ static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file
 	vmf->vma = NULL;
 	map_unlock_shared(&vmf->mm->map);
 	return fpin;
-}
-
-/* A carried page is only good while it is in the cache. Its pin is put by the caller. */
-static void drop_carried_page(struct fault *vmf)
-{
-	vmf->stale = vmf->page;
-	vmf->page = NULL;
 }
 
 /* Wait for the page lock outside the map lock. 0: it was free for a moment; else the errno that the wait
@@ -155,7 +148,7 @@ static int add_page(struct fault *vmf)
 	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
 
 	if (!err && fresh) /* the lock that it came with is taken again in its place below */
-		page_unlock(file->pool, vmf->page);
+		page_unlock_unread(file->pool, vmf->page);
 	if (err != -ENOMEM)
 		return err;
 	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
@@ -193,8 +186,10 @@ unsigned filemap_fault(struct fault *vmf)
 		vmf->error = -ENXIO;
 		return FM_FAULT_SIGBUS;
 	}
-	if (vmf->page && page_is(vmf->page, PG_GONE))
-		drop_carried_page(vmf);
+	if (vmf->page && page_is(vmf->page, PG_GONE)) {
+		vmf->stale = vmf->page; /* a carried page is only good while it is in the cache */
+		vmf->page = NULL;
+	}
 	if (!vmf->page)
 		vmf->page = page_find(file, vmf->index);
 	page = vmf->page;
@@ -222,8 +217,8 @@ unsigned filemap_fault(struct fault *vmf)
 
 	/* Truncated, dropped or abandoned while we waited: look it up again, with the fpin we have. */
 	if (page_is(page, PG_GONE)) {
-		vmf->unlock_stale = true;
-		drop_carried_page(vmf);
+		vmf->stale_locked = page;
+		vmf->page = NULL;
 		fpin = maybe_unlock_map_for_io(vmf, fpin);
 		vmf->want = WANT_READ;
 		goto out_retry;
@@ -243,8 +238,7 @@ page_not_uptodate:
 	ret |= FM_FAULT_MAJOR;
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
 	if (!fpin) {
-		vmf->stale = page; /* locked: the reader is found by the ticket */
-		vmf->unlock_stale = true;
+		vmf->stale_locked = page; /* whoever reads it takes the lock again */
 		page_pin(page);
 		vmf->want = WANT_READ;
 		return ret | FM_FAULT_RETRY;

@@ -25,13 +25,16 @@ void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t f
 
 static void put_stale(struct fault *vmf)
 {
-	if (!vmf->stale)
-		return;
-	if (vmf->unlock_stale)
-		page_unlock(vmf->file->pool, vmf->stale);
-	page_unpin(vmf->file->pool, vmf->stale);
-	vmf->stale = NULL;
-	vmf->unlock_stale = false;
+	struct frame_pool *pool = vmf->file->pool;
+	struct page *locked = vmf->stale_locked, *stale = vmf->stale;
+
+	vmf->stale_locked = vmf->stale = NULL;
+	if (locked) {
+		page_unlock(pool, locked);
+		page_unpin(pool, locked);
+	}
+	if (stale)
+		page_unpin(pool, stale);
 }
 
 /* Put what the fault still holds, and count it: once, however many tries it took. */
@@ -75,7 +78,7 @@ static void wait_under_lock(struct fault *vmf)
 			return;
 		}
 		if (fresh)
-			page_unlock(file->pool, vmf->page);
+			page_unlock_unread(file->pool, vmf->page);
 	}
 	struct page *page = vmf->page;
 	while (!page_trylock(page))
@@ -89,14 +92,16 @@ static void wait_under_lock(struct fault *vmf)
 
 /* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no frame or no
  * request can be had: the pool's queue is the place to wait. */
-static int start_wanted_read(struct fault *vmf)
+static int start_wanted_read(struct fault *vmf, bool told_later)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh = false;
 	int err = 0;
 
+	if (!vmf->page && !read_has_room(file)) /* a frame taken and given back would wake the next in vain */
+		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
-		err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+		err = read_has_room(file) ? page_add(file, vmf->index, true, &vmf->page, &fresh) : -EAGAIN;
 	if (err)
 		return err;
 	if (!fresh && !page_trylock(vmf->page))
@@ -106,13 +111,26 @@ static int start_wanted_read(struct fault *vmf)
 		return 0;
 	}
 	if (atomic_get(&file->changed)) {
-		page_unlock(file->pool, vmf->page);
+		page_unlock_unread(file->pool, vmf->page);
 		vmf->error = -ESTALE;
 		return 0;
 	}
+	if (told_later)
+		page_set(vmf->page, PG_ASKED, 0);
 	err = read_submit(file, &vmf->page, 1, false);
-	if (err)
+	if (!err) {
+		vmf->waited = true; /* its errno is ours, also if it has ended by now */
+		return 0;
+	}
+	/* Nobody waits while it holds a frame: an unread page that only this fault wants is given back. */
+	if (PG_PINS(atomic_get(&vmf->page->state)) == 1) {
+		page_remove(file->pool, vmf->page);
 		page_unlock(file->pool, vmf->page);
+	} else {
+		page_unlock_unread(file->pool, vmf->page);
+	}
+	page_unpin(file->pool, vmf->page);
+	vmf->page = NULL;
 	return err;
 }
 
@@ -130,10 +148,10 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 {
 	put_stale(vmf);
 	if (vmf->want == WANT_READ) {
-		int err = start_wanted_read(vmf);
+		int err = start_wanted_read(vmf, !ticket);
 		submit_window(vmf);
 		if (err && ticket)
-			frame_queue_ticket(vmf->file->pool, ticket);
+			frame_queue_ticket(vmf->file, ticket);
 		if (err)
 			return true;
 	} else if (vmf->page) {
@@ -185,6 +203,21 @@ static int install_locked(struct fault *vmf)
 	return 0;
 }
 
+/* A call with FM_NOWAIT comes back: the errno of the attempt that an earlier one began, which nobody has waited for, is
+ * told once. */
+static void take_asked_error(struct fault *vmf)
+{
+	struct page *page = page_find(vmf->file, vmf->index);
+	if (!page)
+		return;
+	uint32_t state = atomic_get(&page->state);
+	if ((state & PG_ASKED) && (state & PG_ERROR) && !(state & (PG_LOCKED | PG_UPTODATE))) {
+		vmf->error = page->error;
+		page_set(page, 0, PG_ASKED);
+	}
+	page_unpin(vmf->file->pool, page);
+}
+
 /* One try. 0: served; -EAGAIN: try again; -EBUSY: the ticket will be run; else the error. */
 static int fault_try(struct fault *vmf, struct ticket *ticket)
 {
@@ -231,6 +264,8 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
  */
 int fault_drive(struct fault *vmf, struct ticket *ticket)
 {
+	if ((vmf->flags & FM_FAULT_RETRY_NOWAIT) && !ticket)
+		take_asked_error(vmf);
 	for (;;) {
 		vmf->tries++;
 		int err = fault_try(vmf, ticket);
@@ -301,7 +336,8 @@ static void run_ticket(struct ticket *ticket)
 
 static int client_fault_nowait(struct view_region *region, const struct trap_fault *fault,
 			       void *state, void (*again)(void *cookie), void *cookie,
-			       struct progress *progress, struct fm_error *ret_error)
+			       struct progress *progress, struct fm_error *ret_error,
+			       fm_error_fn *ret_fn, void **ret_arg)
 {
 	struct view *view = region->owner;
 	struct waiting_fault *wait = state;
@@ -328,8 +364,11 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 	    progress_keep(progress, view->file->pool, wait->vmf.page))
 		wait->vmf.page = NULL;
 	fault_end(&wait->vmf, err);
-	if (err)
+	if (err) {
 		error_fill(&wait->vmf, err, ret_error);
+		*ret_fn = wait->vmf.on_error;
+		*ret_arg = wait->vmf.on_error_arg;
+	}
 	return err;
 }
 
@@ -337,9 +376,11 @@ _Static_assert(sizeof(struct progress) <= TRAP_PROGRESS_BYTES, "trap.h keeps one
 
 static int client_fault_nowait_opaque(struct view_region *region, const struct trap_fault *fault,
 				      void *state, void (*again)(void *cookie), void *cookie,
-				      void *progress, struct fm_error *ret_error)
+				      void *progress, struct fm_error *ret_error,
+				      fm_error_fn *ret_fn, void **ret_arg)
 {
-	return client_fault_nowait(region, fault, state, again, cookie, progress, ret_error);
+	return client_fault_nowait(region, fault, state, again, cookie, progress, ret_error, ret_fn,
+				   ret_arg);
 }
 
 const struct trap_client fault_trap_client = {

@@ -13,6 +13,8 @@
  */
 #include "mm/mm.h"
 
+#include <limits.h>
+
 #define BUSY_TRIES 50
 #define BUSY_PAUSE_NS 20000u
 #define NOMEM_TRIES 100
@@ -37,8 +39,12 @@ static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 	return &pt->heads[(key * 0x9e3779b97f4a7c15ull >> 32) & pt->mask];
 }
 
-/* One more installed page in the 2 MiB around addr. When the table is full the range goes uncounted:
- * then it may be given back too early, and its pages are read again. */
+/*
+ * One more installed page in the 2 MiB around addr. When the table is full the range goes uncounted: then its table is
+ * given back with the view. A range whose table is being given back at this very moment, because it was empty, is waited
+ * for: else what is installed would be discarded with it. That is the one place where a fault can come to wait for the
+ * kernel's mmap_lock, behind the background thread.
+ */
 static void pt_get(struct fm_mm *mm, uint64_t addr)
 {
 	struct pt_table *pt = &mm->pt;
@@ -46,6 +52,12 @@ static void pt_get(struct fm_mm *mm, uint64_t addr)
 	bool fresh = false;
 
 	os_lock(&pt->lock);
+	while (pt->releasing == key) {
+		uint32_t seq = atomic_get(&pt->release_seq);
+		os_unlock(&pt->lock);
+		os_futex_wait(&pt->release_seq, seq, OS_FUTEX_ANY, OS_FOREVER);
+		os_lock(&pt->lock);
+	}
 	uint32_t *head = pt_head(pt, key), id = *head;
 	while (id != NONE && pt->range[id].key != key)
 		id = pt->range[id].next;
@@ -99,45 +111,55 @@ static bool pt_unlink(struct pt_table *pt, uint32_t id)
 	return true;
 }
 
-/* Give the page tables of up to `most` empty ranges back. A page that is installed there meanwhile is
- * emptied behind us, which its next fault notices. Background thread. */
+/* Take an empty range off the table, as the one that is being released; 0: there is none. */
+static uint64_t pt_choose_empty(struct pt_table *pt)
+{
+	uint64_t key = 0;
+	os_lock(&pt->lock);
+	for (uint32_t i = 0; i < pt->entries && pt->empty && !key; i++) {
+		uint32_t id = pt->scan++ % pt->entries;
+		key = pt->range[id].key;
+		if (!key || pt->range[id].count || !pt_unlink(pt, id))
+			key = 0;
+		else
+			pt->range[id].key = 0;
+	}
+	pt->releasing = key;
+	os_unlock(&pt->lock);
+	return key;
+}
+
+static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
+{
+	struct view_region *region = region_find(start);
+	if (!region)
+		region = region_find(end - OS_PAGE);
+	if (!region)
+		return; /* its view has gone, and the table with it */
+	if (start < region->base)
+		start = region->base;
+	if (end > region->base + region->len)
+		end = region->base + region->len;
+	trap_discard(mm->trap, start, end - start);
+	region_unpin(region);
+}
+
+/* Give the page tables of up to `most` empty ranges back. Background thread only. */
 void pt_release_empty(struct fm_mm *mm, uint32_t most)
 {
 	struct pt_table *pt = &mm->pt;
-	uint64_t keys[32];
+	uint64_t key;
 
-	while (most && pt->empty) {
-		uint32_t found = 0;
+	while (most-- && (key = pt_choose_empty(pt)) != 0) {
+		discard_range(mm, key << 21, (key + 1) << 21);
 		os_lock(&pt->lock);
-		for (uint32_t i = 0; i < pt->entries && found < 32 && found < most; i++) {
-			uint32_t id = pt->scan++ % pt->entries;
-			uint64_t key = pt->range[id].key;
-			if (key && !pt->range[id].count && pt_unlink(pt, id)) {
-				pt->range[id].key = 0;
-				keys[found++] = key;
-			}
-		}
+		pt->releasing = 0;
 		os_unlock(&pt->lock);
-		if (!found)
-			return;
-		for (uint32_t i = 0; i < found; i++) {
-			struct view_region *region = region_find(keys[i] << 21);
-			if (!region)
-				region = region_find((keys[i] << 21) + (1u << 21) - OS_PAGE);
-			if (region) {
-				uint64_t start = keys[i] << 21, end = start + (1u << 21);
-				if (start < region->base)
-					start = region->base;
-				if (end > region->base + region->len)
-					end = region->base + region->len;
-				trap_discard(mm->trap, start, end - start);
-				region_unpin(region);
-			}
-		}
-		mm_uncharge(mm, (uint64_t)found * OS_PAGE);
-		stats_sub(mm->stats, pt_ranges, found);
-		stats_add(mm->stats, pt_released, found);
-		most -= found;
+		atomic_add(&pt->release_seq, 1u);
+		os_futex_wake(&pt->release_seq, INT_MAX, OS_FUTEX_ANY);
+		mm_uncharge(mm, OS_PAGE);
+		stats_sub(mm->stats, pt_ranges, 1);
+		stats_add(mm->stats, pt_released, 1);
 	}
 }
 
@@ -272,6 +294,17 @@ struct transfer {
 	bool existed, copied, missing;
 };
 
+/*
+ * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
+ * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then,
+ * and the caller repeats. False: both sides do have memory.
+ */
+static bool move_had_worked(const struct transfer *t)
+{
+	uint64_t done;
+	return trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done) == 0;
+}
+
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
  * else the error. */
 static int transfer_next(struct transfer *t, int err)
@@ -315,6 +348,8 @@ static int transfer_in(struct transfer *t, bool move)
 		t->done += done;
 		if (done && !move)
 			t->copied = true;
+		if (err == -EEXIST && move && move_had_worked(t))
+			continue;
 		err = transfer_next(t, err);
 		if (err == 1 && move)
 			move = false;
@@ -332,6 +367,8 @@ static int transfer_out(struct transfer *t)
 		int err = trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,
 				    t->len - t->done, &done);
 		t->done += done;
+		if (err == -EEXIST && move_had_worked(t))
+			continue;
 		if (err == -ENOENT) {
 			t->missing = true;
 			err = trap_fill(t->mm->trap, t->dst + t->done, OS_PAGE);
@@ -376,6 +413,10 @@ int page_install(struct view *view, struct page *page)
 		page_set(page, 0, PG_UPTODATE);
 		return -EAGAIN;
 	}
+	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen on 6.18: about one MOVE
+	 * in 30,000 under load moves the page, and then fails with EEXIST. */
+	if (t.existed)
+		trap_wake(mm->trap, t.dst, t.len);
 	uint32_t state = atomic_get(&page->state);
 	bool dup = t.copied || t.existed;
 	page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
@@ -431,6 +472,10 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
 			stats_add(mm->stats, install_busy, 1);
 			transfer_in(&back, true);
+			if (back.copied || back.existed) {
+				page_set(page, PG_DUP, 0);
+				after_add(mm, pool, page);
+			}
 			return -EBUSY;
 		}
 		if (t.missing) {

@@ -64,6 +64,7 @@ enum page_flags {
 	PG_UNPROTECTED = 1u << 12, /* installed by MOVE, write protection to follow */
 	PG_SOFT = 1u << 13,      /* taken out of the view by the clock, still cached */
 	PG_USED = 1u << 14,      /* touched at least once since it was read */
+	PG_ASKED = 1u << 15,     /* a call with FM_NOWAIT asked for it, and is yet to be told how it went */
 };
 #define PG_FLAGS 0xffffu
 #define PG_PIN 0x10000u
@@ -180,7 +181,9 @@ struct fm_file {
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
 	uint32_t changed_policy;
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
-	struct fm_store_version version;
+	struct fm_store_version version; /* version_lock */
+	struct os_lock version_lock;
+	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */
 	uint32_t inflight; /* frames owned by its requests; atomic, futex */
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
@@ -197,6 +200,8 @@ struct pt_table {
 	uint32_t *heads;
 	struct pt_range *range;
 	uint32_t scan; /* where the search for empty ones goes on */
+	uint64_t releasing;   /* the range that is being given back; 0: none */
+	uint32_t release_seq; /* futex */
 };
 
 #define READ_PAGES_MAX IO_SEGMENTS_MAX
@@ -206,6 +211,7 @@ struct read_request {
 	uint32_t page_count;
 	uint32_t page[READ_PAGES_MAX];
 	uint64_t started_ns, deadline_ns;
+	uint32_t epoch; /* of the file, when it was submitted */
 	uint32_t busy;      /* atomic */
 	bool speculative;   /* request lock */
 	bool cancelled;     /* request lock */
@@ -318,8 +324,8 @@ struct fault {
 	bool counted_miss; /* one fault, one count in the readahead heuristic */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
-	bool unlock_stale; /* `stale` is also locked */
-	struct page *stale; /* to be put after the map lock is dropped */
+	struct page *stale;        /* its pin is to be put after the map lock is dropped */
+	struct page *stale_locked; /* so is this one's, and its lock */
 	uint32_t tries;
 	uint64_t started_ns;
 };
@@ -360,12 +366,14 @@ void page_unpin(struct frame_pool *pool, struct page *page);
 bool page_trylock(struct page *page);
 int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns);
 void page_unlock(struct frame_pool *pool, struct page *page);
+void page_unlock_unread(struct frame_pool *pool, struct page *page);
 bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket);
 void page_set(struct page *page, uint32_t set, uint32_t clear);
 void page_remove(struct frame_pool *pool, struct page *page);
 void page_fail(struct page *page, int error);
 void page_check(struct frame_pool *pool, const struct page *page);
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
+void file_forget(struct fm_file *file);
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
 uint64_t file_pages(struct fm_file *file);
 static inline bool page_is(const struct page *page, uint32_t flag)
@@ -380,8 +388,9 @@ void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
 void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns);
 void read_abandon_page(struct fm_mm *mm, struct page *page);
+bool read_has_room(struct fm_file *file);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
-int file_recheck(struct fm_file *file);
+int file_recheck(struct fm_file *file, uint32_t epoch);
 
 /* install.c */
 int page_install(struct view *view, struct page *page);
@@ -419,7 +428,7 @@ static inline char *slot_of(const struct frame_pool *pool, const struct page *pa
 /* reclaim.c */
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
 int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns);
-void frame_queue_ticket(struct frame_pool *pool, struct ticket *ticket);
+void frame_queue_ticket(struct fm_file *file, struct ticket *ticket);
 void frame_freed(struct frame_pool *pool);
 void background_kick(struct fm_mm *mm);
 int background_start(struct fm_mm *mm);

@@ -67,6 +67,8 @@ void page_unpin(struct frame_pool *pool, struct page *page)
 		page_free_if_last(pool, page, old - PG_PIN);
 	else if (PG_PINS(old) == 1 && unlikely(atomic_get(&pool->free_waiters)))
 		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* it may be evicted now */
+	else if (PG_PINS(old) == 1 && unlikely(atomic_get(&pool->tickets.head)))
+		background_kick(pool->mm);
 }
 
 /* ------------------------------------------------------------------ page lock */
@@ -159,6 +161,14 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 	if (old & PG_TICKETS)
 		page_run_tickets(pool->mm, page);
 	page_unpin(pool, page);
+}
+
+/* A fresh page whose read does not come now: every page that nobody holds is on a list, else its frame were lost. */
+void page_unlock_unread(struct frame_pool *pool, struct page *page)
+{
+	mm_assert(!page_is(page, PG_UPTODATE));
+	lru_set(pool, page, LIST_INACTIVE);
+	page_unlock(pool, page);
 }
 
 /* Wait until the page is not locked. The caller has a pin, and no lock. 0, -ETIMEDOUT, or -ECANCELED
@@ -388,17 +398,24 @@ static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
 	}
 }
 
+/* The lock of an installed page is held for a moment only, over no read: who has it (a copy being dropped, a
+ * pin) may not look again, so it is waited for. A fault that has not installed yet does look again. */
 static void take_out(struct fm_file *file, struct page *page)
 {
-	if (!page_is(page, PG_INSTALLED) || !page_trylock(page))
-		return;
-	if (!page_is(page, PG_GONE) && page_is(page, PG_INSTALLED))
+	do {
+		if (!page_is(page, PG_INSTALLED))
+			return;
+		if (page_trylock(page))
+			break;
+		page_wait(file->mm, page, false, OS_FOREVER);
+	} while (true);
+	if (!page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins)
 		page_take_out(&file->view, page, true);
 	page_unlock(file->pool, page);
 }
 
-/* Take the pages of a range out of the view; they stay cached. Locked pages are left: their fault
- * looks again whether it is still wanted. No lock held; may take the kernel's. */
+/* Take the pages of a range out of the view; they stay cached. Pages not installed yet are left: their
+ * fault looks again whether it is still wanted. No lock held; may take the kernel's. */
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
@@ -417,6 +434,32 @@ static void drop(struct fm_file *file, struct page *page)
 	if (unwanted)
 		page_remove(file->pool, page);
 	page_unlock(file->pool, page);
+}
+
+static void forget_bytes(struct fm_file *file, struct page *page)
+{
+	for (int tries = 0; tries < 200; tries++) {
+		uint32_t state = atomic_get(&page->state);
+		if ((state & PG_GONE) || !(state & (PG_UPTODATE | PG_LOCKED)))
+			return;
+		if (page_trylock(page)) {
+			bool out = !page_is(page, PG_INSTALLED) ||
+				   page_take_out(&file->view, page, true) == 0;
+			if (out)
+				page_set(page, 0, PG_UPTODATE | PG_SPEC | PG_MARK | PG_SOFT);
+			page_unlock(file->pool, page);
+			if (out)
+				return;
+		}
+		os_sleep_until(os_now_ns() + 50000);
+	}
+}
+
+/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. Only what the kernel keeps
+ * pinned for long stays, as it was. As file_take_out(). */
+void file_forget(struct fm_file *file)
+{
+	for_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes);
 }
 
 /* Drop the unpinned, unlocked pages of a range from view and cache. As file_take_out(). */

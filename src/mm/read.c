@@ -16,26 +16,45 @@
 
 /* ------------------------------------------------------------------ the snapshot */
 
-/* Has somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under
- * FM_CHANGED_REFRESH -EAGAIN: the cache has been dropped, read again. */
-int file_recheck(struct fm_file *file)
+/*
+ * After a read that began in `epoch`: has somebody changed the object since we opened it? 0, or -ESTALE under
+ * FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what was read is to be forgotten with the rest, read again.
+ * The kernel sets a file's ctime before it lets new bytes be seen, so a read that saw any is found out here; stores
+ * through somebody's writable mapping are not, after the first to a page.
+ */
+int file_recheck(struct fm_file *file, uint32_t epoch)
 {
 	struct fm_store_version now;
 	const struct fm_store_ops *ops = file->store->ops;
+	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
 	if (atomic_get(&file->changed))
 		return -ESTALE;
-	if (!ops->version || ops->version(file->store, &now) < 0 ||
-	    memcmp(&now, &file->version, sizeof(now)) == 0)
+	if (!ops->version || ops->version(file->store, &now) < 0)
 		return 0;
-	stats_add(file->mm->stats, files_changed, 1);
-	if (file->changed_policy == FM_CHANGED_ERROR) {
-		atomic_set(&file->changed, 1u);
-		return -ESTALE;
+	os_lock(&file->version_lock);
+	bool same = memcmp(&now, &file->version, sizeof(now)) == 0;
+	if (!same && refresh) {
+		file->version = now;
+		atomic_add(&file->epoch, 1u);
+		atomic_set(&file->size_bytes, now.size);
+		atomic_set(&file->store->size_bytes, now.size); /* by which it tells short from ended */
 	}
-	file->version = now;
-	atomic_set(&file->size_bytes, now.size);
-	return -EAGAIN;
+	os_unlock(&file->version_lock);
+	if (same)
+		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
+	stats_add(file->mm->stats, files_changed, 1);
+	if (refresh)
+		return -EAGAIN;
+	atomic_set(&file->changed, 1u);
+	return -ESTALE;
+}
+
+/* A change explains what the read came to better than its own result. */
+static int recheck_after(struct fm_file *file, uint32_t epoch, int err)
+{
+	int changed = file_recheck(file, epoch);
+	return changed ? changed : err;
 }
 
 /* ------------------------------------------------------------------ one page's end */
@@ -68,7 +87,7 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 	} else {
 		if (wanted < pool->page_size)
 			zero_tail(pool, page, wanted);
-		page_set(page, PG_UPTODATE, PG_ERROR);
+		page_set(page, PG_UPTODATE, PG_ERROR | PG_ASKED);
 		lru_set(pool, page, LIST_INACTIVE);
 	}
 	page_unlock(pool, page);
@@ -202,11 +221,12 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	uint32_t count = gather(file, pages, more);
 	int iov_count = build_iov(file, pages, count, iov);
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
+	uint32_t epoch = atomic_get(&file->epoch);
 	int err = store_error(store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts));
 	note_latency(file, os_now_ns() - started);
 	count_read(file->mm, bytes, shorts, err);
-	if (!err)
-		err = file_recheck(file);
+	if (!err || err == -EIO) /* also what ended before its end */
+		err = recheck_after(file, epoch, err);
 	bool dropped = err == -EAGAIN;
 	page_pin(page);
 	pages_end_read(file, pages, count, bytes, err);
@@ -215,7 +235,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	int own = attempt_error(page);
 	page_unpin(pool, page);
 	if (dropped)
-		file_invalidate(file, 0, UINT64_MAX >> pool->shift);
+		file_forget(file);
 	if (err && count > 1)
 		ra_shrink(file);
 	return own;
@@ -260,7 +280,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 	if (atomic_get(&file->changed)) { /* nothing new may be read into the snapshot */
 		page_begin_read(file->pool, page);
 		page_fail(page, -ESTALE);
-		page_unlock(file->pool, page);
+		page_unlock_unread(file->pool, page);
 		return -ESTALE;
 	}
 	if (!file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE))
@@ -273,7 +293,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 		if (err) {
 			page_begin_read(file->pool, page);
 			page_fail(page, err);
-			page_unlock(file->pool, page);
+			page_unlock_unread(file->pool, page);
 			return err;
 		}
 	}
@@ -330,14 +350,14 @@ static void read_done(struct io_request *io)
 
 	note_latency(file, os_now_ns() - req->started_ns);
 	count_read(mm, io->bytes_done, io->shorts, err);
-	if (!err && !abandoned)
-		err = file_recheck(file);
+	if ((!err || err == -EIO) && !abandoned)
+		err = recheck_after(file, req->epoch, err);
 	if (!abandoned)
 		pages_end_read(file, pages, count, io->bytes_done, err);
 	for (uint32_t i = 0; i < count; i++)
 		page_unpin(file->pool, pages[i]);
 	if (err == -EAGAIN)
-		file_invalidate(file, 0, UINT64_MAX >> file->pool->shift);
+		file_forget(file);
 	if (err && count > 1)
 		ra_shrink(file);
 	atomic_sub(&file->inflight, count);
@@ -345,6 +365,14 @@ static void read_done(struct io_request *io)
 	request_put(mm, req);
 	frame_freed(pool);
 	file_put(file);
+}
+
+/* A demand read could be submitted now. */
+bool read_has_room(struct fm_file *file)
+{
+	uint32_t inflight = atomic_get(&file->inflight);
+	return atomic_get(&file->mm->request_free) != NONE &&
+	       (!inflight || inflight < file->pool->frames / 4);
 }
 
 /*
@@ -369,6 +397,7 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 	req->page_count = count;
 	req->speculative = speculative;
 	req->cancelled = req->abandoned = false;
+	req->epoch = atomic_get(&file->epoch);
 	for (uint32_t i = 0; i < count; i++) {
 		page_pin(pages[i]);
 		page_begin_read(file->pool, pages[i]);

@@ -13,7 +13,7 @@
 
 #include <limits.h>
 
-#define VICTIMS 32
+#define TICK_NS (5 * OS_NSEC_PER_MSEC)
 #define PROTECT_DELAY_NS (2 * OS_NSEC_PER_MSEC)
 
 /* ------------------------------------------------------------------ budget */
@@ -107,11 +107,15 @@ static int evict_one(struct frame_pool *pool)
 	return freed;
 }
 
-/* Choose installed pages to discard: out of the index, pinned, still in the view. */
-static uint32_t choose_victims(struct frame_pool *pool, uint32_t want, struct page **victim)
+/*
+ * Installed by COPY: the oldest active pages are discarded. The kernel's lock is waited for with the page's lock held, so
+ * that no new install of the page can come between; until the discard has happened the page is in the view, so that
+ * nobody faults on it.
+ */
+static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
-	uint32_t count = 0, scan = lru_count(pool, LIST_ACTIVE);
-	while (count < want && scan--) {
+	uint32_t freed = 0, scan = lru_count(pool, LIST_ACTIVE);
+	while (freed < want && scan--) {
 		struct page *page = lru_take(pool, LIST_ACTIVE);
 		if (!page)
 			break;
@@ -122,48 +126,22 @@ static uint32_t choose_victims(struct frame_pool *pool, uint32_t want, struct pa
 			page_unpin(pool, page);
 			continue;
 		}
-		bool take = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) &&
-			    !others_hold(page);
-		if (take) {
+		if (page_is(page, PG_GONE)) {
+			;
+		} else if (!page_is(page, PG_INSTALLED)) {
+			lru_set(pool, page, LIST_INACTIVE);
+		} else if (others_hold(page)) {
+			lru_set(pool, page, LIST_ACTIVE);
+		} else {
+			page_take_out(&page->file->view, page, true);
 			page_remove(pool, page);
-			victim[count++] = page; /* its pin keeps frame and identity until it is out */
-		} else if (!page_is(page, PG_GONE)) {
-			lru_set(pool, page, page_is(page, PG_INSTALLED) ? LIST_ACTIVE
-									: LIST_INACTIVE);
+			freed++;
 		}
 		page_unlock(pool, page);
-		if (!take)
-			page_unpin(pool, page);
-	}
-	return count;
-}
-
-/* Installed by COPY: discard, in the order of their addresses. A new page of the same place that comes
- * meanwhile may be emptied with it; its next fault notices. */
-static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
-{
-	struct page *victim[VICTIMS];
-	uint64_t order[VICTIMS];
-	uint32_t count = choose_victims(pool, want < VICTIMS ? want : VICTIMS, victim);
-
-	for (uint32_t i = 0; i < count; i++)
-		order[i] = (victim[i]->index << 8) | i; /* neighbours of a file become neighbours */
-	for (uint32_t i = 1; i < count; i++)
-		for (uint32_t j = i; j && order[j - 1] > order[j]; j--) {
-			uint64_t swap = order[j];
-			order[j] = order[j - 1];
-			order[j - 1] = swap;
-		}
-	for (uint32_t i = 0; i < count; i++) {
-		struct page *page = victim[order[i] & 0xff];
-		if (page_trylock(page)) { /* nobody else looks at it: out of the index, and pinned */
-			page_take_out(&page->file->view, page, true);
-			page_unlock(pool, page);
-		}
 		page_unpin(pool, page);
 	}
-	stats_add(pool->mm->stats, evictions, count);
-	return count;
+	stats_add(pool->mm->stats, evictions, freed);
+	return freed;
 }
 
 /*
@@ -219,13 +197,19 @@ void frame_freed(struct frame_pool *pool)
 		ticket->run(ticket);
 }
 
-/* It will be run when a frame is free; by the background thread if one is free by now. */
-void frame_queue_ticket(struct frame_pool *pool, struct ticket *ticket)
+/* It will be run when a frame is freed or a request is done. If both are to be had by now, the end that this ticket was
+ * queued for may have come before it: the oldest is run at once. */
+void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 {
+	struct frame_pool *pool = file->pool;
 	ticket->page = NULL;
 	stats_add(pool->mm->stats, frame_waits, 1);
 	ticket_queue(&pool->tickets, ticket);
-	background_kick(pool->mm);
+	if (frame_to_be_had(pool) && read_has_room(file)) {
+		struct ticket *oldest = ticket_take(&pool->tickets);
+		if (oldest)
+			oldest->run(oldest);
+	}
 }
 
 /* Wait until a frame may be had; no lock, no page lock held. 0, -ETIMEDOUT or -ECANCELED. The waits are cut
@@ -305,10 +289,20 @@ static void balance(struct fm_mm *mm, struct frame_pool *pool)
 		if (!freed && !spare && atomic_get(&pool->free_waiters) + (pool->tickets.head != NULL))
 			shrink_others(mm, pool);
 	}
-	/* A ticket also waits for a request: what it waits for is seen only by trying. */
-	if (atomic_get(&pool->tickets.head))
-		frame_freed(pool);
-	progress_tick(pool);
+}
+
+/* Let the oldest tickets try: a keeper's place may have grown old, and what a ticket for a frame waits for (a request,
+ * memory of another page size) may have come without a word. At most every TICK_NS: a try that fails queues again. */
+static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
+{
+	if (now_ns < *last_ns + TICK_NS)
+		return;
+	*last_ns = now_ns;
+	for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++) {
+		if (atomic_get(&mm->pool[i]->tickets.head))
+			frame_freed(mm->pool[i]);
+		progress_tick(mm->pool[i]);
+	}
 }
 
 static bool somebody_waits(struct fm_mm *mm)
@@ -324,18 +318,20 @@ static bool somebody_waits(struct fm_mm *mm)
 static void *background_main(void *arg)
 {
 	struct fm_mm *mm = arg;
+	uint64_t last_ns = 0;
 	while (!atomic_get(&mm->background_stop)) {
 		uint32_t seq = atomic_get(&mm->background_seq);
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++)
 			balance(mm, mm->pool[i]);
+		run_tickets(mm, now, &last_ns);
 		after_work_run(mm);
 		if (mm->pt.empty > mm->pt.entries / 8)
 			pt_release_empty(mm, mm->pt.entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);
-		if (somebody_waits(mm) && next > now + 5 * OS_NSEC_PER_MSEC)
-			next = now + 5 * OS_NSEC_PER_MSEC;
+		if (somebody_waits(mm) && next > now + TICK_NS)
+			next = now + TICK_NS;
 		/* Let some protecting come together: one call for many pages. */
 		if (!somebody_waits(mm))
 			os_sleep_until(os_now_ns() + PROTECT_DELAY_NS / 8);

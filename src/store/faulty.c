@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * faulty:URI?...: a filter that makes any store slow or bad, and lets that be changed while it runs.
- * A read that comes in waits until its delay and its share of rate and iops are over (for ever while
- * stuck=1), then fails, is cut short, or goes on to the store below.
+ * faulty:URI?...: a filter that makes any store slow or bad, and lets that be changed while it
+ * runs. A read that comes in waits until its delay and its share of rate and iops are over (for
+ * ever while stuck=1), then fails, is cut short, or goes on to the store below.
  *
  * Settings are single words, read and written atomically. Whoever changes one then raises the
  * generation and wakes all that wait: they look at the settings again. In a thread's own read the
@@ -27,9 +27,9 @@
 
 struct faulty_settings {
 	uint64_t delay_min_ns, delay_max_ns;
-	uint64_t rate;	      /* bytes a second; 0: no limit */
-	uint64_t iops;	      /* 0: no limit */
-	uint64_t error;	      /* positive errno */
+	uint64_t rate;        /* bytes a second; 0: no limit */
+	uint64_t iops;        /* 0: no limit */
+	uint64_t error;       /* positive errno */
 	uint64_t error_every; /* 0: never */
 	uint64_t error_at;
 	uint64_t short_every; /* 0: never */
@@ -44,18 +44,18 @@ struct faulty_store {
 	uint32_t generation; /* futex: raised by every change */
 	uint32_t limits;     /* raised when rate or iops change: shares are dealt out anew */
 	uint32_t aborted;
-	uint64_t reads;		   /* counted so far */
-	uint64_t rate_free_ns;	   /* when the next read may have its bytes */
-	uint64_t iops_free_ns;	   /* when the next read may start */
+	uint64_t reads;        /* counted so far */
+	uint64_t rate_free_ns; /* when the next read may have its bytes */
+	uint64_t iops_free_ns; /* when the next read may start */
 	struct os_lock lock;
-	unsigned waiting;	   /* requests whose timer is ours */
-	struct io_engine *engine;  /* where; valid while waiting > 0 */
+	unsigned waiting;         /* requests whose timer is ours */
+	struct io_engine *engine; /* where; valid while waiting > 0 */
 };
 
 /* One read's wait. A request keeps it in its store_words. */
 struct faulty_wait {
 	uint64_t begun_ns;
-	uint64_t number; /* of this read, from 1 */
+	uint64_t number;   /* of this read, from 1 */
 	uint64_t share_ns; /* when rate and iops let it through */
 	uint64_t limits; /* the generation of limits that share_ns belongs to, plus one; 0: none */
 };
@@ -263,8 +263,8 @@ static void faulty_proceed(struct faulty_store *faulty, struct io_engine *engine
 {
 	struct faulty_wait *wait = (struct faulty_wait *)request->store_words;
 	size_t limit = 0;
-	int error = faulty_verdict(faulty, wait, request->offset + request->bytes_done, len,
-				   &limit);
+	int error =
+		faulty_verdict(faulty, wait, request->offset + request->bytes_done, len, &limit);
 
 	if (error) {
 		io_complete(engine, request, error, 0);
@@ -509,8 +509,8 @@ static const struct fm_store_ops faulty_ops = {
 	.close = faulty_close,
 };
 
-static int faulty_parameters(struct faulty_store *faulty, const char *parameters,
-			     char *error_text, size_t error_text_len)
+static int faulty_parameters(struct faulty_store *faulty, const char *parameters, char *error_text,
+			     size_t error_text_len)
 {
 	const char *cursor = parameters, *hint;
 	char key[64], value[64];

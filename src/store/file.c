@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * file:PATH: a local regular file or block device. Owns two descriptors of it: a buffered one, and one
- * with O_DIRECT where the file system grants it, which serves the reads that are aligned for it.
- * Which one is chosen for each read. No lock; the one thing that changes is a flag.
- * `read` and `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted: where a
- * deadline matters, read through the ring.
+ * file:PATH: a local regular file or block device. Owns two descriptors of it: a buffered one, and
+ * one with O_DIRECT where the file system grants it, which serves the reads that are aligned for
+ * it. Which one is chosen for each read. No lock; the one thing that changes is a flag. `read` and
+ * `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted: where a deadline
+ * matters, read through the ring.
  * May call: io.h, os.h.
  */
 #include "store.h"
@@ -12,14 +12,16 @@
 #include "io/io.h"
 #include "os/atomic.h"
 #include "os/os.h"
+#include "os/syscall.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define DIRECT_ALIGN 4096u
@@ -27,9 +29,11 @@
 struct file_store {
 	struct fm_store store; /* first */
 	int buffered_fd;
-	int direct_fd;		 /* -1: none */
+	int direct_fd;           /* -1: none */
 	uint32_t direct_refused; /* atomic: a direct read gave EINVAL, leave it */
 	bool is_block;
+	bool is_remote; /* see fs_is_remote() */
+	uint32_t links; /* names it had when it was opened */
 };
 
 /* ------------------------------------------------------------------ reading */
@@ -97,6 +101,7 @@ static int file_submit_read(struct fm_store *store, struct io_engine *engine,
 
 	request->store_private[1] = file;
 	request->ring_fn = file_ring_done;
+	request->ring_async = file->is_remote;
 	return io_ring_read(engine, request,
 			    file_choose_fd(file, request->rest, request->rest_count,
 					   request->offset + request->bytes_done));
@@ -111,34 +116,40 @@ static void file_cancel(struct fm_store *store, struct io_engine *engine,
 
 /* ------------------------------------------------------------------ size and version */
 
-static uint64_t timespec_ns(struct timespec t)
+static uint64_t timestamp_ns(struct statx_timestamp t)
 {
-	return (uint64_t)t.tv_sec * OS_NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+	return (uint64_t)t.tv_sec * OS_NSEC_PER_SEC + t.tv_nsec;
 }
 
-/* A device node's times tell nothing of its bytes. */
+/* A device node's times tell nothing of its bytes. A name more or less changes a file's ctime, and
+ * explains it: unlinking what one has mapped is no change of its bytes. Where a server may be dead and there is a
+ * deadline for that, what the kernel knows must do: asking the server could take for ever. */
 static int file_version(struct fm_store *store, struct fm_store_version *ret_version)
 {
 	struct file_store *file = (struct file_store *)store;
-	int saved = errno, error = 0;
-	struct stat st;
+	int flags = AT_EMPTY_PATH;
+	struct statx stx;
 	uint64_t size;
+	long error;
 
 	if (file->is_block) {
-		if (ioctl(file->buffered_fd, BLKGETSIZE64, &size))
-			error = -errno;
-		else
+		error = os_syscall3(SYS_ioctl, file->buffered_fd, BLKGETSIZE64, &size);
+		if (!error)
 			*ret_version = (struct fm_store_version){size, {0, 0}};
-	} else if (fstat(file->buffered_fd, &st)) {
-		error = -errno;
-	} else {
-		*ret_version = (struct fm_store_version){
-			(uint64_t)st.st_size,
-			{timespec_ns(st.st_ctim), timespec_ns(st.st_mtim)},
-		};
+		return (int)error;
 	}
-	errno = saved;
-	return error;
+	if (file->is_remote && store->deadline_ns)
+		flags |= AT_STATX_DONT_SYNC;
+	error = os_syscall5(SYS_statx, file->buffered_fd, "", flags,
+			    STATX_SIZE | STATX_CTIME | STATX_MTIME | STATX_NLINK, &stx);
+	if (!error)
+		*ret_version = (struct fm_store_version){
+			stx.stx_size,
+			{timestamp_ns(stx.stx_ctime), timestamp_ns(stx.stx_mtime)},
+		};
+	if (!error && stx.stx_nlink != file->links)
+		ret_version->version[0] = store->opened.version[0];
+	return (int)error;
 }
 
 /* ------------------------------------------------------------------ opening and closing */
@@ -180,6 +191,24 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 	return "not a file";
 }
 
+/* Whether a server's silence could block the thread that only starts a read: on FUSE, io_uring asks
+ * the server first whether the file can be polled. These are known not to. */
+static bool fs_is_remote(int fd)
+{
+	static const unsigned local[] = {
+		EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,       BTRFS_SUPER_MAGIC,
+		F2FS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC,
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs))
+		return true;
+	for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++)
+		if ((unsigned)fs.f_type == local[i])
+			return false;
+	return true;
+}
+
 /* Without touching the access time where we may ask for that. */
 static int open_quietly(const char *path, int flags)
 {
@@ -190,8 +219,9 @@ static int open_quietly(const char *path, int flags)
 	return fd;
 }
 
-/* O_NONBLOCK: should it have become a fifo since it was looked at, do not wait for its writer. The flag
- * goes away again, since it would make the ring give EAGAIN. With a lease on the file it is refused. */
+/* O_NONBLOCK: should it have become a fifo since it was looked at, do not wait for its writer. The
+ * flag goes away again, since it would make the ring give EAGAIN. With a lease on the file it is
+ * refused. */
 static int open_buffered(const char *path)
 {
 	int fd = open_quietly(path, O_NONBLOCK);
@@ -264,10 +294,11 @@ static int file_open_fds(struct file_store *file, const char *path, bool direct,
 	}
 	if (refused)
 		return store_say(error, error_text, error_text_len,
-				 "%s: is %s: give a regular file or a block device", path,
-				 refused);
+				 "%s: is %s: give a regular file or a block device", path, refused);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
+		file->links = (uint32_t)st.st_nlink;
+		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
 		if (direct)
 			file->direct_fd = open_direct(path, &st);
 		error = file_version(&file->store, &file->store.opened);

@@ -94,8 +94,8 @@ static const struct fm_store_ops memory_ops = {
 	.close = memory_close,
 };
 
-static int memory_parameters(struct memory_store *memory, const char *parameters,
-			     char *error_text, size_t error_text_len)
+static int memory_parameters(struct memory_store *memory, const char *parameters, char *error_text,
+			     size_t error_text_len)
 {
 	const char *cursor = parameters;
 	char key[64], value[64];

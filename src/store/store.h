@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stores: where bytes live. A store is a table of operations; a filter is a store over another.
- * Lock contract: no operation is ever called with a lock of mm held. `read`, `check` and `size` may
- * be called in the faulting thread, in signal context: raw system calls only, no malloc, no stdio.
+ * Lock contract: no operation is ever called with a lock of mm held. `read` and `version` may be
+ * called in the faulting thread, in signal context: raw system calls only, no malloc, no stdio.
  * open, control and close are called from ordinary context. submit_read and cancel are called in
  * the I/O thread only and must not block.
  * May call: io.h (to pass requests on), os.h.
@@ -27,21 +27,24 @@ struct fm_store_version {
 };
 
 enum fm_store_caps {
-	FM_STORE_READ_INLINE = 1u << 0, /* `read` is a good way to serve a fault in its own thread */
-	FM_STORE_SUBMIT = 1u << 1,      /* submit_read exists; else workers call `read` */
+	FM_STORE_READ_INLINE =
+		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
+	FM_STORE_SUBMIT = 1u << 1, /* submit_read exists; else workers call `read` */
 };
 
 struct fm_store_ops {
 	const char *name;
-	/* Read up to the iovecs' total at `offset`. Returns 0 and *ret_done: short only at the end of
-	 * the object, or when the store came short (the caller goes on from there). May block. */
+	/* Read up to the iovecs' total at `offset`. Returns 0 and *ret_done: short only at the end
+	 * of the object, or when the store came short (the caller goes on from there). May block.
+	 */
 	int (*read)(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done);
 	/* Start an asynchronous read: io_complete(request, ...) is called later, or before this
 	 * returns, in the I/O thread, exactly once if 0 is returned, and not at all if not. */
 	int (*submit_read)(struct fm_store *store, struct io_engine *engine,
 			   struct io_request *request);
-	/* Try to end a submitted request early: it is completed with -ECANCELED if that succeeds. */
+	/* Try to end a submitted request early: it is completed with -ECANCELED if that succeeds.
+	 */
 	void (*cancel)(struct fm_store *store, struct io_engine *engine,
 		       struct io_request *request);
 	/* Make every `read` that is blocked in a wait of the store's own (a delay, stuck) return
@@ -66,20 +69,23 @@ struct fm_store {
 	const struct fm_store_ops *ops;
 	uint32_t caps;
 	uint64_t size_bytes;  /* when opened */
-	uint64_t deadline_ns; /* from the URI; 0: none */
+	uint64_t deadline_ns; /* from the URI, of every store in a chain; 0: none. With one,
+			       * `version` of a file on a remote file system does not ask its
+			       * server. */
 	struct fm_store_version opened;
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 
-/* Open the store that a URI names, a path being file:PATH. Errors are those of fm_file_open(); where
- * `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
+/* Open the store that a URI names, a path being file:PATH. Errors are those of fm_file_open();
+ * where `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
 int store_open(const char *uri, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
 
 /* Read exactly `len` bytes or to the end of the object, going on after short reads; a read that
- * brings nothing before the end is -EIO. Same context as ops->read. *ret_short counts the goings-on. */
-int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count,
-		    uint64_t offset, size_t *ret_done, unsigned *ret_short);
+ * brings nothing before the end is -EIO. Same context as ops->read. *ret_short counts the
+ * goings-on. */
+int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		    size_t *ret_done, unsigned *ret_short);
 
 static inline size_t store_iov_bytes(const struct iovec *iov, int iov_count)
 {

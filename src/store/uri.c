@@ -2,8 +2,8 @@
 /*
  * URIs: which store a text names, and with which parameters. Owns no state and no lock.
  * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
- * belong to the outermost store of the chain that knows them. A text that is the name of an
- * existing file is that file, whatever it looks like.
+ * belong to the outermost store of the chain that knows them (`seed`: to all that do). A text that
+ * does not begin with a known scheme and is the name of an existing file is that file, undecoded.
  * May call: the stores' open functions, libc. Ordinary context only, except store_read_full().
  */
 #include "store.h"
@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_LEN 64
+#define KEY_LEN     64
 #define FILTERS_MAX 4
 
 /* ------------------------------------------------------------------ words */
@@ -41,7 +41,7 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-	{"", 1},	   {"K", 1ull << 10}, {"M", 1ull << 20},
+	{"", 1},           {"K", 1ull << 10}, {"M", 1ull << 20},
 	{"G", 1ull << 30}, {"T", 1ull << 40}, {NULL, 0},
 };
 
@@ -101,7 +101,8 @@ int store_parse_time(const char *text, uint64_t *ret_ns)
 	return parse_number(text, time_units, ret_ns);
 }
 
-/* ------------------------------------------------------------------ percent-encoding, parameters */
+/* ------------------------------------------------------------------ percent-encoding, parameters
+ */
 
 static int hex_digit(char c)
 {
@@ -183,7 +184,7 @@ struct store_kind {
 static const char *const file_parameters[] = {"direct", NULL};
 static const char *const memory_parameters[] = {"seed", NULL};
 static const char *const faulty_parameters[] = {
-	"delay",    "rate",	   "iops",  "error", "error-every",
+	"delay",    "rate",        "iops",  "error", "error-every",
 	"error-at", "short-every", "stuck", "seed",  NULL,
 };
 
@@ -212,7 +213,8 @@ static bool kind_knows(const struct store_kind *kind, const char *key)
 /* The length of "scheme" in "scheme:...", or 0. */
 static size_t scheme_len(const char *text)
 {
-	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+	size_t len =
+		strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
 	bool is_letter = (text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z');
 
 	return is_letter && text[len] == ':' ? len : 0;
@@ -220,7 +222,8 @@ static size_t scheme_len(const char *text)
 
 /* ------------------------------------------------------------------ opening */
 
-/* One URI, taken apart. chain[0] is the outermost store, chain[depth - 1] the one that has bytes. */
+/* One URI, taken apart. chain[0] is the outermost store, chain[depth - 1] the one that has bytes.
+ */
 struct parsed {
 	const char *uri;
 	char *error_text;
@@ -228,7 +231,7 @@ struct parsed {
 	const struct store_kind *chain[FILTERS_MAX + 1];
 	unsigned depth;
 	char *parameters[FILTERS_MAX + 1]; /* each strlen(uri) + 1 bytes */
-	char *text;			   /* what is left of the URI for the innermost, decoded */
+	char *text;                        /* what is left of the URI for the innermost, decoded */
 	uint64_t deadline_ns;
 };
 
@@ -292,8 +295,8 @@ static void parameters_add(char *parameters, const char *raw, size_t len)
 	parameters[used + len] = '\0';
 }
 
-/* Hand one parameter to the outermost store that knows it. `seed` goes to all that know it, so that a
- * filter over memory: leaves the bytes as they are without it. */
+/* Hand one parameter to the outermost store that knows it. `seed` goes to all that know it, so that
+ * a filter over memory: leaves the bytes as they are without it. */
 static bool parameter_place(struct parsed *p, const char *key, const char *raw, size_t raw_len)
 {
 	bool found = false;
@@ -360,7 +363,8 @@ static int parse_text(struct parsed *p, const char *rest)
 	return query ? parse_parameters(p, query) : 0;
 }
 
-/* Open the innermost store, then each filter over it. A filter that fails leaves its inner store. */
+/* Open the innermost store, then each filter over it. A filter that fails leaves its inner store.
+ */
 static int open_chain(struct parsed *p, struct fm_store **ret_store)
 {
 	struct fm_store *store = NULL;
@@ -371,6 +375,7 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 				  &store);
 	if (error)
 		return error;
+	store->deadline_ns = p->deadline_ns;
 	while (i--) {
 		error = p->chain[i]->open_over(store, p->parameters[i], p->error_text,
 					       p->error_text_len, &store);
@@ -378,8 +383,8 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 			store->ops->close(store);
 			return error;
 		}
+		store->deadline_ns = p->deadline_ns;
 	}
-	store->deadline_ns = p->deadline_ns;
 	*ret_store = store;
 	return 0;
 }
@@ -417,8 +422,8 @@ int store_open(const char *uri, char *error_text, size_t error_text_len,
 
 /* May run in signal context: no copy of the iovecs, which could be a KiB. What is left of a segment
  * after a short read is read alone, then the segments after it. */
-int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count,
-		    uint64_t offset, size_t *ret_done, unsigned *ret_short)
+int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		    size_t *ret_done, unsigned *ret_short)
 {
 	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are there */
 	unsigned shorts = 0;

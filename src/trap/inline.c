@@ -87,13 +87,14 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 		err = trap->client->fault(region, &fault, &error, &fn, &arg);
 	} else if (trap->kind == FM_TRAP_THREAD) {
 		/* Poisoned by the handler thread; if it is not (any more), the access is simply repeated. */
-		err = trap_poison_take(trap, fault.addr, &error) ? error.error : 0;
+		err = trap_poison_take(trap, fault.addr, &error, &fn, &arg) ? error.error : 0;
 		if (err == -EACCES && !fault.write)
 			err = 0; /* that was another thread's */
 	} else {
-		error = (struct fm_error){.addr = info->si_addr, .signo = SIGBUS, .error = -ENODATA,
+		err = fault.write ? -EACCES : -ENODATA; /* no trap: nobody has brought it in */
+		error = (struct fm_error){.addr = info->si_addr, .error = err,
+					  .signo = fault.write ? SIGSEGV : SIGBUS,
 					  .offset = fault.addr - region->base};
-		err = -ENODATA; /* no trap: nobody has brought it in */
 	}
 	region_unpin(region);
 	if (err)

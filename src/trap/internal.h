@@ -14,7 +14,7 @@ struct handler; /* thread.c */
 struct trap {
 	enum fm_trap kind;
 	int fd;
-	bool has_move, has_poison;
+	bool has_move, has_wp, has_poison;
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;

@@ -22,16 +22,16 @@
 #define ENTRIES 1024
 #define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
 #define RECENT 4
-#define POISONED 256
-#define POISON_NS (100 * OS_NSEC_PER_MSEC)
+#define POISONED 2048
+#define POISON_NS (2 * OS_NSEC_PER_SEC) /* a thread that was told in a system call never asks what it was */
 
 struct entry {
 	struct entry *next; /* free list, or the stack of those to be driven again */
+	struct entry *used_next, **used_pprev;
 	struct handler *handler;
 	struct view_region *region;
 	struct trap_fault fault;
 	uint32_t tid;
-	bool used;
 	void *state;
 };
 
@@ -41,9 +41,14 @@ struct seen_thread {
 	uint64_t progress[TRAP_PROGRESS_BYTES / 8];
 };
 
+/* What one thread is to be told: several may fail at one page, each with its own attempt's errno, and none may take what
+ * is another's, or find the mark of one that has been told already. */
 struct poisoned {
+	uint32_t tid; /* 0: free */
 	uint64_t page, until_ns;
 	struct fm_error error;
+	fm_error_fn fn;
+	void *arg;
 };
 
 struct handler {
@@ -52,11 +57,10 @@ struct handler {
 	int event_fd;
 	uint32_t stop;
 	struct entry *again;    /* atomic stack */
-	struct entry *free;
+	struct entry *free, *used;
 	uint32_t in_use;
 	uint64_t unique;
 	struct os_lock poison_lock;
-	uint32_t poison_at;
 	struct poisoned poisoned[POISONED];
 	struct seen_thread seen[THREADS];
 	struct entry entry[ENTRIES];
@@ -65,20 +69,28 @@ struct handler {
 
 /* ------------------------------------------------------------------ errors */
 
-bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error)
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
+		      fm_error_fn *ret_fn, void **ret_arg)
 {
 	struct handler *handler = trap->handler;
 	uint64_t page = addr & ~(uint64_t)(OS_PAGE - 1), now = os_now_ns();
+	uint32_t tid = os_gettid();
 	bool found = false;
 
 	os_lock(&handler->poison_lock);
 	for (uint32_t i = 0; i < POISONED && !found; i++) {
 		struct poisoned *p = &handler->poisoned[i];
-		if (p->page != page || p->until_ns < now)
+		if (p->tid != tid || p->page != page)
+			continue;
+		p->tid = 0;
+		if (p->until_ns < now)
 			continue;
 		*ret_error = p->error;
 		ret_error->addr = (void *)(uintptr_t)addr;
-		ret_error->offset += addr & (OS_PAGE - 1);
+		if (ret_error->error != -EFAULT) /* else there is none */
+			ret_error->offset += addr & (OS_PAGE - 1);
+		*ret_fn = p->fn;
+		*ret_arg = p->arg;
 		found = true;
 	}
 	os_unlock(&handler->poison_lock);
@@ -87,19 +99,33 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	return found;
 }
 
-static void poison_note(struct handler *handler, uint64_t page, const struct fm_error *error)
+/* A thread waits for one page at a time: what it was told before is over. */
+static void poison_note(struct handler *handler, uint32_t tid, uint64_t page,
+			const struct fm_error *error, fm_error_fn fn, void *arg)
 {
+	uint64_t now = os_now_ns();
+	struct poisoned *free = NULL, *own = NULL;
+
 	os_lock(&handler->poison_lock);
-	struct poisoned *p = &handler->poisoned[handler->poison_at++ % POISONED];
-	p->page = page;
-	p->until_ns = os_now_ns() + POISON_NS;
-	p->error = *error;
-	if (error->offset)
-		p->error.offset &= ~(uint64_t)(OS_PAGE - 1);
+	for (uint32_t i = 0; i < POISONED && !own; i++) {
+		struct poisoned *p = &handler->poisoned[i];
+		if (p->tid == tid)
+			own = p;
+		else if (!free && (!p->tid || p->until_ns < now))
+			free = p;
+	}
+	if (!own) /* more than there are entries: never NULL in practice, and the access would just be repeated */
+		own = free;
+	if (own) {
+		*own = (struct poisoned){.tid = tid, .page = page, .until_ns = now + POISON_NS,
+					 .error = *error, .fn = fn, .arg = arg};
+		if (error->offset)
+			own->error.offset &= ~(uint64_t)(OS_PAGE - 1);
+	}
 	os_unlock(&handler->poison_lock);
 }
 
-/* Kernels without poison (before 6.6), and pages that are there but protected: signal the thread itself. */
+/* Kernels without poison (before 6.6): signal the thread itself. */
 static void signal_thread(const struct entry *entry, const struct fm_error *error)
 {
 	siginfo_t info;
@@ -113,16 +139,25 @@ static void signal_thread(const struct entry *entry, const struct fm_error *erro
 	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), entry->tid, error->signo, &info);
 }
 
-static void fail(struct handler *handler, const struct entry *entry, const struct fm_error *error)
+/* A write to a page that is there: the page makes way for the mark, and is read again by its next reader. Signalling the
+ * thread instead would not end a system call that writes there, which then repeats its message without end. */
+static int poison_over(struct handler *handler, uint64_t page)
+{
+	trap_discard(handler->trap, page, OS_PAGE);
+	return uffd_poison(handler->trap, page, OS_PAGE);
+}
+
+static void fail(struct handler *handler, const struct entry *entry, const struct fm_error *error,
+		 fm_error_fn fn, void *arg)
 {
 	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
-	poison_note(handler, page, error);
+	poison_note(handler, entry->tid, page, error, fn, arg);
 	int err = uffd_poison(handler->trap, page, OS_PAGE);
-	if (!err)
-		return;
-	if (err == -EEXIST && error->error != -EACCES)
+	if (err == -EEXIST && error->error == -EACCES)
+		err = poison_over(handler, page);
+	if (err == -EEXIST) /* somebody was faster: the access is repeated, and tells */
 		trap_wake(handler->trap, page, OS_PAGE);
-	else
+	else if (err)
 		signal_thread(entry, error);
 }
 
@@ -154,15 +189,19 @@ static struct seen_thread *seen_of(struct handler *handler, uint32_t tid)
 static void drive(struct handler *handler, struct entry *entry)
 {
 	struct fm_error error;
+	fm_error_fn fn = NULL;
+	void *arg = NULL;
 	struct seen_thread *seen = seen_of(handler, entry->tid);
 	int err = handler->trap->client->fault_nowait(entry->region, &entry->fault, entry->state, again,
-						      entry, seen->progress, &error);
+						      entry, seen->progress, &error, &fn, &arg);
 	if (err == -EAGAIN)
 		return;
 	if (err)
-		fail(handler, entry, &error);
+		fail(handler, entry, &error, fn, arg);
 	region_unpin(entry->region);
-	entry->used = false;
+	*entry->used_pprev = entry->used_next;
+	if (entry->used_next)
+		entry->used_next->used_pprev = entry->used_pprev;
 	entry->next = handler->free;
 	handler->free = entry;
 	handler->in_use--;
@@ -170,13 +209,10 @@ static void drive(struct handler *handler, struct entry *entry)
 
 static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
 {
-	if (!handler->in_use)
-		return false;
-	for (uint32_t i = 0; i < ENTRIES; i++)
-		if (handler->entry[i].used && handler->entry[i].tid == tid &&
-		    handler->entry[i].fault.addr == addr)
-			return true;
-	return false;
+	struct entry *entry = handler->used;
+	while (entry && (entry->tid != tid || entry->fault.addr != addr))
+		entry = entry->used_next;
+	return entry != NULL;
 }
 
 /* No program counter comes with a message. A thread that asks for a page it was given a moment ago makes no progress:
@@ -211,7 +247,11 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 	entry->region = region;
 	entry->fault = (struct trap_fault){.addr = addr, .write = write};
 	entry->tid = tid;
-	entry->used = true;
+	entry->used_next = handler->used;
+	entry->used_pprev = &handler->used;
+	if (entry->used_next)
+		entry->used_next->used_pprev = &entry->used_next;
+	handler->used = entry;
 	look_back(handler, tid, &entry->fault);
 	memset(entry->state, 0, handler->trap->client->state_bytes);
 	drive(handler, entry);

@@ -56,7 +56,7 @@ struct trap_client {
 	 * the first call and state_bytes long. `progress` is TRAP_PROGRESS_BYTES for each thread. */
 	int (*fault_nowait)(struct view_region *region, const struct trap_fault *fault, void *state,
 			    void (*again)(void *cookie), void *cookie, void *progress,
-			    struct fm_error *ret_error);
+			    struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg);
 	size_t state_bytes;
 };
 
@@ -112,7 +112,8 @@ void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, sigi
 		void *ucontext);
 
 /* The thread trap's part of a SIGBUS: true when the address had been poisoned for an error, which is told once. */
-bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error);
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
+		      fm_error_fn *ret_fn, void **ret_arg);
 void trap_thread_start(struct trap *trap, int *ret_err);
 void trap_thread_stop(struct trap *trap);
 

@@ -104,9 +104,9 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	}
 	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
 		    (have & ABI_FEATURE_WP);
-	uint64_t want = need | (have & ABI_FEATURE_EXACT_ADDRESS);
+	uint64_t want = need | (have & (ABI_FEATURE_EXACT_ADDRESS | ABI_FEATURE_WP));
 	if (move)
-		want |= ABI_FEATURE_MOVE | ABI_FEATURE_WP;
+		want |= ABI_FEATURE_MOVE;
 	want |= have & ABI_FEATURE_POISON;
 	struct uffdio_api api = {.api = UFFD_API, .features = want};
 	trap->fd = uffd_new(O_CLOEXEC | O_NONBLOCK | (trap->user_mode_only ? ABI_USER_MODE_ONLY : 0));
@@ -116,6 +116,7 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	if (ret < 0)
 		return (int)ret;
 	trap->has_move = move;
+	trap->has_wp = have & ABI_FEATURE_WP;
 	trap->has_poison = have & ABI_FEATURE_POISON;
 	return 0;
 }
@@ -200,11 +201,14 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	int err = reserve(len, align, align >= CHUNK && trap->has_move, &mem);
 	if (err)
 		return err;
-	if (trap->has_move)
+	if (trap->has_wp)
 		mode |= UFFDIO_REGISTER_MODE_WP;
 	err = uffd_register(trap, mem, len, mode);
-	if (!err && mprotect(mem, len, trap->has_move ? PROT_READ | PROT_WRITE : PROT_READ) < 0)
-		err = -errno;
+	/* Protected page by page where that is to be had: then a stray write is a fault of ours, told like all others. Else,
+	 * and where no more memory may be writable (overcommit_memory=2), the region is, and the kernel tells it. */
+	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
+	if (!err && mprotect(mem, len, prot) < 0)
+		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
 	if (!err) {
 		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
 					       .owner = owner, .trap = trap, .opened = true};
@@ -278,7 +282,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
 	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK};
-	if (trap->has_move)
+	if (trap->has_wp)
 		copy.mode = UFFDIO_COPY_MODE_WP;
 	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
 	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
