@@ -164,7 +164,7 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 }
 
 /* The wait of a ticket is over: the errno of the attempt it waited for is this fault's. */
-static void take_attempt_error(struct fault *vmf)
+static void take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 {
 	if (!vmf->waited || !vmf->page)
 		return;
@@ -172,6 +172,8 @@ static void take_attempt_error(struct fault *vmf)
 	if (!(state & PG_LOCKED)) {
 		if ((state & PG_ERROR) && !(state & PG_UPTODATE))
 			vmf->error = vmf->page->error;
+		if (!ticket) /* told now, not later */
+			page_set(vmf->page, 0, PG_ASKED);
 		vmf->waited = false;
 	}
 }
@@ -227,7 +229,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 
 	if (atomic_get(&mm->dying))
 		return -ECANCELED;
-	take_attempt_error(vmf);
+	take_attempt_error(vmf, ticket);
 	os_populate_stack();
 	map_lock_shared(&mm->map);
 	vmf->vma = mm_find_vma(mm, vmf->addr);

@@ -1,0 +1,134 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# filemap demo, with small delays: a well-formed table and JSON; it fails when the file changes under
+# it; everything it set up is undone, also after SIGINT and after SIGKILL. What the figures are is
+# not asserted here: that is the demonstration's own exit status, with delays of a second.
+set -eu
+filemap=${FILEMAP:?the filemap command}
+dir=$(mktemp -d)
+demo=
+cleanup() {
+	[ -z "$demo" ] || kill -KILL "$demo" 2>/dev/null || :
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+mkdir "$dir/tmp"
+export TMPDIR="$dir/tmp"
+head -c 33554432 /dev/urandom >"$dir/file"
+
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+# What a run left behind.
+left_behind() {
+	ls -A "$TMPDIR"
+	grep "$TMPDIR" /proc/self/mounts || :
+	cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep "$TMPDIR" || :
+	ls -d /sys/fs/cgroup/*/filemap-demo."$1" 2>/dev/null || :
+	ls /var/tmp/filemap-demo-*."$1" 2>/dev/null || :
+}
+
+# The keeper ends a moment after the coordinator was killed.
+expect_clean() {
+	i=0
+	while [ -n "$(left_behind "$1")" ]; do
+		i=$((i + 1))
+		[ "$i" -lt 100 ] || fail "$2: left behind: $(left_behind "$1")"
+		sleep 0.1
+	done
+}
+
+# Status 1 with nothing but waits in the reasons is this machine's noise.
+expect_ran() {
+	[ "$1" -eq 77 ] && { cat err >&2; exit 77; }
+	[ "$1" -le 1 ] || fail "status $1: $(cat out err)"
+	if grep -h '^NOT SHOWN' out err | grep -vE 'waited|samples a round|had its error after'; then
+		fail "not shown, and it is no noise"
+	fi
+}
+
+cd "$dir"
+
+# ---- table
+status=0
+"$filemap" demo --file file --delay 50 --rounds 1 --only slow-store >out 2>err || status=$?
+expect_ran "$status"
+for way in control filemap filemap-hold kernel-mmap; do
+	grep -q "^slow-store  *$way " out || fail "no row of $way: $(cat out)"
+done
+for probe in map-unmap advise stats fault proc-cmdline proc-smaps proc-maps reader; do
+	grep -qE "^slow-store  *filemap  *$probe  *[1-9]" out || fail "no row of $probe: $(cat out)"
+done
+grep -q '^slow-store  *filemap-hold  *map-unmap .*STALL$' out || fail "hold did not stall"
+[ "$(tail -n 3 out | cut -d: -f1 | tr '\n' ' ')" = "filemap filemap-hold kernel-mmap " ] ||
+	fail "not three lines at the end: $(tail -n 4 out)"
+
+# ---- JSON, all situations; where one can't run the row says why
+status=0
+"$filemap" demo --file file --delay 50 --rounds 1 --json >out 2>err || status=$?
+expect_ran "$status"
+if command -v python3 >/dev/null; then
+	python3 - out <<'END' || fail "JSON: $(cat out)"
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+seen = set()
+for row in rows:
+    key = (row["way"], row["situation"], row.get("probe"))
+    assert key not in seen, key
+    seen.add(key)
+    if "skipped" in row:
+        assert row["skipped"], row
+        continue
+    assert row["n"] > 0 and row["delay_ms"] > 0, row
+    assert 0 <= row["p50_us"] <= row["p99_us"] <= row["max_us"], row
+for situation in ("slow-store", "fuse-stopped", "blkio-memcg", "error-retry", "proc-mem", "journal"):
+    assert any(k[1] == situation for k in seen), situation
+readers = [r for r in rows if r["way"] == "filemap" and r.get("probe") == "reader"]
+assert readers and all(r["n"] >= 20 for r in readers), readers
+END
+fi
+expect_clean 0 "a whole run"
+
+# ---- it can fail: the bytes are not what they were
+"$filemap" demo --file file --delay 200 --rounds 2 --only slow-store --way filemap >out 2>err &
+demo=$!
+while kill -0 "$demo" 2>/dev/null; do
+	head -c 33554432 /dev/urandom | dd of=file conv=notrunc bs=1M status=none
+done
+status=0
+wait "$demo" || status=$?
+demo=
+[ "$status" -eq 1 ] && grep -q '^NOT SHOWN: filemap, slow-store: .*\(failed\|bytes\)' out ||
+	fail "the file changed, status $status: $(cat out err)"
+
+# ---- a picture
+if command -v gnuplot >/dev/null; then
+	status=0
+	"$filemap" demo --file file --delay 20 --rounds 1 --only slow-store --plot a.svg \
+		>out 2>err || status=$?
+	expect_ran "$status"
+	grep -q '</svg>' a.svg || fail "no picture: $(cat out err)"
+fi
+
+# ---- interrupted in the middle
+for situation in slow-store fuse-stopped blkio-memcg journal; do
+	for signal in INT TERM KILL; do
+		"$filemap" demo --file file --delay 300 --rounds 20 --only "$situation" \
+			>out 2>err &
+		demo=$!
+		i=0
+		# In the middle: something is set up; or it could not be, and it is over.
+		while [ -z "$(left_behind "$demo")" ] && kill -0 "$demo" 2>/dev/null &&
+			[ "$i" -lt 100 ]; do
+			i=$((i + 1))
+			sleep 0.1
+		done
+		sleep 1
+		kill -"$signal" "$demo" 2>/dev/null || :
+		wait "$demo" || :
+		expect_clean "$demo" "$situation, SIG$signal"
+		demo=
+	done
+done

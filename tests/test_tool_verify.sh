@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# `filemap verify` finds small, odd, large and sparse files equal, in each order, install way, page size
+# and budget, with few and many threads, through one trap; and it fails, with the offset, where the
+# store does. Arguments: TRAP SANITIZER.
+set -u
+filemap=${FILEMAP:?the filemap command to test}
+trap_name=$1
+sanitizer=$2
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+runs=0
+failed=0
+
+equal() {
+	runs=$((runs + 1))
+	"$filemap" verify --trap "$trap_name" "$@" >out 2>err </dev/null
+	status=$?
+	[ $status -eq 0 ] && grep -q ': equal' out && return 0
+	if [ $status -eq 77 ]; then
+		echo "skipped: $(cat err)"
+		exit 77
+	fi
+	echo "filemap verify --trap $trap_name $*: status $status" >&2
+	cat out err >&2
+	failed=$((failed + 1))
+	[ $failed -lt 5 ] || exit 1
+}
+
+# fails WORD ARGUMENTS...: status 1, and WORD in what it prints.
+fails() {
+	word=$1
+	shift
+	runs=$((runs + 1))
+	"$filemap" verify --trap "$trap_name" "$@" >out 2>err </dev/null
+	status=$?
+	[ $status -eq 1 ] && grep -q -- "$word" out && return 0
+	echo "filemap verify --trap $trap_name $*: status $status, wanted 1 and '$word'" >&2
+	cat out err >&2
+	failed=$((failed + 1))
+}
+
+# ---- sizes
+for size in 0 1 4095 4096 4097 65535 2097153; do
+	head -c $size /dev/urandom >"file$size"
+	for order in sequential reverse random strided; do
+		for page_size in 4K 64K 2M; do
+			equal --order $order --page-size $page_size "file$size"
+		done
+	done
+done
+
+# ---- everything with everything
+head -c 3000123 /dev/urandom >file
+for order in sequential reverse random strided; do
+	for page_size in 4K 64K 2M; do
+		for install in move copy; do
+			for budget in min 64M; do
+				for threads in 1 4 64; do
+					equal --order $order --page-size $page_size --install $install \
+						--budget $budget --threads $threads --stride 16K file
+				done
+			done
+		done
+	done
+done
+
+# ---- a budget of a small part, many threads, over and over the same frames
+equal --budget min --threads 64 --order random memory:8M
+equal --budget 1M --threads 4 memory:64M
+
+# ---- large: 1 GiB of which every 16 MiB has some data, and a sparse 1 TiB
+if [ "$sanitizer" = none ]; then
+	truncate -s 1G large
+	for at in $(seq 0 64 1023); do
+		dd if=file of=large bs=1M seek="$at" conv=notrunc status=none
+	done
+	equal --threads 2 large
+	equal --threads 2 --order reverse --page-size 64K --budget 64M large
+	equal --threads 2 --page-size 2M --budget min large
+fi
+truncate -s 1T sparse 2>/dev/null && equal --order strided sparse
+equal --order strided --stride 1M --budget min memory:8G
+
+# ---- and it fails
+for order in sequential reverse random; do # somewhere in the page at 5242880
+	fails 'mapping at offset 524[2-6][0-9]*, Input/output error' --order $order \
+		'faulty:memory:8M?error-at=5242880'
+	fails 'mapping at offset 524[2-6][0-9]*, No space left on device' --order $order \
+		'faulty:memory:8M?error-at=5242880&error=ENOSPC'
+done
+fails 'mapping at offset .*, Connection timed out' 'faulty:memory:8M?stuck=1&deadline=100ms'
+# Reads that come short are gone on with; slow ones are only slow.
+equal 'faulty:memory:1M?short-every=2'
+equal --threads 8 'faulty:memory:256K?delay=1ms..3ms'
+
+echo "$runs runs, $failed failed"
+[ $failed -eq 0 ]

@@ -1,0 +1,692 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `filemap demo`: while some threads wait for a slow store, do the others wait with them?
+ * Owns the options, the plan and the order of the rounds; see demo.h for the parts. The
+ * coordinator runs no thread and takes no fault on a slow store.
+ * May call: the other demo parts, libc.
+ */
+#define _GNU_SOURCE
+#include "demo.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DELAY_DEFAULT_MS 1000
+#define DELAY_MIN_MS     10
+#define DELAY_MAX_MS     5000
+#define ROUNDS_DEFAULT   2
+#define ROUNDS_MAX       20
+#define FILE_MIN_BYTES   (16u << 20)
+#define FILE_MADE_BYTES  (64u << 20)
+#define SAMPLES_MIN      1000
+#define LOADS            8
+#define TOUCHES          3
+
+struct plan {
+	unsigned situations; /* bits */
+	unsigned ways;       /* bits */
+	unsigned rounds;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+	interrupted = signo;
+}
+
+/* ------------------------------------------------------------------ words */
+
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *format, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "filemap demo: ");
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+static void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void progress(const char *format, ...)
+{
+	va_list args;
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\r\033[K");
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fflush(stderr);
+}
+
+static void usage(FILE *out)
+{
+	fprintf(out,
+		"usage: filemap demo [OPTIONS]\n"
+		"\n"
+		"Threads fault on cold pages of a store that delays each read. Meanwhile others "
+		"map and\n"
+		"unmap, advise, read statistics, fault on a fast mapping, and another process "
+		"reads\n"
+		"/proc/PID/{cmdline,smaps,maps}: how long does each of them wait? The same over "
+		"an\n"
+		"idle store is the control.\n"
+		"\n"
+		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
+		"                    (default: the largest library found under /usr/lib)\n"
+		"  --delay MS        delay of each read, %u to %u (default %u)\n"
+		"  --rounds N        rounds of each way, 1 to %u (default %u)\n"
+		"  --only SITUATION  only this situation; may be repeated\n"
+		"  --way WAY         only this way and its control; may be repeated\n"
+		"  --json            one JSON object a row instead of the table\n"
+		"  --plot F.svg      draw the latencies over time (needs gnuplot)\n"
+		"  --help            this text\n"
+		"\n"
+		"Situations:\n",
+		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT);
+	for (size_t i = 0; i < demo_situation_count; i++)
+		fprintf(out, "  %-13s %s\n", demo_situations[i].name, demo_situations[i].what);
+	fprintf(out, "\n"
+		     "Ways:\n"
+		     "  control, kernel-control   the store is idle\n"
+		     "  filemap                   the library\n"
+		     "  filemap-hold              the library made to wait under its map lock\n"
+		     "  kernel-mmap               the kernel's own mmap()\n"
+		     "\n"
+		     "The situations but slow-store's filemap ways need root; a row says what is "
+		     "missing.\n"
+		     "Everything set up is undone at the end, also after an interrupt.\n"
+		     "Exit status: 0 shown, 1 not shown or failed, 2 usage, 77 filemap can't run "
+		     "here.\n");
+}
+
+/* ------------------------------------------------------------------ options */
+
+static int parse_number(const char *option, const char *text, unsigned min, unsigned max,
+			unsigned *ret_value)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || end == text || *end || value < min || value > max || text[0] == '-') {
+		say("%s: '%s' is not a number from %u to %u", option, text, min, max);
+		return -1;
+	}
+	*ret_value = (unsigned)value;
+	return 0;
+}
+
+static int parse_situation(const char *text, unsigned *bits)
+{
+	for (size_t i = 0; i < demo_situation_count; i++) {
+		if (!strcmp(text, demo_situations[i].name)) {
+			*bits |= 1u << i;
+			return 0;
+		}
+	}
+	say("--only: unknown situation '%s'; see filemap demo --help", text);
+	return -1;
+}
+
+/* A way is judged by its control, which therefore comes with it. */
+static int parse_way(const char *text, unsigned *bits)
+{
+	for (enum way way = 0; way < WAY_COUNT; way++) {
+		if (!strcmp(text, demo_way_names[way])) {
+			*bits |= WAY_BIT(way);
+			*bits |= WAY_BIT(way_is_kernel(way) ? WAY_KERNEL_CONTROL : WAY_CONTROL);
+			return 0;
+		}
+	}
+	say("--way: unknown way '%s'; see filemap demo --help", text);
+	return -1;
+}
+
+/* 0: go on; else what to exit with, plus one. */
+static int parse_options(int argc, char **argv, struct demo *demo, struct plan *plan)
+{
+	enum {
+		OPT_FILE = 1,
+		OPT_DELAY,
+		OPT_ROUNDS,
+		OPT_ONLY,
+		OPT_WAY,
+		OPT_JSON,
+		OPT_PLOT,
+		OPT_HELP
+	};
+	static const struct option options[] = {
+		{"file", required_argument, NULL, OPT_FILE},
+		{"delay", required_argument, NULL, OPT_DELAY},
+		{"rounds", required_argument, NULL, OPT_ROUNDS},
+		{"only", required_argument, NULL, OPT_ONLY},
+		{"way", required_argument, NULL, OPT_WAY},
+		{"json", no_argument, NULL, OPT_JSON},
+		{"plot", required_argument, NULL, OPT_PLOT},
+		{"help", no_argument, NULL, OPT_HELP},
+		{0},
+	};
+	int option, error = 0;
+
+	optind = 1;
+	opterr = 0;
+	while (!error && (option = getopt_long(argc, argv, ":", options, NULL)) >= 0) {
+		switch (option) {
+		case OPT_FILE:
+			demo->file = optarg;
+			break;
+		case OPT_DELAY:
+			error = parse_number("--delay", optarg, DELAY_MIN_MS, DELAY_MAX_MS,
+					     &demo->delay_ms);
+			break;
+		case OPT_ROUNDS:
+			error = parse_number("--rounds", optarg, 1, ROUNDS_MAX, &plan->rounds);
+			break;
+		case OPT_ONLY:
+			error = parse_situation(optarg, &plan->situations);
+			break;
+		case OPT_WAY:
+			error = parse_way(optarg, &plan->ways);
+			break;
+		case OPT_JSON:
+			demo->json = true;
+			break;
+		case OPT_PLOT:
+			demo->plot = optarg;
+			break;
+		case OPT_HELP:
+			usage(stdout);
+			return 1;
+		case ':':
+			say("%s wants a value; see filemap demo --help", argv[optind - 1]);
+			return 3;
+		default:
+			if (optopt > OPT_HELP)
+				say("unknown option '-%c'; see filemap demo --help", optopt);
+			else
+				say("unknown option '%s'; see filemap demo --help",
+				    argv[optind - 1]);
+			return 3;
+		}
+	}
+	if (error)
+		return 3;
+	if (optind < argc) {
+		say("unexpected argument '%s'; see filemap demo --help", argv[optind]);
+		return 3;
+	}
+	return 0;
+}
+
+/* Better now than after two minutes. */
+static int check_plot(const char *path)
+{
+	int fd;
+
+	if (system("gnuplot --version >/dev/null 2>&1")) {
+		say("--plot needs gnuplot, which is not installed");
+		return -1;
+	}
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0) {
+		say("%s: %s", path, strerror(errno));
+		return -1;
+	}
+	close(fd);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ files */
+
+/* The largest shared library: a real file, on every machine. */
+static const char *find_file(void)
+{
+	static const char *const patterns[] = {"/usr/lib/*/lib*.so.*", "/usr/lib64/lib*.so.*",
+					       "/usr/lib/lib*.so.*"};
+	static char best[PATH_MAX];
+	off_t best_size = 0;
+	glob_t found = {0};
+
+	for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++)
+		glob(patterns[i], i ? GLOB_APPEND : 0, NULL, &found);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		struct stat st;
+
+		if (stat(found.gl_pathv[i], &st) || !S_ISREG(st.st_mode) ||
+		    st.st_size <= best_size || access(found.gl_pathv[i], R_OK))
+			continue;
+		best_size = st.st_size;
+		snprintf(best, sizeof(best), "%s", found.gl_pathv[i]);
+	}
+	globfree(&found);
+	return best_size >= (off_t)FILE_MIN_BYTES ? best : NULL;
+}
+
+/* Write `bytes` of a pattern; each page is different. */
+static int make_file(const char *path, size_t bytes)
+{
+	static uint64_t block[8192];
+	uint64_t state = 1;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < bytes; done += sizeof(block)) {
+		for (size_t i = 0; i < sizeof(block) / sizeof(block[0]); i++)
+			block[i] = state = state * 6364136223846793005ull + 1442695040888963407ull;
+		if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block)) {
+			close(fd);
+			return errno ? -errno : -ENOSPC;
+		}
+	}
+	close(fd);
+	return 0;
+}
+
+static int choose_file(struct demo *demo)
+{
+	struct stat st;
+	int error;
+
+	if (demo->file) {
+		int fd = open(demo->file, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 || fstat(fd, &st)) {
+			say("%s: %s", demo->file, strerror(errno));
+			if (fd >= 0)
+				close(fd);
+			return -1;
+		}
+		close(fd);
+		if (S_ISDIR(st.st_mode)) {
+			say("%s: is a directory; choose a file with --file", demo->file);
+			return -1;
+		}
+		if (!S_ISREG(st.st_mode) || st.st_size < (off_t)FILE_MIN_BYTES) {
+			say("%s: not a regular file of 16 MiB or more; choose another with --file",
+			    demo->file);
+			return -1;
+		}
+		return 0;
+	}
+	demo->file = find_file();
+	if (demo->file)
+		return 0;
+	snprintf(demo->file_made, sizeof(demo->file_made), "%s/file", demo->tmp_dir);
+	undo_add(demo->undo, UNDO_UNLINK, 0, demo->file_made, NULL);
+	error = make_file(demo->file_made, FILE_MADE_BYTES);
+	if (error) {
+		say("%s: %s", demo->file_made, strerror(-error));
+		return -1;
+	}
+	demo->file = demo->file_made;
+	return 0;
+}
+
+static int make_tmp(struct demo *demo)
+{
+	const char *base = getenv("TMPDIR");
+	int error;
+
+	snprintf(demo->tmp_dir, sizeof(demo->tmp_dir), "%.150s/filemap-demo.XXXXXX",
+		 base && *base ? base : "/tmp");
+	if (!mkdtemp(demo->tmp_dir)) {
+		say("%s: %s; set TMPDIR", demo->tmp_dir, strerror(errno));
+		return -1;
+	}
+	undo_add(demo->undo, UNDO_RMDIR, 0, demo->tmp_dir, NULL);
+	snprintf(demo->cached_path, sizeof(demo->cached_path), "%s/cached", demo->tmp_dir);
+	undo_add(demo->undo, UNDO_UNLINK, 0, demo->cached_path, NULL);
+	error = make_file(demo->cached_path, DEMO_CACHED_BYTES);
+	if (error)
+		say("%s: %s", demo->cached_path, strerror(-error));
+	return error;
+}
+
+static void *shared_memory(size_t len)
+{
+	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+/* ------------------------------------------------------------------ one round */
+
+struct run {
+	struct demo *demo;
+	const struct situation *situation;
+	struct round_spec spec;
+	pid_t subject;
+	bool subject_gone;
+	int status;
+};
+
+static bool subject_gone(struct run *run)
+{
+	if (!run->subject_gone && waitpid(run->subject, &run->status, WNOHANG) == run->subject)
+		run->subject_gone = true;
+	return run->subject_gone;
+}
+
+/* Poll until the phase is reached, the subject has ended, or the time is up. */
+static bool wait_ready(struct run *run, unsigned limit_ms)
+{
+	struct round *round = run->demo->round;
+
+	for (unsigned ms = 0; ms < limit_ms && !interrupted; ms += 5) {
+		if (atomic_load(&round->phase) >= PHASE_READY || subject_gone(run))
+			break;
+		demo_sleep_ms(5);
+	}
+	return atomic_load(&round->phase) == PHASE_READY;
+}
+
+static bool samples_enough(const struct round *round)
+{
+	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
+		if (((const volatile struct recorder *)&round->rec[i])->n < SAMPLES_MIN)
+			return false;
+	}
+	return true;
+}
+
+static bool round_done(struct run *run, uint64_t elapsed_ns)
+{
+	struct round *round = run->demo->round;
+	const struct round_spec *spec = &run->spec;
+	uint64_t control_ns = 2 * (uint64_t)run->demo->delay_ms * NSEC_PER_MSEC;
+
+	if (way_is_control(spec->way))
+		return elapsed_ns >= control_ns && samples_enough(round);
+	if (spec->max_ns && elapsed_ns >= spec->max_ns)
+		return true;
+	if (atomic_load(&round->loads_done) < spec->threads || elapsed_ns < spec->min_ns)
+		return false;
+	/* Only where nothing is to stall: elsewhere samples after the load would dilute it. */
+	return spec->way != WAY_FILEMAP || samples_enough(round);
+}
+
+static void child_start(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* The processes beside the subject. They wait for the measured part by themselves. */
+static void start_others(struct run *run)
+{
+	struct demo *demo = run->demo;
+	pid_t pid = demo_fork(demo);
+
+	if (!pid) {
+		child_start();
+		_exit(monitor_run(run->subject, demo->round));
+	}
+	if (run->spec.load == LOAD_REMOTE) {
+		pid = demo_fork(demo);
+		if (!pid) {
+			child_start();
+			_exit(remote_run(&run->spec, run->subject, demo->round));
+		}
+	}
+	if (run->situation->helper && !way_is_control(run->spec.way)) {
+		pid = demo_fork(demo);
+		if (!pid) {
+			child_start();
+			_exit(run->situation->helper(demo, &run->spec, demo->round, run->subject));
+		}
+	}
+}
+
+/* The measured part. Returns its length. */
+static uint64_t measure(struct run *run)
+{
+	struct demo *demo = run->demo;
+	struct round *round = demo->round;
+	bool load = !way_is_control(run->spec.way);
+	uint64_t limit_ns = (10 * (uint64_t)demo->delay_ms + 10000) * NSEC_PER_MSEC;
+	uint64_t elapsed_ns = 0;
+
+	if (load && run->situation->begin)
+		run->situation->begin(demo);
+	round->start_ns = demo_now_ns();
+	round_set_phase(round, PHASE_MEASURE);
+	while (!interrupted && atomic_load(&round->phase) == PHASE_MEASURE && !subject_gone(run)) {
+		elapsed_ns = demo_now_ns() - round->start_ns;
+		if (round_done(run, elapsed_ns) || elapsed_ns > limit_ns)
+			break;
+		demo_sleep_ms(10);
+	}
+	if (elapsed_ns > limit_ns)
+		round_fail(round, "not done after %u s", (unsigned)(limit_ns / NSEC_PER_SEC));
+	if (load && run->situation->end)
+		run->situation->end(demo);
+	round_set_phase(round, PHASE_STOP);
+	return elapsed_ns;
+}
+
+static void fill_spec(struct run *run, enum way way)
+{
+	struct demo *demo = run->demo;
+
+	run->spec = (struct round_spec){
+		.way = way,
+		.load = run->situation->load,
+		.truth = demo->file,
+		.cached_path = demo->cached_path,
+		.threads = LOADS,
+		.touches = TOUCHES,
+	};
+	run->situation->fill(demo, &run->spec);
+}
+
+/* One round. 0, or -1 and what went wrong in the round's `failure`. */
+static int run_round(struct demo *demo, const struct situation *situation, enum way way,
+		     uint64_t *ret_ns)
+{
+	struct run run = {.demo = demo, .situation = situation};
+	struct round *round = demo->round;
+	unsigned mark = undo_mark(demo->undo);
+
+	memset(round, 0, sizeof(*round));
+	fill_spec(&run, way);
+	run.subject = demo_fork(demo);
+	if (!run.subject) {
+		child_start();
+		_exit(subject_run(&run.spec, round));
+	}
+	if (run.subject < 0) {
+		round_fail(round, "fork: %s", strerror(errno));
+		return -1;
+	}
+	if (wait_ready(&run, 60000)) {
+		start_others(&run);
+		demo_sleep_ms(50);
+		*ret_ns = measure(&run);
+	}
+	for (unsigned ms = 0; ms < demo->delay_ms + 10000 && !subject_gone(&run); ms += 5)
+		demo_sleep_ms(5);
+	if (!run.subject_gone)
+		round_fail(round, "the subject does not end");
+	else if (WIFSIGNALED(run.status))
+		round_fail(round, "the subject died by signal %d", WTERMSIG(run.status));
+	else if (WEXITSTATUS(run.status))
+		round_fail(round, "the subject failed");
+	undo_to(demo->undo, mark);
+	return round->failure[0] ? -1 : 0;
+}
+
+/* ------------------------------------------------------------------ the run */
+
+static void run_situation(struct demo *demo, struct report *report, const struct plan *plan,
+			  size_t index)
+{
+	const struct situation *situation = &demo_situations[index];
+	unsigned mark = undo_mark(demo->undo);
+	unsigned ways = situation->ways & plan->ways;
+	char why[SITUATION_WHY] = "";
+
+	if (!ways)
+		return;
+	if (ways & situation->setup_ways) {
+		progress("%s: setting up", situation->name);
+		if (situation->setup(demo, situation, why)) {
+			for (enum way way = 0; way < WAY_COUNT; way++) {
+				if (ways & situation->setup_ways & WAY_BIT(way))
+					report_skip(report, way, index, why);
+			}
+			ways &= ~situation->setup_ways;
+		}
+	}
+	for (unsigned r = 0; r < plan->rounds; r++) {
+		for (enum way way = 0; way < WAY_COUNT && !interrupted; way++) {
+			uint64_t round_ns = 0;
+
+			if (!(ways & WAY_BIT(way)))
+				continue;
+			progress("%s: %s, round %u of %u", situation->name, demo_way_names[way],
+				 r + 1, plan->rounds);
+			if (run_round(demo, situation, way, &round_ns))
+				report_failure(report, "%s, %s: %s", situation->name,
+					       demo_way_names[way], demo->round->failure);
+			else
+				report_add_round(report, way, index, demo->round, round_ns);
+		}
+	}
+	undo_to(demo->undo, mark);
+}
+
+/* Can filemap run here at all? In a process of its own: it may print why not. */
+static int check_filemap(struct demo *demo)
+{
+	struct round_spec spec = {.way = WAY_CONTROL,
+				  .truth = demo->file,
+				  .path = demo->file,
+				  .threads = 1,
+				  .touches = 1};
+	unsigned mark = undo_mark(demo->undo);
+	pid_t pid;
+	int status = 0;
+
+	memset(demo->round, 0, sizeof(*demo->round));
+	pid = demo_fork(demo);
+	if (!pid) {
+		void *subject;
+
+		child_start();
+		_exit(filemap_subject.open(&spec, demo->round, &subject) ? 1 : 0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		status = 1 << 8;
+	undo_to(demo->undo, mark);
+	return WEXITSTATUS(status);
+}
+
+static int run_all(struct demo *demo, const struct plan *plan, struct report *report)
+{
+	report->delay_ms = demo->delay_ms;
+	report->rounds = plan->rounds;
+	report->file = demo->file;
+	for (size_t i = 0; i < demo_situation_count && !interrupted; i++) {
+		if (plan->situations & (1u << i))
+			run_situation(demo, report, plan, i);
+	}
+	progress("%s", "");
+	if (interrupted)
+		return 1;
+	report_judge(report);
+	if (demo->json)
+		report_json(report);
+	else
+		report_table(report);
+	fflush(stdout);
+	if (demo->plot && report_plot(report, demo->plot))
+		report_failure(report, "%s: no picture", demo->plot);
+	report_summary(report, demo->json ? stderr : stdout);
+	return report->failure_count ? 1 : 0;
+}
+
+static void catch_interrupts(void)
+{
+	struct sigaction action = {.sa_handler = on_interrupt};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int run_demo(struct demo *demo, const struct plan *plan)
+{
+	const unsigned filemap_ways =
+		WAY_BIT(WAY_CONTROL) | WAY_BIT(WAY_FILEMAP) | WAY_BIT(WAY_HOLD);
+	struct report *report = calloc(1, sizeof(*report));
+	int status;
+
+	if (!report) {
+		say("out of memory");
+		return 1;
+	}
+	if ((demo->plot && check_plot(demo->plot)) || make_tmp(demo) || choose_file(demo)) {
+		status = 1;
+	} else if (plan->ways & filemap_ways && check_filemap(demo)) {
+		say("filemap can't run here: %s", demo->round->failure);
+		status = 77;
+	} else {
+		status = run_all(demo, plan, report);
+	}
+	report_free(report);
+	return status;
+}
+
+int verb_demo(int argc, char **argv)
+{
+	struct demo demo = {.delay_ms = DELAY_DEFAULT_MS};
+	struct plan plan = {.rounds = ROUNDS_DEFAULT};
+	int status = parse_options(argc, argv, &demo, &plan);
+
+	if (status)
+		return status - 1;
+	if (!plan.situations)
+		plan.situations = (1u << demo_situation_count) - 1;
+	if (!plan.ways)
+		plan.ways = WAY_BIT(WAY_COUNT) - 1;
+	demo.coordinator = getpid();
+	demo.round = shared_memory(sizeof(*demo.round));
+	demo.control = shared_memory(sizeof(*demo.control));
+	if (!demo.round || !demo.control) {
+		say("out of memory");
+		return 1;
+	}
+	catch_interrupts();
+	if (undo_start(&demo.undo)) {
+		say("can't start the process that undoes: %s", strerror(errno));
+		return 1;
+	}
+	status = run_demo(&demo, &plan);
+	undo_end(demo.undo);
+	if (interrupted) {
+		/* End as the signal would have ended it, now that all is undone. */
+		signal(interrupted, SIG_DFL);
+		raise(interrupted);
+	}
+	return status;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* A small JSON writer: it places the commas and escapes the text. */
+#include "tool.h"
+
+#include <math.h>
+
+static void print_text(FILE *out, const char *text)
+{
+	fputc('"', out);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\')
+			fprintf(out, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			fprintf(out, "\\u%04x", c);
+		else
+			fputc(c, out);
+	}
+	fputc('"', out);
+}
+
+static void begin(struct tool_json *json, const char *key)
+{
+	if (json->comma)
+		fputc(',', json->out);
+	json->comma = true;
+	if (key) {
+		print_text(json->out, key);
+		fputc(':', json->out);
+	}
+}
+
+void json_open(struct tool_json *json, const char *key, char bracket)
+{
+	begin(json, key);
+	fputc(bracket, json->out);
+	json->comma = false;
+}
+
+void json_close(struct tool_json *json, char bracket)
+{
+	fputc(bracket, json->out);
+	json->comma = true;
+}
+
+void json_text(struct tool_json *json, const char *key, const char *value)
+{
+	begin(json, key);
+	print_text(json->out, value);
+}
+
+void json_number(struct tool_json *json, const char *key, uint64_t value)
+{
+	begin(json, key);
+	fprintf(json->out, "%llu", (unsigned long long)value);
+}
+
+void json_real(struct tool_json *json, const char *key, double value)
+{
+	begin(json, key);
+	fprintf(json->out, "%.6g", isfinite(value) ? value : 0.0);
+}
+
+void json_bool(struct tool_json *json, const char *key, bool value)
+{
+	begin(json, key);
+	fputs(value ? "true" : "false", json->out);
+}
