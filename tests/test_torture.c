@@ -14,7 +14,11 @@
 #define FILE_BYTES (16u << 20)
 #define PAGE 4096u
 #define PAGES (FILE_BYTES / PAGE)
-#define ROUNDS 1500
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define ROUNDS 200
+#else
+#define ROUNDS 1000
+#endif
 
 static fm_mm *mm;
 static fm_file *file;

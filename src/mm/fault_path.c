@@ -220,6 +220,19 @@ static void take_asked_error(struct fault *vmf)
 	page_unpin(vmf->file->pool, page);
 }
 
+/* Page tables are behind: a fault that begins, and so holds nothing, gives way to the background thread once. True: its
+ * ticket will be run. */
+static bool give_way(struct fault *vmf, struct ticket *ticket)
+{
+	if (likely(vmf->tries > 1 || vmf->page || !pt_behind(vmf->mm)))
+		return false;
+	if (!(vmf->flags & FM_FAULT_RETRY_NOWAIT))
+		pt_throttle(vmf->mm);
+	else if (ticket)
+		frame_queue_throttled(vmf->file->pool, ticket);
+	return (vmf->flags & FM_FAULT_RETRY_NOWAIT) && ticket;
+}
+
 /* One try. 0: served; -EAGAIN: try again; -EBUSY: the ticket will be run; else the error. */
 static int fault_try(struct fault *vmf, struct ticket *ticket)
 {
@@ -230,6 +243,8 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	if (atomic_get(&mm->dying))
 		return -ECANCELED;
 	take_attempt_error(vmf, ticket);
+	if (give_way(vmf, ticket))
+		return -EBUSY;
 	os_populate_stack();
 	map_lock_shared(&mm->map);
 	vmf->vma = mm_find_vma(mm, vmf->addr);
@@ -312,6 +327,8 @@ static int client_fault(struct view_region *region, const struct trap_fault *fau
 	int err = fault_drive(&vmf, NULL);
 	if (!err && vmf.page && progress_keep(&t->progress, vmf.file->pool, vmf.page))
 		vmf.page = NULL; /* the keeper has its pin now */
+	else if (err)
+		progress_fail(&t->progress, vmf.file->pool);
 	fault_end(&vmf, err);
 	if (err) {
 		error_fill(&vmf, err, ret_error);
@@ -365,6 +382,8 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 	if (!err && wait->vmf.page &&
 	    progress_keep(progress, view->file->pool, wait->vmf.page))
 		wait->vmf.page = NULL;
+	else if (err)
+		progress_fail(progress, view->file->pool);
 	fault_end(&wait->vmf, err);
 	if (err) {
 		error_fill(&wait->vmf, err, ret_error);

@@ -29,7 +29,7 @@ static void queue_unlink(struct frame_pool *pool, struct page *page)
 		queue->tail = page->lru_prev;
 	else
 		pool->pages[page->lru_next].lru_prev = page->lru_prev;
-	queue->count--;
+	__atomic_store_n(&queue->count, queue->count - 1, __ATOMIC_RELAXED);
 	page->list = LIST_NONE;
 }
 
@@ -47,7 +47,7 @@ static void queue_append(struct frame_pool *pool, struct page *page, enum page_l
 	else
 		pool->pages[queue->tail].lru_next = id_of(pool, page);
 	queue->tail = id_of(pool, page);
-	queue->count++;
+	__atomic_store_n(&queue->count, queue->count + 1, __ATOMIC_RELAXED);
 }
 
 void lru_set(struct frame_pool *pool, struct page *page, enum page_list list)
@@ -85,6 +85,21 @@ bool pool_under_pressure(struct frame_pool *pool)
 	       atomic_get(&pool->mm->charged_bytes) + pool->page_size > pool->mm->budget_bytes;
 }
 
+/* The smallest pool has its memory whatever page tables take of the budget: with less, no progress is promised. */
+bool pool_at_floor(struct frame_pool *pool)
+{
+	return pool->page_size == OS_PAGE &&
+	       pool->frames - lru_count(pool, LIST_HOLES) <= MM_FRAMES_MIN;
+}
+
+/* A hole may be given memory. */
+bool pool_may_fill(struct frame_pool *pool)
+{
+	return lru_count(pool, LIST_HOLES) > 0 &&
+	       (pool_at_floor(pool) || atomic_get(&pool->mm->charged_bytes) + pool->page_size <=
+					       pool->mm->budget_bytes);
+}
+
 /* Frames that were freed where the pool lock could not be taken. */
 static void take_deferred(struct frame_pool *pool)
 {
@@ -101,8 +116,12 @@ static struct page *frame_take(struct frame_pool *pool)
 	if (unlikely(atomic_get(&pool->deferred)))
 		take_deferred(pool);
 	struct page *page = lru_take(pool, LIST_FREE);
-	if (page || !mm_try_charge(pool->mm, pool->page_size))
+	if (page)
 		return page;
+	if (pool_at_floor(pool))
+		mm_charge(pool->mm, pool->page_size);
+	else if (!mm_try_charge(pool->mm, pool->page_size))
+		return NULL;
 	page = lru_take(pool, LIST_HOLES);
 	if (!page)
 		mm_uncharge(pool->mm, pool->page_size);
@@ -166,7 +185,7 @@ void frame_free(struct frame_pool *pool, struct page *page)
 /* Take the memory of up to `frames` free frames away. Background thread: takes the kernel's lock. */
 void pool_release_memory(struct frame_pool *pool, uint32_t frames)
 {
-	while (frames--) {
+	while (frames-- && !pool_at_floor(pool)) {
 		struct page *page = lru_take(pool, LIST_FREE);
 		if (!page)
 			return;

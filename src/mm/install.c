@@ -15,6 +15,8 @@
 
 #include <limits.h>
 
+#define PT_SLACK_BYTES (1ull << 20)
+#define PT_THROTTLE_NS (5 * OS_NSEC_PER_MSEC)
 #define BUSY_TRIES 50
 #define BUSY_PAUSE_NS 20000u
 #define NOMEM_TRIES 100
@@ -67,11 +69,11 @@ static void pt_get(struct fm_mm *mm, uint64_t addr)
 		pt->range[id] = (struct pt_range){.key = key, .next = *head};
 		*head = id;
 		pt->used++;
-		pt->empty++;
+		atomic_add(&pt->empty, 1u);
 		fresh = true;
 	}
 	if (id != NONE && pt->range[id].count++ == 0)
-		pt->empty--;
+		atomic_sub(&pt->empty, 1u);
 	os_unlock(&pt->lock);
 	if (fresh) {
 		mm_charge(mm, OS_PAGE);
@@ -89,8 +91,8 @@ static void pt_put(struct fm_mm *mm, uint64_t addr)
 	while (id != NONE && pt->range[id].key != key)
 		id = pt->range[id].next;
 	if (id != NONE && pt->range[id].count && --pt->range[id].count == 0)
-		pt->empty++;
-	bool many = pt->empty > pt->entries / 8;
+		atomic_add(&pt->empty, 1u);
+	bool many = atomic_get(&pt->empty) > pt->entries / 8;
 	os_unlock(&pt->lock);
 	if (many || atomic_get(&mm->charged_bytes) > mm->budget_bytes)
 		background_kick(mm);
@@ -107,7 +109,7 @@ static bool pt_unlink(struct pt_table *pt, uint32_t id)
 	pt->range[id].next = pt->free_head;
 	pt->free_head = id;
 	pt->used--;
-	pt->empty--;
+	atomic_sub(&pt->empty, 1u);
 	return true;
 }
 
@@ -116,7 +118,8 @@ static uint64_t pt_choose_empty(struct pt_table *pt)
 {
 	uint64_t key = 0;
 	os_lock(&pt->lock);
-	for (uint32_t i = 0; i < pt->entries && pt->empty && !key; i++) {
+	/* Not all of a large table in one hold of the lock: faults want it. */
+	for (uint32_t i = 0; i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !key; i++) {
 		uint32_t id = pt->scan++ % pt->entries;
 		key = pt->range[id].key;
 		if (!key || pt->range[id].count || !pt_unlink(pt, id))
@@ -160,6 +163,31 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 		mm_uncharge(mm, OS_PAGE);
 		stats_sub(mm->stats, pt_ranges, 1);
 		stats_add(mm->stats, pt_released, 1);
+		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
+			if (unlikely(atomic_get(&mm->pool[i]->tickets.head)))
+				frame_freed(mm->pool[i]);
+	}
+}
+
+/* Page tables are made faster than they are given back: the budget is exceeded, or the table is full, so that more could
+ * not even be counted; and there are some to give back. */
+bool pt_behind(struct fm_mm *mm)
+{
+	uint64_t most = mm->budget_bytes + mm->budget_bytes / 32 + PT_SLACK_BYTES;
+	return (atomic_get(&mm->charged_bytes) > most || atomic_get(&mm->pt.free_head) == NONE) &&
+	       atomic_get(&mm->pt.empty) > 0;
+}
+
+/* Let the background thread get on, for a moment only: it may itself be waiting for the kernel's mmap_lock. No lock and no
+ * page held. */
+void pt_throttle(struct fm_mm *mm)
+{
+	uint64_t until = os_now_ns() + PT_THROTTLE_NS;
+	might_block(mm);
+	while (pt_behind(mm) && os_now_ns() < until && !atomic_get(&mm->dying)) {
+		uint32_t seq = atomic_get(&mm->pt.release_seq);
+		background_kick(mm);
+		os_futex_wait(&mm->pt.release_seq, seq, OS_FUTEX_ANY, until);
 	}
 }
 
@@ -211,6 +239,7 @@ static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct pag
 	if ((state & PG_DUP) && (state & PG_INSTALLED)) {
 		trap_discard(mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 		page_set(page, 0, PG_DUP);
+		mm_uncharge(mm, pool->page_size);
 	}
 	page_unlock(pool, page);
 }
@@ -234,8 +263,8 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	uint32_t state = atomic_get(&page->state);
 	if ((state & PG_DUP) && (state & PG_INSTALLED))
 		drop_duplicate(mm, pool, page);
-	struct fm_file *file = page->file;
-	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED) && file) {
+	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED)) {
+		struct fm_file *file = page->file;
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + shown_bytes(file, page);
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
@@ -245,8 +274,8 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 			span->start = start;
 		span->end = end;
 	}
-	/* The view cannot go while a page of it is installed and pinned... */
-	if (span->end > span->start && span->end - span->start >= (1u << 20))
+	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
+	if (span->end - span->start >= (1u << 20))
 		span_flush(mm, span);
 	page_unpin(pool, page);
 }
@@ -276,7 +305,7 @@ void after_work_run(struct fm_mm *mm)
 		span_flush(mm, &span);
 		if (!overflowed)
 			return;
-		for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 			for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
 				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
 					after_one(mm, mm->pool[p], &mm->pool[p]->pages[i], &span);
@@ -421,6 +450,8 @@ int page_install(struct view *view, struct page *page)
 	bool dup = t.copied || t.existed;
 	page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
 		 PG_SOFT | PG_SPEC);
+	if (dup) /* twice in memory until the slot's copy is dropped */
+		mm_charge(mm, pool->page_size);
 	stats_add(mm->stats, pages_installed, 1);
 	if (state & PG_SOFT)
 		stats_add(mm->stats, reactivations, 1);
@@ -441,8 +472,7 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
 		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
 	stats_sub(mm->stats, pages_installed, 1);
-	if (page_is(page, PG_HOLE))
-		mm_uncharge(mm, pool->page_size);
+	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
 }
 
 /* The region goes, and the page's memory in it. Page lock held. */
@@ -474,6 +504,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			transfer_in(&back, true);
 			if (back.copied || back.existed) {
 				page_set(page, PG_DUP, 0);
+				mm_charge(mm, pool->page_size);
 				after_add(mm, pool, page);
 			}
 			return -EBUSY;
@@ -490,6 +521,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		trap_discard(mm->trap, t.src, t.len);
 		if (page_is(page, PG_DUP)) { /* the slot has the bytes */
 			page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
+			mm_uncharge(mm, pool->page_size);
 			stats_sub(mm->stats, pages_installed, 1);
 		} else {
 			page_emptied(mm, pool, page);

@@ -102,7 +102,8 @@ static int alloc_meta(struct fm_mm *mm)
 {
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
 	uint32_t requests = frames / 64 < 4 ? 4 : frames / 64 > 64 ? 64 : frames / 64;
-	uint32_t ranges = frames / 8 + 64, heads = 16, after = frames / 16 + 64;
+	/* At worst each page lies in a range of its own, and its page table takes as much of the budget. */
+	uint32_t ranges = frames / 2 + 512, heads = 16, after = frames / 16 + 64;
 	while (heads < ranges / 2)
 		heads *= 2;
 	size_t requests_len = round64(requests * sizeof(struct read_request));
@@ -210,7 +211,7 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
  * until all are out. */
 static void wake_all(struct fm_mm *mm)
 {
-	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++) {
+	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++) {
 		struct frame_pool *pool = mm->pool[p];
 		for (uint32_t i = 0; i < pool->frames; i++)
 			if (page_is(&pool->pages[i], PG_WAITERS))
@@ -268,7 +269,7 @@ void mm_destroy(struct fm_mm *mm)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 	}
 	mm_unmap_all(mm);
-	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 		progress_drop_all(mm->pool[p]);
 	drop_handles(mm);
 	while (atomic_get(&mm->file_count)) {

@@ -398,6 +398,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block);
 void page_forget(struct view *view, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
 void after_work_run(struct fm_mm *mm);
+bool pt_behind(struct fm_mm *mm);
+void pt_throttle(struct fm_mm *mm);
 void pt_release_empty(struct fm_mm *mm, uint32_t most);
 int pt_init(struct fm_mm *mm);
 
@@ -420,6 +422,8 @@ uint32_t lru_count(struct frame_pool *pool, enum page_list list);
 void pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_grow(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
+bool pool_may_fill(struct frame_pool *pool);
+bool pool_at_floor(struct frame_pool *pool);
 static inline char *slot_of(const struct frame_pool *pool, const struct page *page)
 {
 	return pool->slots + ((size_t)(page - pool->pages) << pool->shift);
@@ -429,6 +433,7 @@ static inline char *slot_of(const struct frame_pool *pool, const struct page *pa
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
 int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns);
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket);
+void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket);
 void frame_freed(struct frame_pool *pool);
 void background_kick(struct fm_mm *mm);
 int background_start(struct fm_mm *mm);
@@ -447,6 +452,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 		    struct ticket *ticket);
 void progress_tick(struct frame_pool *pool);
 bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page);
+void progress_fail(struct progress *progress, struct frame_pool *pool);
 void progress_drop_all(struct frame_pool *pool);
 int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
 size_t progress_keeper_size(void);

@@ -89,7 +89,7 @@ static void ticket_append(struct wait_queue *queue, struct ticket *ticket)
 	ticket->next = NULL;
 	if (!queue->head) /* the tail of an empty queue is not kept */
 		queue->tail = &queue->head;
-	*queue->tail = ticket;
+	atomic_set(queue->tail, ticket); /* whether the queue is empty is asked without its lock */
 	queue->tail = &ticket->next;
 }
 

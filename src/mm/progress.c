@@ -16,6 +16,9 @@
 /* From the end of its last fault a keeper has this long before another may take its place. It then needs
  * processor time for one instruction; too short costs reads, not progress for ever. */
 #define KEEP_NS (5 * OS_NSEC_PER_MSEC)
+/* While its fault is served it keeps its place however slow the store is: each fault ends, in progress_keep() or
+ * progress_fail(). */
+#define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
 struct keeper {
 	uint64_t since_ns;   /* of its last fault's end; atomic */
@@ -109,7 +112,7 @@ static bool keeper_take(struct progress *progress, struct frame_pool *pool)
 		}
 		keeper_empty(pool, keeper);
 		generation += taken ? 2 : 1;
-		atomic_set(&keeper->since_ns, now);
+		atomic_set(&keeper->since_ns, now + IN_FAULT_NS);
 		atomic_set(&keeper->generation, generation);
 		progress->pool = pool;
 		progress->keeper = i + 1;
@@ -139,7 +142,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 	}
 	if (own) {
 		/* Not to be taken away while the fault is served. */
-		atomic_set(&own->since_ns, os_now_ns() + OS_NSEC_PER_SEC);
+		atomic_set(&own->since_ns, os_now_ns() + IN_FAULT_NS);
 		keeper_leave(own);
 		return false;
 	}
@@ -195,6 +198,15 @@ out:
 	atomic_set(&own->since_ns, os_now_ns());
 	keeper_leave(own);
 	return kept;
+}
+
+/* The fault ended in an error: the instruction will not complete by it. */
+void progress_fail(struct progress *progress, struct frame_pool *pool)
+{
+	struct keeper *own = keeper_own(progress, pool);
+	if (own)
+		keeper_free(pool, own);
+	progress->keeper = 0;
 }
 
 /* The mm is going; no fault is in it. */

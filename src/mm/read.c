@@ -307,7 +307,7 @@ static struct read_request *request_get(struct fm_mm *mm)
 	os_lock(&mm->request_lock);
 	if (mm->request_free != NONE) {
 		req = &mm->requests[mm->request_free];
-		mm->request_free = req->next_free;
+		atomic_set(&mm->request_free, req->next_free);
 	}
 	os_unlock(&mm->request_lock);
 	if (req)
@@ -320,7 +320,7 @@ static void request_put(struct fm_mm *mm, struct read_request *req)
 	os_lock(&mm->request_lock);
 	atomic_set(&req->busy, 0u);
 	req->next_free = mm->request_free;
-	mm->request_free = (uint32_t)(req - mm->requests);
+	atomic_set(&mm->request_free, (uint32_t)(req - mm->requests));
 	os_unlock(&mm->request_lock);
 	stats_sub(mm->stats, requests, 1);
 	atomic_sub(&mm->requests_busy, 1u);

@@ -181,9 +181,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 
 static bool frame_to_be_had(struct frame_pool *pool)
 {
-	return lru_count(pool, LIST_FREE) > 0 ||
-	       (lru_count(pool, LIST_HOLES) > 0 && atomic_get(&pool->mm->charged_bytes) +
-			       pool->page_size <= pool->mm->budget_bytes);
+	return lru_count(pool, LIST_FREE) > 0 || pool_may_fill(pool);
 }
 
 /* A frame has become free, or a page that could give one has lost its last pin. */
@@ -210,6 +208,14 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 		if (oldest)
 			oldest->run(oldest);
 	}
+}
+
+/* It will be run when the background thread has given a page table back, or looks around. */
+void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket)
+{
+	ticket->page = NULL;
+	ticket_queue(&pool->tickets, ticket);
+	background_kick(pool->mm);
 }
 
 /* Wait until a frame may be had; no lock, no page lock held. 0, -ETIMEDOUT or -ECANCELED. The waits are cut
@@ -255,7 +261,7 @@ void background_kick(struct fm_mm *mm)
 /* Another page size needs memory and has none of its own to give. */
 static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 {
-	for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++) {
+	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
 		struct frame_pool *pool = mm->pool[i];
 		if (pool == poor)
 			continue;
@@ -277,16 +283,15 @@ static void balance(struct fm_mm *mm, struct frame_pool *pool)
 		uint32_t over = (uint32_t)((charged - mm->budget_bytes) >> pool->shift) + 1;
 		uint32_t spare = lru_count(pool, LIST_FREE);
 		pt_release_empty(mm, 1024);
-		if (spare < over)
+		if (spare < over && !pool_at_floor(pool))
 			reclaim(pool, over - spare, true);
 		pool_release_memory(pool, over);
 	}
 	uint32_t spare = lru_count(pool, LIST_FREE);
-	bool poor = !lru_count(pool, LIST_HOLES) ||
-		    atomic_get(&mm->charged_bytes) + pool->page_size > mm->budget_bytes;
+	bool poor = !pool_may_fill(pool);
 	if (spare < pool->free_low && poor) {
 		uint32_t freed = reclaim(pool, pool->free_high - spare, true);
-		if (!freed && !spare && atomic_get(&pool->free_waiters) + (pool->tickets.head != NULL))
+		if (!freed && !spare && atomic_get(&pool->free_waiters) + (atomic_get(&pool->tickets.head) != NULL))
 			shrink_others(mm, pool);
 	}
 }
@@ -298,7 +303,7 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 	if (now_ns < *last_ns + TICK_NS)
 		return;
 	*last_ns = now_ns;
-	for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++) {
+	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
 		if (atomic_get(&mm->pool[i]->tickets.head))
 			frame_freed(mm->pool[i]);
 		progress_tick(mm->pool[i]);
@@ -307,7 +312,7 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 
 static bool somebody_waits(struct fm_mm *mm)
 {
-	for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++)
+	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 		if (atomic_get(&mm->pool[i]->tickets.head) ||
 		    atomic_get(&mm->pool[i]->keeper_tickets.head) ||
 		    atomic_get(&mm->pool[i]->free_waiters))
@@ -322,11 +327,11 @@ static void *background_main(void *arg)
 	while (!atomic_get(&mm->background_stop)) {
 		uint32_t seq = atomic_get(&mm->background_seq);
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
-		for (int i = 0; i < MM_POOLS_MAX && mm->pool[i]; i++)
+		after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
+		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);
 		run_tickets(mm, now, &last_ns);
-		after_work_run(mm);
-		if (mm->pt.empty > mm->pt.entries / 8)
+		if (atomic_get(&mm->pt.empty) > mm->pt.entries / 8)
 			pt_release_empty(mm, mm->pt.entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);

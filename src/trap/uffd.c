@@ -193,6 +193,18 @@ static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint6
 	return (int)os_syscall3(SYS_ioctl, trap->fd, UFFDIO_REGISTER, &reg);
 }
 
+/*
+ * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
+ * mmap_lock to make one, behind another thread's stalled mmap(). So each region has its first before it is used.
+ */
+static int make_anon_vma(struct trap *trap, char *mem)
+{
+	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
+	if (!err)
+		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
+	return err;
+}
+
 int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
 		     void *owner)
 {
@@ -209,6 +221,8 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
 	if (!err && mprotect(mem, len, prot) < 0)
 		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
+	if (!err)
+		err = make_anon_vma(trap, mem);
 	if (!err) {
 		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
 					       .owner = owner, .trap = trap, .opened = true};
@@ -239,6 +253,8 @@ int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, 
 		err = -errno;
 	if (!err && trap->has_move && !huge)
 		err = uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING);
+	if (!err && trap->has_move && !huge)
+		err = make_anon_vma(trap, mem);
 	if (err) {
 		munmap(mem, len);
 		return err;
