@@ -65,7 +65,7 @@ static void pt_get(struct fm_mm *mm, uint64_t addr)
 		id = pt->range[id].next;
 	if (id == NONE && pt->free_head != NONE) {
 		id = pt->free_head;
-		pt->free_head = pt->range[id].next;
+		atomic_set(&pt->free_head, pt->range[id].next);
 		pt->range[id] = (struct pt_range){.key = key, .next = *head};
 		*head = id;
 		pt->used++;
@@ -107,7 +107,7 @@ static bool pt_unlink(struct pt_table *pt, uint32_t id)
 		return false; /* a free entry */
 	*at = pt->range[id].next;
 	pt->range[id].next = pt->free_head;
-	pt->free_head = id;
+	atomic_set(&pt->free_head, id);
 	pt->used--;
 	atomic_sub(&pt->empty, 1u);
 	return true;
