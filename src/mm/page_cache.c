@@ -391,7 +391,8 @@ static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
 		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file ||
 		    !page_try_pin(page))
 			continue;
-		if (page->file == file && page->index >= first && page->index <= last &&
+		uint64_t index = __atomic_load_n(&page->index, __ATOMIC_RELAXED);
+		if (page_is_of(page, file, index) && index >= first && index <= last &&
 		    !page_is(page, PG_GONE))
 			fn(file, page);
 		page_unpin(pool, page);
