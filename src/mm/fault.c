@@ -145,15 +145,30 @@ static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh;
-	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
 
+	if (!read_has_room(file)) { /* a frame taken only to be given back would wake another in vain */
+		int wait = read_wait_for_room(file, until);
+		return wait ? wait : -EAGAIN;
+	}
+	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
 	if (!err && fresh) /* the lock that it came with is taken again in its place below */
 		page_unlock_unread(file->pool, vmf->page);
 	if (err != -ENOMEM)
 		return err;
-	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
 	err = frame_wait(file, vmf->flags & FM_FAULT_KILLABLE, until);
 	return err ? err : -EAGAIN;
+}
+
+/* The store has its share of frames: wait for a place, holding none. */
+static void wait_for_room(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	uint64_t until = file->deadline_ns ? vmf->started_ns + file->deadline_ns : OS_FOREVER;
+
+	page_unpin(file->pool, vmf->page);
+	vmf->page = NULL;
+	vmf->error = read_wait_for_room(file, until);
 }
 
 static void count_major(struct fault *vmf)
@@ -244,6 +259,8 @@ page_not_uptodate:
 		return ret | FM_FAULT_RETRY;
 	}
 	vmf->error = read_page(file, page, vmf->ra_size ? vmf->ra_size - 1 : 0);
+	if (vmf->error == -EBUSY)
+		wait_for_room(vmf);
 	vmf->ra_size = 0;
 out_retry:
 	/* The page keeps its pin for the next try; the file's is put here, on every way out. */

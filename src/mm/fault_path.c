@@ -88,6 +88,8 @@ static void wait_under_lock(struct fault *vmf)
 		page_unlock(file->pool, page);
 	else
 		vmf->error = read_page(file, page, 0);
+	if (vmf->error == -EBUSY)
+		vmf->error = read_wait_for_room(file, OS_FOREVER);
 }
 
 /* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no frame or no
@@ -142,6 +144,12 @@ static void submit_window(struct fault *vmf)
 	vmf->ra_size = 0;
 }
 
+static bool past_deadline(const struct fault *vmf)
+{
+	uint64_t deadline_ns = vmf->file->deadline_ns;
+	return deadline_ns && os_now_ns() >= vmf->started_ns + deadline_ns;
+}
+
 /* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be run (or, without
  * one, the reads are under way). False: try again at once. */
 static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
@@ -150,6 +158,10 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 	if (vmf->want == WANT_READ) {
 		int err = start_wanted_read(vmf, !ticket);
 		submit_window(vmf);
+		if (err && past_deadline(vmf)) {
+			vmf->error = -ETIMEDOUT;
+			return false;
+		}
 		if (err && ticket)
 			frame_queue_ticket(vmf->file, ticket);
 		if (err)

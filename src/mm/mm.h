@@ -334,6 +334,7 @@ struct fault {
 struct ticket {
 	struct ticket *next;
 	struct page *page; /* what it waits for; NULL: a frame */
+	struct fm_file *file; /* whose share of frames it waits for, too; or NULL */
 	void (*run)(struct ticket *ticket);
 	int error; /* of the attempt that it waited for; 0 if none */
 };
@@ -389,6 +390,7 @@ bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
 void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns);
 void read_abandon_page(struct fm_mm *mm, struct page *page);
 bool read_has_room(struct fm_file *file);
+int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 int file_recheck(struct fm_file *file, uint32_t epoch);
 

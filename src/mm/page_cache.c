@@ -100,15 +100,26 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 	os_unlock(&queue->lock);
 }
 
-/* The oldest, or NULL. */
+static bool ticket_ready(const struct ticket *ticket)
+{
+	return !ticket->file || read_has_room(ticket->file) || atomic_get(&ticket->file->mm->dying);
+}
+
+/* The oldest that could go on, or NULL: those of a store that is stuck with its share of frames are passed by. */
 struct ticket *ticket_take(struct wait_queue *queue)
 {
 	if (!atomic_get(&queue->head))
 		return NULL;
 	os_lock(&queue->lock);
-	struct ticket *ticket = queue->head;
-	if (ticket)
-		atomic_set(&queue->head, ticket->next);
+	struct ticket **at = &queue->head;
+	while (*at && !ticket_ready(*at))
+		at = &(*at)->next;
+	struct ticket *ticket = *at;
+	if (ticket) {
+		if (!ticket->next)
+			queue->tail = at;
+		atomic_set(at, ticket->next);
+	}
 	os_unlock(&queue->lock);
 	return ticket;
 }

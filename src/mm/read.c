@@ -208,6 +208,25 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 	return count;
 }
 
+/* A read in the faulting thread holds frames as a request does, and for as long: it counts like one. */
+static bool inline_begin(struct fm_file *file, uint32_t *more)
+{
+	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->inflight, 1u);
+	if (before && before >= cap) {
+		atomic_sub(&file->inflight, 1u);
+		return false;
+	}
+	if (before + 1 + *more > cap)
+		*more = 0;
+	return true;
+}
+
+static void inline_end(struct fm_file *file, uint32_t count)
+{
+	if (atomic_sub(&file->inflight, count) >= file->pool->frames / 4)
+		frame_freed(file->pool); /* somebody may wait for room */
+}
+
 static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 {
 	struct page *pages[READ_PAGES_MAX];
@@ -219,6 +238,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	pages[0] = page;
 	page_begin_read(pool, page);
 	uint32_t count = gather(file, pages, more);
+	atomic_add(&file->inflight, count - 1);
 	int iov_count = build_iov(file, pages, count, iov);
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
 	uint32_t epoch = atomic_get(&file->epoch);
@@ -238,6 +258,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 		file_forget(file);
 	if (err && count > 1)
 		ra_shrink(file);
+	inline_end(file, count);
 	return own;
 }
 
@@ -253,8 +274,9 @@ static int wait_for_read(struct fm_file *file, struct page *page)
 	return err ? err : attempt_error(page);
 }
 
-/* No request to be had, or too many frames with this store: wait until one is done. */
-static int wait_for_request(struct fm_file *file, uint64_t until_ns)
+/* No request to be had, or too many frames with this store: wait until one is done. The caller holds no frame: those
+ * of the ones that wait would be beyond the store's share. 0: try again; else -ETIMEDOUT or -ECANCELED. */
+int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 {
 	uint32_t *seq = &file->pool->free_seq, before = atomic_get(seq);
 	uint64_t now = os_now_ns(), slice = now + 10 * OS_NSEC_PER_MSEC;
@@ -270,12 +292,11 @@ static int wait_for_request(struct fm_file *file, uint64_t until_ns)
 
 /*
  * Read a page, and up to `more` that follow it. Called with the page locked (which ends here) and pinned
- * (which stays), no other lock. 0: look again; else the errno of the attempt.
+ * (which stays), no other lock. 0: look again; -EBUSY: nothing was read, put the page and read_wait_for_room();
+ * else the errno of the attempt.
  */
 int read_page(struct fm_file *file, struct page *page, uint32_t more)
 {
-	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
-
 	might_block(file->mm);
 	if (atomic_get(&file->changed)) { /* nothing new may be read into the snapshot */
 		page_begin_read(file->pool, page);
@@ -283,20 +304,13 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 		page_unlock_unread(file->pool, page);
 		return -ESTALE;
 	}
-	if (!file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE))
+	bool here = !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+	if (here && inline_begin(file, &more))
 		return read_inline(file, page, more);
-	for (;;) {
-		int err = read_submit(file, &page, 1, false);
-		if (!err)
-			return wait_for_read(file, page);
-		err = wait_for_request(file, until);
-		if (err) {
-			page_begin_read(file->pool, page);
-			page_fail(page, err);
-			page_unlock_unread(file->pool, page);
-			return err;
-		}
-	}
+	if (!here && read_submit(file, &page, 1, false) == 0)
+		return wait_for_read(file, page);
+	page_unlock_unread(file->pool, page);
+	return -EBUSY;
 }
 
 /* ------------------------------------------------------------------ requests */

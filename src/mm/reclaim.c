@@ -201,6 +201,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 {
 	struct frame_pool *pool = file->pool;
 	ticket->page = NULL;
+	ticket->file = file;
 	stats_add(pool->mm->stats, frame_waits, 1);
 	ticket_queue(&pool->tickets, ticket);
 	if (frame_to_be_had(pool) && read_has_room(file)) {
@@ -214,6 +215,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket)
 {
 	ticket->page = NULL;
+	ticket->file = NULL;
 	ticket_queue(&pool->tickets, ticket);
 	background_kick(pool->mm);
 }
