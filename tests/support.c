@@ -80,7 +80,7 @@ uint64_t support_regions(void)
 	CHECK(maps);
 	while (fgets(line, sizeof(line), maps)) {
 		if (strncmp(line, "VmFlags:", 8) == 0) {
-			if (anonymous && strstr(line, " dc"))
+			if (anonymous && (strstr(line, " dc") || strstr(line, " wf")))
 				sum += size;
 			continue;
 		}
@@ -153,6 +153,7 @@ static void check_leaks(void)
 }
 
 static void install_handlers(void);
+static void remove_folder(void);
 
 void support_start(void)
 {
@@ -160,6 +161,8 @@ void support_start(void)
 	mallopt(M_ARENA_MAX, 1);
 	install_handlers();
 	support_path(); /* so that the folder is no difference */
+	/* Nor what stays with the process after its first mm. */
+	CHECK_OK(fm_mm_destroy(support_mm(fm_budget_min(PAGE))));
 	before = usage_now();
 }
 
@@ -177,6 +180,7 @@ static void start_without_tcache(void)
 	if (SUPPORT_SANITIZED || getenv("GLIBC_TUNABLES"))
 		return;
 	setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
+	remove_folder(); /* no exit handler runs */
 	execv("/proc/self/exe", argv);
 	CHECK_FAIL("/proc/self/exe: %s", strerror(errno));
 }
@@ -323,7 +327,7 @@ const char *support_path(void)
 
 	if (!folder[0])
 		make_folder();
-	snprintf(out, sizeof(path[0]), "%s/%u", folder, number++);
+	snprintf(out, sizeof(path[0]), "%s/%d-%u", folder, (int)getpid(), number++);
 	return out;
 }
 

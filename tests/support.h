@@ -57,7 +57,7 @@ struct fm_stats support_stats(fm_mm *mm);
 
 unsigned support_threads(void); /* of this process */
 unsigned support_fds(void);
-/* Bytes of the library's regions: what is marked not to be copied by fork(). */
+/* Bytes of the library's regions: what is marked not to be copied, or to be wiped, by fork(). */
 uint64_t support_regions(void);
 
 /* Poll until cond is true; a check fails after a time that is far beyond any doubt. */

@@ -104,9 +104,9 @@ static void test_uri(void)
 /* Time out again and again while others need every frame; then let the late bytes come. */
 static void test_late(void)
 {
-	fm_file *bad = open_slow(64 * PAGE, SEED, 20), *good = open_slow(256 * PAGE, SEED + 1, 0);
+	fm_file *bad = open_slow(64 * PAGE, SEED, 20), *good = open_slow(64 * PAGE, SEED + 1, 0);
 	unsigned char *in_bad = support_map(bad, 0, 64 * PAGE);
-	unsigned char *in_good = support_map(good, 0, 256 * PAGE);
+	unsigned char *in_good = support_map(good, 0, 64 * PAGE);
 
 	for (int round = 0; round < 3; round++) {
 		CHECK_OK(fm_file_control(bad, "delay=40ms"));
@@ -114,13 +114,13 @@ static void test_late(void)
 			CHECK_EQ(touch(in_bad + page * PAGE), -ETIMEDOUT);
 		/* Within the time in which the late ones come. */
 		for (int pass = 0; pass < 2; pass++)
-			support_expect(mm, in_good, 0, 256 * PAGE, SEED + 1);
+			support_expect(mm, in_good, 0, 64 * PAGE, SEED + 1);
 		CHECK_OK(fm_file_control(bad, "delay=0ms"));
 		expect_patiently(in_bad, 64);
 		CHECK_OK(fm_advise(mm, in_bad, 64 * PAGE, FM_ADVICE_DONTNEED));
 	}
 	end(bad, in_bad, 64 * PAGE);
-	end(good, in_good, 256 * PAGE);
+	end(good, in_good, 64 * PAGE);
 }
 
 static void *dead_reader(void *arg)
@@ -136,8 +136,8 @@ static void *dead_reader(void *arg)
  * reader of the dead one has come back when it has been. */
 static void test_share(void)
 {
-	fm_file *bad = open_slow(64 * PAGE, SEED, 60000), *good = open_slow(256 * PAGE, SEED + 1, 0);
-	unsigned char *in_good = support_map(good, 0, 256 * PAGE);
+	fm_file *bad = open_slow(64 * PAGE, SEED, 60000), *good = open_slow(64 * PAGE, SEED + 1, 0);
+	unsigned char *in_good = support_map(good, 0, 64 * PAGE);
 	pthread_t thread[40];
 
 	stuck_addr = support_map(bad, 0, 64 * PAGE);
@@ -146,13 +146,13 @@ static void test_share(void)
 		CHECK_EQ(pthread_create(&thread[i], NULL, dead_reader, (void *)i), 0);
 	EVENTUALLY(support_stats(mm).requests > 0);
 	for (int pass = 0; pass < 2; pass++)
-		support_expect(mm, in_good, 0, 256 * PAGE, SEED + 1);
+		support_expect(mm, in_good, 0, 64 * PAGE, SEED + 1);
 	CHECK_OK(fm_file_control(bad, "stuck=0"));
 	for (int i = 0; i < 40; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	support_expect(mm, stuck_addr, 0, 64 * PAGE, SEED);
 	end(bad, stuck_addr, 64 * PAGE);
-	end(good, in_good, 256 * PAGE);
+	end(good, in_good, 64 * PAGE);
 }
 
 static void test(void)

@@ -29,10 +29,8 @@ static int fault(unsigned char *at)
 
 static void *reader(void *arg)
 {
-	unsigned page = (unsigned)(uintptr_t)arg;
-
 	started++;
-	int err = fault(addr + page * PAGE);
+	int err = fault(arg);
 	CHECK(!err || err == -ECANCELED || err == -EOWNERDEAD);
 	if (err)
 		cancelled++;
@@ -52,7 +50,7 @@ static void destroy_beneath(const char *setting, unsigned distinct)
 	started = served = cancelled = 0;
 	CHECK_OK(fm_file_control(file, setting));
 	for (uintptr_t i = 0; i < READERS; i++)
-		CHECK_EQ(pthread_create(&thread[i], NULL, reader, (void *)(i % distinct * 4)), 0);
+		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i % distinct * 4 * PAGE), 0);
 	EVENTUALLY(started == READERS);
 	/* All are in the fault by then; one that is not is told that the mm is gone. */
 	support_sleep_ms(40);
@@ -88,7 +86,7 @@ static void test_deadline(void)
 	started = served = cancelled = 0;
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	for (uintptr_t i = 0; i < READERS; i++)
-		CHECK_EQ(pthread_create(&thread[i], NULL, reader, (void *)i), 0);
+		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i * PAGE), 0);
 	EVENTUALLY(started == READERS);
 	support_sleep_ms(40);
 	CHECK_OK(fm_mm_destroy(mm));
@@ -97,27 +95,42 @@ static void test_deadline(void)
 	CHECK_EQ(cancelled, READERS);
 }
 
-/* All the frames that may be are pinned or with a stuck store: the readers wait for one. */
+static void start_readers(pthread_t *thread, unsigned count)
+{
+	started = served = cancelled = 0;
+	for (uintptr_t i = 0; i < count; i++)
+		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i * PAGE), 0);
+	EVENTUALLY(started == count);
+}
+
+/* Three quarters of the frames are pinned, a stuck store has the rest: its other readers wait for room there, those
+ * of a store that is well for a frame. */
 static void test_frames(void)
 {
-	pthread_t thread[READERS];
+	pthread_t stuck[READERS], well[READERS];
+	const struct fm_file_options alone = {.size = sizeof(alone), .readahead_bytes = UINT32_MAX};
 
 	mm = support_mm(fm_budget_min(4096));
-	fm_file *good = support_open(mm, support_file(16 * PAGE, SEED), NULL);
+	fm_file *good = support_open(mm, support_file(64 * PAGE, SEED), &alone);
 	fm_file *bad = support_open(mm, support_format("faulty:%s", support_file(64 * PAGE, SEED)),
-				    NULL);
-	unsigned char *pinned = support_map(good, 0, 16 * PAGE);
-	CHECK_OK(fm_pin(mm, pinned, 12 * PAGE, 0));
-	addr = support_map(bad, 0, 64 * PAGE);
-	started = served = cancelled = 0;
+				    &alone);
+	unsigned char *pinned = support_map(good, 0, 64 * PAGE);
+	CHECK_OK(fm_pin(mm, pinned + 32 * PAGE, 12 * PAGE, 0));
 	CHECK_OK(fm_file_control(bad, "stuck=1"));
-	for (uintptr_t i = 0; i < READERS; i++)
-		CHECK_EQ(pthread_create(&thread[i], NULL, reader, (void *)i), 0);
-	EVENTUALLY(support_stats(mm).frame_waits > 0);
+	addr = support_map(bad, 0, 64 * PAGE);
+	start_readers(stuck, READERS);
+	EVENTUALLY(support_stats(mm).frames_used >= 15); /* one may go to a page table */
+	support_sleep_ms(20);
+	addr = pinned;
+	start_readers(well, READERS);
+	support_sleep_ms(40);
 	CHECK_OK(fm_mm_destroy(mm));
-	for (int i = 0; i < READERS; i++)
-		CHECK_EQ(pthread_join(thread[i], NULL), 0);
-	CHECK_EQ(cancelled, READERS);
+	for (int i = 0; i < READERS; i++) {
+		CHECK_EQ(pthread_join(stuck[i], NULL), 0);
+		CHECK_EQ(pthread_join(well[i], NULL), 0);
+	}
+	CHECK_EQ(served + cancelled, 2 * READERS);
+	CHECK_GE(cancelled, READERS);
 }
 
 /* Mappings, files, pins and readahead left as they are. */

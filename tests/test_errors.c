@@ -236,6 +236,7 @@ static void test_truncated(void)
 /* Readers while a writer rewrites again and again: each page is wholly one version. */
 static atomic_bool stop;
 static const char *rewritten;
+static bool rewritten_gently;
 
 static void *writer(void *arg)
 {
@@ -249,6 +250,9 @@ static void *writer(void *arg)
 		memset(buf, (int)version, sizeof(buf));
 		for (unsigned page = 0; page < 16 && !stop; page++)
 			CHECK_EQ(pwrite(fd, buf, sizeof(buf), page * (off_t)PAGE), (ssize_t)PAGE);
+		/* Without a pause there would be no version to refresh to. */
+		if (rewritten_gently)
+			support_sleep_ms(5);
 	}
 	close(fd);
 	return arg;
@@ -263,6 +267,7 @@ static void test_mixed(uint32_t policy)
 	unsigned stale = 0;
 
 	rewritten = path;
+	rewritten_gently = policy == FM_CHANGED_REFRESH;
 	stop = false;
 	CHECK_EQ(pthread_create(&thread, NULL, writer, NULL), 0);
 	support_sleep_ms(5);

@@ -385,6 +385,8 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 			atomic_sub(&pool->user_pinned, 1u);
 			stats_sub(mm->stats, pins, 1);
 			page_unpin(pool, page);
+			if (!mm_range_mapped(mm, addr)) /* unmapped meanwhile: the pin had kept it in the view */
+				file_take_out(view->file, page->index, page->index);
 		}
 	}
 	if (page)

@@ -100,7 +100,8 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
  */
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 {
-	bool window = ra_sync_window(vmf);
+	/* One window a fault: a try that comes after a wait for room or for a frame only wants its page. */
+	bool window = !(vmf->flags & FM_FAULT_TRIED) && ra_sync_window(vmf);
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
 	if (fpin && window && vmf->ra_start != vmf->index) {
@@ -145,9 +146,10 @@ static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh;
-	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+	/* From the fault's beginning: it may come here many times, and the store may be dead all the while. */
+	uint64_t until = file->deadline_ns ? vmf->started_ns + file->deadline_ns : OS_FOREVER;
 
-	if (!read_has_room(file)) { /* a frame taken only to be given back would wake another in vain */
+	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
 		int wait = read_wait_for_room(file, until);
 		return wait ? wait : -EAGAIN;
 	}

@@ -100,10 +100,10 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	bool fresh = false;
 	int err = 0;
 
-	if (!vmf->page && !read_has_room(file)) /* a frame taken and given back would wake the next in vain */
+	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
-		err = read_has_room(file) ? page_add(file, vmf->index, true, &vmf->page, &fresh) : -EAGAIN;
+		err = read_has_room(file, false) ? page_add(file, vmf->index, true, &vmf->page, &fresh) : -EAGAIN;
 	if (err)
 		return err;
 	if (!fresh && !page_trylock(vmf->page))

@@ -106,7 +106,7 @@ static void take_deferred(struct frame_pool *pool)
 	uint32_t id = atomic_xchg(&pool->deferred, 0u);
 	while (id) {
 		struct page *page = &pool->pages[id - 1];
-		id = page->hash_next;
+		id = page->lru_next;
 		lru_set(pool, page, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
 	}
 }
@@ -174,7 +174,7 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		/* The last pin of a page that was found by mistake, in a search under the map lock. */
 		uint32_t head = atomic_get(&pool->deferred);
 		do {
-			page->hash_next = head;
+			page->lru_next = head; /* off all lists; hash_next may still be walked over */
 		} while (!atomic_cas(&pool->deferred, &head, id_of(pool, page) + 1));
 		return;
 	}

@@ -233,8 +233,10 @@ static uint64_t shown_bytes(struct fm_file *file, const struct page *page)
  * come between. The page is installed, so nobody waits for this lock but one who unmaps it. */
 static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
-	if (!page_trylock(page))
+	if (!page_trylock(page)) { /* most often by the install that asked for this: later, else it could not be evicted */
+		atomic_set(&mm->after.again, true);
 		return;
+	}
 	uint32_t state = atomic_get(&page->state);
 	if ((state & PG_DUP) && (state & PG_INSTALLED)) {
 		trap_discard(mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
@@ -280,7 +282,8 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	page_unpin(pool, page);
 }
 
-/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. */
+/* Put protection on what MOVE installed; drop what COPY left behind. Background thread; where `again` is left set, it is
+ * to come back soon. */
 void after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
@@ -294,7 +297,8 @@ void after_work_run(struct fm_mm *mm)
 			after->head = (after->head + 1) % after->capacity;
 			after->count--;
 		} else {
-			after->overflowed = false;
+			overflowed |= after->again;
+			after->overflowed = after->again = false;
 		}
 		os_unlock(&after->lock);
 		if (some) {
@@ -310,6 +314,8 @@ void after_work_run(struct fm_mm *mm)
 				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
 					after_one(mm, mm->pool[p], &mm->pool[p]->pages[i], &span);
 		span_flush(mm, &span);
+		if (atomic_get(&after->again))
+			return;
 	}
 }
 
@@ -331,7 +337,13 @@ struct transfer {
 static bool move_had_worked(const struct transfer *t)
 {
 	uint64_t done;
-	return trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done) == 0;
+	int err = -EAGAIN;
+	for (int tries = 0; (err == -EAGAIN || err == -EBUSY) && tries < BUSY_TRIES; tries++) {
+		if (tries > 5)
+			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+		err = trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done);
+	}
+	return err == 0;
 }
 
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
@@ -480,6 +492,13 @@ void page_forget(struct view *view, struct page *page)
 {
 	page_emptied(view->mm, view->file->pool, page);
 	pt_put(view->mm, page_addr(view, view->file->pool, page));
+}
+
+/* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
+void page_discard(struct view *view, struct page *page)
+{
+	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	page_forget(view, page);
 }
 
 /*

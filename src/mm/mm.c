@@ -101,7 +101,7 @@ static size_t round64(size_t len)
 static int alloc_meta(struct fm_mm *mm)
 {
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
-	uint32_t requests = frames / 64 < 4 ? 4 : frames / 64 > 64 ? 64 : frames / 64;
+	uint32_t requests = frames / 64 < 16 ? 16 : frames / 64 > 64 ? 64 : frames / 64;
 	/* At worst each page lies in a range of its own, and its page table takes as much of the budget. */
 	uint32_t ranges = frames / 2 + 512, heads = 16, after = frames / 16 + 64;
 	while (heads < ranges / 2)
@@ -268,6 +268,7 @@ void mm_destroy(struct fm_mm *mm)
 		wake_all(mm);
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 	}
+	trap_drain(mm->trap);
 	mm_unmap_all(mm);
 	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 		progress_drop_all(mm->pool[p]);

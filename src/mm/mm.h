@@ -129,7 +129,7 @@ struct frame_pool {
 	uint32_t keeper_count;
 	uint32_t keeper_seq, keeper_waiters;
 	struct wait_queue keeper_tickets;
-	uint32_t deferred; /* frames freed under the map lock, by hash_next: id + 1; atomic stack */
+	uint32_t deferred; /* frames freed under the map lock, by lru_next: id + 1; atomic stack */
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
 	void *meta;
 	size_t meta_len;
@@ -184,7 +184,8 @@ struct fm_file {
 	struct fm_store_version version; /* version_lock */
 	struct os_lock version_lock;
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */
-	uint32_t inflight; /* frames owned by its requests; atomic, futex */
+	uint32_t inflight; /* frames owned by its reads under way; atomic */
+	uint32_t requests; /* of them; atomic */
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
 };
@@ -224,6 +225,7 @@ struct after_work {
 	struct os_lock lock;
 	uint32_t capacity, head, count;
 	bool overflowed;
+	bool again; /* some page was locked: look at all of them once more; atomic */
 	struct after_item {
 		uint16_t pool;
 		uint32_t page;
@@ -389,7 +391,7 @@ void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
 void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns);
 void read_abandon_page(struct fm_mm *mm, struct page *page);
-bool read_has_room(struct fm_file *file);
+bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 int file_recheck(struct fm_file *file, uint32_t epoch);
@@ -398,6 +400,7 @@ int file_recheck(struct fm_file *file, uint32_t epoch);
 int page_install(struct view *view, struct page *page);
 int page_take_out(struct view *view, struct page *page, bool may_block);
 void page_forget(struct view *view, struct page *page);
+void page_discard(struct view *view, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
 void after_work_run(struct fm_mm *mm);
 bool pt_behind(struct fm_mm *mm);

@@ -102,7 +102,7 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 
 static bool ticket_ready(const struct ticket *ticket)
 {
-	return !ticket->file || read_has_room(ticket->file) || atomic_get(&ticket->file->mm->dying);
+	return !ticket->file || read_has_room(ticket->file, false) || atomic_get(&ticket->file->mm->dying);
 }
 
 /* The oldest that could go on, or NULL: those of a store that is stuck with its share of frames are passed by. */
@@ -410,20 +410,30 @@ static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
 	}
 }
 
+static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
+{
+	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
+	bool out = !wanted || page_take_out(&file->view, page, true) == 0;
+	if (!out && discard)
+		page_discard(&file->view, page);
+	page_unlock(file->pool, page);
+	return out || discard;
+}
+
 /* The lock of an installed page is held for a moment only, over no read: who has it (a copy being dropped, a
- * pin) may not look again, so it is waited for. A fault that has not installed yet does look again. */
+ * pin) may not look again, so it is waited for. A fault that has not installed yet does look again. What the
+ * kernel has pinned for a moment cannot be moved; it goes all the same, at last with its bytes. */
 static void take_out(struct fm_file *file, struct page *page)
 {
-	do {
-		if (!page_is(page, PG_INSTALLED))
+	for (int tries = 0; page_is(page, PG_INSTALLED);) {
+		if (!page_trylock(page)) {
+			page_wait(file->mm, page, false, OS_FOREVER);
+			continue;
+		}
+		if (try_take_out(file, page, ++tries > 20))
 			return;
-		if (page_trylock(page))
-			break;
-		page_wait(file->mm, page, false, OS_FOREVER);
-	} while (true);
-	if (!page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins)
-		page_take_out(&file->view, page, true);
-	page_unlock(file->pool, page);
+		os_sleep_until(os_now_ns() + 50000);
+	}
 }
 
 /* Take the pages of a range out of the view; they stay cached. Pages not installed yet are left: their
@@ -452,8 +462,8 @@ static void forget_bytes(struct fm_file *file, struct page *page)
 {
 	for (int tries = 0; tries < 200; tries++) {
 		uint32_t state = atomic_get(&page->state);
-		if ((state & PG_GONE) || !(state & (PG_UPTODATE | PG_LOCKED)))
-			return;
+		if ((state & PG_GONE) || !(state & PG_UPTODATE))
+			return; /* a read under way looks at the epoch when it has ended */
 		if (page_trylock(page)) {
 			bool out = !page_is(page, PG_INSTALLED) ||
 				   page_take_out(&file->view, page, true) == 0;

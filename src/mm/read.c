@@ -72,7 +72,8 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 }
 
 /* `bytes` of the page have come, or an error. Page locked; is unlocked here. */
-static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error)
+static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
+			  uint32_t epoch)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t wanted = page_bytes(file, page);
@@ -88,6 +89,9 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		if (wanted < pool->page_size)
 			zero_tail(pool, page, wanted);
 		page_set(page, PG_UPTODATE, PG_ERROR | PG_ASKED);
+		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+		if (atomic_get(&file->epoch) != epoch)
+			page_set(page, 0, PG_UPTODATE);
 		lru_set(pool, page, LIST_INACTIVE);
 	}
 	page_unlock(pool, page);
@@ -172,7 +176,7 @@ static void count_read(struct fm_mm *mm, uint64_t bytes, unsigned shorts, int er
 
 /* All pages of one attempt; each locked and pinned by it. */
 static void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
-			   uint64_t bytes, int error)
+			   uint64_t bytes, int error, uint32_t epoch)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t size = file->pool->page_size, at = i * size;
@@ -180,7 +184,7 @@ static void pages_end_read(struct fm_file *file, struct page **pages, uint32_t c
 		if (error && (count > 1 || error == -ECANCELED || error == -EAGAIN))
 			page_end_unread(file, pages[i]);
 		else
-			page_end_read(file, pages[i], came < size ? came : size, error);
+			page_end_read(file, pages[i], came < size ? came : size, error, epoch);
 	}
 }
 
@@ -249,7 +253,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 		err = recheck_after(file, epoch, err);
 	bool dropped = err == -EAGAIN;
 	page_pin(page);
-	pages_end_read(file, pages, count, bytes, err);
+	pages_end_read(file, pages, count, bytes, err, epoch);
 	for (uint32_t i = 1; i < count; i++)
 		page_unpin(pool, pages[i]);
 	int own = attempt_error(page);
@@ -315,11 +319,19 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 
 /* ------------------------------------------------------------------ requests */
 
-static struct read_request *request_get(struct fm_mm *mm)
+/* One store may have half of them: were it to die with all, nobody else could read. */
+static uint32_t requests_most(const struct fm_file *file)
 {
+	return file->mm->request_count / 2;
+}
+
+static struct read_request *request_get(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
 	struct read_request *req = NULL;
 	os_lock(&mm->request_lock);
-	if (mm->request_free != NONE) {
+	if (mm->request_free != NONE && atomic_get(&file->requests) < requests_most(file)) {
+		atomic_add(&file->requests, 1u);
 		req = &mm->requests[mm->request_free];
 		atomic_set(&mm->request_free, req->next_free);
 	}
@@ -367,7 +379,7 @@ static void read_done(struct io_request *io)
 	if ((!err || err == -EIO) && !abandoned)
 		err = recheck_after(file, req->epoch, err);
 	if (!abandoned)
-		pages_end_read(file, pages, count, io->bytes_done, err);
+		pages_end_read(file, pages, count, io->bytes_done, err, req->epoch);
 	for (uint32_t i = 0; i < count; i++)
 		page_unpin(file->pool, pages[i]);
 	if (err == -EAGAIN)
@@ -375,18 +387,21 @@ static void read_done(struct io_request *io)
 	if (err && count > 1)
 		ra_shrink(file);
 	atomic_sub(&file->inflight, count);
+	atomic_sub(&file->requests, 1u);
 	struct frame_pool *pool = file->pool;
 	request_put(mm, req);
 	frame_freed(pool);
 	file_put(file);
 }
 
-/* A demand read could be submitted now. */
-bool read_has_room(struct fm_file *file)
+/* A demand read could begin now: in the caller's own thread, if it may wait and the store allows, else as a request. */
+bool read_has_room(struct fm_file *file, bool may_wait)
 {
 	uint32_t inflight = atomic_get(&file->inflight);
-	return atomic_get(&file->mm->request_free) != NONE &&
-	       (!inflight || inflight < file->pool->frames / 4);
+	bool here = may_wait && !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+	bool place = atomic_get(&file->mm->request_free) != NONE &&
+		     atomic_get(&file->requests) < requests_most(file);
+	return (here || place) && (!inflight || inflight < file->pool->frames / 4);
 }
 
 /*
@@ -401,7 +416,7 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 
 	mm_assert(count && count <= READ_PAGES_MAX);
 	if (before + count <= cap || (!before && !speculative))
-		req = request_get(mm);
+		req = request_get(file);
 	if (!req) {
 		atomic_sub(&file->inflight, count);
 		return -EAGAIN;

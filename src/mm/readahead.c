@@ -147,7 +147,7 @@ void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t asy
 		return;
 	if (end > start + size)
 		end = start + size;
-	for (uint64_t index = start; index < end; index++) {
+	for (uint64_t index = start; index < end && read_has_room(file, false); index++) {
 		struct page *page;
 		bool fresh = false;
 		if (page_add(file, index, false, &page, &fresh) < 0)

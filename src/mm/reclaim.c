@@ -153,6 +153,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	struct fm_mm *mm = pool->mm;
 	uint32_t freed = 0, target = pool->frames / 8 + 2;
 	uint32_t scan = 2 * (lru_count(pool, LIST_ACTIVE) + lru_count(pool, LIST_INACTIVE)) + 8;
+	uint32_t failed = 0; /* in a row */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
 	might_block(mm);
@@ -162,11 +163,14 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		stats_add(mm->stats, reclaim_direct, 1);
 	while (freed < want && scan--) {
 		bool some = false;
-		if (soft && lru_count(pool, LIST_INACTIVE) < target) {
+		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
+		uint32_t inactive = lru_count(pool, LIST_INACTIVE);
+		if (soft && (inactive < target || failed >= inactive)) {
 			some = deactivate_one(pool);
 			some |= deactivate_one(pool);
 		}
 		int evicted = evict_one(pool);
+		failed = evicted > 0 ? 0 : failed + 1;
 		if (evicted > 0)
 			freed++;
 		if (evicted < 0 && !some)
@@ -204,7 +208,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 	ticket->file = file;
 	stats_add(pool->mm->stats, frame_waits, 1);
 	ticket_queue(&pool->tickets, ticket);
-	if (frame_to_be_had(pool) && read_has_room(file)) {
+	if (frame_to_be_had(pool) && read_has_room(file, false)) {
 		struct ticket *oldest = ticket_take(&pool->tickets);
 		if (oldest)
 			oldest->run(oldest);
@@ -337,7 +341,7 @@ static void *background_main(void *arg)
 			pt_release_empty(mm, mm->pt.entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);
-		if (somebody_waits(mm) && next > now + TICK_NS)
+		if ((somebody_waits(mm) || atomic_get(&mm->after.again)) && next > now + TICK_NS)
 			next = now + TICK_NS;
 		/* Let some protecting come together: one call for many pages. */
 		if (!somebody_waits(mm))

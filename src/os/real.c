@@ -151,7 +151,9 @@ void *os_meta_alloc(size_t len)
 	if (mem == MAP_FAILED)
 		return NULL;
 	madvise(mem, len, MADV_NOHUGEPAGE);
-	madvise(mem, len, MADV_DONTFORK);
+	/* A forked child has the place and not the bytes: an object of its own must not lie where one of its parent's
+	 * was, and be taken for it. Nothing is copied, so the parent's pages stay writable without a fault. */
+	madvise(mem, len, MADV_WIPEONFORK);
 	populate_write(mem, len);
 	return mem;
 }

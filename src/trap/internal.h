@@ -25,5 +25,6 @@ int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
 /* Of thread.c, for uffd.c. */
 int handler_start(struct trap *trap);
 void handler_stop(struct trap *trap);
+bool handler_has_told(struct trap *trap);
 
 #endif

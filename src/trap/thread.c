@@ -23,6 +23,7 @@
 #define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
 #define RECENT 4
 #define POISONED 2048
+#define OTHERS_NS (20 * OS_NSEC_PER_MSEC)
 #define POISON_NS (2 * OS_NSEC_PER_SEC) /* a thread that was told in a system call never asks what it was */
 
 struct entry {
@@ -75,13 +76,17 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	struct handler *handler = trap->handler;
 	uint64_t page = addr & ~(uint64_t)(OS_PAGE - 1), now = os_now_ns();
 	uint32_t tid = os_gettid();
-	bool found = false;
+	bool found = false, others = false;
 
 	os_lock(&handler->poison_lock);
-	for (uint32_t i = 0; i < POISONED && !found; i++) {
+	for (uint32_t i = 0; i < POISONED; i++) {
 		struct poisoned *p = &handler->poisoned[i];
-		if (p->tid != tid || p->page != page)
+		if (!p->tid || p->page != page)
 			continue;
+		if (p->tid != tid) {
+			others |= now < p->until_ns - POISON_NS + OTHERS_NS;
+			continue;
+		}
 		p->tid = 0;
 		if (p->until_ns < now)
 			continue;
@@ -94,8 +99,12 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 		found = true;
 	}
 	os_unlock(&handler->poison_lock);
-	/* The mark goes, so that the next access asks anew. If good bytes have come meanwhile, they are asked for again. */
-	trap_discard(trap, page, OS_PAGE);
+	/* The mark stays for others who are being told just now: without it they would ask again, and be told twice. The last
+	 * takes it away, so that the next access asks anew. If good bytes have come meanwhile, they are asked for again. */
+	if (!others)
+		trap_discard(trap, page, OS_PAGE);
+	else if (!found)
+		os_sleep_until(now + OS_NSEC_PER_MSEC / 20);
 	return found;
 }
 
@@ -123,6 +132,19 @@ static void poison_note(struct handler *handler, uint32_t tid, uint64_t page,
 			own->error.offset &= ~(uint64_t)(OS_PAGE - 1);
 	}
 	os_unlock(&handler->poison_lock);
+}
+
+/* Somebody was told an error and has not asked for it yet. */
+bool handler_has_told(struct trap *trap)
+{
+	struct handler *handler = trap->handler;
+	uint64_t now = os_now_ns();
+	bool some = false;
+	os_lock(&handler->poison_lock);
+	for (uint32_t i = 0; i < POISONED && !some; i++)
+		some = handler->poisoned[i].tid && handler->poisoned[i].until_ns >= now;
+	os_unlock(&handler->poison_lock);
+	return some;
 }
 
 /* Kernels without poison (before 6.6): signal the thread itself. */

@@ -74,6 +74,9 @@ struct trap_options {
 int trap_create(const struct trap_options *options, struct trap **ret_trap);
 void trap_stop(struct trap *trap); /* no fault is served from here on; handler threads are gone */
 void trap_destroy(struct trap *trap);
+/* Threads that were told an error get to it when they next run: wait for them, before their region goes. Not for ever: one
+ * that was told in a system call never asks what it was. */
+void trap_drain(struct trap *trap);
 bool trap_has_move(const struct trap *trap);
 const char *trap_kind_name(enum fm_trap kind);
 

@@ -150,6 +150,15 @@ void trap_stop(struct trap *trap)
 		handler_stop(trap);
 }
 
+#define DRAIN_NS OS_NSEC_PER_SEC
+
+void trap_drain(struct trap *trap)
+{
+	uint64_t until = os_now_ns() + DRAIN_NS;
+	while (trap->handler && handler_has_told(trap) && os_now_ns() < until)
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 4);
+}
+
 void trap_destroy(struct trap *trap)
 {
 	trap_stop(trap);

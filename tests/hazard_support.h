@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For the tests of HAZARDS.md: a watchdog that makes a hang a failure with words, threads that touch a page and say
+ * how it ended, and bytes compared with plain reads of the store.
+ */
+#ifndef FM_TESTS_HAZARD_SUPPORT_H
+#define FM_TESTS_HAZARD_SUPPORT_H
+
+#include "mm/mm.h"
+#include "support.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <signal.h>
+#include <unistd.h>
+
+static const char *hazard_words;
+
+static void hazard_too_long(int signo)
+{
+	ssize_t unused = write(2, hazard_words, strlen(hazard_words));
+	unused = write(2, "\n", 1);
+	(void)unused;
+	(void)signo;
+	_exit(1);
+}
+
+/* Until the next call: what hangs fails with these words. */
+static inline void hazard_watch(const char *words)
+{
+	hazard_words = words;
+	signal(SIGALRM, hazard_too_long);
+	alarm(SUPPORT_SANITIZED ? 120 : 40);
+}
+
+/* ---- one access in a thread of its own */
+
+struct hazard_access {
+	pthread_t thread;
+	fm_mm *mm;
+	const void *addr;
+	unsigned char byte;
+	int err;
+	_Atomic int tid;
+	atomic_bool done;
+};
+
+static inline void *hazard_access_main(void *arg)
+{
+	struct hazard_access *access = arg;
+	access->tid = gettid();
+	access->err = support_read(access->mm, access->addr, &access->byte, 1);
+	access->done = true;
+	return NULL;
+}
+
+static inline void hazard_begin(struct hazard_access *access, fm_mm *mm, const void *addr)
+{
+	*access = (struct hazard_access){.mm = mm, .addr = addr};
+	CHECK_EQ(pthread_create(&access->thread, NULL, hazard_access_main, access), 0);
+}
+
+/* Its result: 0 or a negative errno. */
+static inline int hazard_end(struct hazard_access *access)
+{
+	CHECK_EQ(pthread_join(access->thread, NULL), 0);
+	return access->err;
+}
+
+/* ---- bytes */
+
+/* The mapping at addr shows what a plain read of the store gives. */
+#define hazard_same(mm, file, addr, offset, len) hazard_same_at(__LINE__, mm, file, addr, offset, len)
+static inline void hazard_same_at(int line, fm_mm *mm, fm_file *file, const void *addr,
+				  uint64_t offset, size_t len)
+{
+	unsigned char *plain = malloc(len), *mapped = malloc(len);
+	size_t got;
+	CHECK(plain && mapped);
+	CHECK_OK(fm_file_read(file, plain, len, offset, &got));
+	CHECK_EQ(got, len);
+	int err = support_read(mm, addr, mapped, len);
+	if (err)
+		CHECK_FAIL("line %d: offset %llu: %s", line, (unsigned long long)offset, strerror(-err));
+	for (size_t i = 0; i < len; i++)
+		if (plain[i] != mapped[i])
+			CHECK_FAIL("line %d: offset %llu shows %02x, not %02x", line,
+				   (unsigned long long)(offset + i), mapped[i], plain[i]);
+	free(plain);
+	free(mapped);
+}
+
+#endif

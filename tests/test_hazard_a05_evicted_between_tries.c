@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md A5: the page evicted between the tries, so that threads only batter the storage. The page pin survives to
+ * the next try: with a budget of a few pages and many more threads, each fault still costs one read.
+ * Seen to fail with out_retry that puts the page's pin.
+ */
+#include "hazard_support.h"
+
+#define THREADS    48
+#define TOUCHES    (SUPPORT_SANITIZED ? 20 : 60)
+#define FILE_PAGES 4096
+
+static fm_mm *mm;
+static const char *map;
+
+static void *worker(void *arg)
+{
+	uint64_t random = 0x9e3779b97f4a7c15ull * ((uint64_t)(uintptr_t)arg + 1);
+	for (int i = 0; i < TOUCHES; i++) {
+		random = random * 6364136223846793005ull + 1442695040888963407ull;
+		const char *at = map + (random >> 33) % FILE_PAGES * PAGE;
+		if (test_trap() == FM_TRAP_CALL)
+			CHECK_OK(fm_fault_in(mm, at, 1, 0));
+		else
+			*(const volatile char *)at;
+	}
+	return NULL;
+}
+
+int main(void)
+{
+	const struct fm_file_options no_readahead = {.size = sizeof(no_readahead),
+						     .readahead_bytes = UINT32_MAX};
+	pthread_t thread[THREADS];
+
+	hazard_watch("threads evict each other's pages before they are used");
+	mm = support_mm(16 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:16M?seed=3&delay=1ms..4ms", &no_readahead);
+	map = support_map(file, 0, FILE_PAGES * PAGE);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_create(&thread[i], NULL, worker, (void *)i), 0);
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_join(thread[i], NULL), 0);
+	struct fm_stats stats = support_stats(mm);
+	printf("%llu faults, %llu reads, %llu tries more\n", (unsigned long long)stats.faults,
+	       (unsigned long long)stats.reads, (unsigned long long)stats.fault_retries);
+	/* A thread that was not run between its install and its access asks again: a new fault, a new read. */
+	CHECK_LE(stats.reads, stats.faults);
+	CHECK_LE(stats.faults, 2 * THREADS * TOUCHES);
+	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, FILE_PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+	return 0;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md A6: the error swallowed by RETRY: a permanent read error cost three reads before it showed. One read, one
+ * error; the next access asks anew.
+ * A7: a retry counted as a hit by the readahead heuristic, which then never sees that it does not pay; and one fault
+ * counted for every try.
+ * Seen to fail: A6 with read_page()'s result dropped; A7 with ra_async_window() that takes a retry for a hit.
+ */
+#include "hazard_support.h"
+
+#define STEP (4 * MIB) /* far beyond any window */
+
+static void test_a06(void)
+{
+	const struct fm_file_options no_readahead = {.size = sizeof(no_readahead),
+						     .readahead_bytes = UINT32_MAX};
+	fm_mm *mm = support_mm(64 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:16M?error-at=8192", &no_readahead);
+	char *map = support_map(file, 0, 16 * MIB);
+	unsigned char byte;
+
+	for (unsigned i = 1; i <= 5; i++) {
+		CHECK_EQ(support_read(mm, map + 2 * PAGE, &byte, 1), -EIO);
+		EVENTUALLY(support_stats(mm).faults_sigbus >= i);
+		struct fm_stats stats = support_stats(mm);
+		CHECK_EQ(stats.reads, i);
+		CHECK_EQ(stats.read_errors, i);
+		CHECK_EQ(stats.faults_sigbus, i);
+	}
+	CHECK_OK(fm_file_control(file, "error-at=none"));
+	hazard_same(mm, file, map + 2 * PAGE, 2 * PAGE, PAGE);
+	CHECK_OK(fm_unmap(mm, map, 16 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_a07(void)
+{
+	enum { TOUCHES = 40, CROWD = 8 };
+	struct hazard_access access[CROWD];
+	fm_mm *mm = support_mm(4096 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:4G?delay=1ms", NULL);
+	char *map = support_map(file, 0, 4096 * MIB);
+	unsigned char byte;
+
+	for (uint64_t i = 0; i < TOUCHES; i++)
+		CHECK_OK(support_read(mm, map + i * STEP, &byte, 1));
+	EVENTUALLY(support_stats(mm).faults == TOUCHES); /* its thread may go on before it is counted */
+	struct fm_stats stats = support_stats(mm);
+	CHECK_EQ(file->ra.mmap_miss, TOUCHES); /* each missed, none of their retries was a hit */
+	CHECK_EQ(stats.faults, TOUCHES);
+	CHECK_EQ(stats.faults_major, TOUCHES);
+	CHECK_EQ(stats.faults_minor, 0);
+
+	/* Many threads on one page: one misses, and waiting for it is not a miss. */
+	CHECK_OK(fm_file_control(file, "stuck=1"));
+	for (int i = 0; i < CROWD; i++)
+		hazard_begin(&access[i], mm, map + TOUCHES * STEP);
+	EVENTUALLY(support_stats(mm).faults_major > TOUCHES);
+	support_sleep_ms(20);
+	CHECK_OK(fm_file_control(file, "stuck=0"));
+	for (int i = 0; i < CROWD; i++)
+		CHECK_OK(hazard_end(&access[i]));
+	CHECK_LE(file->ra.mmap_miss, TOUCHES + 1);
+	EVENTUALLY(support_stats(mm).faults == support_stats(mm).faults_major + support_stats(mm).faults_minor);
+	CHECK_LE(support_stats(mm).faults, TOUCHES + CROWD);
+	CHECK_OK(fm_unmap(mm, map, 4096 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+int main(void)
+{
+	hazard_watch("an error or a retry went round for ever");
+	test_a06();
+	test_a07();
+	return 0;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md A9: killed while waiting. Threads that wait for a page's read, for a page lock and for a frame end with
+ * -ECANCELED when the mm is destroyed, over a store that never answers.
+ * A11: the convoy. While a fault waits for that store, a punch (DONTNEED), map, unmap and advise of its own range, and
+ * faults of others, go on; so does one dead store leave frames and requests to the rest.
+ * Seen to fail: A9 with page_wait() and frame_wait() that do not look at `dying`; A11 with drop() that waits for the page
+ * lock; the last with a store that may have all the requests.
+ */
+#include "hazard_support.h"
+
+#define FILE_BYTES (16 * MIB)
+
+static const struct fm_file_options no_readahead = {.size = sizeof(no_readahead),
+						    .readahead_bytes = UINT32_MAX};
+
+static void test_a09(const struct fm_file_options *options)
+{
+	struct hazard_access access[32];
+	fm_mm *mm = support_mm(16 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:16M?stuck=1", options);
+	char *map = support_map(file, 0, FILE_BYTES);
+
+	for (unsigned i = 0; i < 32; i++)
+		hazard_begin(&access[i], mm, map + i / 2 * PAGE);
+	EVENTUALLY(support_stats(mm).faults_major >= 16);
+	support_sleep_ms(20);
+	CHECK_OK(fm_mm_destroy(mm));
+	for (unsigned i = 0; i < 32; i++) {
+		int err = hazard_end(&access[i]);
+		if (err != -ECANCELED && err != -EFAULT && err != -EOWNERDEAD)
+			CHECK_FAIL("a thread that waited for a store was told %d", err);
+	}
+}
+
+static void test_a11(void)
+{
+	struct hazard_access slow[8], other;
+	fm_mm *mm = support_mm(64 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:16M?seed=3", &no_readahead);
+	fm_file *fast = support_open(mm, "memory:16M?seed=4", NULL);
+	char *map = support_map(file, 0, FILE_BYTES), *fast_map = support_map(fast, 0, FILE_BYTES);
+
+	CHECK_OK(fm_pin(mm, map + 8 * PAGE, PAGE, 0)); /* it stays cached */
+	CHECK_OK(fm_file_control(file, "stuck=1"));
+	for (unsigned i = 0; i < 8; i++)
+		hazard_begin(&slow[i], mm, map + i * PAGE);
+	EVENTUALLY(file->inflight >= 4);
+	for (int round = 0; round < 20; round++) {
+		void *again;
+		CHECK_OK(fm_advise(mm, map, 8 * PAGE, FM_ADVICE_DONTNEED));
+		hazard_begin(&other, mm, map + 8 * PAGE);
+		CHECK_OK(hazard_end(&other));
+		CHECK_OK(fm_map(file, 0, 4 * PAGE, NULL, &again));
+		CHECK_OK(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_SEQUENTIAL));
+		CHECK_OK(fm_unmap(mm, again, 4 * PAGE));
+		hazard_same(mm, fast, fast_map + round * 32 * PAGE, round * 32 * PAGE, 32 * PAGE);
+	}
+	CHECK_OK(fm_file_control(file, "stuck=0"));
+	for (unsigned i = 0; i < 8; i++)
+		CHECK_OK(hazard_end(&slow[i]));
+	CHECK_OK(fm_unpin(mm, map + 8 * PAGE, PAGE));
+	hazard_same(mm, file, map, 0, 9 * PAGE);
+	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
+	CHECK_OK(fm_unmap(mm, fast_map, FILE_BYTES));
+	CHECK_OK(fm_file_close(file));
+	CHECK_OK(fm_file_close(fast));
+	support_mm_end(mm);
+}
+
+/* As many faults on a dead store as it can have; another store is read meanwhile, by the ring. */
+static void test_one_dead_store(void)
+{
+	enum { DEAD = 48 };
+	const struct fm_file_options by_ring = {.size = sizeof(by_ring), .deadline_ns = 600000 * MS_NS};
+	struct hazard_access access[DEAD];
+	fm_mm *mm = support_mm(32 * PAGE);
+	fm_file *dead = support_open(mm, "faulty:memory:16M?seed=3&stuck=1", &by_ring);
+	fm_file *well = support_open(mm, "faulty:memory:16M?seed=4", &by_ring);
+	char *map = support_map(dead, 0, FILE_BYTES), *well_map = support_map(well, 0, FILE_BYTES);
+
+	for (unsigned i = 0; i < DEAD; i++)
+		hazard_begin(&access[i], mm, map + i * 64 * PAGE);
+	EVENTUALLY(support_stats(mm).requests > 0);
+	support_sleep_ms(50);
+	hazard_same(mm, well, well_map, 0, 256 * PAGE);
+	CHECK_OK(fm_file_control(dead, "stuck=0"));
+	for (unsigned i = 0; i < DEAD; i++)
+		CHECK_OK(hazard_end(&access[i]));
+	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
+	CHECK_OK(fm_unmap(mm, well_map, FILE_BYTES));
+	CHECK_OK(fm_file_close(dead));
+	CHECK_OK(fm_file_close(well));
+	support_mm_end(mm);
+}
+
+int main(void)
+{
+	const struct fm_file_options by_ring = {.size = sizeof(by_ring), .deadline_ns = 600000 * MS_NS};
+
+	hazard_watch("threads that wait for a dead store did not end with the mm");
+	test_a09(&no_readahead);
+	test_a09(&by_ring);
+	hazard_watch("somebody waited behind a fault on a dead store");
+	test_a11();
+	hazard_watch("a dead store has all the frames or requests");
+	test_one_dead_store();
+	return 0;
+}

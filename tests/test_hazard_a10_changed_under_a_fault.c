@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md A10: the page instantiated after a truncate or a punch. While a fault reads, slowly, the file is rewritten or
+ * truncated by somebody else: under FM_CHANGED_ERROR the fault fails with ESTALE, under FM_CHANGED_REFRESH it shows the
+ * new bytes; never the old ones from a read that began before, and never both. A punch of our own (DONTNEED) against a
+ * fault that has its page locked leaves right bytes.
+ * Seen to fail with file_recheck() that finds every file unchanged.
+ */
+#include "hazard_support.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#define PAGES 64
+
+static const struct fm_file_options error_policy = {.size = sizeof(error_policy),
+						    .readahead_bytes = UINT32_MAX,
+						    .changed = FM_CHANGED_ERROR};
+static const struct fm_file_options refresh_policy = {.size = sizeof(refresh_policy),
+						      .readahead_bytes = UINT32_MAX,
+						      .changed = FM_CHANGED_REFRESH};
+
+static void rewrite(const char *path, unsigned pages, unsigned seed)
+{
+	static char buf[PAGES * PAGE];
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	support_fill(buf, 0, pages * PAGE, seed);
+	CHECK_EQ(pwrite(fd, buf, pages * PAGE, 0), pages * PAGE);
+	CHECK_EQ(ftruncate(fd, (off_t)(pages * PAGE)), 0);
+	close(fd);
+}
+
+/* A fault in flight while the file is rewritten with so many pages. */
+static void run(const struct fm_file_options *options, unsigned pages_then, unsigned page)
+{
+	struct hazard_access access;
+	const char *path = support_file(PAGES * PAGE, 1);
+	fm_mm *mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, support_format("faulty:%s?stuck=1", path), options);
+	char *map = support_map(file, 0, PAGES * PAGE);
+
+	support_sleep_ms(20); /* so that the times of the file differ */
+	hazard_begin(&access, mm, map + page * PAGE + 5);
+	EVENTUALLY(file->inflight > 0);
+	rewrite(path, pages_then, 2);
+	CHECK_OK(fm_file_control(file, "stuck=0"));
+	int err = hazard_end(&access);
+	if (options->changed == FM_CHANGED_ERROR) {
+		CHECK_EQ(err, -ESTALE);
+		CHECK_EQ(support_read(mm, map + (page + 1) * PAGE, &access.byte, 1), -ESTALE);
+	} else if (page < pages_then) {
+		CHECK_EQ(err, 0);
+		CHECK_EQ(access.byte, support_byte(page * PAGE + 5, 2));
+		support_expect(mm, map, 0, pages_then * PAGE, 2);
+	} else {
+		CHECK_EQ(err, -ENXIO); /* it is past the end now */
+	}
+	EVENTUALLY(support_stats(mm).files_changed == 1);
+	CHECK_OK(fm_unmap(mm, map, PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_own_punch(void)
+{
+	struct hazard_access access;
+	fm_mm *mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(PAGES * PAGE, 1)), NULL);
+	char *map = support_map(file, 0, PAGES * PAGE);
+
+	for (unsigned i = 0; i < 20; i++) {
+		CHECK_OK(fm_file_control(file, "stuck=1"));
+		hazard_begin(&access, mm, map + i * PAGE);
+		EVENTUALLY(file->inflight > 0 || access.done);
+		CHECK_OK(fm_advise(mm, map, PAGES * PAGE, FM_ADVICE_DONTNEED));
+		CHECK_OK(fm_file_control(file, "stuck=0"));
+		CHECK_OK(fm_advise(mm, map, PAGES * PAGE, FM_ADVICE_DONTNEED));
+		CHECK_EQ(hazard_end(&access), 0);
+		CHECK_EQ(access.byte, support_byte(i * PAGE, 1));
+	}
+	support_expect(mm, map, 0, PAGES * PAGE, 1);
+	CHECK_OK(fm_unmap(mm, map, PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+int main(void)
+{
+	hazard_watch("a fault never ended whose file was changed under it");
+	run(&error_policy, PAGES, 7);
+	run(&error_policy, 4, 7);
+	run(&refresh_policy, PAGES, 7);
+	run(&refresh_policy, 4, 7);
+	run(&refresh_policy, 32, 7);
+	test_own_punch();
+	return 0;
+}

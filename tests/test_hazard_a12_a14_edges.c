@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md A12: the SIGBUS beyond the end lost by mapping a larger unit whole; the tail of the last page reads zeros.
+ * A13: window arithmetic: near 0, near the end, past 2^32 pages, marks missed or doubled: a sequential scan reads every
+ * page once.
+ * A14: populate loops that never bound their retries: fm_fault_in over an error, over a store that fails now and then,
+ * and over ranges larger than the pool ends.
+ * Seen to fail: A12 with shown_bytes() and the fault that do not clip to the size; A13 with window_set() that cuts the
+ * start to 32 bits; A14 with a read error taken as "look again".
+ */
+#include "hazard_support.h"
+
+#define HUGE_FILE (20ull << 40)
+
+static void test_a12(uint32_t page_size)
+{
+	static const uint64_t sizes[] = {1, 4095, 4096, 4097, 65536, 65537, (2 << 20) + 8191};
+	const struct fm_file_options options = {.size = sizeof(options), .page_size = page_size};
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint64_t size = sizes[i], shown = (size + PAGE - 1) & ~(PAGE - 1);
+		fm_mm *mm = support_mm(fm_budget_min(page_size) + MIB);
+		fm_file *file = support_open(mm, support_file(size, 3), &options);
+		char *map = support_map(file, 0, shown + 4 * MIB);
+		unsigned char byte = 1;
+
+		support_expect(mm, map, 0, size, 3);
+		for (uint64_t at = size; at < shown; at += 97) {
+			CHECK_OK(support_read(mm, map + at, &byte, 1));
+			CHECK_EQ(byte, 0);
+		}
+		CHECK_EQ(support_read(mm, map + shown, &byte, 1), -ENXIO);
+		CHECK_EQ(support_read(mm, map + shown + PAGE, &byte, 1), -ENXIO);
+		CHECK_EQ(support_read(mm, map + shown + 3 * MIB, &byte, 1), -ENXIO);
+		CHECK_OK(fm_unmap(mm, map, shown + 4 * MIB));
+		CHECK_OK(fm_file_close(file));
+		support_mm_end(mm);
+	}
+}
+
+static void touch(fm_mm *mm, const char *at)
+{
+	unsigned char byte;
+	CHECK_OK(support_read(mm, at, &byte, 1));
+}
+
+/* Around an offset, in both directions, with each advice. */
+static void around(fm_mm *mm, fm_file *file, char *map, uint64_t offset, uint64_t size)
+{
+	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_SEQUENTIAL; advice++) {
+		uint64_t start = offset > 64 * PAGE ? offset - 64 * PAGE : 0;
+		uint64_t end = offset + 64 * PAGE < size ? offset + 64 * PAGE : size;
+		CHECK_OK(fm_advise(mm, map + start, end - start, (enum fm_advice)advice));
+		for (uint64_t at = start; at < end; at += PAGE)
+			touch(mm, map + at);
+		hazard_same(mm, file, map + start, start, end - start);
+		CHECK_OK(fm_advise(mm, map + start, end - start, FM_ADVICE_DONTNEED));
+		for (uint64_t at = end; at > start; at -= PAGE)
+			touch(mm, map + at - PAGE);
+		hazard_same(mm, file, map + start, start, end - start);
+	}
+}
+
+static void test_a13_offsets(void)
+{
+	const struct fm_file_options wide = {.size = sizeof(wide), .readahead_bytes = 256 * KIB};
+	fm_mm *mm = support_mm(1024 * PAGE);
+	fm_file *file = support_open(mm, "memory:20T?seed=6", &wide);
+	char *map = support_map(file, 0, HUGE_FILE);
+
+	around(mm, file, map, 0, HUGE_FILE);
+	around(mm, file, map, 1ull << 32, HUGE_FILE);
+	around(mm, file, map, PAGE << 31, HUGE_FILE);
+	around(mm, file, map, PAGE << 32, HUGE_FILE);
+	around(mm, file, map, HUGE_FILE, HUGE_FILE);
+	CHECK_OK(fm_unmap(mm, map, HUGE_FILE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+/* A file that fits: what is read is the file, once. */
+static void test_a13_once(enum fm_advice advice, uint64_t size)
+{
+	fm_mm *mm = support_mm(4096 * PAGE);
+	fm_file *file = support_open(mm, support_format("memory:%llu", (unsigned long long)size), NULL);
+	char *map = support_map(file, 0, size);
+
+	CHECK_OK(fm_advise(mm, map, size, advice));
+	for (uint64_t at = 0; at < size; at += PAGE)
+		touch(mm, map + at);
+	EVENTUALLY(support_stats(mm).requests == 0);
+	struct fm_stats stats = support_stats(mm);
+	CHECK_EQ(stats.read_bytes, size);
+	CHECK_GT(stats.ra_pages, size / PAGE / 2);
+	CHECK_EQ(stats.ra_waste, 0);
+	CHECK_OK(fm_unmap(mm, map, size));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_a14(void)
+{
+	fm_mm *mm = support_mm(64 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:4M?error-at=400000", NULL);
+	char *map = support_map(file, 0, 4 * MIB);
+
+	CHECK_EQ(fm_fault_in(mm, map, 4 * MIB, 0), -EIO);
+	CHECK_OK(fm_file_control(file, "error-at=none"));
+	CHECK_OK(fm_fault_in(mm, map, 4 * MIB, 0));
+	CHECK_EQ(fm_pin(mm, map, 4 * MIB, 0), -ENOMEM);
+	CHECK_EQ(support_stats(mm).pins, 0);
+	CHECK_OK(fm_file_control(file, "error-every=2"));
+	CHECK_OK(fm_advise(mm, map, 4 * MIB, FM_ADVICE_DONTNEED));
+	for (int i = 0; i < 100; i++)
+		if (fm_fault_in(mm, map, 32 * PAGE, 0) == 0)
+			break;
+	CHECK_OK(fm_file_control(file, "error-every=0"));
+	hazard_same(mm, file, map, 0, 4 * MIB);
+	CHECK_OK(fm_unmap(mm, map, 4 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+int main(void)
+{
+	hazard_watch("a window or a populate loop never ended");
+	test_a12(4096);
+	test_a12(65536);
+	test_a12(2 << 20);
+	test_a13_offsets();
+	test_a13_once(FM_ADVICE_NORMAL, 4 * MIB + 123);
+	test_a13_once(FM_ADVICE_SEQUENTIAL, 4 * MIB + 123);
+	test_a14();
+	return 0;
+}
