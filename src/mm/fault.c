@@ -49,6 +49,7 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
 	uint64_t begun = os_now_ns();
+	fault_note_attempt(vmf, page);
 	uint64_t deadline = file->deadline_ns ? begun + file->deadline_ns : OS_FOREVER;
 
 	read_wanted(file, page);
@@ -56,11 +57,8 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 		uint64_t now = os_now_ns(), until = now + 20 * OS_NSEC_PER_MSEC;
 		int err = page_wait(vmf->mm, page, vmf->flags & FM_FAULT_KILLABLE,
 				    until < deadline ? until : deadline);
-		if (!err) {
-			uint32_t state = atomic_get(&page->state);
-			bool failed = (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED));
-			return failed ? page->error : 0;
-		}
+		if (!err)
+			return fault_attempt_error(vmf, page);
 		if (err != -ETIMEDOUT)
 			return err;
 		now = os_now_ns();

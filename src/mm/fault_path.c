@@ -37,6 +37,23 @@ static void put_stale(struct fault *vmf)
 		page_unpin(pool, stale);
 }
 
+/* Before a wait for a locked page: the lock may be held for something else than a read, over the errno of an attempt
+ * that ended before. */
+void fault_note_attempt(struct fault *vmf, const struct page *page)
+{
+	vmf->had_error = page_is(page, PG_ERROR);
+	vmf->attempt = page_word(page, attempt);
+}
+
+/* After it: the errno of the attempt that was waited for; 0: there is none, look again. */
+int fault_attempt_error(const struct fault *vmf, const struct page *page)
+{
+	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
+	bool failed = (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED));
+	bool own = !vmf->had_error || page_word(page, attempt) != vmf->attempt;
+	return failed && own ? page_word(page, error) : 0;
+}
+
 /* Put what the fault still holds, and count it: once, however many tries it took. */
 void fault_end(struct fault *vmf, int error)
 {
@@ -120,6 +137,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	if (told_later)
 		page_set(vmf->page, PG_ASKED, 0);
 	err = read_submit(file, &vmf->page, 1, false);
+	vmf->had_error = false;
 	if (!err) {
 		vmf->waited = true; /* its errno is ours, also if it has ended by now */
 		return 0;
@@ -171,6 +189,8 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 	}
 	if (vmf->error || !vmf->page || !page_is(vmf->page, PG_LOCKED))
 		return false;
+	if (!vmf->waited)
+		fault_note_attempt(vmf, vmf->page);
 	vmf->waited = true;
 	return !ticket || page_queue_ticket(vmf->mm, vmf->page, ticket);
 }
@@ -182,8 +202,9 @@ static void take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 		return;
 	uint32_t state = atomic_get(&vmf->page->state);
 	if (!(state & PG_LOCKED)) {
-		if ((state & PG_ERROR) && !(state & PG_UPTODATE))
-			vmf->error = vmf->page->error;
+		int own = fault_attempt_error(vmf, vmf->page);
+		if (own)
+			vmf->error = own;
 		if (!ticket) /* told now, not later */
 			page_set(vmf->page, 0, PG_ASKED);
 		vmf->waited = false;
@@ -226,7 +247,7 @@ static void take_asked_error(struct fault *vmf)
 		return;
 	uint32_t state = atomic_get(&page->state);
 	if ((state & PG_ASKED) && (state & PG_ERROR) && !(state & (PG_LOCKED | PG_UPTODATE))) {
-		vmf->error = page->error;
+		vmf->error = page_word(page, error);
 		page_set(page, 0, PG_ASKED);
 	}
 	page_unpin(vmf->file->pool, page);

@@ -138,7 +138,7 @@ struct page *frame_alloc(struct frame_pool *pool)
 		return NULL;
 	mm_assert(page_is(page, PG_FREE));
 	bool hole = page_is(page, PG_HOLE);
-	page->error = 0;
+	page_word_set(page, error, 0);
 	page->user_pins = 0;
 	page->request = 0;
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));

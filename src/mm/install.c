@@ -268,7 +268,7 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED)) {
 		struct fm_file *file = page->file;
 		uint64_t start = page_addr(&file->view, pool, page);
-		uint64_t end = start + shown_bytes(file, page);
+		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
 		if (start != span->end || end - span->start > (2u << 20))
 			span_flush(mm, span);
@@ -343,7 +343,7 @@ static bool move_had_worked(const struct transfer *t)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
 		err = trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done);
 	}
-	return err == 0;
+	return err == 0 || err == -ENOENT; /* moved, and emptied behind us since: the repeated MOVE tells */
 }
 
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
@@ -378,6 +378,18 @@ static int transfer_next(struct transfer *t, int err)
 	}
 }
 
+static int transfer_out(struct transfer *t);
+
+/* What has been moved of a page goes back before the whole is copied: a slot has all bytes of its page, or none. */
+static bool take_back(struct transfer *t)
+{
+	struct transfer back = {.mm = t->mm, .dst = t->src, .src = t->dst, .len = t->done};
+	if (transfer_out(&back) < 0)
+		return false;
+	t->done = 0;
+	return true;
+}
+
 static int transfer_in(struct transfer *t, bool move)
 {
 	while (t->done < t->len) {
@@ -392,10 +404,10 @@ static int transfer_in(struct transfer *t, bool move)
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
 		err = transfer_next(t, err);
-		if (err == 1 && move)
+		if (err == 1 && move && take_back(t))
 			move = false;
 		else if (err)
-			return err == 1 ? -EINVAL : err;
+			return err == 1 ? -EBUSY : err;
 	}
 	return 0;
 }
@@ -460,6 +472,7 @@ int page_install(struct view *view, struct page *page)
 		trap_wake(mm->trap, t.dst, t.len);
 	uint32_t state = atomic_get(&page->state);
 	bool dup = t.copied || t.existed;
+	page->shown = (uint16_t)(t.len / OS_PAGE); /* the file may be shorter by the time it is taken out */
 	page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
 		 PG_SOFT | PG_SPEC);
 	if (dup) /* twice in memory until the slot's copy is dropped */
@@ -512,7 +525,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	struct frame_pool *pool = view->file->pool;
 	struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page),
 			     .src = page_addr(view, pool, page),
-			     .len = shown_bytes(view->file, page)};
+			     .len = (uint64_t)page->shown * OS_PAGE};
 	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
@@ -557,7 +570,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 bool page_really_there(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
-	uint64_t addr = page_addr(view, pool, page), len = shown_bytes(view->file, page);
+	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 	uint32_t attempt = page->attempt;
 	bool there = true;
 
@@ -570,7 +583,8 @@ bool page_really_there(struct view *view, struct page *page)
 		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
 					     .src = addr, .len = len};
-			transfer_out(&t); /* what is left of it, and memory for the rest */
+			if (transfer_out(&t)) /* what is left of it, and memory for the rest */
+				frame_fill(pool, page);
 			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
 			stats_sub(view->mm->stats, pages_installed, 1);
 		} else {

@@ -83,6 +83,7 @@ struct page {
 	int16_t error;               /* of the last attempt; valid with PG_ERROR */
 	uint16_t user_pins;          /* fm_pin() count; page lock */
 	uint16_t request;            /* index + 1 of the read_request under way; request lock */
+	uint16_t shown;              /* 4096-byte pieces of it that are installed; page lock */
 	uint8_t list;                /* enum page_list; pool lock */
 	uint8_t reserved;
 };
@@ -326,6 +327,8 @@ struct fault {
 	bool counted_miss; /* one fault, one count in the readahead heuristic */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
+	bool had_error;    /* when the wait began the page had one already: an older attempt's */
+	uint32_t attempt;  /* the page's attempts by then */
 	struct page *stale;        /* its pin is to be put after the map lock is dropped */
 	struct page *stale_locked; /* so is this one's, and its lock */
 	uint32_t tries;
@@ -357,6 +360,8 @@ unsigned filemap_fault(struct fault *vmf);
 void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags);
 int fault_drive(struct fault *vmf, struct ticket *ticket);
 void fault_end(struct fault *vmf, int error);
+void fault_note_attempt(struct fault *vmf, const struct page *page);
+int fault_attempt_error(const struct fault *vmf, const struct page *page);
 extern const struct trap_client fault_trap_client;
 
 /* page_cache.c */
@@ -379,6 +384,9 @@ void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
 void file_forget(struct fm_file *file);
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
 uint64_t file_pages(struct fm_file *file);
+/* An attempt's number and errno are written under the page lock, and read by those who waited for it without. */
+#define page_word(page, field) __atomic_load_n(&(page)->field, __ATOMIC_RELAXED)
+#define page_word_set(page, field, v) __atomic_store_n(&(page)->field, v, __ATOMIC_RELAXED)
 static inline bool page_is(const struct page *page, uint32_t flag)
 {
 	return (atomic_get(&((struct page *)(uintptr_t)page)->state) & flag) != 0;

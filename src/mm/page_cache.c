@@ -227,7 +227,7 @@ bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticke
 void page_fail(struct page *page, int error)
 {
 	mm_assert(error < 0);
-	page->error = (int16_t)error;
+	page_word_set(page, error, (int16_t)error);
 	page_set(page, PG_ERROR, PG_UPTODATE | PG_SPEC | PG_MARK);
 }
 

@@ -15,7 +15,7 @@
 
 /* From the end of its last fault a keeper has this long before another may take its place. It then needs
  * processor time for one instruction; too short costs reads, not progress for ever. */
-#define KEEP_NS (5 * OS_NSEC_PER_MSEC)
+#define KEEP_NS (50 * OS_NSEC_PER_MSEC)
 /* While its fault is served it keeps its place however slow the store is: each fault ends, in progress_keep() or
  * progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)

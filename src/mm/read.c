@@ -112,8 +112,8 @@ static void page_end_unread(struct fm_file *file, struct page *page)
 static void page_begin_read(struct frame_pool *pool, struct page *page)
 {
 	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_UPTODATE));
-	page->attempt++;
-	page->error = 0;
+	page_word_set(page, attempt, page->attempt + 1);
+	page_word_set(page, error, 0);
 	page_set(page, 0, PG_ERROR);
 	if (page_is(page, PG_HOLE)) { /* it was emptied behind us */
 		mm_charge(pool->mm, pool->page_size);
@@ -125,7 +125,7 @@ static void page_begin_read(struct frame_pool *pool, struct page *page)
 static int attempt_error(const struct page *page)
 {
 	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
-	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page->error : 0;
+	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page_word(page, error) : 0;
 }
 
 /* Some errnos have a meaning of our own on the way up: a store's may not look like them. */
@@ -231,6 +231,14 @@ static void inline_end(struct fm_file *file, uint32_t count)
 		frame_freed(file->pool); /* somebody may wait for room */
 }
 
+/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. */
+static void pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
+{
+	stats_add(pool->mm->stats, emptied_behind, count);
+	for (uint32_t i = 0; i < count; i++)
+		frame_fill(pool, pages[i]);
+}
+
 static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 {
 	struct page *pages[READ_PAGES_MAX];
@@ -246,7 +254,13 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	int iov_count = build_iov(file, pages, count, iov);
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
 	uint32_t epoch = atomic_get(&file->epoch);
-	int err = store_error(store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts));
+	int err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
+	if (err == -EFAULT) { /* holes in the slots: once more */
+		pages_fill(pool, pages, count);
+		iov_count = build_iov(file, pages, count, iov);
+		err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
+	}
+	err = store_error(err);
 	note_latency(file, os_now_ns() - started);
 	count_read(file->mm, bytes, shorts, err);
 	if (!err || err == -EIO) /* also what ended before its end */
@@ -366,8 +380,13 @@ static void read_done(struct io_request *io)
 	struct fm_mm *mm = file->mm;
 	struct page *pages[READ_PAGES_MAX];
 	uint32_t count = request_pages(req, pages);
-	int err = store_error(io->error);
+	int err = io->error;
 
+	if (err == -EFAULT) { /* holes in the slots: as if it had not been tried */
+		pages_fill(file->pool, pages, count);
+		err = -ECANCELED;
+	}
+	err = store_error(err);
 	os_lock(&mm->request_lock);
 	bool abandoned = req->abandoned;
 	for (uint32_t i = 0; !abandoned && i < count; i++)
@@ -542,7 +561,8 @@ void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 		struct read_request *req = &mm->requests[i];
 		os_lock(&mm->request_lock);
 		bool waits = atomic_get(&req->busy) && !req->abandoned && req->deadline_ns != OS_FOREVER;
-		bool here = waits && mm->pool[0] && req->file->pool->pages[req->page[0]].request;
+		/* Else it has ended, and its pages may be another's by now. */
+		bool here = waits && req->file->pool->pages[req->page[0]].request == i + 1;
 		if (here && req->deadline_ns <= now_ns) {
 			request_abandon(mm, req);
 			continue;

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 
+#define TRAP_SLOTS_MAX 16
+
 struct handler; /* thread.c */
 
 struct trap {
@@ -18,9 +20,13 @@ struct trap {
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
+	struct {
+		uint64_t start, end; /* atomic; 0: none */
+	} slots[TRAP_SLOTS_MAX];     /* the frames' memory, by which the handler knows a hole in it */
 };
 
 /* Of uffd.c, for thread.c. */
+bool trap_in_slots(struct trap *trap, uint64_t addr);
 int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
 /* Of thread.c, for uffd.c. */
 int handler_start(struct trap *trap);

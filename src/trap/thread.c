@@ -261,6 +261,11 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 	if (msg->event != UFFD_EVENT_PAGEFAULT || known(handler, tid, addr))
 		return;
 	struct view_region *region = region_find(addr);
+	if (!region && trap_in_slots(handler->trap, addr)) {
+		/* A hole in a frame that is being read into: else that read would never end. */
+		trap_fill(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+		return;
+	}
 	if (!region) /* being unmapped: the thread finds that out by itself */
 		return;
 	struct entry *entry = handler->free;

@@ -206,11 +206,12 @@ static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint6
  * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
  * mmap_lock to make one, behind another thread's stalled mmap(). So each region has its first before it is used.
  */
-static int make_anon_vma(struct trap *trap, char *mem)
+static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
 {
 	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
 	if (!err)
-		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
+		/* All of the range, so that its page table goes too: else the first huge page would be split by it. */
+		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, len < CHUNK ? len : CHUNK);
 	return err;
 }
 
@@ -231,7 +232,7 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	if (!err && mprotect(mem, len, prot) < 0)
 		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
 	if (!err)
-		err = make_anon_vma(trap, mem);
+		err = make_anon_vma(trap, mem, len);
 	if (!err) {
 		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
 					       .owner = owner, .trap = trap, .opened = true};
@@ -251,6 +252,28 @@ void trap_region_close(struct view_region *region)
 	region->opened = false;
 }
 
+/* Put [start, end) in the place of what starts at `old`; 0 is an empty place. */
+static void slots_note(struct trap *trap, uint64_t old, uint64_t start, uint64_t end)
+{
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t here = old;
+		if (atomic_cas(&trap->slots[i].start, &here, start)) {
+			atomic_set(&trap->slots[i].end, end);
+			return;
+		}
+	}
+}
+
+bool trap_in_slots(struct trap *trap, uint64_t addr)
+{
+	bool inside = false;
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t start = atomic_get(&trap->slots[i].start);
+		inside |= start && addr >= start && addr < atomic_get(&trap->slots[i].end);
+	}
+	return inside;
+}
+
 int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
 		    bool *ret_registered)
 {
@@ -263,11 +286,12 @@ int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, 
 	if (!err && trap->has_move && !huge)
 		err = uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING);
 	if (!err && trap->has_move && !huge)
-		err = make_anon_vma(trap, mem);
+		err = make_anon_vma(trap, mem, len);
 	if (err) {
 		munmap(mem, len);
 		return err;
 	}
+	slots_note(trap, 0, (uint64_t)(uintptr_t)mem, (uint64_t)(uintptr_t)mem + len);
 	*ret_mem = mem;
 	*ret_registered = trap->has_move;
 	return 0;
@@ -290,7 +314,7 @@ int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
 
 void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
 {
-	(void)trap;
+	slots_note(trap, (uint64_t)(uintptr_t)mem, 0, 0);
 	munmap(mem, len);
 }
 

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The address space that the library takes (HAZARDS.md B), as the kernel shows it in /proc/self/smaps:
+ * B5  a huge page stays whole through install and eviction.
+ * B9  4 KiB views and frames are NOHUGEPAGE: the kernel would collapse pages behind our back.
+ * B11 frames are registered for MISSING only: with WP a swapped-out frame gives EFAULT to the read into it.
+ * B12 mlockall(MCL_FUTURE) does not fill a view or the frames.
+ * B13 a view of 1 TiB.
+ * B15 neither is inherited by fork(); and they are left out of core dumps.
+ * Seen to fail: B5 with huge pages moved in halves, B9 without MADV_NOHUGEPAGE, B11 with slots registered for WP too, B12
+ * with reserve() that maps PROT_READ at once and no munlock, B13 without MAP_NORESERVE, B15 without MADV_DONTFORK.
+ */
+#include "hazard_support.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+struct area {
+	uint64_t start, end, rss, locked, huge;
+	char flags[256];
+};
+
+/* The mapping that addr is in. */
+static struct area area_of(const void *addr)
+{
+	char line[1024];
+	struct area area = {0};
+	bool here = false;
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	CHECK(smaps);
+	while (fgets(line, sizeof(line), smaps)) {
+		unsigned long long start, end, kib;
+		char perms[8];
+		if (sscanf(line, "%llx-%llx %7s", &start, &end, perms) == 3) {
+			if (here)
+				break;
+			here = (uintptr_t)addr >= start && (uintptr_t)addr < end;
+			area.start = start;
+			area.end = end;
+		} else if (here && sscanf(line, "Rss: %llu", &kib) == 1) {
+			area.rss = kib * KIB;
+		} else if (here && sscanf(line, "Locked: %llu", &kib) == 1) {
+			area.locked = kib * KIB;
+		} else if (here && sscanf(line, "AnonHugePages: %llu", &kib) == 1) {
+			area.huge = kib * KIB;
+		} else if (here && strncmp(line, "VmFlags:", 8) == 0) {
+			snprintf(area.flags, sizeof(area.flags), "%.255s", line + 8);
+		}
+	}
+	fclose(smaps);
+	CHECK(here);
+	return area;
+}
+
+static bool has(const struct area *area, const char *flag)
+{
+	return strstr(area->flags, support_format(" %s ", flag)) != NULL;
+}
+
+static void test_flags(void)
+{
+	fm_mm *mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, "memory:4M", NULL);
+	char *map = support_map(file, 0, 4 * MIB);
+
+	hazard_same(mm, file, map, 0, 4 * MIB);
+	struct area view = area_of(map), slots = area_of(file->pool->slots);
+	CHECK(has(&view, "nh") && has(&view, "dc") && has(&view, "dd") && has(&view, "um"));
+	CHECK(has(&slots, "nh") && has(&slots, "dc") && has(&slots, "dd"));
+	CHECK_EQ(has(&slots, "um"), mm->install == FM_INSTALL_MOVE);
+	CHECK(!has(&slots, "uw"));
+	CHECK_LE(view.rss + slots.rss, 256 * PAGE + 64 * PAGE);
+	CHECK_OK(fm_unmap(mm, map, 4 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_b05(void)
+{
+	const struct fm_file_options huge = {.size = sizeof(huge), .page_size = 2 << 20,
+					     .readahead_bytes = UINT32_MAX};
+	fm_mm *mm = support_mm(fm_budget_min(2 << 20) + MIB);
+	fm_file *file = support_open(mm, "memory:128M", &huge);
+	char *map = support_map(file, 0, 128 * MIB);
+	unsigned char byte;
+
+	CHECK_OK(support_read(mm, map, &byte, 1));
+	struct area view = area_of(map);
+	if (mm->install != FM_INSTALL_MOVE || !view.huge) {
+		printf("B5: %s: not tried\n", mm->install != FM_INSTALL_MOVE ? "only MOVE keeps huge pages"
+								: "no huge page to be had");
+		goto out;
+	}
+	for (int round = 0; round < 3; round++)
+		for (uint64_t at = 0; at < 128 * MIB; at += 2 * MIB)
+			CHECK_OK(support_read(mm, map + at + 12345, &byte, 1));
+	CHECK_GT(support_stats(mm).evictions, 64);
+	view = area_of(map);
+	struct area slots = area_of(file->pool->slots);
+	CHECK_EQ(view.huge, view.rss);
+	CHECK_EQ(slots.huge, slots.rss);
+out:
+	CHECK_OK(fm_unmap(mm, map, 128 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_b13(void)
+{
+	const uint64_t size = 1ull << 40;
+	fm_mm *mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, "memory:1T?seed=2", NULL);
+	char *map = support_map(file, 0, size);
+
+	for (uint64_t at = 0; at < size; at += size / 64)
+		hazard_same(mm, file, map + at, at, PAGE);
+	hazard_same(mm, file, map + size - PAGE, size - PAGE, PAGE);
+	CHECK_OK(fm_unmap(mm, map, size));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+/* In a child: what it locks, it keeps. */
+static int locked_child(void *arg)
+{
+	(void)arg;
+	hazard_watch("mlockall(MCL_FUTURE) and a large view: never done");
+	if (mlockall(MCL_FUTURE) < 0) {
+		printf("B12: mlockall: %s: not tried\n", strerror(errno));
+		fflush(stdout);
+		return 0;
+	}
+	fm_mm *mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, "memory:64G?seed=2", NULL);
+	char *map = support_map(file, 0, 65536 * MIB);
+	CHECK_LE(area_of(map).rss, MIB);
+	CHECK_LE(area_of(file->pool->slots).rss, MIB);
+	for (uint64_t at = 0; at < 65536 * MIB; at += 1024 * MIB)
+		hazard_same(mm, file, map + at, at, 8 * PAGE);
+	CHECK_LE(area_of(map).rss, 2 * MIB);
+	CHECK_OK(fm_unmap(mm, map, 65536 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+	return 0;
+}
+
+int main(void)
+{
+	hazard_watch("a region of the library was never made");
+	CHECK_EQ(support_child(locked_child, NULL), 0);
+	test_flags();
+	test_b05();
+	test_b13();
+	return 0;
+}

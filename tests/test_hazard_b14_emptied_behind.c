@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md B14, and the row "recorded as installed, yet it faulted" of the truth table: somebody empties the view or the
+ * frames behind our back (here with MADV_DONTNEED, while threads read). The bytes are read again; never zeros, and no
+ * access faults for ever.
+ * Seen to fail with page_really_there() that always believes, and with a hole met by MOVE taken for an error.
+ */
+#include "hazard_support.h"
+
+#include <sys/mman.h>
+
+#define FILE_BYTES (2 * MIB)
+
+static struct {
+	fm_mm *mm;
+	fm_file *file;
+	char *map;
+	atomic_bool stop;
+} shared;
+
+static void quiet(void)
+{
+	fm_mm *mm = shared.mm;
+	struct frame_pool *pool = shared.file->pool;
+
+	hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
+	for (int round = 0; round < 3; round++) {
+		madvise(shared.map, FILE_BYTES, MADV_DONTNEED); /* what is installed */
+		hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
+	}
+	CHECK_GE(support_stats(mm).emptied_behind, 1);
+	for (int round = 0; round < 3; round++) {
+		/* What is cached and not installed. Under COPY nothing of ours asks whether it is there. */
+		CHECK_OK(fm_advise(mm, shared.map, 64 * PAGE, FM_ADVICE_WILLNEED));
+		EVENTUALLY(support_stats(mm).requests == 0);
+		if (mm->install == FM_INSTALL_MOVE)
+			madvise(pool->slots, pool->slots_len, MADV_DONTNEED);
+		hazard_same(mm, shared.file, shared.map, 0, FILE_BYTES);
+	}
+}
+
+static void *empty(void *arg)
+{
+	(void)arg;
+	while (!shared.stop) {
+		madvise(shared.map, FILE_BYTES, MADV_DONTNEED);
+		support_sleep_ms(1);
+	}
+	return NULL;
+}
+
+int main(void)
+{
+	pthread_t thread;
+
+	if (test_trap() == FM_TRAP_CALL)
+		SKIP("under the call trap nobody is told that a page is gone");
+	hazard_watch("an access to a page that was emptied behind us faults for ever");
+	fm_mm *mm = shared.mm = support_mm(128 * PAGE);
+	fm_file *file = shared.file = support_open(mm, support_file(FILE_BYTES, 8), NULL);
+	shared.map = support_map(file, 0, FILE_BYTES);
+	quiet();
+	CHECK_EQ(pthread_create(&thread, NULL, empty, NULL), 0);
+	for (int round = 0; round < (SUPPORT_SANITIZED ? 5 : 20); round++)
+		hazard_same(mm, file, shared.map, 0, FILE_BYTES);
+	shared.stop = true;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	hazard_same(mm, file, shared.map, 0, FILE_BYTES);
+	CHECK_OK(fm_unmap(mm, shared.map, FILE_BYTES));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+	return 0;
+}

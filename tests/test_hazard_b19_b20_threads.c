@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HAZARDS.md B19: a request dies with the thread that submitted it: reads that a thread asked for complete though it has
+ * exited. And a cancel that comes too late: what the device writes after the deadline goes into a frame that is nobody
+ * else's by then.
+ * B20: the alternate stack of AT_MINSIGSTKSZ and little more is enough for a fault with all that may come with it; and the
+ * library's thread-locals are small enough for dlopen().
+ * Seen to fail: B19 with requests submitted by the asking thread's own ring left out of reach (done: queue emptied at its
+ * exit), and with request_abandon() that puts the request's pins; B20 with 16 KiB of locals in read_inline(), and with
+ * OS_THREAD_LOCAL_BYTES of 4096.
+ */
+#include "hazard_support.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#define FILE_BYTES (4 * MIB)
+
+static struct {
+	fm_mm *mm;
+	char *map;
+} shared;
+
+static void *ask(void *arg)
+{
+	uint64_t page = (uint64_t)(uintptr_t)arg;
+	CHECK_EQ(fm_fault_in(shared.mm, shared.map + page * PAGE, PAGE, FM_NOWAIT), -EAGAIN);
+	return NULL;
+}
+
+static void test_b19_exit(void)
+{
+	pthread_t thread;
+	fm_mm *mm = shared.mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, support_format("faulty:%s?delay=20ms", support_file(FILE_BYTES, 1)),
+				     NULL);
+	char *map = shared.map = support_map(file, 0, FILE_BYTES);
+
+	CHECK_OK(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_RANDOM));
+	for (uintptr_t i = 0; i < 8; i++) {
+		CHECK_EQ(pthread_create(&thread, NULL, ask, (void *)(i * 16)), 0);
+		CHECK_EQ(pthread_join(thread, NULL), 0);
+	}
+	EVENTUALLY(support_stats(mm).requests == 0);
+	CHECK_EQ(support_stats(mm).read_errors, 0);
+	for (unsigned i = 0; i < 8; i++) /* they came, all of them: nothing is read again */
+		CHECK_OK(fm_fault_in(mm, map + i * 16 * PAGE, PAGE, FM_NOWAIT));
+	CHECK_EQ(support_stats(mm).reads, 8);
+	support_expect(mm, map, 0, FILE_BYTES / 4, 1);
+	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_b19_late(void)
+{
+	const struct fm_file_options deadline = {.size = sizeof(deadline), .deadline_ns = 50 * MS_NS,
+						 .readahead_bytes = UINT32_MAX};
+	fm_mm *mm = support_mm(16 * PAGE);
+	fm_file *file = support_open(mm, support_format("faulty:%s?delay=150ms", support_file(FILE_BYTES, 1)),
+				     &deadline);
+	fm_file *other = support_open(mm, support_file(FILE_BYTES, 2), NULL);
+	char *map = support_map(file, 0, FILE_BYTES), *other_map = support_map(other, 0, FILE_BYTES);
+	unsigned char byte;
+
+	for (unsigned i = 0; i < 3; i++)
+		CHECK_EQ(support_read(mm, map + i * 8 * PAGE, &byte, 1), -ETIMEDOUT);
+	/* The device is not done with three frames yet. All the others are used meanwhile, again and again. */
+	while (support_stats(mm).requests)
+		support_expect(mm, other_map, 0, 32 * PAGE, 2);
+	support_expect(mm, other_map, 0, 64 * PAGE, 2);
+	CHECK_OK(fm_file_control(file, "delay=0"));
+	support_expect(mm, map, 0, 32 * PAGE, 1);
+	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
+	CHECK_OK(fm_unmap(mm, other_map, FILE_BYTES));
+	CHECK_OK(fm_file_close(file));
+	CHECK_OK(fm_file_close(other));
+	support_mm_end(mm);
+}
+
+/* ------------------------------------------------------------------ B20 */
+
+static void *on_small_stack(void *arg)
+{
+	size_t need = getauxval(AT_MINSIGSTKSZ), size = (need + 5 * KIB + PAGE - 1) & ~(PAGE - 1);
+	char *mem = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(mem != MAP_FAILED);
+	CHECK_EQ(mprotect(mem, PAGE, PROT_NONE), 0); /* what overflows dies */
+	stack_t stack = {.ss_sp = mem + PAGE, .ss_size = size};
+	CHECK_EQ(sigaltstack(&stack, NULL), 0);
+	uint64_t start = (uint64_t)(uintptr_t)arg * FILE_BYTES / 4;
+	for (uint64_t at = 0; at < FILE_BYTES; at += PAGE) {
+		uint64_t offset = (start + at) % FILE_BYTES;
+		CHECK_EQ(((const volatile unsigned char *)shared.map)[offset], support_byte(offset, 1));
+	}
+	stack.ss_flags = SS_DISABLE;
+	sigaltstack(&stack, NULL);
+	munmap(mem, size + PAGE);
+	return NULL;
+}
+
+static void test_b20_stack(void)
+{
+	pthread_t thread[4];
+
+	if (SUPPORT_SANITIZED || test_trap() != FM_TRAP_INLINE)
+		return;
+	fm_mm *mm = shared.mm = support_mm(64 * PAGE);
+	fm_file *file = support_open(mm, support_file(FILE_BYTES, 1), NULL);
+	shared.map = support_map(file, 0, FILE_BYTES);
+	for (uintptr_t i = 0; i < 4; i++)
+		CHECK_EQ(pthread_create(&thread[i], NULL, on_small_stack, (void *)i), 0);
+	for (int i = 0; i < 4; i++)
+		CHECK_EQ(pthread_join(thread[i], NULL), 0);
+	CHECK_OK(fm_unmap(mm, shared.map, FILE_BYTES));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void test_b20_thread_locals(void)
+{
+	const char *path = getenv("LIBRARY");
+	ElfW(Ehdr) head;
+	ElfW(Phdr) part;
+	uint64_t bytes = 0;
+
+	if (!path)
+		return;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	CHECK_EQ(read(fd, &head, sizeof(head)), sizeof(head));
+	for (unsigned i = 0; i < head.e_phnum; i++) {
+		CHECK_EQ(pread(fd, &part, sizeof(part), (off_t)(head.e_phoff + i * head.e_phentsize)),
+			 sizeof(part));
+		if (part.p_type == PT_TLS)
+			bytes = part.p_memsz;
+	}
+	close(fd);
+	printf("thread-locals: %llu bytes\n", (unsigned long long)bytes);
+	CHECK_GT(bytes, 0);
+	CHECK_LE(bytes, 1024);
+}
+
+int main(void)
+{
+	hazard_watch("a read was lost with the thread that asked for it");
+	test_b19_exit();
+	test_b19_late();
+	test_b20_stack();
+	test_b20_thread_locals();
+	return 0;
+}
