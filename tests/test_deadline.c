@@ -160,6 +160,7 @@ static void test(void)
 	mm = support_mm(MIB);
 	test_stuck();
 	test_uri();
+	test_share(); /* here requests are scarcer than frames */
 	support_mm_end(mm);
 	mm = support_mm(2 * fm_budget_min(4096));
 	test_late();

@@ -125,30 +125,49 @@ static void *waiter(void *arg)
 	return NULL;
 }
 
-static void test_waiters(void)
+static void start_waiters(fm_file *file, pthread_t *thread)
 {
-	fm_file *file = open_faulty(8 * PAGE, &alone);
-	unsigned char *addr = support_map(file, 0, 8 * PAGE);
-	pthread_t thread[WAITERS];
-
-	wanted = addr + 2 * PAGE;
 	expected = -EIO;
 	ready = with_error = 0;
 	CHECK_OK(fm_file_control(file, "stuck=1"));
-	CHECK_OK(fm_file_control(file, "error-every=1"));
 	for (int i = 0; i < WAITERS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, waiter, NULL), 0);
 	EVENTUALLY(ready == WAITERS);
-	support_sleep_ms(30); /* most are waiting by now: how many makes no difference to what is checked */
+	support_sleep_ms(20); /* most are waiting by now */
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	for (int i = 0; i < WAITERS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
+}
+
+static void test_waiters(void)
+{
+	fm_file *file = open_faulty(64 * PAGE, &alone);
+	unsigned char *addr = support_map(file, 0, 64 * PAGE);
+	pthread_t thread[WAITERS];
+
+	/* One read fails, the next would be good: who waited for the one that failed has its errno all the same. */
+	with_error = 0;
+	for (unsigned round = 0; with_error < 2; round++) {
+		CHECK_LT(round, 30);
+		end(file, addr, 64 * PAGE);
+		file = open_faulty(64 * PAGE, &alone);
+		addr = support_map(file, 0, 64 * PAGE);
+		for (unsigned page = 0; page < 30; page++)
+			CHECK_EQ(touch(addr + page * PAGE), 0);
+		CHECK_OK(fm_file_control(file, "error-every=31")); /* the next */
+		wanted = addr + 40 * PAGE;
+		start_waiters(file, thread);
+		CHECK_GE(with_error, 1);
+	}
+	CHECK_OK(fm_file_control(file, "error-every=1"));
+	wanted = addr + 50 * PAGE;
+	start_waiters(file, thread);
 	CHECK_EQ(with_error, WAITERS);
 	/* Once: who comes now begins a new attempt. */
 	CHECK_OK(fm_file_control(file, "error-every=0"));
 	CHECK_EQ(touch(wanted), 0);
-	support_expect(mm, addr, 0, 8 * PAGE, SEED);
-	end(file, addr, 8 * PAGE);
+	support_expect(mm, addr, 0, 64 * PAGE, SEED);
+	end(file, addr, 64 * PAGE);
 }
 
 /* ---- a file that changes */

@@ -135,8 +135,9 @@ static int own_memory(void *arg)
 {
 	const unsigned char *end_of_view = addr + PAGES * PAGE;
 
-	for (int i = 0; i < 600; i++) {
-		size_t len = i % 3 ? 2 * MIB : 64 * PAGE;
+	/* More than the view and its reserve, so that some would have to lie there. */
+	for (int i = 0; i < 100; i++) {
+		size_t len = i % 3 ? 64 * MIB : 64 * PAGE;
 		unsigned char *got = mmap(NULL, len, PROT_READ | PROT_WRITE,
 					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (got == MAP_FAILED)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fm_map() and fm_unmap(): what is mapped shows the file's bytes and zeros behind them, nothing else does.
- * Seen to fail: with the zeroing of the last page's tail left out (test_sizes), with the count of
- * a mapping left out (test_counts), with segment_cut() at the end of an unmap left out (test_partial).
+ * Seen to fail: with the zeroing of the last page's tail left out (test_tail), with the count of a
+ * mapping left out (test_counts), with segment_cut() at the end of an unmap left out (test_partial), with a new link
+ * count taken for a change (test_unlinked), with a pin, a descriptor, a view or a struct fm_file not given back.
  */
 #include "support.h"
 
@@ -82,6 +83,31 @@ static void test_sizes(void)
 	test_size(mm, 1, 2 * MIB);
 	test_size(mm, 2 * MIB + 4095, 2 * MIB);
 	test_size(mm, 4 * MIB, 2 * MIB);
+	support_mm_end(mm);
+}
+
+/* Read into a frame that held another page's bytes, and not by the kernel's direct path, which clears it. */
+static void test_tail(void)
+{
+	fm_mm *mm = support_mm(fm_budget_min(PAGE));
+	fm_file *full = support_open(mm, support_file(64 * PAGE, SEED), NULL);
+	unsigned char *addr = support_map(full, 0, 64 * PAGE), byte;
+
+	support_expect(mm, addr, 0, 64 * PAGE, SEED);
+	for (unsigned size = 1; size < PAGE; size = size * 3 + 1) {
+		const char *uri = support_format("file:%s?direct=0", support_file(PAGE + size, SEED));
+		fm_file *file = support_open(mm, uri, NULL);
+		unsigned char *tail = support_map(file, PAGE, PAGE);
+		support_expect(mm, tail, PAGE, size, SEED);
+		for (unsigned at = size; at < PAGE; at += 7) {
+			CHECK_OK(support_read(mm, tail + at, &byte, 1));
+			CHECK_EQ(byte, 0);
+		}
+		CHECK_OK(fm_unmap(mm, tail, PAGE));
+		CHECK_OK(fm_file_close(file));
+	}
+	CHECK_OK(fm_unmap(mm, addr, 64 * PAGE));
+	CHECK_OK(fm_file_close(full));
 	support_mm_end(mm);
 }
 
@@ -301,6 +327,7 @@ static void test(void)
 {
 	test_arguments();
 	test_sizes();
+	test_tail();
 	test_offsets();
 	test_far();
 	test_counts();

@@ -398,6 +398,8 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 		fault_begin(&wait->vmf, view, fault->addr,
 			    fault_flags_of(view->mm, fault) | FM_FAULT_RETRY_NOWAIT);
 		wait->begun = true;
+		if (fault->repeated) /* it lost a page that it had: it is a keeper from here on */
+			progress->instruction = fault->instruction;
 		wait->vmf.repeated = fault->repeated;
 		wait->ticket.run = run_ticket;
 		wait->again = again;

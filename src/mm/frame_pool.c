@@ -100,6 +100,15 @@ bool pool_may_fill(struct frame_pool *pool)
 					       pool->mm->budget_bytes);
 }
 
+/* What a new page gets is a frame that another page had: the few that are free have been freed for that. */
+bool pool_evicts(struct frame_pool *pool)
+{
+	uint32_t spare = lru_count(pool, LIST_FREE);
+	if (pool_may_fill(pool)) /* what COPY discards leaves holes */
+		spare += lru_count(pool, LIST_HOLES);
+	return spare <= 2 * pool->free_high;
+}
+
 /* Frames that were freed where the pool lock could not be taken. */
 static void take_deferred(struct frame_pool *pool)
 {

@@ -494,6 +494,8 @@ int page_install(struct view *view, struct page *page)
 /* Its bytes went with the view's memory. Page lock held. */
 static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
+	if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE && page_is(page, PG_DUP))
+		frame_fill(pool, page); /* the pieces that were moved before the rest had to be copied */
 	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
 		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
 	stats_sub(mm->stats, pages_installed, 1);
@@ -545,6 +547,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			stats_add(mm->stats, emptied_behind, 1);
 			page_set(page, 0, PG_UPTODATE);
 		}
+		if (t.len < pool->page_size) /* a copy that was dropped took the part past the end with it */
+			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
 	} else {
@@ -552,6 +556,11 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			return -EBUSY;
 		trap_discard(mm->trap, t.src, t.len);
 		if (page_is(page, PG_DUP)) { /* the slot has the bytes */
+			if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE) {
+				/* ...but for the pieces that were moved before the rest had to be copied */
+				frame_fill(pool, page);
+				page_set(page, 0, PG_UPTODATE);
+			}
 			page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 			mm_uncharge(mm, pool->page_size);
 			stats_sub(mm->stats, pages_installed, 1);
@@ -583,7 +592,7 @@ bool page_really_there(struct view *view, struct page *page)
 		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
 					     .src = addr, .len = len};
-			if (transfer_out(&t)) /* what is left of it, and memory for the rest */
+			if (transfer_out(&t) || len < pool->page_size) /* what is left of it, and memory for the rest */
 				frame_fill(pool, page);
 			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
 			stats_sub(view->mm->stats, pages_installed, 1);

@@ -105,8 +105,10 @@ void map_lock_exclusive(struct map_lock *lock)
 void map_unlock_exclusive(struct map_lock *lock)
 {
 	lock_given(lock);
+	/* Looked at before the readers are let in: one that comes and goes at once must not stand for one that sleeps. */
+	uint32_t left = atomic_get(&lock->rout);
 	uint32_t came = atomic_and(&lock->rin, ~(READER - 1)) & ~(READER - 1);
-	if (came != atomic_get(&lock->rout))
+	if (came != left)
 		os_futex_wake(&lock->rin, INT_MAX, WAKE_READERS);
 	uint32_t went = atomic_add(&lock->wout, 1u) + 1;
 	if (atomic_get(&lock->win) != went)

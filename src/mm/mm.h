@@ -436,6 +436,7 @@ void pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_grow(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
 bool pool_may_fill(struct frame_pool *pool);
+bool pool_evicts(struct frame_pool *pool);
 bool pool_at_floor(struct frame_pool *pool);
 static inline char *slot_of(const struct frame_pool *pool, const struct page *page)
 {

@@ -146,7 +146,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 		keeper_leave(own);
 		return false;
 	}
-	if (!repeated || !pool_under_pressure(pool) || keeper_take(progress, pool))
+	if (!repeated || !pool_evicts(pool) || keeper_take(progress, pool))
 		return false;
 	stats_add(pool->mm->stats, progress_waits, 1);
 	if (ticket) {
@@ -160,7 +160,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 		if (keeper_take(progress, pool))
 			break;
 		os_futex_wait(&pool->keeper_seq, seq, OS_FUTEX_ANY, os_now_ns() + KEEP_NS);
-	} while (!atomic_get(&pool->mm->dying) && pool_under_pressure(pool));
+	} while (!atomic_get(&pool->mm->dying) && pool_evicts(pool));
 	atomic_sub(&pool->keeper_waiters, 1u);
 	return false;
 }

@@ -231,12 +231,26 @@ static void inline_end(struct fm_file *file, uint32_t count)
 		frame_freed(file->pool); /* somebody may wait for room */
 }
 
-/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. */
-static void pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
+static bool slot_has_hole(struct frame_pool *pool, const struct page *page)
 {
-	stats_add(pool->mm->stats, emptied_behind, count);
+	bool whole = true;
+	for (uint64_t at = 0; at < pool->page_size && whole; at += OS_PAGE)
+		whole = trap_present((uint64_t)slot_of(pool, page) + at) != 0;
+	return !whole;
+}
+
+/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. False: none had a hole, so
+ * that the EFAULT is the store's own, and would be there again. */
+static bool pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
+{
+	uint32_t holes = 0;
 	for (uint32_t i = 0; i < count; i++)
-		frame_fill(pool, pages[i]);
+		if (slot_has_hole(pool, pages[i])) {
+			frame_fill(pool, pages[i]);
+			holes++;
+		}
+	stats_add(pool->mm->stats, emptied_behind, holes);
+	return holes > 0;
 }
 
 static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
@@ -255,8 +269,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
 	uint32_t epoch = atomic_get(&file->epoch);
 	int err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
-	if (err == -EFAULT) { /* holes in the slots: once more */
-		pages_fill(pool, pages, count);
+	if (err == -EFAULT && pages_fill(pool, pages, count)) { /* holes in the slots: once more */
 		iov_count = build_iov(file, pages, count, iov);
 		err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
 	}
@@ -296,16 +309,20 @@ static int wait_for_read(struct fm_file *file, struct page *page)
  * of the ones that wait would be beyond the store's share. 0: try again; else -ETIMEDOUT or -ECANCELED. */
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 {
-	uint32_t *seq = &file->pool->free_seq, before = atomic_get(seq);
+	uint32_t *seq = &file->pool->free_seq, before;
 	uint64_t now = os_now_ns(), slice = now + 10 * OS_NSEC_PER_MSEC;
+	int ret = 0;
 	if (now >= until_ns)
 		return -ETIMEDOUT;
-	if (atomic_get(&file->mm->dying))
-		return -ECANCELED;
 	atomic_add(&file->pool->free_waiters, 1u);
-	os_futex_wait(seq, before, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	do { /* two that wait must not keep each other awake by the pages that they put */
+		before = atomic_get(seq);
+		if (atomic_get(&file->mm->dying))
+			ret = -ECANCELED;
+	} while (!ret && !read_has_room(file, true) &&
+		 os_futex_wait(seq, before, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns) == 0);
 	atomic_sub(&file->pool->free_waiters, 1u);
-	return 0;
+	return ret;
 }
 
 /*
@@ -382,10 +399,8 @@ static void read_done(struct io_request *io)
 	uint32_t count = request_pages(req, pages);
 	int err = io->error;
 
-	if (err == -EFAULT) { /* holes in the slots: as if it had not been tried */
-		pages_fill(file->pool, pages, count);
-		err = -ECANCELED;
-	}
+	if (err == -EFAULT && pages_fill(file->pool, pages, count))
+		err = -ECANCELED; /* holes in the slots: as if it had not been tried */
 	err = store_error(err);
 	os_lock(&mm->request_lock);
 	bool abandoned = req->abandoned;

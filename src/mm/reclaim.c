@@ -330,8 +330,10 @@ static void *background_main(void *arg)
 {
 	struct fm_mm *mm = arg;
 	uint64_t last_ns = 0;
-	while (!atomic_get(&mm->background_stop)) {
-		uint32_t seq = atomic_get(&mm->background_seq);
+	for (;;) {
+		uint32_t seq = atomic_get(&mm->background_seq); /* first: the stop comes with a kick */
+		if (atomic_get(&mm->background_stop))
+			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
@@ -350,7 +352,6 @@ static void *background_main(void *arg)
 		os_futex_wait(&mm->background_seq, seq, OS_FUTEX_ANY, next);
 		atomic_set(&mm->background_asleep, 0u);
 	}
-	return NULL;
 }
 
 int background_start(struct fm_mm *mm)
