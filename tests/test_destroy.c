@@ -2,8 +2,8 @@
 /*
  * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they wait for, and
  * nothing is left behind.
- * Seen to fail: with the stores not told to abort (test_stuck hangs), with waits for a frame not ended
- * (test_frames hangs), with registry_remove() not waiting for pins.
+ * Seen to fail: with the stores not told to abort (test_stuck hangs), with regions that go before the threads that
+ * were told an error have run (trap_drain(); SIGSEGV in the thread trap).
  */
 #include "support.h"
 

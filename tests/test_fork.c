@@ -130,22 +130,24 @@ static int own_works(void *arg)
 	return all_calls();
 }
 
-/* Fill the address space: nothing of it lies in a view, which stays what it was. */
+static int may_have(void *hint, size_t len)
+{
+	unsigned char *got = mmap(hint, len, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return got == MAP_FAILED ? 1 : got < addr + PAGES * PAGE && got + len > addr ? 2 : 0;
+}
+
+/* Whatever the child maps or allocates, where it likes or by hint, nothing of it lies in a view, which stays what it
+ * was. */
 static int own_memory(void *arg)
 {
-	const unsigned char *end_of_view = addr + PAGES * PAGE;
-
-	/* More than the view and its reserve, so that some would have to lie there. */
-	for (int i = 0; i < 100; i++) {
-		size_t len = i % 3 ? 64 * MIB : 64 * PAGE;
-		unsigned char *got = mmap(NULL, len, PROT_READ | PROT_WRITE,
-					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (got == MAP_FAILED)
-			return 1;
-		if (got < end_of_view && got + len > addr)
-			return 2;
-		unsigned char *piece = malloc(i * 100);
-		if (piece && piece >= addr && piece < end_of_view)
+	for (unsigned i = 0; i < 64; i++) {
+		int wrong = may_have(addr + i % PAGES * PAGE, PAGE);
+		wrong = wrong ? wrong : may_have(NULL, i % 3 ? 64 * MIB : 64 * PAGE);
+		if (wrong)
+			return wrong;
+		unsigned char *piece = malloc(i * 1000);
+		if (piece && piece >= addr && piece < addr + PAGES * PAGE)
 			return 3;
 	}
 	return touch(arg);

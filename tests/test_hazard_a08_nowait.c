@@ -47,7 +47,9 @@ static void table(uint32_t flags)
 	CHECK(!vmf.page);
 
 	hazard_same(mm, file, map, 0, PAGE); /* uptodate */
-	ret = try_at((uintptr_t)map, flags, &vmf);
+	do { /* the background thread may have its lock for a moment, to drop the copy in the slot */
+		ret = try_at((uintptr_t)map, flags, &vmf);
+	} while (ret == FM_FAULT_RETRY && vmf.want == WANT_PAGE);
 	CHECK_EQ(ret & ~(unsigned)FM_FAULT_MAJOR, FM_FAULT_LOCKED);
 
 	CHECK_OK(fm_file_control(file, "stuck=1")); /* locked by another */

@@ -412,7 +412,14 @@ static int transfer_in(struct transfer *t, bool move)
 	return 0;
 }
 
-/* Back to the slot, all of it; used for eviction and to roll an install back. */
+/* A taking-out that got stuck is undone; pieces that nobody has are left out. */
+static void transfer_back(struct transfer *t)
+{
+	while (transfer_in(t, true) == -ENOENT)
+		t->done += OS_PAGE;
+}
+
+/* Back to the slot, all of it; used for eviction and to roll an install back. With `missing` the slot has holes. */
 static int transfer_out(struct transfer *t)
 {
 	while (t->done < t->len) {
@@ -422,11 +429,8 @@ static int transfer_out(struct transfer *t)
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
-		if (err == -ENOENT) {
+		if (err == -ENOENT) { /* not filled here: zeros must not get into the view should this be rolled back */
 			t->missing = true;
-			err = trap_fill(t->mm->trap, t->dst + t->done, OS_PAGE);
-			if (err && err != -EEXIST)
-				return err;
 			t->done += OS_PAGE;
 			continue;
 		}
@@ -505,6 +509,9 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 /* The region goes, and the page's memory in it. Page lock held. */
 void page_forget(struct view *view, struct page *page)
 {
+	struct frame_pool *pool = view->file->pool;
+	if (!page_is(page, PG_DUP)) /* what it had not shown is still in the slot */
+		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
 	pt_put(view->mm, page_addr(view, view->file->pool, page));
 }
@@ -535,7 +542,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		if (err) {
 			struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
 			stats_add(mm->stats, install_busy, 1);
-			transfer_in(&back, true);
+			transfer_back(&back);
 			if (back.copied || back.existed) {
 				page_set(page, PG_DUP, 0);
 				mm_charge(mm, pool->page_size);
@@ -547,7 +554,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			stats_add(mm->stats, emptied_behind, 1);
 			page_set(page, 0, PG_UPTODATE);
 		}
-		if (t.len < pool->page_size) /* a copy that was dropped took the part past the end with it */
+		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the part past the end with it */
 			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -592,8 +599,8 @@ bool page_really_there(struct view *view, struct page *page)
 		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
 					     .src = addr, .len = len};
-			if (transfer_out(&t) || len < pool->page_size) /* what is left of it, and memory for the rest */
-				frame_fill(pool, page);
+			transfer_out(&t); /* what is left of it, and memory for the rest */
+			frame_fill(pool, page);
 			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
 			stats_sub(view->mm->stats, pages_installed, 1);
 		} else {

@@ -372,6 +372,12 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	lru_set(pool, page, LIST_NONE);
 	if (page_is(page, PG_SPEC))
 		stats_add(pool->mm->stats, ra_waste, 1);
+	if (page->user_pins) { /* a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
+		page->user_pins = 0;
+		atomic_sub(&pool->user_pinned, 1u);
+		stats_sub(pool->mm->stats, pins, 1);
+		page_unpin(pool, page);
+	}
 }
 
 /* ------------------------------------------------------------------ whole ranges */

@@ -244,7 +244,7 @@ static bool slot_has_hole(struct frame_pool *pool, const struct page *page)
 static bool pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
 {
 	uint32_t holes = 0;
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < count && pool->registered; i++) /* else the kernel fills them itself */
 		if (slot_has_hole(pool, pages[i])) {
 			frame_fill(pool, pages[i]);
 			holes++;
@@ -314,6 +314,7 @@ int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 	int ret = 0;
 	if (now >= until_ns)
 		return -ETIMEDOUT;
+	stats_add(file->mm->stats, frame_waits, 1);
 	atomic_add(&file->pool->free_waiters, 1u);
 	do { /* two that wait must not keep each other awake by the pages that they put */
 		before = atomic_get(seq);

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory: what the library allocates, the slots of its frames, and the page table of its views, with the calls of
+ * trap.h that change it, as the kernel's userfaultfd does and with all that may go wrong in them.
+ *
+ * Owns one piece of address space at a fixed place, so that whatever hashes an address does the same in every process.
+ * Slots are real memory there. Views are numbers only: nobody but this file looks into them. Of each 4096 bytes the first
+ * eight of every 512 are modelled: they say which bytes they are (store.c).
+ * May call: sched, trace, check.
+ */
+#include "sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define ARENA 0x100000000000ull
+#define ARENA_BYTES (16ull << 20)
+#define VIEWS_MAX 1024u
+#define NO_MEMORY 0xdeaddeaddeaddeadull /* what stands in a slot that has none */
+
+enum slot_state { SLOT_NOT, SLOT_ABSENT, SLOT_PRESENT };
+
+static char *arena;
+static uint64_t arena_used;
+static uint8_t slot_state[ARENA_BYTES / OS_PAGE];
+static bool slots_registered;
+static uint64_t slots_present;
+
+static uint64_t view_addr[VIEWS_MAX];
+static struct view_page view_page[VIEWS_MAX];
+static uint32_t views;
+static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
+
+/* ------------------------------------------------------------------ allocations */
+
+void kernel_init(void)
+{
+	arena = mmap((void *)ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (arena != (char *)ARENA) {
+		fprintf(stderr, "filemap-sim: the addresses from %#llx on are taken; runs can't be repeated there\n",
+			ARENA);
+		exit(77);
+	}
+}
+
+void kernel_reset(void)
+{
+	memset(slot_state, SLOT_NOT, arena_used / OS_PAGE + 1);
+	arena_used = 0;
+	slots_present = 0;
+	views = 0;
+	memset(last_lie, 0, sizeof(last_lie));
+	sim.allocated = 0;
+}
+
+static void *arena_take(size_t len, size_t align)
+{
+	uint64_t at = (arena_used + align - 1) & ~(uint64_t)(align - 1);
+	if (at + len > ARENA_BYTES)
+		sim_fail("the simulator's own memory is used up");
+	arena_used = at + len;
+	return arena + at;
+}
+
+void *os_meta_alloc(size_t len)
+{
+	void *mem = arena_take(len, 64);
+	memset(mem, 0, len);
+	sim.allocated += len;
+	return mem;
+}
+
+/* What is freed is not used again, so that a late look at it finds nonsense. */
+void os_meta_free(void *mem, size_t len)
+{
+	if (!mem)
+		return;
+	memset(mem, 0xdb, len);
+	sim.allocated -= len;
+}
+
+void *sim_calloc(size_t n, size_t size)
+{
+	uint64_t *mem = os_meta_alloc(n * size + 64);
+	mem[0] = n * size + 64;
+	return mem + 8;
+}
+
+void sim_free(void *mem)
+{
+	if (mem)
+		os_meta_free((uint64_t *)mem - 8, ((uint64_t *)mem)[-8]);
+}
+
+int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page, int *ret_fd)
+{
+	(void)trap;
+	(void)install;
+	*ret_page = os_meta_alloc(sizeof(struct stats_page));
+	*ret_fd = -1;
+	return 0;
+}
+
+#define FM_X(name, help)                                                                       \
+	sim_marks.name += page->name;
+static void sum_counters(const struct stats_page *page)
+{
+	FM_COUNTERS(FM_X)
+}
+#undef FM_X
+
+void stats_page_destroy(struct stats_page *page, int fd)
+{
+	(void)fd;
+	if (page->frames_used || page->pages_installed || page->requests || page->mappings ||
+	    page->views || page->files || page->pins)
+		sim_fail("gauges are not 0 at the end: frames_used %llu, pages_installed %llu, requests %llu, "
+			 "mappings %llu, views %llu, files %llu, pins %llu",
+			 (unsigned long long)page->frames_used, (unsigned long long)page->pages_installed,
+			 (unsigned long long)page->requests, (unsigned long long)page->mappings,
+			 (unsigned long long)page->views, (unsigned long long)page->files,
+			 (unsigned long long)page->pins);
+	if (!sim.hold && page->lock_held_over_block)
+		sim_fail("lock_held_over_block is not 0");
+	sum_counters(page);
+	os_meta_free(page, sizeof(*page));
+}
+
+/* ------------------------------------------------------------------ slots and views */
+
+static uint8_t *slot_at(uint64_t addr)
+{
+	return addr - ARENA < ARENA_BYTES && slot_state[(addr - ARENA) / OS_PAGE] != SLOT_NOT
+		       ? &slot_state[(addr - ARENA) / OS_PAGE]
+		       : NULL;
+}
+
+static uint64_t *tag_of(uint64_t addr, uint32_t sector)
+{
+	return (uint64_t *)(addr + sector * SIM_SECTOR);
+}
+
+static void slot_fill(uint64_t addr, const uint64_t *tags)
+{
+	uint8_t *state = slot_at(addr);
+	for (uint32_t i = 0; i < SIM_TAGS; i++) {
+		if (slots_registered && *state == SLOT_ABSENT && *tag_of(addr, i) != NO_MEMORY)
+			sim_fail("a slot was written to while it had no memory");
+		*tag_of(addr, i) = tags ? tags[i] : 0;
+	}
+	slots_present += *state != SLOT_PRESENT;
+	*state = SLOT_PRESENT;
+}
+
+static void slot_empty(uint64_t addr)
+{
+	uint8_t *state = slot_at(addr);
+	for (uint32_t i = 0; i < SIM_TAGS; i++)
+		*tag_of(addr, i) = NO_MEMORY;
+	slots_present -= *state == SLOT_PRESENT;
+	*state = SLOT_ABSENT;
+}
+
+/* A slot that no trap watches gets memory when it is touched. */
+bool kernel_slot_present(uint64_t addr)
+{
+	uint8_t *state = slot_at(addr);
+	if (state && *state == SLOT_ABSENT && !slots_registered)
+		slot_fill(addr, NULL);
+	return state && *state == SLOT_PRESENT;
+}
+
+struct view_page *kernel_view(uint64_t addr)
+{
+	addr &= ~(uint64_t)(OS_PAGE - 1);
+	for (uint32_t i = 0; i < views; i++)
+		if (view_addr[i] == addr)
+			return &view_page[i];
+	return NULL;
+}
+
+uint64_t kernel_view_addr(uint32_t n)
+{
+	return n < views ? view_addr[n] : 0;
+}
+
+uint64_t kernel_pages(bool slots)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < views; i++)
+		n += !view_page[i].poison;
+	return slots ? slots_present : n;
+}
+
+static struct view_page *view_add(uint64_t addr)
+{
+	if (views == VIEWS_MAX)
+		sim_fail("more pages in views than there can be frames");
+	view_addr[views] = addr;
+	view_page[views] = (struct view_page){.poison = false};
+	return &view_page[views++];
+}
+
+static void view_remove(struct view_page *page)
+{
+	uint32_t at = (uint32_t)(page - view_page);
+	views--;
+	view_addr[at] = view_addr[views];
+	view_page[at] = view_page[views];
+}
+
+static void kernel_unmap(uint64_t base, uint64_t len)
+{
+	for (uint32_t i = 0; i < views;)
+		if (view_addr[i] - base < len)
+			view_remove(&view_page[i]);
+		else
+			i++;
+}
+
+static void wake_range(uint64_t base, uint64_t len)
+{
+	for (uint32_t i = 0; i < sim.threads; i++)
+		if (sim.thread[i].wait == WAIT_FAULT && sim.thread[i].key - base < len)
+			sim_notify(WAIT_FAULT, sim.thread[i].key);
+}
+
+void kernel_region_gone(uint64_t base, uint64_t len)
+{
+	kernel_unmap(base, len);
+	wake_range(base, len);
+}
+
+void kernel_empty(uint64_t addr)
+{
+	struct view_page *page = kernel_view(addr);
+	if (!page)
+		return;
+	mark(emptied);
+	event("empties the view at %#llx, as the program may", addr, 0, 0, 0);
+	view_remove(page);
+}
+
+static void wake_faults(uint64_t addr)
+{
+	sim_notify(WAIT_FAULT, addr & ~(uint64_t)(OS_PAGE - 1));
+}
+
+int kernel_poison(uint64_t addr)
+{
+	addr &= ~(uint64_t)(OS_PAGE - 1);
+	if (kernel_view(addr))
+		return -EEXIST;
+	view_add(addr)->poison = true;
+	mark(poisoned);
+	wake_faults(addr);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ calls */
+
+static void enter_kernel(const char *what, bool mmap_lock)
+{
+	check_may_block(what);
+	sim_point();
+	if (mmap_lock && sim_chance(sim.opt.stall_256)) {
+		mark(kernel_stalls);
+		sim_sleep(1000 + sim_below(3000000));
+	}
+}
+
+/* One 4096 bytes, in either direction. */
+static int move_one(uint64_t dst, uint64_t src)
+{
+	uint64_t tags[SIM_TAGS];
+	if (slot_at(src)) {
+		struct view_page *there = kernel_view(dst);
+		if (there)
+			return -EEXIST;
+		if (!kernel_slot_present(src))
+			return -ENOENT;
+		for (uint32_t i = 0; i < SIM_TAGS; i++)
+			tags[i] = *tag_of(src, i);
+		slot_empty(src);
+		memcpy(view_add(dst)->tag, tags, sizeof(tags));
+	} else {
+		struct view_page *page = kernel_view(src);
+		if (*slot_at(dst) == SLOT_PRESENT)
+			return -EEXIST;
+		if (!page || page->poison)
+			return page ? -EINVAL : -ENOENT;
+		slot_fill(dst, page->tag);
+		view_remove(page);
+	}
+	wake_faults(dst);
+	return 0;
+}
+
+static int move_result(int err)
+{
+	if (err == -EEXIST)
+		mark(move_exists);
+	if (err == -ENOENT)
+		mark(move_missing);
+	return err;
+}
+
+int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	uint64_t done = 0;
+	enter_kernel("MOVE", false);
+	*ret_done = 0;
+	if (!trap->move || !slot_at(slot_at(src) ? src : dst))
+		sim_fail("MOVE from %#llx to %#llx", (unsigned long long)src, (unsigned long long)dst);
+	if ((slot_at(src) ? kernel_slot_present(src) : kernel_view(src) != NULL) && sim_chance(sim.opt.busy_256)) {
+		mark(move_busy);
+		event("MOVE to %#llx: EBUSY", dst, 0, 0, 0);
+		return -EBUSY;
+	}
+	if (sim_chance(sim.opt.part_256 / 4)) {
+		mark(move_none);
+		return -EAGAIN;
+	}
+	while (done < len) {
+		int err = move_one(dst + done, src + done);
+		if (err) {
+			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
+			*ret_done = done;
+			return done ? -EAGAIN : move_result(err);
+		}
+		/* Linux 6.18 beside a WRITEPROTECT; see install.c. Once in 500,000 times, so never twice running. */
+		if (last_lie[sim.self->id] != src + done && sim_chance(sim.opt.lie_256)) {
+			last_lie[sim.self->id] = dst + done;
+			mark(move_exists_moved);
+			event("MOVE %#llx to %#llx: EEXIST after the page was moved", src, dst, 0, 0);
+			*ret_done = done;
+			return done ? -EAGAIN : -EEXIST;
+		}
+		last_lie[sim.self->id] = 0;
+		done += OS_PAGE;
+		if (done < len && sim_chance(sim.opt.part_256)) {
+			mark(move_part);
+			*ret_done = done;
+			return -EAGAIN;
+		}
+		if (done < len)
+			sim_point();
+	}
+	event("MOVE %#llx to %#llx, %llu bytes", src, dst, len, 0);
+	*ret_done = done;
+	return 0;
+}
+
+int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	(void)trap;
+	*ret_done = 0;
+	enter_kernel("COPY", false);
+	for (uint64_t done = 0; done < len; done += OS_PAGE) {
+		*ret_done = done;
+		if (kernel_view(dst + done)) {
+			mark(copy_exists);
+			return done ? -EAGAIN : -EEXIST;
+		}
+		if (done && sim_chance(sim.opt.part_256)) {
+			mark(copy_part);
+			return -EAGAIN;
+		}
+		if (!kernel_slot_present(src + done))
+			return -EFAULT;
+		struct view_page *page = view_add(dst + done);
+		for (uint32_t i = 0; i < SIM_TAGS; i++)
+			page->tag[i] = *tag_of(src + done, i);
+		page->protected = true;
+		wake_faults(dst + done);
+	}
+	event("COPY %#llx to %#llx, %llu bytes", src, dst, len, 0);
+	*ret_done = len;
+	return 0;
+}
+
+int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	(void)trap;
+	enter_kernel("COPY of zeros", false);
+	for (uint64_t at = dst; at < dst + len; at += OS_PAGE)
+		if (*slot_at(at) == SLOT_ABSENT)
+			slot_fill(at, NULL);
+	return 0;
+}
+
+int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	enter_kernel("WRITEPROTECT", true);
+	for (uint32_t i = 0; i < views; i++)
+		if (view_addr[i] - addr < len)
+			view_page[i].protected = true;
+	return 0;
+}
+
+int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	enter_kernel("MADV_DONTNEED", true);
+	event("discards %llu bytes at %#llx", len, addr, 0, 0);
+	if (slot_at(addr))
+		for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
+			slot_empty(at);
+	else
+		kernel_unmap(addr, len);
+	return 0;
+}
+
+int trap_present(uint64_t addr)
+{
+	sim_point();
+	return kernel_view(addr) != NULL;
+}
+
+void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	sim_point();
+	for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
+		wake_faults(at);
+}
+
+/* ------------------------------------------------------------------ slots come and go */
+
+int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
+		    bool *ret_registered)
+{
+	(void)huge;
+	char *mem = arena_take(len, align);
+	slots_registered = trap->move;
+	for (uint64_t at = 0; at < len; at += OS_PAGE) {
+		slot_state[((uint64_t)mem + at - ARENA) / OS_PAGE] = SLOT_ABSENT;
+		slot_empty((uint64_t)mem + at);
+	}
+	sim.allocated += len;
+	*ret_mem = mem;
+	*ret_registered = trap->move;
+	return 0;
+}
+
+int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
+{
+	(void)trap;
+	for (uint64_t at = 0; at < len; at += OS_PAGE)
+		slot_fill((uint64_t)mem + at, NULL);
+	return 0;
+}
+
+void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
+{
+	(void)trap;
+	for (int i = 0; i < MM_POOLS_MAX; i++)
+		if (sim.mm && sim.mm->pool[i] && sim.mm->pool[i]->slots == mem)
+			check_slots_closed();
+	sim.allocated -= len;
+}

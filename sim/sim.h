@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The simulated machine: what its files share. src/mm and src/api are compiled a second time, unchanged, with
+ * FM_SIM, and linked with this folder in place of src/os, src/trap, src/io and src/store. One seed is one run.
+ *
+ * Only one coroutine runs at a time and it is left only at a scheduling point (sim_point), so nothing here needs a
+ * lock. The machine is sequentially consistent.
+ * May call: libc, mm.h (the checkers look at its structures, and change none).
+ */
+#ifndef FM_SIM_H
+#define FM_SIM_H
+
+#include "mm/mm.h"
+
+#include <stdnoreturn.h>
+
+#define SIM_THREADS 24
+#define SIM_FILES 3
+#define SIM_PAGES 48  /* pages of a file that the workload touches */
+#define SIM_SECTOR 512u
+#define SIM_TAGS (OS_PAGE / SIM_SECTOR)
+#define SIM_STEPS_MAX 3000000ull
+
+/* ---- coverage: X(name, what it counts) */
+#define SIM_MARKS(X)                                                                           \
+	X(access_ok, "accesses that found their page with its own bytes")                      \
+	X(access_efault, "accesses that ended in -EFAULT")                                     \
+	X(access_eacces, "... -EACCES")                                                        \
+	X(access_enxio, "... -ENXIO")                                                          \
+	X(access_eio, "... -EIO")                                                              \
+	X(access_etimedout, "... -ETIMEDOUT")                                                  \
+	X(access_estale, "... -ESTALE")                                                        \
+	X(access_ecanceled, "... -ECANCELED")                                                  \
+	X(access_other, "... another errno of the store")                                      \
+	X(access_gone, "accesses to a view that had gone")                                     \
+	X(access_again, "accesses whose page had gone again before they were repeated")        \
+	X(access_straddles, "accesses that needed several pages at once")                      \
+	X(fault_in_ok, "fm_fault_in(): 0")                                                     \
+	X(fault_in_error, "fm_fault_in(): an error")                                           \
+	X(nowait_ok, "fm_fault_in(NOWAIT): 0")                                                 \
+	X(nowait_again, "fm_fault_in(NOWAIT): -EAGAIN")                                        \
+	X(nowait_error, "fm_fault_in(NOWAIT): an error")                                       \
+	X(pin_ok, "fm_pin(): 0")                                                               \
+	X(pin_error, "fm_pin(): an error")                                                     \
+	X(destroy_inside, "fm_mm_destroy() with accesses in flight")                           \
+	X(futex_blocked, "futex waits that slept")                                             \
+	X(futex_timeout, "... that timed out")                                                 \
+	X(futex_spurious, "... that were woken for nothing")                                   \
+	X(small_lock_blocked, "small locks waited for")                                        \
+	X(time_jumps, "time passed while somebody could have run")                             \
+	X(move_busy, "MOVE: EBUSY")                                                            \
+	X(move_part, "MOVE: EAGAIN part way")                                                  \
+	X(move_none, "MOVE: EAGAIN, nothing done")                                             \
+	X(move_exists, "MOVE: EEXIST")                                                         \
+	X(move_exists_moved, "MOVE: EEXIST, though it had moved the page")                     \
+	X(move_missing, "MOVE: ENOENT")                                                        \
+	X(copy_part, "COPY: EAGAIN part way")                                                  \
+	X(copy_exists, "COPY: EEXIST")                                                         \
+	X(kernel_stalls, "kernel calls that stalled")                                          \
+	X(poisoned, "thread trap: pages poisoned for an error")                                \
+	X(message_repeated, "thread trap: a message that came again")                          \
+	X(emptied, "view memory thrown away behind the library")                               \
+	X(io_ok, "requests: whole")                                                            \
+	X(io_error, "requests: failed")                                                        \
+	X(io_ended, "requests: the object ended before its end")                               \
+	X(io_cancel_queued, "requests: taken back before they were issued")                    \
+	X(io_cancel_issued, "requests: cancelled at the device")                               \
+	X(io_cancel_late, "requests: cancelled too late")                                      \
+	X(io_cancel_done, "cancels of a request whose end was being told")                     \
+	X(io_promoted, "requests: promoted")                                                   \
+	X(inline_reads, "reads in the faulting thread")                                        \
+	X(inline_errors, "... that failed")                                                    \
+	X(store_changed, "versions of an object that came while it was open")                  \
+	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
+	X(pct_runs, "runs under the priority scheduler")
+
+struct sim_marks {
+#define FM_X(name, help) uint64_t name;
+	SIM_MARKS(FM_X)
+	FM_COUNTERS(FM_X) /* of mm's own statistics, summed over the runs */
+#undef FM_X
+};
+extern struct sim_marks sim_marks;
+#define mark(name) ((void)sim_marks.name++)
+
+/* ---- threads: coroutines (sched.c) */
+enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
+enum sim_wait { WAIT_NOTHING, WAIT_FUTEX, WAIT_SMALL_LOCK, WAIT_SLEEP, WAIT_JOIN, WAIT_CHANNEL, WAIT_FAULT };
+
+struct sim_thread {
+	uint32_t id;
+	const char *name;
+	void *sp;
+	char *stack;
+	os_thread_fn fn;
+	void *arg;
+	enum sim_state state;
+	enum sim_wait wait;
+	uint64_t key, wake_at, order; /* what it waits for, until when, since when */
+	uint32_t bits, futex_value;
+	bool timed_out;
+	bool idle; /* a server with nothing to do: no deadlock by itself */
+	uint32_t priority;
+	uint32_t small_locks; /* held */
+	bool map_seen;
+	uint64_t op_step; /* when its present operation of the workload began */
+	const char *op;
+	uint64_t local[OS_THREAD_LOCAL_BYTES / 8];
+};
+
+/* What the seed chose for this run: everything that can go wrong has a chance of its own, often none. */
+struct sim_options {
+	bool pct;
+	uint32_t switch_256;   /* random scheduler: chance of a switch at a point, of 256 */
+	uint32_t changes;      /* PCT: priority changes */
+	uint32_t ns_per_step;
+	uint32_t jump_1024;    /* chance that time passes though somebody could run */
+	uint32_t spurious_256, stall_256, busy_256, part_256, lie_256;
+	uint32_t error_256, short_256, slow_256, late_256;
+	uint64_t io_ns;
+};
+
+struct sim_run {
+	uint64_t seed, random;
+	uint64_t step, now_ns, order;
+	struct sim_thread *self;
+	struct sim_thread thread[SIM_THREADS];
+	uint32_t threads;
+	uint32_t ready; /* mask */
+	uint64_t next_wake;
+	uint64_t pct_change[8];
+	uint32_t lowest; /* PCT: below all priorities given so far */
+	struct sim_options opt;
+	struct fm_mm *mm;
+	bool dying;  /* fm_mm_destroy() has begun */
+	bool hold;   /* FM_MM_HOLD_LOCK */
+	uint64_t allocated; /* bytes not given back */
+	uint64_t switches;
+	uint32_t jumps;
+};
+extern struct sim_run sim;
+
+void sim_start(os_thread_fn main_fn, void *arg); /* runs until it and all others have ended */
+struct sim_thread *sim_spawn(const char *name, os_thread_fn fn, void *arg);
+void sim_join(struct sim_thread *thread);
+void sim_sleep(uint64_t ns);
+/* Wait for a notice, or a time. A channel is any address. */
+bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns); /* true: timed out */
+void sim_notify(enum sim_wait wait, uint64_t key);
+
+uint64_t sim_random(void);
+static inline uint32_t sim_below(uint32_t n)
+{
+	return (uint32_t)((sim_random() >> 32) * n >> 32);
+}
+static inline bool sim_chance(uint32_t of_256)
+{
+	return of_256 && (sim_random() >> 56) < of_256;
+}
+
+/* ---- what happened (trace.c) */
+void sim_trace_reset(void);
+void sim_event(const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+#define event(format, a, b, c, d)                                                              \
+	sim_event(format, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d))
+noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+noreturn void sim_abort(void);
+uint64_t sim_trace_hash(void);
+void sim_trace_install_handlers(void);
+extern const char sim_page_state[]; /* as a format: frame, page, state, old state */
+extern bool sim_tracing; /* print every event as it happens */
+extern const char *sim_command;
+
+/* ---- checkers (check.c) */
+void check_may_block(const char *what);
+void check_step(void);     /* at every scheduling point */
+void check_idle(void);     /* nobody can run; time is about to pass */
+void check_balance(void);  /* no mapping and no file is left */
+void check_slots_closed(void); /* the mm goes */
+void check_device_writes(uint64_t slot);
+void check_reset(void);
+
+/* ---- memory and the kernel's page table (kernel.c) */
+void kernel_init(void);
+void kernel_reset(void);
+void *sim_calloc(size_t n, size_t size);
+void sim_free(void *mem);
+struct view_page {
+	uint64_t tag[SIM_TAGS];
+	bool poison, protected;
+};
+struct view_page *kernel_view(uint64_t addr); /* NULL: nothing there */
+bool kernel_slot_present(uint64_t addr);
+void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
+int kernel_poison(uint64_t addr);
+void kernel_region_gone(uint64_t base, uint64_t len);
+uint64_t kernel_pages(bool slots);
+uint64_t kernel_view_addr(uint32_t n); /* the n-th page there is in views; 0: no more */
+
+/* ---- trap.c */
+struct trap {
+	enum fm_trap kind;
+	bool move;
+};
+void sim_access_begin(void);
+int sim_access(uint64_t addr, bool write, uint64_t instruction); /* one try of an instruction: 1 done, 0 again, errno */
+
+/* ---- store.c: objects whose bytes tell what they are */
+struct sim_store {
+	struct fm_store store;
+	uint32_t id;
+	bool open, inline_reads, aborted;
+	uint32_t page_size;
+	uint64_t base, stride; /* the pages that the workload touches: base + n * stride, of 4096 */
+	uint32_t pages;
+	uint32_t version;
+	uint64_t size[16]; /* of each version */
+	bool bad[SIM_PAGES];              /* reads that touch it fail */
+	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
+	uint64_t any_error_step;
+};
+extern struct sim_store sim_store[SIM_FILES];
+uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sector);
+/* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end of the object. */
+void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
+		 uint64_t from, uint64_t to);
+void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len);
+bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
+int store_random_error(void);
+void store_change(struct sim_store *s, uint64_t size);
+void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
+
+/* ---- io.c */
+void io_reset(void);
+void io_hurry(struct sim_store *s);
+
+/* ---- world.c */
+void world_run(uint64_t seed);
+
+#endif

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Faults: how an instruction of a simulated program reaches the library, and repeats. Inline: the thread itself asks
+ * trap_client.fault. Thread: it leaves a message, sleeps until its page is there or poisoned; a handler asks
+ * trap_client.fault_nowait, as src/trap/thread.c does.
+ * Owns the table of regions, the messages, and what the handler keeps of each fault.
+ * May call: kernel, sched, mm through struct trap_client.
+ */
+#include "sim.h"
+
+#define REGIONS (2 * SIM_FILES)
+#define ENTRIES 32
+
+struct message {
+	uint32_t tid;
+	uint64_t addr;
+	bool write;
+};
+
+struct entry {
+	bool used, ready;
+	uint32_t tid;
+	struct view_region *region;
+	struct trap_fault fault;
+	uint64_t state[64];
+};
+
+static struct trap the_trap;
+static struct view_region *regions[REGIONS];
+static uint64_t next_base;
+static const struct trap_client *client;
+
+static struct {
+	struct os_thread thread;
+	bool running, stop;
+	struct message message[64];
+	uint32_t head, count;
+	struct entry entry[ENTRIES];
+	uint64_t progress[SIM_THREADS + 1][TRAP_PROGRESS_BYTES / 8];
+	uint64_t last_page[SIM_THREADS + 1];
+	int error[SIM_THREADS + 1]; /* told with the poison */
+	uint64_t error_page[SIM_THREADS + 1], told_ns[SIM_THREADS + 1];
+	uint64_t unique;
+} handler;
+
+/* ------------------------------------------------------------------ regions */
+
+struct view_region *region_find(uint64_t addr)
+{
+	sim_point();
+	for (int i = 0; i < REGIONS; i++)
+		if (regions[i] && addr - regions[i]->base < regions[i]->len) {
+			regions[i]->pins++;
+			return regions[i];
+		}
+	return NULL;
+}
+
+void region_pin(struct view_region *region)
+{
+	atomic_add(&region->pins, 1u);
+}
+
+void region_unpin(struct view_region *region)
+{
+	uint32_t old = atomic_sub(&region->pins, 1u);
+	if (!old)
+		sim_fail("a region's pin is put twice");
+}
+
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     void *owner)
+{
+	int place = 0;
+	while (place < REGIONS && regions[place])
+		place++;
+	uint64_t base = (next_base + align - 1) & ~(align - 1);
+	next_base = base + len + (1ull << 32);
+	*region = (struct view_region){.base = base, .len = len, .owner = owner, .trap = trap,
+				       .opened = true};
+	regions[place] = region;
+	return 0;
+}
+
+void trap_region_close(struct view_region *region)
+{
+	check_may_block("the end of a region");
+	for (int i = 0; i < REGIONS; i++)
+		if (regions[i] == region)
+			regions[i] = NULL;
+	while (atomic_get(&region->pins))
+		os_sleep_until(os_now_ns() + 50000);
+	kernel_region_gone(region->base, region->len);
+	region->opened = false;
+}
+
+bool trap_is_child(void)
+{
+	return false;
+}
+
+/* ------------------------------------------------------------------ the handler thread */
+
+static void again(void *cookie)
+{
+	struct entry *entry = cookie;
+	sim_point();
+	if (!entry->used)
+		sim_fail("a fault is called again after its end");
+	entry->ready = true;
+	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
+}
+
+static void tell_error(struct entry *entry, int err)
+{
+	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
+	handler.error[entry->tid] = err;
+	handler.error_page[entry->tid] = page;
+	handler.told_ns[entry->tid] = sim.now_ns;
+	int poisoned = kernel_poison(page);
+	if (poisoned == -EEXIST && entry->fault.write) {
+		trap_discard(&the_trap, page, OS_PAGE);
+		poisoned = kernel_poison(page);
+	}
+	if (poisoned == -EEXIST)
+		trap_wake(&the_trap, page, OS_PAGE);
+}
+
+static void drive(struct entry *entry)
+{
+	struct fm_error error = {.error = 0};
+	fm_error_fn fn = NULL;
+	void *arg = NULL;
+	entry->ready = false;
+	int err = client->fault_nowait(entry->region, &entry->fault, entry->state, again, entry,
+				       handler.progress[entry->tid], &error, &fn, &arg);
+	if (self()->map_held)
+		sim_fail("the handler comes back with the map lock");
+	if (err == -EAGAIN)
+		return;
+	event("handler: the fault of thread %llu at %#llx ends with %llu", entry->tid - 1,
+	      entry->fault.addr, -err, 0);
+	if (err)
+		tell_error(entry, err);
+	region_unpin(entry->region);
+	entry->used = false;
+}
+
+static void take_message(const struct message *m)
+{
+	struct entry *entry = NULL;
+	for (int i = 0; i < ENTRIES; i++)
+		if (handler.entry[i].used && handler.entry[i].tid == m->tid &&
+		    handler.entry[i].fault.addr == m->addr)
+			return; /* known: messages repeat */
+	for (int i = 0; i < ENTRIES && !entry; i++)
+		if (!handler.entry[i].used)
+			entry = &handler.entry[i];
+	if (!entry)
+		sim_fail("more faults at once than threads");
+	struct view_region *region = region_find(m->addr);
+	if (!region) {
+		trap_wake(&the_trap, m->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+		return;
+	}
+	uint64_t page = m->addr & ~(uint64_t)(OS_PAGE - 1);
+	bool recent = handler.last_page[m->tid] == page;
+	handler.last_page[m->tid] = page;
+	memset(entry, 0, sizeof(*entry));
+	entry->used = true;
+	entry->tid = m->tid;
+	entry->region = region;
+	entry->fault = (struct trap_fault){.addr = m->addr, .write = m->write, .repeated = recent,
+					   .instruction = recent ? (uint64_t)m->tid << 1 | 1
+								 : ++handler.unique << 33 | 1};
+	drive(entry);
+}
+
+static void *handler_main(void *arg)
+{
+	(void)arg;
+	while (!handler.stop) {
+		bool worked = false;
+		for (int i = 0; i < ENTRIES; i++)
+			if (handler.entry[i].used && handler.entry[i].ready) {
+				drive(&handler.entry[i]);
+				worked = true;
+			}
+		if (handler.count) {
+			struct message m = handler.message[handler.head++ % 64];
+			handler.count--;
+			take_message(&m);
+			worked = true;
+		}
+		if (!worked && !handler.stop)
+			sim_wait_for(WAIT_CHANNEL, (uint64_t)&handler, OS_FOREVER);
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ the trap */
+
+int trap_create(const struct trap_options *options, struct trap **ret_trap)
+{
+	assert(options->client->state_bytes <= sizeof(handler.entry[0].state));
+	memset(&handler, 0, sizeof(handler));
+	memset(regions, 0, sizeof(regions));
+	next_base = 0x200000000000ull;
+	the_trap = (struct trap){.kind = options->kind,
+				 .move = options->want_move && !options->no_move};
+	client = options->client;
+	if (options->kind == FM_TRAP_THREAD) {
+		os_thread_start(&handler.thread, "fm-trap", handler_main, NULL);
+		handler.running = true;
+	}
+	*ret_trap = &the_trap;
+	return 0;
+}
+
+void trap_stop(struct trap *trap)
+{
+	(void)trap;
+	if (!handler.running)
+		return;
+	handler.stop = true;
+	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
+	os_thread_join(&handler.thread);
+	handler.running = false;
+	for (int i = 0; i < ENTRIES; i++)
+		if (handler.entry[i].used)
+			sim_fail("the trap is stopped with a fault in it");
+}
+
+static bool some_told(void)
+{
+	for (uint32_t i = 0; i <= SIM_THREADS; i++)
+		if (handler.error[i])
+			return true;
+	return false;
+}
+
+void trap_drain(struct trap *trap)
+{
+	(void)trap;
+	check_may_block("the drain of the trap");
+	for (int i = 0; some_told() && i < 4000; i++)
+		sim_sleep(OS_NSEC_PER_MSEC / 4);
+}
+
+void trap_destroy(struct trap *trap)
+{
+	trap_stop(trap);
+}
+
+bool trap_has_move(const struct trap *trap)
+{
+	return trap->move;
+}
+
+const char *trap_kind_name(enum fm_trap kind)
+{
+	static const char *const names[] = {"default", "inline", "thread", "call"};
+	return names[kind];
+}
+
+bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
+{
+	(void)signo;
+	(void)info;
+	(void)ucontext;
+	return false;
+}
+
+/* ------------------------------------------------------------------ the processor's side */
+
+static int fault_inline(struct view_region *region, uint64_t addr, bool write, uint64_t instruction)
+{
+	struct trap_fault fault = {.addr = addr, .write = write, .instruction = instruction};
+	struct fm_error error = {.error = 0};
+	fm_error_fn fn = NULL;
+	void *arg = NULL;
+	int err = client->fault(region, &fault, &error, &fn, &arg);
+	if (self()->map_held)
+		sim_fail("a fault comes back with the map lock");
+	if (err && error.error != err)
+		sim_fail("a fault ends with %d and tells %d", err, error.error);
+	region_unpin(region);
+	return err;
+}
+
+/* The kernel's side: a message, and sleep. A signal may arrive, and the message be sent again. */
+static void fault_message(uint64_t addr, bool write)
+{
+	uint32_t tid = os_gettid();
+	handler.error[tid] = 0;
+	handler.message[(handler.head + handler.count++) % 64] = (struct message){tid, addr, write};
+	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
+	uint64_t until = sim_chance(sim.opt.spurious_256) ? sim.now_ns + 1 + sim_below(100000) : OS_FOREVER;
+	if (sim_wait_for(WAIT_FAULT, addr & ~(uint64_t)(OS_PAGE - 1), until))
+		mark(message_repeated);
+}
+
+/* The mark stays for others who were told as well and have not run since, as in src/trap/thread.c. */
+static int take_poison(uint64_t addr, bool write)
+{
+	uint32_t tid = os_gettid();
+	uint64_t at = addr & ~(uint64_t)(OS_PAGE - 1);
+	bool own = handler.error[tid] && handler.error_page[tid] == at, others = false;
+	int err = own ? handler.error[tid] : 0;
+	handler.error[tid] = 0;
+	for (uint32_t i = 0; i <= SIM_THREADS; i++)
+		others |= handler.error[i] && handler.error_page[i] == at &&
+			  sim.now_ns < handler.told_ns[i] + 20 * OS_NSEC_PER_MSEC;
+	if (!others)
+		trap_discard(&the_trap, at, OS_PAGE);
+	else if (!own)
+		sim_sleep(OS_NSEC_PER_MSEC / 20);
+	return err == -EACCES && !write ? 0 : err;
+}
+
+/* A new instruction: what this thread was told of an older one, and did not ask for, is over. */
+void sim_access_begin(void)
+{
+	handler.error[os_gettid()] = 0;
+}
+
+static bool is_region(uint64_t addr)
+{
+	for (int i = 0; i < REGIONS; i++)
+		if (regions[i] && addr - regions[i]->base < regions[i]->len)
+			return true;
+	return false;
+}
+
+int sim_access(uint64_t addr, bool write, uint64_t instruction)
+{
+	struct view_page *page = kernel_view(addr);
+	if (page && page->poison)
+		return take_poison(addr, write);
+	if (page && (!write || !page->protected))
+		return 1;
+	if (the_trap.kind == FM_TRAP_THREAD && handler.running && is_region(addr)) {
+		fault_message(addr, write);
+		return 0;
+	}
+	struct view_region *region = region_find(addr);
+	if (!region)
+		return -ENOTCONN; /* nobody's: the program's own handler gets it */
+	return fault_inline(region, addr, write, instruction);
+}

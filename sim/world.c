@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One run: what the seed makes of the machine, the program that uses the library on it, and what that program may see.
+ *
+ * Owns the workload and its oracle: for each page how often it is mapped at least and at most, whatever the order in
+ * which calls that overlap took effect; when a read of it failed. From these follows which results are allowed.
+ * May call: all of sim; the public interface.
+ */
+#include "sim.h"
+
+#define WORKERS_MAX 8
+#define TRIES_MAX 3000
+
+/* What is known of one page of an object. */
+struct known {
+	int least, most;   /* times mapped */
+	uint64_t map_step, unmap_step; /* a call of that kind was under way at this step, or is */
+	uint32_t mapping, unmapping;   /* under way now */
+	uint32_t pinned;
+	bool emptied_once;
+};
+
+static struct {
+	struct fm_file *file[SIM_FILES];
+	struct known known[SIM_FILES][SIM_PAGES];
+	uint64_t view[SIM_FILES]; /* base */
+	uint32_t pages[SIM_FILES]; /* in use, those past the end too */
+	uint32_t files, workers, ops;
+	uint64_t deadline_ns[SIM_FILES];
+	uint32_t changed[SIM_FILES];
+	uint32_t frames, budget_slack;
+	bool stopping, closing[SIM_FILES];
+	uint32_t calls; /* of the interface, under way */
+	uint32_t weight[12], weights;
+	uint64_t instructions;
+	struct fm_mm_options mm_options;
+	bool destroy_inside;
+} world;
+
+enum op { OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE,
+	  OP_CHANGE, OP_EMPTY, OP_SLEEP, OP_COUNT };
+
+static uint64_t index_of(uint32_t f, uint32_t n)
+{
+	return sim_store[f].base + n * sim_store[f].stride;
+}
+
+static uint64_t addr_of(uint32_t f, uint32_t n)
+{
+	return world.view[f] + index_of(f, n) * OS_PAGE;
+}
+
+/* ------------------------------------------------------------------ the oracle */
+
+static void begin_map(uint32_t f, uint32_t first, uint32_t last)
+{
+	for (uint32_t n = first; n <= last; n++) {
+		struct known *k = &world.known[f][n];
+		k->most++;
+		k->mapping++;
+		k->map_step = sim.step;
+	}
+}
+
+static void end_map(uint32_t f, uint32_t first, uint32_t last, uint64_t begun)
+{
+	for (uint32_t n = first; n <= last; n++) {
+		struct known *k = &world.known[f][n];
+		k->mapping--;
+		k->map_step = sim.step;
+		if (!k->unmapping && k->unmap_step < begun) /* else that one may have undone this one */
+			k->least++;
+	}
+}
+
+static void begin_unmap(uint32_t f, uint32_t first, uint32_t last)
+{
+	for (uint32_t n = first; n <= last; n++) {
+		struct known *k = &world.known[f][n];
+		k->least -= k->least > 0;
+		k->unmapping++;
+		k->unmap_step = sim.step;
+	}
+}
+
+static void end_unmap(uint32_t f, uint32_t first, uint32_t last, uint64_t begun)
+{
+	for (uint32_t n = first; n <= last; n++) {
+		struct known *k = &world.known[f][n];
+		k->unmapping--;
+		k->unmap_step = sim.step;
+		if (!k->mapping && k->map_step < begun)
+			k->most -= k->most > 0;
+	}
+}
+
+/* May an operation on a page that began at a step end with this? */
+static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembered)
+{
+	struct sim_store *s = &sim_store[f];
+	struct known *k = &world.known[f][n];
+	uint64_t byte = index_of(f, n) * OS_PAGE, smallest = UINT64_MAX;
+	for (uint32_t v = 0; v <= s->version; v++)
+		if (s->size[v] < smallest)
+			smallest = s->size[v];
+	switch (err) {
+	case 0:
+		return k->most > 0 || k->map_step >= begun || k->unmap_step >= begun;
+	case -EFAULT:
+		return k->least == 0 || k->unmap_step >= begun || k->map_step >= begun;
+	case -ENXIO:
+		return byte >= smallest;
+	case -ETIMEDOUT:
+		return world.deadline_ns[f] != 0;
+	case -ESTALE:
+		return s->version > 0;
+	case -ECANCELED:
+		return sim.dying;
+	case -EIO:
+	case -ENOSPC:
+		return s->version > 0 || (remembered ? s->error_step[n] > 0 : s->error_step[n] >= begun);
+	default:
+		return false;
+	}
+}
+
+static void mark_access(int err)
+{
+	switch (err) {
+	case -EFAULT: mark(access_efault); break;
+	case -EACCES: mark(access_eacces); break;
+	case -ENXIO: mark(access_enxio); break;
+	case -EIO: mark(access_eio); break;
+	case -ETIMEDOUT: mark(access_etimedout); break;
+	case -ESTALE: mark(access_estale); break;
+	case -ECANCELED: mark(access_ecanceled); break;
+	case -ENOTCONN: mark(access_gone); break;
+	default: mark(access_other); break;
+	}
+}
+
+/* ------------------------------------------------------------------ accesses */
+
+/* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the start again
+ * after each fault. */
+static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
+{
+	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step;
+	struct sim_thread *self = sim.self;
+	bool faulted = false, closing = world.closing[f];
+	/* A fault can outlive its access, where another's install woke the thread, and answer the next one. */
+	bool merged = world.mm_options.trap == FM_TRAP_THREAD;
+	self->op = write ? "write" : "access";
+	sim_access_begin();
+	event("accesses page %llu of object %llu, %llu pages, write %llu", index_of(f, n), f, count, write);
+	for (uint32_t tries = 0, at = 0; at < count; tries++) {
+		uint64_t addr = addr_of(f, n + at) + 8 * n;
+		struct view_page *page = kernel_view(addr);
+		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, instruction);
+		if (tries > TRIES_MAX && !(sim.dying && write)) /* a page that is there can't be poisoned */
+			sim_fail("an access to page %llu of object %u makes no progress",
+				 (unsigned long long)index_of(f, n + at), f);
+		if (r == 0) {
+			if (faulted && at == 0)
+				mark(access_again);
+			faulted = true;
+			at = 0;
+			if (tries > 50)
+				sim_sleep(20000); /* what so many signals take, at the least */
+			else
+				sim_point();
+			continue;
+		}
+		if (r < 0) {
+			event("the access ends with error %llu", -r, 0, 0, 0);
+			mark_access(r);
+			bool gone = r == -ENOTCONN && (sim.dying || closing || world.closing[f]);
+			bool refused = r == -EACCES && write;
+			if (!gone && !refused && !allowed(f, n + at, r, begun, merged))
+				sim_fail("an access to page %llu of object %u ends with %d, for no reason",
+					 (unsigned long long)index_of(f, n + at), f, r);
+			return;
+		}
+		at++;
+		if (at < count || write)
+			continue;
+		for (uint32_t i = 0; i < count; i++) /* nothing has run since they were all found */
+			check_content(&sim_store[f], index_of(f, n + i), kernel_view(addr_of(f, n + i)));
+		mark(access_ok);
+		if (count > 1)
+			mark(access_straddles);
+		if (faulted && sim_store[f].page_size == OS_PAGE) /* larger pages come and go whole */
+			for (uint32_t i = 0; i < count; i++)
+				/* what comes into the view late is taken out again by the fault that is still in it */
+				if (!world.known[f][n + i].pinned && !allowed(f, n + i, 0, begun, false) &&
+				    !sim.dying && !world.file[f]->view.region.pins)
+					sim_fail("page %llu of object %u can be read, and is not mapped",
+						 (unsigned long long)index_of(f, n + i), f);
+		event("the access is done", 0, 0, 0, 0);
+	}
+}
+
+/* ------------------------------------------------------------------ calls */
+
+/* A call of the interface must not meet the mm's end. */
+static bool call_begin(const char *op)
+{
+	if (world.stopping)
+		return false;
+	world.calls++;
+	sim.self->op = op;
+	return true;
+}
+
+static void call_end(void)
+{
+	if (self()->map_held)
+		sim_fail("%s comes back with the map lock", sim.self->op);
+	world.calls--;
+}
+
+static void check_call(const char *what, uint32_t f, uint32_t first, uint32_t last, int err, uint64_t begun,
+		       bool remembered)
+{
+	event("the call ends with error %llu", -err, 0, 0, 0);
+	bool good = false;
+	for (uint32_t n = first; n <= last && !good; n++)
+		good = allowed(f, n, err, begun, remembered);
+	if (sim_store[f].page_size > OS_PAGE) /* pages of such a unit are faulted in by one address of it */
+		last = first;
+	for (uint32_t n = first; !err && n <= last; n++)
+		good &= allowed(f, n, 0, begun, remembered);
+	/* pages between those that the oracle knows have their own errors, as have pages that share a larger one */
+	if (sim_store[f].stride > 1 && last > first)
+		good |= allowed(f, first, err, begun, remembered) || err == -EIO || err == -ENOSPC;
+	if (!good)
+		sim_fail("%s of pages %u to %u of object %u: %d, for no reason", what, first, last, f, err);
+}
+
+static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
+{
+	if (sim_store[f].stride > 1)
+		last = first;
+	uint64_t begun = sim.step, len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
+	if (!call_begin(nowait ? "nowait" : "fault_in"))
+		return;
+	event("fault_in of page %llu of object %llu, %llu bytes, nowait %llu", index_of(f, first), f, len, nowait);
+	int err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, nowait ? FM_NOWAIT : 0);
+	for (int i = 0; nowait && err == -EAGAIN && i < 12 && !world.stopping; i++) {
+		mark(nowait_again);
+		sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+		err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, FM_NOWAIT);
+	}
+	if (nowait && err == -EAGAIN) {
+		call_end();
+		return;
+	}
+	if (nowait && !err)
+		mark(nowait_ok);
+	else if (nowait)
+		mark(nowait_error);
+	else if (err)
+		mark(fault_in_error);
+	else
+		mark(fault_in_ok);
+	check_call("fm_fault_in()", f, first, last, err, begun, nowait);
+	call_end();
+}
+
+/* While pages are pinned they are in the view, whatever else happens, but for a change of the object. */
+static void do_pin(uint32_t f, uint32_t n)
+{
+	uint64_t begun = sim.step;
+	if (!call_begin("pin"))
+		return;
+	event("pins page %llu of object %llu", index_of(f, n), f, 0, 0);
+	int err = fm_pin(sim.mm, (void *)addr_of(f, n), OS_PAGE, 0);
+	if (err) {
+		mark(pin_error);
+		if (err != -ENOMEM)
+			check_call("fm_pin()", f, n, n, err, begun, false);
+		call_end();
+		return;
+	}
+	mark(pin_ok);
+	struct known *k = &world.known[f][n];
+	k->pinned++;
+	for (int i = 0; i < 4; i++) {
+		struct view_page *page = kernel_view(addr_of(f, n));
+		/* under the thread trap a mark for an error may stand there, which counts as present: known, see docs */
+		if ((!page || page->poison) && world.mm_options.trap != FM_TRAP_THREAD && sim_store[f].version == 0 && !k->emptied_once)
+			sim_fail("page %llu of object %u is pinned, and not in the view",
+				 (unsigned long long)index_of(f, n), f);
+		if (page && !page->poison)
+			check_content(&sim_store[f], index_of(f, n), page);
+		sim_sleep(1 + sim_below(100000));
+	}
+	err = fm_unpin(sim.mm, (void *)addr_of(f, n), OS_PAGE);
+	k->pinned--;
+	if (err && sim_store[f].version == 0 && !k->emptied_once)
+		sim_fail("fm_unpin() of page %llu of object %u: %d", (unsigned long long)index_of(f, n), f, err);
+	call_end();
+}
+
+static void do_map(uint32_t f, uint32_t first, uint32_t last)
+{
+	uint64_t begun = sim.step;
+	void *addr = NULL;
+	if (world.closing[f] || !call_begin("map"))
+		return;
+	event("maps pages %llu to %llu of object %llu", first, last, f, 0);
+	begin_map(f, first, last);
+	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
+	int err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, NULL, &addr);
+	if (err || (uint64_t)addr != addr_of(f, first))
+		sim_fail("fm_map(): %d, address %p", err, addr);
+	end_map(f, first, last, begun);
+	call_end();
+}
+
+static void do_unmap(uint32_t f, uint32_t first, uint32_t last)
+{
+	uint64_t begun = sim.step;
+	if (!call_begin("unmap"))
+		return;
+	event("unmaps pages %llu to %llu of object %llu", first, last, f, 0);
+	begin_unmap(f, first, last);
+	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
+	int err = fm_unmap(sim.mm, (void *)addr_of(f, first), len);
+	if (err)
+		sim_fail("fm_unmap(): %d", err);
+	end_unmap(f, first, last, begun);
+	call_end();
+}
+
+static void do_advise(uint32_t f, uint32_t first, uint32_t last)
+{
+	enum fm_advice advice = (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1);
+	if (!call_begin("advise"))
+		return;
+	event("advises %llu for pages %llu to %llu of object %llu", advice, first, last, f);
+	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
+	int err = fm_advise(sim.mm, (void *)addr_of(f, first), len, advice);
+	if (err && err != -ENOMEM)
+		sim_fail("fm_advise(): %d", err);
+	call_end();
+}
+
+/* ------------------------------------------------------------------ threads */
+
+static enum op choose_op(void)
+{
+	uint32_t at = sim_below(world.weights);
+	enum op op = 0;
+	while (at >= world.weight[op])
+		at -= world.weight[op++];
+	return op;
+}
+
+static void change_object(uint32_t f)
+{
+	struct sim_store *s = &sim_store[f];
+	uint64_t size = s->size[s->version], unit = (uint64_t)s->stride * OS_PAGE;
+	if (world.changed[f] == 2) { /* this run never changes objects: the page goes bad instead */
+		s->bad[sim_below(s->pages)] ^= true;
+		return;
+	}
+	if (sim_chance(100) && size > s->base * OS_PAGE + 2 * unit)
+		size -= unit * (1 + sim_below(2));
+	else if (sim_chance(60))
+		size += unit;
+	store_change(s, size);
+}
+
+static void *worker(void *arg)
+{
+	(void)arg;
+	for (uint32_t i = 0; i < world.ops; i++) {
+		uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]), m;
+		if (sim_chance(128)) /* some pages are everybody's */
+			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
+		m = n + sim_below(4);
+		m = m < world.pages[f] ? m : world.pages[f] - 1;
+		bool neighbours = sim_store[f].stride == 1;
+		sim.self->op_step = sim.step;
+		switch (choose_op()) {
+		case OP_ACCESS: access_pages(f, n, 1, false); break;
+		case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
+		case OP_WRITE:
+			/* under the thread trap the page makes way for the mark that tells the error */
+			world.known[f][n].emptied_once |= world.mm_options.trap == FM_TRAP_THREAD;
+			access_pages(f, n, 1, true);
+			break;
+		case OP_FAULT_IN: do_fault_in(f, n, m, false); break;
+		case OP_NOWAIT: do_fault_in(f, n, m, true); break;
+		case OP_PIN: do_pin(f, n); break;
+		case OP_MAP: do_map(f, n, m); break;
+		case OP_UNMAP: do_unmap(f, n, m); break;
+		case OP_ADVISE: do_advise(f, n, m); break;
+		case OP_CHANGE: change_object(f); break;
+		case OP_EMPTY:
+			for (uint32_t p = 0; p < world.pages[f]; p++) /* a larger page goes whole */
+				if (addr_of(f, p) / sim_store[f].page_size == addr_of(f, n) / sim_store[f].page_size)
+					world.known[f][p].emptied_once = true;
+			kernel_empty(addr_of(f, n));
+			break;
+		default: sim_sleep(1 + sim_below(1000000)); break;
+		}
+		sim.self->op = "";
+		sim_point();
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ the end */
+
+/* All is quiet: what is in a view is mapped. */
+static void check_views_mapped(void)
+{
+	for (uint32_t i = 0; kernel_view_addr(i); i++)
+		for (uint32_t f = 0; f < world.files; f++)
+			for (uint32_t n = 0; n < world.pages[f]; n++) {
+				const struct known *k = &world.known[f][n];
+				if (addr_of(f, n) == kernel_view_addr(i) && k->most == 0 &&
+				    sim_store[f].page_size == OS_PAGE &&
+				    !kernel_view(addr_of(f, n))->poison && !k->emptied_once)
+					sim_fail("page %llu of object %u is in the view, and not mapped",
+						 (unsigned long long)index_of(f, n), f);
+			}
+}
+
+/* Segments of the table that lie in a view; nobody else is there to change it. */
+static bool some_mapped(uint32_t f)
+{
+	for (uint32_t i = 0; i < sim.mm->segment_count; i++)
+		if (sim.mm->segments[sim.mm->places[i]].view == &world.file[f]->view)
+			return true;
+	return false;
+}
+
+static void give_all_back(void)
+{
+	for (uint32_t f = 0; f < world.files; f++) {
+		uint64_t len = (index_of(f, world.pages[f] - 1) - index_of(f, 0) + 1) * OS_PAGE;
+		world.closing[f] = true;
+		for (int i = 0; some_mapped(f); i++) { /* each takes one fm_map() back */
+			if (i > 1 + WORKERS_MAX * 10)
+				sim_fail("object %u is unmapped as often as it was mapped, and is mapped", f);
+			fm_unmap(sim.mm, (void *)addr_of(f, 0), len);
+		}
+		fm_file_close(world.file[f]);
+	}
+	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
+		if (i > 4000)
+			sim_fail("a file has no mapping, no handle and no read, and does not go");
+		sim_sleep(OS_NSEC_PER_MSEC);
+	}
+	do /* the background thread must have nothing in hand */
+		sim_sleep(OS_NSEC_PER_MSEC);
+	while (!atomic_get(&sim.mm->background_asleep));
+	check_balance();
+}
+
+static int open_file(uint32_t f)
+{
+	char uri[] = {(char)('0' + f), 0};
+	struct fm_file_options options = {
+		.size = sizeof(options),
+		.page_size = sim_store[f].page_size,
+		.readahead_bytes = sim_chance(64) ? UINT32_MAX : sim_chance(128) ? 16 << 10 : 0,
+		.deadline_ns = world.deadline_ns[f],
+		.changed = world.changed[f] == FM_CHANGED_REFRESH ? FM_CHANGED_REFRESH : FM_CHANGED_ERROR};
+	int err = fm_file_open(sim.mm, uri, &options, &world.file[f]);
+	if (!err)
+		world.view[f] = world.file[f]->view.region.base;
+	return err;
+}
+
+static void *main_thread(void *arg)
+{
+	struct sim_thread *thread[WORKERS_MAX];
+	struct fm_mm *mm = NULL;
+	(void)arg;
+	int err = fm_mm_create(&world.mm_options, &mm);
+	if (err)
+		sim_fail("fm_mm_create(): %d", err);
+	sim.mm = mm;
+	for (uint32_t f = 0; f < world.files; f++) {
+		err = open_file(f);
+		if (err)
+			sim_fail("fm_file_open(): %d", err);
+		do_map(f, 0, world.pages[f] - 1);
+	}
+	for (uint32_t i = 0; i < world.workers; i++)
+		thread[i] = sim_spawn("program", worker, NULL);
+	if (world.destroy_inside) {
+		sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns * 8));
+		world.stopping = true;
+		while (world.calls)
+			sim_sleep(10000);
+		sim.dying = true;
+		mark(destroy_inside);
+	} else {
+		for (uint32_t i = 0; i < world.workers; i++)
+			sim_join(thread[i]);
+		for (uint32_t f = 0; f < world.files; f++)
+			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
+				sim_sleep(10000);
+		check_views_mapped();
+		give_all_back();
+		sim.dying = true;
+	}
+	event("destroys the address space", 0, 0, 0, 0);
+	err = fm_mm_destroy(mm);
+	if (err)
+		sim_fail("fm_mm_destroy(): %d", err);
+	for (uint32_t i = 0; i < world.workers; i++)
+		sim_join(thread[i]);
+	if (sim.allocated)
+		sim_fail("%llu bytes are not given back", (unsigned long long)sim.allocated);
+	for (uint32_t f = 0; f < world.files; f++)
+		if (sim_store[f].open)
+			sim_fail("object %u is left open", f);
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ the seed's choices */
+
+static uint32_t sometimes(uint32_t of_256, uint32_t value)
+{
+	return sim_chance(of_256) ? value : 0;
+}
+
+static void choose_machine(void)
+{
+	struct sim_options *o = &sim.opt;
+	static const uint32_t switches[] = {2, 16, 64, 128, 256};
+	*o = (struct sim_options){
+		.pct = sim_chance(96),
+		.switch_256 = switches[sim_below(5)],
+		.changes = 1 + sim_below(6),
+		.ns_per_step = 1 + sim_below(4) * sim_below(100),
+		.jump_1024 = sometimes(100, 1 + sim_below(64)),
+		.spurious_256 = sometimes(100, 1 + sim_below(48)),
+		.stall_256 = sometimes(100, 1 + sim_below(64)),
+		.busy_256 = sometimes(64, 1 + sim_below(160)),
+		.part_256 = sometimes(100, 1 + sim_below(100)),
+		.lie_256 = sometimes(64, 1 + sim_below(80)),
+		.error_256 = sometimes(100, 1 + sim_below(100)),
+		.short_256 = sometimes(64, 1 + sim_below(100)),
+		.slow_256 = sometimes(64, 1 + sim_below(64)),
+		.late_256 = sometimes(128, 1 + sim_below(255)),
+		.io_ns = 1000ull << sim_below(14),
+	};
+	for (uint32_t i = 0; i < o->changes; i++)
+		sim.pct_change[i] = 1 + sim_below(sim_chance(128) ? 2000 : 20000);
+	if (o->pct)
+		mark(pct_runs);
+}
+
+static void choose_file(uint32_t f, bool large)
+{
+	struct sim_store *s = &sim_store[f];
+	memset(s, 0, sizeof(*s));
+	s->id = f;
+	s->page_size = large ? 16 << 10 : OS_PAGE;
+	s->pages = 1 + sim_below(sim_chance(128) ? 6 : SIM_PAGES - 6);
+	s->stride = sim_chance(40) ? 512 : 1;
+	s->base = sim_chance(24) ? (1ull << 33) : 0;
+	s->inline_reads = sim_chance(100);
+	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE - sim_below(SIM_TAGS) * SIM_SECTOR;
+	if (sim_chance(40))
+		s->bad[sim_below(s->pages)] = true;
+	world.pages[f] = s->pages + 2;
+	world.deadline_ns[f] = sim_chance(64) ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC : 0;
+	world.changed[f] = sim_chance(64) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
+}
+
+static void choose_program(void)
+{
+	bool large = sim_chance(24);
+	world.files = 1 + sim_below(SIM_FILES);
+	world.workers = 2 + sim_below(WORKERS_MAX - 1);
+	world.ops = 2 + sim_below(8);
+	world.frames = large ? 64 + sim_below(16) : 16 + sim_below(17);
+	world.destroy_inside = sim_chance(64);
+	for (uint32_t f = 0; f < world.files; f++)
+		choose_file(f, large && f == 0);
+	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
+		world.weight[i] = sim_chance(128) ? 1 + sim_below(4) : 0;
+	world.weight[OP_ACCESS] += 4;
+	world.weights = 0;
+	for (uint32_t i = 0; i < OP_COUNT; i++)
+		world.weights += world.weight[i];
+	sim.hold = sim_chance(10);
+	if (sim.hold)
+		mark(hold_mode);
+	world.mm_options = (struct fm_mm_options){
+		.size = sizeof(world.mm_options),
+		.budget_bytes = (uint64_t)world.frames * OS_PAGE,
+		.trap = sim_chance(96) ? FM_TRAP_THREAD : FM_TRAP_INLINE,
+		.install = sim_chance(64) ? FM_INSTALL_COPY : FM_INSTALL_MOVE,
+		.flags = sim.hold ? FM_MM_HOLD_LOCK : 0};
+}
+
+/* Neighbouring seeds have nothing in common. */
+static uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15ull;
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return (x ^ x >> 31) | 1;
+}
+
+void world_run(uint64_t seed)
+{
+	memset(&sim, 0, sizeof(sim));
+	memset(&world, 0, sizeof(world));
+	sim.seed = seed;
+	sim.random = mix(seed);
+	sim.now_ns = 1000000;
+	sim_trace_reset();
+	check_reset();
+	kernel_reset();
+	io_reset();
+	choose_machine();
+	choose_program();
+	sim_start(main_thread, NULL);
+}
