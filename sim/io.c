@@ -62,6 +62,7 @@ static void issue(struct flight *f)
 	f->part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
 		f->error = store_random_error();
+	f->part = store_part(store_of(f), r->offset, f->part);
 	store_write(store_of(f), r->iov, r->iov_count, r->offset, 0, f->part);
 	f->due = later();
 	event("device: begins page %llu of object %llu, %llu bytes", r->offset / OS_PAGE,

@@ -209,7 +209,7 @@ int sim_access(uint64_t addr, bool write, uint64_t instruction); /* one try of a
 struct sim_store {
 	struct fm_store store;
 	uint32_t id;
-	bool open, inline_reads, aborted;
+	bool open, inline_reads, aborted, no_version;
 	uint32_t page_size;
 	uint64_t base, stride; /* the pages that the workload touches: base + n * stride, of 4096 */
 	uint32_t pages;
@@ -224,6 +224,8 @@ uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sec
 /* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end of the object. */
 void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
 		 uint64_t from, uint64_t to);
+/* Of a first part, what the object has of it now. */
+uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part);
 void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len);
 bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
 int store_random_error(void);

@@ -78,6 +78,12 @@ void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, ui
 	}
 }
 
+uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part)
+{
+	uint64_t size = s->size[s->version], rest = offset < size ? size - offset : 0;
+	return part < rest ? part : rest;
+}
+
 /* In the faulting thread. The bytes come in two parts, with time between. */
 static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done)
@@ -89,6 +95,7 @@ static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_cou
 	event("reads object %llu, %llu bytes at page %llu", s->id, len, offset / OS_PAGE, 0);
 	part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+	part = store_part(s, offset, part);
 	store_write(s, iov, iov_count, offset, 0, part);
 	if (part && !s->aborted)
 		sim_sleep(sim_chance(sim.opt.slow_256) ? 50000000 : 1 + sim_below((uint32_t)sim.opt.io_ns));
@@ -147,6 +154,8 @@ static int sim_version(struct fm_store *store, struct fm_store_version *ret_vers
 	struct sim_store *s = (struct sim_store *)store;
 	check_may_block("a question for the version");
 	sim_point();
+	if (s->no_version)
+		return -EOPNOTSUPP;
 	*ret_version = (struct fm_store_version){.size = s->size[s->version], .version = {s->version}};
 	return 0;
 }
@@ -189,10 +198,26 @@ int store_open(const char *uri, char *error_text, size_t error_text_len, struct 
 
 /* ------------------------------------------------------------------ what may be seen */
 
+/* A store that can't tell its versions may mix them; but up to the size that was told at first there are no holes. */
+static void check_unversioned(struct sim_store *s, uint64_t index, const struct view_page *page)
+{
+	for (uint32_t i = 0; i < SIM_TAGS; i++) {
+		uint32_t version = page->tag[i] >> 44 & 15;
+		uint64_t expected = index * OS_PAGE + i * SIM_SECTOR < s->size[0] ? store_tag(s->id, version, index, i) : 0;
+		if (page->tag[i] != expected || version > s->version)
+			sim_fail("page %llu of object %u, which has no versions, shows %#llx at byte %u",
+				 (unsigned long long)index, s->id, (unsigned long long)page->tag[i], i * SIM_SECTOR);
+	}
+}
+
 /* One version throughout, one that has been; of a snapshot, the one that was opened. */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	uint32_t version = page->tag[0] >> 44 & 15;
+	if (s->no_version) {
+		check_unversioned(s, index, page);
+		return;
+	}
 	uint64_t start = index * OS_PAGE;
 	for (uint32_t i = 0; i < SIM_TAGS; i++) {
 		uint64_t expected = start + i * SIM_SECTOR < s->size[version]

@@ -107,7 +107,7 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 	case 0:
 		return k->most > 0 || k->map_step >= begun || k->unmap_step >= begun;
 	case -EFAULT:
-		return k->least == 0 || k->unmap_step >= begun || k->map_step >= begun;
+		return remembered || k->least == 0 || k->unmap_step >= begun || k->map_step >= begun;
 	case -ENXIO:
 		return byte >= smallest;
 	case -ETIMEDOUT:
@@ -297,7 +297,7 @@ static void do_pin(uint32_t f, uint32_t n)
 	}
 	err = fm_unpin(sim.mm, (void *)addr_of(f, n), OS_PAGE);
 	k->pinned--;
-	if (err && sim_store[f].version == 0 && !k->emptied_once)
+	if (err && sim_store[f].version == 0 && !k->emptied_once && !world.deadline_ns[f])
 		sim_fail("fm_unpin() of page %llu of object %u: %d", (unsigned long long)index_of(f, n), f, err);
 	call_end();
 }
@@ -507,7 +507,8 @@ static void *main_thread(void *arg)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
 				sim_sleep(10000);
 		check_views_mapped();
-		give_all_back();
+		if (sim_chance(192)) /* else it is destroyed with all its mappings and handles */
+			give_all_back();
 		sim.dying = true;
 	}
 	event("destroys the address space", 0, 0, 0, 0);
@@ -568,6 +569,7 @@ static void choose_file(uint32_t f, bool large)
 	s->stride = sim_chance(40) ? 512 : 1;
 	s->base = sim_chance(24) ? (1ull << 33) : 0;
 	s->inline_reads = sim_chance(100);
+	s->no_version = sim_chance(32);
 	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE - sim_below(SIM_TAGS) * SIM_SECTOR;
 	if (sim_chance(40))
 		s->bad[sim_below(s->pages)] = true;

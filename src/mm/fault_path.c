@@ -216,13 +216,21 @@ static int install_locked(struct fault *vmf)
 {
 	struct page *page = vmf->page;
 	uint32_t unmap_seq = atomic_get(&vmf->view->unmap_seq);
+	struct fm_file *ahead = vmf->want == WANT_AHEAD ? vmf->file : NULL;
 
+	if (ahead) /* the mapping's reference may go with the lock */
+		file_get(ahead);
 	map_unlock_shared(&vmf->mm->map);
 	put_stale(vmf);
-	if (vmf->want == WANT_AHEAD)
+	if (ahead) {
 		submit_window(vmf);
+		file_put(ahead);
+	}
 	bool there = page_is(page, PG_INSTALLED);
 	int err = page_install(vmf->view, page);
+	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
+	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
+		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
 	if (err)
 		return err;
@@ -301,10 +309,12 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		return -EAGAIN; /* the lock is gone */
 	if (may_wait)
 		wait_under_lock(vmf);
+	struct fm_file *file = vmf->file; /* once its ticket is queued the fault may end in another thread */
+	file_get(file); /* the mapping's reference may go with the lock */
 	map_unlock_shared(&mm->map);
-	if (may_wait)
-		return -EAGAIN;
-	return submit_wanted(vmf, ticket) ? -EBUSY : -EAGAIN;
+	bool under_way = !may_wait && submit_wanted(vmf, ticket);
+	file_put(file);
+	return under_way ? -EBUSY : -EAGAIN;
 }
 
 /*
