@@ -346,7 +346,11 @@ int monitor_run(pid_t pid, struct round *round)
 			uint64_t begin = demo_now_ns();
 			int error = read_whole(path[i], buffer, sizeof(buffer));
 
-			if (error) {
+			if (error) { /* the subject may have ended with its round */
+				for (int wait = 0; wait < 100 && !round_over(round); wait++)
+					demo_sleep_ms(10);
+				if (round_over(round))
+					return 0;
 				round_fail(round, "monitor: %s: %s", path[i], strerror(-error));
 				return 1;
 			}
