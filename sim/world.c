@@ -591,6 +591,15 @@ static void choose_program(void)
 	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
 		world.weight[i] = sim_chance(128) ? 1 + sim_below(4) : 0;
 	world.weight[OP_ACCESS] += 4;
+	if (sim_chance(24)) { /* a fight for the map lock */
+		memset(world.weight, 0, sizeof(world.weight));
+		world.weight[OP_MAP] = world.weight[OP_UNMAP] = world.weight[OP_ADVISE] = 2;
+		world.weight[OP_ACCESS] = 1;
+		world.ops *= 3;
+	} else if (sim_chance(40)) { /* soon over: the end meets the beginning */
+		world.ops = 1;
+		world.workers = 2;
+	}
 	world.weights = 0;
 	for (uint32_t i = 0; i < OP_COUNT; i++)
 		world.weights += world.weight[i];

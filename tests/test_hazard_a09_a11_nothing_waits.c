@@ -71,10 +71,11 @@ static void test_a11(void)
 /* As many faults on a dead store as it can have; another store is read meanwhile, by the ring. */
 static void test_one_dead_store(void)
 {
-	enum { DEAD = 48 };
-	const struct fm_file_options by_ring = {.size = sizeof(by_ring), .deadline_ns = 600000 * MS_NS};
+	enum { DEAD = 64 };
+	const struct fm_file_options by_ring = {.size = sizeof(by_ring), .readahead_bytes = UINT32_MAX,
+						.deadline_ns = 600000 * MS_NS};
 	struct hazard_access access[DEAD];
-	fm_mm *mm = support_mm(32 * PAGE);
+	fm_mm *mm = support_mm(256 * PAGE);
 	fm_file *dead = support_open(mm, "faulty:memory:16M?seed=3&stuck=1", &by_ring);
 	fm_file *well = support_open(mm, "faulty:memory:16M?seed=4", &by_ring);
 	char *map = support_map(dead, 0, FILE_BYTES), *well_map = support_map(well, 0, FILE_BYTES);

@@ -50,9 +50,13 @@ static void around(fm_mm *mm, fm_file *file, char *map, uint64_t offset, uint64_
 	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_SEQUENTIAL; advice++) {
 		uint64_t start = offset > 64 * PAGE ? offset - 64 * PAGE : 0;
 		uint64_t end = offset + 64 * PAGE < size ? offset + 64 * PAGE : size;
+		CHECK_OK(fm_advise(mm, map + start, end - start, FM_ADVICE_DONTNEED));
+		uint64_t hits = support_stats(mm).ra_hits;
 		CHECK_OK(fm_advise(mm, map + start, end - start, (enum fm_advice)advice));
 		for (uint64_t at = start; at < end; at += PAGE)
 			touch(mm, map + at);
+		if (advice == FM_ADVICE_SEQUENTIAL) /* the windows lay where the reader was */
+			CHECK_GT(support_stats(mm).ra_hits, hits + (end - start) / PAGE / 2);
 		hazard_same(mm, file, map + start, start, end - start);
 		CHECK_OK(fm_advise(mm, map + start, end - start, FM_ADVICE_DONTNEED));
 		for (uint64_t at = end; at > start; at -= PAGE)
