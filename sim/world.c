@@ -453,7 +453,7 @@ static void give_all_back(void)
 	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
 		if (i > 4000)
 			sim_fail("a file has no mapping, no handle and no read, and does not go");
-		sim_sleep(OS_NSEC_PER_MSEC);
+		sim_sleep(5 * OS_NSEC_PER_MSEC);
 	}
 	do /* the background thread must have nothing in hand */
 		sim_sleep(OS_NSEC_PER_MSEC);

@@ -2,7 +2,7 @@
 /*
  * Memory: the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16 MiB, while it
  * reads 20 times the budget, and while it touches one page of each MiB of a sparse file of 8 GiB, which is all
- * page tables (HAZARDS.md A5 and B13's relatives; DESIGN.md 5). No baseline is subtracted.
+ * page tables (DESIGN.md 5). No baseline is subtracted. Then the same with more, which does not hide in the 16 MiB.
  * Seen to fail with pt_release_empty() that does nothing, and with drop_duplicate() that does nothing (copy).
  */
 #include "support.h"
@@ -12,11 +12,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#define BUDGET       (16 * MIB)
-#define LIMIT        (BUDGET + BUDGET / 20 + 16 * MIB)
-#define DENSE_BYTES  (20 * BUDGET)
-#define SPARSE_BYTES (8192 * MIB)
-#define THREADS      4
+#define THREADS 4
 
 static struct {
 	fm_mm *mm;
@@ -66,11 +62,12 @@ static void *reader(void *arg)
 	}
 }
 
-static void run(const char *what, const char *uri, uint64_t bytes, uint64_t stride)
+static void run(uint64_t budget, const char *what, const char *uri, uint64_t bytes, uint64_t stride)
 {
+	const uint64_t limit = budget + budget / 20 + 16 * MIB;
 	pthread_t thread[THREADS];
 	struct usage most = {0};
-	fm_mm *mm = support_mm(BUDGET);
+	fm_mm *mm = support_mm(budget);
 	fm_file *file = support_open(mm, uri, NULL);
 
 	scan.mm = mm;
@@ -94,13 +91,13 @@ static void run(const char *what, const char *uri, uint64_t bytes, uint64_t stri
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	struct fm_stats stats = support_stats(mm);
 	printf("%s: at most %.1f MiB of %.1f (resident, peak, %.1f; page tables %.1f), %llu reads, charged %.1f\n",
-	       what, (double)most.now / MIB, (double)LIMIT / MIB, (double)most.peak / MIB,
+	       what, (double)most.now / MIB, (double)limit / MIB, (double)most.peak / MIB,
 	       (double)most.tables / MIB, (unsigned long long)stats.reads,
 	       (double)stats.charged_bytes / MIB);
 	fflush(stdout);
 	CHECK_GE(stats.read_bytes, bytes / stride * PAGE);
-	CHECK_LE(most.now, LIMIT);
-	CHECK_LE(most.peak, LIMIT);
+	CHECK_LE(most.now, limit);
+	CHECK_LE(most.peak, limit);
 	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)scan.map, bytes));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
@@ -113,9 +110,11 @@ int main(void)
 	const char *sparse = support_path();
 	int fd = open(sparse, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(fd >= 0);
-	CHECK_EQ(ftruncate(fd, (off_t)SPARSE_BYTES), 0);
+	CHECK_EQ(ftruncate(fd, (off_t)(65536 * MIB)), 0);
 	close(fd);
-	run("20 times the budget", "memory:320M?seed=5", DENSE_BYTES, PAGE);
-	run("one page of each MiB", sparse, SPARSE_BYTES, MIB);
+	run(16 * MIB, "20 times the budget", "memory:320M?seed=5", 320 * MIB, PAGE);
+	run(16 * MIB, "one page of each MiB", sparse, 8192 * MIB, MIB);
+	run(48 * MIB, "20 times a larger budget", "memory:960M?seed=5", 960 * MIB, PAGE);
+	run(48 * MIB, "one page of each MiB of 64 GiB", sparse, 65536 * MIB, MIB);
 	return 0;
 }

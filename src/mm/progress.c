@@ -212,7 +212,13 @@ void progress_fail(struct progress *progress, struct frame_pool *pool)
 /* The mm is going; no fault is in it. */
 void progress_drop_all(struct frame_pool *pool)
 {
-	for (uint32_t i = 0; i < pool->keeper_count; i++)
-		if (keeper_enter(&pool->keepers[i]))
-			keeper_free(pool, &pool->keepers[i]);
+	for (uint32_t i = 0; i < pool->keeper_count; i++) {
+		struct keeper *keeper = &pool->keepers[i];
+		if (!keeper_enter(keeper))
+			continue;
+		if (atomic_get(&keeper->generation) & 1)
+			keeper_free(pool, keeper);
+		else /* nobody's: one generation more would make it taken, by nobody, for ever */
+			keeper_leave(keeper);
+	}
 }

@@ -78,6 +78,8 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 	struct frame_pool *pool = file->pool;
 	uint64_t wanted = page_bytes(file, page);
 
+	if (!error && !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
+		error = -ENXIO;
 	if (!error && bytes < wanted) { /* it ended before its end: somebody truncated it */
 		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
 		error = -ESTALE;
