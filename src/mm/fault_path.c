@@ -232,8 +232,8 @@ static int install_locked(struct fault *vmf)
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
-	if (err)
-		return err;
+	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
+		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
 		vmf->repeated = false;
 		return -EAGAIN;
@@ -385,6 +385,9 @@ static int client_fault(struct view_region *region, const struct trap_fault *fau
 struct waiting_fault {
 	struct ticket ticket;
 	struct fault vmf;
+	/* The thread's, when this fault began. A fault can outlive its access (another's install woke the thread), and the
+	 * thread be in another pool by the end of it: the place it was given here is told by this copy. */
+	struct progress progress;
 	bool begun, may_begin;
 	void (*again)(void *cookie);
 	void *cookie;
@@ -419,16 +422,17 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 		if (!atomic_get(&view->mm->dying) &&
 		    progress_begin(progress, view->file->pool, fault->instruction, &wait->ticket))
 			return -EAGAIN;
+		wait->progress = *progress;
 		wait->may_begin = true;
 	}
 	int err = fault_drive(&wait->vmf, &wait->ticket);
 	if (err == -EAGAIN)
 		return err;
 	if (!err && wait->vmf.page &&
-	    progress_keep(progress, view->file->pool, wait->vmf.page))
+	    progress_keep(&wait->progress, view->file->pool, wait->vmf.page))
 		wait->vmf.page = NULL;
 	else if (err)
-		progress_fail(progress, view->file->pool);
+		progress_fail(&wait->progress, view->file->pool);
 	fault_end(&wait->vmf, err);
 	if (err) {
 		error_fill(&wait->vmf, err, ret_error);

@@ -441,8 +441,8 @@ static int transfer_out(struct transfer *t)
 }
 
 /*
- * Page lock and a pin held; the page is uptodate. 0: it is in the view. -EAGAIN: its bytes are gone
- * (somebody emptied the slot): it is no longer uptodate, read it again. Else -ENOMEM and the like.
+ * Page lock and a pin held; the page is uptodate. 0: it is in the view. -EAGAIN: look again; its bytes are gone (somebody
+ * emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else -ENOMEM and the like.
  */
 int page_install(struct view *view, struct page *page)
 {
@@ -457,6 +457,9 @@ int page_install(struct view *view, struct page *page)
 	page_check(pool, page);
 	if (page_is(page, PG_INSTALLED))
 		return 0;
+	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
+		     * slot, and by COPY be taken for one that has none there */
+		return -EAGAIN;
 	pt_get(mm, t.dst);
 	int err = transfer_in(&t, move);
 	if (err) {

@@ -76,8 +76,12 @@ static void keeper_free(struct frame_pool *pool, struct keeper *keeper)
 	progress_tick(pool);
 }
 
-/* The thread's own place in this pool, entered; NULL when it has none any more. One in another pool is left to
- * grow old: that pool may be gone. */
+/*
+ * The thread's own place in this pool, entered; NULL when it has none any more. One in another pool is left to grow old:
+ * that pool may be gone. Another thread may be inside for a few instructions, to see whether the place has grown old: it is
+ * waited for. Were the place taken for lost at the end of a fault, nobody would say that the fault has ended, and it would
+ * stay taken for IN_FAULT_NS.
+ */
 static struct keeper *keeper_own(struct progress *progress, struct frame_pool *pool)
 {
 	if (progress->pool != pool)
@@ -85,10 +89,16 @@ static struct keeper *keeper_own(struct progress *progress, struct frame_pool *p
 	if (!progress->keeper)
 		return NULL;
 	struct keeper *keeper = &pool->keepers[progress->keeper - 1];
-	if (atomic_get(&keeper->generation) == progress->generation && keeper_enter(keeper)) {
-		if (atomic_get(&keeper->generation) == progress->generation)
-			return keeper;
-		keeper_leave(keeper);
+	for (int spin = 0; atomic_get(&keeper->generation) == progress->generation; spin++) {
+		if (keeper_enter(keeper)) {
+			if (atomic_get(&keeper->generation) == progress->generation)
+				return keeper;
+			keeper_leave(keeper);
+		} else if (spin < 100) {
+			os_relax();
+		} else { /* it has lost the processor */
+			os_sleep_until(os_now_ns() + 20000);
+		}
 	}
 	progress->keeper = 0;
 	return NULL;
