@@ -28,6 +28,7 @@ static const char usage[] =
 struct result {
 	uint64_t runs, steps, switches, hash;
 	struct sim_marks marks;
+	struct sim_cover cover;
 	struct stats_histogram steps_a_run;
 };
 
@@ -138,6 +139,7 @@ static void run_share(uint64_t first)
 		}
 	}
 	result.marks = sim_marks;
+	cover_collect(&result.cover);
 	if (!first && isatty(2))
 		fprintf(stderr, "\r\033[K");
 }
@@ -214,6 +216,8 @@ static void print_summary(const struct result *r, double seconds)
 	FM_COUNTERS(FM_X)
 #undef FM_X
 #pragma GCC diagnostic pop
+	printf("%s", options.json ? "}, \"rows\": {" : "");
+	cover_print(&r->cover, options.json);
 	if (options.json)
 		printf("}}\n");
 	if (options.hash)
@@ -237,5 +241,6 @@ int main(int argc, char **argv)
 		run_share(0);
 	}
 	print_summary(&result, now_s() - begun);
-	return fflush(stdout) ? 1 : 0;
+	int missed = cover_verdict(&result.cover, result.runs, options.json);
+	return fflush(stdout) || missed;
 }

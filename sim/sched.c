@@ -248,6 +248,7 @@ bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns)
 	self->key = key;
 	self->wake_at = until_ns;
 	self->order = ++sim.order;
+	self->since_step = sim.step;
 	self->timed_out = false;
 	sim.ready &= ~(1u << self->id);
 	if (until_ns < sim.next_wake)

@@ -10,6 +10,7 @@
 #ifndef FM_SIM_H
 #define FM_SIM_H
 
+#include "cover.h"
 #include "mm/mm.h"
 
 #include <stdnoreturn.h>
@@ -83,6 +84,16 @@ struct sim_marks {
 extern struct sim_marks sim_marks;
 #define mark(name) ((void)sim_marks.name++)
 
+/* ---- the rows that must be reached (cover.c) */
+struct sim_cover {
+#define COVER_X(name, help) uint64_t name;
+	COVER_ALL
+#undef COVER_X
+};
+void cover_collect(struct sim_cover *ret);
+void cover_print(const struct sim_cover *cover, bool json);
+int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
+
 /* ---- threads: coroutines (sched.c) */
 enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
 enum sim_wait { WAIT_NOTHING, WAIT_FUTEX, WAIT_SMALL_LOCK, WAIT_SLEEP, WAIT_JOIN, WAIT_CHANNEL, WAIT_FAULT };
@@ -96,7 +107,7 @@ struct sim_thread {
 	void *arg;
 	enum sim_state state;
 	enum sim_wait wait;
-	uint64_t key, wake_at, order; /* what it waits for, until when, since when */
+	uint64_t key, wake_at, order, since_step; /* what it waits for, until when, since when */
 	uint32_t bits, futex_value;
 	bool timed_out;
 	bool idle; /* a server with nothing to do: no deadlock by itself */

@@ -46,7 +46,8 @@ bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len)
 
 int store_random_error(void)
 {
-	static const int errors[] = {-EIO, -EIO, -ENOSPC, -EAGAIN, -EBUSY, -EINTR, -EFAULT, -EACCES, -ENXIO};
+	static const int errors[] = {-EIO, -EIO, -ENOSPC, -EAGAIN, -EBUSY, -EINTR, -EFAULT, -EACCES, -ENXIO,
+				     -ENOMEM};
 	return errors[sim_below(sizeof(errors) / sizeof(*errors))];
 }
 

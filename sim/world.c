@@ -32,9 +32,12 @@ static struct {
 	bool stopping, closing[SIM_FILES];
 	uint32_t calls; /* of the interface, under way */
 	uint32_t weight[12], weights;
-	uint64_t instructions;
+	uint64_t instructions, pin_ns;
+	bool keeps_pins; /* until the end of all */
+	bool toggles; /* objects change between all and next to nothing */
 	struct fm_mm_options mm_options;
 	bool destroy_inside;
+	uint64_t passed[SIM_THREADS]; /* a thread's wait (its order) during which an unmap came and went */
 } world;
 
 enum op { OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE,
@@ -118,6 +121,7 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 		return sim.dying;
 	case -EIO:
 	case -ENOSPC:
+	case -ENOMEM:
 		return s->version > 0 || (remembered ? s->error_step[n] > 0 : s->error_step[n] >= begun);
 	default:
 		return false;
@@ -136,6 +140,25 @@ static void mark_access(int err)
 	case -ECANCELED: mark(access_ecanceled); break;
 	case -ENOTCONN: mark(access_gone); break;
 	default: mark(access_other); break;
+	}
+}
+
+/* ------------------------------------------------------------------ convoys that do not form */
+
+/* A call, or a fault, that began at a step has ended. Which threads have waited for a page all the while? */
+static void note_passed(uint64_t begun, bool call)
+{
+	for (uint32_t i = 0; i < sim.threads; i++) {
+		const struct sim_thread *t = &sim.thread[i];
+		if (t->state != SIM_BLOCKED || t->since_step > begun ||
+		    (t->wait != WAIT_FAULT && (t->wait != WAIT_FUTEX || strcmp(t->op, "access") != 0)))
+			continue;
+		if (call) {
+			covered(a11_writer_passes);
+			world.passed[i] = t->order;
+		} else if (world.passed[i] == t->order) {
+			covered(a11_fault_passes);
+		}
 	}
 }
 
@@ -187,6 +210,8 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 		for (uint32_t i = 0; i < count; i++) /* nothing has run since they were all found */
 			check_content(&sim_store[f], index_of(f, n + i), kernel_view(addr_of(f, n + i)));
 		mark(access_ok);
+		if (faulted)
+			note_passed(begun, false);
 		if (count > 1)
 			mark(access_straddles);
 		if (faulted && sim_store[f].page_size == OS_PAGE) /* larger pages come and go whole */
@@ -232,7 +257,7 @@ static void check_call(const char *what, uint32_t f, uint32_t first, uint32_t la
 		good &= allowed(f, n, 0, begun, remembered);
 	/* pages between those that the oracle knows have their own errors, as have pages that share a larger one */
 	if (sim_store[f].stride > 1 && last > first)
-		good |= allowed(f, first, err, begun, remembered) || err == -EIO || err == -ENOSPC;
+		good |= allowed(f, first, err, begun, remembered) || err == -EIO || err == -ENOSPC || err == -ENOMEM;
 	if (!good)
 		sim_fail("%s of pages %u to %u of object %u: %d, for no reason", what, first, last, f, err);
 }
@@ -263,6 +288,7 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 		mark(fault_in_error);
 	else
 		mark(fault_in_ok);
+	covered_if(!nowait && !err && last - first >= world.frames, a14_larger_than_budget);
 	check_call("fm_fault_in()", f, first, last, err, begun, nowait);
 	call_end();
 }
@@ -285,7 +311,7 @@ static void do_pin(uint32_t f, uint32_t n)
 	mark(pin_ok);
 	struct known *k = &world.known[f][n];
 	k->pinned++;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < (world.keeps_pins ? 1 : 4); i++) {
 		struct view_page *page = kernel_view(addr_of(f, n));
 		/* under the thread trap a mark for an error may stand there, which counts as present: known, see docs */
 		if ((!page || page->poison) && world.mm_options.trap != FM_TRAP_THREAD && sim_store[f].version == 0 && !k->emptied_once)
@@ -293,7 +319,11 @@ static void do_pin(uint32_t f, uint32_t n)
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
 			check_content(&sim_store[f], index_of(f, n), page);
-		sim_sleep(1 + sim_below(100000));
+		sim_sleep(1 + sim_below((uint32_t)world.pin_ns));
+	}
+	if (world.keeps_pins) {
+		call_end();
+		return;
 	}
 	err = fm_unpin(sim.mm, (void *)addr_of(f, n), OS_PAGE);
 	k->pinned--;
@@ -330,6 +360,7 @@ static void do_unmap(uint32_t f, uint32_t first, uint32_t last)
 	if (err)
 		sim_fail("fm_unmap(): %d", err);
 	end_unmap(f, first, last, begun);
+	note_passed(begun, true);
 	call_end();
 }
 
@@ -365,7 +396,9 @@ static void change_object(uint32_t f)
 		s->bad[sim_below(s->pages)] ^= true;
 		return;
 	}
-	if (sim_chance(100) && size > s->base * OS_PAGE + 2 * unit)
+	if (world.toggles)
+		size = size > OS_PAGE ? OS_PAGE : s->size[0];
+	else if (sim_chance(100) && size > s->base * OS_PAGE + 2 * unit)
 		size -= unit * (1 + sim_below(2));
 	else if (sim_chance(60))
 		size += unit;
@@ -382,6 +415,7 @@ static void *worker(void *arg)
 		m = n + sim_below(4);
 		m = m < world.pages[f] ? m : world.pages[f] - 1;
 		bool neighbours = sim_store[f].stride == 1;
+		uint32_t end = sim_store[f].pages - 1, far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
 		sim.self->op_step = sim.step;
 		switch (choose_op()) {
 		case OP_ACCESS: access_pages(f, n, 1, false); break;
@@ -391,7 +425,7 @@ static void *worker(void *arg)
 			world.known[f][n].emptied_once |= world.mm_options.trap == FM_TRAP_THREAD;
 			access_pages(f, n, 1, true);
 			break;
-		case OP_FAULT_IN: do_fault_in(f, n, m, false); break;
+		case OP_FAULT_IN: do_fault_in(f, n, far, false); break;
 		case OP_NOWAIT: do_fault_in(f, n, m, true); break;
 		case OP_PIN: do_pin(f, n); break;
 		case OP_MAP: do_map(f, n, m); break;
@@ -491,6 +525,8 @@ static void *main_thread(void *arg)
 			sim_fail("fm_file_open(): %d", err);
 		do_map(f, 0, world.pages[f] - 1);
 	}
+	for (uint32_t n = 0; world.keeps_pins && n < SIM_FILES * 4; n++)
+		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	for (uint32_t i = 0; i < world.workers; i++)
 		thread[i] = sim_spawn("program", worker, NULL);
 	if (world.destroy_inside) {
@@ -506,8 +542,9 @@ static void *main_thread(void *arg)
 		for (uint32_t f = 0; f < world.files; f++)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
 				sim_sleep(10000);
-		check_views_mapped();
-		if (sim_chance(192)) /* else it is destroyed with all its mappings and handles */
+		if (!world.keeps_pins)
+			check_views_mapped();
+		if (!world.keeps_pins && sim_chance(192)) /* else it is destroyed with all its mappings and handles */
 			give_all_back();
 		sim.dying = true;
 	}
@@ -578,15 +615,96 @@ static void choose_file(uint32_t f, bool large)
 	world.changed[f] = sim_chance(64) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
 }
 
+/* What by chance alone comes together too seldom. */
+
+/* One object shrinks and grows under many faults in a few pages of it. */
+static void choose_changes(void)
+{
+	struct sim_store *s = &sim_store[0];
+	memset(world.weight, 0, sizeof(world.weight));
+	world.weight[OP_ACCESS] = 6;
+	world.weight[OP_CHANGE] = 3;
+	world.weight[OP_ADVISE] = 1;
+	world.files = 1;
+	world.workers = WORKERS_MAX;
+	world.ops *= 2;
+	world.toggles = sim_chance(192);
+	sim.opt.pct |= sim_chance(128);
+	world.changed[0] = FM_CHANGED_REFRESH;
+	world.deadline_ns[0] = 0;
+	s->no_version = false;
+	s->pages = 2 + sim_below(6);
+	s->base = 0;
+	s->stride = 1;
+	s->size[0] = s->pages * OS_PAGE;
+	world.pages[0] = s->pages + 2;
+	sim.opt.io_ns = 1000ull << sim_below(8);
+	sim.opt.slow_256 = sim.opt.error_256 = 0;
+}
+
+/* All frames are under way to slow stores, or held. */
+static void choose_hunger(void)
+{
+	world.frames = world.frames < 64 ? 16 : world.frames;
+	world.files = SIM_FILES;
+	world.workers = WORKERS_MAX;
+	world.weight[OP_PIN] += 4;
+	world.weight[OP_STRADDLE] += 8;
+	world.keeps_pins = sim_chance(192);
+	world.destroy_inside = sim_chance(128);
+	if (world.destroy_inside) { /* which waits for calls, but not for faults */
+		memset(world.weight, 0, sizeof(world.weight));
+		world.weight[OP_ACCESS] = world.weight[OP_STRADDLE] = 1;
+		world.mm_options.trap = FM_TRAP_INLINE;
+		sim.opt.io_ns = 1000ull << (8 + sim_below(6));
+	}
+	world.pin_ns = 10 * OS_NSEC_PER_MSEC;
+	sim.opt.slow_256 = 128;
+	sim.opt.stall_256 = sometimes(128, 128);
+	world.mm_options.install = sim_chance(128) ? FM_INSTALL_COPY : FM_INSTALL_MOVE;
+	for (uint32_t f = 0; f < world.files; f++)
+		world.deadline_ns[f] = world.destroy_inside ? 0 : (1 + sim_below(40)) * OS_NSEC_PER_MSEC;
+}
+
+/* Reads pass their deadlines while others come for the same pages. */
+static void choose_deadlines(void)
+{
+	memset(world.weight, 0, sizeof(world.weight));
+	world.weight[OP_ACCESS] = 6;
+	world.weight[OP_SLEEP] = 2;
+	world.weight[OP_NOWAIT] = 4;
+	world.weight[OP_ADVISE] = 1;
+	world.files = 1;
+	world.workers = WORKERS_MAX;
+	world.deadline_ns[0] = OS_NSEC_PER_MSEC / 2;
+	sim_store[0].pages = 1 + sim_below(3);
+	world.pages[0] = sim_store[0].pages + 2;
+	sim.opt.slow_256 = 160;
+	sim.opt.io_ns = 1000ull << sim_below(10);
+	sim.opt.late_256 = 128;
+}
+
+static void choose_fashion(void)
+{
+	uint32_t n = sim_below(48);
+	if (n < 12)
+		choose_changes();
+	else if (n < 17)
+		choose_hunger();
+	else if (n < 20)
+		choose_deadlines();
+}
+
 static void choose_program(void)
 {
 	bool large = sim_chance(24);
+	world.pin_ns = 100000;
 	world.files = 1 + sim_below(SIM_FILES);
 	world.workers = 2 + sim_below(WORKERS_MAX - 1);
 	world.ops = 2 + sim_below(8);
 	world.frames = large ? 64 + sim_below(16) : 16 + sim_below(17);
 	world.destroy_inside = sim_chance(64);
-	for (uint32_t f = 0; f < world.files; f++)
+	for (uint32_t f = 0; f < SIM_FILES; f++)
 		choose_file(f, large && f == 0);
 	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
 		world.weight[i] = sim_chance(128) ? 1 + sim_below(4) : 0;
@@ -600,18 +718,19 @@ static void choose_program(void)
 		world.ops = 1;
 		world.workers = 2;
 	}
-	world.weights = 0;
-	for (uint32_t i = 0; i < OP_COUNT; i++)
-		world.weights += world.weight[i];
 	sim.hold = sim_chance(10);
 	if (sim.hold)
 		mark(hold_mode);
 	world.mm_options = (struct fm_mm_options){
 		.size = sizeof(world.mm_options),
-		.budget_bytes = (uint64_t)world.frames * OS_PAGE,
 		.trap = sim_chance(96) ? FM_TRAP_THREAD : FM_TRAP_INLINE,
 		.install = sim_chance(64) ? FM_INSTALL_COPY : FM_INSTALL_MOVE,
 		.flags = sim.hold ? FM_MM_HOLD_LOCK : 0};
+	choose_fashion();
+	world.mm_options.budget_bytes = (uint64_t)world.frames * OS_PAGE;
+	world.weights = 0;
+	for (uint32_t i = 0; i < OP_COUNT; i++)
+		world.weights += world.weight[i];
 }
 
 /* Neighbouring seeds have nothing in common. */

@@ -63,6 +63,7 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 			return err;
 		now = os_now_ns();
 		if (now >= deadline) {
+			covered(exit_wait_timeout);
 			read_abandon_page(vmf->mm, page);
 			return -ETIMEDOUT;
 		}
@@ -83,11 +84,15 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 	if (page_trylock(page))
 		return true;
 	*fpin = maybe_unlock_map_for_io(vmf, *fpin);
+	covered_by(*fpin, locked);
 	if (!*fpin) {
+		covered_if(vmf->flags & FM_FAULT_RETRY_NOWAIT, a8_nowait);
 		vmf->want = WANT_PAGE;
 		return false;
 	}
 	vmf->error = wait_on_page(vmf, page);
+	covered_if(vmf->error == -ECANCELED, killed_d);
+	covered_if(vmf->error, a2_wait_failed);
 	return false;
 }
 
@@ -102,6 +107,7 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 	bool window = !(vmf->flags & FM_FAULT_TRIED) && ra_sync_window(vmf);
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
+	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
 	if (fpin && window && vmf->ra_start != vmf->index) {
 		/* Around the page: it is read first, by itself, the neighbours meanwhile. */
 		ra_submit(fpin, vmf->ra_start, (uint32_t)(vmf->index - vmf->ra_start), 0);
@@ -129,6 +135,7 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 	if (!ra_async_window(vmf, page))
 		return NULL;
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
+	covered_by(fpin, mark);
 	if (!fpin) {
 		vmf->want = WANT_AHEAD;
 		return NULL;
@@ -149,6 +156,9 @@ static int add_page(struct fault *vmf)
 
 	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
 		int wait = read_wait_for_room(file, until);
+		covered(no_request_d);
+		covered_if(wait == -ETIMEDOUT, exit_room_timeout);
+		covered_if(wait == -ECANCELED, a9_room);
 		return wait ? wait : -EAGAIN;
 	}
 	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
@@ -157,6 +167,9 @@ static int add_page(struct fault *vmf)
 	if (err != -ENOMEM)
 		return err;
 	err = frame_wait(file, vmf->flags & FM_FAULT_KILLABLE, until);
+	covered(no_frame_d);
+	covered_if(err == -ETIMEDOUT, exit_frame_timeout);
+	covered_if(err == -ECANCELED, a9_frame);
 	return err ? err : -EAGAIN;
 }
 
@@ -166,6 +179,7 @@ static void wait_for_room(struct fault *vmf)
 	struct fm_file *file = vmf->file;
 	uint64_t until = file->deadline_ns ? vmf->started_ns + file->deadline_ns : OS_FOREVER;
 
+	covered(exit_read_no_room);
 	page_unpin(file->pool, vmf->page);
 	vmf->page = NULL;
 	vmf->error = read_wait_for_room(file, until);
@@ -195,13 +209,25 @@ unsigned filemap_fault(struct fault *vmf)
 	unsigned ret = 0;
 
 	vmf->want = WANT_NOTHING;
-	if (vmf->error)
-		return vmf->error == -ENOMEM ? FM_FAULT_OOM : FM_FAULT_SIGBUS;
+	if (vmf->error) {
+		covered_if(vmf->flags & FM_FAULT_TRIED, a6_error_carried);
+		if (vmf->error == -ENOMEM) {
+			covered_by(may_drop(vmf), no_memory);
+			return FM_FAULT_OOM;
+		}
+		if (vmf->error == -ETIMEDOUT)
+			covered_by(may_drop(vmf), deadline);
+		else
+			covered_by(may_drop(vmf), read_failed);
+		return FM_FAULT_SIGBUS;
+	}
 	if (vmf->byte >= ((atomic_get(&file->size_bytes) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1))) {
+		covered_by(may_drop(vmf), past_end);
 		vmf->error = -ENXIO;
 		return FM_FAULT_SIGBUS;
 	}
 	if (vmf->page && page_is(vmf->page, PG_GONE)) {
+		covered(exit_carried_gone);
 		vmf->stale = vmf->page; /* a carried page is only good while it is in the cache */
 		vmf->page = NULL;
 	}
@@ -215,12 +241,15 @@ unsigned filemap_fault(struct fault *vmf)
 		count_major(vmf); /* here: after the drop the vma's statistics are out of reach */
 		ret = FM_FAULT_MAJOR;
 		fpin = do_sync_map_readahead(vmf);
+		covered_by(fpin, absent);
 		if (!fpin) {
 			vmf->want = WANT_READ;
 			return ret | FM_FAULT_RETRY;
 		}
 		int err = add_page(vmf);
 		if (err) {
+			covered(a2_no_frame);
+			covered(a3_no_page);
 			vmf->error = err == -EAGAIN ? 0 : err;
 			goto out_retry; /* no page to put, but the file */
 		}
@@ -235,6 +264,7 @@ unsigned filemap_fault(struct fault *vmf)
 		vmf->stale_locked = page;
 		vmf->page = NULL;
 		fpin = maybe_unlock_map_for_io(vmf, fpin);
+		covered_by(fpin, truncated);
 		vmf->want = WANT_READ;
 		goto out_retry;
 	}
@@ -243,15 +273,18 @@ unsigned filemap_fault(struct fault *vmf)
 
 	/* The lock was dropped on the way (readahead): what we know of the mapping is old. */
 	if (fpin) {
+		covered(exit_dropped_uptodate);
 		page_unlock(file->pool, page);
 		goto out_retry;
 	}
+	covered_by(may_drop(vmf), uptodate);
 	return ret | FM_FAULT_LOCKED;
 
 page_not_uptodate:
 	count_major(vmf);
 	ret |= FM_FAULT_MAJOR;
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
+	covered_by(fpin, unread);
 	if (!fpin) {
 		vmf->stale_locked = page; /* whoever reads it takes the lock again */
 		page_pin(page);
@@ -259,6 +292,9 @@ page_not_uptodate:
 		return ret | FM_FAULT_RETRY;
 	}
 	vmf->error = read_page(file, page, vmf->ra_size ? vmf->ra_size - 1 : 0);
+	covered_if(vmf->error && vmf->error != -EBUSY, exit_read_error);
+	covered_if(vmf->error == -ETIMEDOUT, exit_read_timeout);
+	covered_if(vmf->error == -ECANCELED, a9_read);
 	if (vmf->error == -EBUSY)
 		wait_for_room(vmf);
 	vmf->ra_size = 0;

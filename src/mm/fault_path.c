@@ -51,6 +51,7 @@ int fault_attempt_error(const struct fault *vmf, const struct page *page)
 	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
 	bool failed = (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED));
 	bool own = !vmf->had_error || page_word(page, attempt) != vmf->attempt;
+	covered_if(failed && !own, a6_older_error);
 	return failed && own ? page_word(page, error) : 0;
 }
 
@@ -121,6 +122,8 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
 		err = read_has_room(file, false) ? page_add(file, vmf->index, true, &vmf->page, &fresh) : -EAGAIN;
+	covered_if(err == -ENOMEM, no_frame_n);
+	covered_if(err == -EAGAIN, no_request_n);
 	if (err)
 		return err;
 	if (!fresh && !page_trylock(vmf->page))
@@ -130,6 +133,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 		return 0;
 	}
 	if (atomic_get(&file->changed)) {
+		covered(exit_stale_n);
 		page_unlock_unread(file->pool, vmf->page);
 		vmf->error = -ESTALE;
 		return 0;
@@ -144,9 +148,11 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	}
 	/* Nobody waits while it holds a frame: an unread page that only this fault wants is given back. */
 	if (PG_PINS(atomic_get(&vmf->page->state)) == 1) {
+		covered(exit_unread_dropped_n);
 		page_remove(file->pool, vmf->page);
 		page_unlock(file->pool, vmf->page);
 	} else {
+		covered(exit_unread_kept_n);
 		page_unlock_unread(file->pool, vmf->page);
 	}
 	page_unpin(file->pool, vmf->page);
@@ -177,6 +183,7 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 		int err = start_wanted_read(vmf, !ticket);
 		submit_window(vmf);
 		if (err && past_deadline(vmf)) {
+			covered(exit_frame_timeout_n);
 			vmf->error = -ETIMEDOUT;
 			return false;
 		}
@@ -232,14 +239,17 @@ static int install_locked(struct fault *vmf)
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
+	covered_if(err == -EAGAIN, exit_install_again);
 	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
+		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		vmf->repeated = false;
 		return -EAGAIN;
 	}
 	if (there)
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+	covered_if(vmf->view->unmap_seq != unmap_seq, exit_unmapped_installed);
 	/* Unmapped since we looked: what came too late is taken out again. */
 	if (atomic_get(&vmf->view->unmap_seq) != unmap_seq && !mm_range_mapped(vmf->mm, vmf->addr))
 		file_take_out(vmf->file, vmf->index, vmf->index);
@@ -281,8 +291,11 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	bool may_wait = !(vmf->flags & FM_FAULT_RETRY_NOWAIT);
 	bool may_drop = may_wait && (vmf->flags & FM_FAULT_ALLOW_RETRY);
 
-	if (atomic_get(&mm->dying))
+	if (atomic_get(&mm->dying)) {
+		covered(exit_dying);
+		covered_if(!may_wait && (vmf->flags & FM_FAULT_TRIED), killed_n);
 		return -ECANCELED;
+	}
 	take_attempt_error(vmf, ticket);
 	if (give_way(vmf, ticket))
 		return -EBUSY;
@@ -291,6 +304,11 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	vmf->vma = mm_find_vma(mm, vmf->addr);
 	int err = !vmf->vma ? -EFAULT : vmf->flags & FM_FAULT_WRITE ? -EACCES : 0;
 	if (err) {
+		if (vmf->vma)
+			covered_by(may_drop, read_only);
+		else
+			covered_by(may_drop, no_mapping);
+		covered_if(!vmf->vma && (vmf->flags & FM_FAULT_TRIED), a1_unmapped_between);
 		map_unlock_shared(&mm->map);
 		return err;
 	}

@@ -457,6 +457,8 @@ int page_install(struct view *view, struct page *page)
 	page_check(pool, page);
 	if (page_is(page, PG_INSTALLED))
 		return 0;
+	covered_if(t.len < pool->page_size, a12_clipped);
+	covered_if(!t.len, a10_shrunk_before_install);
 	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;

@@ -171,6 +171,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 			break;
 		os_futex_wait(&pool->keeper_seq, seq, OS_FUTEX_ANY, os_now_ns() + KEEP_NS);
 	} while (!atomic_get(&pool->mm->dying) && pool_evicts(pool));
+	covered_if(pool->mm->dying, a9_keeper);
 	atomic_sub(&pool->keeper_waiters, 1u);
 	return false;
 }

@@ -78,6 +78,8 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 	struct frame_pool *pool = file->pool;
 	uint64_t wanted = page_bytes(file, page);
 
+	covered_if(!error && !wanted, a10_all_past_end);
+	covered_if(!error && bytes < wanted, a10_ended_early);
 	if (!error && !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
 		error = -ENXIO;
 	if (!error && bytes < wanted) { /* it ended before its end: somebody truncated it */
@@ -88,10 +90,12 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		page_fail(page, error);
 		lru_set(pool, page, LIST_INACTIVE);
 	} else {
+		covered_if(wanted < pool->page_size, a12_tail);
 		if (wanted < pool->page_size)
 			zero_tail(pool, page, wanted);
 		page_set(page, PG_UPTODATE, PG_ERROR | PG_ASKED);
 		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+		covered_if(file->epoch != epoch, a10_changed_meanwhile);
 		if (atomic_get(&file->epoch) != epoch)
 			page_set(page, 0, PG_UPTODATE);
 		lru_set(pool, page, LIST_INACTIVE);
@@ -337,6 +341,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 {
 	might_block(file->mm);
 	if (atomic_get(&file->changed)) { /* nothing new may be read into the snapshot */
+		covered(exit_stale_d);
 		page_begin_read(file->pool, page);
 		page_fail(page, -ESTALE);
 		page_unlock_unread(file->pool, page);

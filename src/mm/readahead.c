@@ -41,8 +41,12 @@ static bool window_set(struct fault *vmf, uint64_t start, uint32_t size, uint32_
 	struct ra_state *ra = &vmf->file->ra;
 	uint64_t end = file_pages(vmf->file);
 
+	covered_if(start >= end, a13_past_end);
 	if (start >= end || !size)
 		return false;
+	covered_if(!start, a13_start);
+	covered_if(start >> 32, a13_past_4g);
+	covered_if(size > end - start, a13_end);
 	if (size > end - start)
 		size = (uint32_t)(end - start);
 	if (async > size)
@@ -85,6 +89,7 @@ bool ra_sync_window(struct fault *vmf)
 	vmf->counted_miss = true;
 	if (miss > MISS_LIMIT)
 		return false;
+	covered_if(vmf->index < max / 2, a13_start_cut);
 	uint64_t start = vmf->index > max / 2 ? vmf->index - max / 2 : 0;
 	return window_set(vmf, start, max, max / 4);
 }
@@ -96,16 +101,19 @@ bool ra_async_window(struct fault *vmf, struct page *page)
 	struct ra_state *ra = &vmf->file->ra;
 	uint32_t miss = ra_get(ra->mmap_miss), max = ra_get(ra->max_pages);
 
+	covered_if(vmf->flags & FM_FAULT_TRIED, a7_retry_no_hit);
 	if (!vmf->counted_miss && !(vmf->flags & FM_FAULT_TRIED) && miss)
 		ra_put(ra->mmap_miss, miss - 1);
 	vmf->counted_miss = true;
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
+	covered_if(max <= 1 || vmf->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
 	if (max <= 1 || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
 	uint64_t start = ra_get(ra->start) + ra_get(ra->size);
 	uint32_t size = next_size(ra, max);
+	covered_if(page->index >= start || start - page->index > max, a13_window_moved);
 	if (page->index >= start || start - page->index > max)
 		start = page->index + 1; /* the window has moved elsewhere since */
 	return window_set(vmf, start, size, size);
@@ -154,6 +162,8 @@ void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t asy
 			break;
 		if (index == mark && async)
 			page_set(page, PG_MARK, 0);
+		covered_if(index == mark && async && !fresh, a13_mark_on_cached);
+		covered_if(!fresh && count, a13_cached_inside);
 		if (!fresh) {
 			page_unpin(pool, page);
 			submit_run(file, run, count);

@@ -95,6 +95,7 @@ static int evict_one(struct frame_pool *pool)
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, LIST_ACTIVE);
 		} else if (others_hold(page)) {
+			covered(a5_carried_over_reclaim);
 			lru_set(pool, page, LIST_INACTIVE);
 		} else {
 			page_remove(pool, page);

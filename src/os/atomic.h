@@ -13,8 +13,20 @@
 #ifdef FM_SIM
 void sim_point(void);
 #define FM_POINT() sim_point()
+/* Coverage: a row of the truth table (in column D: may drop the map lock, or N), the situation of a hazard, an error exit.
+ * sim/cover.h names them all. */
+#define covered(row)                                                                           \
+	({                                                                                     \
+		extern uint64_t cover_##row;                                                   \
+		(void)cover_##row++;                                                           \
+	})
+#define covered_if(cond, row) ((cond) ? covered(row) : (void)0)
+#define covered_by(may_drop, row) ((may_drop) ? covered(row##_d) : covered(row##_n))
 #else
 #define FM_POINT() ((void)0)
+#define covered(row) ((void)0)
+#define covered_if(cond, row) ((void)0)
+#define covered_by(may_drop, row) ((void)0)
 #endif
 
 #define atomic_get(p)                                                                          \
