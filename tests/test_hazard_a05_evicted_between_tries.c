@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * HAZARDS.md A5: the page evicted between the tries, so that threads only batter the storage. The page pin survives to
- * the next try: with a budget of a few pages and many more threads, each fault still costs one read.
- * Seen to fail with out_retry that puts the page's pin.
+ * the next try: though all that may be evicted is, before each try, one fault costs one read; nor does a fault cost more
+ * with a budget of a few pages and many more threads.
+ * Seen to fail with out_retry that puts the page's pin (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -12,6 +13,43 @@
 
 static fm_mm *mm;
 static const char *map;
+
+/* ---- the linker puts this around the map lock: a try begins */
+
+static _Atomic unsigned evictions_left;
+
+void __real_map_lock_shared(struct map_lock *lock);
+void __wrap_map_lock_shared(struct map_lock *lock);
+void __wrap_map_lock_shared(struct map_lock *lock)
+{
+	if (evictions_left) {
+		evictions_left--;
+		reclaim(mm->pool[0], mm->pool[0]->frames, true);
+	}
+	__real_map_lock_shared(lock);
+}
+
+static void test_one_fault(void)
+{
+	enum { TRIES = 5 };
+	const struct fm_file_options no_readahead = {.size = sizeof(no_readahead),
+						     .readahead_bytes = UINT32_MAX};
+	mm = support_mm(64 * PAGE);
+	fm_file *file = support_open(mm, "faulty:memory:16M?seed=3", &no_readahead);
+	map = support_map(file, 0, FILE_PAGES * PAGE);
+	for (unsigned i = 1; i <= 20; i++) {
+		evictions_left = TRIES;
+		CHECK_OK(fm_fault_in(mm, map + i * PAGE, 1, 0));
+		CHECK_LT(evictions_left, TRIES - 1); /* there was a try more */
+		evictions_left = 0;
+		CHECK_EQ(support_stats(mm).reads, i);
+	}
+	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, FILE_PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+/* ---- many threads */
 
 static void *worker(void *arg)
 {
@@ -34,6 +72,7 @@ int main(void)
 	pthread_t thread[THREADS];
 
 	hazard_watch("threads evict each other's pages before they are used");
+	test_one_fault();
 	mm = support_mm(16 * PAGE);
 	fm_file *file = support_open(mm, "faulty:memory:16M?seed=3&delay=1ms..4ms", &no_readahead);
 	map = support_map(file, 0, FILE_PAGES * PAGE);
@@ -46,7 +85,6 @@ int main(void)
 	       (unsigned long long)stats.reads, (unsigned long long)stats.fault_retries);
 	/* A thread that was not run between its install and its access asks again: a new fault, a new read. */
 	CHECK_LE(stats.reads, stats.faults);
-	CHECK_LE(stats.faults, 2 * THREADS * TOUCHES);
 	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, FILE_PAGES * PAGE));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);

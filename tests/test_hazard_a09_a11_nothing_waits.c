@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * HAZARDS.md A9: killed while waiting. Threads that wait for a page's read, for a page lock and for a frame end with
- * -ECANCELED when the mm is destroyed, over a store that never answers.
+ * -ECANCELED when the mm is destroyed, over a store that never answers; also when that store cannot be told to give up.
  * A11: the convoy. While a fault waits for that store, a punch (DONTNEED), map, unmap and advise of its own range, and
  * faults of others, go on; so does one dead store leave frames and requests to the rest.
  * Seen to fail: A9 with page_wait() and frame_wait() that do not look at `dying`; A11 with drop() that waits for the page
@@ -30,6 +30,76 @@ static void test_a09(const struct fm_file_options *options)
 		int err = hazard_end(&access[i]);
 		if (err != -ECANCELED && err != -EFAULT && err != -EOWNERDEAD)
 			CHECK_FAIL("a thread that waited for a store was told %d", err);
+	}
+}
+
+/* ---- a store that cannot be told to give up: who reads is lost until it answers, who only waits is not */
+
+static const struct fm_store_ops *memory_ops;
+static atomic_bool answers;
+
+static int stubborn_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+			 size_t *ret_done)
+{
+	while (!answers)
+		support_sleep_ms(1);
+	return memory_ops->read(store, iov, iov_count, offset, ret_done);
+}
+
+static void *destroy(void *arg)
+{
+	CHECK_OK(fm_mm_destroy(arg));
+	return NULL;
+}
+
+/* 12 of the 16 frames are pinned, 4 are in reads: the rest waits for one of those pages, for room at that store, or for
+ * a frame. Not under the thread trap: there its handler's requests are all that waits. */
+static void test_a09_stubborn(void)
+{
+	enum { READ = 4, WAIT = 4 };
+	static struct hazard_access reads[READ], page[WAIT], room[WAIT], frame[WAIT];
+	struct fm_store_ops ops;
+	pthread_t destroyer;
+
+	if (test_trap() == FM_TRAP_THREAD)
+		return;
+	fm_mm *mm = support_mm(16 * PAGE);
+	fm_file *file = support_open(mm, "memory:16M", &no_readahead);
+	fm_file *fast = support_open(mm, "memory:16M", &no_readahead);
+	char *map = support_map(file, 0, FILE_BYTES), *fast_map = support_map(fast, 0, FILE_BYTES);
+	CHECK_OK(fm_pin(mm, fast_map, 12 * PAGE, 0));
+	memory_ops = file->store->ops;
+	ops = *memory_ops;
+	ops.read = stubborn_read;
+	file->store->ops = &ops;
+	answers = false;
+	for (unsigned i = 0; i < READ; i++)
+		hazard_begin(&reads[i], mm, map + i * PAGE);
+	EVENTUALLY(file->inflight == READ);
+	for (unsigned i = 0; i < WAIT; i++) {
+		hazard_begin(&page[i], mm, map + i % READ * PAGE);
+		hazard_begin(&room[i], mm, map + (64 + i) * PAGE);
+		hazard_begin(&frame[i], mm, fast_map + (64 + i) * PAGE);
+	}
+	EVENTUALLY(support_stats(mm).frame_waits > 0);
+	support_sleep_ms(50);
+	CHECK_EQ(pthread_create(&destroyer, NULL, destroy, mm), 0);
+	for (unsigned i = 0; i < WAIT; i++) {
+		EVENTUALLY(page[i].done);
+		EVENTUALLY(room[i].done);
+		EVENTUALLY(frame[i].done);
+	}
+	for (unsigned i = 0; i < READ; i++)
+		CHECK(!reads[i].done);
+	answers = true;
+	CHECK_EQ(pthread_join(destroyer, NULL), 0);
+	for (unsigned i = 0; i < READ; i++)
+		hazard_end(&reads[i]);
+	for (unsigned i = 0; i < WAIT; i++) {
+		CHECK_EQ(hazard_end(&page[i]), -ECANCELED);
+		CHECK_EQ(hazard_end(&room[i]), -ECANCELED);
+		int err = hazard_end(&frame[i]); /* one may have had a frame */
+		CHECK(!err || err == -ECANCELED || err == -EOWNERDEAD);
 	}
 }
 
@@ -102,6 +172,7 @@ int main(void)
 	hazard_watch("threads that wait for a dead store did not end with the mm");
 	test_a09(&no_readahead);
 	test_a09(&by_ring);
+	test_a09_stubborn();
 	hazard_watch("somebody waited behind a fault on a dead store");
 	test_a11();
 	hazard_watch("a dead store has all the frames or requests");

@@ -3,8 +3,10 @@
  * HAZARDS.md A10: the page instantiated after a truncate or a punch. While a fault reads, slowly, the file is rewritten or
  * truncated by somebody else: under FM_CHANGED_ERROR the fault fails with ESTALE, under FM_CHANGED_REFRESH it shows the
  * new bytes; never the old ones from a read that began before, and never both. A punch of our own (DONTNEED) against a
- * fault that has its page locked leaves right bytes.
- * Seen to fail with file_recheck() that finds every file unchanged.
+ * fault that has its page locked leaves right bytes. A page whose mapping goes while it is being installed is taken out
+ * again.
+ * Seen to fail with file_recheck() that finds every file unchanged, and with install_locked() that does not look at
+ * unmap_seq (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -85,6 +87,47 @@ static void test_own_punch(void)
 	support_mm_end(mm);
 }
 
+/* ---- the linker puts this around page_install() */
+
+static struct {
+	fm_mm *mm;
+	char *map;
+	atomic_bool unmap;
+} shared;
+
+int __real_page_install(struct view *view, struct page *page);
+int __wrap_page_install(struct view *view, struct page *page);
+int __wrap_page_install(struct view *view, struct page *page)
+{
+	if (shared.unmap) {
+		shared.unmap = false;
+		fm_unmap(shared.mm, shared.map, PAGES * PAGE);
+	}
+	return __real_page_install(view, page);
+}
+
+static void test_unmapped_while_installed(void)
+{
+	unsigned char byte;
+	fm_mm *mm = shared.mm = support_mm(256 * PAGE);
+	fm_file *file = support_open(mm, support_file(PAGES * PAGE, 1), &error_policy);
+
+	for (unsigned i = 0; i < 10; i++) {
+		shared.map = support_map(file, 0, PAGES * PAGE);
+		shared.unmap = true;
+		uint64_t faults = support_stats(mm).faults;
+		int err = support_read(mm, shared.map + i * PAGE, &byte, 1);
+		/* Under the thread trap the install itself wakes the thread: it may be through before the page is gone. */
+		CHECK(err == -EFAULT || (!err && test_trap() == FM_TRAP_THREAD));
+		CHECK(!shared.unmap);
+		EVENTUALLY(support_stats(mm).faults > faults); /* it has ended */
+		CHECK_EQ(support_stats(mm).pages_installed, 0);
+		CHECK_EQ(support_read(mm, shared.map + i * PAGE, &byte, 1), -EFAULT);
+	}
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
 int main(void)
 {
 	hazard_watch("a fault never ended whose file was changed under it");
@@ -94,5 +137,6 @@ int main(void)
 	run(&refresh_policy, 4, 7);
 	run(&refresh_policy, 32, 7);
 	test_own_punch();
+	test_unmapped_while_installed();
 	return 0;
 }

@@ -76,14 +76,31 @@ static void test_a13_offsets(void)
 	around(mm, file, map, 1ull << 32, HUGE_FILE);
 	around(mm, file, map, PAGE << 31, HUGE_FILE);
 	around(mm, file, map, PAGE << 32, HUGE_FILE);
+	around(mm, file, map, (PAGE << 32) + 65536 * MIB, HUGE_FILE); /* all of it beyond */
 	around(mm, file, map, HUGE_FILE, HUGE_FILE);
 	CHECK_OK(fm_unmap(mm, map, HUGE_FILE));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
 
-/* A file that fits: what is read is the file, once. */
-static void test_a13_once(enum fm_advice advice, uint64_t size)
+/* The window around one page: 32 pages, of which those outside the file are left out. */
+static void test_a13_window(uint64_t page, uint64_t read_beside_it)
+{
+	fm_mm *mm = support_mm(4096 * PAGE);
+	fm_file *file = support_open(mm, "memory:4M", NULL);
+	char *map = support_map(file, 0, 4 * MIB);
+
+	touch(mm, map + page * PAGE);
+	EVENTUALLY(support_stats(mm).requests == 0);
+	CHECK_EQ(support_stats(mm).ra_pages, read_beside_it);
+	CHECK_OK(fm_unmap(mm, map, 4 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+/* A file that fits: what is read is the file, once, and all but its first page ahead of the reader. Not looked at, and
+ * false, where the I/O thread was kept from running so long that a fault took readahead for stuck. */
+static bool test_a13_once(enum fm_advice advice, uint64_t size)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
 	fm_file *file = support_open(mm, support_format("memory:%llu", (unsigned long long)size), NULL);
@@ -93,13 +110,20 @@ static void test_a13_once(enum fm_advice advice, uint64_t size)
 	for (uint64_t at = 0; at < size; at += PAGE)
 		touch(mm, map + at);
 	EVENTUALLY(support_stats(mm).requests == 0);
+	EVENTUALLY(support_stats(mm).faults >= size / PAGE); /* a thread may go on before its fault is counted */
 	struct fm_stats stats = support_stats(mm);
-	CHECK_EQ(stats.read_bytes, size);
-	CHECK_GT(stats.ra_pages, size / PAGE / 2);
-	CHECK_EQ(stats.ra_waste, 0);
+	if (!stats.ra_aborted) {
+		CHECK_EQ(stats.read_bytes, size);
+		CHECK_EQ(stats.ra_waste, 0);
+		/* The thread trap submits a window when its page is under way: the reader may come first, now and then. */
+		uint64_t missed = test_trap() == FM_TRAP_THREAD ? size / PAGE / 33 : 1;
+		CHECK_LE(stats.faults_major, missed);
+		CHECK_GE(stats.ra_pages, size / PAGE + 1 - missed);
+	}
 	CHECK_OK(fm_unmap(mm, map, size));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
+	return !stats.ra_aborted;
 }
 
 static void test_a14(void)
@@ -132,8 +156,11 @@ int main(void)
 	test_a12(65536);
 	test_a12(2 << 20);
 	test_a13_offsets();
-	test_a13_once(FM_ADVICE_NORMAL, 4 * MIB + 123);
-	test_a13_once(FM_ADVICE_SEQUENTIAL, 4 * MIB + 123);
+	test_a13_window(3, 31);
+	test_a13_window(500, 31);
+	test_a13_window(1023, 16);
+	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, 4 * MIB + 123));
+	EVENTUALLY(test_a13_once(FM_ADVICE_SEQUENTIAL, 4 * MIB + 123));
 	test_a14();
 	return 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * System calls that are given a mapping (HAZARDS.md B):
- * B1  a cold address gives EFAULT under the inline and the call trap, never a hang or zeros; after fm_pin() it works.
+ * B1  a cold address gives EFAULT under the inline and the call trap (and /proc/self/mem EIO), never a hang or zeros;
+ *     after fm_pin() it works.
  *     The thread trap serves it where the kernel grants that. What we read ourselves for the program: fm_file_read()
  *     into a mapping is an error, options and URIs that lie in a cold mapping are read (B8: with no lock held).
  * B16 a page that a pipe refers to (vmsplice) stays while it is pinned, whatever the pressure.
@@ -43,10 +44,19 @@ static void test_b01(void)
 	bool served = calls_are_served(mm, map + 100 * PAGE);
 	if (test_trap() != FM_TRAP_THREAD)
 		CHECK(!served);
+	int self_mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	CHECK(self_mem >= 0);
+	if (test_trap() != FM_TRAP_THREAD) {
+		CHECK_EQ(pread(self_mem, got, 64, (off_t)(uintptr_t)(map + 300 * PAGE)), -1);
+		CHECK_EQ(errno, EIO);
+	}
 	out = open(support_path(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(out >= 0 && pipe(fd) == 0);
 	for (uint64_t at = 0; at + 2 * PAGE <= FILE_BYTES; at += 16 * PAGE + 511) {
 		CHECK_OK(fm_pin(mm, map + at, 2 * PAGE, 0));
+		memset(got, 0, sizeof(got));
+		CHECK_EQ(pread(self_mem, got, 2 * PAGE, (off_t)(uintptr_t)(map + at)), 2 * PAGE);
+		CHECK_EQ(support_differs(got, at, 2 * PAGE, 1), UINT64_MAX);
 		CHECK_EQ(pwrite(out, map + at, 2 * PAGE, 0), 2 * PAGE);
 		CHECK_OK(fm_unpin(mm, map + at, 2 * PAGE));
 		CHECK_EQ(pread(out, got, 2 * PAGE, 0), 2 * PAGE);
@@ -59,6 +69,7 @@ static void test_b01(void)
 	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
+	close(self_mem);
 	close(out);
 	close(fd[0]);
 	close(fd[1]);

@@ -1,0 +1,53 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The patches of tests/break and sim/mutations still apply to the sources, those of break name tests that exist, and
+# tests/HAZARDS.md names each of them. What they are for, tests/break.sh and sim/mutate.sh show; that takes long.
+# First it proves on a patch that does not apply that it can fail.
+set -eu
+root=${SOURCE_ROOT:-$(cd "$(dirname "$0")/.." && pwd)}
+command -v patch >/dev/null || { echo "skipped: no patch(1)"; exit 77; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+applies() { # applies PATCH
+	patch --dry-run -f -s -p1 -d "$root" <"$1" >"$dir/said" 2>&1
+}
+
+names_tests() { # names_tests PATCH
+	sed -n 's/^run: *//p' "$1" >"$dir/runs"
+	[ -s "$dir/runs" ] || return 1
+	while read -r test trap install; do
+		[ -f "$root/tests/$test.c" ] || return 1
+		case $trap-$install in
+		inline-move | inline-copy | thread-move | thread-copy | call-move | call-copy | ---) ;;
+		*) return 1 ;;
+		esac
+	done <"$dir/runs"
+}
+
+printf '%s\n' '--- a/meson.build' '+++ b/meson.build' '@@ -1,2 +1,1 @@' ' no such line' '-nor this one' >"$dir/bad.patch"
+if applies "$dir/bad.patch" || names_tests "$dir/bad.patch"; then
+	echo "a patch that does not apply was accepted"
+	exit 1
+fi
+bad=0 count=0
+for patch in "$root"/tests/break/*.patch "$root"/sim/mutations/*.patch; do
+	name=$(basename "$patch" .patch)
+	count=$((count + 1))
+	if ! applies "$patch"; then
+		echo "$patch: does not apply any more; make it anew:"
+		cat "$dir/said"
+		bad=1
+	fi
+	case $patch in */sim/*) continue ;; esac
+	if ! names_tests "$patch"; then
+		echo "$patch: a run: line is missing, or does not say: TEST TRAP INSTALL (or: TEST - -)"
+		bad=1
+	fi
+	if ! grep -q "\`$name\`" "$root/tests/HAZARDS.md"; then
+		echo "$name: not in tests/HAZARDS.md"
+		bad=1
+	fi
+done
+echo "$count patches"
+exit $bad
