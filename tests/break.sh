@@ -20,7 +20,7 @@ fi
 tree=$work/tree
 build=$work/build
 log=$work/log
-seconds=${BREAK_SECONDS:-150} # a test that hangs fails
+seconds=${BREAK_SECONDS:-60} # a test that hangs fails
 
 # fresh FILE...: as they are in the project; those that are need not be built again.
 fresh() {
@@ -100,7 +100,7 @@ for patch in "$@"; do
 	while read -r test trap install; do
 		if ! compile "$test"; then
 			echo "$name: does not compile"
-			grep -m 3 'error' "$log" || :
+			grep -m 3 ' error: ' "$log" || :
 			bad=1
 			break
 		fi

@@ -27,7 +27,7 @@ static void test_c03(void)
 	CHECK_OK(fm_file_read(file, &plain, 1, 8 * PAGE + 9, &len));
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	hazard_begin(&first, mm, map + 8 * PAGE + 9);
-	EVENTUALLY(file->inflight > 0);
+	EVENTUALLY(atomic_get(&file->inflight) > 0);
 	hazard_begin(&second, mm, map + 8 * PAGE + 9);
 	EVENTUALLY(second.tid);
 	support_sleep_ms(50); /* it would be through by now, if it could */
@@ -96,7 +96,7 @@ static void test_c05(void)
 
 static void test_c06(void)
 {
-	fm_mm *mm = support_mm(64 * PAGE);
+	fm_mm *mm = support_mm(1024 * PAGE);
 	fm_file *file = support_open(mm, "faulty:memory:1G?stuck=1", NULL); /* a read, once begun, would stay */
 	char *map = support_map(file, 0, 1024 * MIB);
 
