@@ -41,6 +41,10 @@ static void table(uint32_t flags)
 	struct fault vmf;
 	unsigned ret;
 
+	/* Nothing is left of what was before: DONTNEED passes by what the background thread has locked for a moment. */
+	EVENTUALLY(atomic_get(&file->inflight) == 0);
+	EVENTUALLY(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED) == 0 && support_stats(mm).frames_used == 0);
+
 	ret = try_at((uintptr_t)map, flags, &vmf); /* absent */
 	CHECK_EQ(ret, FM_FAULT_RETRY | FM_FAULT_MAJOR);
 	CHECK_EQ(vmf.want, WANT_READ);
@@ -52,9 +56,10 @@ static void table(uint32_t flags)
 	} while (ret == FM_FAULT_RETRY && vmf.want == WANT_PAGE);
 	CHECK_EQ(ret & ~(unsigned)FM_FAULT_MAJOR, FM_FAULT_LOCKED);
 
+	EVENTUALLY(atomic_get(&file->inflight) == 0); /* or it would be an earlier read's */
 	CHECK_OK(fm_file_control(file, "stuck=1")); /* locked by another */
 	hazard_begin(&stuck, mm, map + 64 * PAGE);
-	EVENTUALLY(file->inflight > 0);
+	EVENTUALLY(atomic_get(&file->inflight) > 0);
 	ret = try_at((uintptr_t)map + 64 * PAGE, flags, &vmf);
 	CHECK_EQ(ret, FM_FAULT_RETRY);
 	CHECK_EQ(vmf.want, WANT_PAGE);
@@ -71,7 +76,6 @@ static void table(uint32_t flags)
 	ret = try_at((uintptr_t)map + FILE_BYTES, flags, &vmf); /* past the end */
 	CHECK_EQ(ret, FM_FAULT_SIGBUS);
 	CHECK_EQ(vmf.error, -ENXIO);
-	CHECK_OK(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED));
 }
 
 /* Page after page of a store that never answers, beyond what it may have under way and beyond the frames. */
