@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The checkers: what must hold at every step, whenever nobody can run, and at the end.
+ * The checkers of pages: what must hold at every step, and at the end. Those of threads are in rules.c.
  *
  * Owns a shadow of each page's state word, by which each change is seen, judged and told. The rules:
- *   1. whoever blocks or enters the kernel has neither the map lock nor a small lock
- *   2. what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
+ *   2. each change of a state word is one of transitions.h; what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
  *   3. a page with a pin or the lock keeps its identity; a free one has neither
  *   4. the device writes only into frames that are pinned and do not claim to be whole
- *   5. nobody sleeps for a page lock that is free, nor has a ticket for it
  *   6. at the end every frame is free, and what is charged is what is there
  * May call: kernel, trace.
  */
@@ -15,13 +13,13 @@
 
 #define FRAMES_MAX 256
 #define POOLS 3
-#define HANG_NS (3600 * OS_NSEC_PER_SEC)
 #define UNDER_LOCK (PG_UPTODATE | PG_INSTALLED | PG_DUP | PG_HOLE | PG_ERROR | PG_SPEC)
 
 static struct {
 	uint32_t state[FRAMES_MAX];
 	struct fm_file *file[FRAMES_MAX];
 	uint64_t index[FRAMES_MAX];
+	uint8_t owner[FRAMES_MAX]; /* of the page lock: thread + 1; 0 nobody, or a request */
 	bool failed[FRAMES_MAX]; /* by the attempt that has the page lock */
 	uint32_t frames;
 } shadow[POOLS];
@@ -29,22 +27,77 @@ static struct {
 void check_reset(void)
 {
 	memset(shadow, 0, sizeof(shadow));
-}
-
-/* ------------------------------------------------------------------ 1: blocking */
-
-void check_may_block(const char *what)
-{
-	const struct thread_local_area *t = self();
-	if (!sim.self)
-		return;
-	if (t->map_held && !sim.hold)
-		sim_fail("%s under the map lock", what);
-	if (sim.self->small_locks)
-		sim_fail("%s with a small lock held", what);
+	rules_reset();
 }
 
 /* ------------------------------------------------------------------ 2, 3: pages */
+
+struct transition {
+	const char *name;
+	uint32_t sets, may_set, clears, may_clear, needs, forbids;
+	int pins;
+	uint64_t *count;
+};
+
+#define X(name, sets, may_set, clears, may_clear, needs, forbids, pins, help)                  \
+	extern uint64_t cover_page_##name;
+PAGE_TRANSITIONS(X)
+#undef X
+static uint64_t cover_page_copy_stays;
+static const struct transition transitions[] = {
+#define X(name, sets, may_set, clears, may_clear, needs, forbids, pins, help)                  \
+	{#name, sets, may_set, clears, may_clear, needs, forbids, pins, &cover_page_##name},
+	PAGE_TRANSITIONS(X) PAGE_TRANSITIONS_RARE(X)
+#undef X
+};
+
+static bool transition_fits(const struct transition *t, uint32_t old, uint32_t now)
+{
+	uint32_t set = now & ~old & PG_FLAGS, cleared = old & ~now & PG_FLAGS;
+	return (set & t->sets) == t->sets && !(set & ~(t->sets | t->may_set)) &&
+	       (cleared & t->clears) == t->clears && !(cleared & ~(t->clears | t->may_clear)) &&
+	       (old & t->needs) == t->needs && !(old & t->forbids) &&
+	       (int)PG_PINS(now) - (int)PG_PINS(old) == t->pins;
+}
+
+static void check_transition(uint32_t i, uint32_t old, uint32_t now)
+{
+	for (uint32_t n = 0; n < sizeof(transitions) / sizeof(*transitions); n++)
+		if (transition_fits(&transitions[n], old, now)) {
+			++*transitions[n].count;
+			return;
+		}
+	sim_fail("frame %u: %#x became %#x, which is no legal transition", i, old, now);
+}
+
+static void note_owner(uint32_t p, uint32_t i, uint32_t old, uint32_t now)
+{
+	if (now & ~old & PG_LOCKED) {
+		check_lock_taken("a page lock");
+		shadow[p].owner[i] = sim.self ? (uint8_t)(sim.self->id + 1) : 0;
+	} else if (!(now & PG_LOCKED)) {
+		shadow[p].owner[i] = 0;
+	}
+}
+
+/* Page locks of the present thread. */
+uint32_t check_page_locks(void)
+{
+	uint32_t count = 0;
+	for (uint32_t p = 0; sim.self && p < POOLS; p++)
+		for (uint32_t i = 0; i < shadow[p].frames; i++)
+			count += shadow[p].owner[i] == sim.self->id + 1;
+	return count;
+}
+
+/* A request begins: its pages' locks are its own. */
+void check_given_away(const struct io_request *request)
+{
+	const struct read_request *req = request->owner;
+	for (uint32_t p = 0; p < POOLS && sim.mm && sim.mm->pool[p]; p++)
+		for (uint32_t i = 0; req->file->pool == sim.mm->pool[p] && i < req->page_count; i++)
+			shadow[p].owner[req->page[i]] = 0;
+}
 
 static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32_t old)
 {
@@ -52,6 +105,8 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 	bool reborn = (old | now) & PG_FREE;
 
 	event(sim_page_state, i, page->index, now, old);
+	check_transition(i, old, now);
+	note_owner(p, i, old, now);
 	if ((now & PG_FREE) && (PG_PINS(now) || (now & PG_LOCKED)))
 		sim_fail("frame %u: free, with a pin or a lock: %#x", i, now);
 	if (PG_PINS(now) > PG_PINS_MAX)
@@ -100,11 +155,14 @@ void check_step(void)
 	const struct thread_local_area *t = self();
 	if (!!t->map_held != sim.self->map_seen) {
 		sim.self->map_seen = t->map_held;
+		if (t->map_held)
+			check_map_taken();
 		event(t->map_held ? "map lock taken, exclusive %llu" : "map lock given back",
 		      t->map_exclusive, 0, 0, 0);
 	}
 	for (uint32_t p = 0; sim.mm && p < POOLS && sim.mm->pool[p]; p++)
 		check_pool(p, sim.mm->pool[p]);
+	check_budget(false);
 }
 
 /* ------------------------------------------------------------------ 4: the device */
@@ -124,36 +182,17 @@ void check_device_writes(uint64_t slot)
 	}
 }
 
-/* ------------------------------------------------------------------ 5: nobody is forgotten */
-
-static void check_page_waiters(const struct frame_pool *pool)
-{
-	for (uint32_t i = 0; i < sim.threads; i++) {
-		const struct sim_thread *t = &sim.thread[i];
-		uint64_t at = t->key - (uint64_t)pool->pages;
-		if (t->state != SIM_BLOCKED || t->wait != WAIT_FUTEX ||
-		    at >= pool->frames * sizeof(struct page))
-			continue;
-		const struct page *page = &pool->pages[at / sizeof(struct page)];
-		if (&page->state == (uint32_t *)t->key && !(page->state & PG_LOCKED))
-			sim_fail("thread %u (%s) sleeps for the lock of frame %llu, which nobody has: a wake-up was forgotten",
-				 i, t->name, (unsigned long long)(at / sizeof(struct page)));
-	}
-}
-
-void check_idle(void)
-{
-	if (sim.now_ns > HANG_NS)
-		sim_fail("a hang: an hour has passed");
-	for (uint32_t p = 0; sim.mm && p < POOLS && sim.mm->pool[p]; p++)
-		check_page_waiters(sim.mm->pool[p]);
-	for (uint32_t q = 0; sim.mm && q < sizeof(sim.mm->page_tickets) / sizeof(*sim.mm->page_tickets); q++)
-		for (const struct ticket *t = sim.mm->page_tickets[q].head; t; t = t->next)
-			if (!(t->page->state & PG_LOCKED))
-				sim_fail("a ticket waits for a page that nobody has locked");
-}
-
 /* ------------------------------------------------------------------ 6: the end */
+
+static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
+{
+	bool there = true, hole = pool->pages[i].state & PG_HOLE;
+	for (uint32_t at = 0; at < pool->page_size && pool->registered; at += OS_PAGE)
+		there &= kernel_slot_present((uint64_t)slot_of(pool, &pool->pages[i]) + at);
+	if (pool->registered && there == hole)
+		sim_fail("frame %u: %s memory at the end: %#x", i, hole ? "a hole with" : "no hole, and without",
+			 pool->pages[i].state);
+}
 
 static void check_frames_free(const struct frame_pool *pool)
 {
@@ -169,8 +208,11 @@ void check_balance(void)
 {
 	struct fm_mm *mm = sim.mm;
 	uint64_t charged = mm->charged_bytes, tables = mm->pt.used * (uint64_t)OS_PAGE;
-	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++)
+	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++) {
 		check_frames_free(mm->pool[p]);
+		for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
+			check_frame_memory(mm->pool[p], i);
+	}
 	if (mm->requests_busy)
 		sim_fail("%u requests are left over", mm->requests_busy);
 	uint64_t there = kernel_pages(true) * OS_PAGE;

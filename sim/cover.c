@@ -35,7 +35,7 @@ void cover_print(const struct sim_cover *cover, bool json)
 		printf("  %-24s %12llu  %s\n", #name, (unsigned long long)cover->name, help);  \
 	comma = ", ";
 	if (!json)
-		printf("the fault path: table (_d, the map lock may be dropped; _n, it may not), hazards, exits:\n");
+		printf("the fault path: table (_d, the map lock may be dropped; _n, it may not), hazards, exits, pages:\n");
 	COVER_ALL
 #undef COVER_X
 }

@@ -6,10 +6,13 @@
  * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may not. Its rows of
  * writing and of throttling (a write to a clean page, the dirty half of "recorded as installed") come with writable
  * mappings: the code has none of them yet.
+ * The transitions of a page's state word (transitions.h) are rows too.
  * May call: nothing.
  */
 #ifndef FM_SIM_COVER_H
 #define FM_SIM_COVER_H
+
+#include "transitions.h"
 
 #define COVER_TABLE(X)                                                                         \
 	X(no_mapping, "no mapping here (any more)")                                            \
@@ -82,6 +85,8 @@
 	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")
 
 #define COVER_BOTH(name, help) COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")
-#define COVER_ALL COVER_TABLE(COVER_BOTH) COVER_HAZARDS(COVER_X) COVER_EXITS(COVER_X)
+#define COVER_PAGE(name, sets, may_set, clears, may_clear, needs, forbids, pins, help) COVER_X(page_##name, help)
+#define COVER_ALL                                                                              \
+	COVER_TABLE(COVER_BOTH) COVER_HAZARDS(COVER_X) COVER_EXITS(COVER_X) PAGE_TRANSITIONS(COVER_PAGE)
 
 #endif

@@ -17,6 +17,7 @@
 #define ARENA 0x100000000000ull
 #define ARENA_BYTES (16ull << 20)
 #define VIEWS_MAX 1024u
+#define HOLDS_MAX 16u /* a run: a page that is held for ever could never be evicted */
 #define NO_MEMORY 0xdeaddeaddeaddeadull /* what stands in a slot that has none */
 
 enum slot_state { SLOT_NOT, SLOT_ABSENT, SLOT_PRESENT };
@@ -30,6 +31,10 @@ static uint64_t slots_present;
 static uint64_t view_addr[VIEWS_MAX];
 static struct view_page view_page[VIEWS_MAX];
 static uint32_t views;
+static struct {
+	uint64_t addr, until_ns;
+} held[8]; /* pages that the kernel keeps pinned for a while: MOVE is refused */
+static uint32_t holds; /* so far */
 static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
 
 /* ------------------------------------------------------------------ allocations */
@@ -52,6 +57,8 @@ void kernel_reset(void)
 	slots_present = 0;
 	views = 0;
 	memset(last_lie, 0, sizeof(last_lie));
+	memset(held, 0, sizeof(held));
+	holds = 0;
 	sim.allocated = 0;
 }
 
@@ -271,6 +278,20 @@ static void enter_kernel(const char *what, bool mmap_lock)
 	}
 }
 
+/* Somebody's direct I/O, or a pipe, has the page; for longer than the library tries in a row, it may be. */
+static bool is_held(uint64_t addr)
+{
+	if (holds < HOLDS_MAX && sim_chance(sim.opt.held_256)) {
+		uint32_t at = holds++ % 8;
+		held[at].addr = addr;
+		held[at].until_ns = sim.now_ns + sim_below(sim.opt.ns_per_step > 20 ? 5 * OS_NSEC_PER_MSEC : OS_NSEC_PER_MSEC / 4);
+	}
+	for (uint32_t i = 0; i < 8; i++)
+		if (held[i].addr == addr && sim.now_ns < held[i].until_ns)
+			return true;
+	return false;
+}
+
 /* One 4096 bytes, in either direction. */
 static int move_one(uint64_t dst, uint64_t src)
 {
@@ -304,6 +325,8 @@ static int move_result(int err)
 		mark(move_exists);
 	if (err == -ENOENT)
 		mark(move_missing);
+	if (err == -EBUSY)
+		mark(move_held);
 	return err;
 }
 
@@ -324,7 +347,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		return -EAGAIN;
 	}
 	while (done < len) {
-		int err = move_one(dst + done, src + done);
+		int err = is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
 		if (err) {
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
 			*ret_done = done;

@@ -371,7 +371,7 @@ void os_sleep_until(uint64_t when_ns)
 
 int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_ns)
 {
-	check_may_block("a futex wait");
+	check_futex_wait(word);
 	sim_point();
 	if (__atomic_load_n(word, __ATOMIC_SEQ_CST) != value)
 		return 0;
@@ -414,6 +414,7 @@ bool os_trylock(struct os_lock *lock)
 	if (lock->word)
 		return false;
 	lock->word = 1;
+	check_lock_taken("a small lock");
 	if (sim.self)
 		sim.self->small_locks++;
 	return true;
@@ -445,16 +446,6 @@ void os_unlock(struct os_lock *lock)
 }
 
 /* ------------------------------------------------------------------ the rest of os.h */
-
-os_sigmask os_signals_block(void)
-{
-	return 0;
-}
-
-void os_signals_restore(os_sigmask mask)
-{
-	(void)mask;
-}
 
 void os_populate_self(void)
 {

@@ -50,6 +50,7 @@
 	X(small_lock_blocked, "small locks waited for")                                        \
 	X(time_jumps, "time passed while somebody could have run")                             \
 	X(move_busy, "MOVE: EBUSY")                                                            \
+	X(move_held, "MOVE: EBUSY, and for a while")                                           \
 	X(move_part, "MOVE: EAGAIN part way")                                                  \
 	X(move_none, "MOVE: EAGAIN, nothing done")                                             \
 	X(move_exists, "MOVE: EEXIST")                                                         \
@@ -113,6 +114,7 @@ struct sim_thread {
 	bool idle; /* a server with nothing to do: no deadlock by itself */
 	uint32_t priority;
 	uint32_t small_locks; /* held */
+	bool signals_open; /* a thread of the program, outside the library */
 	bool map_seen;
 	uint64_t op_step; /* when its present operation of the workload began */
 	const char *op;
@@ -126,7 +128,7 @@ struct sim_options {
 	uint32_t changes;      /* PCT: priority changes */
 	uint32_t ns_per_step;
 	uint32_t jump_1024;    /* chance that time passes though somebody could run */
-	uint32_t spurious_256, stall_256, busy_256, part_256, lie_256;
+	uint32_t spurious_256, stall_256, busy_256, held_256, part_256, lie_256;
 	uint32_t error_256, short_256, slow_256, late_256;
 	uint64_t io_ns;
 };
@@ -182,8 +184,16 @@ extern const char sim_page_state[]; /* as a format: frame, page, state, old stat
 extern bool sim_tracing; /* print every event as it happens */
 extern const char *sim_command;
 
-/* ---- checkers (check.c) */
+/* ---- checkers (check.c, rules.c) */
 void check_may_block(const char *what);
+void check_lock_taken(const char *what);
+void check_map_taken(void);
+void check_nothing_held(const char *what);
+void check_futex_wait(const uint32_t *word);
+void check_budget(bool idle);
+uint32_t check_page_locks(void);
+void check_given_away(const struct io_request *request);
+void rules_reset(void);
 void check_step(void);     /* at every scheduling point */
 void check_idle(void);     /* nobody can run; time is about to pass */
 void check_balance(void);  /* no mapping and no file is left */
@@ -213,6 +223,7 @@ struct trap {
 	enum fm_trap kind;
 	bool move;
 };
+bool trap_is_thread(const struct trap *trap);
 void sim_access_begin(void);
 int sim_access(uint64_t addr, bool write, uint64_t instruction); /* one try of an instruction: 1 done, 0 again, errno */
 
@@ -245,6 +256,8 @@ void check_content(struct sim_store *s, uint64_t index, const struct view_page *
 
 /* ---- io.c */
 void io_reset(void);
+bool io_knows(const struct io_request *request);
+bool io_between(void);
 void io_hurry(struct sim_store *s);
 
 /* ---- world.c */

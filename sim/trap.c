@@ -134,8 +134,7 @@ static void drive(struct entry *entry)
 	entry->ready = false;
 	int err = client->fault_nowait(entry->region, &entry->fault, entry->state, again, entry,
 				       handler.progress[entry->tid], &error, &fn, &arg);
-	if (self()->map_held)
-		sim_fail("the handler comes back with the map lock");
+	check_nothing_held("the handler");
 	if (err == -EAGAIN)
 		return;
 	event("handler: the fault of thread %llu at %#llx ends with %llu", entry->tid - 1,
@@ -252,6 +251,11 @@ void trap_destroy(struct trap *trap)
 	trap_stop(trap);
 }
 
+bool trap_is_thread(const struct trap *trap)
+{
+	return trap->kind == FM_TRAP_THREAD;
+}
+
 bool trap_has_move(const struct trap *trap)
 {
 	return trap->move;
@@ -280,8 +284,7 @@ static int fault_inline(struct view_region *region, uint64_t addr, bool write, u
 	fm_error_fn fn = NULL;
 	void *arg = NULL;
 	int err = client->fault(region, &fault, &error, &fn, &arg);
-	if (self()->map_held)
-		sim_fail("a fault comes back with the map lock");
+	check_nothing_held("a fault");
 	if (err && error.error != err)
 		sim_fail("a fault ends with %d and tells %d", err, error.error);
 	region_unpin(region);
@@ -335,16 +338,22 @@ static bool is_region(uint64_t addr)
 int sim_access(uint64_t addr, bool write, uint64_t instruction)
 {
 	struct view_page *page = kernel_view(addr);
-	if (page && page->poison)
-		return take_poison(addr, write);
+	if (page && page->poison) {
+		os_sigmask mask = os_signals_block();
+		int err = take_poison(addr, write);
+		os_signals_restore(mask);
+		return err;
+	}
 	if (page && (!write || !page->protected))
 		return 1;
 	if (the_trap.kind == FM_TRAP_THREAD && handler.running && is_region(addr)) {
 		fault_message(addr, write);
 		return 0;
 	}
+	os_sigmask mask = os_signals_block(); /* it is a signal's handler */
 	struct view_region *region = region_find(addr);
-	if (!region)
-		return -ENOTCONN; /* nobody's: the program's own handler gets it */
-	return fault_inline(region, addr, write, instruction);
+	int err = region ? fault_inline(region, addr, write, instruction)
+			 : -ENOTCONN; /* nobody's: the program's own handler gets it */
+	os_signals_restore(mask);
+	return err;
 }

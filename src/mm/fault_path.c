@@ -346,6 +346,7 @@ int fault_drive(struct fault *vmf, struct ticket *ticket)
 		take_asked_error(vmf);
 	for (;;) {
 		vmf->tries++;
+		watched(fault_try, vmf);
 		int err = fault_try(vmf, ticket);
 		put_stale(vmf);
 		if (err == -EBUSY)

@@ -128,11 +128,13 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 		int err = pool_create(mm, page_size, &made);
 		if (err)
 			return err;
+		os_sigmask mask = os_signals_block();
 		os_lock(&mm->pools_lock);
 		bool ours = !mm->pool[place];
 		if (ours)
 			atomic_set(&mm->pool[place], made);
 		os_unlock(&mm->pools_lock);
+		os_signals_restore(mask);
 		if (!ours) /* somebody was faster; look again */
 			pool_destroy(made);
 	}

@@ -115,7 +115,7 @@ static void take_deferred(struct frame_pool *pool)
 	uint32_t id = atomic_xchg(&pool->deferred, 0u);
 	while (id) {
 		struct page *page = &pool->pages[id - 1];
-		id = page->lru_next;
+		id = (uint32_t)page->index;
 		lru_set(pool, page, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
 	}
 }
@@ -183,7 +183,9 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		/* The last pin of a page that was found by mistake, in a search under the map lock. */
 		uint32_t head = atomic_get(&pool->deferred);
 		do {
-			page->lru_next = head; /* off all lists; hash_next may still be walked over */
+			/* Not by lru_next: reclaim, which met it locked, may have put it on its list again. Nor by hash_next,
+			 * which may still be walked over. */
+			__atomic_store_n(&page->index, (uint64_t)head, __ATOMIC_RELAXED);
 		} while (!atomic_cas(&pool->deferred, &head, id_of(pool, page) + 1));
 		return;
 	}

@@ -609,6 +609,8 @@ bool page_really_there(struct view *view, struct page *page)
 			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
 			stats_sub(view->mm->stats, pages_installed, 1);
 		} else {
+			if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */
+				trap_discard(view->mm->trap, addr, len);
 			page_emptied(view->mm, pool, page);
 		}
 		pt_put(view->mm, addr);

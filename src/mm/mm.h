@@ -130,7 +130,7 @@ struct frame_pool {
 	uint32_t keeper_count;
 	uint32_t keeper_seq, keeper_waiters;
 	struct wait_queue keeper_tickets;
-	uint32_t deferred; /* frames freed under the map lock, by lru_next: id + 1; atomic stack */
+	uint32_t deferred; /* frames freed under the map lock, by page.index: id + 1; atomic stack */
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
 	void *meta;
 	size_t meta_len;
@@ -457,6 +457,13 @@ bool mm_try_charge(struct fm_mm *mm, uint64_t bytes);
 void mm_uncharge(struct fm_mm *mm, uint64_t bytes);
 
 /* progress.c: instructions that need several pages at once */
+struct keeper {
+	uint64_t since_ns;   /* of its last fault's end; atomic */
+	uint32_t generation; /* odd: taken; atomic */
+	uint32_t count;
+	uint32_t page[MM_KEEP_PAGES];
+	uint32_t busy; /* its owner is inside a fault, or somebody empties it; atomic */
+};
 struct progress { /* one thread's, kept by the trap */
 	uint64_t instruction; /* program counter and registers at its last fault, mixed */
 	struct frame_pool *pool;

@@ -257,8 +257,10 @@ static void bucket_lock(struct bucket *bucket)
 {
 	for (int spin = 0;; spin++) {
 		uint32_t old = atomic_get(&bucket->version);
-		if (!(old & 1) && atomic_cas(&bucket->version, &old, old + 1))
+		if (!(old & 1) && atomic_cas(&bucket->version, &old, old + 1)) {
+			watched(bucket_locked, bucket);
 			return;
+		}
 		if (spin < 100)
 			os_relax();
 		else /* its holder has lost the processor */
@@ -268,6 +270,7 @@ static void bucket_lock(struct bucket *bucket)
 
 static void bucket_unlock(struct bucket *bucket)
 {
+	watched(bucket_unlocked, bucket);
 	atomic_add(&bucket->version, 1u);
 }
 

@@ -20,14 +20,6 @@
  * progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
-struct keeper {
-	uint64_t since_ns;   /* of its last fault's end; atomic */
-	uint32_t generation; /* odd: taken; atomic */
-	uint32_t count;
-	uint32_t page[MM_KEEP_PAGES];
-	uint32_t busy; /* its owner is inside a fault, or somebody empties it; atomic */
-};
-
 size_t progress_keeper_size(void)
 {
 	return sizeof(struct keeper);

@@ -22,11 +22,18 @@ void sim_point(void);
 	})
 #define covered_if(cond, row) ((cond) ? covered(row) : (void)0)
 #define covered_by(may_drop, row) ((may_drop) ? covered(row##_d) : covered(row##_n))
+/* The checkers look on. */
+#define watched(what, arg)                                                                     \
+	({                                                                                     \
+		void sim_watch_##what(const void *);                                           \
+		sim_watch_##what(arg);                                                         \
+	})
 #else
 #define FM_POINT() ((void)0)
 #define covered(row) ((void)0)
 #define covered_if(cond, row) ((void)0)
 #define covered_by(may_drop, row) ((void)0)
+#define watched(what, arg) ((void)0)
 #endif
 
 #define atomic_get(p)                                                                          \

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The checkers of threads: what one may do, hold and wait for.
+ *
+ *   1. whoever blocks or enters the kernel has neither the map lock nor a small lock
+ *   7. locks are taken in the order of their ranks (mm.h): map lock, page lock, small lock; nobody sleeps for a page lock,
+ *      a frame or a keeper's place while he has a page lock; no lock is taken with signals open
+ *   5. nobody sleeps, or has a ticket, for what is to be had
+ *   8. a fault ends within some tries once its page can be had
+ *   9. what is charged is within the budget, and covers the memory that is there
+ * May call: kernel, trace.
+ */
+#include "sim.h"
+
+#define HANG_NS (3600 * OS_NSEC_PER_SEC)
+/*
+ * From when its page is found whole and free, a try fails only where another thread is at the page's lock in that moment,
+ * or takes the page from the view again. Each thread does that a few times an operation; most seen in 120,000 runs: 14.
+ * Tries in all: each of the others comes after a wait that ended, 250 of them at most in as many runs.
+ */
+#define READY_TRIES_MAX (4 * SIM_THREADS)
+#define TRIES_MAX 5000
+/*
+ * A frame or a place that is free is found by whoever waits for it at the next tick (5 ms) or slice (10 ms), if the
+ * wake-up went to one who could not use it; stalls of the kernel (3 ms each) may hold the background thread up.
+ */
+#define FORGOTTEN_NS (200 * OS_NSEC_PER_MSEC)
+
+static struct {
+	const struct fault *fault;
+	uint32_t ready;
+} tried[64]; /* faults on their way, by address */
+static uint64_t since_frame[MM_POOLS_MAX], since_place[MM_POOLS_MAX]; /* to be had, and waited for */
+static uint64_t charged;
+
+void rules_reset(void)
+{
+	memset(tried, 0, sizeof(tried));
+	memset(since_frame, 0, sizeof(since_frame));
+	memset(since_place, 0, sizeof(since_place));
+	charged = 0;
+}
+
+/* ------------------------------------------------------------------ 1, 7: blocking and locks */
+
+void check_may_block(const char *what)
+{
+	const struct thread_local_area *t = self();
+	if (!sim.self)
+		return;
+	if (t->map_held && !sim.hold)
+		sim_fail("%s under the map lock", what);
+	if (sim.self->small_locks)
+		sim_fail("%s with a small lock held", what);
+}
+
+void check_lock_taken(const char *what)
+{
+	if (sim.self && sim.self->signals_open)
+		sim_fail("%s is taken with signals open", what);
+}
+
+void check_map_taken(void)
+{
+	check_lock_taken("the map lock");
+	if (sim.self->small_locks)
+		sim_fail("the map lock is taken with a small lock held");
+	if (check_page_locks() && !sim.hold)
+		sim_fail("the map lock is taken with a page lock held");
+}
+
+/* A call or a fault is over. */
+void check_nothing_held(const char *what)
+{
+	if (self()->map_held)
+		sim_fail("%s comes back with the map lock", what);
+	if (sim.self->small_locks)
+		sim_fail("%s comes back with a small lock", what);
+	if (check_page_locks())
+		sim_fail("%s comes back with a page lock", what);
+}
+
+static bool is_page_word(const struct frame_pool *pool, uint64_t key)
+{
+	uint64_t at = key - (uint64_t)pool->pages;
+	return at < pool->frames * sizeof(struct page) &&
+	       key == (uint64_t)&pool->pages[at / sizeof(struct page)].state;
+}
+
+void check_futex_wait(const uint32_t *word)
+{
+	uint64_t key = (uint64_t)word;
+	check_may_block("a futex wait");
+	for (uint32_t p = 0; sim.self && sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++) {
+		const struct frame_pool *pool = sim.mm->pool[p];
+		bool scarce = is_page_word(pool, key) || word == &pool->free_seq || word == &pool->keeper_seq;
+		if (scarce && check_page_locks())
+			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
+	}
+}
+
+/* The locks of the index's buckets are no os_lock: a reader looks at their version. */
+void sim_watch_bucket_locked(const void *bucket);
+void sim_watch_bucket_locked(const void *bucket)
+{
+	(void)bucket;
+	check_lock_taken("a bucket's lock");
+	if (sim.self->small_locks++)
+		sim_fail("a bucket's lock is taken with a small lock held");
+	if (self()->map_held && !sim.hold)
+		sim_fail("a bucket's lock, which may have to be waited for, is taken under the map lock");
+}
+
+void sim_watch_bucket_unlocked(const void *bucket);
+void sim_watch_bucket_unlocked(const void *bucket)
+{
+	(void)bucket;
+	sim.self->small_locks--;
+}
+
+/* ------------------------------------------------------------------ 5: nobody is forgotten */
+
+/* All that sleep on such a word are woken at each change of it. */
+static bool every_change_wakes(const uint32_t *word, uint32_t slept_at)
+{
+	const struct fm_mm *mm = sim.mm;
+	if (word == &mm->map.rin) /* readers that come change it too */
+		return (*word & 3) != (slept_at & 3);
+	return (word == &mm->map.rout || word == &mm->map.wout || word == &mm->pt.release_seq ||
+		word == &mm->background_seq) && *word != slept_at;
+}
+
+static void check_sleeper(const struct sim_thread *t)
+{
+	const uint32_t *word = (const uint32_t *)t->key;
+	for (uint32_t p = 0; p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
+		if (is_page_word(sim.mm->pool[p], t->key) && !(*word & PG_LOCKED))
+			sim_fail("thread %u (%s) sleeps for a page lock that nobody has: a wake-up was forgotten", t->id,
+				 t->name);
+	if (every_change_wakes(word, t->futex_value))
+		sim_fail("thread %u (%s) sleeps on a word that has changed: a wake-up was forgotten", t->id, t->name);
+}
+
+static bool somebody_sleeps(const uint32_t *word)
+{
+	for (uint32_t i = 0; i < sim.threads; i++)
+		if (sim.thread[i].state == SIM_BLOCKED && sim.thread[i].wait == WAIT_FUTEX &&
+		    sim.thread[i].key == (uint64_t)word)
+			return true;
+	return false;
+}
+
+/* Every store could begin a read, so that whoever waits in this pool waits for a frame only. */
+static bool room_everywhere(const struct fm_mm *mm)
+{
+	for (const struct fm_file *file = mm->files; file; file = file->next)
+		if (file->inflight || file->requests)
+			return false;
+	return mm->request_free != NONE;
+}
+
+static bool frame_there(const struct frame_pool *pool)
+{
+	bool floor = pool->page_size == OS_PAGE && pool->frames - pool->queue[LIST_HOLES].count <= MM_FRAMES_MIN;
+	return pool->queue[LIST_FREE].count ||
+	       (pool->queue[LIST_HOLES].count &&
+		(floor || pool->mm->charged_bytes + pool->page_size <= pool->mm->budget_bytes));
+}
+
+static bool place_there(const struct frame_pool *pool)
+{
+	for (uint32_t i = 0; i < pool->keeper_count; i++)
+		if (!(pool->keepers[i].generation & 1) && !pool->keepers[i].busy)
+			return true;
+	return false;
+}
+
+static void check_since(uint64_t *since, bool forgotten, const char *what)
+{
+	if (!forgotten)
+		*since = 0;
+	else if (!*since)
+		*since = sim.now_ns;
+	else if (sim.now_ns > *since + FORGOTTEN_NS)
+		sim_fail("%s is waited for, and has been there all the while", what);
+}
+
+static void check_pool_waiters(uint32_t p, const struct frame_pool *pool)
+{
+	bool frame = somebody_sleeps(&pool->free_seq) || pool->tickets.head;
+	bool place = somebody_sleeps(&pool->keeper_seq) || pool->keeper_tickets.head;
+	check_since(&since_frame[p], frame && frame_there(pool) && room_everywhere(sim.mm), "a frame");
+	check_since(&since_place[p], place && place_there(pool), "a keeper's place");
+}
+
+void check_idle(void)
+{
+	struct fm_mm *mm = sim.mm;
+	if (sim.now_ns > HANG_NS)
+		sim_fail("a hang: an hour has passed");
+	if (!mm)
+		return;
+	for (uint32_t i = 0; i < sim.threads; i++)
+		if (sim.thread[i].state == SIM_BLOCKED && sim.thread[i].wait == WAIT_FUTEX)
+			check_sleeper(&sim.thread[i]);
+	check_budget(true);
+	for (uint32_t p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		check_pool_waiters(p, mm->pool[p]);
+	for (uint32_t q = 0; q < sizeof(mm->page_tickets) / sizeof(*mm->page_tickets); q++)
+		for (const struct ticket *t = mm->page_tickets[q].head; t; t = t->next)
+			if (!(t->page->state & PG_LOCKED))
+				sim_fail("a ticket waits for a page that nobody has locked");
+	for (uint32_t i = 0; i < mm->request_count; i++)
+		if (mm->requests[i].busy && !io_knows(&mm->requests[i].io) && !io_between())
+			sim_fail("request %u is busy, and no device has it", i);
+}
+
+/* ------------------------------------------------------------------ 8: a fault ends */
+
+static const struct page *page_of(const struct fault *vmf)
+{
+	const struct frame_pool *pool = vmf->file->pool;
+	if (vmf->page)
+		return vmf->page;
+	for (uint32_t i = 0; i < pool->frames; i++)
+		if (pool->pages[i].file == vmf->file && pool->pages[i].index == vmf->index &&
+		    !(pool->pages[i].state & (PG_GONE | PG_FREE)))
+			return &pool->pages[i];
+	return NULL;
+}
+
+void sim_watch_fault_try(const void *arg);
+void sim_watch_fault_try(const void *arg)
+{
+	const struct fault *vmf = arg;
+	const struct page *page = page_of(vmf);
+	uint32_t i = 0, at = SIM_THREADS;
+	while (i < 64 && tried[i].fault != vmf) {
+		if (!tried[i].fault && at == SIM_THREADS)
+			at = i;
+		i++;
+	}
+	if (i == 64) /* else the place of one that ended at this address, or this one */
+		i = at;
+	if (vmf->tries == 1)
+		tried[i].ready = 0;
+	tried[i].fault = vmf;
+	if (page && (page->state & (PG_UPTODATE | PG_LOCKED | PG_GONE)) == PG_UPTODATE)
+		tried[i].ready++;
+	if (tried[i].ready > READY_TRIES_MAX || vmf->tries > TRIES_MAX)
+		sim_fail("a fault has not ended after %u tries, at %u of which its page was there and free", vmf->tries,
+			 tried[i].ready);
+}
+
+/* ------------------------------------------------------------------ 9: the budget */
+
+/*
+ * Charged may be: the budget; the page tables, which are given back behind the fault's back; the copies that COPY leaves
+ * in slots until the background thread drops them; of pages that are locked, one copy that is being made or dropped; and,
+ * beside a pool of larger pages, the frames without which the smallest pool would promise no progress. While threads run
+ * each may have charged one frame more, which it is about to find taken by another.
+ */
+static uint64_t charged_most(const struct fm_mm *mm)
+{
+	uint64_t most = mm->budget_bytes + (mm->pt.used + 1) * (uint64_t)OS_PAGE;
+	for (uint32_t p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++) {
+		const struct frame_pool *pool = mm->pool[p];
+		for (uint32_t i = 0; i < pool->frames; i++)
+			if (pool->pages[i].state & (PG_DUP | PG_LOCKED))
+				most += pool->page_size;
+		most += p ? MM_FRAMES_MIN * OS_PAGE : 0;
+	}
+	return most;
+}
+
+/* Not charged may be what a locked page has while it is copied. */
+static uint64_t charged_least(const struct fm_mm *mm)
+{
+	uint64_t least = (kernel_pages(true) + kernel_pages(false)) * OS_PAGE;
+	for (uint32_t p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
+			if ((mm->pool[p]->pages[i].state & PG_LOCKED) && least)
+				least -= least > mm->pool[p]->page_size ? mm->pool[p]->page_size : least;
+	return least;
+}
+
+void check_budget(bool idle)
+{
+	const struct fm_mm *mm = sim.mm;
+	if (!mm || (mm->charged_bytes == charged && !idle))
+		return;
+	charged = mm->charged_bytes;
+	uint64_t most = charged_most(mm) + (idle ? 0 : sim.threads * OS_PAGE);
+	if (charged > most)
+		sim_fail("charged are %llu bytes, and at most %llu may be", (unsigned long long)charged,
+			 (unsigned long long)most);
+	/* Not yet: larger pages, where marks of errors stand between their pieces (thread trap). */
+	bool marks = mm->pool[1] && trap_is_thread(mm->trap);
+	if (!sim.dying && !marks && charged < charged_least(mm))
+		sim_fail("charged are %llu bytes, and at least %llu are there", (unsigned long long)charged,
+			 (unsigned long long)charged_least(mm));
+}
