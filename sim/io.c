@@ -37,6 +37,12 @@ void io_reset(void)
 	between = 0;
 }
 
+/* A throttle lets what nobody waits for yet through at the end of its slice only. */
+static uint64_t throttled(const struct io_request *request)
+{
+	return request->priority == IO_DEMAND ? 0 : sim.opt.throttle_ns;
+}
+
 static uint64_t later(void)
 {
 	uint64_t ns = 1 + sim_below((uint32_t)sim.opt.io_ns);
@@ -157,7 +163,7 @@ static void look_again(void)
 int io_engine_create(const struct io_engine_options *options, struct io_engine **ret_engine)
 {
 	(void)options;
-	for (int i = 0; i < ENGINE_THREADS; i++)
+	for (int i = 0; i < (sim.small ? 1 : ENGINE_THREADS); i++)
 		os_thread_start(&threads[i], i ? "fm-io-2" : "fm-io", engine_main, NULL);
 	*ret_engine = &engine;
 	return 0;
@@ -184,7 +190,7 @@ void io_submit(struct io_engine *e, struct io_request *request)
 			sim_fail("a request is submitted twice");
 		at++;
 	}
-	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later()};
+	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later() + throttled(request)};
 	request->state = IO_QUEUED;
 	check_given_away(request);
 	look_again();
@@ -213,8 +219,8 @@ void io_promote(struct io_engine *e, struct io_request *request)
 	struct flight *f = flight_of(request);
 	(void)e;
 	sim_point();
-	if (!f || f->stage != FLIGHT_QUEUED)
-		return;
+	if (!f || f->stage != FLIGHT_QUEUED || sim.opt.throttle_ns)
+		return; /* its slice is used up: it can't be made to go */
 	mark(io_promoted);
 	request->priority = IO_DEMAND;
 	f->due = sim.now_ns;

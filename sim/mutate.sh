@@ -46,7 +46,7 @@ for patch in "$@"; do
 	$cc -o mutant obj/*.o
 	begun=$(date +%s)
 	status=0
-	timeout "$((seconds + 5))" ./mutant --minutes "$(echo "$seconds" | awk '{ print $1 / 60 }')" >out 2>&1 || status=$?
+	timeout "$((seconds + 5))" ./mutant --shrink 0 --minutes "$(echo "$seconds" | awk '{ print $1 / 60 }')" >out 2>&1 || status=$?
 	took=$(($(date +%s) - begun))
 	if [ "$status" -eq 1 ]; then
 		echo "$name: found in $took s: $(grep '^FAILED' out | cut -c1-120)"

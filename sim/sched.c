@@ -143,6 +143,8 @@ static struct sim_thread *highest_ready(void)
 
 static struct sim_thread *choose(void)
 {
+	if (sim.small)
+		return explore_choose(NULL, true);
 	if (sim.opt.pct)
 		return highest_ready();
 	return nth_ready(sim_below((uint32_t)__builtin_popcount(sim.ready)));
@@ -178,6 +180,12 @@ static void lower(struct sim_thread *t)
 	t->priority = sim.lowest--;
 }
 
+void sim_pass_time_to(uint64_t ns)
+{
+	sim.now_ns = ns > sim.now_ns ? ns : sim.now_ns;
+	wake_due();
+}
+
 static void pass_time(void)
 {
 	if (sim.jumps < JUMPS_MAX && sim.opt.jump_1024 && sim.next_wake != OS_FOREVER && sim.next_wake > sim.now_ns &&
@@ -190,7 +198,7 @@ static void pass_time(void)
 		wake_due();
 }
 
-void sim_point(void)
+static void point(bool matters)
 {
 	struct sim_thread *self = sim.self;
 	if (!self)
@@ -199,6 +207,10 @@ void sim_point(void)
 	sim.now_ns += sim.opt.ns_per_step;
 	if (++sim.step > SIM_STEPS_MAX)
 		sim_fail("livelock: %llu steps and no end", (unsigned long long)sim.step);
+	if (sim.small) {
+		switch_to(explore_choose(self, matters));
+		return;
+	}
 	if (sim.opt.pct) {
 		for (uint32_t i = 0; i < sim.opt.changes; i++)
 			if (sim.step == sim.pct_change[i])
@@ -215,11 +227,25 @@ void sim_point(void)
 	switch_to(choose());
 }
 
+void sim_point(void)
+{
+	point(true);
+}
+
+void sim_point_at(const void *word, bool writes)
+{
+	point(!sim.choosing || explore_matters(word, writes));
+}
+
 /* A thread that spins lets the others go: on a real machine they run beside it. */
 void os_relax(void)
 {
 	struct sim_thread *self = sim.self;
 	uint32_t others;
+	if (self && sim.small) { /* it looks again when nobody else can go on, or the search says so */
+		sim_wait_for(WAIT_SLEEP, 0, sim.now_ns + 1);
+		return;
+	}
 	sim_point();
 	if (!self)
 		return;
@@ -372,7 +398,7 @@ void os_sleep_until(uint64_t when_ns)
 int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_ns)
 {
 	check_futex_wait(word);
-	sim_point();
+	sim_point_at(word, true);
 	if (__atomic_load_n(word, __ATOMIC_SEQ_CST) != value)
 		return 0;
 	if (sim_chance(sim.opt.spurious_256)) {
@@ -391,7 +417,7 @@ int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_
 /* In the order of arrival, as the kernel does. */
 void os_futex_wake(uint32_t *word, int count, uint32_t bits)
 {
-	sim_point();
+	sim_point_at(word, true);
 	while (count-- > 0) {
 		struct sim_thread *first = NULL;
 		for (uint32_t i = 0; i < sim.threads; i++) {
@@ -410,7 +436,7 @@ void os_futex_wake(uint32_t *word, int count, uint32_t bits)
 
 bool os_trylock(struct os_lock *lock)
 {
-	sim_point();
+	sim_point_at(lock, true);
 	if (lock->word)
 		return false;
 	lock->word = 1;
@@ -435,7 +461,7 @@ void os_lock(struct os_lock *lock)
 
 void os_unlock(struct os_lock *lock)
 {
-	sim_point();
+	sim_point_at(lock, true);
 	if (lock->word != 1)
 		sim_fail("a small lock is given back that nobody has");
 	lock->word = 0;

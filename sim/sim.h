@@ -95,6 +95,66 @@ void cover_collect(struct sim_cover *ret);
 void cover_print(const struct sim_cover *cover, bool json);
 int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
 
+/* ---- what the workers do */
+enum op {
+	OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE, OP_CHANGE,
+	OP_EMPTY, OP_SLEEP, OP_COUNT,
+	OP_END = OP_COUNT, /* of a small world's program; the rest only there, too */
+	OP_WILLNEED, OP_DONTNEED, OP_RECLAIM
+};
+
+/* ---- limits: what --limit may take from the run that a seed makes, and what shrinking tries to do without.
+ * X(name, the most of it) and X(name, what it is). The seed's other choices stay as they were. */
+#define SIM_LIMITS(X)                                                                          \
+	X(workers, "threads of the program")                                                   \
+	X(ops, "operations of each")                                                           \
+	X(files, "objects")                                                                    \
+	X(pages, "pages of each object")
+#define SIM_WITHOUT(X)                                                                         \
+	X(straddle) X(write) X(fault_in) X(nowait) X(pin) X(map) X(unmap) X(advise) X(change) X(empty) X(sleep) \
+	X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error) X(short) X(slow) X(late) X(bad)     \
+	X(destroy) X(hold) X(thread_trap) X(copy) X(inline_reads) X(deadline) X(strides) X(large) X(far)        \
+	X(readahead) X(refresh) X(no_version) X(held) X(fashion)
+enum sim_without {
+#define FM_X(name) WITHOUT_##name,
+	SIM_WITHOUT(FM_X)
+#undef FM_X
+	WITHOUT_COUNT
+};
+struct sim_limits {
+#define FM_X(name, help) uint32_t name; /* 0: none */
+	SIM_LIMITS(FM_X)
+#undef FM_X
+	uint64_t without; /* mask of enum sim_without */
+};
+extern struct sim_limits sim_limits;
+#define sim_without(name) (sim_limits.without >> WITHOUT_##name & 1)
+static inline uint32_t sim_limited(uint32_t value, uint32_t most)
+{
+	return most && value > most ? most : value;
+}
+
+/* ---- small worlds (small.c): fixed programs, whose schedules are searched or told */
+struct small_step {
+	enum op op;
+	uint32_t first, last; /* pages */
+};
+#define SMALL_THREADS 3
+struct small_world {
+	const char *name, *about;
+	const char *thread[SMALL_THREADS]; /* their names; NULL: "program" */
+	const struct small_step *before; /* by main, before the threads begin; NULL: nothing */
+	const struct small_step *program[SMALL_THREADS]; /* each ends with OP_END */
+	uint32_t pages;
+	bool inline_reads, copy, thread_trap, destroy, scenario;
+	uint32_t busy_256, spurious_256, error_256; /* SIM_ASK or 0 */
+	uint64_t io_ns, throttle_ns; /* throttle: what was not asked for by a fault is not issued before this */
+	uint64_t readahead_bytes;
+};
+extern const struct small_world small_worlds[];
+extern const uint32_t small_world_count;
+#define SIM_ASK 0x1000u /* as a chance: each time both answers are tried */
+
 /* ---- threads: coroutines (sched.c) */
 enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
 enum sim_wait { WAIT_NOTHING, WAIT_FUTEX, WAIT_SMALL_LOCK, WAIT_SLEEP, WAIT_JOIN, WAIT_CHANNEL, WAIT_FAULT };
@@ -130,7 +190,7 @@ struct sim_options {
 	uint32_t jump_1024;    /* chance that time passes though somebody could run */
 	uint32_t spurious_256, stall_256, busy_256, held_256, part_256, lie_256;
 	uint32_t error_256, short_256, slow_256, late_256;
-	uint64_t io_ns;
+	uint64_t io_ns, throttle_ns;
 };
 
 struct sim_run {
@@ -144,6 +204,8 @@ struct sim_run {
 	uint64_t pct_change[8];
 	uint32_t lowest; /* PCT: below all priorities given so far */
 	struct sim_options opt;
+	const struct small_world *small; /* NULL: the usual one */
+	bool choosing; /* of a small world: from here on each choice is the search's */
 	struct fm_mm *mm;
 	bool dying;  /* fm_mm_destroy() has begun */
 	bool hold;   /* FM_MM_HOLD_LOCK */
@@ -156,18 +218,26 @@ extern struct sim_run sim;
 void sim_start(os_thread_fn main_fn, void *arg); /* runs until it and all others have ended */
 struct sim_thread *sim_spawn(const char *name, os_thread_fn fn, void *arg);
 void sim_join(struct sim_thread *thread);
+void sim_point(void); /* another thread may go on here */
 void sim_sleep(uint64_t ns);
 /* Wait for a notice, or a time. A channel is any address. */
 bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns); /* true: timed out */
 void sim_notify(enum sim_wait wait, uint64_t key);
+void sim_pass_time_to(uint64_t ns); /* and wake whoever waited for it */
 
 uint64_t sim_random(void);
+/* In a small world chance has no part: the middle of what may be, and the search's answers. */
+bool explore_ask(void);
+struct sim_thread *explore_choose(struct sim_thread *self, bool matters);
+bool explore_matters(const void *word, bool writes);
 static inline uint32_t sim_below(uint32_t n)
 {
-	return (uint32_t)((sim_random() >> 32) * n >> 32);
+	return sim.small ? n / 2 : (uint32_t)((sim_random() >> 32) * n >> 32);
 }
 static inline bool sim_chance(uint32_t of_256)
 {
+	if (sim.small)
+		return of_256 == SIM_ASK && explore_ask();
 	return of_256 && (sim_random() >> 56) < of_256;
 }
 
@@ -181,8 +251,17 @@ noreturn void sim_abort(void);
 uint64_t sim_trace_hash(void);
 void sim_trace_install_handlers(void);
 extern const char sim_page_state[]; /* as a format: frame, page, state, old state */
-extern bool sim_tracing; /* print every event as it happens */
-extern const char *sim_command;
+extern bool sim_tracing; /* keep every event */
+void sim_trace_print(uint64_t most); /* the last so many events; 0: all */
+struct sim_failure {
+	uint32_t failed; /* atomic: 0, then 1 */
+	bool quiet; /* nothing is printed */
+	uint64_t seed, step;
+	char words[400], kind[400];
+};
+extern bool sim_planted; /* something harmless counts as a failure */
+extern struct sim_failure *sim_failure; /* shared by the processes */
+void sim_again(char *to, size_t size); /* the command that repeats this run */
 
 /* ---- checkers (check.c, rules.c) */
 void check_may_block(const char *what);
@@ -262,5 +341,6 @@ void io_hurry(struct sim_store *s);
 
 /* ---- world.c */
 void world_run(uint64_t seed);
+void world_run_small(const struct small_world *world, bool hold);
 
 #endif

@@ -4,88 +4,63 @@
  * Owns the ring of events and the report of a failure, after which the process ends.
  * May call: libc.
  */
-#include "sim.h"
+#include "run.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <unistd.h>
 
-#define EVENTS 256u
-#define SHOWN 48u
+#define EVENTS 1024u
+#define EVENTS_ALL (1u << 20) /* with --trace */
+#define SHOWN 64u
+#define WIDTH 150 /* of a printed line */
+#define PREFIX 18 /* step and time */
 
 struct sim_event {
 	uint64_t step, now_ns, arg[4];
 	const char *format;
-	uint32_t thread, ready, threads;
+	uint32_t thread, ready;
 };
 
-static struct sim_event ring[EVENTS];
-static uint64_t count, hash;
-bool sim_tracing;
-const char *sim_command = "filemap-sim";
+static struct sim_event few[EVENTS], *ring = few;
+static uint64_t room = EVENTS;
+static uint64_t count, hash, runs;
+bool sim_tracing, sim_planted;
+static FILE *out; /* for all that is to be read */
+static struct sim_failure nobody_looks;
+struct sim_failure *sim_failure = &nobody_looks;
 const char sim_page_state[] = "page state";
+
+void sim_trace_init(FILE *to)
+{
+	out = to;
+}
 
 void sim_trace_reset(void)
 {
 	count = 0;
+	runs++;
 	hash = 0xcbf29ce484222325ull;
-}
-
-static void print_flags(FILE *out, char sign, uint32_t flags)
-{
-	static const char *const names[] = {"LOCKED", "WAITERS", "TICKETS", "UPTODATE", "INSTALLED", "DUP",
-					    "MARK", "SPEC", "ERROR", "GONE", "HOLE", "FREE",
-					    "UNPROTECTED", "SOFT", "USED", "ASKED"};
-	for (int i = 0; i < 16; i++)
-		if (flags >> i & 1)
-			fprintf(out, " %c%s", sign, names[i]);
-}
-
-/* Frame, page, state, the one before. */
-static void print_state(FILE *out, const uint64_t *arg)
-{
-	uint32_t now = (uint32_t)arg[2], old = (uint32_t)arg[3];
-	fprintf(out, "frame %llu, page %llu:", (unsigned long long)arg[0], (unsigned long long)arg[1]);
-	print_flags(out, '+', now & ~old);
-	print_flags(out, '-', old & ~now);
-	if (PG_PINS(now) != PG_PINS(old))
-		fprintf(out, " pins %u -> %u", PG_PINS(old), PG_PINS(now));
-	fprintf(out, " (%#x)", now);
-}
-
-/* Step, time, one column for each thread: * acts, . could run, blank waits; then the name and the words. */
-static void print_event(FILE *out, const struct sim_event *e)
-{
-	fprintf(out, "%8llu %12.6f ms |", (unsigned long long)e->step, (double)e->now_ns / 1e6);
-	for (uint32_t i = 0; i < e->threads; i++)
-		fputc(i == e->thread ? '*' : e->ready >> i & 1 ? '.' : ' ', out);
-	fprintf(out, "| %u %-10s ", e->thread, e->thread < sim.threads ? sim.thread[e->thread].name : "-");
-	if (e->format == sim_page_state) {
-		print_state(out, e->arg);
-		fputc('\n', out);
-		return;
+	if (sim_tracing && ring == few) {
+		void *mem = mmap(NULL, EVENTS_ALL * sizeof(*ring), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		ring = mem == MAP_FAILED ? few : mem;
+		room = mem == MAP_FAILED ? EVENTS : EVENTS_ALL;
 	}
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-	fprintf(out, e->format, (unsigned long long)e->arg[0], (unsigned long long)e->arg[1],
-		(unsigned long long)e->arg[2], (unsigned long long)e->arg[3]);
-#pragma GCC diagnostic pop
-	fputc('\n', out);
 }
 
 void sim_event(const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	struct sim_event *e = &ring[count++ % EVENTS];
+	struct sim_event *e = &ring[count++ % room];
 	*e = (struct sim_event){.step = sim.step, .now_ns = sim.now_ns, .arg = {a, b, c, d},
 				.format = format, .thread = sim.self ? sim.self->id : SIM_THREADS,
-				.ready = sim.ready, .threads = sim.threads};
+				.ready = sim.ready};
 	hash = (hash ^ e->step) * 0x100000001b3ull;
 	hash = (hash ^ e->thread ^ a << 8 ^ b << 24 ^ c << 40 ^ d << 52) * 0x100000001b3ull;
-	if (sim_tracing)
-		print_event(stdout, e);
 }
 
 uint64_t sim_trace_hash(void)
@@ -93,24 +68,155 @@ uint64_t sim_trace_hash(void)
 	return (hash ^ sim.step ^ sim.now_ns) * 0x100000001b3ull;
 }
 
-static void print_last(void)
+/* ------------------------------------------------------------------ an event in words */
+
+static size_t flag_words(char *to, size_t size, char sign, uint32_t flags)
 {
-	uint64_t first = count > SHOWN ? count - SHOWN : 0;
-	if (sim_tracing)
-		return; /* it has all been said */
-	printf("the last %llu events (step, time, threads: * acts, . could run; then who, and what):\n",
-	       (unsigned long long)(count - first));
+	static const char *const names[] = {"LOCKED", "WAITERS", "TICKETS", "UPTODATE", "INSTALLED", "DUP",
+					    "MARK", "SPEC", "ERROR", "GONE", "HOLE", "FREE",
+					    "UNPROTECTED", "SOFT", "USED", "ASKED"};
+	size_t len = 0;
+	for (int i = 0; i < 16; i++)
+		if (flags >> i & 1)
+			len += (size_t)snprintf(to + len, size - len, " %c%s", sign, names[i]);
+	return len;
+}
+
+/* Frame, page, state, the one before. */
+static void state_words(char *to, size_t size, const uint64_t *arg)
+{
+	uint32_t now = (uint32_t)arg[2], old = (uint32_t)arg[3];
+	size_t len = (size_t)snprintf(to, size, "frame %llu, page %llu:", (unsigned long long)arg[0],
+				      (unsigned long long)arg[1]);
+	len += flag_words(to + len, size - len, '+', now & ~old);
+	len += flag_words(to + len, size - len, '-', old & ~now);
+	if (PG_PINS(now) != PG_PINS(old))
+		snprintf(to + len, size - len, " pins %u -> %u", PG_PINS(old), PG_PINS(now));
+}
+
+static void event_words(char *to, size_t size, const struct sim_event *e)
+{
+	if (e->format == sim_page_state) {
+		state_words(to, size, e->arg);
+		return;
+	}
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	snprintf(to, size, e->format, (unsigned long long)e->arg[0], (unsigned long long)e->arg[1],
+		 (unsigned long long)e->arg[2], (unsigned long long)e->arg[3]);
+#pragma GCC diagnostic pop
+}
+
+/* ------------------------------------------------------------------ the table: a column for each thread */
+
+struct table {
+	uint32_t column[SIM_THREADS + 1]; /* of a thread, from 1; 0 none */
+	uint32_t thread[SIM_THREADS + 1];
+	uint32_t columns, width;
+};
+
+static void add_column(struct table *t, uint32_t thread)
+{
+	t->thread[t->columns++] = thread;
+	t->column[thread] = t->columns;
+}
+
+/* Threads that did something: the program's first, then those that serve it. */
+static void make_columns(struct table *t, uint64_t first)
+{
+	uint64_t acts = 0;
+	memset(t, 0, sizeof(*t));
 	for (uint64_t i = first; i < count; i++)
-		print_event(stdout, &ring[i % EVENTS]);
+		acts |= 1ull << ring[i % room].thread;
+	for (int serves = 0; serves < 2; serves++)
+		for (uint32_t i = 0; i < sim.threads; i++)
+			if (acts >> i & 1 && sim.thread[i].idle == serves)
+				add_column(t, i);
+	t->width = t->columns ? (WIDTH - PREFIX) / t->columns : 1;
+	t->width = t->width > 40 ? 40 : t->width < 8 ? 8 : t->width;
+}
+
+static void print_header(const struct table *t)
+{
+	fprintf(out, "%7s %9s ", "step", "ms");
+	for (uint32_t i = 0; i < t->columns; i++) {
+		char name[40];
+		snprintf(name, sizeof(name), "%s-%u", sim.thread[t->thread[i]].name, t->thread[i]);
+		if (i + 1 < t->columns)
+			fprintf(out, "%-*.*s", (int)t->width, (int)t->width - 1, name);
+		else
+			fputs(name, out);
+	}
+	fputc('\n', out);
+}
+
+/* How many bytes of the words go on a line of this width. */
+static size_t line_of(const char *words, size_t width)
+{
+	size_t len = strlen(words);
+	if (len <= width)
+		return len;
+	for (size_t i = width; i > width / 3; i--)
+		if (words[i] == ' ')
+			return i;
+	return width;
+}
+
+/* The words stand in the column of the thread that acts, from a * on; a . is a thread that could run. */
+static void print_event(const struct table *t, const struct sim_event *e)
+{
+	char words[300];
+	uint32_t at = e->thread < SIM_THREADS && t->column[e->thread] ? t->column[e->thread] - 1 : 0;
+	size_t start = (size_t)at * t->width, most = WIDTH - PREFIX - 2 - start;
+	const char *rest = words;
+	event_words(words, sizeof(words), e);
+	for (bool head = true; head || *rest; head = false) {
+		char line[WIDTH + 200];
+		size_t part = line_of(rest, most < t->width - 3 ? t->width - 3 : most);
+		memset(line, ' ', sizeof(line));
+		for (uint32_t i = 0; head && i < t->columns; i++)
+			line[i * t->width] = e->ready >> t->thread[i] & 1 ? '.' : ' ';
+		line[start] = head ? '*' : ' ';
+		line[start + 1] = ' ';
+		memcpy(line + start + 2, rest, part);
+		size_t end = start + 2 + part;
+		if (end < sizeof(line) - 1 && end < t->columns * (size_t)t->width) {
+			line[end] = ' ';
+			end = t->columns * (size_t)t->width;
+		}
+		while (end && line[end - 1] == ' ')
+			end--;
+		if (head)
+			fprintf(out, "%7llu %9.4f ", (unsigned long long)e->step, (double)e->now_ns / 1e6);
+		else
+			fprintf(out, "%*s", PREFIX, "");
+		fprintf(out, "%.*s\n", (int)end, line);
+		rest += part;
+		while (*rest == ' ')
+			rest++;
+	}
+}
+
+/* The last of them; 0: all that are left. */
+void sim_trace_print(uint64_t most)
+{
+	struct table table;
+	uint64_t first = count > room ? count - room : 0;
+	if (most && count > most)
+		first = count - most;
+	make_columns(&table, first);
+	print_header(&table);
+	for (uint64_t i = first; i < count; i++)
+		print_event(&table, &ring[i % room]);
 }
 
 static void print_threads(void)
 {
 	static const char *const waits[] = {"-", "futex", "small lock", "sleep", "join", "channel", "fault"};
-	printf("threads:\n");
+	fprintf(out, "threads:\n");
 	for (uint32_t i = 0; i < sim.threads; i++) {
 		const struct sim_thread *t = &sim.thread[i];
-		printf("  %2u %-10s %-8s %-10s %s%s\n", i, t->name,
+		fprintf(out, "  %2u %-10s %-8s %-10s %s%s\n", i, t->name,
 		       t->state == SIM_READY ? "can run" : t->state == SIM_BLOCKED ? "waits" : "ended",
 		       waits[t->wait], t->op,
 		       ((const struct thread_local_area *)(const void *)t->local)->map_held
@@ -118,22 +224,56 @@ static void print_threads(void)
 	}
 }
 
+/* ------------------------------------------------------------------ a failure */
+
+/* What stays the same when the same fault shows in another run: the words without the numbers. */
+static void make_kind(char *to, size_t size, const char *words)
+{
+	size_t len = 0;
+	while (*words && len + 1 < size) {
+		if (*words >= '0' && *words <= '9') {
+			words += words[0] == '0' && words[1] == 'x' ? 2 : 0;
+			while ((*words >= '0' && *words <= '9') || (*words >= 'a' && *words <= 'f'))
+				words++;
+			to[len++] = '#';
+		} else {
+			to[len++] = *words++;
+		}
+	}
+	to[len] = 0;
+}
+
+static void report(void)
+{
+	const struct sim_failure *f = sim_failure;
+	char again[2000];
+	sim_again(again, sizeof(again));
+	if (sim.small)
+		fprintf(out, "FAILED: world %s, step %llu: %s\n", sim.small->name, (unsigned long long)f->step, f->words);
+	else
+		fprintf(out, "FAILED: seed %llu, step %llu: %s\n", (unsigned long long)f->seed,
+			(unsigned long long)f->step, f->words);
+	fprintf(out, "again: %s\n", again);
+	fprintf(out, "the last events (* acts, . could run):\n");
+	sim_trace_print(sim_tracing ? 0 : SHOWN);
+	print_threads();
+	fflush(out);
+}
+
+/* The first process that fails has the word; the others end in silence. */
 noreturn void sim_fail(const char *format, ...)
 {
 	va_list args;
-	static bool failing;
-	if (failing)
+	if (__atomic_exchange_n(&sim_failure->failed, 1, __ATOMIC_SEQ_CST))
 		_exit(1);
-	failing = true;
-	print_last();
-	print_threads();
 	va_start(args, format);
-	printf("FAILED: seed %llu, step %llu: ", (unsigned long long)sim.seed,
-	       (unsigned long long)sim.step);
-	vprintf(format, args);
+	vsnprintf(sim_failure->words, sizeof(sim_failure->words), format, args);
 	va_end(args);
-	printf("\nagain: %s --from %llu --seeds 1 --trace\n", sim_command, (unsigned long long)sim.seed);
-	fflush(stdout);
+	make_kind(sim_failure->kind, sizeof(sim_failure->kind), sim_failure->words);
+	sim_failure->seed = sim.seed;
+	sim_failure->step = sim.step;
+	if (!sim_failure->quiet)
+		report();
 	_exit(1);
 }
 
@@ -152,12 +292,12 @@ noreturn void __assert_fail(const char *expr, const char *file, unsigned line, c
 /* A crash of the code under test, or a loop without any scheduling point. */
 static void on_signal(int signo)
 {
-	static uint64_t last_seed, last_step;
+	static uint64_t last_run, last_step;
 	if (signo != SIGALRM)
 		sim_fail("signal %d", signo);
-	if (sim.self && last_seed == sim.seed && last_step == sim.step)
+	if (sim.self && last_run == runs && last_step == sim.step)
 		sim_fail("a loop without a scheduling point: no step for 5 seconds");
-	last_seed = sim.seed;
+	last_run = runs;
 	last_step = sim.step;
 }
 

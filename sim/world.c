@@ -31,7 +31,7 @@ static struct {
 	uint32_t frames, budget_slack;
 	bool stopping, closing[SIM_FILES];
 	uint32_t calls; /* of the interface, under way */
-	uint32_t weight[12], weights;
+	uint32_t weight[OP_COUNT], weights;
 	uint64_t instructions, pin_ns;
 	bool keeps_pins; /* until the end of all */
 	bool toggles; /* objects change between all and next to nothing */
@@ -39,9 +39,6 @@ static struct {
 	bool destroy_inside;
 	uint64_t passed[SIM_THREADS]; /* a thread's wait (its order) during which an unmap came and went */
 } world;
-
-enum op { OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE,
-	  OP_CHANGE, OP_EMPTY, OP_SLEEP, OP_COUNT };
 
 static uint64_t index_of(uint32_t f, uint32_t n)
 {
@@ -347,6 +344,14 @@ static void do_map(uint32_t f, uint32_t first, uint32_t last)
 	call_end();
 }
 
+/* A failure that is none, to try out how failures are told: an unmap ends while somebody is in an access. */
+static void look_for_planted(void)
+{
+	for (uint32_t i = 0; sim_planted && i < sim.threads; i++)
+		if (sim.thread[i].state == SIM_BLOCKED && !strcmp(sim.thread[i].op, "access"))
+			sim_fail("planted: thread %u is in an access while an unmap ends", i);
+}
+
 static void do_unmap(uint32_t f, uint32_t first, uint32_t last)
 {
 	uint64_t begun = sim.step;
@@ -358,14 +363,14 @@ static void do_unmap(uint32_t f, uint32_t first, uint32_t last)
 	int err = fm_unmap(sim.mm, (void *)addr_of(f, first), len);
 	if (err)
 		sim_fail("fm_unmap(): %d", err);
+	look_for_planted();
 	end_unmap(f, first, last, begun);
 	note_passed(begun, true);
 	call_end();
 }
 
-static void do_advise(uint32_t f, uint32_t first, uint32_t last)
+static void do_advise(uint32_t f, uint32_t first, uint32_t last, enum fm_advice advice)
 {
-	enum fm_advice advice = (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1);
 	if (!call_begin("advise"))
 		return;
 	event("advises %llu for pages %llu to %llu of object %llu", advice, first, last, f);
@@ -404,6 +409,52 @@ static void change_object(uint32_t f)
 	store_change(s, size);
 }
 
+static void do_empty(uint32_t f, uint32_t n)
+{
+	for (uint32_t p = 0; p < world.pages[f]; p++) /* a larger page goes whole */
+		if (addr_of(f, p) / sim_store[f].page_size == addr_of(f, n) / sim_store[f].page_size)
+			world.known[f][p].emptied_once = true;
+	kernel_empty(addr_of(f, n));
+}
+
+static void do_reclaim(uint32_t f)
+{
+	if (!call_begin("reclaim"))
+		return;
+	event("reclaims two frames", 0, 0, 0, 0);
+	reclaim(world.file[f]->pool, 2, false);
+	call_end();
+}
+
+static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
+{
+	bool neighbours = sim_store[f].stride == 1;
+	sim.self->op_step = sim.step;
+	switch (op) {
+	case OP_ACCESS: access_pages(f, n, 1, false); break;
+	case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
+	case OP_WRITE:
+		/* under the thread trap the page makes way for the mark that tells the error */
+		world.known[f][n].emptied_once |= world.mm_options.trap == FM_TRAP_THREAD;
+		access_pages(f, n, 1, true);
+		break;
+	case OP_FAULT_IN: do_fault_in(f, n, m, false); break;
+	case OP_NOWAIT: do_fault_in(f, n, m, true); break;
+	case OP_PIN: do_pin(f, n); break;
+	case OP_MAP: do_map(f, n, m); break;
+	case OP_UNMAP: do_unmap(f, n, m); break;
+	case OP_ADVISE: do_advise(f, n, m, (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1)); break;
+	case OP_WILLNEED: do_advise(f, n, m, FM_ADVICE_WILLNEED); break;
+	case OP_DONTNEED: do_advise(f, n, m, FM_ADVICE_DONTNEED); break;
+	case OP_RECLAIM: do_reclaim(f); break;
+	case OP_CHANGE: change_object(f); break;
+	case OP_EMPTY: do_empty(f, n); break;
+	default: sim_sleep(1 + sim_below(1000000)); break;
+	}
+	sim.self->op = "";
+	sim_point();
+}
+
 static void *worker(void *arg)
 {
 	(void)arg;
@@ -414,36 +465,26 @@ static void *worker(void *arg)
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
 		m = n + sim_below(4);
 		m = m < world.pages[f] ? m : world.pages[f] - 1;
-		bool neighbours = sim_store[f].stride == 1;
 		uint32_t end = sim_store[f].pages - 1, far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
-		sim.self->op_step = sim.step;
-		switch (choose_op()) {
-		case OP_ACCESS: access_pages(f, n, 1, false); break;
-		case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
-		case OP_WRITE:
-			/* under the thread trap the page makes way for the mark that tells the error */
-			world.known[f][n].emptied_once |= world.mm_options.trap == FM_TRAP_THREAD;
-			access_pages(f, n, 1, true);
-			break;
-		case OP_FAULT_IN: do_fault_in(f, n, far, false); break;
-		case OP_NOWAIT: do_fault_in(f, n, m, true); break;
-		case OP_PIN: do_pin(f, n); break;
-		case OP_MAP: do_map(f, n, m); break;
-		case OP_UNMAP: do_unmap(f, n, m); break;
-		case OP_ADVISE: do_advise(f, n, m); break;
-		case OP_CHANGE: change_object(f); break;
-		case OP_EMPTY:
-			for (uint32_t p = 0; p < world.pages[f]; p++) /* a larger page goes whole */
-				if (addr_of(f, p) / sim_store[f].page_size == addr_of(f, n) / sim_store[f].page_size)
-					world.known[f][p].emptied_once = true;
-			kernel_empty(addr_of(f, n));
-			break;
-		default: sim_sleep(1 + sim_below(1000000)); break;
-		}
-		sim.self->op = "";
-		sim_point();
+		enum op op = choose_op();
+		do_op(op, f, n, op == OP_FAULT_IN ? far : m);
 	}
 	return NULL;
+}
+
+static void *small_worker(void *arg)
+{
+	for (const struct small_step *step = arg; step->op != OP_END; step++)
+		do_op(step->op, 0, step->first, step->last);
+	return NULL;
+}
+
+static struct sim_thread *start_worker(uint32_t i)
+{
+	if (!sim.small)
+		return sim_spawn("program", worker, NULL);
+	return sim_spawn(sim.small->thread[i] ? sim.small->thread[i] : "program", small_worker,
+			 (void *)(uintptr_t)sim.small->program[i]);
 }
 
 /* ------------------------------------------------------------------ the end */
@@ -495,13 +536,19 @@ static void give_all_back(void)
 	check_balance();
 }
 
+static uint64_t choose_readahead(void)
+{
+	uint64_t bytes = sim_chance(64) ? UINT32_MAX : sim_chance(128) ? 16 << 10 : 0;
+	return sim_without(readahead) ? UINT32_MAX : bytes;
+}
+
 static int open_file(uint32_t f)
 {
 	char uri[] = {(char)('0' + f), 0};
 	struct fm_file_options options = {
 		.size = sizeof(options),
 		.page_size = sim_store[f].page_size,
-		.readahead_bytes = sim_chance(64) ? UINT32_MAX : sim_chance(128) ? 16 << 10 : 0,
+		.readahead_bytes = sim.small ? sim.small->readahead_bytes : choose_readahead(),
 		.deadline_ns = world.deadline_ns[f],
 		.changed = world.changed[f] == FM_CHANGED_REFRESH ? FM_CHANGED_REFRESH : FM_CHANGED_ERROR};
 	int err = fm_file_open(sim.mm, uri, &options, &world.file[f]);
@@ -528,8 +575,11 @@ static void *main_thread(void *arg)
 	}
 	for (uint32_t n = 0; world.keeps_pins && n < SIM_FILES * 4; n++)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
+	if (sim.small && sim.small->before)
+		small_worker((void *)(uintptr_t)sim.small->before);
 	for (uint32_t i = 0; i < world.workers; i++)
-		thread[i] = sim_spawn("program", worker, NULL);
+		thread[i] = start_worker(i);
+	sim.choosing = true;
 	if (world.destroy_inside) {
 		sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns * 8));
 		world.stopping = true;
@@ -540,12 +590,13 @@ static void *main_thread(void *arg)
 	} else {
 		for (uint32_t i = 0; i < world.workers; i++)
 			sim_join(thread[i]);
+		sim.choosing = false;
 		for (uint32_t f = 0; f < world.files; f++)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
 				sim_sleep(10000);
 		if (!world.keeps_pins)
 			check_views_mapped();
-		if (!world.keeps_pins && sim_chance(192)) /* else it is destroyed with all its mappings and handles */
+		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
 			give_all_back();
 		sim.dying = true;
 	}
@@ -568,6 +619,22 @@ static void *main_thread(void *arg)
 static uint32_t sometimes(uint32_t of_256, uint32_t value)
 {
 	return sim_chance(of_256) ? value : 0;
+}
+
+static void limit_machine(struct sim_options *o)
+{
+	o->pct &= !sim_without(pct);
+	o->jump_1024 = sim_without(jump) ? 0 : o->jump_1024;
+	o->spurious_256 = sim_without(spurious) ? 0 : o->spurious_256;
+	o->stall_256 = sim_without(stall) ? 0 : o->stall_256;
+	o->busy_256 = sim_without(busy) ? 0 : o->busy_256;
+	o->held_256 = sim_without(held) ? 0 : o->held_256;
+	o->part_256 = sim_without(part) ? 0 : o->part_256;
+	o->lie_256 = sim_without(lie) ? 0 : o->lie_256;
+	o->error_256 = sim_without(error) ? 0 : o->error_256;
+	o->short_256 = sim_without(short) ? 0 : o->short_256;
+	o->slow_256 = sim_without(slow) ? 0 : o->slow_256;
+	o->late_256 = sim_without(late) ? 0 : o->late_256;
 }
 
 static void choose_machine(void)
@@ -594,6 +661,7 @@ static void choose_machine(void)
 	};
 	if (o->held_256) /* not yet together: a page that MOVE denies to have moved, and then refuses to move back for long */
 		o->lie_256 = 0;
+	limit_machine(o);
 	for (uint32_t i = 0; i < o->changes; i++)
 		sim.pct_change[i] = 1 + sim_below(sim_chance(128) ? 2000 : 20000);
 	if (o->pct)
@@ -606,17 +674,31 @@ static void choose_file(uint32_t f, bool large)
 	memset(s, 0, sizeof(*s));
 	s->id = f;
 	s->page_size = large ? 16 << 10 : OS_PAGE;
-	s->pages = 1 + sim_below(sim_chance(128) ? 6 : SIM_PAGES - 6);
-	s->stride = sim_chance(40) ? 512 : 1;
-	s->base = sim_chance(24) ? (1ull << 33) : 0;
-	s->inline_reads = sim_chance(100);
-	s->no_version = sim_chance(32);
+	s->pages = sim_limited(1 + sim_below(sim_chance(128) ? 6 : SIM_PAGES - 6), sim_limits.pages);
+	s->stride = sim_chance(40) && !sim_without(strides) ? 512 : 1;
+	s->base = sim_chance(24) && !sim_without(far) ? (1ull << 33) : 0;
+	s->inline_reads = sim_chance(100) && !sim_without(inline_reads);
+	s->no_version = sim_chance(32) && !sim_without(no_version);
 	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE - sim_below(SIM_TAGS) * SIM_SECTOR;
-	if (sim_chance(40))
+	if (sim_chance(40) && !sim_without(bad))
 		s->bad[sim_below(s->pages)] = true;
 	world.pages[f] = s->pages + 2;
-	world.deadline_ns[f] = sim_chance(64) ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC : 0;
-	world.changed[f] = sim_chance(64) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
+	world.deadline_ns[f] = sim_chance(64) && !sim_without(deadline) ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC : 0;
+	world.changed[f] = sim_chance(64) && !sim_without(refresh) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
+}
+
+static void limit_program(void)
+{
+	static const enum sim_without kinds[OP_COUNT] = {
+		[OP_STRADDLE] = WITHOUT_straddle, [OP_WRITE] = WITHOUT_write, [OP_FAULT_IN] = WITHOUT_fault_in,
+		[OP_NOWAIT] = WITHOUT_nowait, [OP_PIN] = WITHOUT_pin, [OP_MAP] = WITHOUT_map,
+		[OP_UNMAP] = WITHOUT_unmap, [OP_ADVISE] = WITHOUT_advise, [OP_CHANGE] = WITHOUT_change,
+		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep};
+	for (uint32_t i = OP_ACCESS + 1; i < OP_COUNT; i++)
+		if (sim_limits.without >> kinds[i] & 1)
+			world.weight[i] = 0;
+	world.workers = sim_limited(world.workers, sim_limits.workers);
+	world.ops = sim_limited(world.ops, sim_limits.ops);
 }
 
 /* What by chance alone comes together too seldom. */
@@ -701,15 +783,15 @@ static void choose_fashion(void)
 
 static void choose_program(void)
 {
-	bool large = sim_chance(24);
+	bool large = sim_chance(24) && !sim_without(large);
 	world.pin_ns = 100000;
 	if (large) /* not yet: a piece that can neither be moved in nor back stays where it is */
 		sim.opt.held_256 = 0;
-	world.files = 1 + sim_below(SIM_FILES);
+	world.files = sim_limited(1 + sim_below(SIM_FILES), sim_limits.files);
 	world.workers = 2 + sim_below(WORKERS_MAX - 1);
 	world.ops = 2 + sim_below(8);
 	world.frames = large ? 64 + sim_below(16) : 16 + sim_below(17);
-	world.destroy_inside = sim_chance(64);
+	world.destroy_inside = sim_chance(64) && !sim_without(destroy);
 	for (uint32_t f = 0; f < SIM_FILES; f++)
 		choose_file(f, large && f == 0);
 	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
@@ -724,15 +806,17 @@ static void choose_program(void)
 		world.ops = 1;
 		world.workers = 2;
 	}
-	sim.hold = sim_chance(10);
+	sim.hold = sim_chance(10) && !sim_without(hold);
 	if (sim.hold)
 		mark(hold_mode);
 	world.mm_options = (struct fm_mm_options){
 		.size = sizeof(world.mm_options),
-		.trap = sim_chance(96) ? FM_TRAP_THREAD : FM_TRAP_INLINE,
-		.install = sim_chance(64) ? FM_INSTALL_COPY : FM_INSTALL_MOVE,
+		.trap = sim_chance(96) && !sim_without(thread_trap) ? FM_TRAP_THREAD : FM_TRAP_INLINE,
+		.install = sim_chance(64) && !sim_without(copy) ? FM_INSTALL_COPY : FM_INSTALL_MOVE,
 		.flags = sim.hold ? FM_MM_HOLD_LOCK : 0};
-	choose_fashion();
+	if (!sim_without(fashion))
+		choose_fashion();
+	limit_program();
 	world.mm_options.budget_bytes = (uint64_t)world.frames * OS_PAGE;
 	world.weights = 0;
 	for (uint32_t i = 0; i < OP_COUNT; i++)
@@ -748,18 +832,55 @@ static uint64_t mix(uint64_t x)
 	return (x ^ x >> 31) | 1;
 }
 
-void world_run(uint64_t seed)
+static void reset(void)
 {
 	memset(&sim, 0, sizeof(sim));
 	memset(&world, 0, sizeof(world));
-	sim.seed = seed;
-	sim.random = mix(seed);
 	sim.now_ns = 1000000;
 	sim_trace_reset();
 	check_reset();
 	kernel_reset();
 	io_reset();
+}
+
+void world_run(uint64_t seed)
+{
+	reset();
+	sim.seed = seed;
+	sim.random = mix(seed);
 	choose_machine();
 	choose_program();
+	sim_start(main_thread, NULL);
+}
+
+/* Nothing is left to chance: one object, a fixed program, requests that take a fixed time. */
+void world_run_small(const struct small_world *small, bool hold)
+{
+	struct sim_store *s = &sim_store[0];
+	reset();
+	sim.small = small;
+	sim.hold = hold;
+	sim.opt = (struct sim_options){.busy_256 = small->busy_256, .spurious_256 = small->spurious_256,
+				       .error_256 = small->error_256, .io_ns = small->io_ns,
+				       .throttle_ns = small->throttle_ns};
+	memset(s, 0, sizeof(*s));
+	s->page_size = OS_PAGE;
+	s->pages = small->pages;
+	s->stride = 1;
+	s->inline_reads = small->inline_reads;
+	s->size[0] = (uint64_t)s->pages * OS_PAGE;
+	world.pages[0] = s->pages;
+	world.changed[0] = FM_CHANGED_REFRESH;
+	world.files = 1;
+	world.frames = small->scenario ? 4 * MM_FRAMES_MIN : MM_FRAMES_MIN;
+	world.destroy_inside = small->destroy;
+	while (world.workers < SMALL_THREADS && small->program[world.workers])
+		world.workers++;
+	world.mm_options = (struct fm_mm_options){
+		.size = sizeof(world.mm_options),
+		.budget_bytes = (uint64_t)world.frames * OS_PAGE,
+		.trap = small->thread_trap ? FM_TRAP_THREAD : FM_TRAP_INLINE,
+		.install = small->copy ? FM_INSTALL_COPY : FM_INSTALL_MOVE,
+		.flags = hold ? FM_MM_HOLD_LOCK : 0};
 	sim_start(main_thread, NULL);
 }

@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 #ifdef FM_SIM
-void sim_point(void);
-#define FM_POINT() sim_point()
+void sim_point_at(const void *word, bool writes);
+#define FM_POINT(p, writes) sim_point_at((const void *)(p), writes)
 /* Coverage: a row of the truth table (in column D: may drop the map lock, or N), the situation of a hazard, an error exit.
  * sim/cover.h names them all. */
 #define covered(row)                                                                           \
@@ -29,7 +29,7 @@ void sim_point(void);
 		sim_watch_##what(arg);                                                         \
 	})
 #else
-#define FM_POINT() ((void)0)
+#define FM_POINT(p, writes) ((void)0)
 #define covered(row) ((void)0)
 #define covered_if(cond, row) ((void)0)
 #define covered_by(may_drop, row) ((void)0)
@@ -38,44 +38,44 @@ void sim_point(void);
 
 #define atomic_get(p)                                                                          \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, false);                                                            \
 		__atomic_load_n((p), __ATOMIC_SEQ_CST);                                        \
 	})
 #define atomic_set(p, v)                                                                       \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_store_n((p), (v), __ATOMIC_SEQ_CST);                                  \
 	})
 /* Each of these returns the value from before. */
 #define atomic_add(p, v)                                                                       \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST);                                \
 	})
 #define atomic_sub(p, v)                                                                       \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_fetch_sub((p), (v), __ATOMIC_SEQ_CST);                                \
 	})
 #define atomic_or(p, v)                                                                        \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST);                                 \
 	})
 #define atomic_and(p, v)                                                                       \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST);                                \
 	})
 #define atomic_xchg(p, v)                                                                      \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST);                               \
 	})
 /* True when *p was *expected and is now `v`; else *expected holds what *p was. */
 #define atomic_cas(p, expected, v)                                                             \
 	({                                                                                     \
-		FM_POINT();                                                                    \
+		FM_POINT(p, true);                                                             \
 		__atomic_compare_exchange_n((p), (expected), (v), false, __ATOMIC_SEQ_CST,     \
 					    __ATOMIC_SEQ_CST);                                 \
 	})

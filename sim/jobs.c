@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Processes that share the work: started, watched, waited for. What they find is in shared memory, the first failure too.
+ * May call: libc.
+ */
+#include "run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+double now_s(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+bool jobs_stop(void)
+{
+	return __atomic_load_n(&sim_failure->failed, __ATOMIC_RELAXED);
+}
+
+void *jobs_shared(size_t size)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED) {
+		perror("filemap-sim: no memory that processes share");
+		exit(1);
+	}
+	return mem;
+}
+
+static pid_t start(void (*share)(uint64_t j), uint64_t j)
+{
+	pid_t pid = fork();
+	if (pid < 0) {
+		perror("filemap-sim: a process can't be started");
+		exit(1);
+	}
+	if (pid > 0)
+		return pid;
+	sim_trace_install_handlers();
+	share(j);
+	_exit(fflush(stdout) ? 1 : 0);
+}
+
+/* Of one that has ended: did it do all its work? */
+static bool ended_well(int status)
+{
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status) == 0;
+	if (WIFSIGNALED(status) && !jobs_stop())
+		fprintf(stderr, "filemap-sim: a process was ended by signal %d\n", WTERMSIG(status));
+	return false;
+}
+
+int jobs_run(uint64_t jobs, void (*share)(uint64_t j), void (*progress)(void))
+{
+	bool watch = progress && isatty(2);
+	int bad = 0, status;
+	fflush(stdout);
+	for (uint64_t j = 0; j < jobs; j++)
+		start(share, j);
+	for (pid_t pid; (pid = waitpid(-1, &status, watch ? WNOHANG : 0)) >= 0;) {
+		if (pid > 0) {
+			bad |= !ended_well(status);
+			continue;
+		}
+		progress();
+		nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+	}
+	if (watch)
+		fputs("\r\033[K", stderr);
+	return bad;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line: read, checked, and written again as the command that repeats a run.
+ * Owns `options`. Bad input ends the process: one line, status 2.
+ * May call: limits, explore, libc.
+ */
+#include "run.h"
+
+#include "explore.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define PREEMPTIONS_MAX 9
+
+struct sim_command options = {.jobs = 1, .shrink_seconds = 20, .preemptions = 2};
+static const char *program = "filemap-sim";
+
+static const char usage[] =
+	"usage: filemap-sim [--seeds N] [--from S] [--minutes M] [--jobs J] [--limit LIST] [--shrink SECONDS]\n"
+	"       filemap-sim --exhaustive [--world NAME] [--preemptions N] [--hold] [--minutes M] [--jobs J]\n"
+	"       filemap-sim --world NAME --schedule LIST [--hold]\n"
+	"       filemap-sim --scenario NAME [--hold]\n"
+	"       filemap-sim --list\n"
+	"Run the fault path on a simulated machine. Each seed is one run, and repeats exactly; or try all schedules of\n"
+	"small worlds. Status: 0 no failure, 1 a failure, 2 bad usage, 77 the machine's memory can't be set up here.\n"
+	"\n"
+	"Seeds:\n"
+	"  --seeds N        so many runs (1000; with --minutes: no limit)\n"
+	"  --from S         the first seed (else a random one, which is told)\n"
+	"  --minutes M      no longer than this; a fraction will do\n"
+	"  --jobs J         so many processes share the work (1; at most 64)\n"
+	"  --limit LIST     make the runs smaller, as a failure's shrunk run is; comma between items, listed below\n"
+	"  --shrink SECONDS after a failure, look so long for a smaller run that fails in the same way (20; 0: do not)\n"
+	"\n"
+	"Small worlds:\n"
+	"  --exhaustive     try every schedule of each small world that has no more than N surprises. By itself a thread\n"
+	"                   goes on until it must wait, and then the next in turn does. A surprise: a thread is\n"
+	"                   preempted, another than the next goes on, a timer comes early, or the machine does what\n"
+	"                   it need not (EBUSY, an error). Fewer surprises are tried first\n"
+	"  --preemptions N  that N (2, about a minute in all; each one more takes some hundred times as long; at most 9)\n"
+	"  --world NAME     only this one\n"
+	"  --schedule LIST  run only this schedule of it, as a failure tells it: POINT=CHOICE,...\n"
+	"  --scenario NAME  run a world in one fixed way and print what happens\n"
+	"  --hold           as it would be with FM_MM_HOLD_LOCK\n"
+	"  --list           name the worlds\n"
+	"\n"
+	"Output:\n"
+	"  --trace          print every event of each run\n"
+	"  --hash           print one number that all events of all runs went into\n"
+	"  --json           the summary as JSON\n"
+	"  --plant          call something harmless a failure, to see how one is told\n"
+	"  --help           this text\n"
+	"\n"
+	"Items of --limit:\n";
+
+static noreturn void bad(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static noreturn void bad(const char *format, ...)
+{
+	va_list args;
+	fputs("filemap-sim: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(2);
+}
+
+static uint64_t number(const char *name, const char *text, uint64_t least, uint64_t most)
+{
+	char *end;
+	errno = 0;
+	unsigned long long value = strtoull(text, &end, 10);
+	if (*end || *text < '0' || *text > '9' || (errno && errno != ERANGE))
+		bad("--%s '%s': not a whole number", name, text);
+	if (errno == ERANGE || value < least || value > most)
+		bad("--%s %s: give a number between %llu and %llu", name, text, (unsigned long long)least,
+		    (unsigned long long)most);
+	return value;
+}
+
+static double minutes(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+	if (*end || end == text || !(value > 0) || !isfinite(value))
+		bad("--minutes '%s': give a number of minutes above 0", text);
+	return value;
+}
+
+static const struct small_world *world_named(const char *name)
+{
+	for (uint32_t i = 0; i < small_world_count; i++)
+		if (!strcmp(small_worlds[i].name, name))
+			return &small_worlds[i];
+	return NULL;
+}
+
+static noreturn void help(void)
+{
+	fputs(usage, stdout);
+	limits_help();
+	exit(fflush(stdout) ? 1 : 0);
+}
+
+static noreturn void list(void)
+{
+	for (uint32_t i = 0; i < small_world_count; i++)
+		printf("%-22s %s%s\n", small_worlds[i].name, small_worlds[i].about,
+		       small_worlds[i].scenario ? " (scenario)" : "");
+	exit(fflush(stdout) ? 1 : 0);
+}
+
+/* What goes with what. */
+static void check(bool from, bool seeds, bool preemptions)
+{
+	bool small = options.exhaustive || options.schedule || options.scenario;
+	if (options.world && !world_named(options.world))
+		bad("no world is named '%s'; --list names them", options.world);
+	if (options.scenario && (options.exhaustive || options.schedule))
+		bad("--scenario runs in one fixed way; leave --exhaustive and --schedule out");
+	if (options.exhaustive && options.schedule)
+		bad("--exhaustive finds the schedules; leave --schedule out");
+	if (options.schedule && !options.world)
+		bad("--schedule: say of which world, with --world NAME");
+	if (options.schedule && !explore_parse(options.schedule))
+		bad("--schedule '%s': give POINT=CHOICE,..., points in rising order", options.schedule);
+	if (options.world && !small)
+		bad("--world: add --exhaustive, or --schedule LIST");
+	if (small && (from || seeds || options.limit))
+		bad("%s: not with small worlds, which have no seeds", from ? "--from" : seeds ? "--seeds" : "--limit");
+	if (options.hold && !small)
+		bad("--hold: add --exhaustive, --schedule or --scenario; seeds choose it themselves");
+	if (preemptions && !options.exhaustive)
+		bad("--preemptions: add --exhaustive");
+	if (options.trace && options.exhaustive)
+		bad("--trace: not with --exhaustive; one schedule can be traced");
+}
+
+enum {
+	SEEDS = 256, FROM, MINUTES, JOBS, LIMIT, SHRINK, EXHAUSTIVE, PREEMPTIONS, WORLD, SCHEDULE, SCENARIO, HOLD, LIST,
+	TRACE, HASH, JSON, PLANT, HELP
+};
+
+void options_parse(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"seeds", 1, NULL, SEEDS}, {"from", 1, NULL, FROM}, {"minutes", 1, NULL, MINUTES},
+		{"jobs", 1, NULL, JOBS}, {"limit", 1, NULL, LIMIT}, {"shrink", 1, NULL, SHRINK},
+		{"exhaustive", 0, NULL, EXHAUSTIVE}, {"preemptions", 1, NULL, PREEMPTIONS}, {"world", 1, NULL, WORLD},
+		{"schedule", 1, NULL, SCHEDULE}, {"scenario", 1, NULL, SCENARIO}, {"hold", 0, NULL, HOLD},
+		{"list", 0, NULL, LIST}, {"trace", 0, NULL, TRACE}, {"hash", 0, NULL, HASH}, {"json", 0, NULL, JSON},
+		{"plant", 0, NULL, PLANT}, {"help", 0, NULL, HELP}, {0}};
+	bool from = false, seeds = false, preemptions = false;
+	const char *wrong;
+	program = argv[0];
+	opterr = 0;
+	for (int c; (c = getopt_long(argc, argv, ":", longs, NULL)) != -1;)
+		switch (c) {
+		case SEEDS: options.seeds = number("seeds", optarg, 1, UINT64_MAX); seeds = true; break;
+		case FROM: options.from = number("from", optarg, 0, UINT64_MAX); from = true; break;
+		case MINUTES: options.minutes = minutes(optarg); break;
+		case JOBS: options.jobs = number("jobs", optarg, 1, JOBS_MAX); break;
+		case LIMIT:
+			options.limit = optarg;
+			wrong = limits_parse(optarg, &sim_limits);
+			if (wrong)
+				bad("--limit: '%s' is no item; --help lists them", wrong);
+			break;
+		case SHRINK: options.shrink_seconds = number("shrink", optarg, 0, 86400); break;
+		case EXHAUSTIVE: options.exhaustive = true; break;
+		case PREEMPTIONS:
+			options.preemptions = number("preemptions", optarg, 0, PREEMPTIONS_MAX);
+			preemptions = true;
+			break;
+		case WORLD: options.world = optarg; break;
+		case SCHEDULE: options.schedule = optarg; break;
+		case SCENARIO: options.world = optarg; options.scenario = true; break;
+		case HOLD: options.hold = true; break;
+		case LIST: list();
+		case TRACE: options.trace = true; break;
+		case HASH: options.hash = true; break;
+		case JSON: options.json = true; break;
+		case PLANT: sim_planted = true; break;
+		case HELP: help();
+		case ':': bad("%s: it wants a value; see --help", argv[optind - 1]);
+		default: bad("%s: no such option, or a value it can't have; see --help", argv[optind - 1]);
+		}
+	if (optind < argc)
+		bad("'%s': one argument too many; see --help", argv[optind]);
+	check(from, seeds, preemptions);
+	if (!options.seeds)
+		options.seeds = options.minutes > 0 ? UINT64_MAX : 1000;
+	if (!from && getrandom(&options.from, 6, 0) != 6)
+		options.from = (uint64_t)time(NULL);
+}
+
+void sim_again(char *to, size_t size)
+{
+	char words[1500];
+	if (sim.small) {
+		explore_words(words, sizeof(words));
+		snprintf(to, size, "%s --world %s%s%s --schedule %s --trace", program, sim.small->name,
+			 sim.hold ? " --hold" : "", sim_planted ? " --plant" : "", words);
+		return;
+	}
+	limits_words(&sim_limits, words, sizeof(words));
+	snprintf(to, size, "%s --from %llu --seeds 1%s%s%s --trace", program, (unsigned long long)sim.seed,
+		 *words ? " --limit " : "", words, sim_planted ? " --plant" : "");
+}

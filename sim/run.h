@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command around the simulated machine: its options, the processes that share the work, what they do.
+ * Nothing here is known to the machine itself but struct sim_limits and struct sim_failure (sim.h).
+ */
+#ifndef FM_SIM_RUN_H
+#define FM_SIM_RUN_H
+
+#include "sim.h"
+
+#include <stdio.h>
+
+#define JOBS_MAX 64
+
+struct sim_command {
+	uint64_t seeds, from, jobs, shrink_seconds;
+	double minutes; /* 0: no limit */
+	bool trace, hash, json, exhaustive, scenario, hold;
+	const char *world, *schedule; /* of the small worlds; NULL: all, none */
+	uint64_t preemptions;
+	const char *limit; /* as given, for the command that repeats a run */
+};
+extern struct sim_command options;
+
+void sim_trace_init(FILE *to); /* trace.c: where events and failures are told */
+
+/* options.c: exits with status 2 and one line when they make no sense. */
+void options_parse(int argc, char **argv);
+
+/* limits.c */
+const char *limits_parse(const char *text, struct sim_limits *ret_limits); /* NULL, or what is wrong with it */
+void limits_words(const struct sim_limits *limits, char *to, size_t size);
+/* The n-th way to make a run smaller than under these limits; false: there are no more. */
+bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limits *ret_smaller);
+void limits_help(void);
+
+/* jobs.c */
+double now_s(void);
+bool jobs_stop(void); /* another process has failed */
+void *jobs_shared(size_t size); /* zeroed memory that the processes see too */
+/* Run share(j) in so many processes; progress() is called now and then in this one. 0, or 1 if any failed. */
+int jobs_run(uint64_t jobs, void (*share)(uint64_t j), void (*progress)(void));
+
+/* shrink.c: look for a smaller run that fails in the same way, and report it. */
+void shrink(const struct sim_failure *failure);
+
+/* search.c: all schedules of small worlds. Returns the command's status. */
+int search_worlds(void);
+int search_one(void); /* one world, one schedule */
+
+#endif
