@@ -248,7 +248,7 @@ void io_cancel(struct io_engine *e, struct io_request *request)
 		f->error = -ECANCELED;
 		f->due = sim.now_ns + sim_below(50000);
 	}
-	event("device: page %llu of object %llu is cancelled, at stage %llu, error %llu",
+	event("cancels the read of page %llu of object %llu (stage %llu, error %llu)",
 	      request->offset / OS_PAGE, store_of(f)->id, f->stage, -f->error);
 	look_again();
 }

@@ -30,7 +30,7 @@ static void run_share(uint64_t j)
 		r->last = options.from + i;
 		world_run(r->last);
 		if (options.trace)
-			sim_trace_print(0);
+			sim_trace_print(0, false);
 		r->runs++;
 		r->steps += sim.step;
 		r->switches += sim.switches;

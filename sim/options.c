@@ -46,7 +46,7 @@ static const char usage[] =
 	"  --preemptions N  that N (2, about a minute in all; each one more takes some hundred times as long; at most 9)\n"
 	"  --world NAME     only this one\n"
 	"  --schedule LIST  run only this schedule of it, as a failure tells it: POINT=CHOICE,...\n"
-	"  --scenario NAME  run a world in one fixed way and print what happens\n"
+	"  --scenario NAME  run a world in one fixed way and tell what happens (--trace: every event)\n"
 	"  --hold           as it would be with FM_MM_HOLD_LOCK\n"
 	"  --list           name the worlds\n"
 	"\n"

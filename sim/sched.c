@@ -385,6 +385,8 @@ void *os_thread_local(void)
 
 uint64_t os_now_ns(void)
 {
+	if (sim.self && !!self()->map_held != sim.self->map_seen)
+		check_step(); /* the map lock may be given back before the next point, and is to be seen */
 	return sim.now_ns;
 }
 
@@ -393,6 +395,20 @@ void os_sleep_until(uint64_t when_ns)
 	check_may_block("a sleep");
 	sim_point();
 	sim_wait_for(WAIT_SLEEP, 0, when_ns);
+}
+
+static void tell_wait(const uint32_t *word)
+{
+	uint64_t at = (uint64_t)word;
+	for (uint32_t p = 0; sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++) {
+		const struct frame_pool *pool = sim.mm->pool[p];
+		if (at - (uint64_t)pool->pages < pool->frames * sizeof(struct page)) {
+			event("waits for the lock of frame %llu", (at - (uint64_t)pool->pages) / sizeof(struct page), 0, 0, 0);
+			return;
+		}
+	}
+	if (sim.mm && at - (uint64_t)&sim.mm->map < sizeof(sim.mm->map))
+		event("waits for the map lock", 0, 0, 0, 0);
 }
 
 int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_ns)
@@ -408,6 +424,7 @@ int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_
 	mark(futex_blocked);
 	sim.self->bits = bits;
 	sim.self->futex_value = value;
+	tell_wait(word);
 	if (!sim_wait_for(WAIT_FUTEX, (uint64_t)word, until_ns))
 		return 0;
 	mark(futex_timeout);

@@ -121,7 +121,7 @@ static void one(uint64_t j)
 			world_run_small(&small_worlds[i], options.hold);
 	explore_words(words, sizeof(words));
 	if (sim_tracing)
-		sim_trace_print(0);
+		sim_trace_print(0, !options.trace);
 	if (!options.scenario)
 		printf("world %s, schedule %s: no failure, %u choices\n", options.world, words, explore_length());
 	if (options.hash)

@@ -252,7 +252,7 @@ uint64_t sim_trace_hash(void);
 void sim_trace_install_handlers(void);
 extern const char sim_page_state[]; /* as a format: frame, page, state, old state */
 extern bool sim_tracing; /* keep every event */
-void sim_trace_print(uint64_t most); /* the last so many events; 0: all */
+void sim_trace_print(uint64_t most, bool brief); /* the last so many events; 0: all */
 struct sim_failure {
 	uint32_t failed; /* atomic: 0, then 1 */
 	bool quiet; /* nothing is printed */

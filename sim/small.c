@@ -89,8 +89,8 @@ const struct small_world small_worlds[] = {
 	{.name = "throttled-readahead",
 	 .about = "a fault on a page whose readahead is throttled; a monitor wants the map lock",
 	 .thread = {"reader", "fault", "monitor"},
-	 .program = {PROGRAM({OP_WILLNEED, 0, 3}), PROGRAM({OP_SLEEP, 1, 0}, {OP_ACCESS, 2, 2}),
-		     PROGRAM({OP_SLEEP, 2, 0}, {OP_MAP, 0, 3})},
-	 .pages = 4, .scenario = true, .io_ns = 400000, .throttle_ns = 100 * OS_NSEC_PER_MSEC},
+	 .program = {PROGRAM({OP_WILLNEED, 0, 1}), PROGRAM({OP_SLEEP, 0, 0}, {OP_ACCESS, 1, 1}),
+		     PROGRAM({OP_SLEEP, 0, 0}, {OP_SLEEP, 0, 0}, {OP_MAP, 0, 1})},
+	 .pages = 2, .scenario = true, .io_ns = 400000, .throttle_ns = 100 * OS_NSEC_PER_MSEC},
 };
 const uint32_t small_world_count = sizeof(small_worlds) / sizeof(*small_worlds);

@@ -24,6 +24,7 @@ struct sim_event {
 	uint64_t step, now_ns, arg[4];
 	const char *format;
 	uint32_t thread, ready;
+	bool inside; /* while the program runs */
 };
 
 static struct sim_event few[EVENTS], *ring = few;
@@ -58,7 +59,7 @@ void sim_event(const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t 
 	struct sim_event *e = &ring[count++ % room];
 	*e = (struct sim_event){.step = sim.step, .now_ns = sim.now_ns, .arg = {a, b, c, d},
 				.format = format, .thread = sim.self ? sim.self->id : SIM_THREADS,
-				.ready = sim.ready};
+				.ready = sim.ready, .inside = sim.choosing};
 	hash = (hash ^ e->step) * 0x100000001b3ull;
 	hash = (hash ^ e->thread ^ a << 8 ^ b << 24 ^ c << 40 ^ d << 52) * 0x100000001b3ull;
 }
@@ -86,8 +87,11 @@ static size_t flag_words(char *to, size_t size, char sign, uint32_t flags)
 static void state_words(char *to, size_t size, const uint64_t *arg)
 {
 	uint32_t now = (uint32_t)arg[2], old = (uint32_t)arg[3];
-	size_t len = (size_t)snprintf(to, size, "frame %llu, page %llu:", (unsigned long long)arg[0],
-				      (unsigned long long)arg[1]);
+	size_t len = (size_t)snprintf(to, size, "frame %llu, ", (unsigned long long)arg[0]);
+	if (old & PG_FREE) /* which page it will be is not written yet */
+		len += (size_t)snprintf(to + len, size - len, "taken:");
+	else
+		len += (size_t)snprintf(to + len, size - len, "page %llu:", (unsigned long long)arg[1]);
 	len += flag_words(to + len, size - len, '+', now & ~old);
 	len += flag_words(to + len, size - len, '-', old & ~now);
 	if (PG_PINS(now) != PG_PINS(old))
@@ -121,13 +125,22 @@ static void add_column(struct table *t, uint32_t thread)
 	t->column[thread] = t->columns;
 }
 
+/* What a reader who wants the story needs: what pages become while the program runs, not how often they are pinned. */
+static bool tells(const struct sim_event *e)
+{
+	uint32_t changed = (uint32_t)(e->arg[2] ^ e->arg[3]);
+	return e->inside && (e->format != sim_page_state ||
+			     (changed & (PG_LOCKED | PG_UPTODATE | PG_INSTALLED | PG_GONE)));
+}
+
 /* Threads that did something: the program's first, then those that serve it. */
-static void make_columns(struct table *t, uint64_t first)
+static void make_columns(struct table *t, uint64_t first, bool brief)
 {
 	uint64_t acts = 0;
 	memset(t, 0, sizeof(*t));
 	for (uint64_t i = first; i < count; i++)
-		acts |= 1ull << ring[i % room].thread;
+		if (!brief || tells(&ring[i % room]))
+			acts |= 1ull << ring[i % room].thread;
 	for (int serves = 0; serves < 2; serves++)
 		for (uint32_t i = 0; i < sim.threads; i++)
 			if (acts >> i & 1 && sim.thread[i].idle == serves)
@@ -197,17 +210,18 @@ static void print_event(const struct table *t, const struct sim_event *e)
 	}
 }
 
-/* The last of them; 0: all that are left. */
-void sim_trace_print(uint64_t most)
+/* The last of them; 0: all that are left. Brief: only what tells the story. */
+void sim_trace_print(uint64_t most, bool brief)
 {
 	struct table table;
 	uint64_t first = count > room ? count - room : 0;
 	if (most && count > most)
 		first = count - most;
-	make_columns(&table, first);
+	make_columns(&table, first, brief);
 	print_header(&table);
 	for (uint64_t i = first; i < count; i++)
-		print_event(&table, &ring[i % room]);
+		if (!brief || tells(&ring[i % room]))
+			print_event(&table, &ring[i % room]);
 }
 
 static void print_threads(void)
@@ -255,7 +269,7 @@ static void report(void)
 			(unsigned long long)f->step, f->words);
 	fprintf(out, "again: %s\n", again);
 	fprintf(out, "the last events (* acts, . could run):\n");
-	sim_trace_print(sim_tracing ? 0 : SHOWN);
+	sim_trace_print(sim_tracing ? 0 : SHOWN, false);
 	print_threads();
 	fflush(out);
 }
