@@ -36,6 +36,8 @@ void explore_begin(void)
 /*
  * To preempt a thread before it uses a word is to preempt it before what it uses next, if nobody else uses this one, or
  * all only read it. Who uses what is learnt as the runs go by; a search is only over when it has learnt nothing new.
+ * What is used without an atomic or a lock (readahead's window, whose races cost guesses) is not seen here: the search
+ * is complete but for preemptions that only such a use could tell apart.
  */
 #define WORDS (1u << 16)
 static struct word {
