@@ -7,8 +7,8 @@
  *     into a mapping is an error, options and URIs that lie in a cold mapping are read (B8: with no lock held).
  * B16 a page that a pipe refers to (vmsplice) stays while it is pinned, whatever the pressure.
  * B17 a kernel-mode fault with a signal pending repeats its message without end: one fault all the same.
- * Seen to fail: B1 with fm_pin() that does not install; B8 with the options copied under the map lock; B16 with a clock
- * that passes over pins; B17 with known() that knows nobody.
+ * Seen to fail: B1 with fm_pin() that brings in one page only; B8 with the options read where signals are blocked; B16
+ * with a clock that does not look at pins; B17 with known() that knows nobody (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 

@@ -4,7 +4,7 @@
  * /dev/userfaultfd closed too: fm_mm_create() fails with that errno and says in one line what is missing and what to do.
  * B7: a thread that blocks SIGBUS is killed by the kernel at its first fault (inline trap), as documented: it neither
  * hangs nor reads zeros; the thread trap serves it.
- * Seen to fail: with say_why_not() left out; with a handler that unblocks nothing but a test that expects 0.
+ * Seen to fail: with say_why_not() left out; with a thread trap that is told by SIGBUS (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
