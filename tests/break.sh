@@ -61,7 +61,7 @@ run() {
 # said STATUS: what a test that failed printed, in short: the first failed check, else the last line.
 said() {
 	words=$(grep -a -m 1 '[.][ch]:[0-9]*: ' "$log" || grep -a -v '^ *$' "$log" | tail -n 1) || :
-	words=$(echo "$words" | sed 's|^[^ ]*/\([^ /]*: \)|\1|' | cut -c1-110)
+	words=$(echo "$words" | sed 's|^[^ ]*/\([^ /]*: \)|\1|' | cut -c1-160)
 	case $1 in
 	137) echo "it hangs" ;;
 	1) echo "$words" ;;
