@@ -203,6 +203,8 @@ static void point(bool matters)
 	struct sim_thread *self = sim.self;
 	if (!self)
 		return;
+	if (self->signals_open)
+		sim_signal_arrives(self);
 	check_step();
 	sim.now_ns += sim.opt.ns_per_step;
 	if (++sim.step > SIM_STEPS_MAX)
@@ -304,9 +306,14 @@ static void thread_entry(void)
 {
 	struct sim_thread *self = sim.self;
 	self->fn(self->arg);
+	sim_thread_exit();
+}
+
+noreturn void sim_thread_exit(void)
+{
+	struct sim_thread *self = sim.self;
 	check_step();
-	if (self->small_locks)
-		sim_fail("thread %s ends with a small lock held", self->name);
+	check_nothing_held("a thread that ends");
 	self->state = SIM_DONE;
 	sim.ready &= ~(1u << self->id);
 	sim_notify(WAIT_JOIN, self->id);

@@ -73,6 +73,11 @@
 	X(inline_reads, "reads in the faulting thread")                                        \
 	X(inline_errors, "... that failed")                                                    \
 	X(store_changed, "versions of an object that came while it was open")                  \
+	X(signals, "signals that arrived")                                                     \
+	X(signal_touches, "... and whose handler touched a view")                              \
+	X(cancelled, "threads that were cancelled where they were")                            \
+	X(exit_early, "threads that ended before their work was done")                         \
+	X(exit_in_flight, "threads that ended with requests in flight")                        \
 	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
 	X(pct_runs, "runs under the priority scheduler")
 
@@ -175,6 +180,8 @@ struct sim_thread {
 	uint32_t priority;
 	uint32_t small_locks; /* held */
 	bool signals_open; /* a thread of the program, outside the library */
+	bool in_handler;   /* of a signal, which another does not interrupt */
+	bool may_end;      /* it may be cancelled where it is */
 	bool map_seen;
 	uint64_t op_step; /* when its present operation of the workload began */
 	const char *op;
@@ -190,6 +197,7 @@ struct sim_options {
 	uint32_t jump_1024;    /* chance that time passes though somebody could run */
 	uint32_t spurious_256, stall_256, busy_256, held_256, part_256, lie_256;
 	uint32_t error_256, short_256, slow_256, late_256;
+	uint32_t signal_1024, cancel_256, exit_256;
 	uint64_t io_ns, throttle_ns;
 };
 
@@ -209,6 +217,7 @@ struct sim_run {
 	struct fm_mm *mm;
 	bool dying;  /* fm_mm_destroy() has begun */
 	bool hold;   /* FM_MM_HOLD_LOCK */
+	void (*on_signal)(void); /* the program's handler */
 	uint64_t allocated; /* bytes not given back */
 	uint64_t switches;
 	uint32_t jumps;
@@ -217,6 +226,8 @@ extern struct sim_run sim;
 
 void sim_start(os_thread_fn main_fn, void *arg); /* runs until it and all others have ended */
 struct sim_thread *sim_spawn(const char *name, os_thread_fn fn, void *arg);
+noreturn void sim_thread_exit(void);
+void sim_signal_arrives(struct sim_thread *self);
 void sim_join(struct sim_thread *thread);
 void sim_point(void); /* another thread may go on here */
 void sim_sleep(uint64_t ns);

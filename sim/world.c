@@ -222,6 +222,21 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 	}
 }
 
+/* A signal's handler touches a view, whatever its thread was doing. */
+static void on_signal(void)
+{
+	uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]);
+	const char *op = sim.self->op;
+	bool may_end = sim.self->may_end;
+	if (!world.view[f])
+		return;
+	mark(signal_touches);
+	sim.self->may_end = false;
+	access_pages(f, n, 1, false);
+	sim.self->may_end = may_end;
+	sim.self->op = op;
+}
+
 /* ------------------------------------------------------------------ calls */
 
 /* A call of the interface must not meet the mm's end. */
@@ -430,6 +445,7 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 {
 	bool neighbours = sim_store[f].stride == 1;
 	sim.self->op_step = sim.step;
+	sim.self->may_end = op == OP_ACCESS || op == OP_STRADDLE; /* no call that must not be left */
 	switch (op) {
 	case OP_ACCESS: access_pages(f, n, 1, false); break;
 	case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
@@ -452,6 +468,7 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	default: sim_sleep(1 + sim_below(1000000)); break;
 	}
 	sim.self->op = "";
+	sim.self->may_end = false;
 	sim_point();
 }
 
@@ -468,7 +485,13 @@ static void *worker(void *arg)
 		uint32_t end = sim_store[f].pages - 1, far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
 		enum op op = choose_op();
 		do_op(op, f, n, op == OP_FAULT_IN ? far : m);
+		if (sim_chance(sim.opt.exit_256)) { /* cancelled while it was in the library, most often */
+			mark(exit_early);
+			break;
+		}
 	}
+	if (!sim.dying && sim.mm->requests_busy)
+		mark(exit_in_flight);
 	return NULL;
 }
 
@@ -590,7 +613,11 @@ static void *main_thread(void *arg)
 	} else {
 		for (uint32_t i = 0; i < world.workers; i++)
 			sim_join(thread[i]);
+<<<<<<< HEAD
 		sim.choosing = false;
+=======
+		sim.self->signals_open = false; /* from here on it is to be quiet */
+>>>>>>> 2d2dcd7 (sim: signals that arrive at any point, whose handlers touch views; threads that are cancelled, or end with requests in flight)
 		for (uint32_t f = 0; f < world.files; f++)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
 				sim_sleep(10000);
@@ -658,6 +685,9 @@ static void choose_machine(void)
 		.slow_256 = sometimes(64, 1 + sim_below(64)),
 		.late_256 = sometimes(128, 1 + sim_below(255)),
 		.io_ns = 1000ull << sim_below(14),
+		.signal_1024 = sometimes(64, 1 + sim_below(40)),
+		.cancel_256 = sometimes(128, 1 + sim_below(200)),
+		.exit_256 = sometimes(40, 1 + sim_below(100)),
 	};
 	if (o->held_256) /* not yet together: a page that MOVE denies to have moved, and then refuses to move back for long */
 		o->lie_256 = 0;
@@ -850,6 +880,7 @@ void world_run(uint64_t seed)
 	sim.random = mix(seed);
 	choose_machine();
 	choose_program();
+	sim.on_signal = on_signal;
 	sim_start(main_thread, NULL);
 }
 
