@@ -78,6 +78,7 @@
 	X(cancelled, "threads that were cancelled where they were")                            \
 	X(exit_early, "threads that ended before their work was done")                         \
 	X(exit_in_flight, "threads that ended with requests in flight")                        \
+	X(store_punched, "... by a hole that was punched")                                     \
 	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
 	X(pct_runs, "runs under the priority scheduler")
 
@@ -326,7 +327,7 @@ struct sim_store {
 	uint64_t base, stride; /* the pages that the workload touches: base + n * stride, of 4096 */
 	uint32_t pages;
 	uint32_t version;
-	uint64_t size[16]; /* of each version */
+	uint64_t size[16], holes[16]; /* of each version; holes: a bit for each page that was punched */
 	bool bad[SIM_PAGES];              /* reads that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;
@@ -342,6 +343,7 @@ void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len);
 bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
 int store_random_error(void);
 void store_change(struct sim_store *s, uint64_t size);
+void store_punch(struct sim_store *s, uint32_t n, uint32_t count);
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
 
 /* ---- io.c */

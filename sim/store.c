@@ -57,8 +57,29 @@ void store_change(struct sim_store *s, uint64_t size)
 		return;
 	mark(store_changed);
 	s->size[s->version + 1] = size;
+	s->holes[s->version + 1] = s->holes[s->version];
 	s->version++;
 	event("object %llu: version %llu, %llu bytes", s->id, s->version, size, 0);
+}
+
+/* Pages n to n + count - 1 become zeros. */
+void store_punch(struct sim_store *s, uint32_t n, uint32_t count)
+{
+	uint32_t before = s->version;
+	store_change(s, s->size[s->version]);
+	if (s->version == before)
+		return;
+	mark(store_punched);
+	s->holes[s->version] |= ((1ull << count) - 1) << n;
+	event("object %llu: a hole of %llu pages from page %llu on", s->id, count, s->base + n * s->stride, 0);
+}
+
+/* What a version has at a place. */
+static uint64_t content(const struct sim_store *s, uint32_t version, uint64_t index, uint32_t sector)
+{
+	uint32_t n = place_of(s, index);
+	bool there = index * OS_PAGE + sector * SIM_SECTOR < s->size[version];
+	return there && !(n < SIM_PAGES && s->holes[version] >> n & 1) ? store_tag(s->id, version, index, sector) : 0;
 }
 
 /* ------------------------------------------------------------------ the device */
@@ -73,8 +94,7 @@ void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, ui
 			if (at < from || at >= to || pos >= size)
 				continue;
 			check_device_writes(slot & ~(uint64_t)(OS_PAGE - 1));
-			*(uint64_t *)slot = store_tag(s->id, s->version, pos / OS_PAGE,
-						      (uint32_t)(pos % OS_PAGE / SIM_SECTOR));
+			*(uint64_t *)slot = content(s, s->version, pos / OS_PAGE, (uint32_t)(pos % OS_PAGE / SIM_SECTOR));
 		}
 	}
 }
@@ -199,35 +219,42 @@ int store_open(const char *uri, char *error_text, size_t error_text_len, struct 
 
 /* ------------------------------------------------------------------ what may be seen */
 
-/* A store that can't tell its versions may mix them; but up to the size that was told at first there are no holes. */
+/* A store that can't tell its versions may mix them; but up to the size that was told at first there are only its bytes. */
 static void check_unversioned(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	for (uint32_t i = 0; i < SIM_TAGS; i++) {
-		uint32_t version = page->tag[i] >> 44 & 15;
-		uint64_t expected = index * OS_PAGE + i * SIM_SECTOR < s->size[0] ? store_tag(s->id, version, index, i) : 0;
-		if (page->tag[i] != expected || version > s->version)
+		uint32_t version = 0;
+		bool inside = index * OS_PAGE + i * SIM_SECTOR < s->size[0], found = !inside && !page->tag[i];
+		while (inside && !found && version <= s->version)
+			found = page->tag[i] == content(s, version++, index, i);
+		if (!found)
 			sim_fail("page %llu of object %u, which has no versions, shows %#llx at byte %u",
 				 (unsigned long long)index, s->id, (unsigned long long)page->tag[i], i * SIM_SECTOR);
 	}
 }
 
+static bool is_version(const struct sim_store *s, uint32_t version, uint64_t index, const struct view_page *page)
+{
+	for (uint32_t i = 0; i < SIM_TAGS; i++)
+		if (page->tag[i] != content(s, version, index, i))
+			return false;
+	return true;
+}
+
 /* One version throughout, one that has been; of a snapshot, the one that was opened. */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
-	uint32_t version = page->tag[0] >> 44 & 15;
+	uint32_t version = 0;
 	if (s->no_version) {
 		check_unversioned(s, index, page);
 		return;
 	}
-	uint64_t start = index * OS_PAGE;
-	for (uint32_t i = 0; i < SIM_TAGS; i++) {
-		uint64_t expected = start + i * SIM_SECTOR < s->size[version]
-					    ? store_tag(s->id, version, index, i) : 0;
-		if (page->tag[i] != expected || version > s->version)
-			sim_fail("page %llu of object %u shows %#llx at byte %u, not %#llx: bytes that are not its own",
-				 (unsigned long long)index, s->id, (unsigned long long)page->tag[i],
-				 i * SIM_SECTOR, (unsigned long long)expected);
-	}
+	while (version <= s->version && !is_version(s, version, index, page))
+		version++;
+	if (version > s->version)
+		sim_fail("page %llu of object %u shows %#llx ... %#llx: bytes that no version of it had",
+			 (unsigned long long)index, s->id, (unsigned long long)page->tag[0],
+			 (unsigned long long)page->tag[SIM_TAGS - 1]);
 	if (version && sim.mm && !sim.dying) {
 		struct fm_file *file = sim.mm->files;
 		while (file && file->store != &s->store)

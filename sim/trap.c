@@ -298,7 +298,7 @@ static void fault_message(uint64_t addr, bool write)
 	handler.error[tid] = 0;
 	handler.message[(handler.head + handler.count++) % 64] = (struct message){tid, addr, write};
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
-	uint64_t until = sim_chance(sim.opt.spurious_256) ? sim.now_ns + 1 + sim_below(100000) : OS_FOREVER;
+	uint64_t until = sim_chance(sim.opt.spurious_256 | sim.opt.signal_1024) ? sim.now_ns + 1 + sim_below(100000) : OS_FOREVER;
 	if (sim_wait_for(WAIT_FAULT, addr & ~(uint64_t)(OS_PAGE - 1), until))
 		mark(message_repeated);
 }

@@ -421,6 +421,11 @@ static void change_object(uint32_t f)
 		size -= unit * (1 + sim_below(2));
 	else if (sim_chance(60))
 		size += unit;
+	if (size == s->size[s->version] || sim_chance(64)) {
+		uint32_t n = sim_below(s->pages), most = s->pages - n < 4 ? s->pages - n : 4;
+		store_punch(s, n, 1 + sim_below(most));
+		return;
+	}
 	store_change(s, size);
 }
 
