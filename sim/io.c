@@ -70,6 +70,10 @@ static void issue(struct flight *f)
 	f->part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
 		f->error = store_random_error();
+	if (!store_has_memory(r->iov, r->iov_count)) {
+		f->error = -EFAULT;
+		f->part = 0;
+	}
 	f->part = store_part(store_of(f), r->offset, f->part);
 	store_write(store_of(f), r->iov, r->iov_count, r->offset, 0, f->part);
 	f->due = later();
@@ -163,8 +167,14 @@ static void look_again(void)
 int io_engine_create(const struct io_engine_options *options, struct io_engine **ret_engine)
 {
 	(void)options;
-	for (int i = 0; i < (sim.small ? 1 : ENGINE_THREADS); i++)
-		os_thread_start(&threads[i], i ? "fm-io-2" : "fm-io", engine_main, NULL);
+	engine.stop = false;
+	for (int i = 0; i < (sim.small ? 1 : ENGINE_THREADS); i++) {
+		int err = os_thread_start(&threads[i], i ? "fm-io-2" : "fm-io", engine_main, NULL);
+		if (err) {
+			io_engine_destroy(&engine);
+			return err;
+		}
+	}
 	*ret_engine = &engine;
 	return 0;
 }

@@ -17,6 +17,8 @@
 #define ARENA 0x100000000000ull
 #define ARENA_BYTES (16ull << 20)
 #define VIEWS_MAX 1024u
+#define REFUSED_MAX 3u
+#define FAMINES_MAX 4u
 #define HOLDS_MAX 16u /* a run: a page that is held for ever could never be evicted */
 #define NO_MEMORY 0xdeaddeaddeaddeadull /* what stands in a slot that has none */
 
@@ -34,7 +36,8 @@ static uint32_t views;
 static struct {
 	uint64_t addr, until_ns;
 } held[8]; /* pages that the kernel keeps pinned for a while: MOVE is refused */
-static uint32_t holds; /* so far */
+static uint32_t holds, refused, famines; /* so far */
+static uint64_t famine_until; /* there is no memory until then */
 static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
 
 /* ------------------------------------------------------------------ allocations */
@@ -58,7 +61,8 @@ void kernel_reset(void)
 	views = 0;
 	memset(last_lie, 0, sizeof(last_lie));
 	memset(held, 0, sizeof(held));
-	holds = 0;
+	holds = refused = famines = 0;
+	famine_until = 0;
 	sim.allocated = 0;
 }
 
@@ -71,8 +75,21 @@ static void *arena_take(size_t len, size_t align)
 	return arena + at;
 }
 
+/* A few times a run, else the program would never begin. */
+bool kernel_refuses(void)
+{
+	if (refused >= REFUSED_MAX || !sim_chance(sim.opt.meta_256))
+		return false;
+	refused++;
+	mark(meta_refused);
+	event("an allocation is refused", 0, 0, 0, 0);
+	return true;
+}
+
 void *os_meta_alloc(size_t len)
 {
+	if (kernel_refuses())
+		return NULL;
 	void *mem = arena_take(len, 64);
 	memset(mem, 0, len);
 	sim.allocated += len;
@@ -91,6 +108,8 @@ void os_meta_free(void *mem, size_t len)
 void *sim_calloc(size_t n, size_t size)
 {
 	uint64_t *mem = os_meta_alloc(n * size + 64);
+	if (!mem)
+		return NULL;
 	mem[0] = n * size + 64;
 	return mem + 8;
 }
@@ -107,7 +126,7 @@ int stats_page_create(const char *trap, const char *install, struct stats_page *
 	(void)install;
 	*ret_page = os_meta_alloc(sizeof(struct stats_page));
 	*ret_fd = -1;
-	return 0;
+	return *ret_page ? 0 : -ENOMEM;
 }
 
 #define FM_X(name, help)                                                                       \
@@ -121,6 +140,8 @@ static void sum_counters(const struct stats_page *page)
 void stats_page_destroy(struct stats_page *page, int fd)
 {
 	(void)fd;
+	if (!page)
+		return;
 	if (page->frames_used || page->pages_installed || page->requests || page->mappings ||
 	    page->views || page->files || page->pins)
 		sim_fail("gauges are not 0 at the end: frames_used %llu, pages_installed %llu, requests %llu, "
@@ -278,18 +299,38 @@ static void enter_kernel(const char *what, bool mmap_lock)
 	}
 }
 
+/* Some time up to this, but not more steps than a run may have: those that wait may spin. */
+static uint64_t a_while(uint64_t most_ns)
+{
+	uint64_t steps_ns = sim.opt.ns_per_step * 50000ull;
+	return sim_below((uint32_t)(most_ns < steps_ns ? most_ns : steps_ns));
+}
+
 /* Somebody's direct I/O, or a pipe, has the page; for longer than the library tries in a row, it may be. */
 static bool is_held(uint64_t addr)
 {
 	if (holds < HOLDS_MAX && sim_chance(sim.opt.held_256)) {
 		uint32_t at = holds++ % 8;
 		held[at].addr = addr;
-		held[at].until_ns = sim.now_ns + sim_below(sim.opt.ns_per_step > 20 ? 5 * OS_NSEC_PER_MSEC : OS_NSEC_PER_MSEC / 4);
+		held[at].until_ns = sim.now_ns + a_while(5 * OS_NSEC_PER_MSEC);
 	}
 	for (uint32_t i = 0; i < 8; i++)
 		if (held[i].addr == addr && sim.now_ns < held[i].until_ns)
 			return true;
 	return false;
+}
+
+/* A page table or a page is wanted, and there is no memory, for a while. */
+static bool no_memory(void)
+{
+	if (sim.now_ns >= famine_until && famines < FAMINES_MAX && sim_chance(sim.opt.famine_256)) {
+		bool longest = !famines++ && sim.opt.ns_per_step > 150; /* beyond what the library waits for in one place */
+		famine_until = sim.now_ns + (longest ? 150 * OS_NSEC_PER_MSEC : a_while(150 * OS_NSEC_PER_MSEC));
+	}
+	if (sim.now_ns >= famine_until)
+		return false;
+	mark(no_memory);
+	return true;
 }
 
 /* One 4096 bytes, in either direction. */
@@ -346,6 +387,8 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		mark(move_none);
 		return -EAGAIN;
 	}
+	if (no_memory())
+		return -ENOMEM;
 	while (done < len) {
 		int err = is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
 		if (err) {
@@ -381,6 +424,8 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	(void)trap;
 	*ret_done = 0;
 	enter_kernel("COPY", false);
+	if (no_memory())
+		return -ENOMEM;
 	for (uint64_t done = 0; done < len; done += OS_PAGE) {
 		*ret_done = done;
 		if (kernel_view(dst + done)) {
@@ -408,6 +453,8 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 {
 	(void)trap;
 	enter_kernel("COPY of zeros", false);
+	if (no_memory())
+		return -ENOMEM;
 	for (uint64_t at = dst; at < dst + len; at += OS_PAGE)
 		if (*slot_at(at) == SLOT_ABSENT)
 			slot_fill(at, NULL);
@@ -457,6 +504,8 @@ int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, 
 		    bool *ret_registered)
 {
 	(void)huge;
+	if (kernel_refuses())
+		return -ENOMEM;
 	char *mem = arena_take(len, align);
 	slots_registered = trap->move;
 	for (uint64_t at = 0; at < len; at += OS_PAGE) {

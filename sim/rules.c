@@ -162,8 +162,9 @@ static bool room_everywhere(const struct fm_mm *mm)
 static bool frame_there(const struct frame_pool *pool)
 {
 	bool floor = pool->page_size == OS_PAGE && pool->frames - pool->queue[LIST_HOLES].count <= MM_FRAMES_MIN;
+	bool pause = pool->fill_failed_ns && sim.now_ns < pool->fill_failed_ns + OS_NSEC_PER_MSEC;
 	return pool->queue[LIST_FREE].count ||
-	       (pool->queue[LIST_HOLES].count &&
+	       (pool->queue[LIST_HOLES].count && !pause &&
 		(floor || pool->mm->charged_bytes + pool->page_size <= pool->mm->budget_bytes));
 }
 
@@ -294,9 +295,7 @@ void check_budget(bool idle)
 	if (charged > most)
 		sim_fail("charged are %llu bytes, and at most %llu may be", (unsigned long long)charged,
 			 (unsigned long long)most);
-	/* Not yet: larger pages, where marks of errors stand between their pieces (thread trap). */
-	bool marks = mm->pool[1] && trap_is_thread(mm->trap);
-	if (!sim.dying && !marks && charged < charged_least(mm))
+	if (!sim.dying && charged < charged_least(mm))
 		sim_fail("charged are %llu bytes, and at least %llu are there", (unsigned long long)charged,
 			 (unsigned long long)charged_least(mm));
 }

@@ -16,6 +16,7 @@
 #endif
 
 #define STACK_BYTES (128u << 10)
+#define UNFAIR_STEPS 20000u /* PCT: nobody goes before the others for longer */
 #define JUMPS_MAX 300u /* a run: else timeouts could keep all other threads from running for ever */
 
 struct sim_run sim;
@@ -217,6 +218,8 @@ static void point(bool matters)
 		for (uint32_t i = 0; i < sim.opt.changes; i++)
 			if (sim.step == sim.pct_change[i])
 				lower(self);
+		if (sim.step % UNFAIR_STEPS == 0) /* those that wake each other must not keep the others out for ever */
+			lower(self);
 		pass_time();
 		switch_to(highest_ready());
 		return;
@@ -364,6 +367,8 @@ void sim_start(os_thread_fn main_fn, void *arg)
 
 int os_thread_start(struct os_thread *thread, const char *name, os_thread_fn fn, void *arg)
 {
+	if (sim.threads < SIM_THREADS / 2 && kernel_refuses())
+		return -EAGAIN;
 	struct sim_thread *t = sim_spawn(name, fn, arg);
 	t->idle = true;
 	thread->handle = t->id;

@@ -79,6 +79,11 @@
 	X(exit_early, "threads that ended before their work was done")                         \
 	X(exit_in_flight, "threads that ended with requests in flight")                        \
 	X(store_punched, "... by a hole that was punched")                                     \
+	X(meta_refused, "allocations and threads that were refused")                           \
+	X(create_refused, "... so that fm_mm_create() failed")                                 \
+	X(open_refused, "... or fm_file_open()")                                               \
+	X(map_refused, "... or fm_map()")                                                      \
+	X(no_memory, "MOVE, COPY: ENOMEM")                                                     \
 	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
 	X(pct_runs, "runs under the priority scheduler")
 
@@ -198,6 +203,7 @@ struct sim_options {
 	uint32_t jump_1024;    /* chance that time passes though somebody could run */
 	uint32_t spurious_256, stall_256, busy_256, held_256, part_256, lie_256;
 	uint32_t error_256, short_256, slow_256, late_256;
+	uint32_t meta_256, famine_256;
 	uint32_t signal_1024, cancel_256, exit_256;
 	uint64_t io_ns, throttle_ns;
 };
@@ -303,6 +309,7 @@ struct view_page {
 };
 struct view_page *kernel_view(uint64_t addr); /* NULL: nothing there */
 bool kernel_slot_present(uint64_t addr);
+bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
 int kernel_poison(uint64_t addr);
 void kernel_region_gone(uint64_t base, uint64_t len);
@@ -314,7 +321,6 @@ struct trap {
 	enum fm_trap kind;
 	bool move;
 };
-bool trap_is_thread(const struct trap *trap);
 void sim_access_begin(void);
 int sim_access(uint64_t addr, bool write, uint64_t instruction); /* one try of an instruction: 1 done, 0 again, errno */
 
@@ -337,6 +343,7 @@ uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sec
 /* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end of the object. */
 void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
 		 uint64_t from, uint64_t to);
+bool store_has_memory(const struct iovec *iov, int iov_count);
 /* Of a first part, what the object has of it now. */
 uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part);
 void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len);

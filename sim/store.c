@@ -105,6 +105,16 @@ uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part)
 	return part < rest ? part : rest;
 }
 
+/* Where there is no memory a device gets EFAULT. It may only be so while the system has none, or had. */
+bool store_has_memory(const struct iovec *iov, int iov_count)
+{
+	bool there = true;
+	for (int i = 0; i < iov_count; i++)
+		for (size_t in = 0; in < iov[i].iov_len; in += OS_PAGE)
+			there &= kernel_slot_present(((uint64_t)iov[i].iov_base + in) & ~(uint64_t)(OS_PAGE - 1));
+	return there || !sim.opt.famine_256;
+}
+
 /* In the faulting thread. The bytes come in two parts, with time between. */
 static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done)
@@ -114,6 +124,8 @@ static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_cou
 	check_may_block("a read");
 	mark(inline_reads);
 	event("reads object %llu, %llu bytes at page %llu", s->id, len, offset / OS_PAGE, 0);
+	if (!store_has_memory(iov, iov_count))
+		return -EFAULT;
 	part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
 	part = store_part(s, offset, part);

@@ -72,6 +72,8 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 		     void *owner)
 {
 	int place = 0;
+	if (kernel_refuses())
+		return -ENOMEM;
 	while (place < REGIONS && regions[place])
 		place++;
 	uint64_t base = (next_base + align - 1) & ~(align - 1);
@@ -209,7 +211,9 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 				 .move = options->want_move && !options->no_move};
 	client = options->client;
 	if (options->kind == FM_TRAP_THREAD) {
-		os_thread_start(&handler.thread, "fm-trap", handler_main, NULL);
+		int err = os_thread_start(&handler.thread, "fm-trap", handler_main, NULL);
+		if (err)
+			return err;
 		handler.running = true;
 	}
 	*ret_trap = &the_trap;
@@ -249,11 +253,6 @@ void trap_drain(struct trap *trap)
 void trap_destroy(struct trap *trap)
 {
 	trap_stop(trap);
-}
-
-bool trap_is_thread(const struct trap *trap)
-{
-	return trap->kind == FM_TRAP_THREAD;
 }
 
 bool trap_has_move(const struct trap *trap)

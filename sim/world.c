@@ -32,7 +32,7 @@ static struct {
 	bool stopping, closing[SIM_FILES];
 	uint32_t calls; /* of the interface, under way */
 	uint32_t weight[OP_COUNT], weights;
-	uint64_t instructions, pin_ns;
+	uint64_t instructions, pin_ns, no_memory;
 	bool keeps_pins; /* until the end of all */
 	bool toggles; /* objects change between all and next to nothing */
 	struct fm_mm_options mm_options;
@@ -116,9 +116,12 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 		return s->version > 0;
 	case -ECANCELED:
 		return sim.dying;
+	case -ENOMEM:
+		if (sim_marks.no_memory > world.no_memory)
+			return true;
+		/* fallthrough */
 	case -EIO:
 	case -ENOSPC:
-	case -ENOMEM:
 		return s->version > 0 || (remembered ? s->error_step[n] > 0 : s->error_step[n] >= begun);
 	default:
 		return false;
@@ -352,7 +355,13 @@ static void do_map(uint32_t f, uint32_t first, uint32_t last)
 	event("maps pages %llu to %llu of object %llu", first, last, f, 0);
 	begin_map(f, first, last);
 	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
-	int err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, NULL, &addr);
+	uint64_t refused = sim_marks.meta_refused;
+	int err;
+	while ((err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, NULL, &addr)) == -ENOMEM &&
+	       sim_marks.meta_refused > refused) {
+		mark(map_refused);
+		refused = sim_marks.meta_refused;
+	}
 	if (err || (uint64_t)addr != addr_of(f, first))
 		sim_fail("fm_map(): %d, address %p", err, addr);
 	end_map(f, first, last, begun);
@@ -570,7 +579,7 @@ static uint64_t choose_readahead(void)
 	return sim_without(readahead) ? UINT32_MAX : bytes;
 }
 
-static int open_file(uint32_t f)
+static void open_file(uint32_t f)
 {
 	char uri[] = {(char)('0' + f), 0};
 	struct fm_file_options options = {
@@ -579,10 +588,33 @@ static int open_file(uint32_t f)
 		.readahead_bytes = sim.small ? sim.small->readahead_bytes : choose_readahead(),
 		.deadline_ns = world.deadline_ns[f],
 		.changed = world.changed[f] == FM_CHANGED_REFRESH ? FM_CHANGED_REFRESH : FM_CHANGED_ERROR};
-	int err = fm_file_open(sim.mm, uri, &options, &world.file[f]);
-	if (!err)
-		world.view[f] = world.file[f]->view.region.base;
-	return err;
+	uint64_t refused = sim_marks.meta_refused, before = sim.allocated;
+	int err;
+	while ((err = fm_file_open(sim.mm, uri, &options, &world.file[f])) != 0) {
+		if (err != -ENOMEM || sim_marks.meta_refused == refused)
+			sim_fail("fm_file_open(): %d", err);
+		if (sim.allocated > before + sim.mm->pool[0]->meta_len && !sim.mm->pool[1])
+			sim_fail("fm_file_open() fails and keeps %llu bytes", (unsigned long long)(sim.allocated - before));
+		mark(open_refused);
+		refused = sim_marks.meta_refused;
+	}
+	world.view[f] = world.file[f]->view.region.base;
+}
+
+/* What fails for want of memory leaves nothing behind. */
+static int create(struct fm_mm **ret_mm)
+{
+	uint64_t refused = sim_marks.meta_refused;
+	int err;
+	while ((err = fm_mm_create(&world.mm_options, ret_mm)) != 0) {
+		if ((err != -ENOMEM && err != -EAGAIN) || sim_marks.meta_refused == refused)
+			sim_fail("fm_mm_create(): %d", err);
+		if (sim.allocated)
+			sim_fail("fm_mm_create() fails and keeps %llu bytes", (unsigned long long)sim.allocated);
+		mark(create_refused);
+		refused = sim_marks.meta_refused;
+	}
+	return 0;
 }
 
 static void *main_thread(void *arg)
@@ -591,20 +623,18 @@ static void *main_thread(void *arg)
 	struct fm_mm *mm = NULL;
 	(void)arg;
 	sim.self->signals_open = true;
-	int err = fm_mm_create(&world.mm_options, &mm);
-	if (err)
-		sim_fail("fm_mm_create(): %d", err);
+	int err = create(&mm);
 	sim.mm = mm;
 	for (uint32_t f = 0; f < world.files; f++) {
-		err = open_file(f);
-		if (err)
-			sim_fail("fm_file_open(): %d", err);
+		open_file(f);
 		do_map(f, 0, world.pages[f] - 1);
 	}
 	for (uint32_t n = 0; world.keeps_pins && n < SIM_FILES * 4; n++)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	if (sim.small && sim.small->before)
 		small_worker((void *)(uintptr_t)sim.small->before);
+	if (world.keeps_pins) /* its handler could wait for frames as long as others may, until it destroys the mm */
+		sim.self->signals_open = false;
 	for (uint32_t i = 0; i < world.workers; i++)
 		thread[i] = start_worker(i);
 	sim.choosing = true;
@@ -690,6 +720,8 @@ static void choose_machine(void)
 		.slow_256 = sometimes(64, 1 + sim_below(64)),
 		.late_256 = sometimes(128, 1 + sim_below(255)),
 		.io_ns = 1000ull << sim_below(14),
+		.meta_256 = sometimes(40, 1 + sim_below(100)),
+		.famine_256 = sometimes(32, 1 + sim_below(8)),
 		.signal_1024 = sometimes(64, 1 + sim_below(40)),
 		.cancel_256 = sometimes(128, 1 + sim_below(200)),
 		.exit_256 = sometimes(40, 1 + sim_below(100)),
@@ -886,6 +918,7 @@ void world_run(uint64_t seed)
 	choose_machine();
 	choose_program();
 	sim.on_signal = on_signal;
+	world.no_memory = sim_marks.no_memory;
 	sim_start(main_thread, NULL);
 }
 

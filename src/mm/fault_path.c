@@ -240,6 +240,7 @@ static int install_locked(struct fault *vmf)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
 	covered_if(err == -EAGAIN, exit_install_again);
+	covered_if(err == -ENOMEM, exit_install_no_memory);
 	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {

@@ -9,6 +9,8 @@
  */
 #include "mm/mm.h"
 
+#define FILL_PAUSE_NS OS_NSEC_PER_MSEC
+
 static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 {
 	return (uint32_t)(page - pool->pages);
@@ -92,9 +94,12 @@ bool pool_at_floor(struct frame_pool *pool)
 	       pool->frames - lru_count(pool, LIST_HOLES) <= MM_FRAMES_MIN;
 }
 
-/* A hole may be given memory. */
+/* A hole may be given memory; not at once where the system has just had none: who waits for a frame would not wait. */
 bool pool_may_fill(struct frame_pool *pool)
 {
+	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
+	if (unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS)
+		return false;
 	return lru_count(pool, LIST_HOLES) > 0 &&
 	       (pool_at_floor(pool) || atomic_get(&pool->mm->charged_bytes) + pool->page_size <=
 					       pool->mm->budget_bytes);
@@ -153,6 +158,7 @@ struct page *frame_alloc(struct frame_pool *pool)
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
 	stats_add(pool->mm->stats, frames_used, 1);
 	if (hole && frame_fill(pool, page) < 0) {
+		atomic_set(&pool->fill_failed_ns, os_now_ns());
 		mm_uncharge(pool->mm, pool->page_size);
 		page_set(page, PG_GONE | PG_HOLE, PG_LOCKED);
 		page_unpin(pool, page);
@@ -190,7 +196,8 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		return;
 	}
 	lru_set(pool, page, state & PG_HOLE ? LIST_HOLES : LIST_FREE);
-	frame_freed(pool);
+	if (!(state & PG_HOLE) || pool_may_fill(pool)) /* else two that found no memory would wake each other without end */
+		frame_freed(pool);
 }
 
 /* Take the memory of up to `frames` free frames away. Background thread: takes the kernel's lock. */

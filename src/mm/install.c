@@ -604,7 +604,8 @@ bool page_really_there(struct view *view, struct page *page)
 		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
 					     .src = addr, .len = len};
-			transfer_out(&t); /* what is left of it, and memory for the rest */
+			if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
+				trap_discard(view->mm->trap, addr, len);
 			frame_fill(pool, page);
 			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
 			stats_sub(view->mm->stats, pages_installed, 1);

@@ -122,6 +122,7 @@ struct frame_pool {
 	struct os_lock lock;
 	struct page_queue queue[LIST_COUNT];
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
+	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
 	uint32_t filled;              /* huge frames: how many have been populated */
 	uint32_t free_seq;            /* futex: changes when a frame becomes free */
 	uint32_t free_waiters;        /* threads asleep on it; atomic */

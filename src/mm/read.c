@@ -123,7 +123,8 @@ static void page_begin_read(struct frame_pool *pool, struct page *page)
 	page_set(page, 0, PG_ERROR);
 	if (page_is(page, PG_HOLE)) { /* it was emptied behind us */
 		mm_charge(pool->mm, pool->page_size);
-		frame_fill(pool, page);
+		if (frame_fill(pool, page) < 0) /* a hole it stays, and the read fails by EFAULT */
+			mm_uncharge(pool->mm, pool->page_size);
 	}
 }
 
@@ -245,18 +246,23 @@ static bool slot_has_hole(struct frame_pool *pool, const struct page *page)
 	return !whole;
 }
 
-/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. False: none had a hole, so
- * that the EFAULT is the store's own, and would be there again. */
-static bool pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
+/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. How many had a hole: where
+ * none had, the EFAULT is the store's own, and would be there again. -ENOMEM: the system has no memory; to try again at once
+ * would be to try without end. */
+static int pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
 {
-	uint32_t holes = 0;
+	int holes = 0, err = 0;
 	for (uint32_t i = 0; i < count && pool->registered; i++) /* else the kernel fills them itself */
 		if (slot_has_hole(pool, pages[i])) {
-			frame_fill(pool, pages[i]);
+			bool charged = !page_is(pages[i], PG_HOLE);
+			int failed = frame_fill(pool, pages[i]);
+			if (!failed && !charged)
+				mm_charge(pool->mm, pool->page_size);
+			err = failed ? failed : err;
 			holes++;
 		}
 	stats_add(pool->mm->stats, emptied_behind, holes);
-	return holes > 0;
+	return err ? err : holes;
 }
 
 static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
@@ -275,7 +281,10 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
 	uint32_t epoch = atomic_get(&file->epoch);
 	int err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
-	if (err == -EFAULT && pages_fill(pool, pages, count)) { /* holes in the slots: once more */
+	int filled = err == -EFAULT ? pages_fill(pool, pages, count) : 0;
+	if (filled < 0) {
+		err = filled;
+	} else if (filled) { /* holes in the slots: once more */
 		iov_count = build_iov(file, pages, count, iov);
 		err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
 	}
@@ -407,8 +416,9 @@ static void read_done(struct io_request *io)
 	uint32_t count = request_pages(req, pages);
 	int err = io->error;
 
-	if (err == -EFAULT && pages_fill(file->pool, pages, count))
-		err = -ECANCELED; /* holes in the slots: as if it had not been tried */
+	int filled = err == -EFAULT ? pages_fill(file->pool, pages, count) : 0;
+	if (filled)
+		err = filled < 0 ? filled : -ECANCELED; /* holes in the slots: as if it had not been tried */
 	err = store_error(err);
 	os_lock(&mm->request_lock);
 	bool abandoned = req->abandoned;

@@ -213,6 +213,8 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 		struct ticket *oldest = ticket_take(&pool->tickets);
 		if (oldest)
 			oldest->run(oldest);
+	} else if (unlikely(atomic_get(&pool->fill_failed_ns))) {
+		background_kick(pool->mm); /* nobody may ever free a frame: it looks again when there may be memory */
 	}
 }
 
