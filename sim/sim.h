@@ -125,7 +125,8 @@ enum op {
 	X(straddle) X(write) X(fault_in) X(nowait) X(pin) X(map) X(unmap) X(advise) X(change) X(empty) X(sleep) \
 	X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error) X(short) X(slow) X(late) X(bad)     \
 	X(destroy) X(hold) X(thread_trap) X(copy) X(inline_reads) X(deadline) X(strides) X(large) X(far)        \
-	X(readahead) X(refresh) X(no_version) X(held) X(fashion)
+	X(readahead) X(refresh) X(no_version) X(held) X(fashion) \
+	X(signals) X(exits) X(famine) X(refusals)
 enum sim_without {
 #define FM_X(name) WITHOUT_##name,
 	SIM_WITHOUT(FM_X)

@@ -511,6 +511,7 @@ static void *worker(void *arg)
 
 static void *small_worker(void *arg)
 {
+	sim.self->signals_open = true;
 	for (const struct small_step *step = arg; step->op != OP_END; step++)
 		do_op(step->op, 0, step->first, step->last);
 	return NULL;
@@ -637,7 +638,7 @@ static void *main_thread(void *arg)
 		sim.self->signals_open = false;
 	for (uint32_t i = 0; i < world.workers; i++)
 		thread[i] = start_worker(i);
-	sim.choosing = true;
+	sim.choosing = sim.small != NULL;
 	if (world.destroy_inside) {
 		sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns * 8));
 		world.stopping = true;
@@ -648,11 +649,8 @@ static void *main_thread(void *arg)
 	} else {
 		for (uint32_t i = 0; i < world.workers; i++)
 			sim_join(thread[i]);
-<<<<<<< HEAD
 		sim.choosing = false;
-=======
 		sim.self->signals_open = false; /* from here on it is to be quiet */
->>>>>>> 2d2dcd7 (sim: signals that arrive at any point, whose handlers touch views; threads that are cancelled, or end with requests in flight)
 		for (uint32_t f = 0; f < world.files; f++)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
 				sim_sleep(10000);
@@ -697,6 +695,10 @@ static void limit_machine(struct sim_options *o)
 	o->short_256 = sim_without(short) ? 0 : o->short_256;
 	o->slow_256 = sim_without(slow) ? 0 : o->slow_256;
 	o->late_256 = sim_without(late) ? 0 : o->late_256;
+	o->signal_1024 = sim_without(signals) ? 0 : o->signal_1024;
+	o->exit_256 = sim_without(exits) ? 0 : o->exit_256;
+	o->famine_256 = sim_without(famine) ? 0 : o->famine_256;
+	o->meta_256 = sim_without(refusals) ? 0 : o->meta_256;
 }
 
 static void choose_machine(void)
