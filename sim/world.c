@@ -451,7 +451,9 @@ static void do_reclaim(uint32_t f)
 	if (!call_begin("reclaim"))
 		return;
 	event("reclaims two frames", 0, 0, 0, 0);
+	os_sigmask mask = os_signals_block(); /* as in a call */
 	reclaim(world.file[f]->pool, 2, false);
+	os_signals_restore(mask);
 	call_end();
 }
 
