@@ -10,7 +10,7 @@
  *   demo_plot.c        the picture
  *   demo_fuse.c        a small FUSE server: a file made slow, bad or dead
  *   situation.c        the table of situations, their common set-up
- *   situation_undo.c   the list of what was set up, kept and undone by a process of its own
+ *   situation_undo.c   the list of what was set up, kept and undone by a process of its own (undo.h)
  *   situation_*.c      the set-up of one kind
  *
  * Processes: the coordinator (single-threaded) sets a situation up; for each round it starts a
@@ -32,6 +32,7 @@
 #include <sys/types.h>
 
 #include "filemap.h"
+#include "undo.h"
 
 #define DEMO_PAGE         4096u
 #define DEMO_CACHED_BYTES (8u << 20)
@@ -203,31 +204,6 @@ struct fuse_control {
 int fuse_mount(const char *dir, bool read_only, int *ret_fuse_fd, char *why, size_t why_len);
 void fuse_serve(int fuse_fd, int backing_fd, bool read_only, struct fuse_control *control)
 	__attribute__((noreturn));
-
-/* ------------------------------------------------------------------ undo */
-
-/* A process of its own holds the list, so that it is undone also when the coordinator dies. It
- * undoes from the newest to the oldest. Never call these from a child of the coordinator. */
-struct undo;
-enum undo_kind {
-	UNDO_KILL,   /* pid: SIGKILL (after SIGCONT), and wait for its end */
-	UNDO_UMOUNT, /* path; by MNT_DETACH when it is busy */
-	UNDO_LOOP,   /* path of the loop device */
-	UNDO_UNLINK, /* path */
-	UNDO_RMDIR,  /* path, a plain directory or a cgroup */
-	UNDO_WRITE,  /* path, text: lift a limit */
-	UNDO_CALM,   /* the control of a FUSE server: no more delays, no more errors */
-};
-int undo_start(struct undo **ret_undo);
-/* What is to be undone, recorded BEFORE it is done where that is possible. 0 or -errno. */
-int undo_add(struct undo *undo, enum undo_kind kind, pid_t pid, const char *path, const char *text);
-int undo_add_calm(struct undo *undo, struct fuse_control *control);
-unsigned undo_mark(const struct undo *undo);
-/* Undo everything added since `mark`. Complaints go to stderr, one line each; their number. */
-int undo_to(struct undo *undo, unsigned mark);
-void undo_end(struct undo *undo);
-/* In a child: let go of the list; leave the terminal's signals to the coordinator. */
-void undo_child(struct undo *undo);
 
 /* ------------------------------------------------------------------ situations */
 

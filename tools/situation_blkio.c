@@ -11,10 +11,10 @@
  */
 #define _GNU_SOURCE
 #include "demo.h"
+#include "machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <mntent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define READS_PER_SECOND 5
@@ -31,69 +30,6 @@
 #define NEIGHBOURS_MAX   8
 #define COLD_BYTES       (256ull << 20)
 #define HOLE_BYTES       (1ll << 30)
-
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int error = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		error = -errno;
-	close(fd);
-	return error;
-}
-
-/* Where the version 1 hierarchy of a controller is mounted. */
-static bool find_hierarchy(const char *controller, char *path, size_t len)
-{
-	FILE *mounts = setmntent("/proc/self/mounts", "r");
-	struct mntent *entry;
-	bool found = false;
-
-	if (!mounts)
-		return false;
-	while (!found && (entry = getmntent(mounts))) {
-		if (strcmp(entry->mnt_type, "cgroup") || !hasmntopt(entry, controller))
-			continue;
-		snprintf(path, len, "%s", entry->mnt_dir);
-		found = true;
-	}
-	endmntent(mounts);
-	return found;
-}
-
-/* The number of the whole disk that holds `path`: limits are not for partitions. */
-static int find_disk(const char *path, unsigned *ret_major, unsigned *ret_minor)
-{
-	char name[128], text[32] = "";
-	struct stat st;
-	int fd;
-
-	if (stat(path, &st))
-		return -errno;
-	if (!major(st.st_dev))
-		return -ENODEV; /* tmpfs, btrfs, overlayfs: no disk of its own */
-	snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/partition", major(st.st_dev),
-		 minor(st.st_dev));
-	*ret_major = major(st.st_dev);
-	*ret_minor = minor(st.st_dev);
-	if (access(name, F_OK))
-		return 0;
-	snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/../dev", major(st.st_dev),
-		 minor(st.st_dev));
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (read(fd, text, sizeof(text) - 1) <= 0 ||
-	    sscanf(text, "%u:%u", ret_major, ret_minor) != 2) {
-		close(fd);
-		return -ENODEV;
-	}
-	close(fd);
-	return 0;
-}
 
 /* A file of one hole: reading it fills the page cache as fast as memory goes, without the disk. */
 static int make_hole_file(struct demo *demo, const char *dir, char *why)
@@ -156,14 +92,14 @@ static int choose_cold_file(struct demo *demo, unsigned *ret_major, unsigned *re
 	struct stat st;
 
 	if (!stat(demo->file, &st) && (uint64_t)st.st_size >= COLD_BYTES &&
-	    !find_disk(demo->file, ret_major, ret_minor)) {
+	    !machine_find_disk(demo->file, ret_major, ret_minor)) {
 		snprintf(demo->slow_path, sizeof(demo->slow_path), "%s", demo->file);
 		return 0;
 	}
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
 		struct statvfs vfs;
 
-		if (find_disk(dirs[i], ret_major, ret_minor) || statvfs(dirs[i], &vfs) ||
+		if (machine_find_disk(dirs[i], ret_major, ret_minor) || statvfs(dirs[i], &vfs) ||
 		    (uint64_t)vfs.f_bavail * vfs.f_frsize < 2 * COLD_BYTES)
 			continue;
 		return make_cold_file(demo, dirs[i], why);
@@ -177,7 +113,7 @@ static int make_cgroup(struct demo *demo, const char *controller, size_t index, 
 {
 	char hierarchy[PATH_MAX / 2], dir[PATH_MAX / 2 + 64];
 
-	if (!find_hierarchy(controller, hierarchy, sizeof(hierarchy))) {
+	if (!machine_find_hierarchy(controller, hierarchy, sizeof(hierarchy))) {
 		snprintf(why, SITUATION_WHY,
 			 "no cgroup version 1 hierarchy with the %s controller is mounted here",
 			 controller);
@@ -210,7 +146,7 @@ int situation_blkio_setup(struct demo *demo, const struct situation *situation, 
 	snprintf(dir, sizeof(dir), "%s", demo->cgroup[0]);
 	*strrchr(dir, '/') = 0;
 	snprintf(path, sizeof(path), "%s/memory.limit_in_bytes", dir);
-	error = write_text(path, MEMORY_LIMIT);
+	error = machine_write_text(path, MEMORY_LIMIT);
 	if (error) {
 		snprintf(why, SITUATION_WHY, "%.150s: %s", path, strerror(-error));
 		return -1;
@@ -221,7 +157,7 @@ int situation_blkio_setup(struct demo *demo, const struct situation *situation, 
 		 "%.4000s/blkio.throttle.read_iops_device", dir);
 	snprintf(demo->limit_text, sizeof(demo->limit_text), "%u:%u %u", disk_major, disk_minor,
 		 READS_PER_SECOND);
-	error = write_text(demo->limit_path, demo->limit_text);
+	error = machine_write_text(demo->limit_path, demo->limit_text);
 	if (error) {
 		snprintf(why, SITUATION_WHY, "%.150s: %s", demo->limit_path, strerror(-error));
 		return -1;
@@ -247,7 +183,7 @@ void situation_blkio_fill(struct demo *demo, struct round_spec *spec)
 
 void situation_blkio_begin(struct demo *demo)
 {
-	write_text(demo->limit_path, demo->limit_text);
+	machine_write_text(demo->limit_path, demo->limit_text);
 }
 
 void situation_blkio_end(struct demo *demo)
@@ -257,7 +193,7 @@ void situation_blkio_end(struct demo *demo)
 	snprintf(text, sizeof(text), "%s", demo->limit_text);
 	*strchr(text, ' ') = 0;
 	strcat(text, " 0");
-	write_text(demo->limit_path, text);
+	machine_write_text(demo->limit_path, text);
 }
 
 struct neighbour {
@@ -296,7 +232,7 @@ int situation_blkio_helper(struct demo *demo, const struct round_spec *spec, str
 	(void)subject;
 	neighbour = (struct neighbour){.round = round, .path = demo->hole_path};
 	neighbour.fd = open(demo->hole_path, O_RDONLY | O_CLOEXEC);
-	if (neighbour.fd < 0 || write_text(spec->cgroup[0], "0")) {
+	if (neighbour.fd < 0 || machine_write_text(spec->cgroup[0], "0")) {
 		round_fail(round, "can't join %s or read %s", spec->cgroup[0], demo->hole_path);
 		return 1;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The list of what the demonstration set up, kept by a process of its own: the keeper. It undoes,
+ * The list of what a verb set up, kept by a process of its own: the keeper. It undoes,
  * newest first, when it is told to, and everything when the pipe to it closes: so also when the
  * coordinator is killed. The keeper ignores the terminal's signals and starts nothing.
  *
@@ -54,7 +54,7 @@ struct undo {
 
 static void complain(int *complaints, const char *what, const char *path, int error)
 {
-	fprintf(stderr, "filemap demo: can't undo: %s %s: %s\n", what, path, strerror(error));
+	fprintf(stderr, "filemap: can't undo: %s %s: %s\n", what, path, strerror(error));
 	(*complaints)++;
 }
 
