@@ -16,6 +16,7 @@ static const struct {
 	{"verify", verb_verify, "read everything through a mapping and compare with plain reads"},
 	{"stat", verb_stat, "show the statistics of running processes"},
 	{"demo", verb_demo, "who stalls while faults wait for a slow store"},
+	{"bench", verb_bench, "measure against the kernel's mmap() and the device's limit"},
 };
 
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))

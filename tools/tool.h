@@ -23,6 +23,7 @@ enum tool_status {
 int verb_verify(int argc, char **argv);
 int verb_stat(int argc, char **argv);
 int verb_demo(int argc, char **argv);
+int verb_bench(int argc, char **argv);
 
 /* "filemap: " and one line on stderr. Returns `status`, so that a verb can return tool_error(...). */
 int tool_error(enum tool_status status, const char *format, ...)
@@ -83,5 +84,6 @@ void json_text(struct tool_json *json, const char *key, const char *value);
 void json_number(struct tool_json *json, const char *key, uint64_t value);
 void json_real(struct tool_json *json, const char *key, double value);
 void json_bool(struct tool_json *json, const char *key, bool value);
+void json_null(struct tool_json *json, const char *key);
 
 #endif

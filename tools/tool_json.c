@@ -67,3 +67,9 @@ void json_bool(struct tool_json *json, const char *key, bool value)
 	begin(json, key);
 	fputs(value ? "true" : "false", json->out);
 }
+
+void json_null(struct tool_json *json, const char *key)
+{
+	begin(json, key);
+	fputs("null", json->out);
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The benchmark's parts and what they share.
+ *
+ *   verb_bench.c       options, the file, the order of the rounds
+ *   bench_workloads.c  the tables of workloads and of ways, the patterns of access
+ *   bench_machine.c    the file, cold caches, the short readahead, the memory cgroup; all undone
+ *   bench_cell.c       one way in one round, in a process of its own: threads, time, counters
+ *   bench_ways.c       the ways over the kernel's mmap() and over pread
+ *   bench_filemap.c    the ways over the library
+ *   bench_limit.c      the device's limit: io_uring, O_DIRECT
+ *   bench_bare.c       a fault served in user space with no library: the floor of what one costs
+ *   bench_stats.c      medians and ratios
+ *   bench_report.c     table and JSON
+ *   bench_plot.c       SVG bars
+ *
+ * The coordinator is single-threaded and maps nothing. For each way of each round it executes itself anew
+ * (a *cell*), which finds its orders in a shared page and leaves its figures there.
+ */
+#ifndef FILEMAP_BENCH_H
+#define FILEMAP_BENCH_H
+
+#include "filemap.h"
+#include "order.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct undo;
+
+#define BENCH_PAGE        4096u
+#define BENCH_HUGE        (2u << 20)
+#define BENCH_LINE        64u
+#define BENCH_WHY         240
+#define BENCH_ROUNDS_MAX  99
+#define BENCH_THREADS_MAX 16
+#define BENCH_DEPTH       32 /* reads in flight where a way may choose */
+
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+
+/* ------------------------------------------------------------------ ways */
+
+/* X(name in enum, name in output, what it is) */
+#define BENCH_WAYS(X)                                                                              \
+	X(FILEMAP, "filemap", "the library, its defaults")                                         \
+	X(FILEMAP_THREAD, "filemap-thread", "same, faults served by a handler thread")             \
+	X(FILEMAP_HUGE, "filemap-huge", "same, page size 2 MiB")                                   \
+	X(KERNEL, "kernel-mmap", "mmap(), the machine's readahead")                                \
+	X(KERNEL_128K, "kernel-mmap-128k", "mmap(), readahead of 128 KiB")                         \
+	X(KERNEL_RANDOM, "kernel-mmap-random", "mmap(), MADV_RANDOM")                              \
+	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "mmap(), MADV_SEQUENTIAL")                  \
+	X(KERNEL_WILLNEED, "kernel-willneed", "mmap(), MADV_WILLNEED in advance")                  \
+	X(PREAD, "pread", "pread() through the page cache")                                        \
+	X(LIMIT, "limit", "the device itself: io_uring, O_DIRECT")                                 \
+	X(BARE, "bare", "SIGBUS, MOVE, return; no library")                                        \
+	X(BARE_COPY, "bare-copy", "SIGBUS, COPY, return; no library")
+
+enum bench_way {
+#define BENCH_X(id, name, what) BENCH_##id,
+	BENCH_WAYS(BENCH_X)
+#undef BENCH_X
+		BENCH_WAY_COUNT
+};
+#define BENCH_BIT(way) (1u << BENCH_##way)
+extern const char *const bench_way_names[BENCH_WAY_COUNT];
+extern const char *const bench_way_help[BENCH_WAY_COUNT];
+
+static inline bool bench_way_is_filemap(enum bench_way way)
+{
+	return way <= BENCH_FILEMAP_HUGE;
+}
+/* Its pages are the kernel's page cache. */
+static inline bool bench_way_is_cached(enum bench_way way)
+{
+	return way >= BENCH_KERNEL && way <= BENCH_PREAD;
+}
+
+/* ------------------------------------------------------------------ workloads */
+
+enum bench_pattern {
+	PATTERN_FORWARD,
+	PATTERN_BACKWARD,
+	PATTERN_STREAMS, /* several forward scans, a page of each in turn */
+	PATTERN_RANDOM,  /* pages, none twice */
+	PATTERN_ZIPF,    /* pages, some often */
+	PATTERN_WORDS,   /* one word anywhere, independent of each other */
+};
+
+#define BENCH_STREAMS     8
+#define BENCH_ZIPF_S      0.99
+#define BENCH_THREAD_SETS 3
+#define BENCH_MAPPINGS    10000 /* of map-scale */
+
+/* Sizes of a workload: of a whole run, or of a --quick one. */
+struct bench_scale {
+	uint64_t range_bytes; /* at most so much of the file */
+	uint64_t ops, warm_ops; /* 0: the range once, no warming */
+	unsigned limit_ms;    /* a cell is cut off then, warming too; 0: never */
+};
+
+struct bench_workload {
+	const char *name, *what;
+	enum bench_pattern pattern;
+	uint32_t unit;         /* bytes of one operation */
+	uint32_t step;         /* from one unit to the next in the file; 0: they touch */
+	unsigned budget_part;  /* the budget is this part of the range; 0: all of it fits */
+	unsigned threads[BENCH_THREAD_SETS]; /* ends with 0 */
+	unsigned ways;         /* BENCH_BIT()s */
+	bool hot;              /* all of it is mapped and resident when it begins */
+	bool same_pages;       /* all threads visit the same pages in the same order */
+	bool memory;           /* filemap ways and bare: a memory store, its pages cached but not mapped */
+	bool touch_words;      /* one word of each page, not one of each line */
+	bool nowait;           /* filemap: BENCH_DEPTH pages in flight by fm_fault_in() */
+	bool each_mapped;      /* each unit by a mapping of its own */
+	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
+	struct bench_scale full, quick;
+};
+
+extern const struct bench_workload bench_workloads[];
+extern const size_t bench_workload_count;
+
+/* ------------------------------------------------------------------ one cell */
+
+#define BENCH_SUMS 40
+
+/* The coordinator writes `in` before, the cell `out`. Shared memory. */
+struct bench_cell {
+	struct {
+		uint32_t magic;
+		unsigned workload, way, threads;
+		char path[PATH_MAX];
+		int fd;              /* the file, already open; -1: open it yourself */
+		char cgroup[200];    /* cgroup.procs to join first; "" for none */
+		uint64_t file_bytes, range_bytes, budget_bytes, ops, warm_ops;
+		uint64_t limit_ns;
+	} in;
+	struct {
+		bool done;
+		char why[BENCH_WHY]; /* why it could not run */
+		uint64_t ns, ops, bytes, device_bytes, cpu_ns, rss_bytes;
+		uint64_t sum;               /* of all that was touched */
+		uint64_t sums[BENCH_SUMS];  /* same, after each thread's first 2^i operations; 0: not reached */
+		struct fm_stats stats;      /* filemap ways: what the measured part added; gauges as they are */
+	} out;
+};
+
+#define BENCH_MAGIC 0x66626e63u
+
+struct bench_run; /* bench_cell.c: a cell at work */
+
+/* One thread of it. */
+struct bench_worker {
+	struct bench_run *run;
+	unsigned index;
+	uint64_t ops, sum;
+	uint64_t sums[BENCH_SUMS];
+};
+
+struct bench_run {
+	struct bench_cell *cell;
+	const struct bench_workload *workload;
+	const struct bench_way_ops *ops;
+	enum bench_way way;
+	unsigned threads;
+	uint64_t range_bytes;
+	uint64_t slots;          /* units in the range */
+	uint64_t clock_mask;     /* the clock is read at every operation whose turn has none of these bits */
+	struct order order;      /* random patterns */
+	uint32_t *zipf;          /* page numbers, one an operation; warming first */
+	int fd;                  /* of the file */
+	const unsigned char *map;
+	const unsigned char **maps; /* of each of several mappings; NULL: one */
+	void *private;
+};
+
+struct bench_way_ops {
+	/* In a fresh process, before the clock runs. 0, or -1 after bench_why(). */
+	int (*open)(struct bench_run *run);
+	/* After warming, before the clock runs. NULL: nothing. */
+	void (*begin)(struct bench_run *run);
+	/* After it has stopped: figures. NULL: nothing. */
+	void (*end)(struct bench_run *run);
+	/* Operations `from` to `to` of a worker, until `deadline_ns`; NULL: touch the mapping. */
+	int (*work)(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
+};
+
+extern const struct bench_way_ops bench_kernel_ops, bench_pread_ops, bench_filemap_ops, bench_limit_ops,
+	bench_bare_ops;
+
+/* The cell's whole life. The exit status. */
+int bench_cell_main(int cell_fd);
+int bench_why(struct bench_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t bench_now_ns(void);
+/* Operations of each worker; those of all are a multiple of it. */
+uint64_t bench_share(const struct bench_run *run, uint64_t ops);
+/* Where in the range operation `turn` of a worker goes. */
+uint64_t bench_offset(const struct bench_worker *worker, uint64_t turn);
+uint64_t bench_sum_lines(const unsigned char *at, size_t len);
+uint64_t bench_sum_pages(const unsigned char *at, size_t len); /* the first word of each */
+/* An operation is done: counted, and the sum so far kept where it is to be compared. */
+static inline void bench_done(struct bench_worker *worker, uint64_t sum)
+{
+	worker->sum += sum;
+	worker->ops++;
+	if (!(worker->ops & (worker->ops - 1)))
+		worker->sums[__builtin_ctzll(worker->ops)] = worker->sum;
+}
+/* Time is up; asked often enough, and seldom enough not to be measured. */
+static inline bool bench_over(const struct bench_worker *worker, uint64_t turn, uint64_t deadline_ns)
+{
+	return deadline_ns && !(turn & worker->run->clock_mask) && bench_now_ns() >= deadline_ns;
+}
+/* The default of `work`. */
+int bench_touch(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
+/* Page numbers by Zipf's law, scattered over the range; NULL: no memory. */
+uint32_t *bench_zipf_make(uint64_t pages, uint64_t count);
+
+/* ------------------------------------------------------------------ the machine */
+
+struct bench_machine {
+	struct undo *undo;
+	const char *path;
+	uint64_t file_bytes;
+	char made[PATH_MAX]; /* the file we wrote; "" when one was given */
+	char readahead_path[128], readahead_text[32]; /* the disk's readahead, and what it is */
+	char cgroup[200];    /* a directory; "" when there is none */
+	char no_readahead[BENCH_WHY], no_cgroup[BENCH_WHY]; /* why not */
+	bool warned;         /* the cache could not be dropped: said once */
+};
+
+/* Write a file of `bytes` under `dir`. 0, or -1 and one line on stderr. */
+int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t bytes);
+/* Set up what there is to be had. Why something is not, is in no_*. */
+void bench_machine_open(struct bench_machine *machine);
+/* Take the file out of the page cache. */
+void bench_drop(struct bench_machine *machine);
+/* The file opened with a readahead of 128 KiB; negative: none. The disk's own setting is back at return. */
+int bench_open_128k(struct bench_machine *machine);
+int bench_limit_cgroup(struct bench_machine *machine, uint64_t bytes);
+
+/* ------------------------------------------------------------------ results */
+
+/* One way, one workload, one number of threads. */
+struct bench_row {
+	const struct bench_workload *workload;
+	enum bench_way way;
+	unsigned threads, rounds;
+	bool left_out;
+	/* of each round */
+	double ns_per_op[BENCH_ROUNDS_MAX], seconds[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX],
+		bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
+		rss_mib[BENCH_ROUNDS_MAX];
+	/* once all rounds are there: medians */
+	struct {
+		double seconds, ops, bytes, ns_per_op, device_bytes, cpu_s, rss_mib;
+		double ratio; /* speed over kernel-mmap's in the same round; 0: no kernel-mmap */
+	} mid;
+};
+
+double bench_median(const double *values, unsigned count);
+void bench_row_add(struct bench_row *row, const struct bench_cell *cell);
+void bench_row_finish(struct bench_row *row, const struct bench_row *kernel);
+
+void bench_table_head(void);
+void bench_table_row(const struct bench_row *row);
+void bench_json_row(const struct bench_row *row);
+/* One line on stderr about the counters of a cell, for --counters. */
+void bench_counters(const struct bench_cell *cell);
+/* SVG into a folder that is there. 0 or a negative errno. */
+int bench_plot(const struct bench_row *rows, size_t count, const char *dir);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The benchmark's ways over the library. Owns the cell's address space, file and mappings.
+ * May call: filemap.h.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct library {
+	fm_mm *mm;
+	fm_file *file;
+	uint32_t page_size;
+	struct fm_stats before;
+	char said[BENCH_WHY]; /* the last error the library logged */
+};
+
+static struct library library;
+
+static void on_log(void *arg, enum fm_log_level level, const char *line)
+{
+	(void)arg;
+	if (level == FM_LOG_ERROR)
+		snprintf(library.said, sizeof(library.said), "%s", line);
+}
+
+static int fail(struct bench_run *run, const char *what, int error)
+{
+	if (library.said[0])
+		return bench_why(run, "%s", library.said);
+	return bench_why(run, "%s: %s", what, strerror(-error));
+}
+
+/* ------------------------------------------------------------------ open */
+
+static void stats_now(struct fm_stats *stats)
+{
+	stats->size = sizeof(*stats);
+	fm_stats(library.mm, stats);
+}
+
+/* Cached but not mapped, a piece after the other: what is advised at once may be cut to what is free. */
+static int cache_range(struct bench_run *run)
+{
+	struct fm_stats stats = {0};
+	size_t piece = library.page_size > MIB ? library.page_size : MIB;
+
+	for (uint64_t at = 0; at < run->range_bytes; at += piece) {
+		uint64_t want = at + piece < run->range_bytes ? at + piece : run->range_bytes;
+		size_t len = want - at;
+
+		for (unsigned ms = 0; stats.read_bytes < want; ms++) {
+			if (ms == 5000)
+				return bench_why(run, "the library does not read ahead what it was advised");
+			if (ms % 100 == 0)
+				fm_advise(library.mm, (void *)(run->map + at), len, FM_ADVICE_WILLNEED);
+			if (ms)
+				nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+			stats_now(&stats);
+		}
+	}
+	return 0;
+}
+
+static int map_each(struct bench_run *run)
+{
+	const struct bench_workload *workload = run->workload;
+
+	run->maps = calloc(run->slots, sizeof(*run->maps));
+	if (!run->maps)
+		return bench_why(run, "out of memory");
+	for (uint64_t i = 0; i < run->slots; i++) {
+		void *addr;
+		int error = fm_map(library.file, i * workload->step, workload->unit, NULL, &addr);
+
+		if (error)
+			return fail(run, "fm_map", error);
+		run->maps[i] = addr;
+	}
+	return 0;
+}
+
+/* Together they are what the one mapping of everything shows, which then goes. */
+static int map_all(struct bench_run *run)
+{
+	void *map;
+	int error = fm_map(library.file, 0, run->range_bytes, NULL, &map);
+
+	if (error)
+		return fail(run, "fm_map", error);
+	run->map = map;
+	if (run->workload->memory && cache_range(run))
+		return -1;
+	if (!run->workload->each_mapped)
+		return 0;
+	if (map_each(run))
+		return -1;
+	error = fm_unmap(library.mm, map, run->range_bytes);
+	return error ? fail(run, "fm_unmap", error) : 0;
+}
+
+static int filemap_open(struct bench_run *run)
+{
+	const struct bench_workload *workload = run->workload;
+	struct fm_mm_options mm_options = {
+		.size = sizeof(mm_options),
+		.budget_bytes = run->cell->in.budget_bytes,
+		.trap = run->way == BENCH_FILEMAP_THREAD ? FM_TRAP_THREAD : FM_TRAP_INLINE,
+		.log = on_log,
+	};
+	struct fm_file_options file_options = {.size = sizeof(file_options)};
+	char uri[PATH_MAX + 8];
+	int error;
+
+	library.page_size = run->way == BENCH_FILEMAP_HUGE ? BENCH_HUGE
+			    : workload->memory		   ? workload->unit
+							   : BENCH_PAGE;
+	file_options.page_size = library.page_size;
+	if (workload->memory)
+		snprintf(uri, sizeof(uri), "memory:%llu", (unsigned long long)run->range_bytes);
+	else
+		snprintf(uri, sizeof(uri), "file:%s", run->cell->in.path);
+	error = fm_mm_create(&mm_options, &library.mm);
+	if (error)
+		return fail(run, "address space", error);
+	error = fm_file_open(library.mm, uri, &file_options, &library.file);
+	if (error)
+		return fail(run, uri, error);
+	return map_all(run);
+}
+
+/* ------------------------------------------------------------------ counters */
+
+static void filemap_begin(struct bench_run *run)
+{
+	(void)run;
+	stats_now(&library.before);
+}
+
+static void filemap_end(struct bench_run *run)
+{
+	struct fm_stats *stats = &run->cell->out.stats;
+
+	stats_now(stats);
+#define BENCH_X(name, help) stats->name -= library.before.name;
+	FM_COUNTERS(BENCH_X)
+#undef BENCH_X
+}
+
+/* ------------------------------------------------------------------ many in flight */
+
+/* Pages asked for and not yet there, oldest first from `next` on. A pass over them that finds none waits for
+ * the oldest. */
+struct flight {
+	uint64_t offset[BENCH_DEPTH];
+	unsigned count;
+};
+
+static int flight_pass(struct bench_worker *worker, struct flight *flight, unsigned flags)
+{
+	const struct bench_run *run = worker->run;
+	unsigned kept = 0, landed = 0;
+
+	for (unsigned i = 0; i < flight->count; i++) {
+		const unsigned char *at = run->map + flight->offset[i];
+		int error = fm_fault_in(library.mm, at, run->workload->unit, i || landed ? FM_NOWAIT : flags);
+
+		if (error == -EAGAIN) {
+			flight->offset[kept++] = flight->offset[i];
+			continue;
+		}
+		if (error)
+			return fail(worker->run, "fm_fault_in", error);
+		landed++;
+		bench_done(worker, bench_sum_lines(at, run->workload->unit));
+	}
+	flight->count = kept;
+	return (int)landed;
+}
+
+static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+{
+	struct flight flight = {.count = 0};
+	unsigned flags = FM_NOWAIT;
+
+	for (uint64_t turn = from; turn < to || flight.count;) {
+		int landed;
+
+		for (; flight.count < BENCH_DEPTH && turn < to; turn++)
+			flight.offset[flight.count++] = bench_offset(worker, turn);
+		landed = flight_pass(worker, &flight, flags);
+		if (landed < 0)
+			return landed;
+		flags = landed ? FM_NOWAIT : 0;
+		if (deadline_ns && bench_now_ns() >= deadline_ns)
+			to = turn;
+	}
+	return 0;
+}
+
+static int filemap_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+{
+	return (worker->run->workload->nowait ? nowait_work : bench_touch)(worker, from, to, deadline_ns);
+}
+
+const struct bench_way_ops bench_filemap_ops = {
+	.open = filemap_open,
+	.begin = filemap_begin,
+	.end = filemap_end,
+	.work = filemap_work,
+};

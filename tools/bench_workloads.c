@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The benchmark's tables, and where each operation of a pattern goes. Constant, or filled before the
+ * threads start.
+ * May call: order.h, libc.
+ */
+#include "bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define LIBRARY    (BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(FILEMAP_HUGE))
+#define KERNEL     (BENCH_BIT(KERNEL) | BENCH_BIT(KERNEL_128K))
+#define SEQUENTIAL (LIBRARY | KERNEL | BENCH_BIT(KERNEL_SEQUENTIAL) | BENCH_BIT(PREAD) | BENCH_BIT(LIMIT))
+#define RANDOM     (LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(PREAD))
+#define FAULT      (LIBRARY | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) | BENCH_BIT(BARE_COPY))
+
+const char *const bench_way_names[BENCH_WAY_COUNT] = {
+#define BENCH_X(id, name, what) [BENCH_##id] = name,
+	BENCH_WAYS(BENCH_X)
+#undef BENCH_X
+};
+const char *const bench_way_help[BENCH_WAY_COUNT] = {
+#define BENCH_X(id, name, what) [BENCH_##id] = what,
+	BENCH_WAYS(BENCH_X)
+#undef BENCH_X
+};
+
+const struct bench_workload bench_workloads[] = {
+	{
+		.name = "seq-cold",
+		.what = "scan, nothing cached, all of it fits",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
+		.full = {.range_bytes = GIB},
+		.quick = {.range_bytes = 128 * MIB},
+	},
+	{
+		.name = "seq-cold-over-budget",
+		.what = "scan with memory for an eighth of it",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.budget_part = 8,
+		.threads = {1},
+		.ways = SEQUENTIAL,
+		.full = {.range_bytes = GIB},
+		.quick = {.range_bytes = 256 * MIB},
+	},
+	{
+		.name = "rand-cold",
+		.what = "4 KiB anywhere, nothing cached, none twice",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.threads = {1, 4, 16},
+		.ways = RANDOM | BENCH_BIT(LIMIT),
+		.full = {.range_bytes = UINT64_MAX, .ops = 8192, .limit_ms = 2000},
+		.quick = {.range_bytes = UINT64_MAX, .ops = 2048, .limit_ms = 250},
+	},
+	{
+		.name = "rand-nowait",
+		.what = "same, one thread with 32 in flight",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(KERNEL_WILLNEED) |
+			BENCH_BIT(LIMIT),
+		.nowait = true,
+		.full = {.range_bytes = UINT64_MAX, .ops = 16384, .limit_ms = 2000},
+		.quick = {.range_bytes = UINT64_MAX, .ops = 4096, .limit_ms = 250},
+	},
+	{
+		.name = "zipf-over-budget",
+		.what = "4 KiB by Zipf's law (0.99), memory for an eighth of them",
+		.pattern = PATTERN_ZIPF,
+		.unit = BENCH_PAGE,
+		.budget_part = 8,
+		.threads = {1},
+		.ways = RANDOM,
+		.full = {.range_bytes = 512 * MIB, .ops = 65536, .warm_ops = 65536, .limit_ms = 3000},
+		.quick = {.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 16384, .limit_ms = 250},
+	},
+	{
+		.name = "backward",
+		.what = "scan from the end to the beginning",
+		.pattern = PATTERN_BACKWARD,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = SEQUENTIAL & ~BENCH_BIT(KERNEL_SEQUENTIAL),
+		.full = {.range_bytes = 512 * MIB, .limit_ms = 5000},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
+	},
+	{
+		.name = "strided",
+		.what = "4 KiB of every 256 KiB, forward",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.step = 256u << 10,
+		.threads = {1},
+		.ways = RANDOM | BENCH_BIT(KERNEL_WILLNEED) | BENCH_BIT(LIMIT),
+		.full = {.range_bytes = 2 * GIB, .limit_ms = 5000},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 500},
+	},
+	{
+		.name = "multi-stream",
+		.what = "8 scans at once, a page of each in turn",
+		.pattern = PATTERN_STREAMS,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
+		.full = {.range_bytes = 512 * MIB, .limit_ms = 5000},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
+	},
+	{
+		.name = "loop-over-budget",
+		.what = "the same scan again and again, 1.2 times the memory",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.passes = 4,
+		.threads = {1},
+		.ways = SEQUENTIAL & ~BENCH_BIT(LIMIT),
+		.full = {.range_bytes = 240 * MIB, .limit_ms = 5000},
+		.quick = {.range_bytes = 60 * MIB, .limit_ms = 400},
+	},
+	{
+		.name = "hot",
+		.what = "one word anywhere, all of it mapped and resident",
+		.pattern = PATTERN_WORDS,
+		.unit = 8,
+		.threads = {1},
+		.ways = LIBRARY | BENCH_BIT(KERNEL),
+		.hot = true,
+		.full = {.range_bytes = 512 * MIB, .ops = 16 << 20},
+		.quick = {.range_bytes = 128 * MIB, .ops = 2 << 20},
+	},
+	{
+		.name = "fault-cost-4k",
+		.what = "one fault a 4 KiB page, its bytes in memory",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.memory = true,
+		.touch_words = true,
+		.full = {.range_bytes = 64 * MIB},
+		.quick = {.range_bytes = 16 * MIB},
+	},
+	{
+		.name = "fault-cost-64k",
+		.what = "same, page size 64 KiB",
+		.pattern = PATTERN_FORWARD,
+		.unit = 64u << 10,
+		.threads = {1},
+		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.memory = true,
+		.touch_words = true,
+		.full = {.range_bytes = 128 * MIB},
+		.quick = {.range_bytes = 32 * MIB},
+	},
+	{
+		.name = "fault-cost-2m",
+		.what = "same, page size 2 MiB",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_HUGE,
+		.threads = {1},
+		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.memory = true,
+		.touch_words = true,
+		.full = {.range_bytes = 512 * MIB},
+		.quick = {.range_bytes = 128 * MIB},
+	},
+	{
+		.name = "contended",
+		.what = "16 threads on the same cold pages in the same order",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.threads = {16},
+		.ways = RANDOM,
+		.same_pages = true,
+		.full = {.range_bytes = UINT64_MAX, .ops = 16 * 2048, .limit_ms = 3000},
+		.quick = {.range_bytes = UINT64_MAX, .ops = 16 * 512, .limit_ms = 250},
+	},
+	{
+		.name = "map-one",
+		.what = "faults on 10,000 pages of one mapping, their bytes in memory",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.step = 2 * BENCH_PAGE,
+		.threads = {1},
+		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
+		.memory = true,
+		.touch_words = true,
+		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
+		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
+	},
+	{
+		.name = "map-scale",
+		.what = "same, each page a mapping of its own",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.step = 2 * BENCH_PAGE,
+		.threads = {1},
+		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
+		.memory = true,
+		.touch_words = true,
+		.each_mapped = true,
+		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
+		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
+	},
+};
+const size_t bench_workload_count = sizeof(bench_workloads) / sizeof(bench_workloads[0]);
+
+/* ------------------------------------------------------------------ patterns */
+
+uint64_t bench_share(const struct bench_run *run, uint64_t ops)
+{
+	return ops / run->threads;
+}
+
+uint64_t bench_offset(const struct bench_worker *worker, uint64_t turn)
+{
+	const struct bench_run *run = worker->run;
+	const struct bench_workload *workload = run->workload;
+	uint64_t unit = workload->step ? workload->step : workload->unit;
+	uint64_t global = workload->same_pages ? turn : turn * run->threads + worker->index;
+
+	switch (workload->pattern) {
+	case PATTERN_FORWARD:
+		return global % run->slots * unit;
+	case PATTERN_BACKWARD:
+		return (run->slots - 1 - global % run->slots) * unit;
+	case PATTERN_STREAMS:
+		return (global % BENCH_STREAMS * (run->slots / BENCH_STREAMS) + global / BENCH_STREAMS) *
+		       unit;
+	case PATTERN_RANDOM:
+		return order_unit(&run->order, global % run->slots) * unit;
+	case PATTERN_ZIPF:
+		return run->zipf[global] * (uint64_t)unit;
+	case PATTERN_WORDS:
+		break;
+	}
+	return 0;
+}
+
+/* A cumulative table, and a search in it for each draw. */
+uint32_t *bench_zipf_make(uint64_t pages, uint64_t count)
+{
+	double *below = malloc(pages * sizeof(*below)), sum = 0;
+	uint32_t *list = malloc(count * sizeof(*list));
+	uint64_t state = 1;
+	struct order order;
+
+	if (!below || !list) {
+		free(below);
+		free(list);
+		return NULL;
+	}
+	order_make(&order, ORDER_RANDOM, pages);
+	for (uint64_t i = 0; i < pages; i++)
+		below[i] = sum += pow((double)(i + 1), -BENCH_ZIPF_S);
+	for (uint64_t n = 0; n < count; n++) {
+		uint64_t low = 0, high = pages - 1;
+		double at;
+
+		state = state * 6364136223846793005ull + 1442695040888963407ull;
+		at = (double)(state >> 11) * 0x1p-53 * sum;
+		while (low < high) {
+			uint64_t middle = (low + high) / 2;
+
+			if (below[middle] < at)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		list[n] = (uint32_t)order_unit(&order, low);
+	}
+	free(below);
+	return list;
+}

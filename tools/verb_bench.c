@@ -1,0 +1,614 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * filemap bench: the library's mappings beside the kernel's, and beside the device's limit. Here: the options, the
+ * plan, and one cell after another; see bench.h for the parts. In each round every way runs once, each time in
+ * another order; ratios are taken within a round. The coordinator is single-threaded.
+ * May call: the other bench parts, undo.h, tool.h.
+ */
+#include "bench.h"
+
+#include "tool.h"
+#include "undo.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ROUNDS        5
+#define ROUNDS_QUICK  3
+#define SIZE          (4 * GIB)
+#define SIZE_QUICK    (512 * MIB)
+#define SIZE_MIN      (16 * MIB)
+#define RANGE_ALIGN   (BENCH_STREAMS * BENCH_HUGE)
+#define CELL_LIMIT_MS 300000
+#define NOTES_MAX     64
+
+struct bench {
+	/* options */
+	const char *file, *plot, *ways_text;
+	uint64_t rounds, size;
+	bool json, quick, counters;
+	/* state */
+	unsigned ways;            /* BENCH_BIT()s */
+	const char *const *names; /* of workloads; none: all */
+	int name_count;
+	struct bench_machine machine;
+	struct bench_cell *cell;
+	int cell_fd;
+	struct bench_row *rows;
+	size_t row_count;
+	bool failed;              /* a way read other bytes, or died */
+	bool library_ran;
+	char notes[NOTES_MAX][BENCH_WHY + 40];
+	unsigned note_count;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+	interrupted = signo;
+}
+
+/* Once each, however many workloads it concerns. */
+static void note(struct bench *bench, enum bench_way way, const char *why)
+{
+	char line[sizeof(bench->notes[0])];
+
+	snprintf(line, sizeof(line), "%s: %s", bench_way_names[way], why);
+	for (unsigned i = 0; i < bench->note_count; i++)
+		if (!strcmp(bench->notes[i], line))
+			return;
+	if (bench->note_count < NOTES_MAX)
+		strcpy(bench->notes[bench->note_count++], line);
+	tool_error(TOOL_OK, "bench: left out: %s", line);
+}
+
+/* ------------------------------------------------------------------ a cell's orders */
+
+/* How much of the file a touch at random brings in, where the way's readahead is known to be blind. */
+static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
+{
+	uint64_t kib;
+
+	if (way == BENCH_FILEMAP_HUGE)
+		return BENCH_HUGE;
+	if (way == BENCH_KERNEL_128K)
+		return 128 << 10;
+	if (way == BENCH_KERNEL && tool_parse_count(bench->machine.readahead_text, &kib) && kib)
+		return kib << 10;
+	return BENCH_PAGE;
+}
+
+/* No more than leaves the file cold: a touch must not find what another's readahead brought. */
+static uint64_t cold_ops(const struct bench *bench, const struct bench_workload *workload, enum bench_way way,
+			 unsigned threads, uint64_t range, uint64_t ops)
+{
+	uint64_t most = range / 2 / touch_bytes(bench, way) * (workload->same_pages ? threads : 1);
+
+	if (ops > most)
+		ops = most;
+	ops -= ops % threads;
+	return ops ? ops : threads;
+}
+
+static uint64_t cell_budget(const struct bench_workload *workload, enum bench_way way, uint64_t range)
+{
+	uint64_t least = fm_budget_min(way == BENCH_FILEMAP_HUGE ? BENCH_HUGE : BENCH_PAGE);
+	uint64_t budget = range + range / 8 + 64 * MIB;
+
+	if (workload->budget_part)
+		return range / workload->budget_part;
+	if (workload->passes)
+		return range / 6 * 5 & ~(uint64_t)(BENCH_HUGE - 1);
+	if (workload->memory) /* WILLNEED fills at most half of the frames */
+		return 3 * range + 64 * MIB;
+	if (workload->pattern == PATTERN_RANDOM)
+		return 0; /* the library's own default */
+	return budget < 2 * least ? 2 * least : budget;
+}
+
+static void fill_orders(struct bench *bench, size_t index, enum bench_way way, unsigned threads)
+{
+	const struct bench_workload *workload = &bench_workloads[index];
+	const struct bench_scale *scale = bench->quick ? &workload->quick : &workload->full;
+	struct bench_cell *cell = bench->cell;
+	uint64_t step = workload->step ? workload->step : workload->unit;
+	uint64_t range = bench->machine.file_bytes;
+
+	if (range > scale->range_bytes)
+		range = scale->range_bytes;
+	range -= range % (workload->memory ? step : RANGE_ALIGN);
+	memset(cell, 0, sizeof(*cell));
+	cell->in.magic = BENCH_MAGIC;
+	cell->in.workload = (unsigned)index;
+	cell->in.way = way;
+	cell->in.threads = threads;
+	cell->in.fd = -1;
+	snprintf(cell->in.path, sizeof(cell->in.path), "%s", bench->machine.path);
+	cell->in.file_bytes = bench->machine.file_bytes;
+	cell->in.range_bytes = range;
+	cell->in.budget_bytes = cell_budget(workload, way, range);
+	cell->in.ops = scale->ops ? scale->ops : range / step;
+	cell->in.warm_ops = scale->warm_ops;
+	cell->in.limit_ns = scale->limit_ms * 1000000ull;
+	if (workload->passes) {
+		cell->in.ops = workload->passes * (range / step);
+		cell->in.warm_ops = range / step;
+	}
+	if (workload->pattern == PATTERN_RANDOM && !workload->memory)
+		cell->in.ops = cold_ops(bench, workload, way, threads, range, cell->in.ops);
+}
+
+/* What the way needs of the machine. 0, or -1 and why it is not to be had. */
+static int fill_machine(struct bench *bench, char *why)
+{
+	struct bench_cell *cell = bench->cell;
+	struct bench_machine *machine = &bench->machine;
+	const struct bench_workload *workload = &bench_workloads[cell->in.workload];
+	enum bench_way way = cell->in.way;
+	char budget[TOOL_TEXT_LEN];
+
+	why[0] = 0;
+	if (way == BENCH_FILEMAP_HUGE && cell->in.budget_bytes &&
+	    cell->in.budget_bytes < fm_budget_min(BENCH_HUGE)) {
+		snprintf(why, BENCH_WHY, "%s: a budget of %s is too small for pages of 2 MiB; give a larger file",
+			 workload->name, tool_size_text(cell->in.budget_bytes, budget));
+		return -1;
+	}
+	if ((workload->budget_part || workload->passes) && bench_way_is_cached(way)) {
+		if (machine->no_cgroup[0] || bench_limit_cgroup(machine, cell->in.budget_bytes)) {
+			snprintf(why, BENCH_WHY, "%s", machine->no_cgroup);
+			return -1;
+		}
+		snprintf(cell->in.cgroup, sizeof(cell->in.cgroup), "%.180s/cgroup.procs", machine->cgroup);
+	}
+	bench_drop(machine);
+	if (way == BENCH_KERNEL_128K) {
+		cell->in.fd = bench_open_128k(machine);
+		if (cell->in.fd < 0) {
+			snprintf(why, BENCH_WHY, "%s", machine->no_readahead);
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------ running a cell */
+
+static void execute_cell(struct bench *bench) __attribute__((noreturn));
+static void execute_cell(struct bench *bench)
+{
+	char fd_text[16];
+
+	undo_child(bench->machine.undo);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(fd_text, sizeof(fd_text), "%d", bench->cell_fd);
+	fcntl(bench->cell_fd, F_SETFD, 0);
+	if (bench->cell->in.fd >= 0)
+		fcntl(bench->cell->in.fd, F_SETFD, 0);
+	execl("/proc/self/exe", "filemap", "bench", "--cell", fd_text, (char *)NULL);
+	_exit(127);
+}
+
+/* Its wait status; -1: interrupted or out of time. The process is gone at return. */
+static int await_cell(struct bench *bench, pid_t pid)
+{
+	struct pollfd fd = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	int status = -1;
+	bool ended = false;
+
+	for (unsigned ms = 0; ms < CELL_LIMIT_MS && !interrupted && !ended; ms += 100)
+		ended = poll(&fd, 1, 100) == 1;
+	if (!ended) {
+		kill(pid, SIGKILL);
+		if (!interrupted)
+			snprintf(bench->cell->out.why, BENCH_WHY, "did not end in %u s", CELL_LIMIT_MS / 1000);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	close(fd.fd);
+	return ended ? status : -1;
+}
+
+/* True: it has its figures. */
+static bool run_cell(struct bench *bench, char *why)
+{
+	struct bench_cell *cell = bench->cell;
+	unsigned mark = undo_mark(bench->machine.undo);
+	int status = -1;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (!pid)
+		execute_cell(bench);
+	if (pid > 0) {
+		undo_add(bench->machine.undo, UNDO_KILL, pid, NULL, NULL);
+		status = await_cell(bench, pid);
+	}
+	if (cell->in.fd >= 0)
+		close(cell->in.fd);
+	undo_to(bench->machine.undo, mark);
+	if (cell->out.done || interrupted)
+		return cell->out.done;
+	if (cell->out.why[0])
+		snprintf(why, BENCH_WHY, "%s", cell->out.why);
+	else if (status >= 0 && WIFSIGNALED(status))
+		snprintf(why, BENCH_WHY, "%s: died by signal %d", bench_workloads[cell->in.workload].name,
+			 WTERMSIG(status));
+	else
+		snprintf(why, BENCH_WHY, "cannot be started");
+	bench->failed |= !cell->out.why[0];
+	return false;
+}
+
+/* ------------------------------------------------------------------ the same bytes? */
+
+/* What ways over the same bytes summed, the first one's word for it. */
+struct truth {
+	uint64_t sums[BENCH_SUMS];
+	uint64_t ops[BENCH_WAY_COUNT], sum[BENCH_WAY_COUNT]; /* of all operations of a cell */
+	unsigned count;
+};
+
+static bool agrees(struct truth *truth, const struct bench_cell *cell)
+{
+	unsigned known = 0;
+
+	for (unsigned i = 0; i < BENCH_SUMS; i++) {
+		if (!cell->out.sums[i])
+			continue;
+		if (truth->sums[i] && truth->sums[i] != cell->out.sums[i])
+			return false;
+		truth->sums[i] = cell->out.sums[i];
+	}
+	while (known < truth->count && truth->ops[known] != cell->out.ops)
+		known++;
+	if (known < truth->count)
+		return truth->sum[known] == cell->out.sum;
+	if (known < BENCH_WAY_COUNT) {
+		truth->ops[known] = cell->out.ops;
+		truth->sum[known] = cell->out.sum;
+		truth->count++;
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------ rounds */
+
+/* One workload with one number of threads. */
+struct group {
+	struct bench *bench;
+	size_t index;
+	unsigned threads, count;
+	struct bench_row *rows; /* of its ways */
+	struct truth file, memory;
+};
+
+static void run_one(struct group *group, struct bench_row *row)
+{
+	struct bench *bench = group->bench;
+	const struct bench_workload *workload = row->workload;
+	bool memory = workload->memory && row->way != BENCH_KERNEL;
+	char why[BENCH_WHY];
+
+	fill_orders(bench, group->index, row->way, group->threads);
+	if (fill_machine(bench, why) || !run_cell(bench, why)) {
+		if (!interrupted)
+			note(bench, row->way, why);
+		row->left_out = true;
+		return;
+	}
+	if (!agrees(memory ? &group->memory : &group->file, bench->cell)) {
+		tool_error(TOOL_OK, "bench: %s: %s read other bytes than the others", workload->name,
+			   bench_way_names[row->way]);
+		bench->failed = row->left_out = true;
+		return;
+	}
+	if (bench_way_is_filemap(row->way)) {
+		bench->library_ran = true;
+		if (bench->counters && !row->rounds)
+			bench_counters(bench->cell);
+	}
+	bench_row_add(row, bench->cell);
+}
+
+static void report_group(struct group *group)
+{
+	const struct bench_row *kernel = NULL;
+
+	tool_progress_clear();
+	for (unsigned i = 0; i < group->count; i++)
+		if (group->rows[i].way == BENCH_KERNEL)
+			kernel = &group->rows[i];
+	for (unsigned i = 0; i < group->count; i++) {
+		struct bench_row *row = &group->rows[i];
+
+		if (row->left_out)
+			continue;
+		bench_row_finish(row, kernel);
+		if (group->bench->json)
+			bench_json_row(row);
+		else
+			bench_table_row(row);
+	}
+	fflush(stdout);
+}
+
+static void run_group(struct bench *bench, size_t index, unsigned threads)
+{
+	const struct bench_workload *workload = &bench_workloads[index];
+	struct group group = {.bench = bench, .index = index, .threads = threads};
+
+	group.rows = bench->rows + bench->row_count;
+	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
+		if (workload->ways & bench->ways & 1u << way)
+			group.rows[group.count++] =
+				(struct bench_row){.workload = workload, .way = way, .threads = threads};
+	bench->row_count += group.count;
+	for (unsigned round = 0; round < bench->rounds; round++) {
+		for (unsigned i = 0; i < group.count && !interrupted; i++) {
+			struct bench_row *row = &group.rows[(i + round) % group.count];
+
+			if (row->left_out)
+				continue;
+			tool_progress("%s, %u threads, round %u of %u: %s", workload->name, threads, round + 1,
+				      (unsigned)bench->rounds, bench_way_names[row->way]);
+			run_one(&group, row);
+		}
+	}
+	if (!interrupted)
+		report_group(&group);
+}
+
+static bool wanted(const struct bench *bench, const char *name)
+{
+	for (int i = 0; i < bench->name_count; i++)
+		if (!strcmp(bench->names[i], name))
+			return true;
+	return !bench->name_count;
+}
+
+static int run_all(struct bench *bench)
+{
+	bench->rows = calloc(bench_workload_count * BENCH_THREAD_SETS * BENCH_WAY_COUNT, sizeof(*bench->rows));
+	if (!bench->rows)
+		return tool_error(TOOL_FAILED, "bench: out of memory");
+	bench_machine_open(&bench->machine);
+	if (!bench->json)
+		bench_table_head();
+	for (size_t i = 0; i < bench_workload_count; i++) {
+		const struct bench_workload *workload = &bench_workloads[i];
+
+		for (unsigned t = 0; t < BENCH_THREAD_SETS && workload->threads[t] && !interrupted; t++)
+			if (wanted(bench, workload->name))
+				run_group(bench, i, workload->threads[t]);
+	}
+	tool_progress_clear();
+	if (interrupted)
+		return TOOL_FAILED;
+	if (bench->plot && bench_plot(bench->rows, bench->row_count, bench->plot))
+		return tool_error(TOOL_FAILED, "bench: %s: the pictures could not be drawn", bench->plot);
+	if (bench->failed)
+		return TOOL_FAILED;
+	if (!bench->library_ran && bench->ways & (2 * BENCH_BIT(FILEMAP_HUGE) - 1))
+		return TOOL_CANNOT; /* the notes say why */
+	return TOOL_OK;
+}
+
+/* ------------------------------------------------------------------ options */
+
+static int parse_ways(struct bench *bench)
+{
+	const char *text = bench->ways_text;
+
+	bench->ways = text ? 0 : (1u << BENCH_WAY_COUNT) - 1;
+	while (text && *text) {
+		size_t len = strcspn(text, ",");
+		enum bench_way way = 0;
+
+		while (way < BENCH_WAY_COUNT &&
+		       (strlen(bench_way_names[way]) != len || memcmp(bench_way_names[way], text, len)))
+			way++;
+		if (way == BENCH_WAY_COUNT)
+			return tool_error(TOOL_USAGE, "bench: --ways %.*s: no such way; see filemap bench --help",
+					  (int)len, text);
+		bench->ways |= 1u << way;
+		text += len + (text[len] == ',');
+	}
+	if (!bench->ways)
+		return tool_error(TOOL_USAGE, "bench: --ways: name at least one; see filemap bench --help");
+	return TOOL_OK;
+}
+
+static int check_names(const struct bench *bench)
+{
+	for (int i = 0; i < bench->name_count; i++) {
+		size_t w = 0;
+
+		while (w < bench_workload_count && strcmp(bench_workloads[w].name, bench->names[i]))
+			w++;
+		if (w == bench_workload_count)
+			return tool_error(TOOL_USAGE, "bench: %s: no such workload; see filemap bench --help",
+					  bench->names[i]);
+	}
+	return TOOL_OK;
+}
+
+static int check_file(struct bench *bench)
+{
+	struct stat st;
+	int fd;
+
+	if (!bench->file)
+		return TOOL_OK;
+	fd = open(bench->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st))
+		return tool_error(TOOL_FAILED, "bench: %s: %s", bench->file, strerror(errno));
+	close(fd);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < SIZE_MIN)
+		return tool_error(TOOL_FAILED, "bench: %s: not a regular file of 16 MiB or more", bench->file);
+	bench->machine.path = bench->file;
+	bench->machine.file_bytes = (uint64_t)st.st_size;
+	return TOOL_OK;
+}
+
+/* Better now than at the end. */
+static int check_plot(const struct bench *bench)
+{
+	struct stat st;
+
+	if (!bench->plot)
+		return TOOL_OK;
+	if (system("gnuplot --version >/dev/null 2>&1"))
+		return tool_error(TOOL_CANNOT, "bench: --plot needs gnuplot, which is not installed");
+	if (mkdir(bench->plot, 0777) && errno != EEXIST)
+		return tool_error(TOOL_FAILED, "bench: --plot %s: %s", bench->plot, strerror(errno));
+	if (stat(bench->plot, &st) || !S_ISDIR(st.st_mode) || access(bench->plot, W_OK))
+		return tool_error(TOOL_FAILED, "bench: --plot %s: not a folder that can be written to",
+				  bench->plot);
+	return TOOL_OK;
+}
+
+/* In TMPDIR, else beside this program: /tmp is memory on many machines. */
+static int make_file(struct bench *bench)
+{
+	const char *dir = getenv("TMPDIR");
+	char beside[PATH_MAX - 40] = "", text[TOOL_TEXT_LEN];
+	ssize_t len;
+
+	if (!dir || !*dir) {
+		len = readlink("/proc/self/exe", beside, sizeof(beside) - 1);
+		beside[len > 0 ? len : 0] = 0;
+		if (strrchr(beside, '/'))
+			*strrchr(beside, '/') = 0;
+		dir = beside;
+	}
+	if (!bench->size)
+		bench->size = bench->quick ? SIZE_QUICK : SIZE;
+	if (!bench->json)
+		printf("no --file: writing one of %s into %s; it is deleted at the end\n",
+		       tool_size_text(bench->size, text), dir);
+	return bench_make_file(&bench->machine, dir, bench->size) ? TOOL_FAILED : TOOL_OK;
+}
+
+/* ------------------------------------------------------------------ the verb */
+
+static int make_cell(struct bench *bench)
+{
+	bench->cell_fd = memfd_create("filemap-bench", MFD_CLOEXEC);
+	if (bench->cell_fd < 0 || ftruncate(bench->cell_fd, sizeof(*bench->cell)))
+		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
+	bench->cell = mmap(NULL, sizeof(*bench->cell), PROT_READ | PROT_WRITE, MAP_SHARED, bench->cell_fd, 0);
+	if (bench->cell == MAP_FAILED)
+		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
+	return TOOL_OK;
+}
+
+static int run_undone(struct bench *bench)
+{
+	struct sigaction action = {.sa_handler = on_interrupt};
+	int status = make_cell(bench);
+
+	if (status)
+		return status;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	if (undo_start(&bench->machine.undo))
+		return tool_error(TOOL_FAILED, "bench: can't start the process that undoes: %s", strerror(errno));
+	if (!bench->file)
+		status = make_file(bench);
+	if (!status && !interrupted)
+		status = run_all(bench);
+	undo_end(bench->machine.undo);
+	if (interrupted) {
+		/* End as the signal would have ended it, now that all is undone. */
+		signal(interrupted, SIG_DFL);
+		raise(interrupted);
+	}
+	return status;
+}
+
+static char *make_help(void)
+{
+	static char help[4096];
+	size_t len = 0;
+
+	len += (size_t)snprintf(help, sizeof(help),
+				"Measure mappings of a file: the library's, the kernel's, and what the device gives.\n"
+				"In each round every way runs once, in a process of its own, each time in another\n"
+				"order. Shown are medians; the ratio is the speed over kernel-mmap's in the same round.\n"
+				"\nworkloads (default: all):\n");
+	for (size_t i = 0; i < bench_workload_count; i++)
+		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-22s%s\n", bench_workloads[i].name,
+					bench_workloads[i].what);
+	len += (size_t)snprintf(help + len, sizeof(help) - len, "\nways:\n");
+	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
+		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-24s%s\n", bench_way_names[way],
+					bench_way_help[way]);
+	return help;
+}
+
+int verb_bench(int argc, char **argv)
+{
+	static struct bench bench;
+	const struct tool_option options[] = {
+		{.name = "--file", .argument = "F", .kind = TOOL_TEXT, .value = &bench.file,
+		 .help = "the file to read, better 4G or more (default: one is written)"},
+		{.name = "--size", .argument = "SIZE", .kind = TOOL_SIZE, .value = &bench.size,
+		 .min = SIZE_MIN, .max = 1ull << 44, .help = "of the file written (default 4G, quick 512M)"},
+		{.name = "--quick", .kind = TOOL_FLAG, .value = &bench.quick,
+		 .help = "smaller ranges, 3 rounds: under 2 minutes"},
+		{.name = "--rounds", .argument = "N", .kind = TOOL_COUNT, .value = &bench.rounds, .min = 1,
+		 .max = BENCH_ROUNDS_MAX, .help = "default 5"},
+		{.name = "--ways", .argument = "WAY,...", .kind = TOOL_TEXT, .value = &bench.ways_text,
+		 .help = "only these"},
+		{.name = "--json", .kind = TOOL_FLAG, .value = &bench.json, .help = "one object a row"},
+		{.name = "--plot", .argument = "DIR", .kind = TOOL_TEXT, .value = &bench.plot,
+		 .help = "a bar chart for each workload, and overview.svg (needs gnuplot)"},
+		{.name = "--counters", .kind = TOOL_FLAG, .value = &bench.counters,
+		 .help = "what the library counted in the first round, on stderr"},
+		{.name = NULL},
+	};
+	const struct tool_verb verb = {
+		.name = "bench",
+		.operands = "[WORKLOAD...]",
+		.help = make_help(),
+		.options = options,
+		.operands_max = 64,
+	};
+	uint64_t cell_fd;
+	int count, status;
+
+	if (argc == 3 && !strcmp(argv[1], "--cell") && tool_parse_count(argv[2], &cell_fd) && cell_fd < INT_MAX)
+		bench_cell_main((int)cell_fd); /* returns when there is none: then an unknown option */
+	if (!tool_parse(&verb, argc, argv, &count, &status))
+		return status;
+	bench.names = (const char *const *)argv + 1;
+	bench.name_count = count;
+	if (bench.file && bench.size)
+		return tool_error(TOOL_USAGE, "bench: --size is for the file written when there is no --file");
+	if (!bench.rounds)
+		bench.rounds = bench.quick ? ROUNDS_QUICK : ROUNDS;
+	status = parse_ways(&bench);
+	if (!status)
+		status = check_names(&bench);
+	if (!status)
+		status = check_file(&bench);
+	if (!status)
+		status = check_plot(&bench);
+	return status ? status : run_undone(&bench);
+}
