@@ -60,6 +60,7 @@ good --version
 good verify --help
 good stat --help
 good demo --help
+good bench --help
 good stat
 bad 2 'no verb'
 bad 2 frobnicate frobnicate

@@ -244,12 +244,15 @@ static bool run_cell(struct bench *bench, char *why)
 		return cell->out.done;
 	if (cell->out.why[0])
 		snprintf(why, BENCH_WHY, "%s", cell->out.why);
+	else if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && cell->in.cgroup[0])
+		snprintf(why, BENCH_WHY, "%s: killed, out of memory in its cgroup: too little for its readahead; "
+			 "give a larger file", bench_workloads[cell->in.workload].name);
 	else if (status >= 0 && WIFSIGNALED(status))
 		snprintf(why, BENCH_WHY, "%s: died by signal %d", bench_workloads[cell->in.workload].name,
 			 WTERMSIG(status));
 	else
 		snprintf(why, BENCH_WHY, "cannot be started");
-	bench->failed |= !cell->out.why[0];
+	bench->failed |= !cell->out.why[0] && !(cell->in.cgroup[0] && WTERMSIG(status) == SIGKILL);
 	return false;
 }
 

@@ -1,0 +1,181 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# filemap bench on a tiny file: every row has the fields it should and figures that can be; wrong input is
+# one line; ways that cannot run say so; bytes that differ are found; what was set up is undone, also after signals.
+# How fast anything is, is not asserted.
+set -eu
+filemap=${FILEMAP:?the filemap command}
+dir=$(mktemp -d)
+bench=
+cleanup() {
+	[ -z "$bench" ] || kill -KILL "$bench" 2>/dev/null || :
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+mkdir "$dir/tmp"
+export TMPDIR="$dir/tmp"
+head -c 33554432 /dev/urandom >"$dir/file"
+cd "$dir"
+
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+# What the machine is to be like afterwards.
+machine() {
+	ls -A "$TMPDIR"
+	cat /sys/block/*/queue/read_ahead_kb 2>/dev/null || :
+	ls -d /sys/fs/cgroup/*/filemap-bench.* 2>/dev/null || :
+}
+machine >before
+
+expect_clean() {
+	i=0
+	while machine >after && ! cmp -s before after; do
+		i=$((i + 1))
+		[ "$i" -lt 100 ] || fail "$1: not undone: $(diff before after)"
+		sleep 0.1
+	done
+}
+
+# bad STATUS WORD ARGUMENTS...
+bad() {
+	want=$1 word=$2
+	shift 2
+	status=0
+	"$filemap" bench "$@" >out 2>err </dev/null || status=$?
+	[ "$status" -eq "$want" ] || fail "bench $*: status $status, not $want: $(cat err)"
+	[ ! -s out ] || fail "bench $*: wrote to stdout"
+	[ "$(wc -l <err)" -eq 1 ] || fail "bench $*: not one line: $(cat err)"
+	grep -qF -- "$word" err || fail "bench $*: does not name $word: $(cat err)"
+}
+
+# ---- wrong input
+mkfifo fifo
+: >empty
+bad 2 sequential-ish --file file sequential-ish
+bad 2 seq-warm --file file seq-cold seq-warm
+bad 2 --rounds --file file --rounds 0
+bad 2 --rounds --file file --rounds 100
+bad 2 --rounds --file file --rounds x
+bad 2 --ways --file file --ways kernel-mmap,magic
+bad 2 --ways --file file --ways ''
+bad 2 --size --size 1M
+bad 2 --size --file file --size 64M
+bad 2 --quick --quick=yes
+bad 2 --frobnicate --frobnicate
+bad 2 --cell --cell 0
+bad 2 --cell --cell 7
+bad 1 nowhere --file nowhere
+bad 1 empty --file empty
+bad 1 "$dir" --file "$dir"
+bad 1 fifo --file fifo
+if command -v gnuplot >/dev/null; then
+	bad 1 --plot --file file --plot nowhere/pictures
+	bad 1 --plot --file file --plot empty
+fi
+
+# ---- JSON: each row of each workload
+status=0
+"$filemap" bench --file file --quick --rounds 2 --json >out 2>err </dev/null || status=$?
+if [ "$status" -eq 77 ]; then
+	cat err >&2
+	exit 77
+fi
+[ "$status" -eq 0 ] || fail "status $status: $(cat err)"
+if grep -v '^filemap: bench: ' err; then
+	fail "stray words on stderr"
+fi
+if command -v python3 >/dev/null; then
+	python3 - out <<'END' || fail "JSON: $(cat out)"
+import json, sys
+fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes", "cpu_s",
+          "rss_mib", "ratio_vs_kernel"]
+rows = [json.loads(line) for line in open(sys.argv[1])]
+by = {}
+for row in rows:
+    assert list(row) == fields, row
+    key = (row["workload"], row["threads"], row["way"])
+    assert key not in by, key
+    by[key] = row
+    assert row["seconds"] > 0 and row["ops"] > 0 and row["ns_per_op"] > 0 and row["rss_mib"] > 0, row
+    assert row["bytes"] % row["ops"] == 0 and row["ops"] % row["threads"] == 0, row
+    assert row["ratio_vs_kernel"] is None or row["ratio_vs_kernel"] > 0, row
+    if row["way"] == "kernel-mmap":
+        assert row["ratio_vs_kernel"] == 1, row
+    # O_DIRECT has no cache to find anything in.
+    if row["way"] == "limit":
+        assert row["device_bytes"] >= row["bytes"], row
+    if row["workload"].startswith(("fault-cost", "map-")) and row["way"] != "kernel-mmap":
+        assert row["device_bytes"] == 0, row
+want = {"seq-cold": [1], "seq-cold-over-budget": [1], "rand-cold": [1, 4, 16], "rand-nowait": [1],
+        "zipf-over-budget": [1], "backward": [1], "strided": [1], "multi-stream": [1], "loop-over-budget": [1],
+        "hot": [1], "fault-cost-4k": [1], "fault-cost-64k": [1], "contended": [16], "map-one": [1],
+        "map-scale": [1]}
+for workload, sets in want.items():
+    for threads in sets:
+        assert (workload, threads, "filemap") in by, (workload, threads)
+for workload in ("fault-cost-4k", "fault-cost-64k", "fault-cost-2m"):
+    assert (workload, 1, "bare-copy") in by, workload
+END
+fi
+expect_clean "a whole run"
+
+# ---- a table, no progress in a pipe, pictures, a file of its own
+set -- --quick --rounds 1 --size 16M --ways filemap,kernel-mmap,limit seq-cold hot
+if command -v gnuplot >/dev/null; then
+	set -- "$@" --plot pictures
+fi
+"$filemap" bench "$@" >out 2>err </dev/null || fail "status $?: $(cat err)"
+grep -q '^no --file: writing one of 16 MiB' out || fail "does not say what it writes: $(cat out)"
+grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
+grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
+! tr -d '\n' <err | grep -q "$(printf '\r')" || fail "progress in a pipe"
+expect_clean "a file of its own"
+if command -v gnuplot >/dev/null; then
+	for picture in seq-cold hot overview; do
+		grep -q '</svg>' "pictures/$picture.svg" || fail "no picture of $picture: $(cat err)"
+	done
+fi
+
+# ---- without root what needs it is left out, and says so
+if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null &&
+	setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$filemap" 2>/dev/null; then
+	chmod 755 "$dir"
+	setpriv --reuid=65534 --regid=65534 --clear-groups "$filemap" bench --file file --quick --rounds 1 \
+		--ways kernel-mmap,kernel-mmap-128k seq-cold loop-over-budget >out 2>err </dev/null ||
+		fail "not root: status $?: $(cat err)"
+	grep -q 'left out: kernel-mmap-128k: .*root' err || fail "no reason for kernel-mmap-128k: $(cat err)"
+	grep -q 'left out: kernel-mmap: .*root' err || fail "no reason for loop-over-budget: $(cat err)"
+	! grep -qE 'kernel-mmap-128k|^loop-over-budget' out || fail "a row for what was left out: $(cat out)"
+fi
+
+# ---- bytes that change between two rounds are found
+"$filemap" bench --file file --quick --rounds 40 --ways pread seq-cold >out 2>err </dev/null &
+bench=$!
+sleep 0.3
+i=0
+while kill -0 "$bench" 2>/dev/null && [ "$i" -lt 200 ]; do
+	i=$((i + 1))
+	head -c 4096 /dev/urandom | dd of=file bs=4096 seek=$((i % 8192)) conv=notrunc 2>/dev/null
+	sleep 0.02
+done
+status=0
+wait "$bench" || status=$?
+bench=
+[ "$status" -eq 1 ] || fail "changed bytes: status $status: $(cat out err)"
+grep -q 'pread read other bytes' err || fail "changed bytes: $(cat err)"
+
+# ---- interrupted
+for signal in INT TERM KILL; do
+	"$filemap" bench --size 64M --quick --rounds 99 >out 2>err </dev/null &
+	bench=$!
+	sleep 1
+	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: over already: $(cat out err)"
+	status=0
+	wait "$bench" || status=$?
+	bench=
+	[ "$status" -gt 128 ] || fail "SIG$signal: status $status"
+	expect_clean "SIG$signal"
+done
