@@ -6,7 +6,8 @@
  *   2. each change of a state word is one of transitions.h; what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
  *   3. a page with a pin or the lock keeps its identity; a free one has neither
  *   4. the device writes only into frames that are pinned and do not claim to be whole
- *   6. at the end every frame is free, and what is charged is what is there
+ *   6. when all is quiet, a page that nobody has can be evicted, and nothing is older than it may be
+ *   7. at the end every frame is free, and what is charged is what is there
  * May call: kernel, trace.
  */
 #include "sim.h"
@@ -21,6 +22,7 @@ static struct {
 	uint64_t index[FRAMES_MAX];
 	uint8_t owner[FRAMES_MAX]; /* of the page lock: thread + 1; 0 nobody, or a request */
 	bool failed[FRAMES_MAX]; /* by the attempt that has the page lock */
+	uint32_t least[FRAMES_MAX]; /* pins at any time since it was locked */
 	uint32_t frames;
 } shadow[POOLS];
 
@@ -120,6 +122,11 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		sim_fail("frame %u: another page while it was pinned or locked", i);
 	if (reborn && !(now & PG_FREE) && (now & PG_FLAGS & ~(PG_LOCKED | PG_HOLE)))
 		sim_fail("frame %u: taken with old flags: %#x", i, now);
+	if ((now & ~old & PG_LOCKED) || PG_PINS(now) < shadow[p].least[i])
+		shadow[p].least[i] = PG_PINS(now);
+	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one pin is who does it */
+	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs)
+		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
 	if (now & ~old & PG_ERROR)
 		shadow[p].failed[i] = true;
 	/* The errno can be told from here on, and is told to all who came before the lock was free. */
@@ -182,7 +189,39 @@ void check_device_writes(uint64_t slot)
 	}
 }
 
-/* ------------------------------------------------------------------ 6: the end */
+/* ------------------------------------------------------------------ 6: all is quiet */
+
+/* FM_CHANGED_REFRESH: once a change has been found, nothing older stays in the cache, but for what MOVE
+ * refuses for long (see file_forget()). */
+static void check_fresh(const struct frame_pool *pool, const struct page *page, uint32_t i)
+{
+	const struct fm_file *file = page->file;
+	if (!(page->state & PG_UPTODATE) || file->changed_policy != FM_CHANGED_REFRESH || pool->page_size > OS_PAGE ||
+	    sim.opt.held_256 || sim.opt.famine_256)
+		return;
+	const struct view_page *view = kernel_view(file->view.region.base + (page->index << pool->shift));
+	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0 : *(uint64_t *)slot_of(pool, page);
+	if (tag && (tag >> 44 & 15) < file->version.version[0])
+		sim_fail("frame %u has version %llu of its page, and version %llu has been found", i,
+			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->version.version[0]);
+}
+
+/* No fault, no call and no request is under way, and the background thread sleeps. */
+void check_quiet(void)
+{
+	for (uint32_t p = 0; p < POOLS && sim.mm->pool[p]; p++)
+		for (uint32_t i = 0; i < sim.mm->pool[p]->frames; i++) {
+			const struct page *page = &sim.mm->pool[p]->pages[i];
+			if (page->state & (PG_FREE | PG_LOCKED | PG_GONE))
+				continue;
+			if (!PG_PINS(page->state) && page->list != LIST_ACTIVE && page->list != LIST_INACTIVE)
+				sim_fail("frame %u: nobody has it, and it is on no list to be found by: %#x", i,
+					 page->state);
+			check_fresh(sim.mm->pool[p], page, i);
+		}
+}
+
+/* ------------------------------------------------------------------ 7: the end */
 
 static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 {

@@ -242,7 +242,7 @@ void sim_point_at(const void *word, bool writes)
 	point(!sim.choosing || explore_matters(word, writes));
 }
 
-/* A thread that spins lets the others go: on a real machine they run beside it. */
+/* A thread that spins lets the others go: on a real machine they run beside it; but for a while they may not. */
 void os_relax(void)
 {
 	struct sim_thread *self = sim.self;
@@ -252,7 +252,7 @@ void os_relax(void)
 		return;
 	}
 	sim_point();
-	if (!self)
+	if (!self || sim.opt.stubborn)
 		return;
 	others = sim.ready & ~(1u << self->id);
 	if (sim.opt.pct)

@@ -85,7 +85,8 @@
 	X(map_refused, "... or fm_map()")                                                      \
 	X(no_memory, "MOVE, COPY: ENOMEM")                                                     \
 	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
-	X(pct_runs, "runs under the priority scheduler")
+	X(pct_runs, "runs under the priority scheduler")                                       \
+	X(tiny_worlds, "runs of a map lock alone, or of an mm that ends as it begins")
 
 struct sim_marks {
 #define FM_X(name, help) uint64_t name;
@@ -198,6 +199,7 @@ struct sim_thread {
 /* What the seed chose for this run: everything that can go wrong has a chance of its own, often none. */
 struct sim_options {
 	bool pct;
+	bool stubborn; /* who spins lets nobody else go: its core is its own, the others' are busy elsewhere */
 	uint32_t switch_256;   /* random scheduler: chance of a switch at a point, of 256 */
 	uint32_t changes;      /* PCT: priority changes */
 	uint32_t ns_per_step;
@@ -294,6 +296,7 @@ void check_given_away(const struct io_request *request);
 void rules_reset(void);
 void check_step(void);     /* at every scheduling point */
 void check_idle(void);     /* nobody can run; time is about to pass */
+void check_quiet(void);    /* nothing is under way */
 void check_balance(void);  /* no mapping and no file is left */
 void check_slots_closed(void); /* the mm goes */
 void check_device_writes(uint64_t slot);
@@ -363,5 +366,6 @@ void io_hurry(struct sim_store *s);
 /* ---- world.c */
 void world_run(uint64_t seed);
 void world_run_small(const struct small_world *world, bool hold);
+void tiny_world_run(void); /* tiny.c */
 
 #endif

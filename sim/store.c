@@ -237,8 +237,9 @@ static void check_unversioned(struct sim_store *s, uint64_t index, const struct 
 	for (uint32_t i = 0; i < SIM_TAGS; i++) {
 		uint32_t version = 0;
 		bool inside = index * OS_PAGE + i * SIM_SECTOR < s->size[0], found = !inside && !page->tag[i];
-		while (inside && !found && version <= s->version)
-			found = page->tag[i] == content(s, version++, index, i);
+		for (; inside && !found && version <= s->version; version++) /* past a version's end it has no bytes, not zeros */
+			found = index * OS_PAGE + i * SIM_SECTOR < s->size[version] &&
+				page->tag[i] == content(s, version, index, i);
 		if (!found)
 			sim_fail("page %llu of object %u, which has no versions, shows %#llx at byte %u",
 				 (unsigned long long)index, s->id, (unsigned long long)page->tag[i], i * SIM_SECTOR);

@@ -29,6 +29,7 @@ static struct {
 	uint64_t deadline_ns[SIM_FILES];
 	uint32_t changed[SIM_FILES];
 	uint32_t frames, budget_slack;
+	bool tables_few;
 	bool stopping, closing[SIM_FILES];
 	uint32_t calls; /* of the interface, under way */
 	uint32_t weight[OP_COUNT], weights;
@@ -105,7 +106,8 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 			smallest = s->size[v];
 	switch (err) {
 	case 0:
-		return k->most > 0 || k->map_step >= begun || k->unmap_step >= begun;
+		/* what one fm_unmap() has still to take out can be read after another one of the same bytes */
+		return k->most > 0 || k->unmapping || k->map_step >= begun || k->unmap_step >= begun;
 	case -EFAULT:
 		return remembered || k->least == 0 || k->unmap_step >= begun || k->map_step >= begun;
 	case -ENXIO:
@@ -620,6 +622,21 @@ static int create(struct fm_mm **ret_mm)
 	return 0;
 }
 
+/* The account of page tables is as small as it can be, so that it is full as if they were made much faster than they are
+ * given back. Nothing is installed yet. */
+static void make_tables_few(struct fm_mm *mm)
+{
+	uint64_t range = 0;
+	mm->pt.entries = 0;
+	for (uint32_t f = 0; f < world.files; f++)
+		for (uint32_t n = 0; n < world.pages[f]; n++)
+			if (addr_of(f, n) >> 21 != range) {
+				range = addr_of(f, n) >> 21;
+				mm->pt.entries++;
+			}
+	pt_init(mm);
+}
+
 static void *main_thread(void *arg)
 {
 	struct sim_thread *thread[WORKERS_MAX];
@@ -632,6 +649,8 @@ static void *main_thread(void *arg)
 		open_file(f);
 		do_map(f, 0, world.pages[f] - 1);
 	}
+	if (world.tables_few)
+		make_tables_few(mm);
 	for (uint32_t n = 0; world.keeps_pins && n < SIM_FILES * 4; n++)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	if (sim.small && sim.small->before)
@@ -658,6 +677,10 @@ static void *main_thread(void *arg)
 				sim_sleep(10000);
 		if (!world.keeps_pins)
 			check_views_mapped();
+		for (int i = 0; !sim.small && i < 50 && (mm->requests_busy || !mm->background_asleep); i++)
+			sim_sleep(OS_NSEC_PER_MSEC);
+		if (!mm->requests_busy && mm->background_asleep)
+			check_quiet();
 		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
 			give_all_back();
 		sim.dying = true;
@@ -710,6 +733,7 @@ static void choose_machine(void)
 	*o = (struct sim_options){
 		.pct = sim_chance(96),
 		.switch_256 = switches[sim_below(5)],
+		.stubborn = sim_chance(48),
 		.changes = 1 + sim_below(6),
 		.ns_per_step = 1 + sim_below(4) * sim_below(100),
 		.jump_1024 = sometimes(100, 1 + sim_below(64)),
@@ -730,7 +754,7 @@ static void choose_machine(void)
 		.cancel_256 = sometimes(128, 1 + sim_below(200)),
 		.exit_256 = sometimes(40, 1 + sim_below(100)),
 	};
-	if (o->held_256) /* not yet together: a page that MOVE denies to have moved, and then refuses to move back for long */
+	if (o->held_256 || o->famine_256) /* not yet together: a page that MOVE denies to have moved, and then refuses to move back for long */
 		o->lie_256 = 0;
 	limit_machine(o);
 	for (uint32_t i = 0; i < o->changes; i++)
@@ -863,6 +887,7 @@ static void choose_program(void)
 	world.ops = 2 + sim_below(8);
 	world.frames = large ? 64 + sim_below(16) : 16 + sim_below(17);
 	world.destroy_inside = sim_chance(64) && !sim_without(destroy);
+	world.tables_few = sim_chance(48);
 	for (uint32_t f = 0; f < SIM_FILES; f++)
 		choose_file(f, large && f == 0);
 	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
@@ -920,6 +945,10 @@ void world_run(uint64_t seed)
 	sim.seed = seed;
 	sim.random = mix(seed);
 	choose_machine();
+	if (sim_chance(16)) {
+		tiny_world_run();
+		return;
+	}
 	choose_program();
 	sim.on_signal = on_signal;
 	world.no_memory = sim_marks.no_memory;

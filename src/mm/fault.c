@@ -255,6 +255,7 @@ unsigned filemap_fault(struct fault *vmf)
 		}
 		page = vmf->page;
 	}
+	mm_assert(page->file == file && page->index == vmf->index); /* its pin keeps both */
 
 	if (!lock_page_maybe_drop_map(vmf, page, &fpin))
 		goto out_retry;
