@@ -1,62 +1,125 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# mutate.sh [-s SECONDS] [PATCH...]: can the simulator find faults? Each patch (all of mutations/ by default) puts one
-# into a copy of the sources; the simulator must then fail within SECONDS (60). Builds with $CC, in a temporary folder.
-# Status 1: a mutation was not found, or its patch no longer applies.
+# usage: mutate.sh [--seconds S] [--jobs J] [--sample N] [--seed K] [PATCH...]
+# Can the simulator find faults? Each patch (all of sim/mutations/ by default) puts one into a copy of the sources;
+# the simulator must then fail within S seconds, and the seed that it found must pass without the fault.
+#   --seconds S   for each fault (60)
+#   --jobs J      so many at once (2, or 1 on a machine with one core)
+#   --sample N    only N of the patches, chosen by the seed
+#   --seed K      the choice's seed (else the time; it is told)
+# One line a fault: its name, the seconds until it was found, the seed, what the simulator said. Builds with $CC in a
+# temporary folder, of each fault only the files it touches. Status 1: one was not found, or does not apply.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-seconds=60
-if [ "${1:-}" = -s ]; then
-	seconds=$2
-	shift 2
-fi
-[ $# -gt 0 ] || set -- "$root"/sim/mutations/*.patch
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-flags="-std=gnu17 -D_GNU_SOURCE= -O2 -fno-strict-aliasing -DFM_SIM=1 -DFM_DEBUG=1 -I$work/include -I$work/src -I$work/sim"
 cc=${CC:-cc}
-cp -r "$root/include" "$root/src" "$root/sim" "$work"
-mkdir "$work/obj"
+seconds=60 sample= seed=$(date +%s)
+jobs=$(($(nproc) > 1 ? 2 : 1))
 
-compile() { # compile FILE...: those of the library get the simulator's libc calls
+usage_error() {
+	echo "mutate.sh: $*; see --help" >&2
+	exit 2
+}
+
+number() { # number OPTION VALUE MOST
+	case $2 in
+	'' | *[!0-9]* | 0* | ????????????*) usage_error "$1 '$2': not a whole number above 0" ;;
+	esac
+	[ "$2" -le "$3" ] || usage_error "$1 $2: at most $3"
+}
+
+compile() { # compile FILE...: in ./, to ./obj; those of the library get the simulator's libc calls
 	for file in "$@"; do
+		more=
 		case $file in
 		src/*) more='-Dcalloc=sim_calloc -Dfree=sim_free -Dabort=sim_abort' ;;
-		*) more= ;;
 		esac
-		(cd "$work" && $cc $flags $more -c "$file" -o "obj/$(echo "$file" | tr / _).o")
+		$cc -std=gnu17 -D_GNU_SOURCE= -O2 -fno-strict-aliasing -DFM_SIM=1 -DFM_DEBUG=1 -UNDEBUG -Iinclude -Isrc \
+			-Isim $more -c "$file" -o "obj/$(echo "$file" | tr / _).o" || return 1
 	done
 }
 
-cd "$work"
-compile src/mm/*.c src/api/*.c src/stats/stats.c sim/*.c
-$cc -o filemap-sim obj/*.o
-bad=0
-for patch in "$@"; do
-	name=$(basename "$patch" .patch)
-	rm -rf src
-	cp -r "$root/src" src
-	if ! patch -s -p1 --no-backup-if-mismatch <"$patch" >/dev/null; then
-		echo "$name: does not apply"
-		bad=1
-		continue
-	fi
-	files=$(sed -n 's|^+++ b/||p' "$patch" | cut -f1)
-	compile $files
+mutant() { # mutant PATCH: in the current folder, a copy of the sources with all objects
+	patch -s -p1 -F0 --no-backup-if-mismatch <"$1" >out 2>&1 || { echo "does not apply: $(head -n 1 out)"; return 1; }
+	compile $(sed -n 's|^+++ b/\([^ 	]*\).*|\1|p' "$1") 2>out || { echo "does not compile: $(head -n 1 out)"; return 1; }
 	$cc -o mutant obj/*.o
 	begun=$(date +%s)
 	status=0
-	timeout "$((seconds + 5))" ./mutant --shrink 0 --minutes "$(echo "$seconds" | awk '{ print $1 / 60 }')" >out 2>&1 || status=$?
+	timeout -k 5 $((seconds + 30)) ./mutant --shrink 0 --minutes "$(echo "$seconds" | awk '{ print $1 / 60 }')" >out 2>&1 || status=$?
 	took=$(($(date +%s) - begun))
-	if [ "$status" -eq 1 ]; then
-		echo "$name: found in $took s: $(grep '^FAILED' out | cut -c1-120)"
-	else
-		echo "$name: NOT FOUND in $took s (status $status)"
-		bad=1
+	said=$(sed -n 's/^FAILED: seed \([0-9]*\), /\1, /p' out | head -n 1 | cut -c1-200)
+	if [ $status -ne 1 ] || [ -z "$said" ]; then
+		echo "NOT FOUND in $took s (status $status)"
+		return 1
 	fi
-	for file in $files; do
-		cp "$root/$file" "$file"
-	done
-	compile $files
+	if ! timeout 60 ../filemap-sim --shrink 0 --from "${said%%,*}" --seeds 1 >out 2>&1; then
+		echo "found in $took s, but its seed fails without it too: ${said%%,*}"
+		return 1
+	fi
+	echo "found in $took s: seed $said"
+}
+
+if [ "${1:-}" = --one ]; then # one of the parallel parts: --one SECONDS FOLDER PATCH
+	seconds=$2
+	name=$(basename "$4" .patch)
+	mkdir "$3/$name"
+	cd "$3/$name"
+	cp -r ../include ../src ../sim ../obj .
+	status=0
+	line=$(mutant "$4") || status=1
+	echo "$name: $line"
+	cd ..
+	rm -rf "$name"
+	exit $status
+fi
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--help)
+		sed -n '3,/^set/s/^# //p' "$0"
+		exit 0
+		;;
+	--seconds | --jobs | --sample | --seed)
+		[ $# -gt 1 ] || usage_error "$1: wants a number"
+		case $1 in
+		--seconds) number "$1" "$2" 86400; seconds=$2 ;;
+		--jobs) number "$1" "$2" 64; jobs=$2 ;;
+		--sample) number "$1" "$2" 1000; sample=$2 ;;
+		--seed) number "$1" "$2" 99999999999; seed=$2 ;;
+		esac
+		shift 2
+		;;
+	--*) usage_error "unknown option $1" ;;
+	*) break ;;
+	esac
 done
-exit $bad
+for patch in "$@"; do
+	[ -f "$patch" ] && [ -r "$patch" ] || usage_error "$patch: no patch that can be read"
+done
+for tool in patch "$cc"; do
+	command -v "$tool" >/dev/null || { echo "mutate.sh: $tool: not found; install it"; exit 77; }
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+if [ $# -gt 0 ]; then
+	realpath "$@" >"$work/list"
+else
+	ls "$root"/sim/mutations/*.patch >"$work/list"
+fi
+if [ -n "$sample" ]; then
+	echo "a sample of $sample, chosen by --seed $seed"
+	awk -v seed="$seed" 'BEGIN { srand(seed) } { print rand(), $0 }' "$work/list" | sort -n | head -n "$sample" |
+		cut -d' ' -f2- >"$work/chosen"
+	mv "$work/chosen" "$work/list"
+fi
+
+cp -r "$root/include" "$root/src" "$root/sim" "$work"
+mkdir "$work/obj"
+(cd "$work" && compile src/mm/*.c src/api/*.c src/stats/stats.c sim/*.c && $cc -o filemap-sim obj/*.o) || exit 1
+if xargs -d '\n' -P "$jobs" -n 1 "$0" --one "$seconds" "$work" <"$work/list"; then
+	echo "all $(wc -l <"$work/list") found"
+else
+	echo "mutate.sh: not all of them were found" >&2
+	exit 1
+fi
