@@ -232,7 +232,7 @@ FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
  * up. Afterwards an access is SIGSEGV unless another mapping shows the same bytes. Ranges where
  * nothing is mapped are passed over, as munmap() does. Where the file's page_size is above 4096, a page
  * of which some part is still mapped may stay readable whole. Thread-safe. Never waits for a fault.
- * Errors: -EINVAL.
+ * Errors: -EINVAL; -ENOMEM where a mapping is to be cut in two: what lies before may be unmapped by then.
  */
 FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
 

@@ -84,16 +84,17 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	return 0;
 }
 
-void trap_region_close(struct view_region *region)
+bool trap_region_close(struct view_region *region)
 {
 	check_may_block("the end of a region");
 	for (int i = 0; i < REGIONS; i++)
 		if (regions[i] == region)
 			regions[i] = NULL;
-	while (atomic_get(&region->pins))
-		os_sleep_until(os_now_ns() + 50000);
+	if (atomic_get(&region->pins))
+		return false;
 	kernel_region_gone(region->base, region->len);
 	region->opened = false;
+	return true;
 }
 
 bool trap_is_child(void)

@@ -234,9 +234,9 @@ int fm_unmap(fm_mm *mm, void *addr, size_t len)
 	if (err || (start & (OS_PAGE - 1)))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
-	mm_unmap_range(mm, start, end);
+	err = mm_unmap_range(mm, start, end);
 	os_signals_restore(mask);
-	return 0;
+	return err;
 }
 
 int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)

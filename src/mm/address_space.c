@@ -246,16 +246,16 @@ static uint32_t unmap_some(struct fm_mm *mm, uint64_t *at, uint64_t end, struct 
 	return count;
 }
 
-void mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end)
+int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 {
 	struct piece piece[PIECE];
 	uint64_t at = start;
 
 	os_populate_stack();
 	while (at < end) {
-		/* Without memory for two cuts nothing can be unmapped in part; the table always has it. */
-		if (lock_with_room(mm, at, end) < 0)
-			return;
+		int err = lock_with_room(mm, at, end);
+		if (err)
+			return err;
 		uint32_t count = unmap_some(mm, &at, end, piece);
 		map_unlock_exclusive(&mm->map);
 		for (uint32_t i = 0; i < count; i++) {
@@ -266,6 +266,7 @@ void mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 		}
 	}
 	stats_add(mm->stats, unmaps, 1);
+	return 0;
 }
 
 /* For mm_destroy(): forget all mappings; the pages go with their files. */

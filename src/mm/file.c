@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files: opening, references, and their end, which only the background thread (or mm_destroy) carries out, because
- * the last reference may be put by a fault handler.
+ * Files: opening, references, and their end, which the background thread and then the closer carry out, because the last
+ * reference may be put by a fault handler.
  * Owns struct fm_file and the list of files (files_lock).
  * May call: page_cache, frame_pool, trap, store, os, stats.
  */
@@ -18,16 +18,21 @@ void file_get(struct fm_file *file)
 	(void)old;
 }
 
+static void file_push(struct fm_file **list, struct fm_file *file)
+{
+	struct fm_file *head = atomic_get(list);
+	do {
+		file->reap_next = head;
+	} while (!atomic_cas(list, &head, file));
+}
+
 /* Never frees by itself: signal-safe. */
 void file_put(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
 	if (atomic_sub(&file->refs, 1u) != 1)
 		return;
-	struct fm_file *head = atomic_get(&mm->reap_list);
-	do {
-		file->reap_next = head;
-	} while (!atomic_cas(&mm->reap_list, &head, file));
+	file_push(&mm->reap_list, file);
 	background_kick(mm);
 }
 
@@ -74,42 +79,92 @@ static void evict_all(struct fm_file *file)
 	}
 }
 
-static void file_free(struct fm_file *file)
+/* The end of a file is in two steps. Its view goes in the background thread, which may discard memory; it must not wait
+ * for a fault in it, which may itself be waiting for that thread. False: some is still there; later. */
+static bool file_end_view(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
+	bool gone = true;
 
+	progress_drop_all(file->pool); /* keepers hold pages of any file */
 	if (file->view.region.opened) {
 		/* No mapping is left, so a fault in it ends at once. */
 		evict_all(file);
-		trap_region_close(&file->view.region);
-		stats_sub(mm->stats, views, 1);
+		gone = trap_region_close(&file->view.region);
 	}
-	os_lock(&mm->files_lock);
-	if (file->pprev) {
+	if (gone) {
+		stats_sub(mm->stats, views, 1);
+		os_lock(&mm->files_lock);
 		*file->pprev = file->next;
 		if (file->next)
 			file->next->pprev = file->pprev;
 		stats_sub(mm->stats, files, 1);
+		os_unlock(&mm->files_lock);
 	}
-	os_unlock(&mm->files_lock);
 	os_signals_restore(mask);
-	if (file->store)
-		file->store->ops->close(file->store);
-	bool counted = file->pprev != NULL;
-	free(file);
-	if (counted && atomic_sub(&mm->file_count, 1u) == 1)
-		os_futex_wake(&mm->file_count, 1, OS_FUTEX_ANY);
+	return gone;
 }
 
-/* Keepers hold pages of any file; those of a file that goes are let go first. */
+/* The rest calls the store, and free(): a program's signal handler may have interrupted malloc() and wait for a fault, which
+ * waits for the background thread; so that must not wait for malloc's lock, nor for a store that is slow to close. */
+static void file_free(struct fm_file *file)
+{
+	if (file->store)
+		file->store->ops->close(file->store);
+	free(file);
+}
+
+static void *closer_main(void *arg)
+{
+	struct fm_mm *mm = arg;
+	for (;;) {
+		uint32_t seq = atomic_get(&mm->closer_seq);
+		struct fm_file *file = atomic_xchg(&mm->close_list, NULL);
+		if (!file && atomic_get(&mm->closer_stop))
+			return NULL;
+		if (!file)
+			os_futex_wait(&mm->closer_seq, seq, OS_FUTEX_ANY, OS_FOREVER);
+		while (file) {
+			struct fm_file *next = file->reap_next;
+			file_free(file);
+			if (atomic_sub(&mm->file_count, 1u) == 1)
+				os_futex_wake(&mm->file_count, 1, OS_FUTEX_ANY);
+			file = next;
+		}
+	}
+}
+
+int closer_start(struct fm_mm *mm)
+{
+	return os_thread_start(&mm->closer, "fm-close", closer_main, mm);
+}
+
+static void closer_kick(struct fm_mm *mm)
+{
+	atomic_add(&mm->closer_seq, 1u);
+	os_futex_wake(&mm->closer_seq, 1, OS_FUTEX_ANY);
+}
+
+void closer_stop(struct fm_mm *mm)
+{
+	atomic_set(&mm->closer_stop, true);
+	closer_kick(mm);
+	os_thread_join(&mm->closer);
+}
+
+/* Files without references. Background thread; where the list is not empty afterwards, it is to come back soon. */
 void file_reap(struct fm_mm *mm)
 {
 	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
 	while (file) {
 		struct fm_file *next = file->reap_next;
-		progress_drop_all(file->pool);
-		file_free(file);
+		if (file_end_view(file)) {
+			file_push(&mm->close_list, file);
+			closer_kick(mm);
+		} else {
+			file_push(&mm->reap_list, file);
+		}
 		file = next;
 	}
 }

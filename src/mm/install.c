@@ -42,12 +42,12 @@ static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 }
 
 /*
- * One more installed page in the 2 MiB around addr. When the table is full the range goes uncounted: then its table is
- * given back with the view. A range whose table is being given back at this very moment, because it was empty, is waited
+ * One more installed page in the 2 MiB around addr. When the table is full the page goes uncounted, which it remembers; until
+ * such pages have left, no table is given back, since it could be theirs. Page lock held. A range whose table is being given back at this very moment, because it was empty, is waited
  * for: else what is installed would be discarded with it. That is the one place where a fault can come to wait for the
  * kernel's mmap_lock, behind the background thread.
  */
-static void pt_get(struct fm_mm *mm, uint64_t addr)
+static void pt_get(struct fm_mm *mm, struct page *page, uint64_t addr)
 {
 	struct pt_table *pt = &mm->pt;
 	uint64_t key = addr >> 21;
@@ -74,6 +74,8 @@ static void pt_get(struct fm_mm *mm, uint64_t addr)
 	}
 	if (id != NONE && pt->range[id].count++ == 0)
 		atomic_sub(&pt->empty, 1u);
+	page->uncounted = id == NONE;
+	pt->uncounted += page->uncounted;
 	os_unlock(&pt->lock);
 	if (fresh) {
 		mm_charge(mm, OS_PAGE);
@@ -81,7 +83,7 @@ static void pt_get(struct fm_mm *mm, uint64_t addr)
 	}
 }
 
-static void pt_put(struct fm_mm *mm, uint64_t addr)
+static void pt_put(struct fm_mm *mm, struct page *page, uint64_t addr)
 {
 	struct pt_table *pt = &mm->pt;
 	uint64_t key = addr >> 21;
@@ -90,8 +92,11 @@ static void pt_put(struct fm_mm *mm, uint64_t addr)
 	uint32_t id = *pt_head(pt, key);
 	while (id != NONE && pt->range[id].key != key)
 		id = pt->range[id].next;
-	if (id != NONE && pt->range[id].count && --pt->range[id].count == 0)
+	if (page->uncounted)
+		pt->uncounted--;
+	else if (id != NONE && pt->range[id].count && --pt->range[id].count == 0)
 		atomic_add(&pt->empty, 1u);
+	page->uncounted = false;
 	bool many = atomic_get(&pt->empty) > pt->entries / 8;
 	os_unlock(&pt->lock);
 	if (many || atomic_get(&mm->charged_bytes) > mm->budget_bytes)
@@ -119,7 +124,7 @@ static uint64_t pt_choose_empty(struct pt_table *pt)
 	uint64_t key = 0;
 	os_lock(&pt->lock);
 	/* Not all of a large table in one hold of the lock: faults want it. */
-	for (uint32_t i = 0; i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !key; i++) {
+	for (uint32_t i = 0; i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !pt->uncounted && !key; i++) {
 		uint32_t id = pt->scan++ % pt->entries;
 		key = pt->range[id].key;
 		if (!key || pt->range[id].count || !pt_unlink(pt, id))
@@ -462,13 +467,13 @@ int page_install(struct view *view, struct page *page)
 	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
-	pt_get(mm, t.dst);
+	pt_get(mm, page, t.dst);
 	int err = transfer_in(&t, move);
 	if (err) {
 		struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
 		if (move && t.done && !t.copied)
 			transfer_out(&back);
-		pt_put(mm, t.dst);
+		pt_put(mm, page, t.dst);
 		if (err != -ENOENT)
 			return err;
 		frame_fill(pool, page); /* holes in the slot */
@@ -518,7 +523,7 @@ void page_forget(struct view *view, struct page *page)
 	if (!page_is(page, PG_DUP)) /* what it had not shown is still in the slot */
 		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
-	pt_put(view->mm, page_addr(view, view->file->pool, page));
+	pt_put(view->mm, page, page_addr(view, view->file->pool, page));
 }
 
 /* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
@@ -580,7 +585,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			page_emptied(mm, pool, page);
 		}
 	}
-	pt_put(mm, t.src);
+	pt_put(mm, page, t.src);
 	return 0;
 }
 
@@ -614,7 +619,7 @@ bool page_really_there(struct view *view, struct page *page)
 				trap_discard(view->mm->trap, addr, len);
 			page_emptied(view->mm, pool, page);
 		}
-		pt_put(view->mm, addr);
+		pt_put(view->mm, page, addr);
 	}
 	page_unlock(pool, page);
 	return false;

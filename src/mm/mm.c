@@ -194,6 +194,11 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 		err = io_engine_create(&io, &mm->io);
 	if (!err)
 		err = background_start(mm);
+	if (!err) {
+		err = closer_start(mm);
+		if (err)
+			background_stop(mm);
+	}
 	if (err) {
 		if (mm->io)
 			io_engine_destroy(mm->io);
@@ -283,6 +288,7 @@ void mm_destroy(struct fm_mm *mm)
 	while (atomic_get(&mm->requests_busy))
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
 	background_stop(mm);
+	closer_stop(mm);
 	trap_stop(mm->trap);
 	os_signals_restore(mask);
 	io_engine_destroy(mm->io);

@@ -85,7 +85,7 @@ struct page {
 	uint16_t request;            /* index + 1 of the read_request under way; request lock */
 	uint16_t shown;              /* 4096-byte pieces of it that are installed; page lock */
 	uint8_t list;                /* enum page_list; pool lock */
-	uint8_t reserved;
+	bool uncounted;              /* installed, and not in its range's count; page-table lock */
 };
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
 
@@ -200,6 +200,7 @@ struct pt_range {
 struct pt_table {
 	struct os_lock lock;
 	uint32_t mask, free_head, entries, used, empty;
+	uint32_t uncounted; /* pages that are installed without a range: the table was full */
 	uint32_t *heads;
 	struct pt_range *range;
 	uint32_t scan; /* where the search for empty ones goes on */
@@ -259,7 +260,7 @@ struct fm_mm {
 	struct os_lock pools_lock; /* only for adding one */
 	struct os_lock files_lock;
 	struct fm_file *files;
-	struct fm_file *reap_list; /* atomic stack */
+	struct fm_file *reap_list, *close_list; /* atomic stacks */
 	uint32_t file_count;       /* atomic, futex: 0 when all are gone */
 
 	struct os_lock request_lock;
@@ -275,6 +276,9 @@ struct fm_mm {
 	uint32_t background_seq; /* futex */
 	bool background_stop;
 	uint32_t background_asleep;
+	struct os_thread closer;
+	uint32_t closer_seq; /* futex */
+	bool closer_stop;
 	void *meta;
 	size_t meta_len;
 };
@@ -348,7 +352,7 @@ struct ticket {
 /* address_space.c */
 int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		 const struct fm_map_options *options, void **ret_addr);
-void mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
+int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
 int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice);
 bool mm_range_mapped(struct fm_mm *mm, uint64_t addr);
 const struct vma *mm_find_vma(struct fm_mm *mm, uint64_t addr); /* map lock */
@@ -372,6 +376,7 @@ int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page
 bool page_try_pin(struct page *page);
 void page_pin(struct page *page);
 void page_unpin(struct frame_pool *pool, struct page *page);
+void page_unpin_quiet(struct frame_pool *pool, struct page *page);
 bool page_trylock(struct page *page);
 int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns);
 void page_unlock(struct frame_pool *pool, struct page *page);
@@ -495,6 +500,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 void file_get(struct fm_file *file);
 void file_put(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
+int closer_start(struct fm_mm *mm);
+void closer_stop(struct fm_mm *mm);
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -71,6 +71,15 @@ void page_unpin(struct frame_pool *pool, struct page *page)
 		background_kick(pool->mm);
 }
 
+/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would only try the same. */
+void page_unpin_quiet(struct frame_pool *pool, struct page *page)
+{
+	uint32_t old = atomic_sub(&page->state, PG_PIN);
+	mm_assert(PG_PINS(old) > 0);
+	if (unlikely(old & PG_GONE))
+		page_free_if_last(pool, page, old - PG_PIN);
+}
+
 /* ------------------------------------------------------------------ page lock */
 
 bool page_trylock(struct page *page)
@@ -297,6 +306,19 @@ static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket
 	return NULL;
 }
 
+/* The same with the bucket locked: nothing leaves the chain meanwhile, so what is found is it, and no pin has to be put here,
+ * which could come to free a frame under this lock. */
+static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket *bucket, const struct fm_file *file,
+					 uint64_t index)
+{
+	for (uint32_t id = atomic_get(&bucket->head); id != NONE; id = atomic_get(&pool->pages[id].hash_next)) {
+		struct page *page = &pool->pages[id];
+		if (page_is_of(page, file, index) && page_try_pin(page))
+			return page;
+	}
+	return NULL;
+}
+
 /* The page, pinned, or NULL: it is not in the cache, or the search was overtaken. Takes no lock, so
  * that it may be called under the map lock. */
 struct page *page_find(struct fm_file *file, uint64_t index)
@@ -332,7 +354,7 @@ int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page
 		if (!fresh)
 			return -ENOMEM;
 		bucket_lock(bucket);
-		found = bucket_search(pool, bucket, file, index);
+		found = bucket_search_locked(pool, bucket, file, index);
 		if (!found) {
 			__atomic_store_n(&fresh->file, file, __ATOMIC_RELAXED);
 			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
@@ -469,25 +491,29 @@ static void drop(struct fm_file *file, struct page *page)
 
 static void forget_bytes(struct fm_file *file, struct page *page)
 {
-	for (int tries = 0; tries < 200; tries++) {
+	for (int tries = 0;;) {
 		uint32_t state = atomic_get(&page->state);
 		if ((state & PG_GONE) || !(state & PG_UPTODATE))
 			return; /* a read under way looks at the epoch when it has ended */
-		if (page_trylock(page)) {
-			bool out = !page_is(page, PG_INSTALLED) ||
-				   page_take_out(&file->view, page, true) == 0;
-			if (out)
-				page_set(page, 0, PG_UPTODATE | PG_SPEC | PG_MARK | PG_SOFT);
-			page_unlock(file->pool, page);
-			if (out)
-				return;
+		if (!page_trylock(page)) {
+			page_wait(file->mm, page, false, os_now_ns() + 50000);
+			continue;
 		}
+		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
+		if (!out && ++tries > 20) { /* what the kernel has pinned, or has no memory for, goes with its bytes */
+			page_discard(&file->view, page);
+			out = true;
+		}
+		if (out)
+			page_set(page, 0, PG_UPTODATE | PG_SPEC | PG_MARK | PG_SOFT);
+		page_unlock(file->pool, page);
+		if (out)
+			return;
 		os_sleep_until(os_now_ns() + 50000);
 	}
 }
 
-/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. Only what the kernel keeps
- * pinned for long stays, as it was. As file_take_out(). */
+/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. As file_take_out(). */
 void file_forget(struct fm_file *file)
 {
 	for_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes);

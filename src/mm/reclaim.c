@@ -58,23 +58,29 @@ static bool deactivate_one(struct frame_pool *pool)
 	if (!page_try_pin(page))
 		return true; /* free by now */
 	enum page_list to = LIST_ACTIVE;
+	bool stuck = false;
 	if (page_trylock(page)) {
 		if (page_is(page, PG_GONE)) {
 			to = LIST_NONE;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			to = LIST_INACTIVE;
-		} else if (!others_hold(page) &&
-			   page_take_out(&page->file->view, page, false) == 0) {
-			page_set(page, PG_SOFT, 0);
-			stats_add(pool->mm->stats, deactivations, 1);
-			to = LIST_INACTIVE;
+		} else if (!others_hold(page)) {
+			stuck = page_take_out(&page->file->view, page, false) < 0;
+			if (!stuck) {
+				page_set(page, PG_SOFT, 0);
+				stats_add(pool->mm->stats, deactivations, 1);
+				to = LIST_INACTIVE;
+			}
 		}
 		lru_set(pool, page, to);
 		page_unlock(pool, page);
 	} else {
 		lru_set(pool, page, to);
 	}
-	page_unpin(pool, page);
+	if (stuck)
+		page_unpin_quiet(pool, page);
+	else
+		page_unpin(pool, page);
 	return true;
 }
 
@@ -346,7 +352,8 @@ static void *background_main(void *arg)
 			pt_release_empty(mm, mm->pt.entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);
-		if ((somebody_waits(mm) || atomic_get(&mm->after.again)) && next > now + TICK_NS)
+		bool more = atomic_get(&mm->after.again) || atomic_get(&mm->reap_list);
+		if ((somebody_waits(mm) || more) && next > now + TICK_NS)
 			next = now + TICK_NS;
 		/* Let some protecting come together: one call for many pages. */
 		if (!somebody_waits(mm))

@@ -7,7 +7,8 @@
  * region before it leaves, so that a removed region is unmapped only after its last fault.
  * After fork() the child's table is empty, and the places of the parent's views are filled with PROT_NONE, so that no
  * memory of the child's own lands there and is read as data.
- * May call: os, libc's malloc (writers only).
+ * The background thread removes regions: malloc's lock may be held by a thread whose signal handler waits for that one.
+ * May call: os.
  */
 #include "trap/registry.h"
 
@@ -17,11 +18,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 struct table {
+	size_t len; /* of its memory */
 	uint32_t count;
 	struct view_region *region[];
 };
@@ -117,12 +118,18 @@ static void table_replace(struct table *fresh)
 	struct table *old = atomic_xchg(&table, fresh);
 	while (atomic_get(&readers))
 		os_sleep_until(os_now_ns() + 10000);
-	free(old);
+	if (old)
+		munmap(old, old->len);
 }
 
 static struct table *table_copy(uint32_t count)
 {
-	return malloc(sizeof(struct table) + count * sizeof(struct view_region *));
+	size_t len = sizeof(struct table) + count * sizeof(struct view_region *);
+	struct table *t = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (t == MAP_FAILED)
+		return NULL;
+	t->len = len;
+	return t;
 }
 
 int registry_add(struct view_region *region)
@@ -149,19 +156,19 @@ void registry_remove(struct view_region *region)
 {
 	os_sigmask mask = os_signals_block();
 	os_lock(&writer);
-	uint32_t count = table->count, at = 0;
-	while (table->region[at] != region)
+	uint32_t count = table ? table->count : 0, at = 0;
+	while (at < count && table->region[at] != region)
 		at++;
 	/* Without memory for a smaller table the present one is changed in place, when nobody reads it. */
-	struct table *fresh = count > 1 ? table_copy(count - 1) : NULL;
+	struct table *fresh = at < count && count > 1 ? table_copy(count - 1) : NULL;
 	if (fresh) {
 		fresh->count = count - 1;
 		memcpy(fresh->region, table->region, at * sizeof(region));
 		memcpy(fresh->region + at, table->region + at + 1, (count - at - 1) * sizeof(region));
 	}
-	if (fresh || count == 1) {
+	if (fresh || (at < count && count == 1)) {
 		table_replace(fresh);
-	} else {
+	} else if (at < count) {
 		struct table *old = atomic_xchg(&table, NULL);
 		while (atomic_get(&readers))
 			os_sleep_until(os_now_ns() + 10000);
@@ -170,7 +177,5 @@ void registry_remove(struct view_region *region)
 		atomic_set(&table, old);
 	}
 	os_unlock(&writer);
-	while (atomic_get(&region->pins))
-		os_sleep_until(os_now_ns() + 50000);
 	os_signals_restore(mask);
 }

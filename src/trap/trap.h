@@ -83,8 +83,8 @@ const char *trap_kind_name(enum fm_trap kind);
 /* Reserve address space (PROT_NONE), align it, and open it for the trap. -ENOMEM and the like. */
 int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
 		     void *owner);
-/* Out of the registry; waits until no fault is in it; unmapped. Not from inside a fault. */
-void trap_region_close(struct view_region *region);
+/* Out of the registry, and, if no fault is in it any more, unmapped. False: not yet; call again. */
+bool trap_region_close(struct view_region *region);
 
 /* Memory for frames: `registered` tells whether holes have to be filled with trap_fill(). */
 int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,

@@ -245,11 +245,14 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	return err;
 }
 
-void trap_region_close(struct view_region *region)
+bool trap_region_close(struct view_region *region)
 {
 	registry_remove(region);
+	if (atomic_get(&region->pins))
+		return false;
 	munmap((void *)(uintptr_t)region->base, region->len);
 	region->opened = false;
+	return true;
 }
 
 /* Put [start, end) in the place of what starts at `old`; 0 is an empty place. */
