@@ -523,3 +523,14 @@ int support_child(int (*fn)(void *arg), void *arg)
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	return status;
 }
+
+uint64_t support_faults_settled(fm_mm *mm)
+{
+	uint64_t before, now = support_stats(mm).faults;
+	do {
+		before = now;
+		support_sleep_ms(30);
+		now = support_stats(mm).faults;
+	} while (now != before);
+	return now;
+}

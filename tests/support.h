@@ -54,6 +54,8 @@ fm_mm *support_mm(uint64_t budget_bytes);
 /* The test has unmapped and closed everything: all gauges must fall to zero; then destroy. */
 void support_mm_end(fm_mm *mm);
 struct fm_stats support_stats(fm_mm *mm);
+/* Faults so far, when no more come: under the thread trap a thread may go on before its fault is counted. */
+uint64_t support_faults_settled(fm_mm *mm);
 
 unsigned support_threads(void); /* of this process */
 unsigned support_fds(void);

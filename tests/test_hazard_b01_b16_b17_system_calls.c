@@ -178,7 +178,7 @@ static void test_b17(void)
 	call.fd = fd[1];
 	call.from = map + 8 * PAGE;
 	EVENTUALLY(support_stats(mm).requests == 0);
-	uint64_t faults = support_stats(mm).faults, reads = support_stats(mm).reads;
+	uint64_t faults = support_faults_settled(mm), reads = support_stats(mm).reads;
 	CHECK_EQ(pthread_create(&thread, NULL, caller, NULL), 0);
 	EVENTUALLY(support_stats(mm).requests == 1);
 	for (int i = 0; i < 200; i++) {

@@ -75,18 +75,6 @@ static void test_system_call(void)
 	end();
 }
 
-/* Under the thread trap a thread may go on before its fault is counted. */
-static uint64_t faults_settled(void)
-{
-	uint64_t before, now = support_stats(mm).faults;
-	do {
-		before = now;
-		support_sleep_ms(30);
-		now = support_stats(mm).faults;
-	} while (now != before);
-	return now;
-}
-
 /* Under pressure from others the pinned pages are not even faulted on again. */
 static void test_stays(void)
 {
@@ -95,7 +83,7 @@ static void test_stays(void)
 	CHECK_EQ(support_stats(mm).pins, 3);
 	for (int round = 0; round < 3; round++)
 		support_expect(mm, addr + 16 * PAGE, 16 * PAGE, 240 * PAGE, SEED);
-	uint64_t faults = faults_settled();
+	uint64_t faults = support_faults_settled(mm);
 	CHECK_EQ(support_differs(addr + 2 * PAGE, 2 * PAGE, 3 * PAGE, SEED), UINT64_MAX);
 	CHECK_EQ(support_stats(mm).faults, faults);
 	CHECK_OK(fm_advise(mm, addr, 8 * PAGE, FM_ADVICE_DONTNEED)); /* nor dropped by advice */
