@@ -526,11 +526,11 @@ int support_child(int (*fn)(void *arg), void *arg)
 
 uint64_t support_faults_settled(fm_mm *mm)
 {
-	uint64_t before, now = support_stats(mm).faults;
+	uint64_t last, now = support_stats(mm).faults;
 	do {
-		before = now;
+		last = now;
 		support_sleep_ms(30);
 		now = support_stats(mm).faults;
-	} while (now != before);
+	} while (now != last);
 	return now;
 }
