@@ -22,19 +22,19 @@ fail() {
 	exit 1
 }
 
-# What the machine is to be like afterwards.
+# What the machine is to be like after a run of this process. Others may run here too.
 machine() {
 	ls -A "$TMPDIR"
 	cat /sys/block/*/queue/read_ahead_kb 2>/dev/null || :
-	ls -d /sys/fs/cgroup/*/filemap-bench.* 2>/dev/null || :
+	ls -d /sys/fs/cgroup/*/filemap-bench."$1" 2>/dev/null || :
 }
-machine >before
+machine none >before
 
 expect_clean() {
 	i=0
-	while machine >after && ! cmp -s before after; do
+	while machine "$1" >after && ! cmp -s before after; do
 		i=$((i + 1))
-		[ "$i" -lt 100 ] || fail "$1: not undone: $(diff before after)"
+		[ "$i" -lt 100 ] || fail "$2: not undone: $(diff before after)"
 		sleep 0.1
 	done
 }
@@ -78,7 +78,9 @@ fi
 
 # ---- JSON: each row of each workload
 status=0
-"$filemap" bench --file file --quick --rounds 2 --json >out 2>err </dev/null || status=$?
+"$filemap" bench --file file --quick --rounds 2 --json >out 2>err </dev/null &
+bench=$!
+wait "$bench" || status=$?
 if [ "$status" -eq 77 ]; then
 	cat err >&2
 	exit 77
@@ -101,6 +103,7 @@ for row in rows:
     by[key] = row
     assert row["seconds"] > 0 and row["ops"] > 0 and row["ns_per_op"] > 0 and row["rss_mib"] > 0, row
     assert row["bytes"] % row["ops"] == 0, row
+    assert abs(row["ns_per_op"] * row["ops"] / (row["seconds"] * 1e9) - 1) < 1e-4, row
     assert row["ratio_vs_kernel"] is None or row["ratio_vs_kernel"] > 0, row
     if row["way"] == "kernel-mmap":
         assert row["ratio_vs_kernel"] == 1, row
@@ -120,19 +123,22 @@ for workload in ("fault-cost-4k", "fault-cost-64k", "fault-cost-2m"):
     assert (workload, 1, "bare-copy") in by, workload
 END
 fi
-expect_clean "a whole run"
+expect_clean "$bench" "a whole run"
 
 # ---- a table, no progress in a pipe, pictures, a file of its own
 set -- --quick --rounds 1 --size 16M --ways filemap,kernel-mmap,limit seq-cold hot
 if command -v gnuplot >/dev/null; then
 	set -- "$@" --plot pictures
 fi
-"$filemap" bench "$@" >out 2>err </dev/null || fail "status $?: $(cat err)"
+"$filemap" bench "$@" >out 2>err </dev/null &
+bench=$!
+wait "$bench" || fail "status $?: $(cat err)"
 grep -q '^no --file: writing one of 16 MiB' out || fail "does not say what it writes: $(cat out)"
 grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
 grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
 ! tr -d '\n' <err | grep -q "$(printf '\r')" || fail "progress in a pipe"
-expect_clean "a file of its own"
+expect_clean "$bench" "a file of its own"
+bench=
 if command -v gnuplot >/dev/null; then
 	for picture in seq-cold hot overview; do
 		grep -q '</svg>' "pictures/$picture.svg" || fail "no picture of $picture: $(cat err)"
@@ -175,7 +181,7 @@ for signal in INT TERM KILL; do
 	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: over already: $(cat out err)"
 	status=0
 	wait "$bench" || status=$?
-	bench=
 	[ "$status" -gt 128 ] || fail "SIG$signal: status $status"
-	expect_clean "SIG$signal"
+	expect_clean "$bench" "SIG$signal"
+	bench=
 done

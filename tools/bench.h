@@ -254,10 +254,10 @@ struct bench_row {
 	double ns_per_op[BENCH_ROUNDS_MAX], seconds[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX],
 		bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
 		rss_mib[BENCH_ROUNDS_MAX];
-	/* once all rounds are there: medians */
+	/* once all rounds are there: the round with the median time an operation */
 	struct {
 		double seconds, ops, bytes, ns_per_op, device_bytes, cpu_s, rss_mib;
-		double ratio; /* speed over kernel-mmap's in the same round; 0: no kernel-mmap */
+		double ratio; /* median of the speeds over kernel-mmap's in the same round; 0: no kernel-mmap */
 	} mid;
 };
 

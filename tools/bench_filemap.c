@@ -55,7 +55,9 @@ static int cache_range(struct bench_run *run)
 
 		for (unsigned ms = 0; stats.read_bytes < want; ms++) {
 			if (ms == 5000)
-				return bench_why(run, "the library does not read ahead what it was advised");
+				return bench_why(run, "%s: of %llu MiB advised WILLNEED the library read %llu",
+						 run->workload->name, run->range_bytes / MIB,
+						 (unsigned long long)stats.read_bytes / MIB);
 			if (ms % 100 == 0)
 				fm_advise(library.mm, (void *)(run->map + at), len, FM_ADVICE_WILLNEED);
 			if (ms)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's arithmetic: a row collects its rounds; medians and the ratio come from them at the end.
+ * The benchmark's arithmetic: a row collects its rounds; the middle round and the ratio come from them at the end.
  * May call: nothing.
  */
 #include "bench.h"
@@ -39,19 +39,36 @@ void bench_row_add(struct bench_row *row, const struct bench_cell *cell)
 	row->rss_mib[r] = (double)cell->out.rss_bytes / (double)MIB;
 }
 
+/* The round in the middle by time an operation: its figures belong together, as medians taken singly would not. */
+static unsigned middle_round(const struct bench_row *row)
+{
+	unsigned middle = 0;
+
+	for (unsigned r = 0; r < row->rounds; r++) {
+		unsigned before = 0;
+
+		for (unsigned other = 0; other < row->rounds; other++)
+			before += row->ns_per_op[other] < row->ns_per_op[r] ||
+				  (row->ns_per_op[other] == row->ns_per_op[r] && other < r);
+		if (before == (row->rounds - 1) / 2)
+			middle = r;
+	}
+	return middle;
+}
+
 /* The speed over the kernel's in each round, and of these the median. Both have all rounds or are left out. */
 void bench_row_finish(struct bench_row *row, const struct bench_row *kernel)
 {
 	double ratio[BENCH_ROUNDS_MAX];
-	unsigned n = row->rounds;
+	unsigned n = row->rounds, middle = middle_round(row);
 
-	row->mid.seconds = bench_median(row->seconds, n);
-	row->mid.ops = bench_median(row->ops, n);
-	row->mid.bytes = bench_median(row->bytes, n);
-	row->mid.ns_per_op = bench_median(row->ns_per_op, n);
-	row->mid.device_bytes = bench_median(row->device_bytes, n);
-	row->mid.cpu_s = bench_median(row->cpu_s, n);
-	row->mid.rss_mib = bench_median(row->rss_mib, n);
+	row->mid.seconds = row->seconds[middle];
+	row->mid.ops = row->ops[middle];
+	row->mid.bytes = row->bytes[middle];
+	row->mid.ns_per_op = row->ns_per_op[middle];
+	row->mid.device_bytes = row->device_bytes[middle];
+	row->mid.cpu_s = row->cpu_s[middle];
+	row->mid.rss_mib = row->rss_mib[middle];
 	if (!kernel || kernel->left_out || kernel->rounds != n)
 		return;
 	for (unsigned r = 0; r < n; r++)

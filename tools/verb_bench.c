@@ -553,7 +553,8 @@ static char *make_help(void)
 	len += (size_t)snprintf(help, sizeof(help),
 				"Measure mappings of a file: the library's, the kernel's, and what the device gives.\n"
 				"In each round every way runs once, in a process of its own, each time in another\n"
-				"order. Shown are medians; the ratio is the speed over kernel-mmap's in the same round.\n"
+				"order. The median round is shown; the ratio is the median of the\n"
+				"speeds over kernel-mmap's in the same round.\n"
 				"\nworkloads (default: all):\n");
 	for (size_t i = 0; i < bench_workload_count; i++)
 		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-22s%s\n", bench_workloads[i].name,
