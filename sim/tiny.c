@@ -7,6 +7,7 @@
 #include "sim.h"
 
 #define USERS_MAX 4
+#define LOCK_ROUNDS 150 /* of some hundred steps: no more than another run */
 #define AFTER_A_ROUND_NS 250000u /* for which the background thread sleeps at the end of each */
 
 static struct {
@@ -31,36 +32,67 @@ static void inside(bool exclusive)
 	*(exclusive ? &at.writers : &at.readers) -= 1;
 }
 
+static void take_lock(bool exclusive)
+{
+	if (exclusive)
+		map_lock_exclusive(&at.lock);
+	else
+		map_lock_shared(&at.lock);
+	inside(exclusive);
+	if (exclusive)
+		map_unlock_exclusive(&at.lock);
+	else
+		map_unlock_shared(&at.lock);
+}
+
 static void *lock_user(void *arg)
 {
 	(void)arg;
 	for (uint32_t i = 1 + sim_below(4); i > 0; i--) {
 		dawdle();
-		if (sim_chance(96)) {
-			map_lock_exclusive(&at.lock);
-			inside(true);
-			map_unlock_exclusive(&at.lock);
-		} else {
-			map_lock_shared(&at.lock);
-			inside(false);
-			map_unlock_shared(&at.lock);
-		}
+		take_lock(sim_chance(96));
 	}
 	return NULL;
 }
 
+/* Each takes it once: else one who comes later may wake whom another forgot. The first is a writer, and is soon waited for. */
+static void *lock_user_once(void *arg)
+{
+	uint64_t n = (uint64_t)arg;
+	if (n >= 2)
+		dawdle();
+	take_lock(n == 0 || (n > 2 && sim_chance(128)));
+	return NULL;
+}
+
+static void change_priorities_within(uint32_t steps)
+{
+	for (uint32_t i = 0; i < sim.opt.changes; i++)
+		sim.pct_change[i] = sim.step + 1 + sim_below(steps);
+}
+
 /* Whoever sleeps and is forgotten is a deadlock: nobody comes later. */
-static void *lock_world(void *arg)
+static void lock_round(void)
 {
 	struct sim_thread *thread[USERS_MAX];
 	uint32_t users = 2 + sim_below(USERS_MAX - 1);
-	(void)arg;
+	bool once = sim_chance(192);
 	memset(&at, 0, sizeof(at));
 	at.lock.stats = &stats;
+	sim.opt.stubborn = sim_chance(128);
+	change_priorities_within(sim_chance(128) ? 300 : 1500);
 	for (uint32_t i = 0; i < users; i++)
-		thread[i] = sim_spawn("program", lock_user, NULL);
+		thread[i] = sim_spawn("program", once ? lock_user_once : lock_user, (void *)(uint64_t)i);
 	for (uint32_t i = 0; i < users; i++)
 		sim_join(thread[i]);
+	sim.threads = 1; /* their places are free again */
+}
+
+static void *lock_world(void *arg)
+{
+	(void)arg;
+	for (uint32_t i = 0; i < LOCK_ROUNDS; i++)
+		lock_round();
 	return NULL;
 }
 
@@ -95,7 +127,6 @@ void tiny_world_run(void)
 	mark(tiny_worlds);
 	sim.opt.stubborn = sim_chance(128);
 	sim.opt.meta_256 = 0;
-	for (uint32_t i = 0; i < sim.opt.changes; i++) /* of priorities: as early as all else */
-		sim.pct_change[i] = 1 + sim_below(300);
+	change_priorities_within(300);
 	sim_start(sim_chance(128) ? lock_world : short_world, NULL);
 }
