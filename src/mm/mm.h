@@ -480,6 +480,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 void progress_tick(struct frame_pool *pool);
 bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page);
 void progress_fail(struct progress *progress, struct frame_pool *pool);
+void progress_drop_old(struct frame_pool *pool, uint64_t now_ns);
 void progress_drop_all(struct frame_pool *pool);
 int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
 size_t progress_keeper_size(void);

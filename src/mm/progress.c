@@ -212,6 +212,24 @@ void progress_fail(struct progress *progress, struct frame_pool *pool)
 	progress->keeper = 0;
 }
 
+/*
+ * A thread that does not fault again would keep its pages for ever. Nobody may need its place; but with fm_pin() at its limit
+ * the keepers have all the other frames, and whoever waits for one would wait for that thread. Background thread.
+ */
+void progress_drop_old(struct frame_pool *pool, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < pool->keeper_count; i++) {
+		struct keeper *keeper = &pool->keepers[i];
+		if (!(atomic_get(&keeper->generation) & 1) || now_ns < atomic_get(&keeper->since_ns) + KEEP_NS ||
+		    !keeper_enter(keeper))
+			continue;
+		if ((atomic_get(&keeper->generation) & 1) && now_ns >= atomic_get(&keeper->since_ns) + KEEP_NS)
+			keeper_free(pool, keeper);
+		else
+			keeper_leave(keeper);
+	}
+}
+
 /* The mm is going; no fault is in it. */
 void progress_drop_all(struct frame_pool *pool)
 {

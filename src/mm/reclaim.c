@@ -319,6 +319,8 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 		return;
 	*last_ns = now_ns;
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
+		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->pool[i]->free_waiters))
+			progress_drop_old(mm->pool[i], now_ns);
 		if (atomic_get(&mm->pool[i]->tickets.head))
 			frame_freed(mm->pool[i]);
 		progress_tick(mm->pool[i]);
