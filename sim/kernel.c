@@ -38,6 +38,7 @@ static struct {
 } held[8]; /* pages that the kernel keeps pinned for a while: MOVE is refused */
 static uint32_t holds, refused, famines; /* so far */
 static uint64_t famine_until; /* there is no memory until then */
+static uint64_t read_only, read_only_len; /* a region whose protection is PROT_READ for a moment */
 static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
 
 /* ------------------------------------------------------------------ allocations */
@@ -63,6 +64,7 @@ void kernel_reset(void)
 	memset(held, 0, sizeof(held));
 	holds = refused = famines = 0;
 	famine_until = 0;
+	read_only_len = 0;
 	sim.allocated = 0;
 }
 
@@ -287,6 +289,18 @@ int kernel_poison(uint64_t addr)
 	return 0;
 }
 
+void kernel_protect_region(uint64_t base, uint64_t len, bool on)
+{
+	read_only = base;
+	read_only_len = on ? len : 0;
+	event(on ? "the region at %#llx becomes read-only" : "the region at %#llx is writable again", base, 0, 0, 0);
+}
+
+bool kernel_refuses_write(uint64_t addr)
+{
+	return addr - read_only < read_only_len;
+}
+
 /* ------------------------------------------------------------------ calls */
 
 static void enter_kernel(const char *what, bool mmap_lock)
@@ -352,7 +366,7 @@ static int move_one(uint64_t dst, uint64_t src)
 		if (*slot_at(dst) == SLOT_PRESENT)
 			return -EEXIST;
 		if (!page || page->poison)
-			return page ? -EINVAL : -ENOENT;
+			return page ? -EFAULT : -ENOENT;
 		slot_fill(dst, page->tag);
 		view_remove(page);
 	}
@@ -383,6 +397,8 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		event("MOVE to %#llx: EBUSY", dst, 0, 0, 0);
 		return -EBUSY;
 	}
+	if (kernel_refuses_write(dst) || kernel_refuses_write(src)) /* both sides must be writable */
+		return -EINVAL;
 	if (sim_chance(sim.opt.part_256 / 4)) {
 		mark(move_none);
 		return -EAGAIN;
@@ -428,7 +444,8 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		return -ENOMEM;
 	for (uint64_t done = 0; done < len; done += OS_PAGE) {
 		*ret_done = done;
-		if (kernel_view(dst + done)) {
+		struct view_page *there = kernel_view(dst + done);
+		if (there && !there->poison) { /* a mark makes way */
 			mark(copy_exists);
 			return done ? -EAGAIN : -EEXIST;
 		}
@@ -438,10 +455,13 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		}
 		if (!kernel_slot_present(src + done))
 			return -EFAULT;
-		struct view_page *page = view_add(dst + done);
+		struct view_page *page = there ? there : view_add(dst + done);
 		for (uint32_t i = 0; i < SIM_TAGS; i++)
 			page->tag[i] = *tag_of(src + done, i);
 		page->protected = true;
+		page->poison = false;
+		if (there)
+			mark(copy_over_mark);
 		wake_faults(dst + done);
 	}
 	event("COPY %#llx to %#llx, %llu bytes", src, dst, len, 0);
@@ -487,7 +507,8 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 int trap_present(uint64_t addr)
 {
 	sim_point();
-	return kernel_view(addr) != NULL;
+	struct view_page *page = kernel_view(addr);
+	return page && !page->poison; /* mincore() knows of no marks */
 }
 
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)

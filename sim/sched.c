@@ -193,6 +193,7 @@ static void pass_time(void)
 	    sim_below(1024) < sim.opt.jump_1024 && sim.next_wake - sim.now_ns < OS_NSEC_PER_SEC) {
 		mark(time_jumps);
 		sim.jumps++;
+		sim.jumped_ns += sim.next_wake - sim.now_ns;
 		sim.now_ns = sim.next_wake;
 	}
 	if (sim.now_ns >= sim.next_wake)
@@ -295,6 +296,12 @@ void sim_notify(enum sim_wait wait, uint64_t key)
 		if (t->state == SIM_BLOCKED && t->wait == wait && t->key == key)
 			wake_thread(t, false);
 	}
+}
+
+void sim_interrupt(struct sim_thread *t)
+{
+	if (t->state == SIM_BLOCKED)
+		wake_thread(t, false);
 }
 
 void sim_sleep(uint64_t ns)

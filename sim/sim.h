@@ -60,6 +60,12 @@
 	X(copy_exists, "COPY: EEXIST")                                                         \
 	X(kernel_stalls, "kernel calls that stalled")                                          \
 	X(poisoned, "thread trap: pages poisoned for an error")                                \
+	X(copy_over_mark, "thread trap: COPY onto a page poisoned for an error")               \
+	X(told_by_signal, "thread trap: writers told by a signal, their page being there")     \
+	X(region_refuses, "thread trap: regions made read-only for a moment, to refuse a write") \
+	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
+	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
+	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
 	X(message_repeated, "thread trap: a message that came again")                          \
 	X(emptied, "view memory thrown away behind the library")                               \
 	X(io_ok, "requests: whole")                                                            \
@@ -231,6 +237,7 @@ struct sim_run {
 	uint64_t allocated; /* bytes not given back */
 	uint64_t switches;
 	uint32_t jumps;
+	uint64_t jumped_ns; /* by all of them */
 };
 extern struct sim_run sim;
 
@@ -244,6 +251,7 @@ void sim_sleep(uint64_t ns);
 /* Wait for a notice, or a time. A channel is any address. */
 bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns); /* true: timed out */
 void sim_notify(enum sim_wait wait, uint64_t key);
+void sim_interrupt(struct sim_thread *thread); /* whatever it waits for */
 void sim_pass_time_to(uint64_t ns); /* and wake whoever waited for it */
 
 uint64_t sim_random(void);
@@ -316,6 +324,8 @@ bool kernel_slot_present(uint64_t addr);
 bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
 int kernel_poison(uint64_t addr);
+void kernel_protect_region(uint64_t base, uint64_t len, bool on);
+bool kernel_refuses_write(uint64_t addr);
 void kernel_region_gone(uint64_t base, uint64_t len);
 uint64_t kernel_pages(bool slots);
 uint64_t kernel_view_addr(uint32_t n); /* the n-th page there is in views; 0: no more */
@@ -325,8 +335,8 @@ struct trap {
 	enum fm_trap kind;
 	bool move;
 };
-void sim_access_begin(void);
-int sim_access(uint64_t addr, bool write, uint64_t instruction); /* one try of an instruction: 1 done, 0 again, errno */
+/* One try of an instruction: 1 done, 0 again, errno. In a system call (thread trap only) all errors are -EHWPOISON. */
+int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction);
 
 /* ---- store.c: objects whose bytes tell what they are */
 struct sim_store {

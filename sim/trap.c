@@ -2,7 +2,7 @@
 /*
  * Faults: how an instruction of a simulated program reaches the library, and repeats. Inline: the thread itself asks
  * trap_client.fault. Thread: it leaves a message, sleeps until its page is there or poisoned; a handler asks
- * trap_client.fault_nowait, as src/trap/thread.c does.
+ * trap_client.fault_nowait, as src/trap/thread.c does, and tells errors as tell.c does.
  * Owns the table of regions, the messages, and what the handler keeps of each fault.
  * May call: kernel, sched, mm through struct trap_client.
  */
@@ -10,6 +10,9 @@
 
 #define REGIONS (2 * SIM_FILES)
 #define ENTRIES 32
+#define UNASKED_NS (200 * OS_NSEC_PER_MSEC)
+#define OTHERS_NS (20 * OS_NSEC_PER_MSEC)
+#define TICK_NS (10 * OS_NSEC_PER_MSEC)
 
 struct message {
 	uint32_t tid;
@@ -37,9 +40,13 @@ static struct {
 	uint32_t head, count;
 	struct entry entry[ENTRIES];
 	uint64_t progress[SIM_THREADS + 1][TRAP_PROGRESS_BYTES / 8];
-	uint64_t last_page[SIM_THREADS + 1];
-	int error[SIM_THREADS + 1]; /* told with the poison */
+	uint64_t last_page[SIM_THREADS + 1], latest[SIM_THREADS + 1];
+	int error[SIM_THREADS + 1]; /* the notes of src/trap/tell.c */
 	uint64_t error_page[SIM_THREADS + 1], told_ns[SIM_THREADS + 1];
+	uint64_t signalled[SIM_THREADS + 1]; /* a pending SIGBUS, by the address it tells */
+	bool call[SIM_THREADS + 1];          /* it waits in a system call's access */
+	bool told_call[SIM_THREADS + 1];     /* ...and did so when it was told */
+	uint32_t begun, ended;               /* marks taken away */
 	uint64_t unique;
 } handler;
 
@@ -114,19 +121,133 @@ static void again(void *cookie)
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
 }
 
+/* What has been told for this page a moment ago and not been asked for. */
+static bool page_has_young(uint64_t page)
+{
+	for (uint32_t i = 0; i <= SIM_THREADS; i++)
+		if (handler.error[i] && handler.error_page[i] == page && sim.now_ns < handler.told_ns[i] + OTHERS_NS)
+			return true;
+	return false;
+}
+
+static void unmark(uint64_t page)
+{
+	handler.begun++;
+	if (trap_present(page) == 0) {
+		trap_discard(&the_trap, page, OS_PAGE);
+	} else {
+		mark(unmarked_beside);
+	}
+	handler.ended++;
+}
+
+uint32_t trap_unmarks(struct trap *trap)
+{
+	(void)trap;
+	return handler.ended;
+}
+
+bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	sim_point();
+	while (handler.begun != before) {
+		before = handler.ended;
+		for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
+			if (!trap_present(at))
+				return false;
+		sim_point();
+		if (handler.begun != before)
+			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
+	}
+	return true;
+}
+
+static void tell_forget(uint32_t tid)
+{
+	if (!handler.error[tid])
+		return;
+	handler.error[tid] = 0;
+	if (!page_has_young(handler.error_page[tid]))
+		unmark(handler.error_page[tid]);
+}
+
+static void tell_sweep(void)
+{
+	for (uint32_t i = 0; i <= SIM_THREADS; i++) {
+		if (!handler.error[i] ||
+		    sim.now_ns < handler.told_ns[i] + (handler.told_call[i] ? OTHERS_NS : UNASKED_NS))
+			continue;
+		mark(told_unasked);
+		tell_forget(i);
+	}
+}
+
+static void refuse_for_a_moment(const struct view_region *region, uint64_t page)
+{
+	mark(region_refuses);
+	kernel_protect_region(region->base, region->len, true);
+	trap_wake(&the_trap, page, OS_PAGE);
+	sim_sleep(200000);
+	kernel_protect_region(region->base, region->len, false);
+}
+
+static bool is_elsewhere(const struct entry *entry)
+{
+	uint64_t latest = handler.latest[entry->tid];
+	for (uint32_t i = 0; i < handler.count; i++) {
+		const struct message *m = &handler.message[(handler.head + i) % 64];
+		if (m->tid == entry->tid)
+			latest = m->addr;
+	}
+	return latest != entry->fault.addr;
+}
+
+/* Between the look at the thread and the signal nothing happens here. Outside something may: a thread whose write has gone
+ * through in these microseconds, before its page was protected, is told all the same. Some threads block SIGBUS. */
+static void refuse_write(const struct entry *entry)
+{
+	uint32_t tid = entry->tid;
+	struct sim_thread *t = &sim.thread[tid - 1];
+	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
+	bool awake = t->state != SIM_BLOCKED || t->wait != WAIT_FAULT;
+	bool blocked = sim_chance(sim.opt.spurious_256);
+
+	if (is_elsewhere(entry)) {
+		tell_forget(tid);
+		return;
+	}
+	if (!awake && !handler.call[tid] && !blocked) {
+		mark(told_by_signal);
+		handler.signalled[tid] = entry->fault.addr;
+		sim_interrupt(t);
+		return;
+	}
+	tell_forget(tid);
+	if (awake)
+		trap_wake(&the_trap, page, OS_PAGE);
+	else
+		refuse_for_a_moment(entry->region, page);
+}
+
+/* As src/trap/tell.c. */
 static void tell_error(struct entry *entry, int err)
 {
 	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
 	handler.error[entry->tid] = err;
 	handler.error_page[entry->tid] = page;
 	handler.told_ns[entry->tid] = sim.now_ns;
+	handler.told_call[entry->tid] = handler.call[entry->tid];
+	sim_point();
 	int poisoned = kernel_poison(page);
-	if (poisoned == -EEXIST && entry->fault.write) {
-		trap_discard(&the_trap, page, OS_PAGE);
-		poisoned = kernel_poison(page);
-	}
-	if (poisoned == -EEXIST)
+	bool there = poisoned && trap_present(page);
+	if (there && entry->fault.write) {
+		refuse_write(entry);
+	} else if (poisoned) {
+		if (there)
+			tell_forget(entry->tid);
 		trap_wake(&the_trap, page, OS_PAGE);
+	}
 }
 
 static void drive(struct entry *entry)
@@ -142,7 +263,7 @@ static void drive(struct entry *entry)
 		return;
 	event("handler: the fault of thread %llu at %#llx ends with %llu", entry->tid - 1,
 	      entry->fault.addr, -err, 0);
-	if (err)
+	if (err && !is_elsewhere(entry))
 		tell_error(entry, err);
 	region_unpin(entry->region);
 	entry->used = false;
@@ -151,6 +272,8 @@ static void drive(struct entry *entry)
 static void take_message(const struct message *m)
 {
 	struct entry *entry = NULL;
+	tell_forget(m->tid);
+	handler.latest[m->tid] = m->addr;
 	for (int i = 0; i < ENTRIES; i++)
 		if (handler.entry[i].used && handler.entry[i].tid == m->tid &&
 		    handler.entry[i].fault.addr == m->addr)
@@ -178,6 +301,22 @@ static void take_message(const struct message *m)
 	drive(entry);
 }
 
+static bool some_told(void)
+{
+	for (uint32_t i = 0; i <= SIM_THREADS; i++)
+		if (handler.error[i])
+			return true;
+	return false;
+}
+
+static bool some_ready(void)
+{
+	for (int i = 0; i < ENTRIES; i++)
+		if (handler.entry[i].used && handler.entry[i].ready)
+			return true;
+	return false;
+}
+
 static void *handler_main(void *arg)
 {
 	(void)arg;
@@ -194,8 +333,9 @@ static void *handler_main(void *arg)
 			take_message(&m);
 			worked = true;
 		}
-		if (!worked && !handler.stop)
-			sim_wait_for(WAIT_CHANNEL, (uint64_t)&handler, OS_FOREVER);
+		tell_sweep();
+		if (!worked && !handler.count && !some_ready() && !handler.stop)
+			sim_wait_for(WAIT_CHANNEL, (uint64_t)&handler, some_told() ? sim.now_ns + TICK_NS : OS_FOREVER);
 	}
 	return NULL;
 }
@@ -233,14 +373,6 @@ void trap_stop(struct trap *trap)
 	for (int i = 0; i < ENTRIES; i++)
 		if (handler.entry[i].used)
 			sim_fail("the trap is stopped with a fault in it");
-}
-
-static bool some_told(void)
-{
-	for (uint32_t i = 0; i <= SIM_THREADS; i++)
-		if (handler.error[i])
-			return true;
-	return false;
 }
 
 void trap_drain(struct trap *trap)
@@ -292,10 +424,10 @@ static int fault_inline(struct view_region *region, uint64_t addr, bool write, u
 }
 
 /* The kernel's side: a message, and sleep. A signal may arrive, and the message be sent again. */
-static void fault_message(uint64_t addr, bool write)
+static void fault_message(uint64_t addr, bool write, bool call)
 {
 	uint32_t tid = os_gettid();
-	handler.error[tid] = 0;
+	handler.call[tid] = call;
 	handler.message[(handler.head + handler.count++) % 64] = (struct message){tid, addr, write};
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
 	uint64_t until = sim_chance(sim.opt.spurious_256 | sim.opt.signal_1024) ? sim.now_ns + 1 + sim_below(100000) : OS_FOREVER;
@@ -303,28 +435,36 @@ static void fault_message(uint64_t addr, bool write)
 		mark(message_repeated);
 }
 
-/* The mark stays for others who were told as well and have not run since, as in src/trap/thread.c. */
-static int take_poison(uint64_t addr, bool write)
+/* SIGBUS: trap_poison_take(). */
+static int take_poison(uint64_t addr)
 {
 	uint32_t tid = os_gettid();
 	uint64_t at = addr & ~(uint64_t)(OS_PAGE - 1);
-	bool own = handler.error[tid] && handler.error_page[tid] == at, others = false;
-	int err = own ? handler.error[tid] : 0;
+	int own = handler.error[tid], err = handler.error_page[tid] == at && !handler.told_call[tid] ? own : 0;
 	handler.error[tid] = 0;
-	for (uint32_t i = 0; i <= SIM_THREADS; i++)
-		others |= handler.error[i] && handler.error_page[i] == at &&
-			  sim.now_ns < handler.told_ns[i] + 20 * OS_NSEC_PER_MSEC;
+	bool others = page_has_young(at);
+	handler.error[tid] = err ? 0 : own;
+	for (uint32_t i = 0; i <= SIM_THREADS && !others; i++)
+		if (handler.error_page[i] == at)
+			handler.error[i] = 0;
 	if (!others)
-		trap_discard(&the_trap, at, OS_PAGE);
-	else if (!own)
+		unmark(at);
+	else if (!err)
 		sim_sleep(OS_NSEC_PER_MSEC / 20);
-	return err == -EACCES && !write ? 0 : err;
+	return err;
 }
 
-/* A new instruction: what this thread was told of an older one, and did not ask for, is over. */
-void sim_access_begin(void)
+/* A signal of ours that is pending is taken before the thread's next instruction. */
+static int take_signal(void)
 {
-	handler.error[os_gettid()] = 0;
+	uint64_t addr = handler.signalled[os_gettid()];
+	handler.signalled[os_gettid()] = 0;
+	if (!addr)
+		return 0;
+	os_sigmask mask = os_signals_block();
+	int err = take_poison(addr);
+	os_signals_restore(mask);
+	return err;
 }
 
 static bool is_region(uint64_t addr)
@@ -335,20 +475,33 @@ static bool is_region(uint64_t addr)
 	return false;
 }
 
-int sim_access(uint64_t addr, bool write, uint64_t instruction)
+static int meet_mark(uint64_t addr, bool write, bool call)
+{
+	if (call) {
+		mark(call_refused);
+		return -EHWPOISON;
+	}
+	os_sigmask mask = os_signals_block();
+	int err = take_poison(addr);
+	os_signals_restore(mask);
+	return err == -EACCES && !write ? 0 : err;
+}
+
+int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction)
 {
 	struct view_page *page = kernel_view(addr);
-	if (page && page->poison) {
-		os_sigmask mask = os_signals_block();
-		int err = take_poison(addr, write);
-		os_signals_restore(mask);
-		return err;
+	if (write && kernel_refuses_write(addr)) {
+		if (call)
+			mark(call_refused);
+		return call ? -EHWPOISON : -EACCES;
 	}
+	if (page && page->poison)
+		return meet_mark(addr, write, call);
 	if (page && (!write || !page->protected))
 		return 1;
 	if (the_trap.kind == FM_TRAP_THREAD && handler.running && is_region(addr)) {
-		fault_message(addr, write);
-		return 0;
+		fault_message(addr, write, call);
+		return call ? 0 : take_signal();
 	}
 	os_sigmask mask = os_signals_block(); /* it is a signal's handler */
 	struct view_region *region = region_find(addr);

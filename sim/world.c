@@ -170,19 +170,20 @@ static void note_passed(uint64_t begun, bool call)
  * after each fault. */
 static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
+	/* Now and then it is a system call that is given the address. */
+	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
 	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step;
 	struct sim_thread *self = sim.self;
 	bool faulted = false, closing = world.closing[f];
 	/* A fault can outlive its access, where another's install woke the thread, and answer the next one. */
 	bool merged = world.mm_options.trap == FM_TRAP_THREAD;
 	self->op = write ? "write" : "access";
-	sim_access_begin();
 	event("accesses page %llu of object %llu, %llu pages, write %llu", index_of(f, n), f, count, write);
 	for (uint32_t tries = 0, at = 0; at < count; tries++) {
 		uint64_t addr = addr_of(f, n + at) + 8 * n;
 		struct view_page *page = kernel_view(addr);
-		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, instruction);
-		if (tries > TRIES_MAX && !(sim.dying && write)) /* a page that is there can't be poisoned */
+		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, call, instruction);
+		if (tries > TRIES_MAX)
 			sim_fail("an access to page %llu of object %u makes no progress",
 				 (unsigned long long)index_of(f, n + at), f);
 		if (r == 0) {
@@ -200,7 +201,7 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 			event("the access ends with error %llu", -r, 0, 0, 0);
 			mark_access(r);
 			bool gone = r == -ENOTCONN && (sim.dying || closing || world.closing[f]);
-			bool refused = r == -EACCES && write;
+			bool refused = (r == -EACCES && write) || r == -EHWPOISON;
 			if (!gone && !refused && !allowed(f, n + at, r, begun, merged))
 				sim_fail("an access to page %llu of object %u ends with %d, for no reason",
 					 (unsigned long long)index_of(f, n + at), f, r);
@@ -329,8 +330,7 @@ static void do_pin(uint32_t f, uint32_t n)
 	k->pinned++;
 	for (int i = 0; i < (world.keeps_pins ? 1 : 4); i++) {
 		struct view_page *page = kernel_view(addr_of(f, n));
-		/* under the thread trap a mark for an error may stand there, which counts as present: known, see docs */
-		if ((!page || page->poison) && world.mm_options.trap != FM_TRAP_THREAD && sim_store[f].version == 0 && !k->emptied_once)
+		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once)
 			sim_fail("page %llu of object %u is pinned, and not in the view",
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
@@ -467,11 +467,7 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	switch (op) {
 	case OP_ACCESS: access_pages(f, n, 1, false); break;
 	case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
-	case OP_WRITE:
-		/* under the thread trap the page makes way for the mark that tells the error */
-		world.known[f][n].emptied_once |= world.mm_options.trap == FM_TRAP_THREAD;
-		access_pages(f, n, 1, true);
-		break;
+	case OP_WRITE: access_pages(f, n, 1, true); break;
 	case OP_FAULT_IN: do_fault_in(f, n, m, false); break;
 	case OP_NOWAIT: do_fault_in(f, n, m, true); break;
 	case OP_PIN: do_pin(f, n); break;
@@ -645,12 +641,14 @@ static void *main_thread(void *arg)
 	sim.self->signals_open = true;
 	int err = create(&mm);
 	sim.mm = mm;
+	sim.self->signals_open = !world.tables_few; /* a handler could have something installed before they are made few */
 	for (uint32_t f = 0; f < world.files; f++) {
 		open_file(f);
 		do_map(f, 0, world.pages[f] - 1);
 	}
 	if (world.tables_few)
 		make_tables_few(mm);
+	sim.self->signals_open = true;
 	for (uint32_t n = 0; world.keeps_pins && n < SIM_FILES * 4; n++)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	if (sim.small && sim.small->before)

@@ -273,6 +273,7 @@ static int fault_call(fm_mm *mm, uint64_t addr, unsigned flags, struct frame_poo
 	if (flags & FM_NOWAIT)
 		fault_flags |= FM_FAULT_RETRY_NOWAIT;
 	fault_begin(&vmf, view, addr, fault_flags);
+	vmf.repeated = ret_page != NULL; /* what is pinned must really be there: somebody may have emptied the view */
 	int err = fault_drive(&vmf, NULL);
 	if (!err && ret_page) {
 		*ret_pool = view->file->pool;

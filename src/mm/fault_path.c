@@ -245,7 +245,6 @@ static int install_locked(struct fault *vmf)
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
-		vmf->repeated = false;
 		return -EAGAIN;
 	}
 	if (there)

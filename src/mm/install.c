@@ -331,7 +331,7 @@ struct transfer {
 	uint64_t dst, src, len;
 	uint64_t done;
 	unsigned busy, nomem;
-	bool existed, copied, missing;
+	bool existed, copied, missing, back; /* back: a taking-out that is undone */
 };
 
 /*
@@ -408,7 +408,12 @@ static int transfer_in(struct transfer *t, bool move)
 			t->copied = true;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
-		err = transfer_next(t, err);
+		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
+		 * to undo a taking-out, whose holes would be copied. */
+		if (err == -EEXIST && move && !t->back)
+			err = 1;
+		else
+			err = transfer_next(t, err);
 		if (err == 1 && move && take_back(t))
 			move = false;
 		else if (err)
@@ -420,6 +425,7 @@ static int transfer_in(struct transfer *t, bool move)
 /* A taking-out that got stuck is undone; pieces that nobody has are left out. */
 static void transfer_back(struct transfer *t)
 {
+	t->back = true;
 	while (transfer_in(t, true) == -ENOENT)
 		t->done += OS_PAGE;
 }
@@ -434,7 +440,7 @@ static int transfer_out(struct transfer *t)
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
-		if (err == -ENOENT) { /* not filled here: zeros must not get into the view should this be rolled back */
+		if (err == -ENOENT || err == -EFAULT) { /* nothing, or the mark of an error. Not filled here: zeros must not get into the view should this be rolled back */
 			t->missing = true;
 			t->done += OS_PAGE;
 			continue;
@@ -443,6 +449,40 @@ static int transfer_out(struct transfer *t)
 			return err;
 	}
 	return 0;
+}
+
+/* Its bytes went with the view's memory. Page lock held. */
+static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+{
+	if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE && page_is(page, PG_DUP))
+		frame_fill(pool, page); /* the pieces that were moved before the rest had to be copied */
+	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
+		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
+	stats_sub(mm->stats, pages_installed, 1);
+	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
+}
+
+/* Somebody has emptied the view behind us, in part at least. Page lock held; not uptodate any more, to be read again. */
+static void page_gone_behind(struct view *view, struct page *page)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
+
+	stats_add(mm->stats, emptied_behind, 1);
+	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
+		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len};
+		if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
+			trap_discard(mm->trap, addr, len);
+		frame_fill(pool, page);
+		page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
+		stats_sub(mm->stats, pages_installed, 1);
+	} else {
+		if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */
+			trap_discard(mm->trap, addr, len);
+		page_emptied(mm, pool, page);
+	}
+	pt_put(mm, page, addr);
 }
 
 /*
@@ -468,13 +508,15 @@ int page_install(struct view *view, struct page *page)
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
 	pt_get(mm, page, t.dst);
+	uint32_t unmarks = trap_unmarks(mm->trap);
 	int err = transfer_in(&t, move);
 	if (err) {
 		struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
-		if (move && t.done && !t.copied)
-			transfer_out(&back);
+		bool torn = !t.copied && t.done && transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
+		if (t.done && (t.copied || torn))
+			trap_discard(mm->trap, t.dst, t.done);
 		pt_put(mm, page, t.dst);
-		if (err != -ENOENT)
+		if (err != -ENOENT && !torn)
 			return err;
 		frame_fill(pool, page); /* holes in the slot */
 		page_set(page, 0, PG_UPTODATE);
@@ -502,18 +544,11 @@ int page_install(struct view *view, struct page *page)
 		stats_add(mm->stats, installs_move, 1);
 	lru_set(pool, page, LIST_ACTIVE);
 	after_add(mm, pool, page);
+	if (unlikely(!trap_kept(mm->trap, unmarks, t.dst, t.len))) {
+		page_gone_behind(view, page);
+		return -EAGAIN;
+	}
 	return 0;
-}
-
-/* Its bytes went with the view's memory. Page lock held. */
-static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
-{
-	if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE && page_is(page, PG_DUP))
-		frame_fill(pool, page); /* the pieces that were moved before the rest had to be copied */
-	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
-		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
-	stats_sub(mm->stats, pages_installed, 1);
-	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
 }
 
 /* The region goes, and the page's memory in it. Page lock held. */
@@ -589,6 +624,15 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	return 0;
 }
 
+static bool is_there(const struct view *view, const struct page *page)
+{
+	uint64_t addr = page_addr(view, view->file->pool, page), len = (uint64_t)page->shown * OS_PAGE;
+	bool there = true;
+	for (uint64_t at = 0; at < len && there; at += OS_PAGE)
+		there = trap_present(addr + at) != 0;
+	return there;
+}
+
 /*
  * The page is recorded as installed, yet its thread faulted on it again: ask the kernel whether it is
  * there. Pinned, not locked. False: it had been emptied behind us, and is now to be read again.
@@ -596,31 +640,15 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 bool page_really_there(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
-	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
-	uint32_t attempt = page->attempt;
-	bool there = true;
 
-	for (uint64_t at = 0; at < len && there; at += OS_PAGE)
-		there = trap_present(addr + at) != 0;
-	if (there || !page_trylock(page))
-		return there;
-	if (page_is(page, PG_INSTALLED) && page->attempt == attempt) {
-		stats_add(view->mm->stats, emptied_behind, 1);
-		if (view->mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
-			struct transfer t = {.mm = view->mm, .dst = (uint64_t)slot_of(pool, page),
-					     .src = addr, .len = len};
-			if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
-				trap_discard(view->mm->trap, addr, len);
-			frame_fill(pool, page);
-			page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
-			stats_sub(view->mm->stats, pages_installed, 1);
-		} else {
-			if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */
-				trap_discard(view->mm->trap, addr, len);
-			page_emptied(view->mm, pool, page);
-		}
-		pt_put(view->mm, page, addr);
-	}
+	if (is_there(view, page))
+		return true;
+	if (!page_trylock(page))
+		return false;
+	/* Asked again: it may have been taken out and installed meanwhile. */
+	bool there = page_is(page, PG_INSTALLED) && is_there(view, page);
+	if (!there && page_is(page, PG_INSTALLED))
+		page_gone_behind(view, page);
 	page_unlock(pool, page);
-	return false;
+	return there;
 }

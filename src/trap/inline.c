@@ -3,7 +3,7 @@
  * The SIGBUS handler: the inline trap, and what the other traps need of it.
  *
  * Owns the process's SIGBUS action, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
- * BUS_ADRERR (or a poisoned page's) inside a view; all others go to the handler that was there before.
+ * BUS_ADRERR (or a poisoned page's, or one of ours: TRAP_TOLD) inside a view; all others go to the handler that was there before.
  * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
  * May call: registry, os, and mm through struct trap_client.
  */
@@ -72,10 +72,15 @@ static uint64_t instruction_of(const ucontext_t *uc)
 
 /* ------------------------------------------------------------------ serving */
 
+static uint64_t address_of(const siginfo_t *info)
+{
+	return (uint64_t)(uintptr_t)(info->si_code == TRAP_TOLD ? info->si_value.sival_ptr : info->si_addr);
+}
+
 static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 {
 	struct trap *trap = region->trap;
-	struct trap_fault fault = {.addr = (uint64_t)(uintptr_t)info->si_addr,
+	struct trap_fault fault = {.addr = address_of(info),
 				   .write = access_is_write(ucontext),
 				   .instruction = instruction_of(ucontext)};
 	struct fm_error error;
@@ -86,10 +91,11 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	if (trap->kind == FM_TRAP_INLINE) {
 		err = trap->client->fault(region, &fault, &error, &fn, &arg);
 	} else if (trap->kind == FM_TRAP_THREAD) {
-		/* Poisoned by the handler thread; if it is not (any more), the access is simply repeated. */
+		/* Told by the handler thread; if there is nothing to be told (any more), the access is simply repeated. */
 		err = trap_poison_take(trap, fault.addr, &error, &fn, &arg) ? error.error : 0;
-		if (err == -EACCES && !fault.write)
-			err = 0; /* that was another thread's */
+		/* A read that met the mark of a write which was given up. A signal of our own comes with no error code. */
+		if (err == -EACCES && !fault.write && info->si_code != TRAP_TOLD)
+			err = 0;
 	} else {
 		err = fault.write ? -EACCES : -ENODATA; /* no trap: nobody has brought it in */
 		error = (struct fm_error){.addr = info->si_addr, .error = err,
@@ -106,13 +112,13 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 {
 	if (signo != SIGBUS || !info || !ucontext)
 		return false;
-	if (info->si_code != BUS_ADRERR && info->si_code != BUS_MCEERR_AR)
+	if (info->si_code != BUS_ADRERR && info->si_code != BUS_MCEERR_AR && info->si_code != TRAP_TOLD)
 		return false;
 	int saved = errno;
-	struct view_region *region = region_find((uint64_t)(uintptr_t)info->si_addr);
+	struct view_region *region = region_find(address_of(info));
 	bool ours = region && serve(region, info, ucontext);
 	errno = saved;
-	return ours;
+	return ours || info->si_code == TRAP_TOLD; /* its view has gone meanwhile: nothing to tell any more */
 }
 
 /* ------------------------------------------------------------------ passing on */

@@ -11,7 +11,10 @@
 
 #define TRAP_SLOTS_MAX 16
 
+#define TRAP_TOLD (-0x666d) /* si_code of a SIGBUS that we send a thread ourselves; its si_value is the address */
+
 struct handler; /* thread.c */
+struct telling; /* tell.c */
 
 struct trap {
 	enum fm_trap kind;
@@ -20,6 +23,7 @@ struct trap {
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
+	struct telling *telling; /* from handler_start() to the trap's end */
 	struct {
 		uint64_t start, end; /* atomic; 0: none */
 	} slots[TRAP_SLOTS_MAX];     /* the frames' memory, by which the handler knows a hole in it */
@@ -31,6 +35,14 @@ int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
 /* Of thread.c, for uffd.c. */
 int handler_start(struct trap *trap);
 void handler_stop(struct trap *trap);
-bool handler_has_told(struct trap *trap);
+bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr);
+/* Of tell.c, for thread.c and uffd.c. */
+int telling_open(struct trap *trap);
+void telling_close(struct trap *trap);
+void tell_error(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr, bool write,
+		const struct fm_error *error, fm_error_fn fn, void *arg);
+void tell_forget(struct trap *trap, uint32_t tid);
+void tell_sweep(struct trap *trap);
+bool tell_pending(struct trap *trap);
 
 #endif

@@ -5,8 +5,7 @@
  * Owns struct handler. The entries belong to the handler thread; `again`, which may be called in any thread, only puts
  * an entry on a stack and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a signal
  * pending asks without end): one entry for each (thread, address), a repeated message finds it.
- * A failed access is told by poisoning its page: the thread gets SIGBUS, and our handler finds the errno here.
- * May call: uffd.c, registry, os, and mm through struct trap_client.
+ * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
@@ -17,14 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #define ENTRIES 1024
 #define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
 #define RECENT 4
-#define POISONED 2048
-#define OTHERS_NS (20 * OS_NSEC_PER_MSEC)
-#define POISON_NS (2 * OS_NSEC_PER_SEC) /* a thread that was told in a system call never asks what it was */
+#define MESSAGES 16
 
 struct entry {
 	struct entry *next; /* free list, or the stack of those to be driven again */
@@ -38,18 +34,9 @@ struct entry {
 
 struct seen_thread {
 	uint32_t tid, at;
+	uint64_t latest; /* the address of its last message */
 	uint64_t addr[RECENT];
 	uint64_t progress[TRAP_PROGRESS_BYTES / 8];
-};
-
-/* What one thread is to be told: several may fail at one page, each with its own attempt's errno, and none may take what
- * is another's, or find the mark of one that has been told already. */
-struct poisoned {
-	uint32_t tid; /* 0: free */
-	uint64_t page, until_ns;
-	struct fm_error error;
-	fm_error_fn fn;
-	void *arg;
 };
 
 struct handler {
@@ -61,127 +48,12 @@ struct handler {
 	struct entry *free, *used;
 	uint32_t in_use;
 	uint64_t unique;
-	struct os_lock poison_lock;
-	struct poisoned poisoned[POISONED];
+	struct uffd_msg msg[MESSAGES]; /* read and not taken yet; a ring */
+	uint32_t msg_at, msg_count;
 	struct seen_thread seen[THREADS];
 	struct entry entry[ENTRIES];
 	size_t len;
 };
-
-/* ------------------------------------------------------------------ errors */
-
-bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
-		      fm_error_fn *ret_fn, void **ret_arg)
-{
-	struct handler *handler = trap->handler;
-	uint64_t page = addr & ~(uint64_t)(OS_PAGE - 1), now = os_now_ns();
-	uint32_t tid = os_gettid();
-	bool found = false, others = false;
-
-	os_lock(&handler->poison_lock);
-	for (uint32_t i = 0; i < POISONED; i++) {
-		struct poisoned *p = &handler->poisoned[i];
-		if (!p->tid || p->page != page)
-			continue;
-		if (p->tid != tid) {
-			others |= now < p->until_ns - POISON_NS + OTHERS_NS;
-			continue;
-		}
-		p->tid = 0;
-		if (p->until_ns < now)
-			continue;
-		*ret_error = p->error;
-		ret_error->addr = (void *)(uintptr_t)addr;
-		if (ret_error->error != -EFAULT) /* else there is none */
-			ret_error->offset += addr & (OS_PAGE - 1);
-		*ret_fn = p->fn;
-		*ret_arg = p->arg;
-		found = true;
-	}
-	os_unlock(&handler->poison_lock);
-	/* The mark stays for others who are being told just now: without it they would ask again, and be told twice. The last
-	 * takes it away, so that the next access asks anew. If good bytes have come meanwhile, they are asked for again. */
-	if (!others)
-		trap_discard(trap, page, OS_PAGE);
-	else if (!found)
-		os_sleep_until(now + OS_NSEC_PER_MSEC / 20);
-	return found;
-}
-
-/* A thread waits for one page at a time: what it was told before is over. */
-static void poison_note(struct handler *handler, uint32_t tid, uint64_t page,
-			const struct fm_error *error, fm_error_fn fn, void *arg)
-{
-	uint64_t now = os_now_ns();
-	struct poisoned *free = NULL, *own = NULL;
-
-	os_lock(&handler->poison_lock);
-	for (uint32_t i = 0; i < POISONED && !own; i++) {
-		struct poisoned *p = &handler->poisoned[i];
-		if (p->tid == tid)
-			own = p;
-		else if (!free && (!p->tid || p->until_ns < now))
-			free = p;
-	}
-	if (!own) /* more than there are entries: never NULL in practice, and the access would just be repeated */
-		own = free;
-	if (own) {
-		*own = (struct poisoned){.tid = tid, .page = page, .until_ns = now + POISON_NS,
-					 .error = *error, .fn = fn, .arg = arg};
-		if (error->offset)
-			own->error.offset &= ~(uint64_t)(OS_PAGE - 1);
-	}
-	os_unlock(&handler->poison_lock);
-}
-
-/* Somebody was told an error and has not asked for it yet. */
-bool handler_has_told(struct trap *trap)
-{
-	struct handler *handler = trap->handler;
-	uint64_t now = os_now_ns();
-	bool some = false;
-	os_lock(&handler->poison_lock);
-	for (uint32_t i = 0; i < POISONED && !some; i++)
-		some = handler->poisoned[i].tid && handler->poisoned[i].until_ns >= now;
-	os_unlock(&handler->poison_lock);
-	return some;
-}
-
-/* Kernels without poison (before 6.6): signal the thread itself. */
-static void signal_thread(const struct entry *entry, const struct fm_error *error)
-{
-	siginfo_t info;
-	memset(&info, 0, sizeof(info));
-	info.si_signo = error->signo;
-	info.si_errno = -error->error;
-	info.si_code = error->signo == SIGBUS           ? BUS_ADRERR
-		       : error->error == -EACCES ? SEGV_ACCERR
-						 : SEGV_MAPERR;
-	info.si_addr = error->addr;
-	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), entry->tid, error->signo, &info);
-}
-
-/* A write to a page that is there: the page makes way for the mark, and is read again by its next reader. Signalling the
- * thread instead would not end a system call that writes there, which then repeats its message without end. */
-static int poison_over(struct handler *handler, uint64_t page)
-{
-	trap_discard(handler->trap, page, OS_PAGE);
-	return uffd_poison(handler->trap, page, OS_PAGE);
-}
-
-static void fail(struct handler *handler, const struct entry *entry, const struct fm_error *error,
-		 fm_error_fn fn, void *arg)
-{
-	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
-	poison_note(handler, entry->tid, page, error, fn, arg);
-	int err = uffd_poison(handler->trap, page, OS_PAGE);
-	if (err == -EEXIST && error->error == -EACCES)
-		err = poison_over(handler, page);
-	if (err == -EEXIST) /* somebody was faster: the access is repeated, and tells */
-		trap_wake(handler->trap, page, OS_PAGE);
-	else if (err)
-		signal_thread(entry, error);
-}
 
 /* ------------------------------------------------------------------ serving */
 
@@ -208,6 +80,35 @@ static struct seen_thread *seen_of(struct handler *handler, uint32_t tid)
 	return seen;
 }
 
+static void fetch_messages(struct handler *handler)
+{
+	bool more = true;
+	while (more && handler->msg_count < MESSAGES) {
+		uint32_t at = (handler->msg_at + handler->msg_count) % MESSAGES;
+		uint32_t end = at < handler->msg_at ? handler->msg_at : MESSAGES; /* what is free in one piece */
+		long got = os_syscall3(SYS_read, handler->trap->fd, &handler->msg[at], (end - at) * sizeof(handler->msg[0]));
+		uint32_t count = got > 0 ? (uint32_t)got / sizeof(handler->msg[0]) : 0;
+		handler->msg_count += count;
+		more = count == end - at;
+	}
+}
+
+/* The thread does not wait here any more: another's install woke it, and it has asked for something else since. Told now,
+ * the error would be that access's. */
+bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
+{
+	struct handler *handler = trap->handler;
+	const struct seen_thread *seen = &handler->seen[tid % THREADS];
+	uint64_t latest = seen->tid == tid ? seen->latest : addr;
+	fetch_messages(handler);
+	for (uint32_t i = 0; i < handler->msg_count; i++) {
+		const struct uffd_msg *msg = &handler->msg[(handler->msg_at + i) % MESSAGES];
+		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
+			latest = msg->arg.pagefault.address;
+	}
+	return latest != addr;
+}
+
 static void drive(struct handler *handler, struct entry *entry)
 {
 	struct fm_error error;
@@ -218,8 +119,9 @@ static void drive(struct handler *handler, struct entry *entry)
 						      entry, seen->progress, &error, &fn, &arg);
 	if (err == -EAGAIN)
 		return;
-	if (err)
-		fail(handler, entry, &error, fn, arg);
+	if (err && !handler_is_elsewhere(handler->trap, entry->tid, entry->fault.addr))
+		tell_error(handler->trap, entry->region, entry->tid, entry->fault.addr, entry->fault.write, &error,
+			   fn, arg);
 	region_unpin(entry->region);
 	*entry->used_pprev = entry->used_next;
 	if (entry->used_next)
@@ -258,7 +160,11 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 	uint32_t tid = msg->arg.pagefault.feat.ptid;
 	bool write = msg->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 
-	if (msg->event != UFFD_EVENT_PAGEFAULT || known(handler, tid, addr))
+	if (msg->event != UFFD_EVENT_PAGEFAULT)
+		return;
+	tell_forget(handler->trap, tid); /* it did not ask: this is another access */
+	seen_of(handler, tid)->latest = addr;
+	if (known(handler, tid, addr))
 		return;
 	struct view_region *region = region_find(addr);
 	if (!region && trap_in_slots(handler->trap, addr)) {
@@ -302,13 +208,13 @@ static void drive_again(struct handler *handler)
 
 static void read_messages(struct handler *handler)
 {
-	struct uffd_msg msg[16];
-	uint32_t most = ENTRIES - handler->in_use;
-	if (!most)
-		return;
-	long got = os_syscall3(SYS_read, handler->trap->fd, msg, (most < 16 ? most : 16) * sizeof(msg[0]));
-	for (long i = 0; i < got / (long)sizeof(msg[0]); i++)
-		take_message(handler, &msg[i]);
+	fetch_messages(handler);
+	for (uint32_t most = MESSAGES; most && handler->msg_count && handler->in_use < ENTRIES; most--) {
+		struct uffd_msg msg = handler->msg[handler->msg_at];
+		handler->msg_at = (handler->msg_at + 1) % MESSAGES;
+		handler->msg_count--;
+		take_message(handler, &msg);
+	}
 }
 
 static void *handler_main(void *arg)
@@ -317,14 +223,16 @@ static void *handler_main(void *arg)
 	while (!atomic_get(&handler->stop)) {
 		struct pollfd fds[2] = {{.fd = handler->event_fd, .events = POLLIN},
 					{.fd = handler->trap->fd, .events = POLLIN}};
-		struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
+		struct timespec tick = {.tv_nsec = (tell_pending(handler->trap) ? 10 : 100) * 1000 * 1000};
 		uint64_t drop;
 		int count = handler->in_use < ENTRIES ? 2 : 1;
-		os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
+		if (!handler->msg_count || handler->in_use == ENTRIES) /* else there is more to do */
+			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
 		if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->event_fd, &drop, sizeof(drop));
 		drive_again(handler);
 		read_messages(handler);
+		tell_sweep(handler->trap);
 	}
 	return NULL;
 }
@@ -348,9 +256,11 @@ int handler_start(struct trap *trap)
 		handler->free = &handler->entry[i];
 	}
 	handler->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int err = handler->event_fd < 0 ? -errno
-					: os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
+	int err = handler->event_fd < 0 ? -errno : telling_open(trap);
+	if (!err)
+		err = os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
 	if (err) {
+		telling_close(trap);
 		if (handler->event_fd >= 0)
 			close(handler->event_fd);
 		os_meta_free(handler, len);

@@ -100,8 +100,12 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory i
 /* These take the kernel's mmap_lock: never with a lock of ours or a page lock held. */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
-int trap_present(uint64_t addr); /* 1, 0 or negative errno */
+int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len);
+/* Thread trap: a mark that told an error is taken away beside installs. `before` is what trap_unmarks() said before the
+ * install; false: what it put there went with the mark. The kernel is asked only if some mark was taken away meanwhile. */
+uint32_t trap_unmarks(struct trap *trap);
+bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len);
 
 /* ---- signals: inline.c */
 
@@ -114,7 +118,7 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext);
 void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, siginfo_t *info,
 		void *ucontext);
 
-/* The thread trap's part of a SIGBUS: true when the address had been poisoned for an error, which is told once. */
+/* The thread trap's part of a SIGBUS: true when this thread is to be told an error there, which it is once. */
 bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
 		      fm_error_fn *ret_fn, void **ret_arg);
 void trap_thread_start(struct trap *trap, int *ret_err);

@@ -155,13 +155,14 @@ void trap_stop(struct trap *trap)
 void trap_drain(struct trap *trap)
 {
 	uint64_t until = os_now_ns() + DRAIN_NS;
-	while (trap->handler && handler_has_told(trap) && os_now_ns() < until)
+	while (trap->handler && tell_pending(trap) && os_now_ns() < until)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 4);
 }
 
 void trap_destroy(struct trap *trap)
 {
 	trap_stop(trap);
+	telling_close(trap);
 	if (trap->fd >= 0)
 		close(trap->fd);
 	free(trap);

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread trap: how a failed access is told.
+ *
+ *   nothing there   the page is poisoned, a mark that each access meets: the thread gets SIGBUS and our handler finds in
+ *                   its note what it was; a system call gets EFAULT. Before Linux 6.6 there is no mark: by signal, too.
+ *   a page there    (a write) no mark can stand there, and the page stays, whoever has it pinned. A thread of the program
+ *                   that may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
+ *                   its message without end, or a thread that blocks SIGBUS, is refused by the kernel itself: the region
+ *                   is read-only for a moment.
+ *
+ * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note is over with the thread's
+ * next message, and with its mark; that of a system call is there for its mark's sake only. Marks are taken away beside installs, and COPY puts pages into their place: so the
+ * kernel is asked first what stands there, and `begun` and `ended` let an install see that one was being taken away.
+ * `lock` protects the notes. May call: uffd.c, os, the kernel.
+ */
+#include "os/syscall.h"
+#include "trap/internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define NOTES 2048
+#define OTHERS_NS (20 * OS_NSEC_PER_MSEC)   /* what it takes a thread that was woken to meet the mark */
+#define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was */
+#define REFUSE_NS (200000u)
+#define RUNNING 64
+#define RUNNING_MOST 8
+
+struct note {
+	uint32_t tid; /* 0: free */
+	bool call;    /* a system call was told, by its EFAULT: nobody will ask */
+	uint64_t page, told_ns;
+	struct fm_error error;
+	fm_error_fn fn;
+	void *arg;
+};
+
+struct telling {
+	struct os_lock lock;
+	uint32_t count; /* notes; atomic */
+	struct note note[NOTES];
+	uint32_t begun, ended; /* marks taken away; atomic */
+	struct { /* threads met awake again and again; a hash. Handler thread only */
+		uint32_t tid, count;
+	} running[RUNNING];
+};
+
+int telling_open(struct trap *trap)
+{
+	trap->telling = os_meta_alloc(sizeof(*trap->telling));
+	return trap->telling ? 0 : -ENOMEM;
+}
+
+void telling_close(struct trap *trap)
+{
+	if (trap->telling)
+		os_meta_free(trap->telling, sizeof(*trap->telling));
+	trap->telling = NULL;
+}
+
+static uint64_t page_of(uint64_t addr)
+{
+	return addr & ~(uint64_t)(OS_PAGE - 1);
+}
+
+/* ------------------------------------------------------------------ notes; lock held */
+
+static void note_free(struct telling *t, struct note *note)
+{
+	note->tid = 0;
+	atomic_sub(&t->count, 1u);
+}
+
+static void notes_of_page_free(struct telling *t, uint64_t page)
+{
+	for (uint32_t i = 0; i < NOTES; i++)
+		if (t->note[i].tid && t->note[i].page == page)
+			note_free(t, &t->note[i]);
+}
+
+static bool page_has_young(const struct telling *t, uint64_t page, uint32_t but_tid, uint64_t now)
+{
+	for (uint32_t i = 0; i < NOTES; i++) {
+		const struct note *n = &t->note[i];
+		if (n->tid && n->tid != but_tid && n->page == page && now < n->told_ns + OTHERS_NS)
+			return true;
+	}
+	return false;
+}
+
+static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page, const struct fm_error *error,
+		     fm_error_fn fn, void *arg)
+{
+	struct telling *t = trap->telling;
+	struct note *own = NULL;
+
+	os_lock(&t->lock);
+	for (uint32_t i = 0; i < NOTES && (!own || own->tid != tid); i++)
+		if (t->note[i].tid == tid || (!own && !t->note[i].tid))
+			own = &t->note[i];
+	if (own) { /* more threads than notes: the access is just repeated */
+		if (!own->tid)
+			atomic_add(&t->count, 1u);
+		*own = (struct note){.tid = tid, .call = call, .page = page, .told_ns = os_now_ns(),
+				     .error = *error, .fn = fn, .arg = arg};
+		if (error->offset)
+			own->error.offset &= ~(uint64_t)(OS_PAGE - 1);
+	}
+	os_unlock(&t->lock);
+}
+
+/* Somebody was told an error and has not asked for it yet. */
+bool tell_pending(struct trap *trap)
+{
+	return trap->telling && atomic_get(&trap->telling->count) != 0;
+}
+
+/* ------------------------------------------------------------------ marks */
+
+/* So that the next access asks anew. An install may have put its page in the mark's place: that stays. One that comes
+ * between the question and the discard finds out by trap_kept(). */
+static void unmark(struct trap *trap, uint64_t page)
+{
+	atomic_add(&trap->telling->begun, 1u);
+	if (trap_present(page) == 0)
+		trap_discard(trap, page, OS_PAGE);
+	atomic_add(&trap->telling->ended, 1u);
+}
+
+uint32_t trap_unmarks(struct trap *trap)
+{
+	return trap->telling ? atomic_get(&trap->telling->ended) : 0;
+}
+
+bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
+{
+	bool kept = true;
+	while (trap->telling && atomic_get(&trap->telling->begun) != before) {
+		before = atomic_get(&trap->telling->ended);
+		kept = true;
+		for (uint64_t at = addr; at < addr + len && kept; at += OS_PAGE)
+			kept = trap_present(at) != 0;
+		if (!kept)
+			return false;
+		if (atomic_get(&trap->telling->begun) != before)
+			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
+	}
+	return kept;
+}
+
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg)
+{
+	struct telling *t = trap->telling;
+	uint64_t page = page_of(addr), now = os_now_ns();
+	uint32_t tid = os_gettid();
+	bool found = false;
+
+	os_lock(&t->lock);
+	for (uint32_t i = 0; i < NOTES && !found; i++) {
+		struct note *n = &t->note[i];
+		if (n->tid != tid || n->page != page || n->call)
+			continue;
+		*ret_error = n->error;
+		ret_error->addr = (void *)(uintptr_t)addr;
+		if (ret_error->error != -EFAULT) /* else there is none */
+			ret_error->offset += addr & (OS_PAGE - 1);
+		*ret_fn = n->fn;
+		*ret_arg = n->arg;
+		note_free(t, n);
+		found = true;
+	}
+	/* The mark stays for others who are being told just now: without it they would ask again, and be told twice. The last
+	 * takes it away. */
+	bool others = page_has_young(t, page, tid, now);
+	if (!others)
+		notes_of_page_free(t, page);
+	os_unlock(&t->lock);
+	if (!others)
+		unmark(trap, page);
+	else if (!found)
+		os_sleep_until(now + OS_NSEC_PER_MSEC / 20);
+	return found;
+}
+
+/* The note is over; so is its mark, unless others are being told just now. Lock held; is dropped. */
+static void note_end(struct trap *trap, struct note *note, uint64_t now)
+{
+	struct telling *t = trap->telling;
+	uint64_t page = note->page;
+	note_free(t, note);
+	bool others = page_has_young(t, page, 0, now);
+	os_unlock(&t->lock);
+	if (!others)
+		unmark(trap, page);
+}
+
+/* What this thread was told before is over. Handler thread. */
+void tell_forget(struct trap *trap, uint32_t tid)
+{
+	struct telling *t = trap->telling;
+	for (uint32_t i = 0; atomic_get(&t->count) && i < NOTES; i++) {
+		os_lock(&t->lock);
+		if (t->note[i].tid != tid) {
+			os_unlock(&t->lock);
+			continue;
+		}
+		note_end(trap, &t->note[i], os_now_ns());
+		return;
+	}
+}
+
+/* What nobody asks for is over after a while, and its mark with it: else later system calls there would fail for ever.
+ * Handler thread. */
+void tell_sweep(struct trap *trap)
+{
+	struct telling *t = trap->telling;
+	uint64_t now = os_now_ns();
+
+	for (uint32_t i = 0; atomic_get(&t->count) && i < NOTES; i++) {
+		os_lock(&t->lock);
+		struct note *n = &t->note[i];
+		if (n->tid && now >= n->told_ns + (n->call ? OTHERS_NS : UNASKED_NS))
+			note_end(trap, n, now);
+		else
+			os_unlock(&t->lock);
+	}
+}
+
+/* ------------------------------------------------------------------ a write where a page is */
+
+static long read_of_thread(uint32_t tid, const char *name, char *text, size_t len)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, name);
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	long got = os_syscall3(SYS_read, fd, text, len - 1);
+	os_syscall1(SYS_close, fd);
+	text[got > 0 ? got : 0] = 0;
+	return got;
+}
+
+enum access { ACCESS_OVER, ACCESS_OWN, ACCESS_CALL, ACCESS_UNKNOWN };
+
+/* Whose is the access that the thread waits in: its own, or a system call's? OVER: it is awake. */
+static enum access access_of(const struct trap *trap, uint32_t tid)
+{
+	char text[256];
+	if (read_of_thread(tid, "syscall", text, sizeof(text)) <= 0)
+		return trap->user_mode_only ? ACCESS_OWN : ACCESS_UNKNOWN;
+	return text[0] == 'r' ? ACCESS_OVER : text[0] == '-' ? ACCESS_OWN : ACCESS_CALL;
+}
+
+static bool blocks_sigbus(uint32_t tid)
+{
+	char text[4096];
+	if (read_of_thread(tid, "status", text, sizeof(text)) <= 0)
+		return true;
+	const char *blocked = strstr(text, "\nSigBlk:");
+	return !blocked || (strtoull(blocked + 8, NULL, 16) >> (SIGBUS - 1) & 1);
+}
+
+/* Not as the kernel would, with si_addr: only a thread itself may be sent such. */
+static bool signal_thread(uint32_t tid, uint64_t addr)
+{
+	siginfo_t info;
+	memset(&info, 0, sizeof(info));
+	info.si_signo = SIGBUS;
+	info.si_code = TRAP_TOLD;
+	info.si_value.sival_ptr = (void *)(uintptr_t)addr;
+	return os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), tid, SIGBUS, &info) == 0;
+}
+
+/* Pages do not move while the region is read-only, they are copied. What else writes there meanwhile is refused as well, by
+ * the kernel's own SIGSEGV, which fm_guard() does not see. If the thread is slower than this its message comes again. */
+static void refuse_for_a_moment(struct trap *trap, const struct view_region *region, uint64_t page)
+{
+	os_syscall3(SYS_mprotect, region->base, region->len, PROT_READ);
+	trap_wake(trap, page, OS_PAGE);
+	os_sleep_until(os_now_ns() + REFUSE_NS);
+	os_syscall3(SYS_mprotect, region->base, region->len, PROT_READ | PROT_WRITE);
+}
+
+/* A thread that is awake comes again if it still has to. One that always is has a signal pending, in a system call. */
+static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
+{
+	uint32_t at = tid % RUNNING;
+	if (t->running[at].tid != tid)
+		t->running[at].count = 0;
+	t->running[at].tid = tid;
+	t->running[at].count = awake ? t->running[at].count + 1 : 0;
+	return t->running[at].count > RUNNING_MOST;
+}
+
+static void refuse_write(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr)
+{
+	enum access access = access_of(trap, tid);
+	bool always = is_always_awake(trap->telling, tid, access == ACCESS_OVER);
+
+	/* Who sleeps has left its message. So if there is no later one, it is here that it sleeps. */
+	if (handler_is_elsewhere(trap, tid, addr)) {
+		tell_forget(trap, tid);
+		return;
+	}
+	if (access == ACCESS_OWN && !blocks_sigbus(tid) && signal_thread(tid, addr))
+		return;
+	tell_forget(trap, tid);
+	if (access == ACCESS_OVER && !always)
+		trap_wake(trap, page_of(addr), OS_PAGE);
+	else
+		refuse_for_a_moment(trap, region, page_of(addr));
+}
+
+/* ------------------------------------------------------------------ telling */
+
+/* Handler thread; the region is pinned. */
+void tell_error(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr, bool write,
+		const struct fm_error *error, fm_error_fn fn, void *arg)
+{
+	uint64_t page = page_of(addr);
+	bool call = !trap->user_mode_only && access_of(trap, tid) == ACCESS_CALL;
+	note_put(trap, tid, call, page, error, fn, arg);
+	int err = uffd_poison(trap, page, OS_PAGE);
+	bool there = err == -EEXIST && trap_present(page) != 0;
+	if (there && write) {
+		refuse_write(trap, region, tid, addr);
+	} else if (err == -EEXIST) {
+		if (there) /* by now: nothing is wrong any more */
+			tell_forget(trap, tid);
+		trap_wake(trap, page, OS_PAGE); /* or it meets the mark that another had put there */
+	} else if (err) {
+		signal_thread(tid, addr);
+	}
+}
