@@ -46,6 +46,7 @@ static struct {
 	uint64_t signalled[SIM_THREADS + 1]; /* a pending SIGBUS, by the address it tells */
 	bool call[SIM_THREADS + 1];          /* it waits in a system call's access */
 	bool told_call[SIM_THREADS + 1];     /* ...and did so when it was told */
+	bool over[SIM_THREADS + 1];          /* the note's mark has gone */
 	uint32_t begun, ended;               /* marks taken away */
 	uint64_t unique;
 } handler;
@@ -125,7 +126,8 @@ static void again(void *cookie)
 static bool page_has_young(uint64_t page)
 {
 	for (uint32_t i = 0; i <= SIM_THREADS; i++)
-		if (handler.error[i] && handler.error_page[i] == page && sim.now_ns < handler.told_ns[i] + OTHERS_NS)
+		if (handler.error[i] && handler.error_page[i] == page && !handler.over[i] &&
+		    sim.now_ns < handler.told_ns[i] + OTHERS_NS)
 			return true;
 	return false;
 }
@@ -163,13 +165,21 @@ bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 	return true;
 }
 
+static void notes_of_page_end(uint64_t page)
+{
+	for (uint32_t i = 0; i <= SIM_THREADS; i++)
+		handler.over[i] |= handler.error_page[i] == page;
+}
+
 static void tell_forget(uint32_t tid)
 {
 	if (!handler.error[tid])
 		return;
 	handler.error[tid] = 0;
-	if (!page_has_young(handler.error_page[tid]))
-		unmark(handler.error_page[tid]);
+	if (page_has_young(handler.error_page[tid]))
+		return;
+	notes_of_page_end(handler.error_page[tid]);
+	unmark(handler.error_page[tid]);
 }
 
 static void tell_sweep(void)
@@ -199,6 +209,11 @@ static bool is_elsewhere(const struct entry *entry)
 		const struct message *m = &handler.message[(handler.head + i) % 64];
 		if (m->tid == entry->tid)
 			latest = m->addr;
+	}
+	for (uint32_t i = 0; latest == entry->fault.addr && i < handler.count; i++) {
+		struct message *m = &handler.message[(handler.head + i) % 64];
+		if (m->tid == entry->tid)
+			m->tid = 0; /* answered with this */
 	}
 	return latest != entry->fault.addr;
 }
@@ -238,6 +253,7 @@ static void tell_error(struct entry *entry, int err)
 	handler.error_page[entry->tid] = page;
 	handler.told_ns[entry->tid] = sim.now_ns;
 	handler.told_call[entry->tid] = handler.call[entry->tid];
+	handler.over[entry->tid] = false;
 	sim_point();
 	int poisoned = kernel_poison(page);
 	bool there = poisoned && trap_present(page);
@@ -272,6 +288,8 @@ static void drive(struct entry *entry)
 static void take_message(const struct message *m)
 {
 	struct entry *entry = NULL;
+	if (!m->tid)
+		return;
 	tell_forget(m->tid);
 	handler.latest[m->tid] = m->addr;
 	for (int i = 0; i < ENTRIES; i++)
@@ -305,6 +323,14 @@ static bool some_told(void)
 {
 	for (uint32_t i = 0; i <= SIM_THREADS; i++)
 		if (handler.error[i])
+			return true;
+	return false;
+}
+
+static bool some_inside(void)
+{
+	for (int i = 0; i < ENTRIES; i++)
+		if (handler.entry[i].used)
 			return true;
 	return false;
 }
@@ -379,7 +405,7 @@ void trap_drain(struct trap *trap)
 {
 	(void)trap;
 	check_may_block("the drain of the trap");
-	for (int i = 0; some_told() && i < 4000; i++)
+	for (int i = 0; (some_told() || some_inside()) && i < 4000; i++)
 		sim_sleep(OS_NSEC_PER_MSEC / 4);
 }
 
@@ -440,13 +466,14 @@ static int take_poison(uint64_t addr)
 {
 	uint32_t tid = os_gettid();
 	uint64_t at = addr & ~(uint64_t)(OS_PAGE - 1);
-	int own = handler.error[tid], err = handler.error_page[tid] == at && !handler.told_call[tid] ? own : 0;
+	int own = handler.error[tid], err = 0;
+	if (handler.error_page[tid] == at && !handler.told_call[tid] && !handler.over[tid])
+		err = own;
 	handler.error[tid] = 0;
 	bool others = page_has_young(at);
 	handler.error[tid] = err ? 0 : own;
-	for (uint32_t i = 0; i <= SIM_THREADS && !others; i++)
-		if (handler.error_page[i] == at)
-			handler.error[i] = 0;
+	if (!others)
+		notes_of_page_end(at);
 	if (!others)
 		unmark(at);
 	else if (!err)

@@ -35,6 +35,7 @@ int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
 /* Of thread.c, for uffd.c. */
 int handler_start(struct trap *trap);
 void handler_stop(struct trap *trap);
+bool handler_is_busy(struct trap *trap);
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr);
 /* Of tell.c, for thread.c and uffd.c. */
 int telling_open(struct trap *trap);

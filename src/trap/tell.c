@@ -33,6 +33,8 @@
 struct note {
 	uint32_t tid; /* 0: free */
 	bool call;    /* a system call was told, by its EFAULT: nobody will ask */
+	bool asking;  /* no error: the thread met another's mark, in its own access, and waits for what it will be told */
+	bool over;    /* its mark has gone: who is so late will find nothing there, and ask anew; trap_drain() waits for it */
 	uint64_t page, told_ns;
 	struct fm_error error;
 	fm_error_fn fn;
@@ -75,36 +77,47 @@ static void note_free(struct telling *t, struct note *note)
 	atomic_sub(&t->count, 1u);
 }
 
-static void notes_of_page_free(struct telling *t, uint64_t page)
+static void notes_of_page_end(struct telling *t, uint64_t page)
 {
 	for (uint32_t i = 0; i < NOTES; i++)
 		if (t->note[i].tid && t->note[i].page == page)
-			note_free(t, &t->note[i]);
+			t->note[i].over = true;
 }
 
 static bool page_has_young(const struct telling *t, uint64_t page, uint32_t but_tid, uint64_t now)
 {
 	for (uint32_t i = 0; i < NOTES; i++) {
 		const struct note *n = &t->note[i];
-		if (n->tid && n->tid != but_tid && n->page == page && now < n->told_ns + OTHERS_NS)
+		if (n->tid && n->tid != but_tid && n->page == page && !n->over && now < n->told_ns + OTHERS_NS)
 			return true;
 	}
 	return false;
+}
+
+/* The thread's own note, or a free one that is its own from here on. NULL: more threads than notes; the access is just
+ * repeated. */
+static struct note *note_of(struct telling *t, uint32_t tid)
+{
+	struct note *own = NULL;
+	for (uint32_t i = 0; i < NOTES && (!own || own->tid != tid); i++)
+		if (t->note[i].tid == tid || (!own && !t->note[i].tid))
+			own = &t->note[i];
+	if (own && !own->tid) {
+		*own = (struct note){.tid = tid};
+		atomic_add(&t->count, 1u);
+	}
+	return own;
 }
 
 static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page, const struct fm_error *error,
 		     fm_error_fn fn, void *arg)
 {
 	struct telling *t = trap->telling;
-	struct note *own = NULL;
 
 	os_lock(&t->lock);
-	for (uint32_t i = 0; i < NOTES && (!own || own->tid != tid); i++)
-		if (t->note[i].tid == tid || (!own && !t->note[i].tid))
-			own = &t->note[i];
-	if (own) { /* more threads than notes: the access is just repeated */
-		if (!own->tid)
-			atomic_add(&t->count, 1u);
+	struct note *own = note_of(t, tid);
+	if (own) {
+		call &= !own->asking; /* it sleeps in our handler's system call */
 		*own = (struct note){.tid = tid, .call = call, .page = page, .told_ns = os_now_ns(),
 				     .error = *error, .fn = fn, .arg = arg};
 		if (error->offset)
@@ -162,7 +175,7 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	os_lock(&t->lock);
 	for (uint32_t i = 0; i < NOTES && !found; i++) {
 		struct note *n = &t->note[i];
-		if (n->tid != tid || n->page != page || n->call)
+		if (n->tid != tid || n->page != page || n->call || n->over)
 			continue;
 		*ret_error = n->error;
 		ret_error->addr = (void *)(uintptr_t)addr;
@@ -177,7 +190,10 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	 * takes it away. */
 	bool others = page_has_young(t, page, tid, now);
 	if (!others)
-		notes_of_page_free(t, page);
+		notes_of_page_end(t, page);
+	struct note *own = others && !found ? note_of(t, tid) : NULL;
+	if (own)
+		*own = (struct note){.tid = tid, .page = page, .told_ns = now, .asking = true, .over = true};
 	os_unlock(&t->lock);
 	if (!others)
 		unmark(trap, page);
@@ -193,6 +209,8 @@ static void note_end(struct trap *trap, struct note *note, uint64_t now)
 	uint64_t page = note->page;
 	note_free(t, note);
 	bool others = page_has_young(t, page, 0, now);
+	if (!others)
+		notes_of_page_end(t, page);
 	os_unlock(&t->lock);
 	if (!others)
 		unmark(trap, page);

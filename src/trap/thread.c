@@ -46,7 +46,7 @@ struct handler {
 	uint32_t stop;
 	struct entry *again;    /* atomic stack */
 	struct entry *free, *used;
-	uint32_t in_use;
+	uint32_t in_use; /* atomic */
 	uint64_t unique;
 	struct uffd_msg msg[MESSAGES]; /* read and not taken yet; a ring */
 	uint32_t msg_at, msg_count;
@@ -94,7 +94,7 @@ static void fetch_messages(struct handler *handler)
 }
 
 /* The thread does not wait here any more: another's install woke it, and it has asked for something else since. Told now,
- * the error would be that access's. */
+ * the error would be that access's. False: what it has asked here meanwhile is answered with this. */
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 {
 	struct handler *handler = trap->handler;
@@ -105,6 +105,11 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 		const struct uffd_msg *msg = &handler->msg[(handler->msg_at + i) % MESSAGES];
 		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
 			latest = msg->arg.pagefault.address;
+	}
+	for (uint32_t i = 0; latest == addr && i < handler->msg_count; i++) {
+		struct uffd_msg *msg = &handler->msg[(handler->msg_at + i) % MESSAGES];
+		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
+			msg->event = 0; /* taken later, it would take back what was told */
 	}
 	return latest != addr;
 }
@@ -128,7 +133,7 @@ static void drive(struct handler *handler, struct entry *entry)
 		entry->used_next->used_pprev = entry->used_pprev;
 	entry->next = handler->free;
 	handler->free = entry;
-	handler->in_use--;
+	atomic_sub(&handler->in_use, 1u);
 }
 
 static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
@@ -162,10 +167,11 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 
 	if (msg->event != UFFD_EVENT_PAGEFAULT)
 		return;
-	tell_forget(handler->trap, tid); /* it did not ask: this is another access */
 	seen_of(handler, tid)->latest = addr;
-	if (known(handler, tid, addr))
+	if (known(handler, tid, addr)) {
+		tell_forget(handler->trap, tid);
 		return;
+	}
 	struct view_region *region = region_find(addr);
 	if (!region && trap_in_slots(handler->trap, addr)) {
 		/* A hole in a frame that is being read into: else that read would never end. */
@@ -176,7 +182,8 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 		return;
 	struct entry *entry = handler->free;
 	handler->free = entry->next;
-	handler->in_use++;
+	atomic_add(&handler->in_use, 1u);
+	tell_forget(handler->trap, tid); /* it did not ask: this is another access. Never seen as neither served nor told */
 	entry->region = region;
 	entry->fault = (struct trap_fault){.addr = addr, .write = write};
 	entry->tid = tid;
@@ -268,6 +275,12 @@ int handler_start(struct trap *trap)
 	}
 	trap->handler = handler;
 	return 0;
+}
+
+/* Faults are in it, or somebody was told and has not asked yet. */
+bool handler_is_busy(struct trap *trap)
+{
+	return atomic_get(&trap->handler->in_use) || tell_pending(trap);
 }
 
 void handler_stop(struct trap *trap)

@@ -155,7 +155,7 @@ void trap_stop(struct trap *trap)
 void trap_drain(struct trap *trap)
 {
 	uint64_t until = os_now_ns() + DRAIN_NS;
-	while (trap->handler && tell_pending(trap) && os_now_ns() < until)
+	while (trap->handler && handler_is_busy(trap) && os_now_ns() < until)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 4);
 }
 
