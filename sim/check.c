@@ -191,13 +191,11 @@ void check_device_writes(uint64_t slot)
 
 /* ------------------------------------------------------------------ 6: all is quiet */
 
-/* FM_CHANGED_REFRESH: once a change has been found, nothing older stays in the cache, but for what MOVE
- * refuses for long (see file_forget()). */
+/* FM_CHANGED_REFRESH: once a change has been found, nothing older stays in the cache. */
 static void check_fresh(const struct frame_pool *pool, const struct page *page, uint32_t i)
 {
 	const struct fm_file *file = page->file;
-	if (!(page->state & PG_UPTODATE) || file->changed_policy != FM_CHANGED_REFRESH || pool->page_size > OS_PAGE ||
-	    sim.opt.held_256 || sim.opt.famine_256)
+	if (!(page->state & PG_UPTODATE) || file->changed_policy != FM_CHANGED_REFRESH)
 		return;
 	const struct view_page *view = kernel_view(file->view.region.base + (page->index << pool->shift));
 	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0 : *(uint64_t *)slot_of(pool, page);

@@ -347,6 +347,12 @@ static bool no_memory(void)
 	return true;
 }
 
+static bool is_there(uint64_t addr)
+{
+	const struct view_page *page = slot_at(addr) ? NULL : kernel_view(addr);
+	return slot_at(addr) ? kernel_slot_present(addr) : page && !page->poison;
+}
+
 /* One 4096 bytes, in either direction. */
 static int move_one(uint64_t dst, uint64_t src)
 {
@@ -392,7 +398,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	*ret_done = 0;
 	if (!trap->move || !slot_at(slot_at(src) ? src : dst))
 		sim_fail("MOVE from %#llx to %#llx", (unsigned long long)src, (unsigned long long)dst);
-	if ((slot_at(src) ? kernel_slot_present(src) : kernel_view(src) != NULL) && sim_chance(sim.opt.busy_256)) {
+	if (is_there(src) && sim_chance(sim.opt.busy_256)) {
 		mark(move_busy);
 		event("MOVE to %#llx: EBUSY", dst, 0, 0, 0);
 		return -EBUSY;
@@ -406,7 +412,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	if (no_memory())
 		return -ENOMEM;
 	while (done < len) {
-		int err = is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
+		int err = is_there(src + done) && is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
 		if (err) {
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
 			*ret_done = done;
@@ -507,8 +513,7 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 int trap_present(uint64_t addr)
 {
 	sim_point();
-	struct view_page *page = kernel_view(addr);
-	return page && !page->poison; /* mincore() knows of no marks */
+	return is_there(addr); /* mincore() knows of no marks */
 }
 
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)

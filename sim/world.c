@@ -752,8 +752,6 @@ static void choose_machine(void)
 		.cancel_256 = sometimes(128, 1 + sim_below(200)),
 		.exit_256 = sometimes(40, 1 + sim_below(100)),
 	};
-	if (o->held_256 || o->famine_256) /* not yet together: a page that MOVE denies to have moved, and then refuses to move back for long */
-		o->lie_256 = 0;
 	limit_machine(o);
 	for (uint32_t i = 0; i < o->changes; i++)
 		sim.pct_change[i] = 1 + sim_below(sim_chance(128) ? 2000 : 20000);
@@ -878,8 +876,6 @@ static void choose_program(void)
 {
 	bool large = sim_chance(24) && !sim_without(large);
 	world.pin_ns = 100000;
-	if (large) /* not yet: a piece that can neither be moved in nor back stays where it is */
-		sim.opt.held_256 = 0;
 	world.files = sim_limited(1 + sim_below(SIM_FILES), sim_limits.files);
 	world.workers = 2 + sim_below(WORKERS_MAX - 1);
 	world.ops = 2 + sim_below(8);

@@ -336,10 +336,11 @@ struct transfer {
 
 /*
  * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
- * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then,
- * and the caller repeats. False: both sides do have memory.
+ * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then. Where
+ * it can't be moved back for now (the kernel has it pinned, or has no memory), the place that it came from tells: empty, it
+ * was moved. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: both sides do have memory.
  */
-static bool move_had_worked(const struct transfer *t)
+static int after_exist(const struct transfer *t)
 {
 	uint64_t done;
 	int err = -EAGAIN;
@@ -348,7 +349,18 @@ static bool move_had_worked(const struct transfer *t)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
 		err = trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done);
 	}
-	return err == 0 || err == -ENOENT; /* moved, and emptied behind us since: the repeated MOVE tells */
+	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
+		return 0;
+	return err != -EEXIST && trap_present(t->src + t->done) == 0 ? 1 : -EEXIST;
+}
+
+/* True: MOVE's EEXIST has been dealt with. */
+static bool move_had_worked(struct transfer *t)
+{
+	int after = after_exist(t);
+	if (after == 1)
+		t->done += OS_PAGE;
+	return after >= 0;
 }
 
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
@@ -406,6 +418,8 @@ static int transfer_in(struct transfer *t, bool move)
 		t->done += done;
 		if (done && !move)
 			t->copied = true;
+		if (err == -EFAULT && !move) /* a hole in the slot: what was moved before has been emptied behind us */
+			err = -ENOENT;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
 		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
