@@ -219,9 +219,10 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 		struct ticket *oldest = ticket_take(&pool->tickets);
 		if (oldest)
 			oldest->run(oldest);
-	} else if (unlikely(atomic_get(&pool->fill_failed_ns))) {
-		background_kick(pool->mm); /* nobody may ever free a frame: it looks again when there may be memory */
 	}
+	/* Nobody may ever free a frame, and it may have looked whether somebody waits just before this one was queued: about to
+	 * sleep until it is called, it would call none of those that wait. */
+	background_kick(pool->mm);
 }
 
 /* It will be run when the background thread has given a page table back, or looks around. */
