@@ -200,18 +200,20 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		frame_freed(pool);
 }
 
-/* Take the memory of up to `frames` free frames away. Background thread: takes the kernel's lock. */
-void pool_release_memory(struct frame_pool *pool, uint32_t frames)
+/* Take the memory of up to `frames` free frames away. Returns of how many. Background thread: takes the kernel's lock. */
+uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 {
-	while (frames-- && !pool_at_floor(pool)) {
+	uint32_t released = 0;
+	for (; released < frames && !pool_at_floor(pool); released++) {
 		struct page *page = lru_take(pool, LIST_FREE);
 		if (!page)
-			return;
+			break;
 		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 		page_set(page, PG_HOLE, 0);
 		lru_set(pool, page, LIST_HOLES);
 		mm_uncharge(pool->mm, pool->page_size);
 	}
+	return released;
 }
 
 /* ------------------------------------------------------------------ the pool */

@@ -438,7 +438,7 @@ int frame_fill(struct frame_pool *pool, struct page *page);
 void lru_set(struct frame_pool *pool, struct page *page, enum page_list list);
 struct page *lru_take(struct frame_pool *pool, enum page_list list);
 uint32_t lru_count(struct frame_pool *pool, enum page_list list);
-void pool_release_memory(struct frame_pool *pool, uint32_t frames);
+uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_grow(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
 bool pool_may_fill(struct frame_pool *pool);

@@ -285,8 +285,8 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 		uint32_t spare = lru_count(pool, LIST_FREE);
 		if (spare < frames)
 			reclaim(pool, frames - spare, true);
-		pool_release_memory(pool, frames);
-		frame_freed(poor);
+		if (pool_release_memory(pool, frames)) /* else who is told would only call this again */
+			frame_freed(poor);
 	}
 }
 
