@@ -106,16 +106,22 @@ static void dekker_racer(unsigned id)
 
 static struct page *locked; /* has a pin of ours throughout */
 
+/* Thread 0 has the page; all begin at once, after a while of each one's own. */
+static void begin_with_page(unsigned id, unsigned *seed)
+{
+	if (id == 0)
+		CHECK(page_trylock(locked));
+	meet();
+	delay(random_of(seed) % 64);
+}
+
 /* One lets the page go while others go to sleep for it; nobody comes later to wake them. Seen to fail (a hang) with
  * page_unlock() that looks for PG_WAITERS first and then clears PG_LOCKED. */
 static void wake_racer(unsigned id)
 {
 	unsigned seed = id + 1;
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		if (id == 0)
-			CHECK(page_trylock(locked));
-		meet();
-		delay(random_of(&seed) % 64);
+		begin_with_page(id, &seed);
 		if (id == 0)
 			page_unlock(pool, locked);
 		else
@@ -160,10 +166,7 @@ static void ticket_racer(unsigned id)
 {
 	unsigned seed = id + 1;
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		if (id == 0)
-			CHECK(page_trylock(locked));
-		meet();
-		delay(random_of(&seed) % 64);
+		begin_with_page(id, &seed);
 		if (id == 0) {
 			page_unlock(pool, locked);
 		} else {

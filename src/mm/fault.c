@@ -151,8 +151,7 @@ static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh;
-	/* From the fault's beginning: it may come here many times, and the store may be dead all the while. */
-	uint64_t until = file->deadline_ns ? vmf->started_ns + file->deadline_ns : OS_FOREVER;
+	uint64_t until = fault_deadline(vmf);
 
 	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
 		int wait = read_wait_for_room(file, until);
@@ -177,12 +176,11 @@ static int add_page(struct fault *vmf)
 static void wait_for_room(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
-	uint64_t until = file->deadline_ns ? vmf->started_ns + file->deadline_ns : OS_FOREVER;
 
 	covered(exit_read_no_room);
 	page_unpin(file->pool, vmf->page);
 	vmf->page = NULL;
-	vmf->error = read_wait_for_room(file, until);
+	vmf->error = read_wait_for_room(file, fault_deadline(vmf));
 }
 
 static void count_major(struct fault *vmf)

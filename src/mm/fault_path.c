@@ -48,11 +48,10 @@ void fault_note_attempt(struct fault *vmf, const struct page *page)
 /* After it: the errno of the attempt that was waited for; 0: there is none, look again. */
 int fault_attempt_error(const struct fault *vmf, const struct page *page)
 {
-	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
-	bool failed = (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED));
+	int error = page_error(page, page_state(page));
 	bool own = !vmf->had_error || page_word(page, attempt) != vmf->attempt;
-	covered_if(failed && !own, a6_older_error);
-	return failed && own ? page_word(page, error) : 0;
+	covered_if(error && !own, a6_older_error);
+	return own ? error : 0;
 }
 
 /* Put what the fault still holds, and count it: once, however many tries it took. */
@@ -170,8 +169,8 @@ static void submit_window(struct fault *vmf)
 
 static bool past_deadline(const struct fault *vmf)
 {
-	uint64_t deadline_ns = vmf->file->deadline_ns;
-	return deadline_ns && os_now_ns() >= vmf->started_ns + deadline_ns;
+	uint64_t until = fault_deadline(vmf);
+	return until != OS_FOREVER && os_now_ns() >= until;
 }
 
 /* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be run (or, without
@@ -264,8 +263,8 @@ static void take_asked_error(struct fault *vmf)
 	if (!page)
 		return;
 	uint32_t state = atomic_get(&page->state);
-	if ((state & PG_ASKED) && (state & PG_ERROR) && !(state & (PG_LOCKED | PG_UPTODATE))) {
-		vmf->error = page_word(page, error);
+	if ((state & PG_ASKED) && page_error(page, state)) {
+		vmf->error = page_error(page, state);
 		page_set(page, 0, PG_ASKED);
 	}
 	page_unpin(vmf->file->pool, page);

@@ -85,14 +85,10 @@ static bool file_end_view(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
-	bool gone = true;
 
 	progress_drop_all(file->pool); /* keepers hold pages of any file */
-	if (file->view.region.opened) {
-		/* No mapping is left, so a fault in it ends at once. */
-		evict_all(file);
-		gone = trap_region_close(&file->view.region);
-	}
+	evict_all(file); /* no mapping is left, so a fault in it ends at once */
+	bool gone = trap_region_close(&file->view.region);
 	if (gone) {
 		stats_sub(mm->stats, views, 1);
 		os_lock(&mm->files_lock);

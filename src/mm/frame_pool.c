@@ -266,7 +266,7 @@ static int pool_alloc_meta(struct frame_pool *pool)
 		buckets *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
-	pool->meta_len = pages_len + buckets_len + keepers * progress_keeper_size();
+	pool->meta_len = pages_len + buckets_len + keepers * sizeof(struct keeper);
 	pool->meta = os_meta_alloc(pool->meta_len);
 	if (!pool->meta)
 		return -ENOMEM;

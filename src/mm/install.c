@@ -42,10 +42,10 @@ static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 }
 
 /*
- * One more installed page in the 2 MiB around addr. When the table is full the page goes uncounted, which it remembers; until
- * such pages have left, no table is given back, since it could be theirs. Page lock held. A range whose table is being given back at this very moment, because it was empty, is waited
- * for: else what is installed would be discarded with it. That is the one place where a fault can come to wait for the
- * kernel's mmap_lock, behind the background thread.
+ * One more installed page in the 2 MiB around addr. Page lock held. When the table is full the page goes uncounted, which it
+ * remembers; until such pages have left, no table is given back, since it could be theirs. A range whose table is being given
+ * back at this very moment, because it was empty, is waited for: else what is installed would be discarded with it. That is
+ * the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread.
  */
 static void pt_get(struct fm_mm *mm, struct page *page, uint64_t addr)
 {
@@ -454,7 +454,9 @@ static int transfer_out(struct transfer *t)
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
-		if (err == -ENOENT || err == -EFAULT) { /* nothing, or the mark of an error. Not filled here: zeros must not get into the view should this be rolled back */
+		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
+		 * rolled back. */
+		if (err == -ENOENT || err == -EFAULT) {
 			t->missing = true;
 			t->done += OS_PAGE;
 			continue;
@@ -640,11 +642,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 
 static bool is_there(const struct view *view, const struct page *page)
 {
-	uint64_t addr = page_addr(view, view->file->pool, page), len = (uint64_t)page->shown * OS_PAGE;
-	bool there = true;
-	for (uint64_t at = 0; at < len && there; at += OS_PAGE)
-		there = trap_present(addr + at) != 0;
-	return there;
+	return trap_all_present(page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);
 }
 
 /*

@@ -360,6 +360,11 @@ void mm_unmap_all(struct fm_mm *mm);
 
 /* fault.c */
 unsigned filemap_fault(struct fault *vmf);
+/* From the fault's beginning: it may wait many times, and the store be dead all the while. */
+static inline uint64_t fault_deadline(const struct fault *vmf)
+{
+	return vmf->file->deadline_ns ? vmf->started_ns + vmf->file->deadline_ns : OS_FOREVER;
+}
 
 /* fault_path.c: what traps and calls go through */
 void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags);
@@ -376,7 +381,7 @@ int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page
 bool page_try_pin(struct page *page);
 void page_pin(struct page *page);
 void page_unpin(struct frame_pool *pool, struct page *page);
-void page_unpin_quiet(struct frame_pool *pool, struct page *page);
+uint32_t page_unpin_quiet(struct frame_pool *pool, struct page *page);
 bool page_trylock(struct page *page);
 int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns);
 void page_unlock(struct frame_pool *pool, struct page *page);
@@ -393,9 +398,18 @@ uint64_t file_pages(struct fm_file *file);
 /* An attempt's number and errno are written under the page lock, and read by those who waited for it without. */
 #define page_word(page, field) __atomic_load_n(&(page)->field, __ATOMIC_RELAXED)
 #define page_word_set(page, field, v) __atomic_store_n(&(page)->field, v, __ATOMIC_RELAXED)
+static inline uint32_t page_state(const struct page *page)
+{
+	return atomic_get(&((struct page *)(uintptr_t)page)->state);
+}
 static inline bool page_is(const struct page *page, uint32_t flag)
 {
-	return (atomic_get(&((struct page *)(uintptr_t)page)->state) & flag) != 0;
+	return (page_state(page) & flag) != 0;
+}
+/* The errno of the attempt that has ended last, by the state that was read; 0: there is none, or the next is under way. */
+static inline int page_error(const struct page *page, uint32_t state)
+{
+	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page_word(page, error) : 0;
 }
 
 /* read.c: requests */
@@ -483,7 +497,6 @@ void progress_fail(struct progress *progress, struct frame_pool *pool);
 void progress_drop_old(struct frame_pool *pool, uint64_t now_ns);
 void progress_drop_all(struct frame_pool *pool);
 int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
-size_t progress_keeper_size(void);
 
 /* map_lock.c */
 void map_lock_shared(struct map_lock *lock);

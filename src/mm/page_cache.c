@@ -59,25 +59,26 @@ static void page_free_if_last(struct frame_pool *pool, struct page *page, uint32
 	}
 }
 
-void page_unpin(struct frame_pool *pool, struct page *page)
+/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would only try the same. Returns
+ * the state before. */
+uint32_t page_unpin_quiet(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_sub(&page->state, PG_PIN);
 	mm_assert(PG_PINS(old) > 0);
 	if (unlikely(old & PG_GONE))
 		page_free_if_last(pool, page, old - PG_PIN);
-	else if (PG_PINS(old) == 1 && unlikely(atomic_get(&pool->free_waiters)))
-		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* it may be evicted now */
-	else if (PG_PINS(old) == 1 && unlikely(atomic_get(&pool->tickets.head)))
-		background_kick(pool->mm);
+	return old;
 }
 
-/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would only try the same. */
-void page_unpin_quiet(struct frame_pool *pool, struct page *page)
+void page_unpin(struct frame_pool *pool, struct page *page)
 {
-	uint32_t old = atomic_sub(&page->state, PG_PIN);
-	mm_assert(PG_PINS(old) > 0);
-	if (unlikely(old & PG_GONE))
-		page_free_if_last(pool, page, old - PG_PIN);
+	uint32_t old = page_unpin_quiet(pool, page);
+	if (PG_PINS(old) != 1 || (old & PG_GONE))
+		return;
+	if (unlikely(atomic_get(&pool->free_waiters)))
+		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* it may be evicted now */
+	else if (unlikely(atomic_get(&pool->tickets.head)))
+		background_kick(pool->mm);
 }
 
 /* ------------------------------------------------------------------ page lock */
@@ -242,7 +243,7 @@ void page_fail(struct page *page, int error)
 
 void page_check(struct frame_pool *pool, const struct page *page)
 {
-	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
+	uint32_t state = page_state(page);
 	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
 	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
 	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));

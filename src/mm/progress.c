@@ -20,11 +20,6 @@
  * progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
-size_t progress_keeper_size(void)
-{
-	return sizeof(struct keeper);
-}
-
 /* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon. */
 int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count)
 {

@@ -128,13 +128,6 @@ static void page_begin_read(struct frame_pool *pool, struct page *page)
 	}
 }
 
-/* The errno of the attempt that has just ended, for one who waited for it; 0: there is none. */
-static int attempt_error(const struct page *page)
-{
-	uint32_t state = atomic_get(&((struct page *)(uintptr_t)page)->state);
-	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page_word(page, error) : 0;
-}
-
 /* Some errnos have a meaning of our own on the way up: a store's may not look like them. */
 static int store_error(int err)
 {
@@ -219,6 +212,11 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 	return count;
 }
 
+static bool is_read_here(const struct fm_file *file)
+{
+	return !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+}
+
 /* A read in the faulting thread holds frames as a request does, and for as long: it counts like one. */
 static bool inline_begin(struct fm_file *file, uint32_t *more)
 {
@@ -238,14 +236,6 @@ static void inline_end(struct fm_file *file, uint32_t count)
 		frame_freed(file->pool); /* somebody may wait for room */
 }
 
-static bool slot_has_hole(struct frame_pool *pool, const struct page *page)
-{
-	bool whole = true;
-	for (uint64_t at = 0; at < pool->page_size && whole; at += OS_PAGE)
-		whole = trap_present((uint64_t)slot_of(pool, page) + at) != 0;
-	return !whole;
-}
-
 /* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. How many had a hole: where
  * none had, the EFAULT is the store's own, and would be there again. -ENOMEM: the system has no memory; to try again at once
  * would be to try without end. */
@@ -253,7 +243,7 @@ static int pages_fill(struct frame_pool *pool, struct page **pages, uint32_t cou
 {
 	int holes = 0, err = 0;
 	for (uint32_t i = 0; i < count && pool->registered; i++) /* else the kernel fills them itself */
-		if (slot_has_hole(pool, pages[i])) {
+		if (!trap_all_present((uint64_t)slot_of(pool, pages[i]), pool->page_size)) {
 			bool charged = !page_is(pages[i], PG_HOLE);
 			int failed = frame_fill(pool, pages[i]);
 			if (!failed && !charged)
@@ -298,7 +288,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	pages_end_read(file, pages, count, bytes, err, epoch);
 	for (uint32_t i = 1; i < count; i++)
 		page_unpin(pool, pages[i]);
-	int own = attempt_error(page);
+	int own = page_error(page, page_state(page));
 	page_unpin(pool, page);
 	if (dropped)
 		file_forget(file);
@@ -317,7 +307,7 @@ static int wait_for_read(struct fm_file *file, struct page *page)
 		read_abandon_page(file->mm, page);
 		return -ETIMEDOUT;
 	}
-	return err ? err : attempt_error(page);
+	return err ? err : page_error(page, page_state(page));
 }
 
 /* No request to be had, or too many frames with this store: wait until one is done. The caller holds no frame: those
@@ -356,7 +346,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 		page_unlock_unread(file->pool, page);
 		return -ESTALE;
 	}
-	bool here = !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+	bool here = is_read_here(file);
 	if (here && inline_begin(file, &more))
 		return read_inline(file, page, more);
 	if (!here && read_submit(file, &page, 1, false) == 0)
@@ -450,7 +440,7 @@ static void read_done(struct io_request *io)
 bool read_has_room(struct fm_file *file, bool may_wait)
 {
 	uint32_t inflight = atomic_get(&file->inflight);
-	bool here = may_wait && !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+	bool here = may_wait && is_read_here(file);
 	bool place = atomic_get(&file->mm->request_free) != NONE &&
 		     atomic_get(&file->requests) < requests_most(file);
 	return (here || place) && (!inflight || inflight < file->pool->frames / 4);

@@ -46,7 +46,7 @@ void mm_uncharge(struct fm_mm *mm, uint64_t bytes)
 
 static bool others_hold(const struct page *page) /* one pin is ours */
 {
-	return PG_PINS(atomic_get(&((struct page *)(uintptr_t)page)->state)) > 1;
+	return PG_PINS(page_state(page)) > 1;
 }
 
 /* Take the oldest active page out of the view. False when there is none. */

@@ -97,10 +97,18 @@ void trap_slots_close(struct trap *trap, void *mem, uint64_t len);
 int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory into holes */
-/* These take the kernel's mmap_lock: never with a lock of ours or a page lock held. */
+/* These take the kernel's mmap_lock: never with a lock of ours held. With a page lock only trap_discard(), where an install of
+ * the page must not come between (a copy that goes, a page that is given up). */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
+static inline bool trap_all_present(uint64_t addr, uint64_t len)
+{
+	bool all = true;
+	for (uint64_t at = addr; at < addr + len && all; at += 4096)
+		all = trap_present(at) != 0;
+	return all;
+}
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len);
 /* Thread trap: a mark that told an error is taken away beside installs. `before` is what trap_unmarks() said before the
  * install; false: what it put there went with the mark. The kernel is asked only if some mark was taken away meanwhile. */
