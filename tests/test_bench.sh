@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # filemap bench on a tiny file: every row has the fields it should and figures that can be; wrong input is
 # one line; ways that cannot run say so; bytes that differ are found; what was set up is undone, also after signals.
-# How fast anything is, is not asserted.
+# Each target's figure is taken anew from the rows, and its verdict from the figure. How fast anything is, is not asserted.
 set -eu
 filemap=${FILEMAP:?the filemap command}
 dir=$(mktemp -d)
@@ -71,14 +71,14 @@ bad 1 nowhere --file nowhere
 bad 1 empty --file empty
 bad 1 "$dir" --file "$dir"
 bad 1 fifo --file fifo
-if command -v gnuplot >/dev/null; then
-	bad 1 --plot --file file --plot nowhere/pictures
-	bad 1 --plot --file file --plot empty
-fi
+bad 1 --plot --file file --plot nowhere/pictures
+bad 1 --plot --file file --plot empty
+bad 1 --markdown --file file --markdown nowhere/page.md
+bad 1 --markdown --file file --markdown .
 
 # ---- JSON: each row of each workload
 status=0
-"$filemap" bench --file file --quick --rounds 2 --json >out 2>err </dev/null &
+"$filemap" bench --file file --quick --rounds 1 --json >out 2>err </dev/null &
 bench=$!
 wait "$bench" || status=$?
 if [ "$status" -eq 77 ]; then
@@ -94,7 +94,9 @@ if command -v python3 >/dev/null; then
 import json, sys
 fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes", "cpu_s",
           "rss_mib", "ratio_vs_kernel"]
-rows = [json.loads(line) for line in open(sys.argv[1])]
+lines = [json.loads(line) for line in open(sys.argv[1])]
+rows = [line for line in lines if "verdict" not in line]
+targets = lines[len(rows):]
 by = {}
 for row in rows:
     assert list(row) == fields, row
@@ -115,35 +117,79 @@ for row in rows:
 want = {"seq-cold": [1], "seq-cold-over-budget": [1], "rand-cold": [1, 4, 16], "rand-nowait": [1],
         "zipf-over-budget": [1], "backward": [1], "strided": [1], "multi-stream": [1], "loop-over-budget": [1],
         "hot": [1], "fault-cost-4k": [1], "fault-cost-64k": [1], "contended": [16], "map-one": [1],
-        "map-scale": [1]}
+        "map-scale": [1], "metadata": [1]}
 for workload, sets in want.items():
     for threads in sets:
         assert (workload, threads, "filemap") in by, (workload, threads)
 for workload in ("fault-cost-4k", "fault-cost-64k", "fault-cost-2m"):
     assert (workload, 1, "bare-copy") in by, workload
+
+# With one round, the rows tell it all.
+def part(row, over, under):
+    return row[over] / row[under] if row[under] else 0
+
+figures = {
+    "speed": lambda row: 1 / row["ns_per_op"],
+    "time an operation": lambda row: row["ns_per_op"],
+    "CPU time a byte": lambda row: part(row, "cpu_s", "bytes"),
+    "device bytes an operation": lambda row: part(row, "device_bytes", "ops"),
+    "device bytes for a byte asked": lambda row: part(row, "device_bytes", "bytes"),
+}
+judged = set()
+for target in targets:
+    assert target["verdict"] in ("met", "missed"), target
+    way, what = target["target"].split(": ")
+    what, against = what.split(", ") if ", " in what else (what, None)
+    judged.add((target["workload"], what, against))
+    assert way == target["way"], target
+    figure, low, high = target["figure"], target["lowest"], target["highest"]
+    assert figure == low == high, target
+    if what in figures:
+        want = figures[what](by[target["workload"], target["threads"], way])
+        if against == "map-one's = 1":
+            want /= figures[what](by["map-one", 1, way])
+        elif against:
+            other = figures[what](by[target["workload"], target["threads"], against.split(" = ")[0]])
+            want = want / other if other else 0
+        assert abs(figure - want) <= 1e-4 * want, (target, want)
+    reached = figure >= target["at_least"] if "at_least" in target else figure <= target["at_most"]
+    assert reached == (target["verdict"] == "met"), target
+for judgement in (("rand-cold", "speed", "kernel-mmap = 1"), ("rand-nowait", "speed", "limit = 1"),
+                  ("fault-cost-4k", "time an operation", "bare = 1"),
+                  ("contended", "times that a page was read", None),
+                  ("metadata", "metadata as part of the budget", None)):
+    assert judgement in judged, (judgement, judged)
 END
 fi
 expect_clean "$bench" "a whole run"
 
-# ---- a table, no progress in a pipe, pictures, a file of its own
-set -- --quick --rounds 1 --size 16M --ways filemap,kernel-mmap,limit seq-cold hot
-if command -v gnuplot >/dev/null; then
-	set -- "$@" --plot pictures
-fi
-"$filemap" bench "$@" >out 2>err </dev/null &
+# ---- a table, no progress in a pipe, pictures and a page, a file of its own
+"$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
+	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "a folder made two deep"
+mkdir out.d
+"$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
+	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null &
 bench=$!
 wait "$bench" || fail "status $?: $(cat err)"
 grep -q '^no --file: writing one of 16 MiB' out || fail "does not say what it writes: $(cat out)"
 grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
 grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
+grep -qE '^rand-cold +1 filemap: speed, kernel-mmap = 1 +>= 20 .*(met|missed)$' out || fail "no target: $(cat out)"
+! grep -qE '^(backward|strided) ' out || fail "a target of what was not measured: $(cat out)"
 ! tr -d '\n' <err | grep -q "$(printf '\r')" || fail "progress in a pipe"
 expect_clean "$bench" "a file of its own"
 bench=
-if command -v gnuplot >/dev/null; then
-	for picture in seq-cold hot overview; do
-		grep -q '</svg>' "pictures/$picture.svg" || fail "no picture of $picture: $(cat err)"
-	done
-fi
+for picture in seq-cold hot rand-cold overview targets; do
+	grep -q '</svg>' "out.d/pictures/$picture.svg" || fail "no picture of $picture: $(cat err)"
+	if command -v python3 >/dev/null; then
+		python3 -c 'import sys, xml.dom.minidom as dom; dom.parse(sys.argv[1])' "out.d/pictures/$picture.svg" ||
+			fail "$picture.svg is no XML"
+	fi
+done
+grep -qF '![seq-cold](pictures/seq-cold.svg)' out.d/page.md || fail "no picture in the page: $(cat out.d/page.md)"
+grep -qE '^\| rand-cold \| 1 \| filemap: speed, kernel-mmap = 1 \| >= 20 \| .*\| (met|\*\*missed\*\*) \|$' out.d/page.md ||
+	fail "no target in the page: $(cat out.d/page.md)"
+grep -qE '^\| strided .*\| not measured \|$' out.d/page.md || fail "not all targets in the page: $(cat out.d/page.md)"
 
 # ---- without root what needs it is left out, and says so
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null &&

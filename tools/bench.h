@@ -11,8 +11,11 @@
  *   bench_limit.c      the device's limit: io_uring, O_DIRECT
  *   bench_bare.c       a fault served in user space with no library: the floor of what one costs
  *   bench_stats.c      medians and ratios
+ *   bench_targets.c    the table of targets, and whether each is met
  *   bench_report.c     table and JSON
- *   bench_plot.c       SVG bars
+ *   bench_markdown.c   the same as a page to read
+ *   bench_plot.c       the pictures
+ *   bench_svg.c        shapes as SVG
  *
  * The coordinator is single-threaded and maps nothing. For each way of each round it executes itself anew
  * (a *cell*), which finds its orders in a shared page and leaves its figures there.
@@ -27,6 +30,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 
 struct undo;
@@ -44,39 +48,68 @@ struct undo;
 
 /* ------------------------------------------------------------------ ways */
 
-/* X(name in enum, name in output, what it is) */
-#define BENCH_WAYS(X)                                                                              \
-	X(FILEMAP, "filemap", "the library, its defaults")                                         \
-	X(FILEMAP_THREAD, "filemap-thread", "same, faults served by a handler thread")             \
-	X(FILEMAP_HUGE, "filemap-huge", "same, page size 2 MiB")                                   \
-	X(KERNEL, "kernel-mmap", "mmap(), the machine's readahead")                                \
-	X(KERNEL_128K, "kernel-mmap-128k", "mmap(), readahead of 128 KiB")                         \
-	X(KERNEL_RANDOM, "kernel-mmap-random", "mmap(), MADV_RANDOM")                              \
-	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "mmap(), MADV_SEQUENTIAL")                  \
-	X(KERNEL_WILLNEED, "kernel-willneed", "mmap(), MADV_WILLNEED in advance")                  \
-	X(PREAD, "pread", "pread() through the page cache")                                        \
-	X(LIMIT, "limit", "the device itself: io_uring, O_DIRECT")                                 \
-	X(BARE, "bare", "SIGBUS, MOVE, return; no library")                                        \
-	X(BARE_COPY, "bare-copy", "SIGBUS, COPY, return; no library")
+enum bench_family {
+	FAMILY_FILEMAP, /* the library */
+	FAMILY_KERNEL,  /* mmap() */
+	FAMILY_PREAD,
+	FAMILY_LIMIT,   /* the device */
+	FAMILY_BARE,    /* the mechanism without a library */
+};
+
+struct bench_way_info {
+	const char *name, *color, *what;
+	enum bench_family family;
+	uint32_t page_size;   /* filemap: 0 is its default */
+	uint32_t trap;        /* filemap: enum fm_trap */
+	int advice;           /* kernel: of madvise(), for all of the mapping */
+	bool short_readahead; /* kernel: 128 KiB */
+	bool copy;            /* bare: COPY, not MOVE */
+};
+
+/*
+ * A way is one line here: X(name in enum, name in output, colour, what it is, further fields of its
+ * struct bench_way_info). One of the library's takes part in every workload that has LIBRARY.
+ */
+#define BENCH_WAYS_FILEMAP(X)                                                                              \
+	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .page_size = 0)                      \
+	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",          \
+	  .trap = FM_TRAP_THREAD)                                                                          \
+	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB", .page_size = BENCH_HUGE)
+#define BENCH_WAYS_KERNEL(X)                                                                               \
+	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)                \
+	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB", .short_readahead = true) \
+	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM", .advice = MADV_RANDOM)    \
+	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",               \
+	  .advice = MADV_SEQUENTIAL)                                                                       \
+	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance", .advice = 0)
+#define BENCH_WAYS_PREAD(X) X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)
+#define BENCH_WAYS_LIMIT(X) X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .advice = 0)
+#define BENCH_WAYS_BARE(X)                                                                                 \
+	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)                      \
+	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)
+#define BENCH_WAYS(X) \
+	BENCH_WAYS_FILEMAP(X) BENCH_WAYS_KERNEL(X) BENCH_WAYS_PREAD(X) BENCH_WAYS_LIMIT(X) BENCH_WAYS_BARE(X)
 
 enum bench_way {
-#define BENCH_X(id, name, what) BENCH_##id,
+#define BENCH_X(id, ...) BENCH_##id,
 	BENCH_WAYS(BENCH_X)
 #undef BENCH_X
 		BENCH_WAY_COUNT
 };
 #define BENCH_BIT(way) (1u << BENCH_##way)
-extern const char *const bench_way_names[BENCH_WAY_COUNT];
-extern const char *const bench_way_help[BENCH_WAY_COUNT];
+#define BENCH_X(id, ...) | BENCH_BIT(id)
+enum { BENCH_LIBRARY = 0 BENCH_WAYS_FILEMAP(BENCH_X) }; /* all of the library's ways */
+#undef BENCH_X
+extern const struct bench_way_info bench_ways[BENCH_WAY_COUNT];
 
 static inline bool bench_way_is_filemap(enum bench_way way)
 {
-	return way <= BENCH_FILEMAP_HUGE;
+	return bench_ways[way].family == FAMILY_FILEMAP;
 }
 /* Its pages are the kernel's page cache. */
 static inline bool bench_way_is_cached(enum bench_way way)
 {
-	return way >= BENCH_KERNEL && way <= BENCH_PREAD;
+	return bench_ways[way].family == FAMILY_KERNEL || bench_ways[way].family == FAMILY_PREAD;
 }
 
 /* ------------------------------------------------------------------ workloads */
@@ -116,12 +149,23 @@ struct bench_workload {
 	bool touch_words;      /* one word of each page, not one of each line */
 	bool nowait;           /* filemap: BENCH_DEPTH pages in flight by fm_fault_in() */
 	bool each_mapped;      /* each unit by a mapping of its own */
+	bool whole;            /* all of the range, however little of it stays cold */
+	bool sparse;           /* a memory store of just this size, whatever the file's; nothing cached */
+	bool with_previous;    /* shares the rounds of the workload before it in the table */
 	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
 	struct bench_scale full, quick;
 };
 
 extern const struct bench_workload bench_workloads[];
 extern const size_t bench_workload_count;
+
+/* All of the range, page after page in some direction, from the device. */
+static inline bool bench_is_scan(const struct bench_workload *workload)
+{
+	return !workload->step && !workload->memory &&
+	       (workload->pattern == PATTERN_FORWARD || workload->pattern == PATTERN_BACKWARD ||
+		workload->pattern == PATTERN_STREAMS);
+}
 
 /* ------------------------------------------------------------------ one cell */
 
@@ -142,6 +186,7 @@ struct bench_cell {
 		bool done;
 		char why[BENCH_WHY]; /* why it could not run */
 		uint64_t ns, ops, bytes, device_bytes, cpu_ns, rss_bytes;
+		uint64_t cached_bytes, metadata_bytes; /* filemap ways: its pages at the end, and memory beside them */
 		uint64_t sum;               /* of all that was touched */
 		uint64_t sums[BENCH_SUMS];  /* same, after each thread's first 2^i operations; 0: not reached */
 		struct fm_stats stats;      /* filemap ways: what the measured part added; gauges as they are */
@@ -195,6 +240,7 @@ extern const struct bench_way_ops bench_kernel_ops, bench_pread_ops, bench_filem
 int bench_cell_main(int cell_fd);
 int bench_why(struct bench_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t bench_now_ns(void);
+uint64_t bench_rss_bytes(void); /* of this process */
 /* Operations of each worker; those of all are a multiple of it. */
 uint64_t bench_share(const struct bench_run *run, uint64_t ops);
 /* Where in the range operation `turn` of a worker goes. */
@@ -250,10 +296,12 @@ struct bench_row {
 	enum bench_way way;
 	unsigned threads, rounds;
 	bool left_out;
+	char why[BENCH_WHY]; /* it was left out */
 	/* of each round */
 	double ns_per_op[BENCH_ROUNDS_MAX], seconds[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX],
 		bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
-		rss_mib[BENCH_ROUNDS_MAX];
+		rss_mib[BENCH_ROUNDS_MAX], cached_bytes[BENCH_ROUNDS_MAX],
+		budget_bytes[BENCH_ROUNDS_MAX], metadata_bytes[BENCH_ROUNDS_MAX]; /* these three: filemap ways */
 	/* once all rounds are there: the round with the median time an operation */
 	struct {
 		double seconds, ops, bytes, ns_per_op, device_bytes, cpu_s, rss_mib;
@@ -265,9 +313,67 @@ double bench_median(const double *values, unsigned count);
 void bench_row_add(struct bench_row *row, const struct bench_cell *cell);
 void bench_row_finish(struct bench_row *row, const struct bench_row *kernel);
 
+/* NULL: there is none, or it was left out. */
+const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count, const char *workload,
+				       unsigned threads, enum bench_way way);
+
+/* ------------------------------------------------------------------ targets */
+
+/* What is judged. With something that it is compared with: ours over theirs. */
+enum bench_figure {
+	FIGURE_SPEED,
+	FIGURE_TIME,         /* an operation */
+	FIGURE_CPU,          /* a byte */
+	FIGURE_DEVICE,       /* bytes from the device, an operation */
+	FIGURE_DEVICE_ASKED, /* bytes from the device, a byte that was asked for */
+	FIGURE_READ_ONCE,    /* bytes from the device, a byte that is cached at the end: 1 when nothing was read twice */
+	FIGURE_METADATA,     /* part of the budget */
+};
+
+enum bench_bound { AT_LEAST, AT_MOST };
+
+struct bench_target {
+	const char *workload;
+	unsigned threads;
+	unsigned ways;                /* BENCH_BIT()s; the best of them counts */
+	enum bench_figure figure;
+	enum bench_way against;       /* BENCH_WAY_COUNT: nothing */
+	const char *against_workload; /* NULL: the same one */
+	enum bench_bound bound;
+	double need, aim;             /* aim 0: none */
+};
+
+enum bench_verdict { VERDICT_NOT_MEASURED, VERDICT_MISSED, VERDICT_MET };
+
+struct bench_judgement {
+	enum bench_verdict verdict;
+	enum bench_way way;       /* the one that counts */
+	double figure, low, high; /* the median, and the ends, over the rounds */
+};
+
+extern const struct bench_target bench_targets[];
+extern const size_t bench_target_count;
+extern const char *const bench_figure_names[], *const bench_verdict_names[];
+
+/* `count` rows of finished rounds. */
+struct bench_judgement bench_judge(const struct bench_target *target, const struct bench_row *rows, size_t count);
+bool bench_reached(const struct bench_target *target, double figure, double wanted);
+/* Each returns `text`. */
+const char *bench_target_text(const struct bench_target *target, enum bench_way way, char *text, size_t len);
+const char *bench_need_text(const struct bench_target *target, char *text, size_t len);
+
+/* ------------------------------------------------------------------ reports */
+
 void bench_table_head(void);
 void bench_table_row(const struct bench_row *row);
 void bench_json_row(const struct bench_row *row);
+/* What can be judged by these rows. */
+void bench_table_targets(const struct bench_row *rows, size_t count);
+void bench_json_targets(const struct bench_row *rows, size_t count);
+/* A page to read: this machine, the targets, the rows, links to the pictures in `plot` (NULL: none). 0 or -1 and one line
+ * on stderr. */
+int bench_markdown(const struct bench_machine *machine, const struct bench_row *rows, size_t count, unsigned rounds,
+		   const char *path, const char *plot);
 /* One line on stderr about the counters of a cell, for --counters. */
 void bench_counters(const struct bench_cell *cell);
 /* SVG into a folder that is there. 0 or a negative errno. */

@@ -116,7 +116,7 @@ static int bare_open(struct bench_run *run)
 {
 	struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
 
-	bare.copy = run->way == BENCH_BARE_COPY;
+	bare.copy = bench_ways[run->way].copy;
 	bare.unit = run->workload->unit;
 	bare.len = run->range_bytes;
 	bare.frames = reserve(bare.len);

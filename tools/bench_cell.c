@@ -123,7 +123,7 @@ static uint64_t device_bytes(struct bench_run *run)
 	return bytes;
 }
 
-static uint64_t rss_bytes(void)
+uint64_t bench_rss_bytes(void)
 {
 	unsigned long long pages = 0;
 	FILE *statm = fopen("/proc/self/statm", "re");
@@ -214,7 +214,7 @@ static int run_threads(struct bench_run *run, struct work_thread *threads, uint6
 	if (count) {
 		run->cell->out.cpu_ns = cpu_ns() - cpu;
 		run->cell->out.device_bytes = device_bytes(run) - device;
-		run->cell->out.rss_bytes = rss_bytes();
+		run->cell->out.rss_bytes = bench_rss_bytes();
 	}
 	for (unsigned t = 0; t < run->threads; t++) {
 		pthread_join(threads[t].id, NULL);
@@ -245,16 +245,13 @@ static int measure(struct bench_run *run)
 
 /* ------------------------------------------------------------------ the cell */
 
-static const struct bench_way_ops *find_ops(enum bench_way way)
-{
-	if (bench_way_is_filemap(way))
-		return &bench_filemap_ops;
-	if (way == BENCH_LIMIT)
-		return &bench_limit_ops;
-	if (way == BENCH_BARE || way == BENCH_BARE_COPY)
-		return &bench_bare_ops;
-	return way == BENCH_PREAD ? &bench_pread_ops : &bench_kernel_ops;
-}
+static const struct bench_way_ops *const family_ops[] = {
+	[FAMILY_FILEMAP] = &bench_filemap_ops,
+	[FAMILY_KERNEL] = &bench_kernel_ops,
+	[FAMILY_PREAD] = &bench_pread_ops,
+	[FAMILY_LIMIT] = &bench_limit_ops,
+	[FAMILY_BARE] = &bench_bare_ops,
+};
 
 /* The clock is read often where an operation may be long, seldom where it is short. */
 static uint64_t clock_mask(const struct bench_workload *workload)
@@ -290,6 +287,29 @@ static int prepare(struct bench_run *run)
 	return 0;
 }
 
+static void *settle_main(void *arg)
+{
+	char stack[32 << 10];
+
+	(void)arg;
+	memset(stack, 1, sizeof(stack));
+	__asm__ volatile("" : : "r"(stack) : "memory");
+	bench_rss_bytes();
+	return NULL;
+}
+
+/* What the cell itself needs of memory for its threads is there before the way begins to be measured. */
+static void settle(const struct bench_run *run)
+{
+	pthread_t id[BENCH_THREADS_MAX];
+	unsigned count = 0;
+
+	while (count < run->threads && !pthread_create(&id[count], NULL, settle_main, NULL))
+		count++;
+	while (count)
+		pthread_join(id[--count], NULL);
+}
+
 /* The shared page behind `fd`, if that is what it is. */
 static struct bench_cell *find_cell(int fd)
 {
@@ -316,13 +336,14 @@ int bench_cell_main(int cell_fd)
 	run = (struct bench_run){
 		.cell = cell,
 		.workload = &bench_workloads[cell->in.workload],
-		.ops = find_ops(cell->in.way),
+		.ops = family_ops[bench_ways[cell->in.way].family],
 		.way = cell->in.way,
 		.threads = cell->in.way == BENCH_LIMIT ? 1 : cell->in.threads,
 		.range_bytes = cell->in.range_bytes,
 		.clock_mask = clock_mask(&bench_workloads[cell->in.workload]),
 		.fd = -1,
 	};
+	settle(&run);
 	if (prepare(&run) || run.ops->open(&run) || measure(&run) || cell->out.why[0])
 		_exit(1);
 	cell->out.done = true;

@@ -9,12 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct library {
 	fm_mm *mm;
 	fm_file *file;
 	uint32_t page_size;
+	uint64_t rss_before;   /* the address space was made */
 	struct fm_stats before;
 	char said[BENCH_WHY]; /* the last error the library logged */
 };
@@ -43,29 +43,17 @@ static void stats_now(struct fm_stats *stats)
 	fm_stats(library.mm, stats);
 }
 
-/* Cached but not mapped, a piece after the other: what is advised at once may be cut to what is free. */
+/* Cached but not mapped: read through a mapping, which then goes. */
 static int cache_range(struct bench_run *run)
 {
-	struct fm_stats stats = {0};
-	size_t piece = library.page_size > MIB ? library.page_size : MIB;
+	void *map;
+	int error = fm_map(library.file, 0, run->range_bytes, NULL, &map);
 
-	for (uint64_t at = 0; at < run->range_bytes; at += piece) {
-		uint64_t want = at + piece < run->range_bytes ? at + piece : run->range_bytes;
-		size_t len = want - at;
-
-		for (unsigned ms = 0; stats.read_bytes < want; ms++) {
-			if (ms == 5000)
-				return bench_why(run, "%s: of %llu MiB advised WILLNEED the library read %llu",
-						 run->workload->name, run->range_bytes / MIB,
-						 (unsigned long long)stats.read_bytes / MIB);
-			if (ms % 100 == 0)
-				fm_advise(library.mm, (void *)(run->map + at), len, FM_ADVICE_WILLNEED);
-			if (ms)
-				nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-			stats_now(&stats);
-		}
-	}
-	return 0;
+	if (!error)
+		error = fm_fault_in(library.mm, map, run->range_bytes, 0);
+	if (!error)
+		error = fm_unmap(library.mm, map, run->range_bytes);
+	return error ? fail(run, "filling the cache", error) : 0;
 }
 
 static int map_each(struct bench_run *run)
@@ -90,13 +78,14 @@ static int map_each(struct bench_run *run)
 static int map_all(struct bench_run *run)
 {
 	void *map;
-	int error = fm_map(library.file, 0, run->range_bytes, NULL, &map);
+	int error;
 
+	if (run->workload->memory && !run->workload->sparse && cache_range(run))
+		return -1;
+	error = fm_map(library.file, 0, run->range_bytes, NULL, &map);
 	if (error)
 		return fail(run, "fm_map", error);
 	run->map = map;
-	if (run->workload->memory && cache_range(run))
-		return -1;
 	if (!run->workload->each_mapped)
 		return 0;
 	if (map_each(run))
@@ -108,19 +97,19 @@ static int map_all(struct bench_run *run)
 static int filemap_open(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
+	const struct bench_way_info *way = &bench_ways[run->way];
 	struct fm_mm_options mm_options = {
 		.size = sizeof(mm_options),
 		.budget_bytes = run->cell->in.budget_bytes,
-		.trap = run->way == BENCH_FILEMAP_THREAD ? FM_TRAP_THREAD : FM_TRAP_INLINE,
+		.trap = way->trap,
 		.log = on_log,
 	};
 	struct fm_file_options file_options = {.size = sizeof(file_options)};
 	char uri[PATH_MAX + 8];
 	int error;
 
-	library.page_size = run->way == BENCH_FILEMAP_HUGE ? BENCH_HUGE
-			    : workload->memory		   ? workload->unit
-							   : BENCH_PAGE;
+	library.page_size = workload->memory && !workload->sparse ? workload->unit : way->page_size;
+	library.rss_before = bench_rss_bytes();
 	file_options.page_size = library.page_size;
 	if (workload->memory)
 		snprintf(uri, sizeof(uri), "memory:%llu", (unsigned long long)run->range_bytes);
@@ -143,11 +132,23 @@ static void filemap_begin(struct bench_run *run)
 	stats_now(&library.before);
 }
 
+/* Of the pages of files, and of what the process holds in memory beside them since there is an address space. Page
+ * tables, which are charged too, are not in the resident size. */
+static void count_memory(struct bench_cell *cell)
+{
+	const struct fm_stats *stats = &cell->out.stats;
+	uint64_t grown = bench_rss_bytes() - library.rss_before;
+
+	cell->out.cached_bytes = stats->charged_bytes - stats->pt_ranges * BENCH_PAGE;
+	cell->out.metadata_bytes = grown > cell->out.cached_bytes ? grown - cell->out.cached_bytes : 0;
+}
+
 static void filemap_end(struct bench_run *run)
 {
 	struct fm_stats *stats = &run->cell->out.stats;
 
 	stats_now(stats);
+	count_memory(run->cell);
 #define BENCH_X(name, help) stats->name -= library.before.name;
 	FM_COUNTERS(BENCH_X)
 #undef BENCH_X

@@ -26,13 +26,6 @@ static struct {
 	int fd;
 } limit;
 
-static bool is_scan(const struct bench_workload *workload)
-{
-	return !workload->step &&
-	       (workload->pattern == PATTERN_FORWARD || workload->pattern == PATTERN_BACKWARD ||
-		workload->pattern == PATTERN_STREAMS);
-}
-
 static int limit_open(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
@@ -41,7 +34,7 @@ static int limit_open(struct bench_run *run)
 
 	limit.piece = workload->unit;
 	limit.depth = workload->nowait || workload->step ? BENCH_DEPTH : run->cell->in.threads;
-	if (is_scan(workload)) {
+	if (bench_is_scan(workload)) {
 		limit.piece = SCAN_BYTES;
 		limit.depth = SCAN_DEPTH;
 		while (run->range_bytes / BENCH_STREAMS % limit.piece)
@@ -51,10 +44,11 @@ static int limit_open(struct bench_run *run)
 	if (limit.fd < 0)
 		return bench_why(run, "O_DIRECT: %s", strerror(errno));
 	len = (size_t)limit.depth * limit.piece;
-	limit.buffers = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1,
-			     0);
-	if (limit.buffers == MAP_FAILED)
+	if (posix_memalign((void **)&limit.buffers, BENCH_HUGE, len))
 		return bench_why(run, "out of memory");
+	/* The device takes a large read in fewer pieces where the memory is in one. */
+	madvise(limit.buffers, len, MADV_HUGEPAGE);
+	memset(limit.buffers, 0, len);
 	error = io_uring_queue_init(limit.depth, &limit.ring, 0);
 	return error ? bench_why(run, "io_uring: %s", strerror(-error)) : 0;
 }
@@ -65,7 +59,7 @@ static uint64_t read_offset(const struct bench_worker *worker, uint64_t turn)
 	const struct bench_run *run = worker->run;
 	uint64_t pieces = run->range_bytes / limit.piece;
 
-	if (!is_scan(run->workload))
+	if (!bench_is_scan(run->workload))
 		return bench_offset(worker, turn);
 	if (run->workload->pattern == PATTERN_BACKWARD)
 		return (pieces - 1 - turn % pieces) * limit.piece;
@@ -74,6 +68,7 @@ static uint64_t read_offset(const struct bench_worker *worker, uint64_t turn)
 	return turn % pieces * limit.piece;
 }
 
+/* To be submitted, together with others. */
 static void queue_read(const struct bench_worker *worker, unsigned slot, uint64_t turn)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&limit.ring); /* there are as many as slots */
@@ -111,8 +106,9 @@ static int limit_work(struct bench_worker *worker, uint64_t from, uint64_t to, u
 	while (flying) {
 		int slot;
 
-		/* What is done already is taken first: one system call submits several. */
-		if (!io_uring_cq_ready(&limit.ring))
+		/* Small reads that are done already are taken first: one system call submits several. Large ones are
+		 * submitted at once, for summing a buffer takes as long as many calls. */
+		if (limit.piece > BENCH_PAGE || !io_uring_cq_ready(&limit.ring))
 			io_uring_submit(&limit.ring);
 		slot = take_read(worker);
 		if (slot < 0)

@@ -19,7 +19,7 @@ void bench_table_row(const struct bench_row *row)
 {
 	double mib = row->mid.bytes / (double)MIB;
 
-	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f ", row->workload->name, bench_way_names[row->way],
+	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f ", row->workload->name, bench_ways[row->way].name,
 	       row->threads, row->mid.seconds * 1e3, row->mid.ns_per_op,
 	       row->mid.seconds > 0 ? mib / row->mid.seconds : 0, row->mid.device_bytes / (double)MIB,
 	       row->mid.cpu_s * 1e3);
@@ -35,7 +35,7 @@ void bench_json_row(const struct bench_row *row)
 
 	json_open(&json, NULL, '{');
 	json_text(&json, "workload", row->workload->name);
-	json_text(&json, "way", bench_way_names[row->way]);
+	json_text(&json, "way", bench_ways[row->way].name);
 	json_number(&json, "threads", row->threads);
 	json_real(&json, "seconds", row->mid.seconds);
 	json_number(&json, "ops", (uint64_t)row->mid.ops);
@@ -52,11 +52,71 @@ void bench_json_row(const struct bench_row *row)
 	putchar('\n');
 }
 
+/* ------------------------------------------------------------------ targets */
+
+void bench_table_targets(const struct bench_row *rows, size_t count)
+{
+	char what[120], need[40], span[40];
+	bool head = false;
+
+	for (size_t i = 0; i < bench_target_count; i++) {
+		const struct bench_target *target = &bench_targets[i];
+		struct bench_judgement judged = bench_judge(target, rows, count);
+
+		if (judged.verdict == VERDICT_NOT_MEASURED)
+			continue;
+		if (!head)
+			printf("\n%-21s%7s %-70s %-20s%8s  %-16s %s\n", "targets", "threads", "", "", "figure",
+			       "lowest, highest", "verdict");
+		head = true;
+		snprintf(span, sizeof(span), "%.4g, %.4g", judged.low, judged.high);
+		printf("%-21s%7u %-70s %-20s%8.4g  %-16s %s\n", target->workload, target->threads,
+		       bench_target_text(target, judged.way, what, sizeof(what)),
+		       bench_need_text(target, need, sizeof(need)), judged.figure, span,
+		       bench_verdict_names[judged.verdict]);
+	}
+}
+
+static void json_target(const struct bench_target *target, const struct bench_judgement *judged)
+{
+	struct tool_json json = {.out = stdout};
+	char what[120];
+
+	json_open(&json, NULL, '{');
+	json_text(&json, "target", bench_target_text(target, judged->way, what, sizeof(what)));
+	json_text(&json, "workload", target->workload);
+	json_text(&json, "way", bench_ways[judged->way].name);
+	json_number(&json, "threads", target->threads);
+	json_real(&json, target->bound == AT_LEAST ? "at_least" : "at_most", target->need);
+	if (target->aim > 0)
+		json_real(&json, "aim", target->aim);
+	else
+		json_null(&json, "aim");
+	json_real(&json, "figure", judged->figure);
+	json_real(&json, "lowest", judged->low);
+	json_real(&json, "highest", judged->high);
+	json_text(&json, "verdict", bench_verdict_names[judged->verdict]);
+	json_close(&json, '}');
+	putchar('\n');
+}
+
+void bench_json_targets(const struct bench_row *rows, size_t count)
+{
+	for (size_t i = 0; i < bench_target_count; i++) {
+		struct bench_judgement judged = bench_judge(&bench_targets[i], rows, count);
+
+		if (judged.verdict != VERDICT_NOT_MEASURED)
+			json_target(&bench_targets[i], &judged);
+	}
+}
+
+/* ------------------------------------------------------------------ counters */
+
 void bench_counters(const struct bench_cell *cell)
 {
 	const struct fm_stats *stats = &cell->out.stats;
 
-	fprintf(stderr, "%s %s %u:", bench_workloads[cell->in.workload].name, bench_way_names[cell->in.way],
+	fprintf(stderr, "%s %s %u:", bench_workloads[cell->in.workload].name, bench_ways[cell->in.way].name,
 		cell->in.threads);
 #define BENCH_X(name, help)                                                                        \
 	if (stats->name)                                                                           \

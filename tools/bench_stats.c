@@ -37,6 +37,19 @@ void bench_row_add(struct bench_row *row, const struct bench_cell *cell)
 	row->device_bytes[r] = (double)cell->out.device_bytes;
 	row->cpu_s[r] = (double)cell->out.cpu_ns / 1e9;
 	row->rss_mib[r] = (double)cell->out.rss_bytes / (double)MIB;
+	row->cached_bytes[r] = (double)cell->out.cached_bytes;
+	row->budget_bytes[r] = (double)cell->out.stats.budget_bytes;
+	row->metadata_bytes[r] = (double)cell->out.metadata_bytes;
+}
+
+const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count, const char *workload,
+				       unsigned threads, enum bench_way way)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(rows[i].workload->name, workload) && rows[i].threads == threads &&
+		    rows[i].way == way && !rows[i].left_out)
+			return &rows[i];
+	return NULL;
 }
 
 /* The round in the middle by time an operation: its figures belong together, as medians taken singly would not. */

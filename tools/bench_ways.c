@@ -47,16 +47,13 @@ static int map_each(struct bench_run *run)
 static int kernel_open(struct bench_run *run)
 {
 	void *map;
-	int advice = run->way == BENCH_KERNEL_RANDOM	   ? MADV_RANDOM
-		     : run->way == BENCH_KERNEL_SEQUENTIAL ? MADV_SEQUENTIAL
-							   : MADV_NORMAL;
 
 	if (run->workload->memory && cache_range(run))
 		return -1;
 	if (run->workload->each_mapped)
 		return map_each(run);
 	map = mmap(NULL, run->range_bytes, PROT_READ, MAP_SHARED, run->fd, 0);
-	if (map == MAP_FAILED || madvise(map, run->range_bytes, advice))
+	if (map == MAP_FAILED || madvise(map, run->range_bytes, bench_ways[run->way].advice))
 		return bench_why(run, "mmap: %s", strerror(errno));
 	run->map = map;
 	return 0;

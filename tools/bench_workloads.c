@@ -9,20 +9,32 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define LIBRARY    (BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(FILEMAP_HUGE))
+#define LIBRARY    BENCH_LIBRARY
 #define KERNEL     (BENCH_BIT(KERNEL) | BENCH_BIT(KERNEL_128K))
 #define SEQUENTIAL (LIBRARY | KERNEL | BENCH_BIT(KERNEL_SEQUENTIAL) | BENCH_BIT(PREAD) | BENCH_BIT(LIMIT))
 #define RANDOM     (LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(PREAD))
-#define FAULT      (LIBRARY | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) | BENCH_BIT(BARE_COPY))
+/* The page size is the workload's. */
+#define FAULT                                                                                      \
+	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) | BENCH_BIT(BARE_COPY))
 
-const char *const bench_way_names[BENCH_WAY_COUNT] = {
-#define BENCH_X(id, name, what) [BENCH_##id] = name,
-	BENCH_WAYS(BENCH_X)
-#undef BENCH_X
-};
-const char *const bench_way_help[BENCH_WAY_COUNT] = {
-#define BENCH_X(id, name, what) [BENCH_##id] = what,
-	BENCH_WAYS(BENCH_X)
+const struct bench_way_info bench_ways[BENCH_WAY_COUNT] = {
+#define BENCH_X(id, name_, color_, what_, ...)                                                     \
+	[BENCH_##id] = {.name = name_, .color = color_, .what = what_, .family = FAMILY, __VA_ARGS__},
+#define FAMILY FAMILY_FILEMAP
+	BENCH_WAYS_FILEMAP(BENCH_X)
+#undef FAMILY
+#define FAMILY FAMILY_KERNEL
+	BENCH_WAYS_KERNEL(BENCH_X)
+#undef FAMILY
+#define FAMILY FAMILY_PREAD
+	BENCH_WAYS_PREAD(BENCH_X)
+#undef FAMILY
+#define FAMILY FAMILY_LIMIT
+	BENCH_WAYS_LIMIT(BENCH_X)
+#undef FAMILY
+#define FAMILY FAMILY_BARE
+	BENCH_WAYS_BARE(BENCH_X)
+#undef FAMILY
 #undef BENCH_X
 };
 
@@ -34,8 +46,8 @@ const struct bench_workload bench_workloads[] = {
 		.unit = BENCH_PAGE,
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
-		.full = {.range_bytes = GIB},
-		.quick = {.range_bytes = 128 * MIB},
+		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
+		.quick = {.range_bytes = 128 * MIB, .limit_ms = 500},
 	},
 	{
 		.name = "seq-cold-over-budget",
@@ -45,8 +57,8 @@ const struct bench_workload bench_workloads[] = {
 		.budget_part = 8,
 		.threads = {1},
 		.ways = SEQUENTIAL,
-		.full = {.range_bytes = GIB},
-		.quick = {.range_bytes = 256 * MIB},
+		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 500},
 	},
 	{
 		.name = "rand-cold",
@@ -55,7 +67,7 @@ const struct bench_workload bench_workloads[] = {
 		.unit = BENCH_PAGE,
 		.threads = {1, 4, 16},
 		.ways = RANDOM | BENCH_BIT(LIMIT),
-		.full = {.range_bytes = UINT64_MAX, .ops = 8192, .limit_ms = 2000},
+		.full = {.range_bytes = UINT64_MAX, .ops = 8192, .limit_ms = 700},
 		.quick = {.range_bytes = UINT64_MAX, .ops = 2048, .limit_ms = 250},
 	},
 	{
@@ -67,7 +79,7 @@ const struct bench_workload bench_workloads[] = {
 		.ways = LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(KERNEL_WILLNEED) |
 			BENCH_BIT(LIMIT),
 		.nowait = true,
-		.full = {.range_bytes = UINT64_MAX, .ops = 16384, .limit_ms = 2000},
+		.full = {.range_bytes = UINT64_MAX, .ops = 16384, .limit_ms = 700},
 		.quick = {.range_bytes = UINT64_MAX, .ops = 4096, .limit_ms = 250},
 	},
 	{
@@ -78,7 +90,7 @@ const struct bench_workload bench_workloads[] = {
 		.budget_part = 8,
 		.threads = {1},
 		.ways = RANDOM,
-		.full = {.range_bytes = 512 * MIB, .ops = 65536, .warm_ops = 65536, .limit_ms = 3000},
+		.full = {.range_bytes = 512 * MIB, .ops = 32768, .warm_ops = 32768, .limit_ms = 1000},
 		.quick = {.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 16384, .limit_ms = 250},
 	},
 	{
@@ -88,7 +100,7 @@ const struct bench_workload bench_workloads[] = {
 		.unit = BENCH_PAGE,
 		.threads = {1},
 		.ways = SEQUENTIAL & ~BENCH_BIT(KERNEL_SEQUENTIAL),
-		.full = {.range_bytes = 512 * MIB, .limit_ms = 5000},
+		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
 		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
 	},
 	{
@@ -99,7 +111,7 @@ const struct bench_workload bench_workloads[] = {
 		.step = 256u << 10,
 		.threads = {1},
 		.ways = RANDOM | BENCH_BIT(KERNEL_WILLNEED) | BENCH_BIT(LIMIT),
-		.full = {.range_bytes = 2 * GIB, .limit_ms = 5000},
+		.full = {.range_bytes = GIB, .limit_ms = 1000},
 		.quick = {.range_bytes = 256 * MIB, .limit_ms = 500},
 	},
 	{
@@ -109,7 +121,7 @@ const struct bench_workload bench_workloads[] = {
 		.unit = BENCH_PAGE,
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
-		.full = {.range_bytes = 512 * MIB, .limit_ms = 5000},
+		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
 		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
 	},
 	{
@@ -120,7 +132,7 @@ const struct bench_workload bench_workloads[] = {
 		.passes = 4,
 		.threads = {1},
 		.ways = SEQUENTIAL & ~BENCH_BIT(LIMIT),
-		.full = {.range_bytes = 240 * MIB, .limit_ms = 5000},
+		.full = {.range_bytes = 120 * MIB, .limit_ms = 1500},
 		.quick = {.range_bytes = 60 * MIB, .limit_ms = 400},
 	},
 	{
@@ -131,7 +143,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = LIBRARY | BENCH_BIT(KERNEL),
 		.hot = true,
-		.full = {.range_bytes = 512 * MIB, .ops = 16 << 20},
+		.full = {.range_bytes = 256 * MIB, .ops = 8 << 20},
 		.quick = {.range_bytes = 128 * MIB, .ops = 2 << 20},
 	},
 	{
@@ -140,7 +152,7 @@ const struct bench_workload bench_workloads[] = {
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},
-		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.ways = FAULT,
 		.memory = true,
 		.touch_words = true,
 		.full = {.range_bytes = 64 * MIB},
@@ -152,7 +164,7 @@ const struct bench_workload bench_workloads[] = {
 		.pattern = PATTERN_FORWARD,
 		.unit = 64u << 10,
 		.threads = {1},
-		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.ways = FAULT,
 		.memory = true,
 		.touch_words = true,
 		.full = {.range_bytes = 128 * MIB},
@@ -164,22 +176,23 @@ const struct bench_workload bench_workloads[] = {
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_HUGE,
 		.threads = {1},
-		.ways = FAULT & ~BENCH_BIT(FILEMAP_HUGE),
+		.ways = FAULT,
 		.memory = true,
 		.touch_words = true,
-		.full = {.range_bytes = 512 * MIB},
+		.full = {.range_bytes = 256 * MIB},
 		.quick = {.range_bytes = 128 * MIB},
 	},
 	{
 		.name = "contended",
-		.what = "16 threads on the same cold pages in the same order",
+		.what = "16 threads on the same cold pages, in the same order",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.threads = {16},
 		.ways = RANDOM,
 		.same_pages = true,
-		.full = {.range_bytes = UINT64_MAX, .ops = 16 * 2048, .limit_ms = 3000},
-		.quick = {.range_bytes = UINT64_MAX, .ops = 16 * 512, .limit_ms = 250},
+		.whole = true,
+		.full = {.range_bytes = 32 * MIB},
+		.quick = {.range_bytes = 16 * MIB},
 	},
 	{
 		.name = "map-one",
@@ -205,8 +218,23 @@ const struct bench_workload bench_workloads[] = {
 		.memory = true,
 		.touch_words = true,
 		.each_mapped = true,
+		.with_previous = true,
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
+	},
+	{
+		.name = "metadata",
+		.what = "4096 pages, far from each other in 1 TiB: the memory beside them",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.step = 256u << 20,
+		.threads = {1},
+		.ways = BENCH_BIT(FILEMAP),
+		.memory = true,
+		.touch_words = true,
+		.sparse = true,
+		.full = {.range_bytes = 1ull << 40},
+		.quick = {.range_bytes = 1ull << 40},
 	},
 };
 const size_t bench_workload_count = sizeof(bench_workloads) / sizeof(bench_workloads[0]);

@@ -35,7 +35,7 @@
 
 struct bench {
 	/* options */
-	const char *file, *plot, *ways_text;
+	const char *file, *plot, *markdown, *ways_text;
 	uint64_t rounds, size;
 	bool json, quick, counters;
 	/* state */
@@ -65,7 +65,7 @@ static void note(struct bench *bench, enum bench_way way, const char *why)
 {
 	char line[sizeof(bench->notes[0])];
 
-	snprintf(line, sizeof(line), "%s: %s", bench_way_names[way], why);
+	snprintf(line, sizeof(line), "%s: %s", bench_ways[way].name, why);
 	for (unsigned i = 0; i < bench->note_count; i++)
 		if (!strcmp(bench->notes[i], line))
 			return;
@@ -81,9 +81,9 @@ static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 {
 	uint64_t kib;
 
-	if (way == BENCH_FILEMAP_HUGE)
-		return BENCH_HUGE;
-	if (way == BENCH_KERNEL_128K)
+	if (bench_ways[way].page_size > BENCH_PAGE)
+		return bench_ways[way].page_size;
+	if (bench_ways[way].short_readahead)
 		return 128 << 10;
 	if (way == BENCH_KERNEL && tool_parse_count(bench->machine.readahead_text, &kib) && kib)
 		return kib << 10;
@@ -91,10 +91,10 @@ static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 }
 
 /* No more than leaves the file cold: a touch must not find what another's readahead brought. */
-static uint64_t cold_ops(const struct bench *bench, const struct bench_workload *workload, enum bench_way way,
-			 unsigned threads, uint64_t range, uint64_t ops)
+static uint64_t cold_ops(const struct bench *bench, enum bench_way way, unsigned threads, uint64_t range,
+			 uint64_t ops)
 {
-	uint64_t most = range / 2 / touch_bytes(bench, way) * (workload->same_pages ? threads : 1);
+	uint64_t most = range / 2 / touch_bytes(bench, way);
 
 	if (ops > most)
 		ops = most;
@@ -102,16 +102,25 @@ static uint64_t cold_ops(const struct bench *bench, const struct bench_workload 
 	return ops ? ops : threads;
 }
 
+static uint64_t budget_least(enum bench_way way)
+{
+	uint32_t page_size = bench_ways[way].page_size;
+
+	return fm_budget_min(page_size ? page_size : BENCH_PAGE);
+}
+
 static uint64_t cell_budget(const struct bench_workload *workload, enum bench_way way, uint64_t range)
 {
-	uint64_t least = fm_budget_min(way == BENCH_FILEMAP_HUGE ? BENCH_HUGE : BENCH_PAGE);
+	uint64_t least = budget_least(way);
 	uint64_t budget = range + range / 8 + 64 * MIB;
 
 	if (workload->budget_part)
 		return range / workload->budget_part;
 	if (workload->passes)
 		return range / 6 * 5 & ~(uint64_t)(BENCH_HUGE - 1);
-	if (workload->memory) /* WILLNEED fills at most half of the frames */
+	if (workload->sparse)
+		return 0;
+	if (workload->memory) /* that nothing be evicted while it is filled */
 		return 3 * range + 64 * MIB;
 	if (workload->pattern == PATTERN_RANDOM)
 		return 0; /* the library's own default */
@@ -126,7 +135,7 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 	uint64_t step = workload->step ? workload->step : workload->unit;
 	uint64_t range = bench->machine.file_bytes;
 
-	if (range > scale->range_bytes)
+	if (range > scale->range_bytes || workload->sparse)
 		range = scale->range_bytes;
 	range -= range % (workload->memory ? step : RANGE_ALIGN);
 	memset(cell, 0, sizeof(*cell));
@@ -146,8 +155,10 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 		cell->in.ops = workload->passes * (range / step);
 		cell->in.warm_ops = range / step;
 	}
-	if (workload->pattern == PATTERN_RANDOM && !workload->memory)
-		cell->in.ops = cold_ops(bench, workload, way, threads, range, cell->in.ops);
+	if (workload->same_pages)
+		cell->in.ops *= threads; /* each of them */
+	if (workload->pattern == PATTERN_RANDOM && !workload->memory && !workload->whole)
+		cell->in.ops = cold_ops(bench, way, threads, range, cell->in.ops);
 }
 
 /* What the way needs of the machine. 0, or -1 and why it is not to be had. */
@@ -160,9 +171,8 @@ static int fill_machine(struct bench *bench, char *why)
 	char budget[TOOL_TEXT_LEN];
 
 	why[0] = 0;
-	if (way == BENCH_FILEMAP_HUGE && cell->in.budget_bytes &&
-	    cell->in.budget_bytes < fm_budget_min(BENCH_HUGE)) {
-		snprintf(why, BENCH_WHY, "%s: a budget of %s is too small for pages of 2 MiB; give a larger file",
+	if (bench_way_is_filemap(way) && cell->in.budget_bytes && cell->in.budget_bytes < budget_least(way)) {
+		snprintf(why, BENCH_WHY, "%s: a budget of %s is too small for its pages; give a larger file",
 			 workload->name, tool_size_text(cell->in.budget_bytes, budget));
 		return -1;
 	}
@@ -174,7 +184,7 @@ static int fill_machine(struct bench *bench, char *why)
 		snprintf(cell->in.cgroup, sizeof(cell->in.cgroup), "%.180s/cgroup.procs", machine->cgroup);
 	}
 	bench_drop(machine);
-	if (way == BENCH_KERNEL_128K) {
+	if (bench_ways[way].short_readahead) {
 		cell->in.fd = bench_open_128k(machine);
 		if (cell->in.fd < 0) {
 			snprintf(why, BENCH_WHY, "%s", machine->no_readahead);
@@ -276,6 +286,9 @@ static bool agrees(struct truth *truth, const struct bench_cell *cell)
 			return false;
 		truth->sums[i] = cell->out.sums[i];
 	}
+	/* Cut short, threads reached this and that. */
+	if (cell->out.ops != cell->in.ops)
+		return true;
 	while (known < truth->count && truth->ops[known] != cell->out.ops)
 		known++;
 	if (known < truth->count)
@@ -290,12 +303,11 @@ static bool agrees(struct truth *truth, const struct bench_cell *cell)
 
 /* ------------------------------------------------------------------ rounds */
 
-/* One workload with one number of threads. */
+/* What shares its rounds: one workload, or several, with one number of threads. */
 struct group {
 	struct bench *bench;
-	size_t index;
-	unsigned threads, count;
-	struct bench_row *rows; /* of its ways */
+	unsigned count;
+	struct bench_row *rows;
 	struct truth file, memory;
 };
 
@@ -303,19 +315,19 @@ static void run_one(struct group *group, struct bench_row *row)
 {
 	struct bench *bench = group->bench;
 	const struct bench_workload *workload = row->workload;
-	bool memory = workload->memory && row->way != BENCH_KERNEL;
-	char why[BENCH_WHY];
+	bool memory = workload->memory && !bench_way_is_cached(row->way);
 
-	fill_orders(bench, group->index, row->way, group->threads);
-	if (fill_machine(bench, why) || !run_cell(bench, why)) {
+	fill_orders(bench, (size_t)(workload - bench_workloads), row->way, row->threads);
+	if (fill_machine(bench, row->why) || !run_cell(bench, row->why)) {
 		if (!interrupted)
-			note(bench, row->way, why);
+			note(bench, row->way, row->why);
 		row->left_out = true;
 		return;
 	}
 	if (!agrees(memory ? &group->memory : &group->file, bench->cell)) {
+		snprintf(row->why, BENCH_WHY, "%s: read other bytes than the others", workload->name);
 		tool_error(TOOL_OK, "bench: %s: %s read other bytes than the others", workload->name,
-			   bench_way_names[row->way]);
+			   bench_ways[row->way].name);
 		bench->failed = row->left_out = true;
 		return;
 	}
@@ -329,18 +341,14 @@ static void run_one(struct group *group, struct bench_row *row)
 
 static void report_group(struct group *group)
 {
-	const struct bench_row *kernel = NULL;
-
 	tool_progress_clear();
-	for (unsigned i = 0; i < group->count; i++)
-		if (group->rows[i].way == BENCH_KERNEL)
-			kernel = &group->rows[i];
 	for (unsigned i = 0; i < group->count; i++) {
 		struct bench_row *row = &group->rows[i];
 
 		if (row->left_out)
 			continue;
-		bench_row_finish(row, kernel);
+		bench_row_finish(row, bench_row_find(group->rows, group->count, row->workload->name, row->threads,
+						     BENCH_KERNEL));
 		if (group->bench->json)
 			bench_json_row(row);
 		else
@@ -349,30 +357,41 @@ static void report_group(struct group *group)
 	fflush(stdout);
 }
 
-static void run_group(struct bench *bench, size_t index, unsigned threads)
+static void add_rows(struct group *group, const struct bench_workload *workload, unsigned threads)
 {
-	const struct bench_workload *workload = &bench_workloads[index];
-	struct group group = {.bench = bench, .index = index, .threads = threads};
-
-	group.rows = bench->rows + bench->row_count;
 	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
-		if (workload->ways & bench->ways & 1u << way)
-			group.rows[group.count++] =
+		if (workload->ways & group->bench->ways & 1u << way)
+			group->rows[group->count++] =
 				(struct bench_row){.workload = workload, .way = way, .threads = threads};
-	bench->row_count += group.count;
+}
+
+/* Neighbours stay neighbours, since what the machine does changes with time; but each round begins with another
+ * way, and every second one goes backwards. */
+static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
+{
+	unsigned turn = (i + round) % group->count;
+
+	return round % 2 ? group->count - 1 - turn : turn;
+}
+
+static void run_group(struct group *group)
+{
+	struct bench *bench = group->bench;
+
+	bench->row_count += group->count;
 	for (unsigned round = 0; round < bench->rounds; round++) {
-		for (unsigned i = 0; i < group.count && !interrupted; i++) {
-			struct bench_row *row = &group.rows[(i + round) % group.count];
+		for (unsigned i = 0; i < group->count && !interrupted; i++) {
+			struct bench_row *row = &group->rows[turn_of(group, round, i)];
 
 			if (row->left_out)
 				continue;
-			tool_progress("%s, %u threads, round %u of %u: %s", workload->name, threads, round + 1,
-				      (unsigned)bench->rounds, bench_way_names[row->way]);
-			run_one(&group, row);
+			tool_progress("%s, %u threads, round %u of %u: %s", row->workload->name, row->threads,
+				      round + 1, (unsigned)bench->rounds, bench_ways[row->way].name);
+			run_one(group, row);
 		}
 	}
 	if (!interrupted)
-		report_group(&group);
+		report_group(group);
 }
 
 static bool wanted(const struct bench *bench, const char *name)
@@ -383,29 +402,45 @@ static bool wanted(const struct bench *bench, const char *name)
 	return !bench->name_count;
 }
 
+/* A workload, and those after it that share its rounds. */
+static void run_together(struct bench *bench, size_t first, unsigned threads)
+{
+	struct group group = {.bench = bench, .rows = bench->rows + bench->row_count};
+
+	for (size_t i = first; i < bench_workload_count && (i == first || bench_workloads[i].with_previous); i++)
+		if (wanted(bench, bench_workloads[i].name))
+			add_rows(&group, &bench_workloads[i], threads);
+	if (group.count && !interrupted)
+		run_group(&group);
+}
+
 static int run_all(struct bench *bench)
 {
+	int error;
+
 	bench->rows = calloc(bench_workload_count * BENCH_THREAD_SETS * BENCH_WAY_COUNT, sizeof(*bench->rows));
 	if (!bench->rows)
 		return tool_error(TOOL_FAILED, "bench: out of memory");
 	bench_machine_open(&bench->machine);
 	if (!bench->json)
 		bench_table_head();
-	for (size_t i = 0; i < bench_workload_count; i++) {
-		const struct bench_workload *workload = &bench_workloads[i];
-
-		for (unsigned t = 0; t < BENCH_THREAD_SETS && workload->threads[t] && !interrupted; t++)
-			if (wanted(bench, workload->name))
-				run_group(bench, i, workload->threads[t]);
-	}
+	for (size_t i = 0; i < bench_workload_count && !interrupted; i++)
+		for (unsigned t = 0; t < BENCH_THREAD_SETS && bench_workloads[i].threads[t]; t++)
+			if (!bench_workloads[i].with_previous)
+				run_together(bench, i, bench_workloads[i].threads[t]);
 	tool_progress_clear();
 	if (interrupted)
 		return TOOL_FAILED;
-	if (bench->plot && bench_plot(bench->rows, bench->row_count, bench->plot))
-		return tool_error(TOOL_FAILED, "bench: %s: the pictures could not be drawn", bench->plot);
+	(bench->json ? bench_json_targets : bench_table_targets)(bench->rows, bench->row_count);
+	error = bench->plot ? bench_plot(bench->rows, bench->row_count, bench->plot) : 0;
+	if (error)
+		return tool_error(TOOL_FAILED, "bench: --plot %s: %s", bench->plot, strerror(-error));
+	if (bench->markdown && bench_markdown(&bench->machine, bench->rows, bench->row_count, (unsigned)bench->rounds,
+					      bench->markdown, bench->plot))
+		return TOOL_FAILED;
 	if (bench->failed)
 		return TOOL_FAILED;
-	if (!bench->library_ran && bench->ways & (2 * BENCH_BIT(FILEMAP_HUGE) - 1))
+	if (!bench->library_ran && bench->ways & BENCH_LIBRARY)
 		return TOOL_CANNOT; /* the notes say why */
 	return TOOL_OK;
 }
@@ -422,7 +457,7 @@ static int parse_ways(struct bench *bench)
 		enum bench_way way = 0;
 
 		while (way < BENCH_WAY_COUNT &&
-		       (strlen(bench_way_names[way]) != len || memcmp(bench_way_names[way], text, len)))
+		       (strlen(bench_ways[way].name) != len || memcmp(bench_ways[way].name, text, len)))
 			way++;
 		if (way == BENCH_WAY_COUNT)
 			return tool_error(TOOL_USAGE, "bench: --ways %.*s: no such way; see filemap bench --help",
@@ -474,13 +509,22 @@ static int check_plot(const struct bench *bench)
 
 	if (!bench->plot)
 		return TOOL_OK;
-	if (system("gnuplot --version >/dev/null 2>&1"))
-		return tool_error(TOOL_CANNOT, "bench: --plot needs gnuplot, which is not installed");
 	if (mkdir(bench->plot, 0777) && errno != EEXIST)
 		return tool_error(TOOL_FAILED, "bench: --plot %s: %s", bench->plot, strerror(errno));
 	if (stat(bench->plot, &st) || !S_ISDIR(st.st_mode) || access(bench->plot, W_OK))
 		return tool_error(TOOL_FAILED, "bench: --plot %s: not a folder that can be written to",
 				  bench->plot);
+	return TOOL_OK;
+}
+
+static int check_markdown(const struct bench *bench)
+{
+	FILE *out = bench->markdown ? fopen(bench->markdown, "ae") : NULL;
+
+	if (bench->markdown && !out)
+		return tool_error(TOOL_FAILED, "bench: --markdown %s: %s", bench->markdown, strerror(errno));
+	if (out)
+		fclose(out);
 	return TOOL_OK;
 }
 
@@ -561,8 +605,8 @@ static char *make_help(void)
 					bench_workloads[i].what);
 	len += (size_t)snprintf(help + len, sizeof(help) - len, "\nways:\n");
 	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
-		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-24s%s\n", bench_way_names[way],
-					bench_way_help[way]);
+		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-24s%s\n", bench_ways[way].name,
+					bench_ways[way].what);
 	return help;
 }
 
@@ -582,7 +626,9 @@ int verb_bench(int argc, char **argv)
 		 .help = "only these"},
 		{.name = "--json", .kind = TOOL_FLAG, .value = &bench.json, .help = "one object a row"},
 		{.name = "--plot", .argument = "DIR", .kind = TOOL_TEXT, .value = &bench.plot,
-		 .help = "a bar chart for each workload, and overview.svg (needs gnuplot)"},
+		 .help = "pictures (SVG): one a workload, overview and targets"},
+		{.name = "--markdown", .argument = "FILE", .kind = TOOL_TEXT, .value = &bench.markdown,
+		 .help = "a page with the machine, the targets, the rows, the pictures of --plot"},
 		{.name = "--counters", .kind = TOOL_FLAG, .value = &bench.counters,
 		 .help = "what the library counted in the first round, on stderr"},
 		{.name = NULL},
@@ -614,5 +660,7 @@ int verb_bench(int argc, char **argv)
 		status = check_file(&bench);
 	if (!status)
 		status = check_plot(&bench);
+	if (!status)
+		status = check_markdown(&bench);
 	return status ? status : run_undone(&bench);
 }
