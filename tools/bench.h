@@ -64,30 +64,34 @@ struct bench_way_info {
 	int advice;           /* kernel: of madvise(), for all of the mapping */
 	bool short_readahead; /* kernel: 128 KiB */
 	bool copy;            /* bare: COPY, not MOVE */
+	bool overview;        /* in the picture of all workloads; kernel-mmap is the line there */
 };
 
 /*
  * A way is one line here: X(name in enum, name in output, colour, what it is, further fields of its
  * struct bench_way_info). One of the library's takes part in every workload that has LIBRARY.
  */
-#define BENCH_WAYS_FILEMAP(X)                                                                              \
-	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .page_size = 0)                      \
-	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",          \
-	  .trap = FM_TRAP_THREAD)                                                                          \
-	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB", .page_size = BENCH_HUGE)
-#define BENCH_WAYS_KERNEL(X)                                                                               \
-	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)                \
-	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB", .short_readahead = true) \
-	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM", .advice = MADV_RANDOM)    \
-	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",               \
-	  .advice = MADV_SEQUENTIAL)                                                                       \
+#define BENCH_WAYS_FILEMAP(X)                                                                             \
+	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .overview = true)                   \
+	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",         \
+	  .trap = FM_TRAP_THREAD)                                                                         \
+	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB", .page_size = BENCH_HUGE,      \
+	  .overview = true)
+#define BENCH_WAYS_KERNEL(X)                                                                              \
+	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)               \
+	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB", .short_readahead = true, \
+	  .overview = true)                                                                               \
+	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM", .advice = MADV_RANDOM,   \
+	  .overview = true)                                                                               \
+	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",              \
+	  .advice = MADV_SEQUENTIAL)                                                                      \
 	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance", .advice = 0)
 #define BENCH_WAYS_PREAD(X) X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)
-#define BENCH_WAYS_LIMIT(X) X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .advice = 0)
-#define BENCH_WAYS_BARE(X)                                                                                 \
-	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)                      \
+#define BENCH_WAYS_LIMIT(X) X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .overview = true)
+#define BENCH_WAYS_BARE(X)                                                                                \
+	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)                     \
 	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)
-#define BENCH_WAYS(X) \
+#define BENCH_WAYS(X)                                                                                     \
 	BENCH_WAYS_FILEMAP(X) BENCH_WAYS_KERNEL(X) BENCH_WAYS_PREAD(X) BENCH_WAYS_LIMIT(X) BENCH_WAYS_BARE(X)
 
 enum bench_way {
@@ -275,6 +279,8 @@ struct bench_machine {
 	char readahead_path[128], readahead_text[32]; /* the disk's readahead, and what it is */
 	char cgroup[200];    /* a directory; "" when there is none */
 	char no_readahead[BENCH_WHY], no_cgroup[BENCH_WHY]; /* why not */
+	void *held;          /* memory kept warm for the next cell */
+	uint64_t held_bytes;
 	bool warned;         /* the cache could not be dropped: said once */
 };
 
@@ -282,7 +288,10 @@ struct bench_machine {
 int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t bytes);
 /* Set up what there is to be had. Why something is not, is in no_*. */
 void bench_machine_open(struct bench_machine *machine);
-/* Take the file out of the page cache. */
+void bench_hold_memory(struct bench_machine *machine, uint64_t bytes);
+void bench_release_memory(struct bench_machine *machine);
+/* Take the file out of the page cache; the second one sees to it. */
+void bench_forget(const struct bench_machine *machine);
 void bench_drop(struct bench_machine *machine);
 /* The file opened with a readahead of 128 KiB; negative: none. The disk's own setting is back at return. */
 int bench_open_128k(struct bench_machine *machine);

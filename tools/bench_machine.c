@@ -95,6 +95,17 @@ static bool still_cached(int fd, uint64_t len)
 	return cached_bytes(fd, len) > (int64_t)(len / 256);
 }
 
+/* Gives its pages back at once. */
+void bench_forget(const struct bench_machine *machine)
+{
+	int fd = open(machine->path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	close(fd);
+}
+
 /* This file's pages; where somebody holds on to them, root drops everybody's clean ones. */
 void bench_drop(struct bench_machine *machine)
 {
@@ -114,6 +125,34 @@ void bench_drop(struct bench_machine *machine)
 		}
 	}
 	close(fd);
+}
+
+/* ------------------------------------------------------------------ warm memory */
+
+/*
+ * In a virtual machine, memory that is free for a second or two may go back to the host, and its next touch costs
+ * some ms a MiB: then a way pays for what ran before it. So what the next cell may need is held until it
+ * begins, and taken again as soon as it has ended.
+ */
+void bench_hold_memory(struct bench_machine *machine, uint64_t bytes)
+{
+	void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (mem == MAP_FAILED)
+		return;
+	machine->held = mem;
+	machine->held_bytes = bytes;
+	madvise(mem, bytes, MADV_DONTFORK);
+	madvise(mem, bytes, MADV_HUGEPAGE);
+	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE)
+		((volatile char *)mem)[at] = 1;
+}
+
+void bench_release_memory(struct bench_machine *machine)
+{
+	if (machine->held)
+		munmap(machine->held, machine->held_bytes);
+	machine->held = NULL;
 }
 
 /* ------------------------------------------------------------------ a short readahead */

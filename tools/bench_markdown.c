@@ -70,7 +70,7 @@ static void put_machine(FILE *out, const struct bench_machine *machine, unsigned
 		find_line("/sys/kernel/mm/transparent_hugepage/enabled", "", text));
 	put_disk(out, machine);
 	fprintf(out, "| file | %s of bytes that do not compress |\n", tool_size_text(machine->file_bytes, size));
-	fprintf(out, "| rounds | %u |\n\n", rounds);
+	fprintf(out, "| rounds | %u; three times as many where the store is in memory |\n\n", rounds);
 }
 
 /* ------------------------------------------------------------------ targets */
@@ -154,7 +154,8 @@ static void put_ways(FILE *out)
 		     "In each round every way runs once, in a fresh process, neighbours close in time, each round in another "
 		     "order; cold ones on a file that has just been dropped from the page cache. Shown is the round with the "
 		     "median time; speed is the median of the ratios to `kernel-mmap` in the same round. All bytes "
-		     "touched are summed, and the sums compared. Where memory is limited, the kernel's ways run in a memory "
+		     "touched are summed, and the sums compared. Memory is kept warm between the cells: what the host of a virtual machine "
+		     "took back would cost the next one some ms a MiB. Where memory is limited, the kernel's ways run in a memory "
 		     "cgroup of the library's budget. *Device bytes a byte* counts what this process had the device read, for "
 		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the share of hits.\n\n"
 		     "| way | |\n| --- | --- |\n");

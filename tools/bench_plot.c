@@ -149,11 +149,6 @@ static int plot_workload(const struct bench_row *rows, size_t count, const char 
 #define DOT_RIGHT (WIDTH - 40)
 #define DOT_TOP   100.0
 
-/* What is shown beside kernel-mmap, which is 1. Later ones are drawn over earlier ones. */
-static const enum bench_way overview_ways[] = {BENCH_LIMIT, BENCH_KERNEL_RANDOM, BENCH_KERNEL_128K,
-					       BENCH_FILEMAP_HUGE, BENCH_FILEMAP};
-#define OVERVIEW_WAYS (sizeof(overview_ways) / sizeof(overview_ways[0]))
-
 static void put_mark(FILE *out, enum bench_way way, double x, double y)
 {
 	const char *color = bench_ways[way].color;
@@ -170,10 +165,12 @@ static void put_legend(FILE *out)
 {
 	double x = 28;
 
-	for (size_t i = OVERVIEW_WAYS; i-- > 0;) {
-		const char *name = bench_ways[overview_ways[i]].name;
+	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++) {
+		const char *name = bench_ways[way].name;
 
-		put_mark(out, overview_ways[i], x, 76);
+		if (!bench_ways[way].overview)
+			continue;
+		put_mark(out, way, x, 76);
 		svg_text(out, x + 14, 80.5, SVG_START, 13, SVG_INK, name);
 		x += 48 + 7.2 * (double)strlen(name);
 	}
@@ -195,10 +192,11 @@ static void put_dots(FILE *out, const struct svg_axis *axis, double y, const str
 	if (row)
 		svg_line(out, svg_at(axis, 1), y, svg_at(axis, row->mid.ratio), y, 3, bench_ways[BENCH_FILEMAP].color,
 			 NULL);
-	for (size_t i = 0; i < OVERVIEW_WAYS; i++) {
-		row = bench_row_find(rows, count, workload->name, kernel->threads, overview_ways[i]);
-		if (row && row->mid.ratio > 0)
-			put_mark(out, overview_ways[i], svg_at(axis, row->mid.ratio), y);
+	/* The first of the table over the others. */
+	for (unsigned way = BENCH_WAY_COUNT; way-- > 0;) {
+		row = bench_row_find(rows, count, workload->name, kernel->threads, way);
+		if (bench_ways[way].overview && row && row->mid.ratio > 0)
+			put_mark(out, way, svg_at(axis, row->mid.ratio), y);
 	}
 }
 
@@ -218,10 +216,12 @@ static int plot_overview(const struct bench_row *rows, size_t count, const char 
 		if (!in_overview(&rows[i]))
 			continue;
 		y += DOT_STEP;
-		for (size_t w = 0; w < OVERVIEW_WAYS; w++) {
+		for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++) {
 			const struct bench_row *row = bench_row_find(rows, count, rows[i].workload->name,
-								     rows[i].threads, overview_ways[w]);
+								     rows[i].threads, way);
 
+			if (!bench_ways[way].overview)
+				continue;
 			if (row && row->mid.ratio > high)
 				high = row->mid.ratio;
 			if (row && row->mid.ratio > 0 && row->mid.ratio < low)
@@ -231,8 +231,8 @@ static int plot_overview(const struct bench_row *rows, size_t count, const char 
 	if (y == DOT_TOP)
 		return 0;
 	height = y + FOOT;
-	out = svg_open(dir, "overview", WIDTH, height, "How fast mappings of a file on this disk are read",
-		       "speed, the kernel's mmap() as it comes = 1 (logarithmic); further right is faster");
+	out = svg_open(dir, "overview", WIDTH, height, "filemap against the kernel's mmap(), by access pattern",
+		       "speed; mmap() as it comes = 1 (logarithmic); further right is faster");
 	if (!out)
 		return -errno;
 	put_legend(out);

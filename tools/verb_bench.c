@@ -81,7 +81,7 @@ static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 {
 	uint64_t kib;
 
-	if (bench_ways[way].page_size > BENCH_PAGE)
+	if (bench_ways[way].page_size > BENCH_PAGE && bench_ways[way].page_size <= BENCH_HUGE)
 		return bench_ways[way].page_size;
 	if (bench_ways[way].short_readahead)
 		return 128 << 10;
@@ -161,6 +161,16 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 		cell->in.ops = cold_ops(bench, way, threads, range, cell->in.ops);
 }
 
+/* What a cell may use of memory, about. */
+static uint64_t memory_of(const struct bench_cell *cell)
+{
+	uint64_t bytes = 2 * cell->in.range_bytes + 64 * MIB;
+
+	if (bench_workloads[cell->in.workload].sparse)
+		return 128 * MIB;
+	return bytes < 768 * MIB ? bytes : 768 * MIB;
+}
+
 /* What the way needs of the machine. 0, or -1 and why it is not to be had. */
 static int fill_machine(struct bench *bench, char *why)
 {
@@ -184,6 +194,8 @@ static int fill_machine(struct bench *bench, char *why)
 		snprintf(cell->in.cgroup, sizeof(cell->in.cgroup), "%.180s/cgroup.procs", machine->cgroup);
 	}
 	bench_drop(machine);
+	if (!machine->held)
+		bench_hold_memory(machine, memory_of(cell));
 	if (bench_ways[way].short_readahead) {
 		cell->in.fd = bench_open_128k(machine);
 		if (cell->in.fd < 0) {
@@ -240,6 +252,7 @@ static bool run_cell(struct bench *bench, char *why)
 	pid_t pid;
 
 	fflush(NULL);
+	bench_release_memory(&bench->machine);
 	pid = fork();
 	if (!pid)
 		execute_cell(bench);
@@ -250,6 +263,8 @@ static bool run_cell(struct bench *bench, char *why)
 	if (cell->in.fd >= 0)
 		close(cell->in.fd);
 	undo_to(bench->machine.undo, mark);
+	bench_forget(&bench->machine);
+	bench_hold_memory(&bench->machine, memory_of(cell));
 	if (cell->out.done || interrupted)
 		return cell->out.done;
 	if (cell->out.why[0])
@@ -374,19 +389,28 @@ static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
 	return round % 2 ? group->count - 1 - turn : turn;
 }
 
+/* Of what takes no time more, since what is short is soon disturbed. */
+static unsigned rounds_of(const struct bench *bench, const struct bench_workload *workload)
+{
+	uint64_t rounds = bench->rounds * (workload->memory && !bench->quick ? 3 : 1);
+
+	return rounds < BENCH_ROUNDS_MAX ? (unsigned)rounds : BENCH_ROUNDS_MAX;
+}
+
 static void run_group(struct group *group)
 {
 	struct bench *bench = group->bench;
+	unsigned rounds = rounds_of(bench, group->rows->workload);
 
 	bench->row_count += group->count;
-	for (unsigned round = 0; round < bench->rounds; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		for (unsigned i = 0; i < group->count && !interrupted; i++) {
 			struct bench_row *row = &group->rows[turn_of(group, round, i)];
 
 			if (row->left_out)
 				continue;
 			tool_progress("%s, %u threads, round %u of %u: %s", row->workload->name, row->threads,
-				      round + 1, (unsigned)bench->rounds, bench_ways[row->way].name);
+				      round + 1, rounds, bench_ways[row->way].name);
 			run_one(group, row);
 		}
 	}
@@ -621,7 +645,7 @@ int verb_bench(int argc, char **argv)
 		{.name = "--quick", .kind = TOOL_FLAG, .value = &bench.quick,
 		 .help = "smaller ranges, 3 rounds: under 2 minutes"},
 		{.name = "--rounds", .argument = "N", .kind = TOOL_COUNT, .value = &bench.rounds, .min = 1,
-		 .max = BENCH_ROUNDS_MAX, .help = "default 5"},
+		 .max = BENCH_ROUNDS_MAX, .help = "default 5; three times as many of what is in memory"},
 		{.name = "--ways", .argument = "WAY,...", .kind = TOOL_TEXT, .value = &bench.ways_text,
 		 .help = "only these"},
 		{.name = "--json", .kind = TOOL_FLAG, .value = &bench.json, .help = "one object a row"},
