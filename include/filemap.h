@@ -157,7 +157,19 @@ struct fm_file_options {
  *   file:PATH, or a plain PATH       a local regular file or block device
  *   memory:SIZE[?seed=N]             SIZE bytes of a pattern, for tests and measurements
  *   faulty:URI?PARAMETERS            any store, made slow or bad; see fm_file_control()
- * Parameters follow '?' and are joined by '&'. Every store takes `deadline=TIME`.
+ * Parameters follow '?' and are joined by '&'. Every store takes
+ *   deadline=TIME                    as the option
+ *   record=FILE                      write to FILE which ranges are touched, in the order of their first
+ *                                    touch: each second that brings something new, and when the last
+ *                                    reference to the file has gone (at fm_mm_destroy()'s return at the
+ *                                    latest) or the program exits. The log has a place for as many ranges as the
+ *                                    budget has pages of 4096 bytes; the file says how many touches were lost.
+ *   hotset=FILE                      fm_file_hotset() at once. Where FILE is not there: a line to the log
+ *                                    function, and the file is opened.
+ * Both may name the same FILE. For all files of a process: $FILEMAP_RECORD, a folder for one file each, which
+ * `filemap record` sets, and which goes before record=; and $FILEMAP_HOTSET, where no hotset= is given: of it
+ * only what was recorded of this very file is read. What they name and cannot be used is told to the log function,
+ * and the file is opened. Neither counts where a program runs with more rights than who started it.
  * Sizes take K, M, G, T (powers of 1024); times take us, ms, s.
  * Thread-safe. May block on the store.
  * Errors: -EINVAL (URI, options), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
@@ -165,6 +177,18 @@ struct fm_file_options {
  */
 FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
 			   fm_file **ret_file);
+
+/**
+ * Read the ranges that a hot set names (a file written by `record=` or `filemap record`), those touched first before
+ * the others, in the background: the call reads the list and returns. Reads overtake none that somebody waits for,
+ * take no frame from another page, and end when less than a quarter of the frames are free. Not installed: a touch is a
+ * minor fault. What is cached is passed over; what lies beyond the file's end is left out. `hotset_pages` counts.
+ * Has the file changed since, or does the list not know it, the log function gets a line. Of a list with several
+ * files' sections this file's is taken. Thread-safe. Blocks on reading the list.
+ * Errors: -EINVAL (not a hot set), -EFBIG (more than 4194304 ranges): the log function is told the line; -EBUSY (the
+ * one before is still being read); -ENOENT, -EACCES, ...: of reading the list; -ENOMEM.
+ */
+FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
 /** Give the program's reference back. Mappings keep the file open. Thread-safe. */
 FM_PUBLIC int fm_file_close(fm_file *file);
@@ -306,6 +330,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(ra_pages, "pages read ahead")                                                        \
 	X(ra_hits, "of those: touched")                                                        \
 	X(ra_waste, "of those: evicted untouched")                                             \
+	X(hotset_pages, "pages of hot sets read ahead: counted among ra_pages, too")           \
 	X(ra_aborted, "readahead requests aborted for a fault that needed a page of theirs")   \
 	X(installs_move, "pages installed by MOVE")                                            \
 	X(installs_copy, "pages installed by COPY")                                            \

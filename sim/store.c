@@ -229,6 +229,60 @@ int store_open(const char *uri, char *error_text, size_t error_text_len, struct 
 	return 0;
 }
 
+/* ------------------------------------------------------------------ hot sets: none here */
+
+enum hotset_asked hotset_to_read(const char *uri, char path[PATH_MAX])
+{
+	(void)uri;
+	(void)path;
+	return HOTSET_NO;
+}
+
+enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
+{
+	return hotset_to_read(uri, path);
+}
+
+int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len, struct hotset *ret_set)
+{
+	(void)path;
+	(void)wanted;
+	(void)why;
+	(void)why_len;
+	(void)ret_set;
+	return -ENOENT;
+}
+
+void hotset_free(struct hotset *set)
+{
+	(void)set;
+}
+
+int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len, struct hotset_target *ret_target)
+{
+	(void)path;
+	(void)uri;
+	(void)why;
+	(void)why_len;
+	(void)ret_target;
+	return -ENOENT;
+}
+
+void hotset_target_close(struct hotset_target *target)
+{
+	(void)target;
+}
+
+int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
+		size_t count)
+{
+	(void)target;
+	(void)about;
+	(void)range;
+	(void)count;
+	return -ENOENT;
+}
+
 /* ------------------------------------------------------------------ what may be seen */
 
 /* A store that can't tell its versions may mix them; but up to the size that was told at first there are only its bytes. */

@@ -15,6 +15,7 @@ static const struct {
 } verbs[] = {
 	{"verify", verb_verify, "read everything through a mapping and compare with plain reads"},
 	{"stat", verb_stat, "show the statistics of running processes"},
+	{"record", verb_record, "run a program and write which ranges it touches, for hotset="},
 	{"demo", verb_demo, "who stalls while faults wait for a slow store"},
 	{"bench", verb_bench, "measure against the kernel's mmap() and the device's limit"},
 };

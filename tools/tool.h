@@ -22,6 +22,7 @@ enum tool_status {
 /* argv[0] is the verb. Each handles --help itself. */
 int verb_verify(int argc, char **argv);
 int verb_stat(int argc, char **argv);
+int verb_record(int argc, char **argv);
 int verb_demo(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 

@@ -13,7 +13,10 @@
 #define FM_STRING(x) #x
 #define FM_VERSION_OF(a, b, c) FM_STRING(a) "." FM_STRING(b) "." FM_STRING(c)
 
+#define EXIT_NS (2 * OS_NSEC_PER_SEC) /* how long the end of the process waits for recordings to be written */
+
 static struct fm_mm *live[LIVE_MAX]; /* atomic */
+static struct fm_mm *flushing;       /* seq_cst: the one that the end of the process is looking at */
 
 const char *fm_version(void)
 {
@@ -76,6 +79,28 @@ static int file_alive(const struct fm_file *file)
 	return file ? mm_alive(file->mm) : -EINVAL;
 }
 
+/* Most programs end without taking anything down: what was recorded is written then, too. */
+static void write_records(void)
+{
+	uint64_t until = os_now_ns() + EXIT_NS;
+	if (trap_is_child())
+		return;
+	for (int i = 0; i < LIVE_MAX; i++) {
+		struct fm_mm *mm = atomic_get(&live[i]);
+		atomic_set(&flushing, mm);
+		if (mm && atomic_get(&live[i]) == mm) /* else it may be gone: see fm_mm_destroy() */
+			records_flush(mm, until);
+		atomic_set(&flushing, NULL);
+	}
+}
+
+static void watch_exit(void)
+{
+	static uint32_t watched; /* atomic */
+	if (!atomic_xchg(&watched, 1u))
+		atexit(write_records);
+}
+
 /* A caller's structure may be older and shorter than ours, never longer. */
 static int copy_options(void *ours, size_t our_size, const void *theirs)
 {
@@ -122,6 +147,8 @@ int fm_mm_destroy(fm_mm *mm)
 		return err;
 	if (!live_remove(mm))
 		return -EOWNERDEAD;
+	while (__atomic_load_n(&flushing, __ATOMIC_SEQ_CST) == mm) /* another thread has called exit() */
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 	mm_destroy(mm);
 	return 0;
 }
@@ -139,7 +166,18 @@ int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *optio
 	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || ours.reserved ||
 	    (ours.page_size && !page_size_valid(ours.page_size)))
 		return -EINVAL;
-	return file_open(mm, uri, &ours, ret_file);
+	err = file_open(mm, uri, &ours, ret_file);
+	if (!err && (*ret_file)->record)
+		watch_exit();
+	return err;
+}
+
+int fm_file_hotset(fm_file *file, const char *path)
+{
+	int err = file_alive(file);
+	if (err || !path || !*path)
+		return err ? err : -EINVAL;
+	return file_hotset(file, path, false);
 }
 
 int fm_file_close(fm_file *file)

@@ -96,6 +96,8 @@ static bool file_end_view(struct fm_file *file)
 		if (file->next)
 			file->next->pprev = file->pprev;
 		stats_sub(mm->stats, files, 1);
+		if (file->replay)
+			replay_unlist(file);
 		os_unlock(&mm->files_lock);
 	}
 	os_signals_restore(mask);
@@ -106,6 +108,10 @@ static bool file_end_view(struct fm_file *file)
  * waits for the background thread; so that must not wait for malloc's lock, nor for a store that is slow to close. */
 static void file_free(struct fm_file *file)
 {
+	if (file->replay)
+		replay_end(file);
+	if (file->record)
+		record_end(file);
 	if (file->store)
 		file->store->ops->close(file->store);
 	free(file);
@@ -120,7 +126,7 @@ static void *closer_main(void *arg)
 		if (!file && atomic_get(&mm->closer_stop))
 			return NULL;
 		if (!file)
-			os_futex_wait(&mm->closer_seq, seq, OS_FUTEX_ANY, OS_FOREVER);
+			os_futex_wait(&mm->closer_seq, seq, OS_FUTEX_ANY, records_save(mm));
 		while (file) {
 			struct fm_file *next = file->reap_next;
 			file_free(file);
@@ -136,7 +142,7 @@ int closer_start(struct fm_mm *mm)
 	return os_thread_start(&mm->closer, "fm-close", closer_main, mm);
 }
 
-static void closer_kick(struct fm_mm *mm)
+void closer_kick(struct fm_mm *mm)
 {
 	atomic_add(&mm->closer_seq, 1u);
 	os_futex_wake(&mm->closer_seq, 1, OS_FUTEX_ANY);
@@ -226,9 +232,10 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 {
 	uint32_t page_size = options->page_size ? options->page_size : OS_PAGE;
 	char why[256] = "";
-	struct fm_file *file = calloc(1, sizeof(*file));
+	struct fm_file *file = calloc(1, sizeof(*file) + strlen(uri) + 1);
 	if (!file)
 		return -ENOMEM;
+	memcpy(file->uri, uri, strlen(uri));
 	file->mm = mm;
 	file->refs = file->handles = 1;
 	file->changed_policy = options->changed;
@@ -248,6 +255,9 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 	file->version = file->store->opened;
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
 	ra_init(file, options->readahead_bytes);
+	err = record_begin(file);
+	if (err)
+		goto fail;
 	err = view_open(file);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s",
@@ -255,6 +265,14 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		goto fail;
 	}
 	file_list(file);
+	err = file_hotset_asked(file);
+	if (err) { /* it is in use already: it ends as any other */
+		file->handles = 0;
+		file_put(file);
+		return err;
+	}
+	if (file->record)
+		record_list(file);
 	*ret_file = file;
 	return 0;
 fail:

@@ -289,6 +289,8 @@ void mm_destroy(struct fm_mm *mm)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
 	background_stop(mm);
 	closer_stop(mm);
+	if (__atomic_load_n(&mm->replayer_begun, __ATOMIC_ACQUIRE))
+		replayer_stop(mm);
 	trap_stop(mm->trap);
 	os_signals_restore(mask);
 	io_engine_destroy(mm->io);

@@ -24,6 +24,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
+#include "store/hotset.h"
 #include "store/store.h"
 #include "trap/trap.h"
 
@@ -190,6 +191,9 @@ struct fm_file {
 	uint32_t requests; /* of them; atomic */
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
+	struct record *record; /* NULL: touches are not noted */
+	struct replay *replay; /* the hot set that is being read; files_lock */
+	char uri[];
 };
 
 /* Empty page tables are given back: how many installed pages each 2 MiB of view has. */
@@ -279,6 +283,16 @@ struct fm_mm {
 	struct os_thread closer;
 	uint32_t closer_seq; /* futex */
 	bool closer_stop;
+	struct record *records;   /* files_lock; walked by the closer without */
+	uint32_t records_wanted;  /* atomic: to be written at once, up to this number */
+	uint32_t records_saved;   /* futex */
+	uint64_t records_next_ns; /* the closer's */
+	struct os_thread replayer;
+	struct replay *replays; /* files_lock */
+	uint32_t replaying;     /* files that have one; files_lock to change */
+	uint32_t replayer_begun; /* atomic */
+	uint32_t replay_seq;    /* futex */
+	bool replay_stop;       /* atomic */
 	void *meta;
 	size_t meta_len;
 };
@@ -498,6 +512,26 @@ void progress_drop_old(struct frame_pool *pool, uint64_t now_ns);
 void progress_drop_all(struct frame_pool *pool);
 int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
 
+/* record.c */
+int record_begin(struct fm_file *file);
+void record_list(struct fm_file *file);
+void record_end(struct fm_file *file);
+void record_touch(struct record *record, uint64_t index);
+uint64_t records_save(struct fm_mm *mm);
+void records_flush(struct fm_mm *mm, uint64_t until_ns);
+
+/* hotset.c */
+int file_hotset(struct fm_file *file, const char *path, bool strictly);
+int file_hotset_asked(struct fm_file *file);
+void replay_unlist(struct fm_file *file);
+void replay_end(struct fm_file *file);
+void replay_room(struct fm_mm *mm);
+void replayer_stop(struct fm_mm *mm);
+static inline bool replays_under_way(const struct fm_mm *mm)
+{
+	return __atomic_load_n(&mm->replaying, __ATOMIC_RELAXED) != 0;
+}
+
 /* map_lock.c */
 void map_lock_shared(struct map_lock *lock);
 void map_unlock_shared(struct map_lock *lock);
@@ -515,6 +549,7 @@ void file_get(struct fm_file *file);
 void file_put(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
 int closer_start(struct fm_mm *mm);
+void closer_kick(struct fm_mm *mm);
 void closer_stop(struct fm_mm *mm);
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

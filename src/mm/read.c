@@ -432,6 +432,8 @@ static void read_done(struct io_request *io)
 	atomic_sub(&file->requests, 1u);
 	struct frame_pool *pool = file->pool;
 	request_put(mm, req);
+	if (unlikely(replays_under_way(mm)))
+		replay_room(mm);
 	frame_freed(pool);
 	file_put(file);
 }

@@ -81,6 +81,12 @@ struct fm_store {
 int store_open(const char *uri, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
 
+/* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value, decoded; false: there is none. */
+bool store_uri_value(const char *uri, const char *key, char *value, size_t value_len);
+/* The object without its parameters, the same however its URI was written: "file:/data/x", "faulty:memory:1G". One line.
+ * `name` has room for more than the schemes; what does not fit is left out. 0 or what store_open() would say. */
+int store_uri_name(const char *uri, char *name, size_t name_len);
+
 /* Read exactly `len` bytes or to the end of the object, going on after short reads; a read that
  * brings nothing before the end is -EIO. Same context as ops->read. *ret_short counts the
  * goings-on. */

@@ -233,7 +233,31 @@ struct parsed {
 	char *parameters[FILTERS_MAX + 1]; /* each strlen(uri) + 1 bytes */
 	char *text;                        /* what is left of the URI for the innermost, decoded */
 	uint64_t deadline_ns;
+	const char *wanted; /* the library's own parameter that is asked for, and where it goes */
+	char *value;
+	size_t value_len;
 };
+
+/* Parameters of the library itself, which every URI may have: names of files. */
+static const char *const common_parameters[] = {"hotset", "record"};
+
+static bool is_common(const char *key)
+{
+	for (size_t i = 0; i < sizeof(common_parameters) / sizeof(common_parameters[0]); i++)
+		if (!strcmp(common_parameters[i], key))
+			return true;
+	return false;
+}
+
+static int take_common(struct parsed *p, const char *key, const char *value)
+{
+	if (!*value)
+		return store_say(-EINVAL, p->error_text, p->error_text_len, "%s:…: %s is empty: give the name of a file",
+				 p->chain[0]->scheme, key);
+	if (p->wanted && !strcmp(p->wanted, key) && strlen(value) < p->value_len)
+		strcpy(p->value, value);
+	return 0;
+}
 
 /* The schemes, outermost first. *ret_rest is what follows them; a plain path has none. */
 static int parse_schemes(struct parsed *p, const char **ret_rest)
@@ -281,7 +305,7 @@ static void list_known(const struct parsed *p, char *out, size_t out_len)
 				used += (size_t)snprintf(out + used, out_len - used, "%s, ", *name);
 		}
 	if (used < out_len)
-		snprintf(out + used, out_len - used, "deadline");
+		snprintf(out + used, out_len - used, "deadline, hotset, record");
 }
 
 /* Add raw[0..len) to a store's own parameters. */
@@ -326,6 +350,10 @@ static int parse_parameters(struct parsed *p, const char *query)
 						 "%s:…: bad deadline '%s': write a time such as "
 						 "500ms or 2s",
 						 scheme, value);
+		} else if (is_common(key)) {
+			int bad = take_common(p, key, value);
+			if (bad)
+				return bad;
 		} else if (!parameter_place(p, key, raw, (size_t)(cursor - raw))) {
 			list_known(p, known, sizeof(known));
 			return store_say(-EINVAL, p->error_text, p->error_text_len,
@@ -389,31 +417,84 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 	return 0;
 }
 
-int store_open(const char *uri, char *error_text, size_t error_text_len,
-	       struct fm_store **ret_store)
+/* *ret_room holds p's texts: free(). */
+static int parse(struct parsed *p, char **ret_room)
 {
-	struct parsed p = {.uri = uri, .error_text = error_text, .error_text_len = error_text_len};
-	const char *rest = uri;
+	const char *rest = p->uri;
 	size_t len;
 	char *room;
 	int error;
 
-	if (!uri || !*uri)
-		return store_say(-EINVAL, error_text, error_text_len,
+	*ret_room = NULL;
+	if (!p->uri || !*p->uri)
+		return store_say(-EINVAL, p->error_text, p->error_text_len,
 				 "empty URI: give file:PATH, memory:SIZE, faulty:URI or a path");
-	len = strlen(uri) + 1;
-	room = calloc(FILTERS_MAX + 2, len);
+	len = strlen(p->uri) + 1;
+	*ret_room = room = calloc(FILTERS_MAX + 2, len);
 	if (!room)
-		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", uri,
+		return store_say(-ENOMEM, p->error_text, p->error_text_len, "%s: %s", p->uri,
 				 strerror(ENOMEM));
-	p.text = room;
+	p->text = room;
 	for (unsigned i = 0; i <= FILTERS_MAX; i++)
-		p.parameters[i] = room + (i + 1) * len;
-	error = parse_schemes(&p, &rest);
-	if (!error)
-		error = parse_text(&p, rest);
+		p->parameters[i] = room + (i + 1) * len;
+	error = parse_schemes(p, &rest);
+	return error ? error : parse_text(p, rest);
+}
+
+int store_open(const char *uri, char *error_text, size_t error_text_len,
+	       struct fm_store **ret_store)
+{
+	struct parsed p = {.uri = uri, .error_text = error_text, .error_text_len = error_text_len};
+	char *room;
+	int error = parse(&p, &room);
+
 	if (!error)
 		error = open_chain(&p, ret_store);
+	free(room);
+	return error;
+}
+
+bool store_uri_value(const char *uri, const char *key, char *value, size_t value_len)
+{
+	struct parsed p = {.uri = uri, .wanted = key, .value = value, .value_len = value_len};
+	char *room;
+
+	value[0] = '\0';
+	(void)parse(&p, &room);
+	free(room);
+	return value[0] != '\0';
+}
+
+/* Text that stays on one line. */
+static size_t put_escaped(const char *text, char *out, size_t out_len)
+{
+	size_t used = 0;
+
+	for (; *text && used + 4 <= out_len; text++) {
+		unsigned char c = (unsigned char)*text;
+		if (c < 0x20 || c == 0x7f || c == '%')
+			used += (size_t)snprintf(out + used, out_len - used, "%%%02X", c);
+		else
+			out[used++] = (char)c;
+	}
+	out[used] = '\0';
+	return used;
+}
+
+int store_uri_name(const char *uri, char *name, size_t name_len)
+{
+	struct parsed p = {.uri = uri};
+	char *room, *whole = NULL;
+	size_t used = 0;
+	int error = parse(&p, &room);
+
+	for (unsigned i = 0; !error && i < p.depth; i++)
+		used += (size_t)snprintf(name + used, name_len - used, "%s:", p.chain[i]->scheme);
+	if (!error && !strcmp(p.chain[p.depth - 1]->scheme, "file"))
+		whole = realpath(p.text, NULL);
+	if (!error)
+		put_escaped(whole ? whole : p.text, name + used, name_len - used);
+	free(whole);
 	free(room);
 	return error;
 }
