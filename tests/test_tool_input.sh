@@ -60,6 +60,7 @@ good --version
 good verify --help
 good stat --help
 good demo --help
+good record --help
 good bench --help
 good stat
 bad 2 'no verb'
@@ -126,6 +127,28 @@ bad 2 second stat 1 second
 bad 1 999999999 stat 999999999
 bad 1 "$$" stat $$
 bad 2 --json stat --json=1
+
+# ---- record, and the lists
+bad 2 PROGRAM record
+bad 2 PROGRAM record --
+bad 2 --frobnicate record --frobnicate -- true
+bad 2 -c record sh -c true
+bad 2 --out record --out= -- true
+bad 1 /nowhere/x record --out /nowhere/x -- true
+bad 1 directory record --out directory -- true
+bad 1 fifo record --out fifo -- true
+bad 1 nosuchprogram record -- nosuchprogram
+bad 1 ./file record -- ./file
+bad 2 record verify 'file?record='
+bad 1 /nowhere/x verify 'file?record=/nowhere/x'
+bad 1 directory verify 'file?record=directory'
+bad 1 directory verify 'file?hotset=directory'
+bad 2 'line 1' verify 'file?hotset=file'
+printf 'filemap-hotset 1\n0 9999999999999999999999\n' >wrong
+bad 2 'line 2' verify 'file?hotset=wrong'
+printf 'filemap-hotset 1\nranges 2\n0 4096\n' >wrong
+bad 2 'cut short' verify 'file?hotset=wrong'
+good verify 'file?hotset=absent'
 
 # ---- and what must work
 good verify empty

@@ -201,9 +201,9 @@ static void test_refusals(void)
 	refused("faulty:missing", -ENOENT, "missing: No such file");
 	refused("faulty:memory:1M?dely=1ms", -EINVAL,
 		"faulty:…: unknown parameter 'dely'; known are delay, rate, iops, error, "
-		"error-every, error-at, short-every, stuck, seed, deadline");
+		"error-every, error-at, short-every, stuck, seed, deadline, hotset, record");
 	refused("plain?delay=1ms", -EINVAL,
-		"unknown parameter 'delay'; known are direct, deadline");
+		"unknown parameter 'delay'; known are direct, deadline, hotset, record");
 	refused("plain?direct", -EINVAL, "bad parameter 'direct'");
 	refused("plain?direct=2", -EINVAL, "bad direct '2'");
 	refused("plain?deadline=5", -EINVAL, "bad deadline '5'");
@@ -247,6 +247,50 @@ static void test_seed(void)
 	other->ops->close(other);
 }
 
+static void value(const char *uri, const char *key, const char *want)
+{
+	char got[64] = "what was there";
+	bool found = store_uri_value(uri, key, got, sizeof(got));
+
+	CHECK(found == (want != NULL), "'%s' has %s a %s", uri, found ? "" : "not", key);
+	CHECK(!strcmp(got, want ? want : ""), "'%s': %s is '%s'", uri, key, got);
+}
+
+static void name(const char *uri, const char *want)
+{
+	char got[1000] = "", whole[1000];
+	int error = store_uri_name(uri, got, sizeof(got));
+
+	snprintf(whole, sizeof(whole), want, dir);
+	CHECK(!error && !strcmp(got, whole), "'%s' is %d '%s', not '%s'", uri, error, got, whole);
+}
+
+/* Parameters of the library's own, which stores do not see; and the object's name without any. */
+static void test_common(void)
+{
+	char newline[300];
+
+	opens("plain?hotset=a&direct=0&record=b", "file", 5, 0);
+	opens("faulty:memory:64K?hotset=a&delay=1ms", "faulty", 65536, 0);
+	refused("memory:1M?record=", -EINVAL, "record is empty");
+	refused("plain?hotset", -EINVAL, "bad parameter 'hotset'");
+	value("plain?hotset=a&direct=0&record=b%26c", "hotset", "a");
+	value("plain?hotset=a&direct=0&record=b%26c", "record", "b&c");
+	value("plain?hotset=a", "record", NULL);
+	value("faulty:memory:64K?delay=1ms&record=x", "record", "x");
+	value("plain", "hotset", NULL);
+	value("what?", "hotset", NULL);
+	name("plain?hotset=a", "file:%s/plain");
+	name("file:./plain?direct=0", "file:%s/plain");
+	name("what?", "file:%s/what?");
+	name("100%", "file:%s/100%%25");
+	name("faulty:memory:64K?delay=1ms&seed=3", "faulty:memory:64K");
+	snprintf(newline, sizeof(newline), "new\nline");
+	make_file(newline, 1);
+	name(newline, "file:%s/new%%0Aline");
+	unlink(newline);
+}
+
 int main(void)
 {
 	static const char *const names[] = {"plain", "what?", "nosuch:thing", "100%",
@@ -258,6 +302,7 @@ int main(void)
 	test_opens();
 	test_refusals();
 	test_seed();
+	test_common();
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		unlink(names[i]);
 	CHECK(!chdir("/") && !rmdir(dir), "%s: %s", dir, strerror(errno));
