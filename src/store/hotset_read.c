@@ -286,7 +286,8 @@ static void choose(struct reader *r, struct hotset *ret_set)
 			ret_set->version = s->version;
 		}
 		ret_set->found = true;
-		memmove(r->range + kept, r->range + s->first, s->count * sizeof(*r->range));
+		if (s->count) /* else there may be no array at all */
+			memmove(r->range + kept, r->range + s->first, s->count * sizeof(*r->range));
 		kept += s->count;
 	}
 	ret_set->count = kept;
