@@ -2,10 +2,12 @@
 /*
  * record= writes what is touched, in the order of first touch, and says what it lost; hotset= reads it before it is
  * asked for, as far as free frames go, and takes nothing from anybody; lists that are wrong are refused in one line.
- * Seen to fail: with touches of soft pages noted too (test_order), with lost touches not counted (test_overflow), with
- * the plan not sorted (test_batches), with no regard for free frames (test_small_budget), with a reference kept between
- * turns (test_closed_meanwhile), with sections taken whosever they are (test_sections).
+ * Seen to fail: with ranges written as they were noted (test_order), with lost touches not counted (test_overflow), with a
+ * range made longer by a plain store (test_log), with the plan not sorted (test_batches), with no regard for free frames
+ * (test_small_budget), with a file read on that nobody has any more (test_closed_meanwhile), with sections taken whosever
+ * they are (test_sections).
  */
+#include "mm/mm.h"
 #include "support.h"
 
 #include <pthread.h>
@@ -124,15 +126,18 @@ static void wait_for_pages(uint64_t pages)
 static void test_order(void)
 {
 	static const unsigned order[] = {70, 3, 4, 5, 200, 6, 70, 3, 69, 150, 151, 100};
-	static const unsigned long long want[][2] = {{69, 2}, {3, 4}, {200, 1}, {150, 2}, {100, 1}};
+	static const unsigned long long want[][2] = {{69, 2}, {3, 4}, {200, 1}, {150, 2}, {100, 1}, {220, 20}};
 	const char *path = support_file(256 * PAGE, SEED), *record = support_path();
 
 	mm = support_mm(64 * KIB); /* 16 frames: pages go and come back */
 	open_file(support_format("%s?record=%s", path, record), 256 * PAGE);
 	for (unsigned i = 0; i < sizeof(order) / sizeof(*order); i++)
 		touch(order[i]);
-	for (unsigned i = 0; i < 60; i++) /* and again, evicted meanwhile */
-		touch(order[i % 5]), touch(order[11]), touch(order[4]);
+	for (unsigned i = 0; i < 5 * 20; i++) { /* and again, evicted meanwhile */
+		touch(220 + i % 20);
+		touch(order[i % 12]);
+	}
+	CHECK_GT(support_stats(mm).evictions, 20);
 	CHECK_EQ(access(record, F_OK), -1);
 	close_file();
 	support_mm_end(mm);
@@ -141,8 +146,8 @@ static void test_order(void)
 	CHECK_EQ(list.size, 256 * PAGE);
 	CHECK_EQ(list.page, PAGE);
 	CHECK_EQ(list.lost, 0);
-	CHECK_EQ(list.count, 5);
-	for (unsigned i = 0; i < 5; i++) {
+	CHECK_EQ(list.count, 6);
+	for (unsigned i = 0; i < 6; i++) {
 		CHECK_EQ(list.line[i].start, want[i][0] * PAGE);
 		CHECK_EQ(list.line[i].len, want[i][1] * PAGE);
 	}
@@ -208,6 +213,38 @@ static void test_threads(void)
 		CHECK_EQ(seen[page], 1);
 	for (unsigned page = 0; page < 4 * EACH; page++)
 		CHECK_EQ(seen[THREADS * EACH + page], !(page & 1));
+	unlink(record);
+}
+
+#define LOG_THREADS 4
+#define LOG_EACH 20000
+static void *noter(void *arg)
+{
+	unsigned me = (unsigned)(uintptr_t)arg;
+	for (unsigned i = 0; i < LOG_EACH; i++)
+		record_touch(file->record, (uint64_t)i * LOG_THREADS + me);
+	return NULL;
+}
+
+/* The log by itself, where threads meet in it: each touch is in the list, once, or counted as lost. */
+static void test_log(void)
+{
+	const char *record = support_path();
+	unsigned long long pages = 0;
+	pthread_t thread[LOG_THREADS];
+
+	mm = support_mm(1 * MIB);
+	open_file(support_format("memory:1G?record=%s", record), MIB);
+	for (unsigned i = 0; i < LOG_THREADS; i++)
+		CHECK_EQ(pthread_create(&thread[i], NULL, noter, (void *)(uintptr_t)i), 0);
+	for (unsigned i = 0; i < LOG_THREADS; i++)
+		pthread_join(thread[i], NULL);
+	close_file();
+	support_mm_end(mm);
+	read_list(record);
+	for (unsigned i = 0; i < list.count; i++)
+		pages += list.line[i].len / PAGE;
+	CHECK_EQ(pages + list.lost, LOG_THREADS * LOG_EACH);
 	unlink(record);
 }
 
@@ -364,9 +401,12 @@ static void test_small_budget(void)
 /* A store that never answers: the file can be closed, and the mm go, all the same. */
 static void test_closed_meanwhile(void)
 {
-	const char *hot = write_list("filemap-hotset 1\n0 8388608\n");
+	static char text[3000 * 16 + 64] = "filemap-hotset 1\n";
+	for (unsigned i = 0, at = 17; i < 3000; i++)
+		at += (unsigned)sprintf(text + at, "%llu 4096\n", i * 2 * PAGE);
+	const char *hot = write_list(text);
 	mm = support_mm(16 * MIB);
-	open_file(support_format("faulty:memory:16M?delay=30ms&iops=20&hotset=%s", hot), 16 * MIB);
+	open_file(support_format("faulty:memory:32M?delay=10ms&iops=100&hotset=%s", hot), 16 * MIB);
 	close_file();
 	support_mm_end(mm); /* all gauges fall to zero long before it would have been read */
 	mm = support_mm(16 * MIB);
@@ -529,6 +569,7 @@ static void test(void)
 	test_order();
 	test_overflow();
 	test_threads();
+	test_log();
 	test_while_running();
 	test_record_nowhere();
 	test_replay();

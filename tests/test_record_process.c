@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -92,6 +93,7 @@ static pid_t start(const char *how, const char *uri)
 	fflush(stdout);
 	pid_t pid = fork();
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* not left behind by a check that fails */
 		execl("/proc/self/exe", "program", how, uri, (char *)NULL);
 		_exit(127);
 	}
