@@ -126,15 +126,15 @@ static void wait_for_pages(uint64_t pages)
 static void test_order(void)
 {
 	static const unsigned order[] = {70, 3, 4, 5, 200, 6, 70, 3, 69, 150, 151, 100};
-	static const unsigned long long want[][2] = {{69, 2}, {3, 4}, {200, 1}, {150, 2}, {100, 1}, {220, 20}};
-	const char *path = support_file(256 * PAGE, SEED), *record = support_path();
+	static const unsigned long long want[][2] = {{69, 2}, {3, 4}, {200, 1}, {150, 2}, {100, 1}};
+	const char *path = support_file(512 * PAGE, SEED), *record = support_path();
 
 	mm = support_mm(64 * KIB); /* 16 frames: pages go and come back */
-	open_file(support_format("%s?record=%s", path, record), 256 * PAGE);
+	open_file(support_format("%s?record=%s", path, record), 512 * PAGE);
 	for (unsigned i = 0; i < sizeof(order) / sizeof(*order); i++)
 		touch(order[i]);
-	for (unsigned i = 0; i < 5 * 20; i++) { /* and again, evicted meanwhile */
-		touch(220 + i % 20);
+	for (unsigned i = 0; i < 5 * 40; i++) { /* and again, evicted meanwhile, and far down the log */
+		touch(300 + i % 40 * 3);
 		touch(order[i % 12]);
 	}
 	CHECK_GT(support_stats(mm).evictions, 20);
@@ -143,13 +143,13 @@ static void test_order(void)
 	support_mm_end(mm);
 	read_list(record);
 	CHECK_STR(list.uri, support_format("file:%s", path));
-	CHECK_EQ(list.size, 256 * PAGE);
+	CHECK_EQ(list.size, 512 * PAGE);
 	CHECK_EQ(list.page, PAGE);
 	CHECK_EQ(list.lost, 0);
-	CHECK_EQ(list.count, 6);
-	for (unsigned i = 0; i < 6; i++) {
-		CHECK_EQ(list.line[i].start, want[i][0] * PAGE);
-		CHECK_EQ(list.line[i].len, want[i][1] * PAGE);
+	CHECK_EQ(list.count, 5 + 40);
+	for (unsigned i = 0; i < 5 + 40; i++) {
+		CHECK_EQ(list.line[i].start, (i < 5 ? want[i][0] : 300 + (i - 5) * 3) * PAGE);
+		CHECK_EQ(list.line[i].len, (i < 5 ? want[i][1] : 1) * PAGE);
 	}
 	unlink(record);
 }
@@ -217,12 +217,15 @@ static void test_threads(void)
 }
 
 #define LOG_THREADS 4
-#define LOG_EACH 20000
+#define LOG_EACH 1000000
+static pthread_barrier_t ready;
 static void *noter(void *arg)
 {
 	unsigned me = (unsigned)(uintptr_t)arg;
+	pthread_barrier_wait(&ready);
+	uint64_t middle = (me / 2 + 1) * 100000000ull; /* a pair of them: one goes up, one down */
 	for (unsigned i = 0; i < LOG_EACH; i++)
-		record_touch(file->record, (uint64_t)i * LOG_THREADS + me);
+		record_touch(file->record, me % 2 ? middle - 1 - i : middle + i);
 	return NULL;
 }
 
@@ -235,6 +238,7 @@ static void test_log(void)
 
 	mm = support_mm(1 * MIB);
 	open_file(support_format("memory:1G?record=%s", record), MIB);
+	pthread_barrier_init(&ready, NULL, LOG_THREADS);
 	for (unsigned i = 0; i < LOG_THREADS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, noter, (void *)(uintptr_t)i), 0);
 	for (unsigned i = 0; i < LOG_THREADS; i++)
