@@ -232,8 +232,7 @@ static int install_locked(struct fault *vmf)
 		submit_window(vmf);
 		file_put(ahead);
 	}
-	uint32_t before = page_state(page);
-	bool there = before & PG_INSTALLED;
+	bool there = page_is(page, PG_INSTALLED);
 	int err = page_install(vmf->view, page);
 	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
@@ -243,8 +242,6 @@ static int install_locked(struct fault *vmf)
 	covered_if(err == -ENOMEM, exit_install_no_memory);
 	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
-	if (unlikely(vmf->file->record) && !(before & (PG_INSTALLED | PG_SOFT))) /* the first touch since it was read */
-		record_touch(vmf->file->record, vmf->index);
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
@@ -353,6 +350,8 @@ int fault_drive(struct fault *vmf, struct ticket *ticket)
 		put_stale(vmf);
 		if (err == -EBUSY)
 			return -EAGAIN;
+		if (!err && unlikely(vmf->file->record))
+			record_touch(vmf->file->record, vmf->page);
 		if (err != -EAGAIN)
 			return err;
 	}

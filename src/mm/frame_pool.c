@@ -155,6 +155,7 @@ struct page *frame_alloc(struct frame_pool *pool)
 	page_word_set(page, error, 0);
 	page->user_pins = 0;
 	page->request = 0;
+	page_word_set(page, noted, false);
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
 	stats_add(pool->mm->stats, frames_used, 1);
 	if (hole && frame_fill(pool, page) < 0) {

@@ -87,6 +87,7 @@ struct page {
 	uint16_t shown;              /* 4096-byte pieces of it that are installed; page lock */
 	uint8_t list;                /* enum page_list; pool lock */
 	bool uncounted;              /* installed, and not in its range's count; page-table lock */
+	bool noted;                  /* its first touch is in the file's record; relaxed */
 };
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
 
@@ -516,7 +517,8 @@ int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
 int record_begin(struct fm_file *file);
 void record_list(struct fm_file *file);
 void record_end(struct fm_file *file);
-void record_touch(struct record *record, uint64_t index);
+void record_touch(struct record *record, struct page *page);
+void record_index(struct record *record, uint64_t index);
 uint64_t records_save(struct fm_mm *mm);
 void records_flush(struct fm_mm *mm, uint64_t until_ns);
 

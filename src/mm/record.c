@@ -54,8 +54,7 @@ static bool grow(uint64_t *word, uint64_t index)
 	}
 }
 
-/* A page was touched for the first time since it was read. Signal-safe. */
-void record_touch(struct record *record, uint64_t index)
+void record_index(struct record *record, uint64_t index)
 {
 	uint32_t used = atomic_get(&record->used);
 	uint32_t end = used < record->places ? used : record->places;
@@ -70,6 +69,15 @@ void record_touch(struct record *record, uint64_t index)
 		atomic_set(&record->word[used], index << COUNT_BITS | 1);
 	else
 		atomic_add(&record->lost, 1u);
+}
+
+/* A fault has been served; the page is pinned. Noted once for as long as the page is cached. Signal-safe. */
+void record_touch(struct record *record, struct page *page)
+{
+	if (page_word(page, noted))
+		return;
+	page_word_set(page, noted, true);
+	record_index(record, page->index);
 }
 
 /* ------------------------------------------------------------------ writing it out; the closer */
