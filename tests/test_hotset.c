@@ -372,6 +372,25 @@ static void test_other_page_size(void)
 	unlink(hot);
 }
 
+/* Huge frames, of which only a few have memory at first. */
+static void test_huge_pages(void)
+{
+	const char *hot = write_list("filemap-hotset 1\n0 33554432\n");
+	struct fm_file_options options = {.size = sizeof(options), .page_size = 2 * MIB, .readahead_bytes = UINT32_MAX};
+	mm = support_mm(64 * MIB);
+	file = support_open(mm, support_format("memory:64M?hotset=%s", hot), &options);
+	addr = support_map(file, 0, mapped = 64 * MIB);
+	wait_for_pages(16);
+	CHECK_EQ(support_stats(mm).evictions, 0);
+	touch(0);
+	touch(15 * 512);
+	support_faults_settled(mm);
+	CHECK_EQ(support_stats(mm).faults_major, 0);
+	close_file();
+	support_mm_end(mm);
+	unlink(hot);
+}
+
 /* Far more than fits: it ends with a quarter of the frames free, and what is in use stays. */
 static void test_small_budget(void)
 {
@@ -579,6 +598,7 @@ static void test(void)
 	test_batches();
 	test_call();
 	test_other_page_size();
+	test_huge_pages();
 	test_small_budget();
 	test_closed_meanwhile();
 	test_errors();
