@@ -36,9 +36,7 @@ static uint64_t frames_spare(struct frame_pool *pool)
 	uint64_t charged = atomic_get(&pool->mm->charged_bytes), budget = pool->mm->budget_bytes;
 	uint64_t free_bytes = charged < budget ? budget - charged : 0, holes = lru_count(pool, LIST_HOLES);
 
-	if (pool->grows)
-		holes = pool->frames - pool->filled;
-	if (holes > free_bytes >> pool->shift)
+	if (pool->grows || holes > free_bytes >> pool->shift) /* huge frames that have no memory yet are on no list */
 		holes = free_bytes >> pool->shift;
 	return lru_count(pool, LIST_FREE) + holes;
 }
