@@ -21,8 +21,8 @@
 
 /* One list, as its header tells. */
 struct list {
-	uint64_t pid, number; /* of its name: the order in which the files were opened */
-	char name[64];
+	uint64_t opened_ns, pid, number; /* of its name */
+	char name[96];
 	char *uri;
 	uint64_t ranges, bytes, lost;
 };
@@ -138,8 +138,8 @@ static bool read_list(const char *path, struct list *list)
 static int by_opening(const void *a, const void *b)
 {
 	const struct list *x = a, *y = b;
-	if (x->pid != y->pid)
-		return x->pid < y->pid ? -1 : 1;
+	if (x->opened_ns != y->opened_ns)
+		return x->opened_ns < y->opened_ns ? -1 : 1;
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
@@ -147,15 +147,16 @@ static bool add_list(struct recording *r, const char *name)
 {
 	struct list *more = realloc(r->list, (r->count + 1) * sizeof(*more)), *list;
 	char path[2 * PATH_MAX];
-	unsigned long long pid, number;
+	unsigned long long opened_ns, pid, number;
 
 	if (!more)
 		return false;
 	r->list = more;
 	list = &r->list[r->count];
 	*list = (struct list){0};
-	if (sscanf(name, "%llu-%llu.hotset", &pid, &number) != 2 || strlen(name) >= sizeof(list->name))
+	if (sscanf(name, "%llu-%llu-%llu.hotset", &opened_ns, &pid, &number) != 3 || strlen(name) >= sizeof(list->name))
 		return true; /* not one */
+	list->opened_ns = opened_ns;
 	list->pid = pid;
 	list->number = number;
 	strcpy(list->name, name);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Hot sets: what a URI asks for, reading the file, and the order in which to read what it names.
- * Believes nothing it finds in the file. No lock, no state but a number for file names. May call: store.h, libc.
+ * Believes nothing it finds in the file. No lock, no state but a number for file names. May call: store.h, os.h, libc.
  */
 #include "store/hotset.h"
 
 #include "os/atomic.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,8 +40,10 @@ enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
 	static uint32_t last; /* atomic */
 	const char *folder = secure_getenv("FILEMAP_RECORD");
 
-	if (folder && *folder && strlen(folder) < PATH_MAX - 64) {
-		snprintf(path, PATH_MAX, "%s/%d-%u.hotset", folder, (int)getpid(), atomic_add(&last, 1u));
+	if (folder && *folder && strlen(folder) < PATH_MAX - 96) {
+		/* The time: a process id may come again, and stays over an exec. */
+		snprintf(path, PATH_MAX, "%s/%llu-%d-%u.hotset", folder, (unsigned long long)os_now_ns(), (int)getpid(),
+			 atomic_add(&last, 1u));
 		return HOTSET_BY_ENVIRONMENT;
 	}
 	return store_uri_value(uri, "record", path, PATH_MAX) ? HOTSET_BY_URI : HOTSET_NO;
