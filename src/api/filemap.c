@@ -177,7 +177,7 @@ int fm_file_hotset(fm_file *file, const char *path)
 	int err = file_alive(file);
 	if (err || !path || !*path)
 		return err ? err : -EINVAL;
-	return file_hotset(file, path, false);
+	return file_hotset(file, path);
 }
 
 int fm_file_close(fm_file *file)

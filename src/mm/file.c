@@ -256,6 +256,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
 	ra_init(file, options->readahead_bytes);
 	err = record_begin(file);
+	if (!err)
+		err = replay_ask(file);
 	if (err)
 		goto fail;
 	err = view_open(file);
@@ -265,12 +267,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		goto fail;
 	}
 	file_list(file);
-	err = file_hotset_asked(file);
-	if (err) { /* it is in use already: it ends as any other */
-		file->handles = 0;
-		file_put(file);
-		return err;
-	}
+	if (file->replay)
+		replay_begin(file);
 	if (file->record)
 		record_list(file);
 	*ret_file = file;

@@ -303,7 +303,7 @@ static void tell_difference(struct fm_file *file, const char *path, const struct
 		       path, (unsigned long long)now->size, (unsigned long long)set->size_bytes);
 }
 
-/* Read the list. *ret_replay: NULL where it has nothing for this file. */
+/* Read the list, and have a thread for it. *ret_replay: NULL where it has nothing for this file. */
 static int replay_load(struct fm_file *file, const char *path, bool strictly, struct replay **ret_replay)
 {
 	struct hotset_wanted wanted = {.uri = file->uri, .strictly = strictly, .size_bytes = atomic_get(&file->size_bytes),
@@ -312,65 +312,73 @@ static int replay_load(struct fm_file *file, const char *path, bool strictly, st
 	struct replay *replay = calloc(1, sizeof(*replay));
 	int err = replay ? hotset_load(path, &wanted, why, sizeof(why), &replay->set) : -ENOMEM;
 
-	if (err) {
+	if (!err)
+		tell_difference(file, path, &replay->set);
+	else if (why[0])
 		mm_log(file->mm, err == -ENOENT || strictly ? FM_LOG_WARNING : FM_LOG_ERROR, "%s", why);
-		free(replay);
+	bool some = !err && replay->set.count;
+	if (some)
+		err = replayer_start(file->mm);
+	if (!some || err) {
+		if (replay)
+			replay_free(replay);
 		return err;
 	}
-	tell_difference(file, path, &replay->set);
-	if (!replay->set.count) {
-		replay_free(replay);
-		replay = NULL;
-	} else {
-		replay->file = file;
-	}
+	replay->file = file;
 	*ret_replay = replay;
 	return 0;
 }
 
-static int replay_begin(struct fm_file *file, struct replay *replay)
+static void replay_list(struct fm_mm *mm, struct replay *replay) /* files_lock */
 {
-	struct fm_mm *mm = file->mm;
-	int err = replayer_start(mm);
-	if (err)
-		return err;
-	os_sigmask mask = os_signals_block();
-	os_lock(&mm->files_lock);
-	if (file->replay) {
-		err = -EBUSY;
-	} else {
-		append(mm, file->replay = replay);
-		atomic_add(&mm->replaying, 1u);
-	}
-	os_unlock(&mm->files_lock);
-	kick(mm);
-	os_signals_restore(mask);
-	return err;
+	append(mm, replay);
+	atomic_add(&mm->replaying, 1u);
 }
 
 /* fm_file_hotset(). Ordinary context; reads the list in the caller's thread, and nothing of the file. */
-int file_hotset(struct fm_file *file, const char *path, bool strictly)
+int file_hotset(struct fm_file *file, const char *path)
 {
-	struct replay *replay;
-	int err = replay_load(file, path, strictly, &replay);
+	struct fm_mm *mm = file->mm;
+	struct replay *replay = NULL;
+	int err = replay_load(file, path, false, &replay);
 	if (err || !replay)
 		return err;
-	err = replay_begin(file, replay);
+	os_sigmask mask = os_signals_block();
+	os_lock(&mm->files_lock);
+	if (file->replay)
+		err = -EBUSY;
+	else
+		replay_list(mm, file->replay = replay);
+	os_unlock(&mm->files_lock);
+	kick(mm);
+	os_signals_restore(mask);
 	if (err)
 		replay_free(replay);
 	return err;
 }
 
 /* What the URI or the environment asks for, when the file is opened. A list that is not there will be, once it has been
- * recorded; and what the environment asks for must not keep a program from its file. */
-int file_hotset_asked(struct fm_file *file)
+ * recorded; and what the environment asks for must not keep a program from its file. Nobody knows the file yet. */
+int replay_ask(struct fm_file *file)
 {
 	char path[PATH_MAX];
 	enum hotset_asked asked = hotset_to_read(file->uri, path);
 	if (likely(asked == HOTSET_NO))
 		return 0;
-	int err = file_hotset(file, path, asked == HOTSET_BY_ENVIRONMENT);
+	int err = replay_load(file, path, asked == HOTSET_BY_ENVIRONMENT, &file->replay);
 	return err == -ENOENT || asked == HOTSET_BY_ENVIRONMENT ? 0 : err;
+}
+
+/* The file is open: go. */
+void replay_begin(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	os_sigmask mask = os_signals_block();
+	os_lock(&mm->files_lock);
+	replay_list(mm, file->replay);
+	os_unlock(&mm->files_lock);
+	kick(mm);
+	os_signals_restore(mask);
 }
 
 /* The file has no reference any more. Background thread. */

@@ -523,8 +523,9 @@ uint64_t records_save(struct fm_mm *mm);
 void records_flush(struct fm_mm *mm, uint64_t until_ns);
 
 /* hotset.c */
-int file_hotset(struct fm_file *file, const char *path, bool strictly);
-int file_hotset_asked(struct fm_file *file);
+int file_hotset(struct fm_file *file, const char *path);
+int replay_ask(struct fm_file *file);
+void replay_begin(struct fm_file *file);
 void replay_unlist(struct fm_file *file);
 void replay_end(struct fm_file *file);
 void replay_room(struct fm_mm *mm);
