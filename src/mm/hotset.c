@@ -319,6 +319,8 @@ static int replay_load(struct fm_file *file, const char *path, bool strictly, st
 	bool some = !err && replay->set.count;
 	if (some)
 		err = replayer_start(file->mm);
+	if (some && err)
+		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: not read: no thread can be started: %s", path, strerror(-err));
 	if (!some || err) {
 		if (replay)
 			replay_free(replay);
@@ -358,7 +360,8 @@ int file_hotset(struct fm_file *file, const char *path)
 }
 
 /* What the URI or the environment asks for, when the file is opened. A list that is not there will be, once it has been
- * recorded; and what the environment asks for must not keep a program from its file. Nobody knows the file yet. */
+ * recorded; without a thread it is only slower; and what the environment asks for must not keep a program from its file.
+ * Nobody knows the file yet. */
 int replay_ask(struct fm_file *file)
 {
 	char path[PATH_MAX];
@@ -366,7 +369,7 @@ int replay_ask(struct fm_file *file)
 	if (likely(asked == HOTSET_NO))
 		return 0;
 	int err = replay_load(file, path, asked == HOTSET_BY_ENVIRONMENT, &file->replay);
-	return err == -ENOENT || asked == HOTSET_BY_ENVIRONMENT ? 0 : err;
+	return err == -ENOENT || err == -EAGAIN || asked == HOTSET_BY_ENVIRONMENT ? 0 : err;
 }
 
 /* The file is open: go. */
