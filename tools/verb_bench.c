@@ -166,9 +166,13 @@ static uint64_t memory_of(const struct bench_cell *cell)
 {
 	uint64_t bytes = 2 * cell->in.range_bytes + 64 * MIB;
 
+	uint64_t most = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * BENCH_PAGE / 4;
+
 	if (bench_workloads[cell->in.workload].sparse)
-		return 128 * MIB;
-	return bytes < 768 * MIB ? bytes : 768 * MIB;
+		bytes = 128 * MIB;
+	if (most > 768 * MIB)
+		most = 768 * MIB;
+	return bytes < most ? bytes : most;
 }
 
 /* What the way needs of the machine. 0, or -1 and why it is not to be had. */
