@@ -47,7 +47,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
 		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
-		.quick = {.range_bytes = 128 * MIB, .limit_ms = 500},
+		.quick = {.range_bytes = 128 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "seq-cold-over-budget",
@@ -58,7 +58,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL,
 		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
-		.quick = {.range_bytes = 256 * MIB, .limit_ms = 500},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "rand-cold",
@@ -72,7 +72,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "rand-nowait",
-		.what = "same, one thread with 32 in flight",
+		.what = "4 KiB anywhere, one thread with 32 in flight",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -101,7 +101,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL & ~BENCH_BIT(KERNEL_SEQUENTIAL),
 		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "strided",
@@ -112,7 +112,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = RANDOM | BENCH_BIT(KERNEL_WILLNEED) | BENCH_BIT(LIMIT),
 		.full = {.range_bytes = GIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 256 * MIB, .limit_ms = 500},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "multi-stream",
@@ -122,7 +122,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
 		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 64 * MIB, .limit_ms = 500},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "loop-over-budget",
@@ -148,7 +148,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-4k",
-		.what = "one fault a 4 KiB page, its bytes in memory",
+		.what = "each 4 KiB page touched, its bytes in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -160,7 +160,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-64k",
-		.what = "same, page size 64 KiB",
+		.what = "each 64 KiB page touched, its bytes in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = 64u << 10,
 		.threads = {1},
@@ -172,7 +172,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-2m",
-		.what = "same, page size 2 MiB",
+		.what = "each 2 MiB page touched, its bytes in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_HUGE,
 		.threads = {1},
@@ -196,7 +196,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-one",
-		.what = "faults on 10,000 pages of one mapping, their bytes in memory",
+		.what = "10,000 pages of one mapping touched, their bytes in memory",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -209,7 +209,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-scale",
-		.what = "same, each page a mapping of its own",
+		.what = "10,000 pages touched, each a mapping of its own",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,

@@ -162,16 +162,15 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 }
 
 /* What a cell may use of memory, about. */
-static uint64_t memory_of(const struct bench_cell *cell)
+static uint64_t memory_of(const struct bench *bench)
 {
-	uint64_t bytes = 2 * cell->in.range_bytes + 64 * MIB;
-
+	uint64_t bytes = 2 * bench->cell->in.range_bytes + 64 * MIB, enough = (bench->quick ? 320 : 768) * MIB;
 	uint64_t most = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * BENCH_PAGE / 4;
 
-	if (bench_workloads[cell->in.workload].sparse)
+	if (bench_workloads[bench->cell->in.workload].sparse)
 		bytes = 128 * MIB;
-	if (most > 768 * MIB)
-		most = 768 * MIB;
+	if (most > enough)
+		most = enough;
 	return bytes < most ? bytes : most;
 }
 
@@ -199,7 +198,7 @@ static int fill_machine(struct bench *bench, char *why)
 	}
 	bench_drop(machine);
 	if (!machine->held)
-		bench_hold_memory(machine, memory_of(cell));
+		bench_hold_memory(machine, memory_of(bench));
 	if (bench_ways[way].short_readahead) {
 		cell->in.fd = bench_open_128k(machine);
 		if (cell->in.fd < 0) {
@@ -268,7 +267,7 @@ static bool run_cell(struct bench *bench, char *why)
 		close(cell->in.fd);
 	undo_to(bench->machine.undo, mark);
 	bench_forget(&bench->machine);
-	bench_hold_memory(&bench->machine, memory_of(cell));
+	bench_hold_memory(&bench->machine, memory_of(bench));
 	if (cell->out.done || interrupted)
 		return cell->out.done;
 	if (cell->out.why[0])
