@@ -15,6 +15,7 @@
 #include <ucontext.h>
 #endif
 
+#define REFUSABLE 12 /* threads; later ones would begin while the workload runs */
 #define STACK_BYTES (128u << 10)
 #define UNFAIR_STEPS 20000u /* PCT: nobody goes before the others for longer */
 #define JUMPS_MAX 300u /* a run: else timeouts could keep all other threads from running for ever */
@@ -374,7 +375,7 @@ void sim_start(os_thread_fn main_fn, void *arg)
 
 int os_thread_start(struct os_thread *thread, const char *name, os_thread_fn fn, void *arg)
 {
-	if (sim.threads < SIM_THREADS / 2 && kernel_refuses())
+	if (sim.threads < REFUSABLE && kernel_refuses())
 		return -EAGAIN;
 	struct sim_thread *t = sim_spawn(name, fn, arg);
 	t->idle = true;

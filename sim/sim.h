@@ -15,7 +15,7 @@
 
 #include <stdnoreturn.h>
 
-#define SIM_THREADS 24
+#define SIM_THREADS 32
 #define SIM_FILES 3
 #define SIM_PAGES 48  /* pages of a file that the workload touches */
 #define SIM_SECTOR 512u
