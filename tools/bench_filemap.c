@@ -132,15 +132,16 @@ static void filemap_begin(struct bench_run *run)
 	stats_now(&library.before);
 }
 
-/* Of the pages of files, and of what the process holds in memory beside them since there is an address space. Page
- * tables, which are charged too, are not in the resident size. */
+/* Of the pages of files, and of what the process holds in memory beside frames since there is an address space. What is
+ * charged is frames, in use or not, and page tables, which are not in the resident size. */
 static void count_memory(struct bench_cell *cell)
 {
 	const struct fm_stats *stats = &cell->out.stats;
+	uint64_t frames = stats->charged_bytes - stats->pt_ranges * BENCH_PAGE;
 	uint64_t grown = bench_rss_bytes() - library.rss_before;
 
-	cell->out.cached_bytes = stats->charged_bytes - stats->pt_ranges * BENCH_PAGE;
-	cell->out.metadata_bytes = grown > cell->out.cached_bytes ? grown - cell->out.cached_bytes : 0;
+	cell->out.cached_bytes = stats->frames_used * (library.page_size ? library.page_size : BENCH_PAGE);
+	cell->out.metadata_bytes = grown > frames ? grown - frames : 0;
 }
 
 static void filemap_end(struct bench_run *run)
