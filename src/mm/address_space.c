@@ -353,7 +353,8 @@ static void willneed(const struct piece *piece)
 		last = first + file->pool->frames / 2;
 	for (; first <= last && last != UINT64_MAX; first += window) {
 		uint64_t size = last - first + 1 < window ? last - first + 1 : window;
-		ra_submit(file, first, (uint32_t)size, 0);
+		ra_submit(file, &(struct ra_window){.start = first, .mark = UINT64_MAX, .step = 1,
+						   .count = (uint32_t)size});
 	}
 }
 

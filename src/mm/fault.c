@@ -53,6 +53,8 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 	uint64_t deadline = file->deadline_ns ? begun + file->deadline_ns : OS_FOREVER;
 
 	read_wanted(file, page);
+	if (page_is(page, PG_SPEC))
+		ra_late(file, vmf->index);
 	for (;;) {
 		uint64_t now = os_now_ns(), until = now + 20 * OS_NSEC_PER_MSEC;
 		int err = page_wait(vmf->mm, page, vmf->flags & FM_FAULT_KILLABLE,
@@ -98,7 +100,7 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 
 /*
  * The page is not cached. Chooses the readahead window and, if the flags allow, drops the lock and submits what
- * is not read with the page itself. Returns fpin, or NULL with the lock held; then the window stands in vmf->ra_*
+ * is not read with the page itself. Returns fpin, or NULL with the lock held; then the window stands in vmf->ra
  * for the ticket.
  */
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
@@ -108,19 +110,13 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
 	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
-	if (fpin && window && vmf->ra_start != vmf->index) {
-		/* Around the page: it is read first, by itself, the neighbours meanwhile. */
-		ra_submit(fpin, vmf->ra_start, (uint32_t)(vmf->index - vmf->ra_start), 0);
-		ra_submit(fpin, vmf->index + 1,
-			  (uint32_t)(vmf->ra_start + vmf->ra_size - vmf->index - 1), vmf->ra_async);
-		vmf->ra_size = 0;
-	} else if (fpin && window && vmf->ra_async) {
-		/* Ahead of the page: the asynchronous part now, the rest with the page in one read. */
-		uint32_t sync = vmf->ra_size - vmf->ra_async;
-		if (!sync)
-			sync = 1;
-		ra_submit(fpin, vmf->ra_start + sync, vmf->ra_size - sync, vmf->ra_size - sync);
-		vmf->ra_size = sync;
+	if (fpin && window) {
+		ra_submit(fpin, &vmf->ra);
+		vmf->ra.count = 0;
+	} else if (window) { /* the ticket's request is for the page alone */
+		vmf->ra.start -= vmf->more;
+		vmf->ra.count += vmf->more;
+		vmf->more = 0;
 	}
 	return fpin;
 }
@@ -140,8 +136,8 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 		vmf->want = WANT_AHEAD;
 		return NULL;
 	}
-	ra_submit(fpin, vmf->ra_start, vmf->ra_size, vmf->ra_async);
-	vmf->ra_size = 0;
+	ra_submit(fpin, &vmf->ra);
+	vmf->ra.count = 0;
 	return fpin;
 }
 
@@ -290,13 +286,13 @@ page_not_uptodate:
 		vmf->want = WANT_READ;
 		return ret | FM_FAULT_RETRY;
 	}
-	vmf->error = read_page(file, page, vmf->ra_size ? vmf->ra_size - 1 : 0);
+	vmf->error = read_page(file, page, vmf->more);
 	covered_if(vmf->error && vmf->error != -EBUSY, exit_read_error);
 	covered_if(vmf->error == -ETIMEDOUT, exit_read_timeout);
 	covered_if(vmf->error == -ECANCELED, a9_read);
 	if (vmf->error == -EBUSY)
 		wait_for_room(vmf);
-	vmf->ra_size = 0;
+	vmf->more = 0;
 out_retry:
 	/* The page keeps its pin for the next try; the file's is put here, on every way out. */
 	if (fpin)

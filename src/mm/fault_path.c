@@ -161,10 +161,10 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 
 static void submit_window(struct fault *vmf)
 {
-	if (!vmf->ra_size)
+	if (!vmf->ra.count)
 		return;
-	ra_submit(vmf->file, vmf->ra_start, vmf->ra_size, vmf->ra_async);
-	vmf->ra_size = 0;
+	ra_submit(vmf->file, &vmf->ra);
+	vmf->ra.count = 0;
 }
 
 static bool past_deadline(const struct fault *vmf)

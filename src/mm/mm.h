@@ -165,11 +165,29 @@ struct view {
 	uint32_t unmap_seq;        /* changes with each unmap; atomic */
 };
 
-struct ra_state { /* the readahead window of a file: plain numbers, races only cost guesses */
-	uint64_t start;
-	uint32_t size, async_size; /* pages */
-	uint32_t mmap_miss;
-	uint32_t max_pages;
+/* One reader's way through a file. Plain numbers, here and in ra_state: races only cost guesses. */
+#define RA_STREAMS 16
+struct ra_stream {
+	uint64_t last;  /* the page it has come to */
+	uint64_t edge;  /* the next one, in its direction, that has not been asked for */
+	int64_t stride; /* pages from one to the next; 0: not known yet */
+	int32_t step;   /* what lay between its first page and another stream's; 0: nothing near */
+	uint32_t size;  /* of its last window, in pages */
+	uint32_t used;  /* ra_state.clock by then; 0: it is none */
+};
+
+struct ra_state {
+	struct ra_stream stream[RA_STREAMS];
+	uint32_t clock;     /* faults that looked for a stream */
+	uint32_t max_pages; /* of a window; 0: no readahead */
+	uint32_t most;      /* at present */
+	uint32_t wasted;    /* pages thrown away untouched, of late */
+};
+
+/* Pages to read beside the wanted one: `count`, each `step` after the one before. */
+struct ra_window {
+	uint64_t start, mark;
+	uint32_t step, count;
 };
 
 struct fm_file {
@@ -341,10 +359,9 @@ struct fault {
 	struct page *page; /* carried over the retry, with its pin, which belongs to the fault */
 	int error;         /* carried over the retry: the errno of the attempt we waited for */
 	enum fault_want want;
-	uint64_t ra_start;        /* readahead to submit, with want */
-	uint32_t ra_size, ra_async;
+	struct ra_window ra; /* readahead to submit */
+	uint32_t more;       /* pages to be read with the wanted one, in one read */
 	bool counted_major;
-	bool counted_miss; /* one fault, one count in the readahead heuristic */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */
@@ -428,7 +445,9 @@ static inline int page_error(const struct page *page, uint32_t state)
 }
 
 /* read.c: requests */
+#define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
+bool read_is_inline(const struct fm_file *file);
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
 void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
@@ -455,7 +474,9 @@ int pt_init(struct fm_mm *mm);
 void ra_init(struct fm_file *file, uint32_t max_bytes);
 bool ra_sync_window(struct fault *vmf);
 bool ra_async_window(struct fault *vmf, struct page *page);
-void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t async);
+void ra_submit(struct fm_file *file, const struct ra_window *window);
+void ra_late(struct fm_file *file, uint64_t index);
+void ra_wasted(struct fm_file *file);
 void ra_shrink(struct fm_file *file);
 
 /* frame_pool.c */

@@ -396,8 +396,10 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	page_set(page, PG_GONE, 0);
 	bucket_unlock(bucket);
 	lru_set(pool, page, LIST_NONE);
-	if (page_is(page, PG_SPEC))
+	if (page_is(page, PG_SPEC)) {
 		stats_add(pool->mm->stats, ra_waste, 1);
+		ra_wasted(page->file);
+	}
 	if (page->user_pins) { /* a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
 		page->user_pins = 0;
 		atomic_sub(&pool->user_pinned, 1u);

@@ -195,7 +195,7 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 {
 	uint32_t count = 1;
 	uint64_t end = file_pages(file);
-	while (count <= more && count < READ_PAGES_MAX && pages[0]->index + count < end) {
+	while (count <= more && count < READ_INLINE_MOST && pages[0]->index + count < end) {
 		struct page *page;
 		bool fresh;
 		if (page_add(file, pages[0]->index + count, false, &page, &fresh) < 0)
@@ -212,7 +212,8 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 	return count;
 }
 
-static bool is_read_here(const struct fm_file *file)
+/* A demand read is done by the thread that wants it. */
+bool read_is_inline(const struct fm_file *file)
 {
 	return !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
 }
@@ -257,8 +258,8 @@ static int pages_fill(struct frame_pool *pool, struct page **pages, uint32_t cou
 
 static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 {
-	struct page *pages[READ_PAGES_MAX];
-	struct iovec iov[READ_PAGES_MAX];
+	struct page *pages[READ_INLINE_MOST];
+	struct iovec iov[READ_INLINE_MOST];
 	struct frame_pool *pool = file->pool;
 	size_t bytes = 0;
 	unsigned shorts = 0;
@@ -346,7 +347,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 		page_unlock_unread(file->pool, page);
 		return -ESTALE;
 	}
-	bool here = is_read_here(file);
+	bool here = read_is_inline(file);
 	if (here && inline_begin(file, &more))
 		return read_inline(file, page, more);
 	if (!here && read_submit(file, &page, 1, false) == 0)
@@ -442,7 +443,7 @@ static void read_done(struct io_request *io)
 bool read_has_room(struct fm_file *file, bool may_wait)
 {
 	uint32_t inflight = atomic_get(&file->inflight);
-	bool here = may_wait && is_read_here(file);
+	bool here = may_wait && read_is_inline(file);
 	bool place = atomic_get(&file->mm->request_free) != NONE &&
 		     atomic_get(&file->requests) < requests_most(file);
 	return (here || place) && (!inflight || inflight < file->pool->frames / 4);

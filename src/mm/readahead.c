@@ -2,122 +2,296 @@
 /*
  * Readahead: which pages to read beside the one that is wanted.
  *
- * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock: plain numbers,
- * read and written without a lock, where a race costs a guess; submitting (ra_submit) happens after it is
- * dropped. The rules are those of Linux's mmap readahead, so that programs see what they are used to:
- *   random advice      nothing
- *   sequential advice  a full window from the wanted page on
- *   goes on where the last window ended   the next window, twice as large
- *   else               around the wanted page, until too many misses say that it does not pay
- * A window carries a mark on its first page of the asynchronous part: touching it submits the next. One fault
- * counts once in mmap_miss, however many tries it takes; a retry is no hit. An error shrinks the window.
+ * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock: plain numbers, read and
+ * written without a lock, where a race costs a guess; submitting (ra_submit) happens after it is dropped. The rules:
+ *   random advice       nothing
+ *   sequential advice   a full window from the wanted page on
+ *   on a stream's way   the stream's next window. A stream is one reader's way through the file: forwards, backwards,
+ *                       or in equal steps; several go on side by side
+ *   else                the wanted page alone, and a new stream begins, which is believed at its second page (in steps:
+ *                       at its third)
+ * A window doubles each time up to WINDOW_USUAL, and beyond as long as the reader has to wait for it. Its first page
+ * carries a mark: touching that submits the next one, so that a whole window is always under way. Waste and errors
+ * make windows smaller for a while. One fault takes a stream one step on, however many tries it needs.
  * May call: page_cache, read, os, stats.
  */
 #include "mm/mm.h"
 
-#define MISS_LIMIT 100u      /* Linux: MMAP_LOTSAMISS */
-#define MISS_MAX (MISS_LIMIT * 10)
-#define RA_BYTES_DEFAULT (128u << 10)
+#define WINDOW_FIRST 4u
+#define WINDOW_USUAL (1u << 20) /* bytes; deeper only for those who wait */
+#define WINDOW_MOST (8u << 20)
+#define STEPS_FIRST 2u          /* in steps each page is a read of its own */
+#define STEPS_MOST 32u
+#define STEP_LONGEST 4096       /* pages; further apart are two readers */
+#define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
+#define TRUST 4096u             /* faults that a proven stream outlives a new one by */
 
 #define ra_get(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define ra_put(field, v) __atomic_store_n(&(field), (v), __ATOMIC_RELAXED)
 
 void ra_init(struct fm_file *file, uint32_t max_bytes)
 {
-	uint32_t page_size = file->pool->page_size;
+	uint32_t page_size = file->pool->page_size, most;
 	if (!max_bytes)
-		max_bytes = RA_BYTES_DEFAULT;
-	file->ra = (struct ra_state){
-		.max_pages = max_bytes == UINT32_MAX ? 0 : max_bytes / page_size};
-	if (max_bytes != UINT32_MAX && !file->ra.max_pages)
-		file->ra.max_pages = 1;
+		max_bytes = WINDOW_MOST;
+	most = max_bytes == UINT32_MAX ? 0 : max_bytes / page_size;
+	if (max_bytes != UINT32_MAX && !most)
+		most = 1;
 	/* At most an eighth of the frames: readahead must not eat what it brought. */
-	if (file->ra.max_pages > file->pool->frames / 8)
-		file->ra.max_pages = file->pool->frames / 8;
+	if (most > file->pool->frames / 8)
+		most = file->pool->frames / 8;
+	file->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
-static bool window_set(struct fault *vmf, uint64_t start, uint32_t size, uint32_t async)
-{
-	struct ra_state *ra = &vmf->file->ra;
-	uint64_t end = file_pages(vmf->file);
+/* ------------------------------------------------------------------ streams */
 
-	covered_if(start >= end, a13_past_end);
-	if (start >= end || !size)
+/* Others change a stream while it is looked at: each function works on a copy, and puts that back. */
+static struct ra_stream stream_get(struct ra_stream *s)
+{
+	return (struct ra_stream){.last = ra_get(s->last), .edge = ra_get(s->edge), .stride = ra_get(s->stride),
+				  .step = ra_get(s->step), .size = ra_get(s->size), .used = ra_get(s->used)};
+}
+
+static void stream_put(struct ra_stream *s, const struct ra_stream *now)
+{
+	ra_put(s->last, now->last);
+	ra_put(s->edge, now->edge);
+	ra_put(s->stride, now->stride);
+	ra_put(s->step, now->step);
+	ra_put(s->size, now->size);
+	ra_put(s->used, now->used);
+}
+
+/* How many steps of the stream lie between its last page and this one; 0: it is not on its way. */
+static uint64_t steps_to(const struct ra_stream *s, uint64_t index)
+{
+	int64_t stride = s->stride, ahead = (int64_t)(index - s->last), asked = (int64_t)(s->edge - s->last);
+
+	if (!stride) /* its second page tells which way it goes */
+		return ahead == 1 || ahead == -1;
+	if (stride < 0) {
+		stride = -stride;
+		ahead = -ahead;
+		asked = -asked;
+	}
+	if (ahead <= 0 || ahead % stride || ahead > asked + (stride == 1 ? SKIP_MOST : 0))
+		return 0;
+	return (uint64_t)(ahead / stride);
+}
+
+/* The stream on whose way the page is, or where it is, in *ret; NULL: there is none. */
+static struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct ra_stream *ret)
+{
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		if (!now.used || (now.last != index && !steps_to(&now, index)))
+			continue;
+		*ret = now;
+		return &ra->stream[i];
+	}
+	return NULL;
+}
+
+/* The place of the stream that moved longest ago; those that have proven themselves stay longer. */
+static struct ra_stream *stream_oldest(struct ra_state *ra)
+{
+	struct ra_stream *oldest = &ra->stream[0];
+	uint32_t clock = ra_get(ra->clock), oldest_age = 0;
+
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		uint32_t age = now.used ? clock - now.used + TRUST : UINT32_MAX;
+		if (now.used && now.stride)
+			age = age > 2 * TRUST ? age - TRUST : 1;
+		if (age > oldest_age) {
+			oldest = &ra->stream[i];
+			oldest_age = age;
+		}
+	}
+	return oldest;
+}
+
+/* How far it is from the nearest stream that has not found its way yet, and whether that had come as far to its place:
+ * then they are one reader, in equal steps. 0: none is near. */
+static int32_t step_from_nearest(struct ra_state *ra, uint64_t index, bool *ret_steady)
+{
+	int64_t nearest = 0;
+	*ret_steady = false;
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		int64_t away = (int64_t)(index - now.last);
+		if (!now.used || now.stride || away > STEP_LONGEST || away < -STEP_LONGEST)
+			continue;
+		if (nearest && (away < 0 ? -away : away) >= (nearest < 0 ? -nearest : nearest))
+			continue;
+		nearest = away;
+		*ret_steady = away == now.step;
+	}
+	return (int32_t)nearest;
+}
+
+static struct ra_stream *stream_new(struct ra_state *ra, uint64_t index, struct ra_stream *ret)
+{
+	struct ra_stream *s = stream_oldest(ra);
+	bool steady;
+	int32_t step = step_from_nearest(ra, index, &steady);
+	*ret = (struct ra_stream){.last = index, .edge = index, .step = step,
+				  .stride = steady ? step : 0, .used = ra_get(ra->clock)};
+	return s;
+}
+
+/* The stream has come to this page. */
+static void stream_move(struct ra_state *ra, struct ra_stream *s, uint64_t index)
+{
+	if (!s->stride)
+		s->stride = (int64_t)(index - s->last);
+	s->last = index;
+	s->used = ra_get(ra->clock);
+}
+
+/* The pages of its next window; `waited`: the last one came too late. */
+static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool waited)
+{
+	bool unit = s->stride == 1 || s->stride == -1;
+	uint32_t most = ra_get(file->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
+	uint32_t grown = s->size ? 2 * s->size : unit ? WINDOW_FIRST : STEPS_FIRST;
+
+	if (usual < 2)
+		usual = 2;
+	if (!unit && most > STEPS_MOST)
+		most = STEPS_MOST;
+	if (!waited && grown > usual)
+		grown = s->size > usual ? s->size : usual;
+	s->size = grown < most ? grown : most;
+	return s->size;
+}
+
+/* ------------------------------------------------------------------ windows */
+
+/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them. False: there are none. */
+static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, uint32_t count)
+{
+	uint64_t end = file_pages(vmf->file), most = 0;
+	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
+
+	vmf->ra.count = 0;
+	if (from < end) /* what would lie before the beginning is a huge number */
+		most = s->stride < 0 ? from / step + 1 : (end - from + step - 1) / step;
+	if (count > most)
+		count = (uint32_t)most;
+	if (!count)
 		return false;
-	covered_if(!start, a13_start);
-	covered_if(start >> 32, a13_past_4g);
-	covered_if(size > end - start, a13_end);
-	if (size > end - start)
-		size = (uint32_t)(end - start);
-	if (async > size)
-		async = size;
-	ra_put(ra->start, start);
-	ra_put(ra->size, size);
-	ra_put(ra->async_size, async);
-	vmf->ra_start = start;
-	vmf->ra_size = size;
-	vmf->ra_async = async;
+	uint64_t last = from + (uint64_t)s->stride * (count - 1);
+	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
+				     .count = count};
+	s->edge = last + (uint64_t)s->stride;
 	return true;
 }
 
-static uint32_t next_size(const struct ra_state *ra, uint32_t max)
+/* Windows get smaller where much of them was thrown away untouched, and recover where nothing is. */
+static void weigh_waste(struct ra_state *ra, bool hit)
 {
-	uint32_t size = ra_get(ra->size);
-	if (size < 4)
-		return max < 4 ? max : 4;
-	return size < max / 2 ? size * 2 : max;
+	uint32_t wasted = ra_get(ra->wasted), most = ra_get(ra->most), max = ra_get(ra->max_pages);
+	if (wasted > 8 && wasted > most / 2) {
+		ra_put(ra->most, most / 2 < WINDOW_FIRST ? (max < WINDOW_FIRST ? max : WINDOW_FIRST) : most / 2);
+		ra_put(ra->wasted, 0);
+	} else if (hit && wasted) {
+		ra_put(ra->wasted, wasted - (wasted + 3) / 4);
+	} else if (hit && most < max) {
+		ra_put(ra->most, 2 * most < max ? 2 * most : max);
+	}
 }
 
-/* The wanted page is not cached: choose the window into vmf->ra_*. False: read it alone. Map lock held. */
+void ra_wasted(struct fm_file *file)
+{
+	ra_put(file->ra.wasted, ra_get(file->ra.wasted) + 1);
+}
+
+static void ra_tick(struct ra_state *ra)
+{
+	uint32_t clock = ra_get(ra->clock) + 1;
+	ra_put(ra->clock, clock ? clock : 1);
+}
+
+/* The wanted page is not cached: choose what follows it, `vmf->more` pages to be read with it and the window vmf->ra.
+ * False: it is read alone. Map lock held. */
 bool ra_sync_window(struct fault *vmf)
 {
 	struct ra_state *ra = &vmf->file->ra;
-	uint32_t max = ra_get(ra->max_pages);
+	struct ra_stream now;
+	bool full = vmf->advice == FM_ADVICE_SEQUENTIAL, some = false;
 
-	vmf->ra_size = 0;
-	if (max <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+	vmf->ra.count = vmf->more = 0;
+	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
-	if (vmf->advice == FM_ADVICE_SEQUENTIAL)
-		return window_set(vmf, vmf->index, max, max / 2);
-	if (ra_get(ra->size) && vmf->index == ra_get(ra->start) + ra_get(ra->size)) {
-		uint32_t size = next_size(ra, max);
-		return window_set(vmf, vmf->index, size, size / 2);
+	ra_tick(ra);
+	struct ra_stream *s = stream_find(ra, vmf->index, &now);
+	if (!s) {
+		s = stream_new(ra, vmf->index, &now);
+		/* Who begins at the beginning will mostly go on. */
+		if (!now.stride && (!vmf->index || full))
+			now.stride = 1;
+	} else if (now.last != vmf->index) {
+		stream_move(ra, &now, vmf->index);
+	} /* else another thread came here first, or it has been taken away again */
+	if (now.stride) {
+		weigh_waste(ra, false);
+		if (full)
+			now.size = ra_get(ra->most);
+		uint32_t size = stream_grow(vmf->file, &now, now.size > 0);
+		/* Absent though it may have been asked for: it goes on from here. */
+		some = window_set(vmf, &now, vmf->index + (uint64_t)now.stride, size - 1);
 	}
-	uint32_t miss = ra_get(ra->mmap_miss);
-	if (!vmf->counted_miss && miss < MISS_MAX)
-		ra_put(ra->mmap_miss, ++miss);
-	vmf->counted_miss = true;
-	if (miss > MISS_LIMIT)
-		return false;
-	covered_if(vmf->index < max / 2, a13_start_cut);
-	uint64_t start = vmf->index > max / 2 ? vmf->index - max / 2 : 0;
-	return window_set(vmf, start, max, max / 4);
+	stream_put(s, &now);
+	if (some && now.stride == 1 && read_is_inline(vmf->file)) {
+		vmf->more = vmf->ra.count / 2 < READ_INLINE_MOST - 1 ? vmf->ra.count / 2 : READ_INLINE_MOST - 1;
+		vmf->ra.start += vmf->more;
+		vmf->ra.mark += vmf->more;
+		vmf->ra.count -= vmf->more;
+	}
+	return some;
 }
 
-/* The page is cached. Is it time for the next window? Counts a hit, once a fault. True: vmf->ra_* is to be
- * submitted, which changes something, so that dropping the lock for it is worth while. Map lock held. */
+/* The page is cached. Is it time for the next window? True: vmf->ra is to be submitted, which changes something, so that
+ * dropping the lock for it is worth while. Map lock held. */
 bool ra_async_window(struct fault *vmf, struct page *page)
 {
 	struct ra_state *ra = &vmf->file->ra;
-	uint32_t miss = ra_get(ra->mmap_miss), max = ra_get(ra->max_pages);
+	struct ra_stream now;
 
-	covered_if(vmf->flags & FM_FAULT_TRIED, a7_retry_no_hit);
-	if (!vmf->counted_miss && !(vmf->flags & FM_FAULT_TRIED) && miss)
-		ra_put(ra->mmap_miss, miss - 1);
-	vmf->counted_miss = true;
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
-	covered_if(max <= 1 || vmf->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
-	if (max <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
-	uint64_t start = ra_get(ra->start) + ra_get(ra->size);
-	uint32_t size = next_size(ra, max);
-	covered_if(page->index >= start || start - page->index > max, a13_window_moved);
-	if (page->index >= start || start - page->index > max)
-		start = page->index + 1; /* the window has moved elsewhere since */
-	return window_set(vmf, start, size, size);
+	ra_tick(ra);
+	struct ra_stream *s = stream_find(ra, page->index, &now);
+	if (!s) /* it has been forgotten */
+		s = stream_new(ra, page->index, &now);
+	else if (now.last != page->index)
+		stream_move(ra, &now, page->index);
+	if (!now.stride)
+		now.stride = 1;
+	int64_t asked = (int64_t)(now.edge - now.last);
+	if (now.stride > 0 ? asked <= 0 : asked >= 0) /* new, or it leapt over its edge */
+		now.edge = now.last + (uint64_t)now.stride;
+	weigh_waste(ra, true);
+	bool some = window_set(vmf, &now, now.edge, stream_grow(vmf->file, &now, false));
+	stream_put(s, &now);
+	return some;
 }
+
+/* A fault waits for a page that was read ahead: its stream's windows come too late. */
+void ra_late(struct fm_file *file, uint64_t index)
+{
+	struct ra_stream now, *s = stream_find(&file->ra, index, &now);
+	if (!s || !now.stride || !now.size)
+		return;
+	stream_grow(file, &now, true);
+	ra_put(s->size, now.size);
+}
+
+/* ------------------------------------------------------------------ submitting */
 
 static void submit_run(struct fm_file *file, struct page **pages, uint32_t count)
 {
@@ -139,40 +313,46 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 	stats_add(file->mm->stats, ra_pages, count);
 }
 
-/*
- * Start reading [start, start+size), what is not cached of it, and put the mark `async` pages before the end,
- * on a cached page too. No lock held. Takes only frames that are free.
- */
-void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t async)
+/* One page of a window. *ret_fresh: it is locked, and to be read. -ENOMEM: no frame is free. */
+static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark, uint64_t index,
+		       struct page **ret_page, bool *ret_fresh)
 {
-	struct frame_pool *pool = file->pool;
+	int err = page_add(file, index, false, ret_page, ret_fresh);
+	if (err)
+		return err;
+	if (index == *mark) {
+		/* On a page that nobody will fault on it would never be seen. */
+		if (page_is(*ret_page, PG_INSTALLED) && window->mark == window->start)
+			*mark += window->step;
+		else
+			page_set(*ret_page, PG_MARK, 0);
+	}
+	return 0;
+}
+
+/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free. */
+void ra_submit(struct fm_file *file, const struct ra_window *window)
+{
 	struct page *run[READ_PAGES_MAX];
 	uint32_t count = 0;
-	uint64_t end = file_pages(file), mark = start + size - async;
+	uint64_t end = file_pages(file), mark = window->mark, index = window->start;
 
 	might_block(file->mm);
 	if (atomic_get(&file->changed) || atomic_get(&file->mm->dying))
 		return;
-	if (end > start + size)
-		end = start + size;
-	for (uint64_t index = start; index < end && read_has_room(file, false); index++) {
+	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++) {
 		struct page *page;
 		bool fresh = false;
-		if (page_add(file, index, false, &page, &fresh) < 0)
+		if (window_page(file, window, &mark, index, &page, &fresh) < 0)
 			break;
-		if (index == mark && async)
-			page_set(page, PG_MARK, 0);
-		covered_if(index == mark && async && !fresh, a13_mark_on_cached);
-		covered_if(!fresh && count, a13_cached_inside);
-		if (!fresh) {
-			page_unpin(pool, page);
-			submit_run(file, run, count);
-			count = 0;
-			continue;
+		index += window->step;
+		if (fresh) {
+			page_set(page, PG_SPEC, 0);
+			run[count++] = page;
+		} else {
+			page_unpin(file->pool, page);
 		}
-		page_set(page, PG_SPEC, 0);
-		run[count++] = page;
-		if (count == READ_PAGES_MAX) {
+		if (!fresh || count == READ_PAGES_MAX || window->step > 1) {
 			submit_run(file, run, count);
 			count = 0;
 		}
@@ -183,5 +363,7 @@ void ra_submit(struct fm_file *file, uint64_t start, uint32_t size, uint32_t asy
 /* A read of several pages failed: be careful for a while. */
 void ra_shrink(struct fm_file *file)
 {
-	ra_put(file->ra.size, ra_get(file->ra.size) / 4);
+	struct ra_state *ra = &file->ra;
+	uint32_t most = ra_get(ra->most) / 4, max = ra_get(ra->max_pages);
+	ra_put(ra->most, most >= WINDOW_FIRST ? most : max < WINDOW_FIRST ? max : WINDOW_FIRST);
 }
