@@ -217,6 +217,17 @@ static void take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 	}
 }
 
+/* What the fault has installed and nothing maps any more. */
+static void take_out_unmapped(struct fault *vmf)
+{
+	uint32_t shift = vmf->file->pool->shift;
+	for (uint64_t i = vmf->run_first; i <= vmf->run_last; i++) {
+		uint64_t addr = i == vmf->index ? vmf->addr : vmf->view->region.base + (i << shift);
+		if (!mm_range_mapped(vmf->mm, addr))
+			file_take_out(vmf->file, i, i);
+	}
+}
+
 /* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
 static int install_locked(struct fault *vmf)
 {
@@ -233,7 +244,7 @@ static int install_locked(struct fault *vmf)
 		file_put(ahead);
 	}
 	bool there = page_is(page, PG_INSTALLED);
-	int err = page_install(vmf->view, page);
+	int err = install_run(vmf, page);
 	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
@@ -250,8 +261,8 @@ static int install_locked(struct fault *vmf)
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	covered_if(vmf->view->unmap_seq != unmap_seq, exit_unmapped_installed);
 	/* Unmapped since we looked: what came too late is taken out again. */
-	if (atomic_get(&vmf->view->unmap_seq) != unmap_seq && !mm_range_mapped(vmf->mm, vmf->addr))
-		file_take_out(vmf->file, vmf->index, vmf->index);
+	if (unlikely(atomic_get(&vmf->view->unmap_seq) != unmap_seq))
+		take_out_unmapped(vmf);
 	return 0;
 }
 
@@ -314,6 +325,9 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	vmf->advice = vmf->vma->advice;
 	vmf->on_error = vmf->vma->on_error;
 	vmf->on_error_arg = vmf->vma->on_error_arg;
+	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;
+	vmf->low = (vmf->vma->start - base + unit - 1) / unit;
+	vmf->high = (vmf->vma->end - base) / unit; /* one too many: it may have none */
 	unsigned ret = filemap_fault(vmf);
 	vmf->flags |= FM_FAULT_TRIED;
 	if (ret & FM_FAULT_LOCKED)

@@ -52,11 +52,14 @@ static void queue_append(struct frame_pool *pool, struct page *page, enum page_l
 	__atomic_store_n(&queue->count, queue->count + 1, __ATOMIC_RELAXED);
 }
 
-void lru_set(struct frame_pool *pool, struct page *page, enum page_list list)
+/* Put `count` pages whose frames are neighbours at the end of a list. */
+void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list)
 {
 	os_lock(&pool->lock);
-	queue_unlink(pool, page);
-	queue_append(pool, page, list);
+	for (struct page *page = first; page < first + count; page++) {
+		queue_unlink(pool, page);
+		queue_append(pool, page, list);
+	}
 	os_unlock(&pool->lock);
 }
 
@@ -121,7 +124,7 @@ static void take_deferred(struct frame_pool *pool)
 	while (id) {
 		struct page *page = &pool->pages[id - 1];
 		id = (uint32_t)page->index;
-		lru_set(pool, page, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
+		lru_set(pool, page, 1, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
 	}
 }
 
@@ -196,7 +199,7 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		} while (!atomic_cas(&pool->deferred, &head, id_of(pool, page) + 1));
 		return;
 	}
-	lru_set(pool, page, state & PG_HOLE ? LIST_HOLES : LIST_FREE);
+	lru_set(pool, page, 1, state & PG_HOLE ? LIST_HOLES : LIST_FREE);
 	if (!(state & PG_HOLE) || pool_may_fill(pool)) /* else two that found no memory would wake each other without end */
 		frame_freed(pool);
 }
@@ -211,7 +214,7 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 			break;
 		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 		page_set(page, PG_HOLE, 0);
-		lru_set(pool, page, LIST_HOLES);
+		lru_set(pool, page, 1, LIST_HOLES);
 		mm_uncharge(pool->mm, pool->page_size);
 	}
 	return released;
@@ -243,7 +246,7 @@ bool pool_grow(struct frame_pool *pool)
 	pool->filled += count;
 	for (uint32_t i = first; i < first + count; i++) {
 		atomic_set(&pool->pages[i].state, PG_FREE);
-		lru_set(pool, &pool->pages[i], LIST_FREE);
+		lru_set(pool, &pool->pages[i], 1, LIST_FREE);
 	}
 	frame_freed(pool);
 	return true;

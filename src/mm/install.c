@@ -42,12 +42,12 @@ static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 }
 
 /*
- * One more installed page in the 2 MiB around addr. Page lock held. When the table is full the page goes uncounted, which it
- * remembers; until such pages have left, no table is given back, since it could be theirs. A range whose table is being given
- * back at this very moment, because it was empty, is waited for: else what is installed would be discarded with it. That is
- * the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread.
+ * More installed pages in the 2 MiB around addr, of neighbouring frames. Their locks held. When the table is full they go
+ * uncounted, which they remember; until such pages have left, no table is given back, since it could be theirs. A range whose
+ * table is being given back at this very moment, because it was empty, is waited for: else what is installed would be discarded
+ * with it. That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread.
  */
-static void pt_get(struct fm_mm *mm, struct page *page, uint64_t addr)
+void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 {
 	struct pt_table *pt = &mm->pt;
 	uint64_t key = addr >> 21;
@@ -72,10 +72,15 @@ static void pt_get(struct fm_mm *mm, struct page *page, uint64_t addr)
 		atomic_add(&pt->empty, 1u);
 		fresh = true;
 	}
-	if (id != NONE && pt->range[id].count++ == 0)
-		atomic_sub(&pt->empty, 1u);
-	page->uncounted = id == NONE;
-	pt->uncounted += page->uncounted;
+	if (id != NONE) {
+		if (!pt->range[id].count)
+			atomic_sub(&pt->empty, 1u);
+		pt->range[id].count += count;
+	} else {
+		pt->uncounted += count;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		first[i].uncounted = id == NONE;
 	os_unlock(&pt->lock);
 	if (fresh) {
 		mm_charge(mm, OS_PAGE);
@@ -83,20 +88,27 @@ static void pt_get(struct fm_mm *mm, struct page *page, uint64_t addr)
 	}
 }
 
-static void pt_put(struct fm_mm *mm, struct page *page, uint64_t addr)
+void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 {
 	struct pt_table *pt = &mm->pt;
 	uint64_t key = addr >> 21;
+	uint32_t uncounted = 0;
 
 	os_lock(&pt->lock);
 	uint32_t id = *pt_head(pt, key);
 	while (id != NONE && pt->range[id].key != key)
 		id = pt->range[id].next;
-	if (page->uncounted)
-		pt->uncounted--;
-	else if (id != NONE && pt->range[id].count && --pt->range[id].count == 0)
-		atomic_add(&pt->empty, 1u);
-	page->uncounted = false;
+	for (uint32_t i = 0; i < count; i++) {
+		uncounted += first[i].uncounted;
+		first[i].uncounted = false;
+	}
+	pt->uncounted -= uncounted;
+	count -= uncounted;
+	if (id != NONE && count && pt->range[id].count) {
+		pt->range[id].count -= count < pt->range[id].count ? count : pt->range[id].count;
+		if (!pt->range[id].count)
+			atomic_add(&pt->empty, 1u);
+	}
 	bool many = atomic_get(&pt->empty) > pt->entries / 8;
 	os_unlock(&pt->lock);
 	if (many || atomic_get(&mm->charged_bytes) > mm->budget_bytes)
@@ -198,7 +210,8 @@ void pt_throttle(struct fm_mm *mm)
 
 /* ------------------------------------------------------------------ work for later */
 
-static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+/* `count` pages whose frames are neighbours. */
+static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count)
 {
 	struct after_work *after = &mm->after;
 	uint16_t place = 0;
@@ -207,7 +220,7 @@ static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	os_lock(&after->lock);
 	if (after->count < after->capacity) {
 		uint32_t at = (after->head + after->count++) % after->capacity;
-		after->item[at] = (struct after_item){place, (uint32_t)(page - pool->pages)};
+		after->item[at] = (struct after_item){place, (uint16_t)count, (uint32_t)(page - pool->pages)};
 	} else {
 		after->overflowed = true;
 	}
@@ -217,8 +230,7 @@ static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 		background_kick(mm);
 }
 
-static uint64_t page_addr(const struct view *view, const struct frame_pool *pool,
-			  const struct page *page)
+uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page)
 {
 	return view->region.base + (page->index << pool->shift);
 }
@@ -307,8 +319,9 @@ void after_work_run(struct fm_mm *mm)
 		}
 		os_unlock(&after->lock);
 		if (some) {
-			after_one(mm, mm->pool[item.pool], &mm->pool[item.pool]->pages[item.page],
-				  &span);
+			for (uint32_t i = 0; i < item.count; i++)
+				after_one(mm, mm->pool[item.pool],
+					  &mm->pool[item.pool]->pages[item.page + i], &span);
 			continue;
 		}
 		span_flush(mm, &span);
@@ -340,24 +353,24 @@ struct transfer {
  * it can't be moved back for now (the kernel has it pinned, or has no memory), the place that it came from tells: empty, it
  * was moved. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: both sides do have memory.
  */
-static int after_exist(const struct transfer *t)
+int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
 	uint64_t done;
 	int err = -EAGAIN;
 	for (int tries = 0; (err == -EAGAIN || err == -EBUSY) && tries < BUSY_TRIES; tries++) {
 		if (tries > 5)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
-		err = trap_move(t->mm->trap, t->src + t->done, t->dst + t->done, OS_PAGE, &done);
+		err = trap_move(mm->trap, src, dst, OS_PAGE, &done);
 	}
 	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
 		return 0;
-	return err != -EEXIST && trap_present(t->src + t->done) == 0 ? 1 : -EEXIST;
+	return err != -EEXIST && trap_present(src) == 0 ? 1 : -EEXIST;
 }
 
 /* True: MOVE's EEXIST has been dealt with. */
 static bool move_had_worked(struct transfer *t)
 {
-	int after = after_exist(t);
+	int after = move_after_exist(t->mm, t->dst + t->done, t->src + t->done);
 	if (after == 1)
 		t->done += OS_PAGE;
 	return after >= 0;
@@ -479,7 +492,7 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 }
 
 /* Somebody has emptied the view behind us, in part at least. Page lock held; not uptodate any more, to be read again. */
-static void page_gone_behind(struct view *view, struct page *page)
+void page_gone_behind(struct view *view, struct page *page)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
@@ -498,7 +511,37 @@ static void page_gone_behind(struct view *view, struct page *page)
 			trap_discard(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
-	pt_put(mm, page, addr);
+	pt_put(mm, page, 1, addr);
+}
+
+/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. `dup`: their slots
+ * have memory, too. */
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, bool dup)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	bool move = mm->install == FM_INSTALL_MOVE;
+	uint32_t soft = 0, spec = 0;
+
+	for (struct page *page = first; page < first + count; page++) {
+		uint32_t state = atomic_get(&page->state);
+		page->shown = (uint16_t)(bytes / OS_PAGE); /* the file may be shorter by the time it is taken out */
+		page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
+			 PG_SOFT | PG_SPEC);
+		soft += (state & PG_SOFT) != 0;
+		spec += (state & PG_SPEC) != 0;
+	}
+	if (dup) /* twice in memory until the slot's copy is dropped */
+		mm_charge(mm, (uint64_t)count * pool->page_size);
+	stats_add(mm->stats, pages_installed, count);
+	stats_add(mm->stats, reactivations, soft);
+	stats_add(mm->stats, ra_hits, spec);
+	if (dup)
+		stats_add(mm->stats, installs_copy, count);
+	else
+		stats_add(mm->stats, installs_move, count);
+	lru_set(pool, first, count, LIST_ACTIVE);
+	after_add(mm, pool, first, count);
 }
 
 /*
@@ -523,7 +566,7 @@ int page_install(struct view *view, struct page *page)
 	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
-	pt_get(mm, page, t.dst);
+	pt_get(mm, page, 1, t.dst);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	int err = transfer_in(&t, move);
 	if (err) {
@@ -531,7 +574,7 @@ int page_install(struct view *view, struct page *page)
 		bool torn = !t.copied && t.done && transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
 		if (t.done && (t.copied || torn))
 			trap_discard(mm->trap, t.dst, t.done);
-		pt_put(mm, page, t.dst);
+		pt_put(mm, page, 1, t.dst);
 		if (err != -ENOENT && !torn)
 			return err;
 		frame_fill(pool, page); /* holes in the slot */
@@ -542,24 +585,7 @@ int page_install(struct view *view, struct page *page)
 	 * in 30,000 under load moves the page, and then fails with EEXIST. */
 	if (t.existed)
 		trap_wake(mm->trap, t.dst, t.len);
-	uint32_t state = atomic_get(&page->state);
-	bool dup = t.copied || t.existed;
-	page->shown = (uint16_t)(t.len / OS_PAGE); /* the file may be shorter by the time it is taken out */
-	page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
-		 PG_SOFT | PG_SPEC);
-	if (dup) /* twice in memory until the slot's copy is dropped */
-		mm_charge(mm, pool->page_size);
-	stats_add(mm->stats, pages_installed, 1);
-	if (state & PG_SOFT)
-		stats_add(mm->stats, reactivations, 1);
-	if (state & PG_SPEC)
-		stats_add(mm->stats, ra_hits, 1);
-	if (dup)
-		stats_add(mm->stats, installs_copy, 1);
-	else
-		stats_add(mm->stats, installs_move, 1);
-	lru_set(pool, page, LIST_ACTIVE);
-	after_add(mm, pool, page);
+	pages_installed(view, page, 1, t.len, t.copied || t.existed);
 	if (unlikely(!trap_kept(mm->trap, unmarks, t.dst, t.len))) {
 		page_gone_behind(view, page);
 		return -EAGAIN;
@@ -574,7 +600,7 @@ void page_forget(struct view *view, struct page *page)
 	if (!page_is(page, PG_DUP)) /* what it had not shown is still in the slot */
 		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
-	pt_put(view->mm, page, page_addr(view, view->file->pool, page));
+	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
 /* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
@@ -607,7 +633,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			if (back.copied || back.existed) {
 				page_set(page, PG_DUP, 0);
 				mm_charge(mm, pool->page_size);
-				after_add(mm, pool, page);
+				after_add(mm, pool, page, 1);
 			}
 			return -EBUSY;
 		}
@@ -636,11 +662,11 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			page_emptied(mm, pool, page);
 		}
 	}
-	pt_put(mm, page, t.src);
+	pt_put(mm, page, 1, t.src);
 	return 0;
 }
 
-static bool is_there(const struct view *view, const struct page *page)
+bool page_is_there(const struct view *view, const struct page *page)
 {
 	return trap_all_present(page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);
 }
@@ -653,12 +679,12 @@ bool page_really_there(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
 
-	if (is_there(view, page))
+	if (page_is_there(view, page))
 		return true;
 	if (!page_trylock(page))
 		return false;
 	/* Asked again: it may have been taken out and installed meanwhile. */
-	bool there = page_is(page, PG_INSTALLED) && is_there(view, page);
+	bool there = page_is(page, PG_INSTALLED) && page_is_there(view, page);
 	if (!there && page_is(page, PG_INSTALLED))
 		page_gone_behind(view, page);
 	page_unlock(pool, page);

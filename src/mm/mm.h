@@ -253,7 +253,7 @@ struct after_work {
 	bool overflowed;
 	bool again; /* some page was locked: look at all of them once more; atomic */
 	struct after_item {
-		uint16_t pool;
+		uint16_t pool, count;
 		uint32_t page;
 	} *item;
 };
@@ -359,6 +359,8 @@ struct fault {
 	struct page *page; /* carried over the retry, with its pin, which belongs to the fault */
 	int error;         /* carried over the retry: the errno of the attempt we waited for */
 	enum fault_want want;
+	uint64_t low, high;  /* the mapping's first and last page that it has whole; copied from the vma */
+	uint64_t run_first, run_last; /* the pages that were installed with it */
 	struct ra_window ra; /* readahead to submit */
 	uint32_t more;       /* pages to be read with the wanted one, in one read */
 	bool counted_major;
@@ -460,6 +462,13 @@ int file_recheck(struct fm_file *file, uint32_t epoch);
 
 /* install.c */
 int page_install(struct view *view, struct page *page);
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, bool dup);
+uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page);
+int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src);
+bool page_is_there(const struct view *view, const struct page *page);
+void page_gone_behind(struct view *view, struct page *page);
+void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
+void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
 int page_take_out(struct view *view, struct page *page, bool may_block);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
@@ -469,6 +478,9 @@ bool pt_behind(struct fm_mm *mm);
 void pt_throttle(struct fm_mm *mm);
 void pt_release_empty(struct fm_mm *mm, uint32_t most);
 int pt_init(struct fm_mm *mm);
+
+/* run.c */
+int install_run(struct fault *vmf, struct page *page);
 
 /* readahead.c */
 void ra_init(struct fm_file *file, uint32_t max_bytes);
@@ -485,7 +497,7 @@ void pool_destroy(struct frame_pool *pool);
 struct page *frame_alloc(struct frame_pool *pool);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);
-void lru_set(struct frame_pool *pool, struct page *page, enum page_list list);
+void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);
 struct page *lru_take(struct frame_pool *pool, enum page_list list);
 uint32_t lru_count(struct frame_pool *pool, enum page_list list);
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);

@@ -188,7 +188,7 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 void page_unlock_unread(struct frame_pool *pool, struct page *page)
 {
 	mm_assert(!page_is(page, PG_UPTODATE));
-	lru_set(pool, page, LIST_INACTIVE);
+	lru_set(pool, page, 1, LIST_INACTIVE);
 	page_unlock(pool, page);
 }
 
@@ -395,7 +395,7 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	atomic_set(at, atomic_get(&page->hash_next));
 	page_set(page, PG_GONE, 0);
 	bucket_unlock(bucket);
-	lru_set(pool, page, LIST_NONE);
+	lru_set(pool, page, 1, LIST_NONE);
 	if (page_is(page, PG_SPEC)) {
 		stats_add(pool->mm->stats, ra_waste, 1);
 		ra_wasted(page->file);

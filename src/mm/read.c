@@ -88,7 +88,7 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 	}
 	if (error) {
 		page_fail(page, error);
-		lru_set(pool, page, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_INACTIVE);
 	} else {
 		covered_if(wanted < pool->page_size, a12_tail);
 		if (wanted < pool->page_size)
@@ -98,7 +98,7 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		covered_if(file->epoch != epoch, a10_changed_meanwhile);
 		if (atomic_get(&file->epoch) != epoch)
 			page_set(page, 0, PG_UPTODATE);
-		lru_set(pool, page, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_INACTIVE);
 	}
 	page_unlock(pool, page);
 }
@@ -111,7 +111,7 @@ static void page_end_unread(struct fm_file *file, struct page *page)
 	if (PG_PINS(atomic_get(&page->state)) == 1)
 		page_remove(pool, page); /* nobody wants it */
 	else
-		lru_set(pool, page, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_INACTIVE);
 	page_unlock(pool, page);
 }
 

@@ -72,10 +72,10 @@ static bool deactivate_one(struct frame_pool *pool)
 				to = LIST_INACTIVE;
 			}
 		}
-		lru_set(pool, page, to);
+		lru_set(pool, page, 1, to);
 		page_unlock(pool, page);
 	} else {
-		lru_set(pool, page, to);
+		lru_set(pool, page, 1, to);
 	}
 	if (stuck)
 		page_unpin_quiet(pool, page);
@@ -94,15 +94,15 @@ static int evict_one(struct frame_pool *pool)
 	if (!page_try_pin(page))
 		return 0;
 	if (!page_trylock(page)) {
-		lru_set(pool, page, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_INACTIVE);
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
 		} else if (page_is(page, PG_INSTALLED)) {
-			lru_set(pool, page, LIST_ACTIVE);
+			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else if (others_hold(page)) {
 			covered(a5_carried_over_reclaim);
-			lru_set(pool, page, LIST_INACTIVE);
+			lru_set(pool, page, 1, LIST_INACTIVE);
 		} else {
 			page_remove(pool, page);
 			stats_add(pool->mm->stats, evictions, 1);
@@ -129,16 +129,16 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 		if (!page_try_pin(page))
 			continue;
 		if (!page_trylock(page)) {
-			lru_set(pool, page, LIST_ACTIVE);
+			lru_set(pool, page, 1, LIST_ACTIVE);
 			page_unpin(pool, page);
 			continue;
 		}
 		if (page_is(page, PG_GONE)) {
 			;
 		} else if (!page_is(page, PG_INSTALLED)) {
-			lru_set(pool, page, LIST_INACTIVE);
+			lru_set(pool, page, 1, LIST_INACTIVE);
 		} else if (others_hold(page)) {
-			lru_set(pool, page, LIST_ACTIVE);
+			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {
 			page_take_out(&page->file->view, page, true);
 			page_remove(pool, page);

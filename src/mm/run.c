@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Runs: neighbouring pages of a file whose frames are neighbours too go into the view, and out of it, by one call.
+ * Readahead takes frames in order, so that most of what a reader comes to next is a run.
+ *
+ * All pages of a run are locked and pinned while they move, by trying only: nobody is waited for. Nothing is promised
+ * for any but the page that a fault wants: what goes wrong with the others is left to the fault that wants them.
+ * May call: page_cache, install, frame_pool, trap, os, stats.
+ */
+#include "mm/mm.h"
+
+#define RUN_TRIES 20
+#define PT_BYTES (2ull << 20) /* what one page table covers, and one call of pt_get() */
+
+static bool is_of(struct page *page, const struct fm_file *file, uint64_t index)
+{
+	return __atomic_load_n(&page->file, __ATOMIC_RELAXED) == file &&
+	       __atomic_load_n(&page->index, __ATOMIC_RELAXED) == index;
+}
+
+static void leave(struct frame_pool *pool, struct page *page)
+{
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+}
+
+/* Lock and pin a page if it is this one, and its flags among `mask` are just these. */
+static bool join(struct fm_file *file, struct page *page, uint64_t index, uint32_t mask, uint32_t flags)
+{
+	if (!is_of(page, file, index) || !page_try_pin(page))
+		return false;
+	if (!page_trylock(page)) {
+		page_unpin(file->pool, page);
+		return false;
+	}
+	if (is_of(page, file, index) && (atomic_get(&page->state) & mask) == flags)
+		return true;
+	leave(file->pool, page);
+	return false;
+}
+
+struct run {
+	struct page *first;
+	uint32_t count;
+};
+
+/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. */
+static struct run gather(struct fault *vmf, struct page *page)
+{
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP;
+	struct fm_file *file = vmf->file;
+	struct frame_pool *pool = file->pool;
+	struct run run = {page, 1};
+	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
+	uint64_t before = (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
+
+	for (uint64_t i = vmf->index + 1; after-- && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++)
+		if (run.first + run.count == pool->pages + pool->frames ||
+		    !join(file, run.first + run.count, i, mask, PG_UPTODATE))
+			break;
+	for (uint64_t i = vmf->index; before-- && i > vmf->low; i--, run.count++, run.first--)
+		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, PG_UPTODATE))
+			break;
+	return run;
+}
+
+/* Move a run. Returns how many of its pages went, from the first on; the rest are as they were. */
+static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count)
+{
+	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
+	int err = -EAGAIN;
+
+	for (int tries = 0; at < len && (err >= 0 || err == -EAGAIN) && tries < RUN_TRIES; tries++) {
+		uint64_t done = 0;
+		err = trap_move(mm->trap, dst + at, src + at, len - at, &done);
+		at += done;
+		if (err == -EEXIST) { /* it may have moved that one all the same */
+			err = move_after_exist(mm, dst + at, src + at);
+			if (err == 1)
+				at += OS_PAGE;
+		}
+	}
+	return (uint32_t)(at / OS_PAGE);
+}
+
+/* Marks of errors were taken away beside the install, and some of its pages with them. True: `wanted` is among those. */
+static bool look_after(struct view *view, struct page *first, uint32_t count, struct page *wanted)
+{
+	bool lost = false;
+	for (struct page *page = first; page < first + count; page++)
+		if (!page_is_there(view, page)) {
+			page_gone_behind(view, page);
+			lost |= page == wanted;
+		}
+	return lost;
+}
+
+/*
+ * As page_install(), for vmf->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
+ */
+int install_run(struct fault *vmf, struct page *page)
+{
+	struct view *view = vmf->view;
+	struct frame_pool *pool = vmf->file->pool;
+	/* A larger page is a run by itself, and could come to be moved in part. */
+	bool alone = vmf->mm->install != FM_INSTALL_MOVE || pool->page_size > OS_PAGE || vmf->advice == FM_ADVICE_RANDOM ||
+		     page_is(page, PG_INSTALLED | PG_DUP);
+	uint32_t went = 0;
+	bool lost = false;
+
+	vmf->run_first = vmf->run_last = vmf->index;
+	/* A last page that is shown in part goes by itself. */
+	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high ||
+	    (vmf->index + 1) << pool->shift > atomic_get(&vmf->file->size_bytes))
+		return page_install(view, page);
+	struct run run = gather(vmf, page);
+	if (run.count > 1) {
+		uint64_t dst = page_addr(view, pool, run.first);
+		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
+		pt_get(vmf->mm, run.first, run.count, dst);
+		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count);
+		if (went)
+			pages_installed(view, run.first, went, pool->page_size, false);
+		if (went < run.count)
+			pt_put(vmf->mm, run.first + went, run.count - went, dst);
+		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
+			lost = look_after(view, run.first, went, page);
+		vmf->run_first = run.first->index;
+		vmf->run_last = vmf->run_first + run.count - 1;
+	}
+	int err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page);
+	for (uint32_t i = 0; i < run.count; i++)
+		if (run.first + i != page)
+			leave(pool, run.first + i);
+	return err;
+}
