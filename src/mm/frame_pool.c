@@ -63,22 +63,69 @@ void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum p
 	os_unlock(&pool->lock);
 }
 
-/* The oldest page of a list, off the list. It may be anybody's by the time it is looked at: pin it. */
-struct page *lru_take(struct frame_pool *pool, enum page_list list)
+/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came in that order. They may
+ * be anybody's by the time they are looked at: pin them. */
+struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count)
 {
-	struct page *page = NULL;
+	struct page *first = NULL;
+	uint32_t count = 0;
 	os_lock(&pool->lock);
-	if (pool->queue[list].head != NONE) {
-		page = &pool->pages[pool->queue[list].head];
-		queue_unlink(pool, page);
+	uint32_t id = pool->queue[list].head;
+	if (id != NONE)
+		first = &pool->pages[id];
+	while (count < most && id != NONE && pool->queue[list].head == id + count) {
+		queue_unlink(pool, first + count);
+		count++;
 	}
 	os_unlock(&pool->lock);
-	return page;
+	*ret_count = count;
+	return first;
+}
+
+static struct page *lru_take_one(struct frame_pool *pool, enum page_list list)
+{
+	uint32_t count;
+	return lru_take(pool, list, 1, &count);
 }
 
 uint32_t lru_count(struct frame_pool *pool, enum page_list list)
 {
 	return __atomic_load_n(&pool->queue[list].count, __ATOMIC_RELAXED);
+}
+
+/* ------------------------------------------------------------------ ghosts */
+
+/*
+ * Pages that were evicted without anybody having come back to them leave a mark for a while, by which they are known should
+ * they be read again: they are then worth more than what passes by once. One word a frame, by a hash of the page: half of it
+ * tells the page, half the time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
+ */
+static uint64_t ghost_hash(const struct fm_file *file, uint64_t index)
+{
+	uint64_t hash = (index + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+	return hash ^ hash >> 29;
+}
+
+/* Of `frames` evictions there are 256 moments. */
+static uint32_t ghost_moment(const struct frame_pool *pool)
+{
+	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) / (pool->frames / 256 + 1) & 0xffffu;
+}
+
+void ghost_add(struct frame_pool *pool, const struct page *page)
+{
+	uint64_t hash = ghost_hash(page->file, page->index);
+	__atomic_fetch_add(&pool->ghost_clock, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&pool->ghosts[hash & pool->ghost_mask],
+			 (uint32_t)(hash >> 48) << 16 | ghost_moment(pool), __ATOMIC_RELAXED);
+}
+
+/* Was it evicted not long ago? */
+bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index)
+{
+	uint64_t hash = ghost_hash(file, index);
+	uint32_t ghost = __atomic_load_n(&pool->ghosts[hash & pool->ghost_mask], __ATOMIC_RELAXED);
+	return ghost >> 16 == (uint32_t)(hash >> 48) && ((ghost_moment(pool) - ghost) & 0xffffu) <= 256;
 }
 
 /* ------------------------------------------------------------------ frames */
@@ -132,14 +179,14 @@ static struct page *frame_take(struct frame_pool *pool)
 {
 	if (unlikely(atomic_get(&pool->deferred)))
 		take_deferred(pool);
-	struct page *page = lru_take(pool, LIST_FREE);
+	struct page *page = lru_take_one(pool, LIST_FREE);
 	if (page)
 		return page;
 	if (pool_at_floor(pool))
 		mm_charge(pool->mm, pool->page_size);
 	else if (!mm_try_charge(pool->mm, pool->page_size))
 		return NULL;
-	page = lru_take(pool, LIST_HOLES);
+	page = lru_take_one(pool, LIST_HOLES);
 	if (!page)
 		mm_uncharge(pool->mm, pool->page_size);
 	return page;
@@ -209,7 +256,7 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 {
 	uint32_t released = 0;
 	for (; released < frames && !pool_at_floor(pool); released++) {
-		struct page *page = lru_take(pool, LIST_FREE);
+		struct page *page = lru_take_one(pool, LIST_FREE);
 		if (!page)
 			break;
 		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
@@ -270,7 +317,8 @@ static int pool_alloc_meta(struct frame_pool *pool)
 		buckets *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
-	pool->meta_len = pages_len + buckets_len + keepers * sizeof(struct keeper);
+	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
+	pool->meta_len = pages_len + buckets_len + keepers_len + 2 * buckets * sizeof(uint32_t);
 	pool->meta = os_meta_alloc(pool->meta_len);
 	if (!pool->meta)
 		return -ENOMEM;
@@ -279,7 +327,10 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	pool->bucket_mask = buckets - 1;
 	for (uint32_t i = 0; i < buckets; i++)
 		pool->buckets[i].head = NONE;
-	return progress_init(pool, (struct keeper *)((char *)pool->buckets + buckets_len), keepers);
+	char *rest = (char *)pool->buckets + buckets_len;
+	pool->ghosts = (uint32_t *)(rest + keepers_len);
+	pool->ghost_mask = 2 * buckets - 1;
+	return progress_init(pool, (struct keeper *)rest, keepers);
 }
 
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
@@ -295,8 +346,8 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	pool->shift = (uint32_t)__builtin_ctz(page_size);
 	pool->frames = (uint32_t)(mm->budget_bytes >> pool->shift);
 	pool->free_high = pool->frames / 16 < 2 ? 2 : pool->frames / 16;
-	if (pool->free_high > (8u << 20) >> pool->shift && pool->free_high > 16)
-		pool->free_high = (8u << 20) >> pool->shift > 16 ? (8u << 20) >> pool->shift : 16;
+	if (pool->free_high > (16u << 20) >> pool->shift && pool->free_high > 16)
+		pool->free_high = (16u << 20) >> pool->shift > 16 ? (16u << 20) >> pool->shift : 16;
 	pool->free_low = pool->free_high / 2;
 	for (int i = 0; i < LIST_COUNT; i++)
 		pool->queue[i] = (struct page_queue){NONE, NONE, 0};

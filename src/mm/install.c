@@ -521,15 +521,16 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
 	bool move = mm->install == FM_INSTALL_MOVE;
-	uint32_t soft = 0, spec = 0;
+	uint32_t soft = 0, spec = 0, hot = 0;
 
 	for (struct page *page = first; page < first + count; page++) {
 		uint32_t state = atomic_get(&page->state);
 		page->shown = (uint16_t)(bytes / OS_PAGE); /* the file may be shorter by the time it is taken out */
-		page_set(page, PG_INSTALLED | PG_USED | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
+		page_set(page, PG_INSTALLED | (state & PG_SOFT ? PG_HOT : 0) | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
 			 PG_SOFT | PG_SPEC);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
+		hot += (state & (PG_SOFT | PG_HOT)) != 0;
 	}
 	if (dup) /* twice in memory until the slot's copy is dropped */
 		mm_charge(mm, (uint64_t)count * pool->page_size);
@@ -540,7 +541,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		stats_add(mm->stats, installs_copy, count);
 	else
 		stats_add(mm->stats, installs_move, count);
-	lru_set(pool, first, count, LIST_ACTIVE);
+	lru_set(pool, first, count, 2 * hot > count ? LIST_ACTIVE : LIST_YOUNG); /* most of a run share their fate */
 	after_add(mm, pool, first, count);
 }
 

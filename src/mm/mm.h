@@ -64,7 +64,7 @@ enum page_flags {
 	PG_FREE = 1u << 11,      /* the frame is free, or about to be: cannot be pinned */
 	PG_UNPROTECTED = 1u << 12, /* installed by MOVE, write protection to follow */
 	PG_SOFT = 1u << 13,      /* taken out of the view by the clock, still cached */
-	PG_USED = 1u << 14,      /* touched at least once since it was read */
+	PG_HOT = 1u << 14,       /* somebody came back to it: its place is on ACTIVE */
 	PG_ASKED = 1u << 15,     /* a call with FM_NOWAIT asked for it, and is yet to be told how it went */
 };
 #define PG_FLAGS 0xffffu
@@ -91,7 +91,9 @@ struct page {
 };
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
 
-enum page_list { LIST_NONE, LIST_FREE, LIST_HOLES, LIST_ACTIVE, LIST_INACTIVE, LIST_COUNT };
+/* AHEAD: not installed yet. YOUNG: installed, and touched by one fault. ACTIVE: installed, and come back to. INACTIVE: taken
+ * out of the view, to see whether somebody comes back. See reclaim.c. */
+enum page_list { LIST_NONE, LIST_FREE, LIST_HOLES, LIST_AHEAD, LIST_YOUNG, LIST_ACTIVE, LIST_INACTIVE, LIST_COUNT };
 
 struct page_queue {
 	uint32_t head, tail, count;
@@ -135,6 +137,8 @@ struct frame_pool {
 	struct wait_queue keeper_tickets;
 	uint32_t deferred; /* frames freed under the map lock, by page.index: id + 1; atomic stack */
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
+	uint32_t *ghosts;     /* what was evicted from YOUNG of late: see ghost_add(); atomic */
+	uint32_t ghost_mask, ghost_clock;
 	void *meta;
 	size_t meta_len;
 };
@@ -481,6 +485,7 @@ int pt_init(struct fm_mm *mm);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most);
 
 /* readahead.c */
 void ra_init(struct fm_file *file, uint32_t max_bytes);
@@ -498,7 +503,9 @@ struct page *frame_alloc(struct frame_pool *pool);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);
-struct page *lru_take(struct frame_pool *pool, enum page_list list);
+struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count);
+void ghost_add(struct frame_pool *pool, const struct page *page);
+bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index);
 uint32_t lru_count(struct frame_pool *pool, enum page_list list);
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_grow(struct frame_pool *pool);

@@ -98,7 +98,7 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		covered_if(file->epoch != epoch, a10_changed_meanwhile);
 		if (atomic_get(&file->epoch) != epoch)
 			page_set(page, 0, PG_UPTODATE);
-		lru_set(pool, page, 1, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_AHEAD);
 	}
 	page_unlock(pool, page);
 }

@@ -2,10 +2,12 @@
 /*
  * The budget, the clock over frames, waits for a free frame, and the background thread.
  *
- * Two queues, as on the VAX: ACTIVE pages are installed; the clock takes the oldest out of the view and puts
- * them on INACTIVE, still cached. A touch brings them back cheaply and counts as use; one that reaches the
- * head of INACTIVE untouched gives its frame. Pages read ahead start on INACTIVE. Where installed pages can
- * only be discarded (COPY), the background thread alone evicts them, in order of age.
+ * Soft faults tell use, as on the VAX: the clock takes the oldest installed pages out of the view and puts them on INACTIVE,
+ * still cached. A touch brings one back cheaply and counts as use; one that reaches the head of INACTIVE untouched gives its
+ * frame. Which installed pages are next is as in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody
+ * came back to (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a scan pushes out
+ * itself. What is read ahead waits on AHEAD. Where installed pages can only be discarded (COPY), the background thread alone
+ * evicts them, in the same order.
  * A pinned page stays. Nothing here holds a lock across a kernel call but the page lock of the page at hand.
  * May call: page_cache, install, frame_pool, read (deadlines), os, stats.
  */
@@ -13,6 +15,8 @@
 
 #include <limits.h>
 
+#define RUN_DIRECT 16u /* pages; a fault wants one */
+#define RUN_BACKGROUND 256u
 #define TICK_NS (5 * OS_NSEC_PER_MSEC)
 #define PROTECT_DELAY_NS (2 * OS_NSEC_PER_MSEC)
 
@@ -49,52 +53,18 @@ static bool others_hold(const struct page *page) /* one pin is ours */
 	return PG_PINS(page_state(page)) > 1;
 }
 
-/* Take the oldest active page out of the view. False when there is none. */
-static bool deactivate_one(struct frame_pool *pool)
+/* Give the frame of the oldest page of INACTIVE or AHEAD back. 1: done; 0: not that one; -1: there is none. */
+static int evict_one(struct frame_pool *pool, enum page_list from)
 {
-	struct page *page = lru_take(pool, LIST_ACTIVE);
-	if (!page)
-		return false;
-	if (!page_try_pin(page))
-		return true; /* free by now */
-	enum page_list to = LIST_ACTIVE;
-	bool stuck = false;
-	if (page_trylock(page)) {
-		if (page_is(page, PG_GONE)) {
-			to = LIST_NONE;
-		} else if (!page_is(page, PG_INSTALLED)) {
-			to = LIST_INACTIVE;
-		} else if (!others_hold(page)) {
-			stuck = page_take_out(&page->file->view, page, false) < 0;
-			if (!stuck) {
-				page_set(page, PG_SOFT, 0);
-				stats_add(pool->mm->stats, deactivations, 1);
-				to = LIST_INACTIVE;
-			}
-		}
-		lru_set(pool, page, 1, to);
-		page_unlock(pool, page);
-	} else {
-		lru_set(pool, page, 1, to);
-	}
-	if (stuck)
-		page_unpin_quiet(pool, page);
-	else
-		page_unpin(pool, page);
-	return true;
-}
-
-/* Give the frame of the oldest inactive page back. 1: done; 0: not that one; -1: there is none. */
-static int evict_one(struct frame_pool *pool)
-{
-	struct page *page = lru_take(pool, LIST_INACTIVE);
+	uint32_t count;
+	struct page *page = lru_take(pool, from, 1, &count);
 	int freed = 0;
 	if (!page)
 		return -1;
 	if (!page_try_pin(page))
 		return 0;
 	if (!page_trylock(page)) {
-		lru_set(pool, page, 1, LIST_INACTIVE);
+		lru_set(pool, page, 1, from);
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
@@ -102,8 +72,10 @@ static int evict_one(struct frame_pool *pool)
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else if (others_hold(page)) {
 			covered(a5_carried_over_reclaim);
-			lru_set(pool, page, 1, LIST_INACTIVE);
+			lru_set(pool, page, 1, from);
 		} else {
+			if (!page_is(page, PG_HOT | PG_SPEC | PG_ERROR))
+				ghost_add(pool, page);
 			page_remove(pool, page);
 			stats_add(pool->mm->stats, evictions, 1);
 			freed = 1;
@@ -114,16 +86,23 @@ static int evict_one(struct frame_pool *pool)
 	return freed;
 }
 
+/* S3-FIFO: what nobody came back to makes way first, but for a tenth. */
+static enum page_list oldest_installed(struct frame_pool *pool)
+{
+	bool many = lru_count(pool, LIST_YOUNG) > pool->frames / 10;
+	return many || !lru_count(pool, LIST_ACTIVE) ? LIST_YOUNG : LIST_ACTIVE;
+}
+
 /*
- * Installed by COPY: the oldest active pages are discarded. The kernel's lock is waited for with the page's lock held, so
+ * Installed by COPY: the oldest pages are discarded. The kernel's lock is waited for with the page's lock held, so
  * that no new install of the page can come between; until the discard has happened the page is in the view, so that
  * nobody faults on it.
  */
 static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
-	uint32_t freed = 0, scan = lru_count(pool, LIST_ACTIVE);
+	uint32_t freed = 0, count, scan = lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE);
 	while (freed < want && scan--) {
-		struct page *page = lru_take(pool, LIST_ACTIVE);
+		struct page *page = lru_take(pool, oldest_installed(pool), 1, &count);
 		if (!page)
 			break;
 		if (!page_try_pin(page))
@@ -158,8 +137,9 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 {
 	struct fm_mm *mm = pool->mm;
-	uint32_t freed = 0, target = pool->frames / 8 + 2;
-	uint32_t scan = 2 * (lru_count(pool, LIST_ACTIVE) + lru_count(pool, LIST_INACTIVE)) + 8;
+	uint32_t freed = 0, target = pool->frames / 8 + 2, run = background ? RUN_BACKGROUND : RUN_DIRECT;
+	uint32_t installed = lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE);
+	uint32_t scan = 2 * (installed + lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD)) + 8;
 	uint32_t failed = 0; /* in a row */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
@@ -168,15 +148,22 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		stats_add(mm->stats, reclaim_background, 1);
 	else
 		stats_add(mm->stats, reclaim_direct, 1);
-	while (freed < want && scan--) {
+	if (run > target / 2)
+		run = target / 2;
+	for (uint32_t looked = 0; freed < want && looked < scan; looked++) {
 		bool some = false;
 		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
-		uint32_t inactive = lru_count(pool, LIST_INACTIVE);
-		if (soft && (inactive < target || failed >= inactive)) {
-			some = deactivate_one(pool);
-			some |= deactivate_one(pool);
+		uint32_t inactive = lru_count(pool, LIST_INACTIVE), ahead = lru_count(pool, LIST_AHEAD);
+		if (soft && (inactive < target || failed >= inactive + ahead)) {
+			uint32_t count = deactivate_run(pool, oldest_installed(pool), run);
+			some = count > 0;
+			looked += count;
 		}
-		int evicted = evict_one(pool);
+		/* What was read ahead and not come to yet has a quarter of the frames. */
+		bool first = ahead > pool->frames / 4 || (failed & 1);
+		int evicted = evict_one(pool, first ? LIST_AHEAD : LIST_INACTIVE);
+		if (evicted < 0)
+			evicted = evict_one(pool, first ? LIST_INACTIVE : LIST_AHEAD);
 		failed = evicted > 0 ? 0 : failed + 1;
 		if (evicted > 0)
 			freed++;

@@ -134,3 +134,110 @@ int install_run(struct fault *vmf, struct page *page)
 			leave(pool, run.first + i);
 	return err;
 }
+
+/* ------------------------------------------------------------------ out of the view */
+
+static bool others_hold(struct page *page) /* one pin is ours */
+{
+	return PG_PINS(atomic_get(&page->state)) > 1;
+}
+
+/* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
+static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most)
+{
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP;
+	struct fm_file *file = first->file;
+	uint64_t addr = page_addr(&file->view, pool, first);
+	uint32_t count = 1;
+
+	if (pool->page_size > OS_PAGE || page_is(first, PG_DUP))
+		return 1;
+	for (; count < most && (addr + count * OS_PAGE) % PT_BYTES; count++) {
+		struct page *page = first + count;
+		if (!join(file, page, first->index + count, mask, PG_UPTODATE | PG_INSTALLED))
+			break;
+		if (others_hold(page)) {
+			leave(pool, page);
+			break;
+		}
+	}
+	return count;
+}
+
+/* Out of the view, and on INACTIVE, what goes of them in one call. */
+static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count)
+{
+	struct fm_mm *mm = pool->mm;
+	struct view *view = &first->file->view;
+	uint64_t src = page_addr(view, pool, first);
+	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count) : 0;
+
+	if (!went)
+		return 0;
+	for (uint32_t i = 0; i < went; i++)
+		page_set(first + i, PG_SOFT, PG_INSTALLED | PG_UNPROTECTED);
+	stats_sub(mm->stats, pages_installed, went);
+	stats_add(mm->stats, deactivations, went);
+	pt_put(mm, first, went, src);
+	lru_set(pool, first, went, LIST_INACTIVE);
+	return went;
+}
+
+/* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
+ * dealt with. */
+static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from)
+{
+	enum page_list to = from;
+	uint32_t count = 1, went = 0;
+	bool stuck = false;
+
+	if (!page_trylock(page)) {
+		lru_set(pool, page, 1, from);
+		page_unpin(pool, page);
+		return 1;
+	}
+	if (page_is(page, PG_GONE)) {
+		to = LIST_NONE;
+	} else if (!page_is(page, PG_INSTALLED)) {
+		to = LIST_INACTIVE;
+	} else if (!others_hold(page)) {
+		count = gather_out(pool, page, most);
+		went = take_out_run(pool, page, count);
+		stuck = !went && page_take_out(&page->file->view, page, false) < 0;
+		if (!went && !stuck) {
+			page_set(page, PG_SOFT, 0);
+			stats_add(pool->mm->stats, deactivations, 1);
+			to = LIST_INACTIVE;
+		}
+	}
+	if (!went)
+		lru_set(pool, page, 1, to);
+	page_unlock(pool, page);
+	for (uint32_t i = 1; i < count; i++) {
+		if (i >= went)
+			lru_set(pool, page + i, 1, from);
+		leave(pool, page + i);
+	}
+	if (stuck) /* who waits for a frame is not to try it again at once */
+		page_unpin_quiet(pool, page);
+	else
+		page_unpin(pool, page);
+	return count;
+}
+
+/* Take the oldest pages of a list, up to `most`, out of the view. Returns how many it looked at; 0: there are none. */
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most)
+{
+	uint32_t count, done = 0;
+	struct page *first = lru_take(pool, from, most, &count);
+
+	while (done < count) {
+		struct page *page = first + done;
+		if (!page_try_pin(page)) { /* free by now */
+			done++;
+			continue;
+		}
+		done += deactivate_some(pool, page, count - done, from);
+	}
+	return count;
+}
