@@ -212,7 +212,8 @@ void check_quiet(void)
 			const struct page *page = &sim.mm->pool[p]->pages[i];
 			if (page->state & (PG_FREE | PG_LOCKED | PG_GONE))
 				continue;
-			if (!PG_PINS(page->state) && page->list != LIST_ACTIVE && page->list != LIST_INACTIVE)
+			bool listed = page->list != LIST_NONE && page->list != LIST_FREE && page->list != LIST_HOLES;
+			if (!PG_PINS(page->state) && !listed)
 				sim_fail("frame %u: nobody has it, and it is on no list to be found by: %#x", i,
 					 page->state);
 			check_fresh(sim.mm->pool[p], page, i);

@@ -56,7 +56,7 @@
 	X(a11_fault_passes, "A11: and so did another fault, after it")                         \
 	X(a12_clipped, "A12: a large page shown only up to the end of the file")               \
 	X(a12_tail, "A12: the tail of the last page zeroed")                                   \
-	X(a13_start, "A13: a window at offset 0")                                              \
+	X(a13_start, "A13: a window that reaches offset 0")                                    \
 	X(a13_start_cut, "A13: a window cut off at offset 0")                                  \
 	X(a13_end, "A13: a window cut off at the end")                                         \
 	X(a13_past_end, "A13: a window past the end")                                          \

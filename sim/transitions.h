@@ -9,7 +9,7 @@
 #ifndef FM_SIM_TRANSITIONS_H
 #define FM_SIM_TRANSITIONS_H
 
-#define T_REST (PG_MARK | PG_SPEC | PG_ERROR | PG_SOFT | PG_USED | PG_ASKED | PG_UNPROTECTED | PG_UPTODATE)
+#define T_REST (PG_MARK | PG_SPEC | PG_ERROR | PG_SOFT | PG_HOT | PG_ASKED | PG_UNPROTECTED | PG_UPTODATE)
 
 #define PAGE_TRANSITIONS(X)                                                                                            \
 	/* pins, and the lock with who waits for it */                                                                 \
@@ -24,6 +24,7 @@
 	X(fill, 0, 0, PG_HOLE, 0, PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_INSTALLED, 0, "the frame gets memory")         \
 	X(lost_race, PG_GONE, PG_HOLE, PG_LOCKED, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED | PG_GONE, 0,               \
 	  "a fresh frame that is not needed")                                                                          \
+	X(hot, PG_HOT, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "it was evicted not long ago")               \
 	/* reading */                                                                                                  \
 	X(ahead, PG_SPEC, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "read ahead")                             \
 	X(marked, PG_MARK, 0, 0, 0, 0, PG_FREE, 0, "the readahead mark is put")                                        \
@@ -36,12 +37,12 @@
 	X(read_failed, PG_ERROR, 0, 0, PG_SPEC | PG_MARK | PG_UPTODATE, PG_LOCKED, PG_INSTALLED, 0, "LOCKED -> ERROR") \
 	X(unread, 0, 0, PG_SPEC, PG_MARK | PG_ERROR, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "an attempt that was none") \
 	/* UPTODATE to INSTALLED */                                                                                    \
-	X(install, PG_INSTALLED, PG_USED | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC, PG_LOCKED | PG_UPTODATE,     \
+	X(install, PG_INSTALLED, PG_HOT | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC, PG_LOCKED | PG_UPTODATE,     \
 	  PG_INSTALLED | PG_HOLE | PG_GONE, 0, "UPTODATE -> UPTODATE|INSTALLED")                                       \
 	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "protection has followed")                                  \
 	X(drop_copy, 0, 0, PG_DUP, 0, PG_LOCKED | PG_INSTALLED, PG_HOLE, 0, "the slot's copy is dropped")              \
 	/* INSTALLED to SOFT, or back to UPTODATE, or emptied */                                                       \
-	X(take_out, 0, 0, PG_INSTALLED, PG_UNPROTECTED | PG_DUP, PG_LOCKED | PG_INSTALLED, 0, 0,                       \
+	X(take_out, 0, PG_SOFT, PG_INSTALLED, PG_UNPROTECTED | PG_DUP, PG_LOCKED | PG_INSTALLED, 0, 0,                 \
 	  "UPTODATE|INSTALLED -> UPTODATE")                                                                            \
 	X(bytes_gone, 0, 0, PG_UPTODATE, 0, PG_LOCKED | PG_UPTODATE, 0, 0, "its bytes are gone, or another version's") \
 	X(emptied, 0, PG_HOLE, PG_INSTALLED, PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT, PG_LOCKED | PG_INSTALLED, \

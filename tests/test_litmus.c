@@ -199,7 +199,7 @@ static void churn(struct fm_file *of, uint64_t index)
 	if (fresh) {
 		*(uint64_t *)slot_of(pool, page) = mark_of(of, index);
 		page_set(page, PG_UPTODATE, 0);
-		lru_set(pool, page, LIST_INACTIVE);
+		lru_set(pool, page, 1, LIST_INACTIVE);
 		page_unlock(pool, page);
 	} else if (page_trylock(page)) {
 		page_remove(pool, page);

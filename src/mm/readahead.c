@@ -177,11 +177,16 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	vmf->ra.count = 0;
 	if (from < end) /* what would lie before the beginning is a huge number */
 		most = s->stride < 0 ? from / step + 1 : (end - from + step - 1) / step;
+	covered_if(!most, a13_past_end);
+	covered_if(from < end && count > most && s->stride < 0, a13_start_cut);
+	covered_if(from < end && count > most && s->stride > 0, a13_end);
 	if (count > most)
 		count = (uint32_t)most;
 	if (!count)
 		return false;
 	uint64_t last = from + (uint64_t)s->stride * (count - 1);
+	covered_if(!last || !from, a13_start);
+	covered_if(from >> 32, a13_past_4g);
 	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
 				     .count = count};
 	s->edge = last + (uint64_t)s->stride;
@@ -259,9 +264,11 @@ bool ra_async_window(struct fault *vmf, struct page *page)
 	struct ra_state *ra = &vmf->file->ra;
 	struct ra_stream now;
 
+	covered_if(vmf->flags & FM_FAULT_TRIED, a7_retry_no_hit);
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
+	covered_if(ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
 	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
 	ra_tick(ra);
@@ -273,7 +280,9 @@ bool ra_async_window(struct fault *vmf, struct page *page)
 	if (!now.stride)
 		now.stride = 1;
 	int64_t asked = (int64_t)(now.edge - now.last);
-	if (now.stride > 0 ? asked <= 0 : asked >= 0) /* new, or it leapt over its edge */
+	bool moved = now.stride > 0 ? asked <= 0 : asked >= 0; /* new, or it leapt over its edge */
+	covered_if(moved, a13_window_moved);
+	if (moved)
 		now.edge = now.last + (uint64_t)now.stride;
 	weigh_waste(ra, true);
 	bool some = window_set(vmf, &now, now.edge, stream_grow(vmf->file, &now, false));
@@ -326,6 +335,7 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 			*mark += window->step;
 		else
 			page_set(*ret_page, PG_MARK, 0);
+		covered_if(!*ret_fresh, a13_mark_on_cached);
 	}
 	return 0;
 }
@@ -346,6 +356,7 @@ void ra_submit(struct fm_file *file, const struct ra_window *window)
 		if (window_page(file, window, &mark, index, &page, &fresh) < 0)
 			break;
 		index += window->step;
+		covered_if(!fresh && count, a13_cached_inside);
 		if (fresh) {
 			page_set(page, PG_SPEC, 0);
 			run[count++] = page;
