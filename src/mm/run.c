@@ -64,8 +64,8 @@ static struct run gather(struct fault *vmf, struct page *page)
 	return run;
 }
 
-/* Move a run. Returns how many of its pages went, from the first on; the rest are as they were. */
-static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count)
+/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest are as they were. */
+static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, int *ret_err)
 {
 	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
 	int err = -EAGAIN;
@@ -80,7 +80,22 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 				at += OS_PAGE;
 		}
 	}
+	/* Of several, the one that it stopped at may have gone uncounted, too: see move_after_exist(). */
+	if (at < len && err != -EEXIST && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
+		at += OS_PAGE;
+	*ret_err = err;
 	return (uint32_t)(at / OS_PAGE);
+}
+
+/* Somebody has emptied slots behind us. Known to nobody, a hole would stay with its frame for the next page. The wanted one's
+ * is page_install()'s. */
+static void fill_holes(struct frame_pool *pool, struct page *first, uint32_t count, const struct page *wanted)
+{
+	for (struct page *page = first; page < first + count; page++)
+		if (page != wanted && trap_present((uint64_t)slot_of(pool, page)) == 0) {
+			frame_fill(pool, page);
+			page_set(page, 0, PG_UPTODATE);
+		}
 }
 
 /* Marks of errors were taken away beside the install, and some of its pages with them. True: `wanted` is among those. */
@@ -107,6 +122,7 @@ int install_run(struct fault *vmf, struct page *page)
 		     page_is(page, PG_INSTALLED | PG_DUP);
 	uint32_t went = 0;
 	bool lost = false;
+	int err;
 
 	vmf->run_first = vmf->run_last = vmf->index;
 	/* A last page that is shown in part goes by itself. */
@@ -118,17 +134,19 @@ int install_run(struct fault *vmf, struct page *page)
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
 		pt_get(vmf->mm, run.first, run.count, dst);
-		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count);
+		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, &err);
 		if (went)
 			pages_installed(view, run.first, went, pool->page_size, false);
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
+		if (unlikely(went < run.count && err == -ENOENT))
+			fill_holes(pool, run.first + went, run.count - went, page);
 		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
 		vmf->run_first = run.first->index;
 		vmf->run_last = vmf->run_first + run.count - 1;
 	}
-	int err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			leave(pool, run.first + i);
@@ -170,7 +188,8 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	struct fm_mm *mm = pool->mm;
 	struct view *view = &first->file->view;
 	uint64_t src = page_addr(view, pool, first);
-	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count) : 0;
+	int err;
+	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count, &err) : 0;
 
 	if (!went)
 		return 0;
