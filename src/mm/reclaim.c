@@ -86,11 +86,14 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 	return freed;
 }
 
-/* S3-FIFO: what nobody came back to makes way first, but for a tenth. */
-static enum page_list oldest_installed(struct frame_pool *pool)
+/* S3-FIFO: what nobody came back to makes way first, but for a tenth. After `in_vain` pages that did not, all of that list may
+ * be pinned: then the other's. */
+static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain)
 {
 	bool many = lru_count(pool, LIST_YOUNG) > pool->frames / 10;
-	return many || !lru_count(pool, LIST_ACTIVE) ? LIST_YOUNG : LIST_ACTIVE;
+	enum page_list list = many || !lru_count(pool, LIST_ACTIVE) ? LIST_YOUNG : LIST_ACTIVE;
+	enum page_list other = list == LIST_YOUNG ? LIST_ACTIVE : LIST_YOUNG;
+	return in_vain > lru_count(pool, list) && lru_count(pool, other) ? other : list;
 }
 
 /*
@@ -100,9 +103,9 @@ static enum page_list oldest_installed(struct frame_pool *pool)
  */
 static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
-	uint32_t freed = 0, count, scan = lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE);
+	uint32_t freed = 0, count, in_vain = 0, scan = 2 * (lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE));
 	while (freed < want && scan--) {
-		struct page *page = lru_take(pool, oldest_installed(pool), 1, &count);
+		struct page *page = lru_take(pool, oldest_installed(pool, in_vain++), 1, &count);
 		if (!page)
 			break;
 		if (!page_try_pin(page))
@@ -122,6 +125,7 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 			page_take_out(&page->file->view, page, true);
 			page_remove(pool, page);
 			freed++;
+			in_vain = 0;
 		}
 		page_unlock(pool, page);
 		page_unpin(pool, page);
@@ -140,7 +144,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	uint32_t freed = 0, target = pool->frames / 8 + 2, run = background ? RUN_BACKGROUND : RUN_DIRECT;
 	uint32_t installed = lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE);
 	uint32_t scan = 2 * (installed + lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD)) + 8;
-	uint32_t failed = 0; /* in a row */
+	uint32_t failed = 0, in_vain = 0; /* evictions, and installed pages looked at, since a frame was freed */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
 	might_block(mm);
@@ -155,9 +159,10 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
 		uint32_t inactive = lru_count(pool, LIST_INACTIVE), ahead = lru_count(pool, LIST_AHEAD);
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
-			uint32_t count = deactivate_run(pool, oldest_installed(pool), run);
+			uint32_t count = deactivate_run(pool, oldest_installed(pool, in_vain), run);
 			some = count > 0;
 			looked += count;
+			in_vain += count;
 		}
 		/* What was read ahead and not come to yet has a quarter of the frames. */
 		bool first = ahead > pool->frames / 4 || (failed & 1);
@@ -165,8 +170,10 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		if (evicted < 0)
 			evicted = evict_one(pool, first ? LIST_INACTIVE : LIST_AHEAD);
 		failed = evicted > 0 ? 0 : failed + 1;
-		if (evicted > 0)
+		if (evicted > 0) {
 			freed++;
+			in_vain = 0;
+		}
 		if (evicted < 0 && !some)
 			break;
 	}
