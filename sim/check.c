@@ -6,7 +6,8 @@
  *   2. each change of a state word is one of transitions.h; what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
  *   3. a page with a pin or the lock keeps its identity; a free one has neither
  *   4. the device writes only into frames that are pinned and do not claim to be whole
- *   6. when all is quiet, a page that nobody has can be evicted, and nothing is older than it may be
+ *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be, and each page table's account
+ *      is of the pages that are there
  *   7. at the end every frame is free, and what is charged is what is there
  * May call: kernel, trace.
  */
@@ -23,6 +24,8 @@ static struct {
 	uint8_t owner[FRAMES_MAX]; /* of the page lock: thread + 1; 0 nobody, or a request */
 	bool failed[FRAMES_MAX]; /* by the attempt that has the page lock */
 	uint32_t least[FRAMES_MAX]; /* pins at any time since it was locked */
+	bool installed[FRAMES_MAX]; /* since it was locked */
+	bool marked[FRAMES_MAX]; /* it has had the readahead mark since before it was locked */
 	uint32_t frames;
 } shadow[POOLS];
 
@@ -101,6 +104,31 @@ void check_given_away(const struct io_request *request)
 			shadow[p].owner[req->page[i]] = 0;
 }
 
+/* A page goes into the view beside the one that a fault wants: its readahead mark would never be met. One that was put while it
+ * is locked may have come too late to be seen. */
+static void check_mark(uint32_t p, uint32_t i, const struct page *page, uint32_t old, uint32_t now)
+{
+	bool *marked = &shadow[p].marked[i];
+	if (!(now & PG_MARK) || (now & PG_FREE))
+		*marked = false;
+	else if (now & ~old & PG_LOCKED)
+		*marked = true;
+	bool wanted = sim.self && sim.self->wants_of == page->file && sim.self->wants == page->index;
+	if ((now & ~old & PG_INSTALLED) && *marked && !wanted)
+		sim_fail("frame %u is installed beside another, over its readahead mark: %#x", i, now);
+}
+
+/* What is recorded as installed is in the view. */
+static void check_there(const struct page *page, uint32_t i)
+{
+	uint64_t addr = page->file->view.region.base + (page->index << page->file->pool->shift);
+	for (uint32_t at = 0; (page->state & PG_INSTALLED) && !sim.emptied && at < page->shown; at++) {
+		const struct view_page *view = kernel_view(addr + at * OS_PAGE);
+		if (!view || view->poison)
+			sim_fail("frame %u: installed, and not in the view: %#x", i, page->state);
+	}
+}
+
 static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32_t old)
 {
 	uint32_t now = page->state, changed = old ^ now;
@@ -109,6 +137,7 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 	event(sim_page_state, i, page->index, now, old);
 	check_transition(i, old, now);
 	note_owner(p, i, old, now);
+	check_mark(p, i, page, old, now);
 	if ((now & PG_FREE) && (PG_PINS(now) || (now & PG_LOCKED)))
 		sim_fail("frame %u: free, with a pin or a lock: %#x", i, now);
 	if (PG_PINS(now) > PG_PINS_MAX)
@@ -133,6 +162,9 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 	if (shadow[p].failed[i] && page->file && !(now & PG_FREE))
 		store_note_error((struct sim_store *)page->file->store, page->index * page->file->pool->page_size,
 				 page->file->pool->page_size);
+	if (!(now & PG_LOCKED) && shadow[p].installed[i])
+		check_there(page, i);
+	shadow[p].installed[i] = (now & PG_LOCKED) && ((now & ~old & PG_INSTALLED) || (shadow[p].installed[i] && (now & PG_INSTALLED)));
 	if (!(now & PG_LOCKED))
 		shadow[p].failed[i] = false;
 	shadow[p].file[i] = now & PG_FREE ? NULL : page->file;
@@ -204,6 +236,24 @@ static void check_fresh(const struct frame_pool *pool, const struct page *page, 
 			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->version.version[0]);
 }
 
+/* Too few, and the table would be given back with pages in it; too many, and never. */
+static void check_tables(const struct fm_mm *mm)
+{
+	for (uint32_t r = 0; r < mm->pt.entries; r++) {
+		uint32_t count = 0;
+		for (uint32_t p = 0; mm->pt.range[r].key && p < POOLS && mm->pool[p]; p++)
+			for (uint32_t i = 0; i < mm->pool[p]->frames; i++) {
+				const struct page *page = &mm->pool[p]->pages[i];
+				if ((page->state & PG_LOCKED) && !(page->state & PG_FREE))
+					return;
+				if ((page->state & PG_INSTALLED) && !page->uncounted)
+					count += page_addr(&page->file->view, mm->pool[p], page) >> 21 == mm->pt.range[r].key;
+			}
+		if (mm->pt.range[r].key && mm->pt.range[r].count != count)
+			sim_fail("a page table's account has %u pages, and %u are there", mm->pt.range[r].count, count);
+	}
+}
+
 /* No fault, no call and no request is under way, and the background thread sleeps. */
 void check_quiet(void)
 {
@@ -217,7 +267,9 @@ void check_quiet(void)
 				sim_fail("frame %u: nobody has it, and it is on no list to be found by: %#x", i,
 					 page->state);
 			check_fresh(sim.mm->pool[p], page, i);
+			check_there(page, i);
 		}
+	check_tables(sim.mm);
 }
 
 /* ------------------------------------------------------------------ 7: the end */

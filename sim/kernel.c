@@ -269,6 +269,7 @@ void kernel_empty(uint64_t addr)
 	if (!page)
 		return;
 	mark(emptied);
+	sim.emptied = true;
 	event("empties the view at %#llx, as the program may", addr, 0, 0, 0);
 	view_remove(page);
 }

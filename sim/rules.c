@@ -237,6 +237,8 @@ void sim_watch_fault_try(const void *arg)
 	const struct fault *vmf = arg;
 	const struct page *page = page_of(vmf);
 	uint32_t i = 0, at = SIM_THREADS;
+	sim.self->wants_of = vmf->file;
+	sim.self->wants = vmf->index;
 	while (i < 64 && tried[i].fault != vmf) {
 		if (!tried[i].fault && at == SIM_THREADS)
 			at = i;

@@ -197,6 +197,8 @@ struct sim_thread {
 	bool in_handler;   /* of a signal, which another does not interrupt */
 	bool may_end;      /* it may be cancelled where it is */
 	bool map_seen;
+	const struct fm_file *wants_of; /* the page that the fault at hand wants */
+	uint64_t wants;
 	uint64_t op_step; /* when its present operation of the workload began */
 	const char *op;
 	uint64_t local[OS_THREAD_LOCAL_BYTES / 8];
@@ -232,6 +234,7 @@ struct sim_run {
 	bool choosing; /* of a small world: from here on each choice is the search's */
 	struct fm_mm *mm;
 	bool dying;  /* fm_mm_destroy() has begun */
+	bool emptied; /* the program has thrown some of a view away */
 	bool hold;   /* FM_MM_HOLD_LOCK */
 	void (*on_signal)(void); /* the program's handler */
 	uint64_t allocated; /* bytes not given back */

@@ -75,7 +75,7 @@ static size_t flag_words(char *to, size_t size, char sign, uint32_t flags)
 {
 	static const char *const names[] = {"LOCKED", "WAITERS", "TICKETS", "UPTODATE", "INSTALLED", "DUP",
 					    "MARK", "SPEC", "ERROR", "GONE", "HOLE", "FREE",
-					    "UNPROTECTED", "SOFT", "USED", "ASKED"};
+					    "UNPROTECTED", "SOFT", "HOT", "ASKED"};
 	size_t len = 0;
 	for (int i = 0; i < 16; i++)
 		if (flags >> i & 1)

@@ -172,7 +172,7 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
 	/* Now and then it is a system call that is given the address. */
 	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
-	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step;
+	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step, begun_ns = sim.now_ns;
 	struct sim_thread *self = sim.self;
 	bool faulted = false, closing = world.closing[f];
 	/* A fault can outlive its access, where another's install woke the thread, and answer the next one. */
@@ -183,7 +183,8 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 		uint64_t addr = addr_of(f, n + at) + 8 * n;
 		struct view_page *page = kernel_view(addr);
 		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, call, instruction);
-		if (tries > TRIES_MAX)
+		/* Where a store is all but dead, others' signals may wake it again and again. */
+		if (tries > TRIES_MAX + (sim.now_ns - begun_ns) / (100 * OS_NSEC_PER_MSEC))
 			sim_fail("an access to page %llu of object %u makes no progress",
 				 (unsigned long long)index_of(f, n + at), f);
 		if (r == 0) {
@@ -861,6 +862,29 @@ static void choose_deadlines(void)
 	sim.opt.late_256 = 128;
 }
 
+/* Marks of errors come and go beside installs. */
+static void choose_marks(void)
+{
+	struct sim_store *s = &sim_store[0];
+	memset(world.weight, 0, sizeof(world.weight));
+	world.weight[OP_ACCESS] = 6;
+	world.weight[OP_MAP] = world.weight[OP_UNMAP] = world.weight[OP_ADVISE] = world.weight[OP_PIN] = 1;
+	world.files = 1;
+	world.workers = WORKERS_MAX;
+	world.mm_options.trap = FM_TRAP_THREAD;
+	world.mm_options.install = FM_INSTALL_MOVE;
+	world.deadline_ns[0] = 0;
+	s->pages = 3 + sim_below(4);
+	s->base = 0;
+	s->stride = 1;
+	s->size[0] = s->pages * OS_PAGE;
+	world.pages[0] = s->pages;
+	sim.opt.io_ns = 1000ull << sim_below(6);
+	sim.opt.slow_256 = 0;
+	sim.opt.error_256 = 32 + sim_below(96);
+	sim.opt.stall_256 = sometimes(128, 64);
+}
+
 static void choose_fashion(void)
 {
 	uint32_t n = sim_below(48);
@@ -870,6 +894,8 @@ static void choose_fashion(void)
 		choose_hunger();
 	else if (n < 20)
 		choose_deadlines();
+	else if (n < 22 && sim_store[0].page_size == OS_PAGE)
+		choose_marks();
 }
 
 static void choose_program(void)
