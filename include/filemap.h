@@ -142,8 +142,10 @@ struct fm_file_options {
 	size_t size; /**< sizeof(struct fm_file_options) */
 	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. */
 	uint32_t page_size;
-	/** Largest readahead window, in bytes. 0: 128 KiB or one page, the larger.
-	 *  UINT32_MAX: no readahead. */
+	/** Largest readahead window, in bytes; never more than an eighth of the budget. A window belongs
+	 *  to one reader's way through the file: forwards, backwards, or in equal steps (then of 32
+	 *  pages at most). It begins with a few pages, doubles up to 1 MiB, and beyond while its
+	 *  reader has to wait. 0: 8 MiB. UINT32_MAX: no readahead. */
 	uint32_t readahead_bytes;
 	/** A read that takes longer than this fails with -ETIMEDOUT. 0: no deadline, or the
 	 *  `deadline` parameter of the URI. */
