@@ -4,7 +4,8 @@
  * error; the next access asks anew.
  * A7: a retry counted as a hit by the readahead heuristic, which then never sees that it does not pay; and one fault
  * counted for every try.
- * Seen to fail: A6 with read_page()'s result dropped; A7 with do_sync_map_readahead() that chooses a window at each try.
+ * Seen to fail (tests/HAZARDS.md): A6 with read_page()'s result dropped; A7 with ra_async_window() that counts a retry, and with
+ * do_sync_map_readahead() that chooses a window at each try.
  */
 #include "hazard_support.h"
 
@@ -72,10 +73,37 @@ static void test_a07(void)
 	support_mm_end(mm);
 }
 
+/* More threads than the store may have requests: the rest wait for room, and try again and again. */
+static void test_a07_no_room(void)
+{
+	enum { CROWD = 16 };
+	const struct fm_file_options deadline = {.size = sizeof(deadline), .deadline_ns = 600ull * 1000 * MS_NS};
+	struct hazard_access access[CROWD];
+	fm_mm *mm = support_mm(1024 * PAGE); /* 16 requests, 8 of them for one store */
+	fm_file *file = support_open(mm, "faulty:memory:4G?stuck=1", &deadline);
+	char *map = support_map(file, 0, 4096 * MIB);
+
+	for (int i = 0; i < CROWD; i++)
+		hazard_begin(&access[i], mm, map + PLACE(i));
+	EVENTUALLY(support_stats(mm).requests == 8 && file->ra.clock >= CROWD);
+	/* A thread tries every 10 ms; a ticket when there is room. */
+	EVENTUALLY(support_stats(mm).frame_waits >= (test_trap() == FM_TRAP_THREAD ? 1 : 6) * (CROWD - 8));
+	CHECK_EQ(file->ra.clock, CROWD);
+	CHECK_OK(fm_file_control(file, "stuck=0"));
+	for (int i = 0; i < CROWD; i++)
+		CHECK_OK(hazard_end(&access[i]));
+	CHECK_EQ(file->ra.clock, CROWD);
+	CHECK_EQ(support_stats(mm).ra_pages, 0);
+	CHECK_OK(fm_unmap(mm, map, 4096 * MIB));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
 int main(void)
 {
 	hazard_watch("an error or a retry went round for ever");
 	test_a06();
 	test_a07();
+	test_a07_no_room();
 	return 0;
 }

@@ -88,24 +88,32 @@ static void test_a13_offsets(void)
 	support_mm_end(mm);
 }
 
-/* The window around one page: 32 pages, of which those outside the file are left out. */
-static void test_a13_window(uint64_t page, uint64_t read_beside_it)
+/* A reader who touches so many pages, each `step` from the one before: what is read beside them, of a file of 1024 pages. */
+static void test_a13_window(uint64_t first, int64_t step, unsigned touches, uint64_t read_beside_them)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
 	fm_file *file = support_open(mm, "memory:4M", NULL);
 	char *map = support_map(file, 0, 4 * MIB);
 
-	touch(mm, map + page * PAGE);
-	EVENTUALLY(support_stats(mm).requests == 0);
-	CHECK_EQ(support_stats(mm).ra_pages, read_beside_it);
+	for (unsigned i = 0; i < touches; i++) {
+		touch(mm, map + (first + i * (uint64_t)step) * PAGE);
+		EVENTUALLY(support_stats(mm).requests == 0);
+		EVENTUALLY(support_stats(mm).faults == i + 1);
+	}
+	struct fm_stats stats = support_stats(mm);
+	if (stats.ra_pages != read_beside_them || stats.read_bytes != (touches + stats.ra_pages) * PAGE)
+		CHECK_FAIL("%u touches from page %llu in steps of %lld: %llu pages beside them, not %llu; %llu bytes", touches,
+			   (unsigned long long)first, (long long)step, (unsigned long long)stats.ra_pages,
+			   (unsigned long long)read_beside_them, (unsigned long long)stats.read_bytes);
+	CHECK_EQ(stats.faults_major, touches);
 	CHECK_OK(fm_unmap(mm, map, 4 * MIB));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
 
-/* A file that fits: what is read is the file, once, and all but its first page ahead of the reader. Not looked at, and
+/* A file that fits: what is read is the file, once, and all but its first page (backwards: two) ahead of the reader. Not looked at, and
  * false, where the I/O thread was kept from running so long that a fault took readahead for stuck. */
-static bool test_a13_once(enum fm_advice advice, uint64_t size)
+static bool test_a13_once(enum fm_advice advice, bool backwards, uint64_t size)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
 	fm_file *file = support_open(mm, support_format("memory:%llu", (unsigned long long)size), NULL);
@@ -113,15 +121,15 @@ static bool test_a13_once(enum fm_advice advice, uint64_t size)
 
 	CHECK_OK(fm_advise(mm, map, size, advice));
 	for (uint64_t at = 0; at < size; at += PAGE)
-		touch(mm, map + at);
+		touch(mm, map + (backwards ? (size - 1) / PAGE * PAGE - at : at));
 	EVENTUALLY(support_stats(mm).requests == 0);
-	EVENTUALLY(support_stats(mm).faults >= size / PAGE); /* a thread may go on before its fault is counted */
+	EVENTUALLY(support_stats(mm).pages_installed > size / PAGE); /* a thread may go on before its fault has ended */
 	struct fm_stats stats = support_stats(mm);
 	if (!stats.ra_aborted) {
 		CHECK_EQ(stats.read_bytes, size);
 		CHECK_EQ(stats.ra_waste, 0);
 		/* The thread trap submits a window when its page is under way: the reader may come first, now and then. */
-		uint64_t missed = test_trap() == FM_TRAP_THREAD ? size / PAGE / 33 : 1;
+		uint64_t missed = test_trap() == FM_TRAP_THREAD ? size / PAGE / 33 : backwards ? 2 : 1;
 		CHECK_LE(stats.faults_major, missed);
 		CHECK_GE(stats.ra_pages, size / PAGE + 1 - missed);
 	}
@@ -161,11 +169,22 @@ int main(void)
 	test_a12(65536);
 	test_a12(2 << 20);
 	test_a13_offsets();
-	test_a13_window(3, 31);
-	test_a13_window(500, 31);
-	test_a13_window(1023, 16);
-	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, 4 * MIB + 123));
-	EVENTUALLY(test_a13_once(FM_ADVICE_SEQUENTIAL, 4 * MIB + 123));
+	test_a13_window(500, 1, 1, 0); /* nobody's way yet */
+	test_a13_window(1023, 1, 1, 0);
+	test_a13_window(0, 1, 1, 3); /* the first window is 4 pages */
+	test_a13_window(500, 1, 2, 3);
+	test_a13_window(1020, 1, 2, 2); /* cut off at the end */
+	test_a13_window(1022, 1, 2, 0);
+	test_a13_window(500, -1, 2, 3);
+	test_a13_window(3, -1, 2, 2); /* ...at the beginning */
+	test_a13_window(1, -1, 2, 0);
+	test_a13_window(500, 10, 3, 1); /* in steps the first is 2 pages */
+	test_a13_window(1000, 10, 3, 0);
+	test_a13_window(500, -10, 3, 1);
+	test_a13_window(25, -10, 3, 0);
+	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, false, 4 * MIB + 123));
+	EVENTUALLY(test_a13_once(FM_ADVICE_SEQUENTIAL, false, 4 * MIB + 123));
+	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, true, 4 * MIB + 123));
 	test_a14();
 	return 0;
 }
