@@ -70,6 +70,18 @@ static inline void hazard_begin(struct hazard_access *access, fm_mm *mm, const v
 	CHECK_EQ(pthread_create(&access->thread, NULL, hazard_access_main, access), 0);
 }
 
+/* It sleeps: in its fault, which is all that it does. */
+static inline bool hazard_asleep(const struct hazard_access *access)
+{
+	char stat[256] = "", *state = NULL;
+	FILE *f = access->tid ? fopen(support_format("/proc/self/task/%d/stat", access->tid), "re") : NULL;
+	if (f && fgets(stat, sizeof(stat), f))
+		state = strrchr(stat, ')');
+	if (f)
+		fclose(f);
+	return state && (state[2] == 'S' || state[2] == 'D');
+}
+
 /* Its result: 0 or a negative errno. */
 static inline int hazard_end(struct hazard_access *access)
 {
