@@ -117,9 +117,9 @@ int install_run(struct fault *vmf, struct page *page)
 {
 	struct view *view = vmf->view;
 	struct frame_pool *pool = vmf->file->pool;
-	/* A larger page is a run by itself, and could come to be moved in part. */
-	bool alone = vmf->mm->install != FM_INSTALL_MOVE || pool->page_size > OS_PAGE || vmf->advice == FM_ADVICE_RANDOM ||
-		     page_is(page, PG_INSTALLED | PG_DUP);
+	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
+	bool alone = vmf->mm->install != FM_INSTALL_MOVE || vmf->file->record || pool->page_size > OS_PAGE ||
+		     vmf->advice == FM_ADVICE_RANDOM || page_is(page, PG_INSTALLED | PG_DUP);
 	uint32_t went = 0;
 	bool lost = false;
 	int err;
