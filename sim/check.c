@@ -5,7 +5,7 @@
  * Owns a shadow of each page's state word, by which each change is seen, judged and told. The rules:
  *   2. each change of a state word is one of transitions.h; what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
  *   3. a page with a pin or the lock keeps its identity; a free one has neither
- *   4. the device writes only into frames that are pinned and do not claim to be whole
+ *   4. the device writes only into frames that are pinned and do not claim to be whole, and staging slots that are taken
  *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be, and each page table's account
  *      is of the pages that are there
  *   7. at the end every frame is free, and what is charged is what is there
@@ -215,6 +215,10 @@ void check_device_writes(uint64_t slot)
 		if (slot - (uint64_t)pool->slots >= pool->slots_len)
 			continue;
 		uint32_t i = (uint32_t)((slot - (uint64_t)pool->slots) >> pool->shift);
+		if (i >= pool->frames && pool->stages_free >> (i - pool->frames) & 1)
+			sim_fail("the device writes into a staging slot that nobody has");
+		if (i >= pool->frames)
+			continue;
 		uint32_t state = pool->pages[i].state;
 		if ((state & (PG_FREE | PG_UPTODATE | PG_INSTALLED)) || !PG_PINS(state))
 			sim_fail("the device writes into frame %u, whose state is %#x", i, state);

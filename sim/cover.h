@@ -83,6 +83,7 @@
 	X(exit_unread_kept_n, "NOWAIT: no room; somebody else holds the unread page")          \
 	X(exit_install_again, "installing found other bytes or another size: look again")      \
 	X(exit_install_no_memory, "installing found no memory, for 100 ms")                    \
+	X(exit_staged_unread, "read into a staging slot, and not to be put into the view")      \
 	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")
 
 #define COVER_BOTH(name, help) COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")

@@ -559,5 +559,8 @@ void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
 	for (int i = 0; i < MM_POOLS_MAX; i++)
 		if (sim.mm && sim.mm->pool[i] && sim.mm->pool[i]->slots == mem)
 			check_slots_closed();
+	for (uint64_t at = 0; at < len; at += OS_PAGE)
+		if (kernel_slot_present((uint64_t)mem + at))
+			slot_empty((uint64_t)mem + at);
 	sim.allocated -= len;
 }

@@ -39,6 +39,8 @@
 	/* UPTODATE to INSTALLED */                                                                                    \
 	X(install, PG_INSTALLED, PG_HOT | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC, PG_LOCKED | PG_UPTODATE,     \
 	  PG_INSTALLED | PG_HOLE | PG_GONE, 0, "UPTODATE -> UPTODATE|INSTALLED")                                       \
+	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT, PG_HOLE, PG_ASKED | PG_SPEC, PG_LOCKED | PG_HOLE,                \
+	  PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DUP, 0, "LOCKED -> UPTODATE|INSTALLED, from a staging slot")       \
 	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "protection has followed")                                  \
 	X(drop_copy, 0, 0, PG_DUP, 0, PG_LOCKED | PG_INSTALLED, PG_HOLE, 0, "the slot's copy is dropped")              \
 	/* INSTALLED to SOFT, or back to UPTODATE, or emptied */                                                       \

@@ -142,7 +142,7 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 }
 
 /* Get a page to read into. Lock gone. 0 with vmf->page pinned; else what the wait for a frame brought, or
- * -EAGAIN when there may be one now. */
+ * -EAGAIN when there may be one now. One that comes without memory is read here, and the errno its attempt's. */
 static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -156,8 +156,10 @@ static int add_page(struct fault *vmf)
 		covered_if(wait == -ECANCELED, a9_room);
 		return wait ? wait : -EAGAIN;
 	}
-	int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
-	if (!err && fresh) /* the lock that it came with is taken again in its place below */
+	int err = page_add(file, vmf->index, ADD_RECLAIM | (read_may_stage(vmf) ? ADD_HOLE : 0), &vmf->page, &fresh);
+	if (!err && fresh && page_is(vmf->page, PG_HOLE))
+		err = read_staged(vmf);
+	else if (!err && fresh) /* the lock that it came with is taken again in its place below */
 		page_unlock_unread(file->pool, vmf->page);
 	if (err != -ENOMEM)
 		return err;

@@ -89,7 +89,7 @@ static void wait_under_lock(struct fault *vmf)
 	might_block(vmf->mm); /* counts */
 	put_stale(vmf);
 	if (!vmf->page) {
-		int err = page_add(file, vmf->index, true, &vmf->page, &fresh);
+		int err = page_add(file, vmf->index, ADD_RECLAIM, &vmf->page, &fresh);
 		if (err) {
 			frame_wait(file, true, OS_FOREVER);
 			return;
@@ -120,7 +120,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
-		err = read_has_room(file, false) ? page_add(file, vmf->index, true, &vmf->page, &fresh) : -EAGAIN;
+		err = read_has_room(file, false) ? page_add(file, vmf->index, ADD_RECLAIM, &vmf->page, &fresh) : -EAGAIN;
 	covered_if(err == -ENOMEM, no_frame_n);
 	covered_if(err == -EAGAIN, no_request_n);
 	if (err)
@@ -228,11 +228,19 @@ static void take_out_unmapped(struct fault *vmf)
 	}
 }
 
+/* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is taken out again. */
+void fault_after_install(struct fault *vmf)
+{
+	if (likely(atomic_get(&vmf->view->unmap_seq) == vmf->unmap_seq))
+		return;
+	covered(exit_unmapped_installed);
+	take_out_unmapped(vmf);
+}
+
 /* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
 static int install_locked(struct fault *vmf)
 {
 	struct page *page = vmf->page;
-	uint32_t unmap_seq = atomic_get(&vmf->view->unmap_seq);
 	struct fm_file *ahead = vmf->want == WANT_AHEAD ? vmf->file : NULL;
 
 	if (ahead) /* the mapping's reference may go with the lock */
@@ -259,10 +267,7 @@ static int install_locked(struct fault *vmf)
 	}
 	if (there)
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
-	covered_if(vmf->view->unmap_seq != unmap_seq, exit_unmapped_installed);
-	/* Unmapped since we looked: what came too late is taken out again. */
-	if (unlikely(atomic_get(&vmf->view->unmap_seq) != unmap_seq))
-		take_out_unmapped(vmf);
+	fault_after_install(vmf);
 	return 0;
 }
 
@@ -312,6 +317,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	os_populate_stack();
 	map_lock_shared(&mm->map);
 	vmf->vma = mm_find_vma(mm, vmf->addr);
+	vmf->unmap_seq = atomic_get(&vmf->view->unmap_seq);
 	int err = !vmf->vma ? -EFAULT : vmf->flags & FM_FAULT_WRITE ? -EACCES : 0;
 	if (err) {
 		if (vmf->vma)

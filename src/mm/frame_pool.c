@@ -192,8 +192,9 @@ static struct page *frame_take(struct frame_pool *pool)
 	return page;
 }
 
-/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. */
-struct page *frame_alloc(struct frame_pool *pool)
+/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. Without `fill` it may be a hole,
+ * which is charged for: until its lock is put it has to get its memory, or be uncharged. */
+struct page *frame_alloc(struct frame_pool *pool, bool fill)
 {
 	struct page *page = frame_take(pool);
 	if (pool_under_pressure(pool))
@@ -208,14 +209,47 @@ struct page *frame_alloc(struct frame_pool *pool)
 	page_word_set(page, noted, false);
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
 	stats_add(pool->mm->stats, frames_used, 1);
-	if (hole && frame_fill(pool, page) < 0) {
-		atomic_set(&pool->fill_failed_ns, os_now_ns());
-		mm_uncharge(pool->mm, pool->page_size);
-		page_set(page, PG_GONE | PG_HOLE, PG_LOCKED);
-		page_unpin(pool, page);
+	if (fill && hole && frame_fill_first(pool, page) < 0) {
+		frame_drop(pool, page);
 		return NULL;
 	}
 	return page;
+}
+
+/* The first memory of a frame that came without. -ENOMEM: the system has none, and is not asked again at once. */
+int frame_fill_first(struct frame_pool *pool, struct page *page)
+{
+	int err = frame_fill(pool, page);
+	if (err)
+		atomic_set(&pool->fill_failed_ns, os_now_ns());
+	return err;
+}
+
+/* Give a frame back that nobody has found yet. Locked, with one pin, as it came. */
+void frame_drop(struct frame_pool *pool, struct page *page)
+{
+	if (page_is(page, PG_HOLE))
+		mm_uncharge(pool->mm, pool->page_size);
+	page_set(page, PG_GONE, PG_LOCKED);
+	page_unpin(pool, page);
+}
+
+/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had. */
+char *stage_take(struct frame_pool *pool)
+{
+	uint64_t before = atomic_get(&pool->stages_free);
+	do {
+		if (!before)
+			return NULL;
+	} while (!atomic_cas(&pool->stages_free, &before, before & (before - 1)));
+	return pool->slots + ((size_t)(pool->frames + (uint32_t)__builtin_ctzll(before)) << pool->shift);
+}
+
+void stage_put(struct frame_pool *pool, const char *stage)
+{
+	uint64_t place = ((uint64_t)(stage - pool->slots) >> pool->shift) - pool->frames, before = atomic_get(&pool->stages_free);
+	while (!atomic_cas(&pool->stages_free, &before, before | 1ull << place))
+		;
 }
 
 /* Give a charged frame its memory. Page lock held, or nobody knows the page. */
@@ -310,6 +344,30 @@ static uint32_t keepers_for(uint32_t frames)
 	return count < 1 ? 1 : count > 64 ? 64 : count;
 }
 
+/* Staging slots, out of the budget; no more than few percent of it. */
+static uint32_t stages_for(struct fm_mm *mm, uint32_t page_size, uint32_t frames)
+{
+	uint32_t count = frames / POOL_STAGE_SHARE < POOL_STAGES_MAX ? frames / POOL_STAGE_SHARE : POOL_STAGES_MAX;
+	if (page_size > OS_PAGE || mm->install != FM_INSTALL_MOVE || frames < MM_FRAMES_MIN + count || !count ||
+	    !mm_try_charge(mm, (uint64_t)count * page_size))
+		return 0;
+	return count;
+}
+
+/* They keep their memory; without any, it goes on as if there were none. */
+static void stages_fill(struct frame_pool *pool)
+{
+	uint64_t start = (uint64_t)pool->slots + ((uint64_t)pool->frames << pool->shift);
+	uint64_t len = (uint64_t)pool->stages << pool->shift;
+
+	if (pool->registered && trap_fill(pool->mm->trap, start, len) < 0) {
+		trap_discard(pool->mm->trap, start, len);
+		mm_uncharge(pool->mm, len);
+		return;
+	}
+	pool->stages_free = ~0ull >> (64 - pool->stages);
+}
+
 static int pool_alloc_meta(struct frame_pool *pool)
 {
 	uint32_t buckets = 16, keepers = keepers_for(pool->frames);
@@ -351,15 +409,19 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	pool->free_low = pool->free_high / 2;
 	for (int i = 0; i < LIST_COUNT; i++)
 		pool->queue[i] = (struct page_queue){NONE, NONE, 0};
+	pool->stages = stages_for(mm, page_size, pool->frames);
+	pool->frames -= pool->stages;
 	err = pool->frames < MM_FRAMES_MIN ? -ENOSPC : pool_alloc_meta(pool);
 	if (err)
 		goto fail;
-	pool->slots_len = (size_t)pool->frames << pool->shift;
+	pool->slots_len = (size_t)(pool->frames + pool->stages) << pool->shift;
 	err = trap_slots_open(mm->trap, pool->slots_len, page_size, page_size == HUGE_UNIT, &slots,
 			      &pool->registered);
 	if (err)
 		goto fail;
 	pool->slots = slots;
+	if (pool->stages)
+		stages_fill(pool);
 	pool->grows = page_size == HUGE_UNIT && pool->registered;
 	for (uint32_t i = 0; i < pool->frames; i++) {
 		pool->pages[i].hash_next = NONE;

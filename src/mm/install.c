@@ -514,35 +514,42 @@ void page_gone_behind(struct view *view, struct page *page)
 	pt_put(mm, page, 1, addr);
 }
 
-/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. `dup`: their slots
- * have memory, too. */
-void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, bool dup)
+/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. */
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
-	bool move = mm->install == FM_INSTALL_MOVE;
-	uint32_t soft = 0, spec = 0, hot = 0;
+	uint32_t soft = 0, spec = 0, hot = 0, set = PG_INSTALLED, clear = PG_SOFT | PG_SPEC;
+
+	if (by == BY_COPY)
+		set |= PG_DUP;
+	if (by == BY_STAGE) {
+		set |= PG_UPTODATE;
+		clear |= PG_HOLE | PG_ASKED;
+	} else if (mm->install == FM_INSTALL_MOVE) {
+		set |= PG_UNPROTECTED;
+	}
 
 	for (struct page *page = first; page < first + count; page++) {
 		uint32_t state = atomic_get(&page->state);
 		page->shown = (uint16_t)(bytes / OS_PAGE); /* the file may be shorter by the time it is taken out */
-		page_set(page, PG_INSTALLED | (state & PG_SOFT ? PG_HOT : 0) | (dup ? PG_DUP : 0) | (move ? PG_UNPROTECTED : 0),
-			 PG_SOFT | PG_SPEC);
+		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
 		hot += (state & (PG_SOFT | PG_HOT)) != 0;
 	}
-	if (dup) /* twice in memory until the slot's copy is dropped */
+	if (by == BY_COPY) /* twice in memory until the slot's copy is dropped */
 		mm_charge(mm, (uint64_t)count * pool->page_size);
 	stats_add(mm->stats, pages_installed, count);
 	stats_add(mm->stats, reactivations, soft);
 	stats_add(mm->stats, ra_hits, spec);
-	if (dup)
-		stats_add(mm->stats, installs_copy, count);
-	else
+	if (by == BY_MOVE)
 		stats_add(mm->stats, installs_move, count);
+	else
+		stats_add(mm->stats, installs_copy, count);
 	lru_set(pool, first, count, 2 * hot > count ? LIST_ACTIVE : LIST_YOUNG); /* most of a run share their fate */
-	after_add(mm, pool, first, count);
+	if (by != BY_STAGE) /* it was protected as it came, and is there once */
+		after_add(mm, pool, first, count);
 }
 
 /*
@@ -586,11 +593,34 @@ int page_install(struct view *view, struct page *page)
 	 * in 30,000 under load moves the page, and then fails with EEXIST. */
 	if (t.existed)
 		trap_wake(mm->trap, t.dst, t.len);
-	pages_installed(view, page, 1, t.len, t.copied || t.existed);
+	pages_installed(view, page, 1, t.len, t.copied || t.existed ? BY_COPY : BY_MOVE);
 	if (unlikely(!trap_kept(mm->trap, unmarks, t.dst, t.len))) {
 		page_gone_behind(view, page);
 		return -EAGAIN;
 	}
+	return 0;
+}
+
+/* A page's bytes go from a staging slot into the view. Locked and pinned; a hole that is charged for, and neither uptodate nor
+ * past the end. 0: it is uptodate, and in the view. Else as it was. */
+int page_install_from(struct view *view, struct page *page, const char *stage)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	uint64_t dst = page_addr(view, pool, page), done;
+	int err = -EAGAIN;
+
+	pt_get(mm, page, 1, dst);
+	uint32_t unmarks = trap_unmarks(mm->trap);
+	for (int tries = 0; err == -EAGAIN && tries < BUSY_TRIES; tries++)
+		err = trap_copy(mm->trap, dst, (uint64_t)stage, OS_PAGE, &done);
+	if (err) {
+		pt_put(mm, page, 1, dst);
+		return err;
+	}
+	pages_installed(view, page, 1, OS_PAGE, BY_STAGE);
+	if (unlikely(!trap_kept(mm->trap, unmarks, dst, OS_PAGE)))
+		page_gone_behind(view, page);
 	return 0;
 }
 

@@ -44,6 +44,12 @@
 #define MM_FRAMES_MIN 16 /* the smallest pool: see fm_budget_min() */
 #define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
 #define MM_POOLS_MAX 10  /* 4 KiB to 2 MiB */
+#define POOL_STAGES_MAX 64u
+#ifdef FM_SIM
+#define POOL_STAGE_SHARE 16u /* its pools are small */
+#else
+#define POOL_STAGE_SHARE 128u /* frames to a staging slot */
+#endif
 #define NONE UINT32_MAX  /* no page, no entry */
 
 /* ------------------------------------------------------------------ pages and frames */
@@ -125,6 +131,8 @@ struct frame_pool {
 	bool grows;      /* huge frames get their memory a few at a time, by pool_grow() */
 	struct os_lock lock;
 	struct page_queue queue[LIST_COUNT];
+	uint32_t stages;              /* staging slots, behind those of the frames */
+	uint64_t stages_free;         /* a bit each; atomic */
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
 	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
 	uint32_t filled;              /* huge frames: how many have been populated */
@@ -367,6 +375,7 @@ struct fault {
 	uint64_t run_first, run_last; /* the pages that were installed with it */
 	struct ra_window ra; /* readahead to submit */
 	uint32_t more;       /* pages to be read with the wanted one, in one read */
+	uint32_t unmap_seq;        /* the view's, when vma was found */
 	bool counted_major;
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
@@ -408,14 +417,18 @@ static inline uint64_t fault_deadline(const struct fault *vmf)
 void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags);
 int fault_drive(struct fault *vmf, struct ticket *ticket);
 void fault_end(struct fault *vmf, int error);
+void fault_after_install(struct fault *vmf);
 void fault_note_attempt(struct fault *vmf, const struct page *page);
 int fault_attempt_error(const struct fault *vmf, const struct page *page);
 extern const struct trap_client fault_trap_client;
 
 /* page_cache.c */
 struct page *page_find(struct fm_file *file, uint64_t index);
-int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page **ret_page,
-	     bool *ret_new);
+enum page_add_flags {
+	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */
+	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */
+};
+int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new);
 bool page_try_pin(struct page *page);
 void page_pin(struct page *page);
 void page_unpin(struct frame_pool *pool, struct page *page);
@@ -454,6 +467,8 @@ static inline int page_error(const struct page *page, uint32_t state)
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
+bool read_may_stage(const struct fault *vmf);
+int read_staged(struct fault *vmf);
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
 void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
@@ -466,7 +481,13 @@ int file_recheck(struct fm_file *file, uint32_t epoch);
 
 /* install.c */
 int page_install(struct view *view, struct page *page);
-void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, bool dup);
+enum installed_by {
+	BY_MOVE,
+	BY_COPY,  /* the slot has memory, too */
+	BY_STAGE, /* from elsewhere: the page had no bytes before, and its slot has no memory */
+};
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
+int page_install_from(struct view *view, struct page *page, const char *stage);
 uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page);
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src);
 bool page_is_there(const struct view *view, const struct page *page);
@@ -499,7 +520,11 @@ void ra_shrink(struct fm_file *file);
 /* frame_pool.c */
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
 void pool_destroy(struct frame_pool *pool);
-struct page *frame_alloc(struct frame_pool *pool);
+struct page *frame_alloc(struct frame_pool *pool, bool fill);
+void frame_drop(struct frame_pool *pool, struct page *page);
+int frame_fill_first(struct frame_pool *pool, struct page *page);
+char *stage_take(struct frame_pool *pool);
+void stage_put(struct frame_pool *pool, const char *stage);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);

@@ -338,10 +338,9 @@ struct page *page_find(struct fm_file *file, uint64_t index)
 
 /*
  * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
- * frame has memory. -ENOMEM: no frame is free (or, without may_reclaim, only those kept for demand).
+ * frame has memory (but see ADD_HOLE). -ENOMEM: no frame is free.
  */
-int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page **ret_page,
-	     bool *ret_new)
+int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new)
 {
 	struct frame_pool *pool = file->pool;
 	struct bucket *bucket = bucket_of(file, index);
@@ -349,9 +348,10 @@ int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page
 	struct page *fresh = NULL;
 
 	if (!found) {
-		fresh = frame_alloc(pool);
-		if (!fresh && may_reclaim && reclaim(pool, 4, false) > 0)
-			fresh = frame_alloc(pool);
+		bool fill = !(flags & ADD_HOLE);
+		fresh = frame_alloc(pool, fill);
+		if (!fresh && (flags & ADD_RECLAIM) && reclaim(pool, 4, false) > 0)
+			fresh = frame_alloc(pool, fill);
 		if (!fresh)
 			return -ENOMEM;
 		bucket_lock(bucket);
@@ -367,10 +367,8 @@ int page_add(struct fm_file *file, uint64_t index, bool may_reclaim, struct page
 		bucket_unlock(bucket);
 	}
 	if (found) {
-		if (fresh) { /* somebody was faster: the frame goes back */
-			page_set(fresh, PG_GONE, PG_LOCKED);
-			page_unpin(pool, fresh);
-		}
+		if (fresh) /* somebody was faster */
+			frame_drop(pool, fresh);
 		*ret_page = found;
 		*ret_new = false;
 		return 0;

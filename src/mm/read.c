@@ -198,7 +198,7 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 	while (count <= more && count < READ_INLINE_MOST && pages[0]->index + count < end) {
 		struct page *page;
 		bool fresh;
-		if (page_add(file, pages[0]->index + count, false, &page, &fresh) < 0)
+		if (page_add(file, pages[0]->index + count, 0, &page, &fresh) < 0)
 			break;
 		if (!fresh) {
 			page_unpin(file->pool, page);
@@ -296,6 +296,101 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	if (err && count > 1)
 		ra_shrink(file);
 	inline_end(file, count);
+	return own;
+}
+
+/* ------------------------------------------------------------------ by way of a staging slot */
+
+/*
+ * A page that one fault alone wants, and for which there is a frame without memory, is read into a staging slot and copied into
+ * the view. The frame's slot stays empty, as after a MOVE; yet nothing had to be filled first or protected after, and no
+ * other core is interrupted.
+ */
+bool read_may_stage(const struct fault *vmf)
+{
+	const struct frame_pool *pool = vmf->file->pool;
+	return atomic_get(&pool->stages_free) && !vmf->more && (vmf->flags & FM_FAULT_ALLOW_RETRY) && read_is_inline(vmf->file) &&
+	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
+}
+
+/* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone again. */
+static int fill_instead(struct frame_pool *pool, struct page *page)
+{
+	if (frame_fill_first(pool, page) == 0) {
+		page_unlock_unread(pool, page);
+		return 0;
+	}
+	mm_uncharge(pool->mm, pool->page_size);
+	page_remove(pool, page);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+	return -ENOMEM;
+}
+
+/* What was read has not gone into the view: the page is what it was without its memory, or bears the errno. Unlocked here. */
+static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, int err, uint32_t epoch)
+{
+	uint64_t wanted = page_bytes(file, page);
+
+	mm_uncharge(file->mm, file->pool->page_size);
+	covered_if(err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted), exit_staged_unread);
+	if (err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted))
+		page_end_unread(file, page);
+	else
+		page_end_read(file, page, bytes, err, epoch);
+}
+
+/* vmf->page is fresh: locked, pinned, a hole. 0: look again; -ENOMEM: no frame after all; else the errno of the attempt. */
+int read_staged(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	struct frame_pool *pool = file->pool;
+	struct page *page = vmf->page;
+	uint32_t more = 0;
+	char *stage = atomic_get(&file->changed) ? NULL : stage_take(pool);
+
+	might_block(file->mm);
+	if (stage && !inline_begin(file, &more)) {
+		stage_put(pool, stage);
+		stage = NULL;
+	}
+	if (!stage) {
+		int err = fill_instead(pool, page);
+		if (err)
+			vmf->page = NULL;
+		return err;
+	}
+	struct iovec iov = {stage, OS_PAGE};
+	uint64_t started = os_now_ns();
+	uint32_t epoch = atomic_get(&file->epoch);
+	size_t bytes = 0;
+	unsigned shorts = 0;
+
+	page_word_set(page, attempt, page->attempt + 1);
+	int err = store_read_full(file->store, &iov, 1, page->index << pool->shift, &bytes, &shorts);
+	if (err == -EFAULT && trap_fill(file->mm->trap, (uint64_t)stage, OS_PAGE) == 0) /* emptied behind us */
+		err = -ECANCELED;
+	err = store_error(err);
+	note_latency(file, os_now_ns() - started);
+	count_read(file->mm, bytes, shorts, err);
+	if (!err || err == -EIO)
+		err = recheck_after(file, epoch, err);
+	bool dropped = err == -EAGAIN, all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
+	int own = 0;
+	if (!err && all && page_install_from(vmf->view, page, stage) == 0) {
+		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+		dropped = atomic_get(&file->epoch) != epoch;
+		vmf->run_first = vmf->run_last = vmf->index;
+		page_unlock(pool, page);
+		fault_after_install(vmf);
+	} else {
+		staged_end(file, page, bytes, err, epoch);
+		own = page_error(page, page_state(page));
+	}
+	stage_put(pool, stage);
+	if (dropped)
+		file_forget(file);
+	inline_end(file, 1);
 	return own;
 }
 

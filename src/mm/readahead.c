@@ -326,7 +326,7 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark, uint64_t index,
 		       struct page **ret_page, bool *ret_fresh)
 {
-	int err = page_add(file, index, false, ret_page, ret_fresh);
+	int err = page_add(file, index, 0, ret_page, ret_fresh);
 	if (err)
 		return err;
 	if (index == *mark) {

@@ -136,7 +136,7 @@ int install_run(struct fault *vmf, struct page *page)
 		pt_get(vmf->mm, run.first, run.count, dst);
 		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, &err);
 		if (went)
-			pages_installed(view, run.first, went, pool->page_size, false);
+			pages_installed(view, run.first, went, pool->page_size, BY_MOVE);
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT))
