@@ -571,7 +571,7 @@ static void give_all_back(void)
 	}
 	do /* the background thread must have nothing in hand */
 		sim_sleep(OS_NSEC_PER_MSEC);
-	while (!atomic_get(&sim.mm->background_asleep));
+	while (atomic_get(&sim.mm->background_state) != BACKGROUND_SLEEPS);
 	check_balance();
 }
 
@@ -676,9 +676,9 @@ static void *main_thread(void *arg)
 				sim_sleep(10000);
 		if (!world.keeps_pins)
 			check_views_mapped();
-		for (int i = 0; !sim.small && i < 50 && (mm->requests_busy || !mm->background_asleep); i++)
+		for (int i = 0; !sim.small && i < 50 && (mm->requests_busy || mm->background_state != BACKGROUND_SLEEPS); i++)
 			sim_sleep(OS_NSEC_PER_MSEC);
-		if (!mm->requests_busy && mm->background_asleep)
+		if (!mm->requests_busy && mm->background_state == BACKGROUND_SLEEPS)
 			check_quiet();
 		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
 			give_all_back();

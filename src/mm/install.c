@@ -224,10 +224,20 @@ static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	} else {
 		after->overflowed = true;
 	}
-	bool wake = after->count == 1 || after->count == after->capacity / 2;
+	bool first = after->count == 1, many = after->count == after->capacity / 2;
 	os_unlock(&after->lock);
-	if (wake)
+	if (many)
 		background_kick(mm);
+	else if (first)
+		background_note(mm);
+}
+
+bool after_work_waits(struct fm_mm *mm)
+{
+	os_lock(&mm->after.lock);
+	bool some = mm->after.count || mm->after.overflowed;
+	os_unlock(&mm->after.lock);
+	return some;
 }
 
 uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page)
@@ -300,11 +310,12 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 }
 
 /* Put protection on what MOVE installed; drop what COPY left behind. Background thread; where `again` is left set, it is
- * to come back soon. */
-void after_work_run(struct fm_mm *mm)
+ * to come back soon. False: there was nothing to do. */
+bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
 	struct span span = {0, 0};
+	bool did = false;
 
 	for (;;) {
 		os_lock(&after->lock);
@@ -318,6 +329,7 @@ void after_work_run(struct fm_mm *mm)
 			after->overflowed = after->again = false;
 		}
 		os_unlock(&after->lock);
+		did |= some || overflowed;
 		if (some) {
 			for (uint32_t i = 0; i < item.count; i++)
 				after_one(mm, mm->pool[item.pool],
@@ -326,14 +338,14 @@ void after_work_run(struct fm_mm *mm)
 		}
 		span_flush(mm, &span);
 		if (!overflowed)
-			return;
+			return did;
 		for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 			for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
 				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
 					after_one(mm, mm->pool[p], &mm->pool[p]->pages[i], &span);
 		span_flush(mm, &span);
 		if (atomic_get(&after->again))
-			return;
+			return did;
 	}
 }
 

@@ -270,6 +270,8 @@ struct after_work {
 	} *item;
 };
 
+enum background_state { BACKGROUND_RUNS, BACKGROUND_DOZES, BACKGROUND_SLEEPS };
+
 struct fm_mm {
 	struct map_lock map;
 	struct vma *segments; /* slab; map lock */
@@ -310,7 +312,7 @@ struct fm_mm {
 	struct os_thread background;
 	uint32_t background_seq; /* futex */
 	bool background_stop;
-	uint32_t background_asleep;
+	uint32_t background_state; /* enum background_state; atomic */
 	struct os_thread closer;
 	uint32_t closer_seq; /* futex */
 	bool closer_stop;
@@ -498,7 +500,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
-void after_work_run(struct fm_mm *mm);
+bool after_work_run(struct fm_mm *mm);
+bool after_work_waits(struct fm_mm *mm);
 bool pt_behind(struct fm_mm *mm);
 void pt_throttle(struct fm_mm *mm);
 void pt_release_empty(struct fm_mm *mm, uint32_t most);
@@ -550,6 +553,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket);
 void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket);
 void frame_freed(struct frame_pool *pool);
 void background_kick(struct fm_mm *mm);
+void background_note(struct fm_mm *mm);
 int background_start(struct fm_mm *mm);
 void background_stop(struct fm_mm *mm);
 void mm_charge(struct fm_mm *mm, uint64_t bytes);

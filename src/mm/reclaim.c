@@ -264,8 +264,15 @@ int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns)
 void background_kick(struct fm_mm *mm)
 {
 	atomic_add(&mm->background_seq, 1u);
-	if (atomic_get(&mm->background_asleep))
+	if (atomic_get(&mm->background_state) != BACKGROUND_RUNS)
 		os_futex_wake(&mm->background_seq, 1, OS_FUTEX_ANY);
+}
+
+/* There is something to do that can wait for PROTECT_DELAY_NS. */
+void background_note(struct fm_mm *mm)
+{
+	if (atomic_get(&mm->background_state) == BACKGROUND_SLEEPS)
+		background_kick(mm);
 }
 
 /* Another page size needs memory and has none of its own to give. */
@@ -341,7 +348,7 @@ static void *background_main(void *arg)
 		if (atomic_get(&mm->background_stop))
 			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
-		after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
+		bool did = after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);
 		run_tickets(mm, now, &last_ns);
@@ -352,12 +359,13 @@ static void *background_main(void *arg)
 		bool more = atomic_get(&mm->after.again) || atomic_get(&mm->reap_list);
 		if ((somebody_waits(mm) || more) && next > now + TICK_NS)
 			next = now + TICK_NS;
-		/* Let some protecting come together: one call for many pages. */
-		if (!somebody_waits(mm))
-			os_sleep_until(os_now_ns() + PROTECT_DELAY_NS / 8);
-		atomic_set(&mm->background_asleep, 1u);
+		/* While there is protecting to do, it looks around by itself, so that nobody has to wake it, and many pages come
+		 * together. What is noted just before it says that it sleeps is seen here, what comes after calls. */
+		atomic_set(&mm->background_state, did ? BACKGROUND_DOZES : BACKGROUND_SLEEPS);
+		if ((did || after_work_waits(mm)) && next > now + PROTECT_DELAY_NS)
+			next = now + PROTECT_DELAY_NS;
 		os_futex_wait(&mm->background_seq, seq, OS_FUTEX_ANY, next);
-		atomic_set(&mm->background_asleep, 0u);
+		atomic_set(&mm->background_state, BACKGROUND_RUNS);
 	}
 }
 
