@@ -24,6 +24,8 @@
 #define STEPS_MOST 32u
 #define STEP_LONGEST 4096       /* pages; further apart are two readers */
 #define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
+#define FRAMES_SHARE 32         /* of the frames, for a window of each stream together: else readahead eats what it brought */
+#define LIVELY 256u             /* steps of other streams, beyond which a stream rests */
 #define TRUST 4096u             /* faults that a proven stream outlives a new one by */
 
 #define ra_get(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
@@ -37,9 +39,8 @@ void ra_init(struct fm_file *file, uint32_t max_bytes)
 	most = max_bytes == UINT32_MAX ? 0 : max_bytes / page_size;
 	if (max_bytes != UINT32_MAX && !most)
 		most = 1;
-	/* At most an eighth of the frames: readahead must not eat what it brought. */
-	if (most > file->pool->frames / 8)
-		most = file->pool->frames / 8;
+	if (most > file->pool->frames / FRAMES_SHARE)
+		most = file->pool->frames / FRAMES_SHARE + 1;
 	file->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
@@ -149,15 +150,27 @@ static void stream_move(struct ra_state *ra, struct ra_stream *s, uint64_t index
 	s->used = ra_get(ra->clock);
 }
 
+/* At least 1. */
+static uint32_t lively_streams(struct ra_state *ra)
+{
+	uint32_t count = 0, clock = ra_get(ra->clock);
+	for (int i = 0; i < RA_STREAMS; i++)
+		count += ra_get(ra->stream[i].size) && clock - ra_get(ra->stream[i].used) < LIVELY;
+	return count ? count : 1;
+}
+
 /* The pages of its next window; `waited`: the last one came too late. */
 static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool waited)
 {
 	bool unit = s->stride == 1 || s->stride == -1;
 	uint32_t most = ra_get(file->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
+	uint32_t share = file->pool->frames / FRAMES_SHARE / lively_streams(&file->ra) + 1;
 	uint32_t grown = s->size ? 2 * s->size : unit ? WINDOW_FIRST : STEPS_FIRST;
 
 	if (usual < 2)
 		usual = 2;
+	if (most > share)
+		most = share;
 	if (!unit && most > STEPS_MOST)
 		most = STEPS_MOST;
 	if (!waited && grown > usual)
@@ -326,7 +339,7 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark, uint64_t index,
 		       struct page **ret_page, bool *ret_fresh)
 {
-	int err = page_add(file, index, 0, ret_page, ret_fresh);
+	int err = page_add(file, index, ADD_STREAM, ret_page, ret_fresh);
 	if (err)
 		return err;
 	if (index == *mark) {
