@@ -9,6 +9,7 @@
  */
 #include "mm/mm.h"
 
+#define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
 
 static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
@@ -120,12 +121,18 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 			 (uint32_t)(hash >> 48) << 16 | ghost_moment(pool), __ATOMIC_RELAXED);
 }
 
-/* Was it evicted not long ago? */
-bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index)
+/*
+ * Was it evicted not long ago, and is it to stay therefore? Where a stream brings it only one piece of the file in four is, each
+ * time another: if what a loop goes over is more than there is memory for, all of it would push out just what comes next. As
+ * with Bimodal Insertion (Qureshi et al., ISCA 2007) most of what is cached stays, and some passes by.
+ */
+bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream)
 {
 	uint64_t hash = ghost_hash(file, index);
 	uint32_t ghost = __atomic_load_n(&pool->ghosts[hash & pool->ghost_mask], __ATOMIC_RELAXED);
-	return ghost >> 16 == (uint32_t)(hash >> 48) && ((ghost_moment(pool) - ghost) & 0xffffu) <= 256;
+	if (ghost >> 16 != (uint32_t)(hash >> 48) || ((ghost_moment(pool) - ghost) & 0xffffu) > 256)
+		return false;
+	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + (ghost & 0xffffu) / 16) % 4 == 0;
 }
 
 /* ------------------------------------------------------------------ frames */

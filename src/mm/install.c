@@ -559,7 +559,8 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		stats_add(mm->stats, installs_move, count);
 	else
 		stats_add(mm->stats, installs_copy, count);
-	lru_set(pool, first, count, 2 * hot > count ? LIST_ACTIVE : LIST_YOUNG); /* most of a run share their fate */
+	/* Most of a run share their fate. What comes while there is room stays until something better does. */
+	lru_set(pool, first, count, 2 * hot > count || !pool_evicts(pool) ? LIST_ACTIVE : LIST_YOUNG);
 	if (by != BY_STAGE) /* it was protected as it came, and is there once */
 		after_add(mm, pool, first, count);
 }

@@ -429,6 +429,7 @@ struct page *page_find(struct fm_file *file, uint64_t index);
 enum page_add_flags {
 	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */
 	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */
+	ADD_STREAM = 1u << 2,  /* readahead has foreseen it */
 };
 int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new);
 bool page_try_pin(struct page *page);
@@ -509,7 +510,7 @@ int pt_init(struct fm_mm *mm);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most);
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, uint32_t *freed);
 
 /* readahead.c */
 void ra_init(struct fm_file *file, uint32_t max_bytes);
@@ -533,7 +534,7 @@ int frame_fill(struct frame_pool *pool, struct page *page);
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count);
 void ghost_add(struct frame_pool *pool, const struct page *page);
-bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index);
+bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream);
 uint32_t lru_count(struct frame_pool *pool, enum page_list list);
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_grow(struct frame_pool *pool);

@@ -360,7 +360,7 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 			__atomic_store_n(&fresh->file, file, __ATOMIC_RELAXED);
 			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
 			atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
-			if (ghost_take(pool, file, index))
+			if (ghost_take(pool, file, index, flags & ADD_STREAM))
 				page_set(fresh, PG_HOT, 0);
 			atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));
 		}

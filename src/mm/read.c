@@ -198,7 +198,7 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 	while (count <= more && count < READ_INLINE_MOST && pages[0]->index + count < end) {
 		struct page *page;
 		bool fresh;
-		if (page_add(file, pages[0]->index + count, 0, &page, &fresh) < 0)
+		if (page_add(file, pages[0]->index + count, ADD_STREAM, &page, &fresh) < 0)
 			break;
 		if (!fresh) {
 			page_unpin(file->pool, page);

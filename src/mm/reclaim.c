@@ -86,11 +86,12 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 	return freed;
 }
 
-/* S3-FIFO: what nobody came back to makes way first, but for a tenth. After `in_vain` pages that did not, all of that list may
- * be pinned: then the other's. */
+/* S3-FIFO: what nobody came back to, or has come to yet, makes way first, but for an eighth. After `in_vain` pages that did not,
+ * all of that list may be pinned: then the other's. */
 static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain)
 {
-	bool many = lru_count(pool, LIST_YOUNG) > pool->frames / 10;
+	uint32_t young = lru_count(pool, LIST_YOUNG);
+	bool many = young + lru_count(pool, LIST_AHEAD) > pool->frames / 8 && young > pool->frames / 64;
 	enum page_list list = many || !lru_count(pool, LIST_ACTIVE) ? LIST_YOUNG : LIST_ACTIVE;
 	enum page_list other = list == LIST_YOUNG ? LIST_ACTIVE : LIST_YOUNG;
 	return in_vain > lru_count(pool, list) && lru_count(pool, other) ? other : list;
@@ -159,13 +160,15 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
 		uint32_t inactive = lru_count(pool, LIST_INACTIVE), ahead = lru_count(pool, LIST_AHEAD);
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
-			uint32_t count = deactivate_run(pool, oldest_installed(pool, in_vain), run);
+			uint32_t passed_by = 0, count = deactivate_run(pool, oldest_installed(pool, in_vain), run, &passed_by);
 			some = count > 0;
 			looked += count;
+			freed += passed_by;
+			if (passed_by)
+				continue;
 			in_vain += count;
 		}
-		/* What was read ahead and not come to yet has a quarter of the frames. */
-		bool first = ahead > pool->frames / 4 || (failed & 1);
+		bool first = ahead > pool->frames / 8 || (failed & 1);
 		int evicted = evict_one(pool, first ? LIST_AHEAD : LIST_INACTIVE);
 		if (evicted < 0)
 			evicted = evict_one(pool, first ? LIST_INACTIVE : LIST_AHEAD);

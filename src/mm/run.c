@@ -10,6 +10,7 @@
 #include "mm/mm.h"
 
 #define RUN_TRIES 20
+#define STREAM_RUN 8u /* pages */
 #define PT_BYTES (2ull << 20) /* what one page table covers, and one call of pt_get() */
 
 static bool is_of(struct page *page, const struct fm_file *file, uint64_t index)
@@ -182,8 +183,8 @@ static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t
 	return count;
 }
 
-/* Out of the view, and on INACTIVE, what goes of them in one call. */
-static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count)
+/* Out of the view, and on INACTIVE, what goes of them in one call. `last`: out of the cache, too. */
+static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count, bool last)
 {
 	struct fm_mm *mm = pool->mm;
 	struct view *view = &first->file->view;
@@ -198,17 +199,24 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	stats_sub(mm->stats, pages_installed, went);
 	stats_add(mm->stats, deactivations, went);
 	pt_put(mm, first, went, src);
-	lru_set(pool, first, went, LIST_INACTIVE);
+	if (!last)
+		lru_set(pool, first, went, LIST_INACTIVE);
+	for (uint32_t i = 0; last && i < went; i++) {
+		ghost_add(pool, first + i);
+		page_remove(pool, first + i);
+	}
+	if (last)
+		stats_add(mm->stats, evictions, went);
 	return went;
 }
 
 /* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
  * dealt with. */
-static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from)
+static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from, uint32_t *freed)
 {
 	enum page_list to = from;
 	uint32_t count = 1, went = 0;
-	bool stuck = false;
+	bool stuck = false, last = false;
 
 	if (!page_trylock(page)) {
 		lru_set(pool, page, 1, from);
@@ -221,7 +229,9 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 		to = LIST_INACTIVE;
 	} else if (!others_hold(page)) {
 		count = gather_out(pool, page, most);
-		went = take_out_run(pool, page, count);
+		/* A reader that passed by comes no second time, or not soon. */
+		last = from == LIST_YOUNG && count >= STREAM_RUN;
+		went = take_out_run(pool, page, count, last);
 		stuck = !went && page_take_out(&page->file->view, page, false) < 0;
 		if (!went && !stuck) {
 			page_set(page, PG_SOFT, 0);
@@ -231,21 +241,25 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	}
 	if (!went)
 		lru_set(pool, page, 1, to);
+	if (last)
+		*freed += went;
+	/* In order, so that what is read into their frames will be a run again. */
 	page_unlock(pool, page);
+	if (stuck) /* who waits for a frame is not to try it again at once */
+		page_unpin_quiet(pool, page);
+	else
+		page_unpin(pool, page);
 	for (uint32_t i = 1; i < count; i++) {
 		if (i >= went)
 			lru_set(pool, page + i, 1, from);
 		leave(pool, page + i);
 	}
-	if (stuck) /* who waits for a frame is not to try it again at once */
-		page_unpin_quiet(pool, page);
-	else
-		page_unpin(pool, page);
 	return count;
 }
 
-/* Take the oldest pages of a list, up to `most`, out of the view. Returns how many it looked at; 0: there are none. */
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most)
+/* Take the oldest pages of a list, up to `most`, out of the view; of those a stream brought, YOUNG ones, out of the cache: they are
+ * added to *freed. Returns how many it looked at; 0: there are none. */
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, uint32_t *freed)
 {
 	uint32_t count, done = 0;
 	struct page *first = lru_take(pool, from, most, &count);
@@ -256,7 +270,7 @@ uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t m
 			done++;
 			continue;
 		}
-		done += deactivate_some(pool, page, count - done, from);
+		done += deactivate_some(pool, page, count - done, from, freed);
 	}
 	return count;
 }
