@@ -352,6 +352,8 @@ static void willneed(const struct piece *piece)
 	if (last - first >= file->pool->frames / 2)
 		last = first + file->pool->frames / 2;
 	for (; first <= last && last != UINT64_MAX; first += window) {
+		while (lru_count(file->pool, LIST_FREE) < window && pool_grow(file->pool, (uint32_t)window)) /* not a fault: it may */
+			;
 		uint64_t size = last - first + 1 < window ? last - first + 1 : window;
 		ra_submit(file, &(struct ra_window){.start = first, .mark = UINT64_MAX, .step = 1,
 						   .count = (uint32_t)size});

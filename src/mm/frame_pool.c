@@ -10,6 +10,7 @@
 #include "mm/mm.h"
 
 #define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
+#define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
 
 static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
@@ -204,7 +205,7 @@ static struct page *frame_take(struct frame_pool *pool)
 struct page *frame_alloc(struct frame_pool *pool, bool fill)
 {
 	struct page *page = frame_take(pool);
-	if (pool_under_pressure(pool))
+	if (pool_under_pressure(pool) || (pool->grows && lru_count(pool, LIST_FREE) <= GROW_AHEAD / 2 && pool_may_grow(pool)))
 		background_kick(pool->mm);
 	if (!page)
 		return NULL;
@@ -312,32 +313,59 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 
 #define HUGE_UNIT (2u << 20)
 
-/* Populate some more huge frames, within the budget. Holes cannot be filled with huge pages after the
- * fact, so these get their memory before they are registered. False when there is no more to do. */
-bool pool_grow(struct frame_pool *pool)
+/* There are huge frames that have never had memory, and may have some now. */
+bool pool_may_grow(struct frame_pool *pool)
 {
-	uint32_t first = pool->filled, most = first + 8;
-	if (!pool->grows || first >= pool->frames)
+	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
+	if (!pool->grows || atomic_get(&pool->filled) >= pool->frames ||
+	    (unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS))
 		return false;
-	uint32_t count = 0;
-	while (first + count < pool->frames && first + count < most &&
-	       mm_try_charge(pool->mm, pool->page_size))
-		count++;
-	if (!count)
-		return false;
+	return atomic_get(&pool->mm->charged_bytes) + pool->page_size <= pool->mm->budget_bytes;
+}
+
+/* The next frames, `count` of them, charged for. */
+static bool populate(struct frame_pool *pool, uint32_t first, uint32_t count)
+{
 	uint64_t len = (uint64_t)count << pool->shift;
 	char *mem = pool->slots + ((size_t)first << pool->shift);
+
 	if (trap_slots_populate(pool->mm->trap, mem, len) < 0) {
+		atomic_set(&pool->fill_failed_ns, os_now_ns());
 		mm_uncharge(pool->mm, len);
 		return false;
 	}
-	pool->filled += count;
-	for (uint32_t i = first; i < first + count; i++) {
+	for (uint32_t i = first; i < first + count; i++)
 		atomic_set(&pool->pages[i].state, PG_FREE);
-		lru_set(pool, &pool->pages[i], 1, LIST_FREE);
-	}
-	frame_freed(pool);
+	lru_set(pool, &pool->pages[first], count, LIST_FREE);
+	atomic_set(&pool->filled, first + count);
+	for (uint32_t i = 0; i < count; i++)
+		frame_freed(pool);
 	return true;
+}
+
+/* Populate up to `most` more huge frames, within the budget. Holes cannot be filled with huge pages after the fact, so these get
+ * their memory before they are registered. Takes the kernel's lock: not in a fault. False: there is no more to do, or
+ * somebody else is at it. */
+bool pool_grow(struct frame_pool *pool, uint32_t most)
+{
+	uint32_t count = 0;
+	bool some = false;
+
+	if (!pool_may_grow(pool) || atomic_xchg(&pool->growing, 1u))
+		return false;
+	uint32_t first = atomic_get(&pool->filled);
+	while (first + count < pool->frames && count < most && mm_try_charge(pool->mm, pool->page_size))
+		count++;
+	some = count && populate(pool, first, count);
+	atomic_set(&pool->growing, 0u);
+	return some;
+}
+
+/* So that faults find frames that are populated. False: enough of them, or no more to be had. */
+bool pool_grow_ahead(struct frame_pool *pool)
+{
+	uint32_t ahead = pool->frames / 4 < GROW_AHEAD ? pool->frames / 4 : GROW_AHEAD;
+	return pool->grows && lru_count(pool, LIST_FREE) < ahead && pool_grow(pool, GROW_PIECE);
 }
 
 static size_t align_up(size_t value, size_t align)
@@ -436,7 +464,7 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 		if (!pool->grows)
 			queue_append(pool, &pool->pages[i], LIST_HOLES);
 	}
-	if (pool->grows && !pool_grow(pool)) {
+	if (pool->grows && !pool_grow(pool, GROW_PIECE)) {
 		err = -ENOMEM;
 		goto fail;
 	}

@@ -135,7 +135,7 @@ struct frame_pool {
 	uint64_t stages_free;         /* a bit each; atomic */
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
 	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
-	uint32_t filled;              /* huge frames: how many have been populated */
+	uint32_t filled, growing;     /* huge frames: how many have been populated; somebody is at it; atomic */
 	uint32_t free_seq;            /* futex: changes when a frame becomes free */
 	uint32_t free_waiters;        /* threads asleep on it; atomic */
 	struct wait_queue tickets;    /* waiting for a frame, oldest first */
@@ -537,7 +537,10 @@ void ghost_add(struct frame_pool *pool, const struct page *page);
 bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream);
 uint32_t lru_count(struct frame_pool *pool, enum page_list list);
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
-bool pool_grow(struct frame_pool *pool);
+#define GROW_PIECE 4u /* huge frames at a time: some ms */
+bool pool_may_grow(struct frame_pool *pool);
+bool pool_grow(struct frame_pool *pool, uint32_t most);
+bool pool_grow_ahead(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
 bool pool_may_fill(struct frame_pool *pool);
 bool pool_evicts(struct frame_pool *pool);

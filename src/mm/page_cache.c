@@ -350,7 +350,8 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 	if (!found) {
 		bool fill = !(flags & ADD_HOLE);
 		fresh = frame_alloc(pool, fill);
-		if (!fresh && (flags & ADD_RECLAIM) && reclaim(pool, 4, false) > 0)
+		/* A huge frame that is about to be populated is worth the wait; others' pages are not to make way for it. */
+		if (!fresh && (flags & ADD_RECLAIM) && !pool_may_grow(pool) && reclaim(pool, 4, false) > 0)
 			fresh = frame_alloc(pool, fill);
 		if (!fresh)
 			return -ENOMEM;

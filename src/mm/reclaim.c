@@ -243,7 +243,7 @@ int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns)
 	atomic_add(&pool->free_waiters, 1u);
 	for (;;) {
 		uint32_t seq = atomic_get(&pool->free_seq);
-		if (frame_to_be_had(pool) || reclaim(pool, 2, false) > 0)
+		if (frame_to_be_had(pool) || (!pool_may_grow(pool) && reclaim(pool, 2, false) > 0))
 			break;
 		if (killable && atomic_get(&pool->mm->dying)) {
 			ret = -ECANCELED;
@@ -296,7 +296,7 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 
 static void balance(struct fm_mm *mm, struct frame_pool *pool)
 {
-	while (lru_count(pool, LIST_FREE) < pool->free_low && pool_grow(pool))
+	while (pool_grow_ahead(pool))
 		;
 	uint64_t charged = atomic_get(&mm->charged_bytes);
 	if (charged > mm->budget_bytes) {
