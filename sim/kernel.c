@@ -476,6 +476,11 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return 0;
 }
 
+int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	return trap_fill(trap, dst, len);
+}
+
 int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 {
 	(void)trap;

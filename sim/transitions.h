@@ -56,6 +56,7 @@
 	X(remove, PG_GONE, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE, 0, "out of the index: GONE")                    \
 	X(free, PG_FREE, 0, PG_GONE, T_REST, PG_GONE, PG_LOCKED | PG_INSTALLED | PG_WAITERS | PG_TICKETS, 0,           \
 	  "GONE -> FREE, by the last pin")                                                                             \
+	X(fill_ahead, 0, 0, PG_HOLE, 0, PG_FREE | PG_HOLE, 0, 0, "a free frame is filled in advance")                     \
 	X(give_memory, PG_HOLE, 0, 0, 0, PG_FREE, PG_INSTALLED, 0, "a free frame's memory is given back")
 
 /* Legal too, and not yet reached: the kernel never keeps a piece of a larger page pinned for long here (world.c). */

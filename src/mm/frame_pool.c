@@ -10,6 +10,11 @@
 #include "mm/mm.h"
 
 #define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
+#ifdef FM_SIM
+#define FILL_PIECE 2u
+#else
+#define FILL_PIECE (TRAP_TOGETHER / pool->page_size)
+#endif
 #define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
 
@@ -84,6 +89,18 @@ struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t mos
 	return first;
 }
 
+static struct page *lru_take_last(struct frame_pool *pool, enum page_list list)
+{
+	struct page *page = NULL;
+	os_lock(&pool->lock);
+	if (pool->queue[list].tail != NONE) {
+		page = &pool->pages[pool->queue[list].tail];
+		queue_unlink(pool, page);
+	}
+	os_unlock(&pool->lock);
+	return page;
+}
+
 static struct page *lru_take_one(struct frame_pool *pool, enum page_list list)
 {
 	uint32_t count;
@@ -99,19 +116,21 @@ uint32_t lru_count(struct frame_pool *pool, enum page_list list)
 
 /*
  * Pages that were evicted without anybody having come back to them leave a mark for a while, by which they are known should
- * they be read again: they are then worth more than what passes by once. One word a frame, by a hash of the page: half of it
- * tells the page, half the time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
+ * they be read again: they are then worth more than what passes by once. 16 bits for one or two frames, by a hash of the page:
+ * nine of them tell the page, seven the time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
  */
+#define GHOST_MOMENTS 128u
+
 static uint64_t ghost_hash(const struct fm_file *file, uint64_t index)
 {
 	uint64_t hash = (index + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
 	return hash ^ hash >> 29;
 }
 
-/* Of `frames` evictions there are 256 moments. */
+/* Of `frames` evictions there are half as many moments as can be told. */
 static uint32_t ghost_moment(const struct frame_pool *pool)
 {
-	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) / (pool->frames / 256 + 1) & 0xffffu;
+	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) / (pool->frames / (GHOST_MOMENTS / 2) + 1) % GHOST_MOMENTS;
 }
 
 void ghost_add(struct frame_pool *pool, const struct page *page)
@@ -119,7 +138,7 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 	uint64_t hash = ghost_hash(page->file, page->index);
 	__atomic_fetch_add(&pool->ghost_clock, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&pool->ghosts[hash & pool->ghost_mask],
-			 (uint32_t)(hash >> 48) << 16 | ghost_moment(pool), __ATOMIC_RELAXED);
+			 (uint16_t)((hash >> 55) * GHOST_MOMENTS + ghost_moment(pool)), __ATOMIC_RELAXED);
 }
 
 /*
@@ -131,9 +150,9 @@ bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t in
 {
 	uint64_t hash = ghost_hash(file, index);
 	uint32_t ghost = __atomic_load_n(&pool->ghosts[hash & pool->ghost_mask], __ATOMIC_RELAXED);
-	if (ghost >> 16 != (uint32_t)(hash >> 48) || ((ghost_moment(pool) - ghost) & 0xffffu) > 256)
+	if (ghost / GHOST_MOMENTS != hash >> 55 || (ghost_moment(pool) - ghost) % GHOST_MOMENTS > GHOST_MOMENTS / 2)
 		return false;
-	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + (ghost & 0xffffu) / 16) % 4 == 0;
+	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + ghost % GHOST_MOMENTS / 4) % 4 == 0;
 }
 
 /* ------------------------------------------------------------------ frames */
@@ -183,29 +202,68 @@ static void take_deferred(struct frame_pool *pool)
 	}
 }
 
-static struct page *frame_take(struct frame_pool *pool)
+/* One without memory, which is charged for now. */
+static struct page *hole_take(struct frame_pool *pool)
 {
-	if (unlikely(atomic_get(&pool->deferred)))
-		take_deferred(pool);
-	struct page *page = lru_take_one(pool, LIST_FREE);
-	if (page)
-		return page;
+	if (!lru_count(pool, LIST_HOLES))
+		return NULL;
 	if (pool_at_floor(pool))
 		mm_charge(pool->mm, pool->page_size);
 	else if (!mm_try_charge(pool->mm, pool->page_size))
 		return NULL;
-	page = lru_take_one(pool, LIST_HOLES);
+	struct page *page = lru_take_last(pool, LIST_HOLES); /* what is filled ahead, together, comes from the other end */
 	if (!page)
 		mm_uncharge(pool->mm, pool->page_size);
 	return page;
+}
+
+static struct page *frame_take(struct frame_pool *pool, bool filled)
+{
+	if (unlikely(atomic_get(&pool->deferred)))
+		take_deferred(pool);
+	struct page *page = filled ? lru_take_one(pool, LIST_FREE) : hole_take(pool);
+	if (!page)
+		page = filled ? hole_take(pool) : lru_take_one(pool, LIST_FREE);
+	return page;
+}
+
+static bool fills_ahead(struct frame_pool *pool)
+{
+	return atomic_get(&pool->wants_filled) && lru_count(pool, LIST_FREE) < pool->free_low && pool_may_fill(pool);
+}
+
+/* Fill some holes that lie together, so that readahead finds frames that are filled. Background thread. False: there are
+ * enough, or no memory for more. */
+bool pool_fill_ahead(struct frame_pool *pool)
+{
+	uint32_t count, done = 0;
+
+	if (!fills_ahead(pool) || !mm_try_charge(pool->mm, (uint64_t)FILL_PIECE << pool->shift))
+		return false;
+	struct page *first = lru_take(pool, LIST_HOLES, FILL_PIECE, &count);
+	if (count && trap_fill_together(pool->mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift) == 0)
+		done = count;
+	if (count && !done) {
+		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift);
+		atomic_set(&pool->fill_failed_ns, os_now_ns());
+	}
+	mm_uncharge(pool->mm, (uint64_t)(FILL_PIECE - done) << pool->shift);
+	for (uint32_t i = 0; i < done; i++)
+		page_set(first + i, 0, PG_HOLE);
+	if (count)
+		lru_set(pool, first, count, done ? LIST_FREE : LIST_HOLES);
+	if (done)
+		frame_freed(pool);
+	return done > 0;
 }
 
 /* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. Without `fill` it may be a hole,
  * which is charged for: until its lock is put it has to get its memory, or be uncharged. */
 struct page *frame_alloc(struct frame_pool *pool, bool fill)
 {
-	struct page *page = frame_take(pool);
-	if (pool_under_pressure(pool) || (pool->grows && lru_count(pool, LIST_FREE) <= GROW_AHEAD / 2 && pool_may_grow(pool)))
+	struct page *page = frame_take(pool, fill);
+	if (pool_under_pressure(pool) || (fill && fills_ahead(pool)) ||
+	    (pool->grows && lru_count(pool, LIST_FREE) <= GROW_AHEAD / 2 && pool_may_grow(pool)))
 		background_kick(pool->mm);
 	if (!page)
 		return NULL;
@@ -217,6 +275,8 @@ struct page *frame_alloc(struct frame_pool *pool, bool fill)
 	page_word_set(page, noted, false);
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
 	stats_add(pool->mm->stats, frames_used, 1);
+	if (fill && hole && pool->registered && !pool->grows && pool->frames >= 8 * FILL_PIECE)
+		atomic_set(&pool->wants_filled, 1u);
 	if (fill && hole && frame_fill_first(pool, page) < 0) {
 		frame_drop(pool, page);
 		return NULL;
@@ -411,7 +471,7 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
 	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
-	pool->meta_len = pages_len + buckets_len + keepers_len + 2 * buckets * sizeof(uint32_t);
+	pool->meta_len = pages_len + buckets_len + keepers_len + buckets * sizeof(*pool->ghosts);
 	pool->meta = os_meta_alloc(pool->meta_len);
 	if (!pool->meta)
 		return -ENOMEM;
@@ -421,8 +481,8 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	for (uint32_t i = 0; i < buckets; i++)
 		pool->buckets[i].head = NONE;
 	char *rest = (char *)pool->buckets + buckets_len;
-	pool->ghosts = (uint32_t *)(rest + keepers_len);
-	pool->ghost_mask = 2 * buckets - 1;
+	pool->ghosts = (uint16_t *)(rest + keepers_len);
+	pool->ghost_mask = buckets - 1;
 	return progress_init(pool, (struct keeper *)rest, keepers);
 }
 

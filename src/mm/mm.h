@@ -135,6 +135,7 @@ struct frame_pool {
 	uint64_t stages_free;         /* a bit each; atomic */
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
 	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
+	uint32_t wants_filled;        /* readers had to fill frames themselves; atomic */
 	uint32_t filled, growing;     /* huge frames: how many have been populated; somebody is at it; atomic */
 	uint32_t free_seq;            /* futex: changes when a frame becomes free */
 	uint32_t free_waiters;        /* threads asleep on it; atomic */
@@ -145,7 +146,7 @@ struct frame_pool {
 	struct wait_queue keeper_tickets;
 	uint32_t deferred; /* frames freed under the map lock, by page.index: id + 1; atomic stack */
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
-	uint32_t *ghosts;     /* what was evicted from YOUNG of late: see ghost_add(); atomic */
+	uint16_t *ghosts;     /* what was evicted from YOUNG of late: see ghost_add(); atomic */
 	uint32_t ghost_mask, ghost_clock;
 	void *meta;
 	size_t meta_len;
@@ -229,9 +230,9 @@ struct fm_file {
 
 /* Empty page tables are given back: how many installed pages each 2 MiB of view has. */
 struct pt_range {
-	uint64_t key;
-	uint32_t count, next;
-};
+	uint64_t key : 48, count : 16;
+	uint32_t next;
+} __attribute__((packed, aligned(4)));
 struct pt_table {
 	struct os_lock lock;
 	uint32_t mask, free_head, entries, used, empty;
@@ -541,6 +542,7 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
 bool pool_may_grow(struct frame_pool *pool);
 bool pool_grow(struct frame_pool *pool, uint32_t most);
 bool pool_grow_ahead(struct frame_pool *pool);
+bool pool_fill_ahead(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
 bool pool_may_fill(struct frame_pool *pool);
 bool pool_evicts(struct frame_pool *pool);

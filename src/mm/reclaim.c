@@ -296,7 +296,7 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 
 static void balance(struct fm_mm *mm, struct frame_pool *pool)
 {
-	while (pool_grow_ahead(pool))
+	while (pool_grow_ahead(pool) || pool_fill_ahead(pool))
 		;
 	uint64_t charged = atomic_get(&mm->charged_bytes);
 	if (charged > mm->budget_bytes) {

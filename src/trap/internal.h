@@ -23,6 +23,7 @@ struct trap {
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
+	char *scratch; /* TRAP_TOGETHER bytes, nobody's, for trap_fill_together(); or NULL */
 	struct telling *telling; /* from handler_start() to the trap's end */
 	struct {
 		uint64_t start, end; /* atomic; 0: none */

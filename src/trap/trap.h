@@ -97,6 +97,10 @@ void trap_slots_close(struct trap *trap, void *mem, uint64_t len);
 int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory into holes */
+/* The same for much at once, in pieces that lie together in the machine's memory where it has such: a device reads into those
+ * with fewer segments. Takes the kernel's lock. */
+#define TRAP_TOGETHER (2u << 20)
+int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len);
 /* These take the kernel's mmap_lock: never with a lock of ours held. With a page lock only trap_discard(), where an install of
  * the page must not come between (a copy that goes, a page that is given up). */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);

@@ -17,6 +17,11 @@
 
 #define CHUNK (2ull << 20) /* COPY, WRITEPROTECT and DONTNEED hold the kernel's lock for their whole range */
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define MOVE_TRIES 64
+
 static const char zeros[64 << 10] __attribute__((aligned(4096)));
 
 const char *trap_kind_name(enum fm_trap kind)
@@ -121,6 +126,41 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	return 0;
 }
 
+/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
+static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
+{
+	uint64_t whole = len + align;
+	if (whole < len)
+		return -ENOMEM;
+	char *mem = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
+	if (start > mem)
+		munmap(mem, (size_t)(start - mem));
+	if (start + len < mem + whole)
+		munmap(start + len, (size_t)(mem + whole - start - len));
+	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	madvise(start, len, MADV_DONTFORK);
+	madvise(start, len, MADV_DONTDUMP);
+	munlock(start, len);
+	*ret_mem = start;
+	return 0;
+}
+
+static int scratch_open(struct trap *trap)
+{
+	char *mem;
+	int err = reserve(TRAP_TOGETHER, TRAP_TOGETHER, true, &mem);
+	if (!err && mprotect(mem, TRAP_TOGETHER, PROT_READ | PROT_WRITE) < 0) {
+		err = -errno;
+		munmap(mem, TRAP_TOGETHER);
+	}
+	if (!err)
+		trap->scratch = mem;
+	return err;
+}
+
 int trap_create(const struct trap_options *options, struct trap **ret_trap)
 {
 	struct trap *trap = calloc(1, sizeof(*trap));
@@ -132,6 +172,8 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	int err = registry_init();
 	if (!err)
 		err = trap_open(options, trap);
+	if (!err && trap->has_move)
+		err = scratch_open(trap);
 	if (!err)
 		err = trap_sigbus_install();
 	if (!err && trap->kind == FM_TRAP_THREAD)
@@ -163,6 +205,8 @@ void trap_destroy(struct trap *trap)
 {
 	trap_stop(trap);
 	telling_close(trap);
+	if (trap->scratch)
+		munmap(trap->scratch, TRAP_TOGETHER);
 	if (trap->fd >= 0)
 		close(trap->fd);
 	free(trap);
@@ -174,28 +218,6 @@ bool trap_has_move(const struct trap *trap)
 }
 
 /* ------------------------------------------------------------------ address space */
-
-/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
-static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
-{
-	uint64_t whole = len + align;
-	if (whole < len)
-		return -ENOMEM;
-	char *mem = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem == MAP_FAILED)
-		return -errno;
-	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
-	if (start > mem)
-		munmap(mem, (size_t)(start - mem));
-	if (start + len < mem + whole)
-		munmap(start + len, (size_t)(mem + whole - start - len));
-	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	madvise(start, len, MADV_DONTFORK);
-	madvise(start, len, MADV_DONTDUMP);
-	munlock(start, len);
-	*ret_mem = start;
-	return 0;
-}
 
 static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
 {
@@ -301,10 +323,6 @@ int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, 
 	return 0;
 }
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
 {
 	if (madvise(mem, len, MADV_POPULATE_WRITE) < 0) {
@@ -357,6 +375,35 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 			return (int)ret;
 	}
 	return 0;
+}
+
+/* From huge pages, in halves, so that it is here that they come apart, and not in somebody's fault. */
+static int move_together(struct trap *trap, uint64_t dst)
+{
+	uint64_t from = (uint64_t)(uintptr_t)trap->scratch, at = 0, done;
+
+	if (os_syscall3(SYS_madvise, from, TRAP_TOGETHER, MADV_POPULATE_WRITE) < 0)
+		return -ENOMEM;
+	for (int tries = 0; at < TRAP_TOGETHER && tries < MOVE_TRIES; tries++) {
+		uint64_t half = TRAP_TOGETHER / 2 - at % (TRAP_TOGETHER / 2);
+		int err = trap_move(trap, dst + at, from + at, half, &done);
+		at += done;
+		if (err == -EEXIST)
+			at += OS_PAGE; /* that one is not a hole */
+		else if (err < 0 && err != -EAGAIN)
+			break;
+	}
+	return at < TRAP_TOGETHER ? -EAGAIN : 0;
+}
+
+int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	uint64_t at = 0;
+	while (trap->scratch && len - at >= TRAP_TOGETHER && move_together(trap, dst + at) == 0)
+		at += TRAP_TOGETHER;
+	if (trap->scratch && at < len)
+		os_syscall3(SYS_madvise, trap->scratch, TRAP_TOGETHER, MADV_DONTNEED);
+	return trap_fill(trap, dst + at, len - at);
 }
 
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
