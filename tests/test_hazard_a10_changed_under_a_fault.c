@@ -87,7 +87,7 @@ static void test_own_punch(void)
 	support_mm_end(mm);
 }
 
-/* ---- the linker puts this around install_run() */
+/* ---- the linker puts these around install_run() and page_install_from() */
 
 static struct {
 	fm_mm *mm;
@@ -97,13 +97,27 @@ static struct {
 
 int __real_install_run(struct fault *vmf, struct page *page);
 int __wrap_install_run(struct fault *vmf, struct page *page);
-int __wrap_install_run(struct fault *vmf, struct page *page)
+int __real_page_install_from(struct view *view, struct page *page, const char *stage);
+int __wrap_page_install_from(struct view *view, struct page *page, const char *stage);
+
+static void unmap_once(void)
 {
 	if (shared.unmap) {
 		shared.unmap = false;
 		fm_unmap(shared.mm, shared.map, PAGES * PAGE);
 	}
+}
+
+int __wrap_install_run(struct fault *vmf, struct page *page)
+{
+	unmap_once();
 	return __real_install_run(vmf, page);
+}
+
+int __wrap_page_install_from(struct view *view, struct page *page, const char *stage)
+{
+	unmap_once();
+	return __real_page_install_from(view, page, stage);
 }
 
 static void test_unmapped_while_installed(void)
@@ -113,8 +127,12 @@ static void test_unmapped_while_installed(void)
 	fm_mm *mm = shared.mm = support_mm(256 * PAGE);
 	fm_file *file = support_open(mm, support_file(PAGES * PAGE, 1), &error_policy);
 
-	for (unsigned i = 0; i < 10; i++) { /* by MOVE, what is cached by then goes in with it, as a run */
+	for (unsigned i = 0; i < 10; i++) { /* the first by way of a staging slot, then, with what is cached, as a run */
 		shared.map = support_map(file, 0, PAGES * PAGE);
+		if (i == 1) {
+			CHECK_OK(fm_advise(mm, shared.map, PAGES * PAGE, FM_ADVICE_WILLNEED));
+			EVENTUALLY(support_stats(mm).frames_used == PAGES && !support_stats(mm).requests);
+		}
 		shared.unmap = true;
 		struct fm_stats before = support_stats(mm);
 		int err = support_read(mm, shared.map + i * PAGE, &byte, 1);

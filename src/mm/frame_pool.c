@@ -202,8 +202,9 @@ static void take_deferred(struct frame_pool *pool)
 	}
 }
 
-/* One without memory, which is charged for now. */
-static struct page *hole_take(struct frame_pool *pool)
+/* One without memory, which is charged for now. Single ones from the end: at the head lie those that are filled together, or in
+ * a row, so that they make runs. */
+static struct page *hole_take(struct frame_pool *pool, bool single)
 {
 	if (!lru_count(pool, LIST_HOLES))
 		return NULL;
@@ -211,7 +212,7 @@ static struct page *hole_take(struct frame_pool *pool)
 		mm_charge(pool->mm, pool->page_size);
 	else if (!mm_try_charge(pool->mm, pool->page_size))
 		return NULL;
-	struct page *page = lru_take_last(pool, LIST_HOLES); /* what is filled ahead, together, comes from the other end */
+	struct page *page = single ? lru_take_last(pool, LIST_HOLES) : lru_take_one(pool, LIST_HOLES);
 	if (!page)
 		mm_uncharge(pool->mm, pool->page_size);
 	return page;
@@ -221,9 +222,9 @@ static struct page *frame_take(struct frame_pool *pool, bool filled)
 {
 	if (unlikely(atomic_get(&pool->deferred)))
 		take_deferred(pool);
-	struct page *page = filled ? lru_take_one(pool, LIST_FREE) : hole_take(pool);
+	struct page *page = filled ? lru_take_one(pool, LIST_FREE) : hole_take(pool, true);
 	if (!page)
-		page = filled ? hole_take(pool) : lru_take_one(pool, LIST_FREE);
+		page = filled ? hole_take(pool, false) : lru_take_one(pool, LIST_FREE);
 	return page;
 }
 

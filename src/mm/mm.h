@@ -380,6 +380,7 @@ struct fault {
 	uint32_t more;       /* pages to be read with the wanted one, in one read */
 	uint32_t unmap_seq;        /* the view's, when vma was found */
 	bool counted_major;
+	bool no_stage;     /* it is to be read into a frame of its own */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */

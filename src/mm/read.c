@@ -309,7 +309,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 bool read_may_stage(const struct fault *vmf)
 {
 	const struct frame_pool *pool = vmf->file->pool;
-	return atomic_get(&pool->stages_free) && !vmf->more && (vmf->flags & FM_FAULT_ALLOW_RETRY) && read_is_inline(vmf->file) &&
+	return atomic_get(&pool->stages_free) && !vmf->no_stage && !vmf->more && (vmf->flags & FM_FAULT_ALLOW_RETRY) && read_is_inline(vmf->file) &&
 	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
 }
 
@@ -356,8 +356,10 @@ int read_staged(struct fault *vmf)
 	}
 	if (!stage) {
 		int err = fill_instead(pool, page);
-		if (err)
+		if (err) {
 			vmf->page = NULL;
+			vmf->no_stage = true; /* one that is filled may be free */
+		}
 		return err;
 	}
 	struct iovec iov = {stage, OS_PAGE};
@@ -368,8 +370,10 @@ int read_staged(struct fault *vmf)
 
 	page_word_set(page, attempt, page->attempt + 1);
 	int err = store_read_full(file->store, &iov, 1, page->index << pool->shift, &bytes, &shorts);
-	if (err == -EFAULT && trap_fill(file->mm->trap, (uint64_t)stage, OS_PAGE) == 0) /* emptied behind us */
-		err = -ECANCELED;
+	if (err == -EFAULT && !trap_all_present((uint64_t)stage, OS_PAGE)) { /* emptied behind us: as if it had not been tried */
+		int filled = trap_fill(file->mm->trap, (uint64_t)stage, OS_PAGE);
+		err = filled ? filled : -ECANCELED;
+	}
 	err = store_error(err);
 	note_latency(file, os_now_ns() - started);
 	count_read(file->mm, bytes, shorts, err);
@@ -385,6 +389,7 @@ int read_staged(struct fault *vmf)
 		fault_after_install(vmf);
 	} else {
 		staged_end(file, page, bytes, err, epoch);
+		vmf->no_stage = true; /* what kept it from the view may do so again */
 		own = page_error(page, page_state(page));
 	}
 	stage_put(pool, stage);
