@@ -10,7 +10,11 @@
 #include "mm/mm.h"
 
 #define RUN_TRIES 20
+#ifdef FM_SIM
+#define STREAM_RUN 2u /* its pools are small */
+#else
 #define STREAM_RUN 8u /* pages */
+#endif
 #define PT_BYTES (2ull << 20) /* what one page table covers, and one call of pt_get() */
 
 static bool is_of(struct page *page, const struct fm_file *file, uint64_t index)
