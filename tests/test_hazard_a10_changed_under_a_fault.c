@@ -124,7 +124,7 @@ static void test_unmapped_while_installed(void)
 {
 	unsigned char byte;
 	unsigned runs = 0;
-	fm_mm *mm = shared.mm = support_mm(256 * PAGE);
+	fm_mm *mm = shared.mm = support_mm(512 * PAGE);
 	fm_file *file = support_open(mm, support_file(PAGES * PAGE, 1), &error_policy);
 
 	for (unsigned i = 0; i < 10; i++) { /* the first by way of a staging slot, then, with what is cached, as a run */
