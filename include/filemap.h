@@ -274,6 +274,24 @@ enum fm_advice {
  *  range is not mapped; the rest is advised). */
 FM_PUBLIC int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice);
 
+/** What fm_residency() tells of a page of 4096 bytes. */
+enum fm_resident {
+	FM_RESIDENT_CACHED = 1u << 0, /**< its bytes are in the cache: a touch reads nothing */
+	FM_RESIDENT_MAPPED = 1u << 1, /**< it is installed: a touch does not fault */
+	FM_RESIDENT_PINNED = 1u << 2, /**< fm_pin() holds it */
+};
+
+/**
+ * Which pages of [addr, addr+len) are resident, as mincore(): `vec` has one byte for each page of 4096 bytes, also
+ * where the file's page_size is larger, and gets its bits of enum fm_resident; 0 past the end of the file. `addr` is a
+ * multiple of 4096; `len` is rounded up. Each page is looked up without a system call (the call makes two, for the
+ * signal mask), and without a wait for reads, faults or the store. Each byte is true of a moment during the call, and
+ * may be old by its end: what fm_pin() does not hold can be evicted at any time. A page that comes, goes or is moved by
+ * another meanwhile may be told as absent. What somebody else than the library has emptied is told as it was.
+ * Thread-safe. Errors: -EINVAL; -ENOMEM (part of the range is not mapped: 0 for its pages; the rest is told).
+ */
+FM_PUBLIC int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec);
+
 enum fm_fault_in_flags {
 	/** Do not wait: queue the reads and return -EAGAIN; call again later. */
 	FM_NOWAIT = 1u << 0,

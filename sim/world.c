@@ -311,6 +311,18 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	call_end();
 }
 
+/* What is pinned is told as such; unmapped meanwhile it is not told of at all. */
+static void check_pinned_resident(uint32_t f, uint32_t n)
+{
+	unsigned char vec = 0;
+	int err = fm_residency(sim.mm, (void *)addr_of(f, n), OS_PAGE, &vec);
+	if (sim_store[f].version || world.known[f][n].emptied_once)
+		return;
+	if (err ? err != -ENOMEM || vec : vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
+		sim_fail("page %llu of object %u is pinned, and fm_residency() says %d, %#x",
+			 (unsigned long long)index_of(f, n), f, err, vec);
+}
+
 /* While pages are pinned they are in the view, whatever else happens, but for a change of the object. */
 static void do_pin(uint32_t f, uint32_t n)
 {
@@ -336,6 +348,7 @@ static void do_pin(uint32_t f, uint32_t n)
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
 			check_content(&sim_store[f], index_of(f, n), page);
+		check_pinned_resident(f, n);
 		sim_sleep(1 + sim_below((uint32_t)world.pin_ns));
 	}
 	if (world.keeps_pins) {
@@ -408,6 +421,23 @@ static void do_advise(uint32_t f, uint32_t first, uint32_t last, enum fm_advice 
 	call_end();
 }
 
+static void do_residency(uint32_t f, uint32_t first, uint32_t last)
+{
+	unsigned char vec[64];
+	if (!call_begin("residency"))
+		return;
+	event("asks for pages %llu to %llu of object %llu", first, last, f, 0);
+	uint64_t count = index_of(f, last) - index_of(f, first) + 1;
+	count = count < sizeof(vec) ? count : sizeof(vec);
+	int err = fm_residency(sim.mm, (void *)addr_of(f, first), count * OS_PAGE, vec);
+	if (err && err != -ENOMEM)
+		sim_fail("fm_residency(): %d", err);
+	for (uint64_t i = 0; i < count; i++)
+		if (vec[i] && !(vec[i] & FM_RESIDENT_CACHED))
+			sim_fail("fm_residency(): %#x", vec[i]);
+	call_end();
+}
+
 /* ------------------------------------------------------------------ threads */
 
 static enum op choose_op(void)
@@ -474,7 +504,13 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	case OP_PIN: do_pin(f, n); break;
 	case OP_MAP: do_map(f, n, m); break;
 	case OP_UNMAP: do_unmap(f, n, m); break;
-	case OP_ADVISE: do_advise(f, n, m, (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1)); break;
+	case OP_ADVISE:
+		if (sim_chance(64)) {
+			do_residency(f, n, m);
+			break;
+		}
+		do_advise(f, n, m, (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1));
+		break;
 	case OP_WILLNEED: do_advise(f, n, m, FM_ADVICE_WILLNEED); break;
 	case OP_DONTNEED: do_advise(f, n, m, FM_ADVICE_DONTNEED); break;
 	case OP_RECLAIM: do_reclaim(f); break;

@@ -75,6 +75,7 @@ static int all_calls(void)
 	EXPECT_DEAD(fm_unmap(mm, addr, PAGE));
 	EXPECT_DEAD(fm_advise(mm, addr, PAGE, FM_ADVICE_WILLNEED));
 	EXPECT_DEAD(fm_advise(mm, addr, PAGE, FM_ADVICE_DONTNEED));
+	EXPECT_DEAD(fm_residency(mm, addr, PAGE, (unsigned char *)buf));
 	EXPECT_DEAD(fm_fault_in(mm, addr, PAGE, 0));
 	EXPECT_DEAD(fm_pin(mm, addr, PAGE, 0));
 	EXPECT_DEAD(fm_unpin(mm, addr, PAGE));

@@ -237,6 +237,7 @@ static void one_operation(uint64_t *random)
 	uint64_t index = (r >> 8) % (pages - 8);
 	char *at = work.map[which] + index * PAGE;
 	struct fm_stats stats = {.size = sizeof(stats)};
+	unsigned char vec[8];
 	void *addr;
 
 	switch ((r >> 4) % 12) {
@@ -254,6 +255,7 @@ static void one_operation(uint64_t *random)
 		break;
 	case 3:
 		CHECK_OK(fm_stats(work.mm, &stats));
+		CHECK_OK(fm_residency(work.mm, at, 8 * PAGE, vec));
 		break;
 	case 4:
 		fm_fault_in(work.mm, at, 4 * PAGE, FM_NOWAIT);

@@ -289,6 +289,18 @@ int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)
 	return err;
 }
 
+int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
+{
+	uint64_t start, end;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)) || !vec)
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = mm_residency_range(mm, start, end, vec);
+	os_signals_restore(mask);
+	return err;
+}
+
 /* ------------------------------------------------------------------ bringing pages in */
 
 /* A fault at addr as a call. On 0 *ret_page, if wanted, is the installed page with its pin. */
@@ -390,7 +402,7 @@ static int pin_one(fm_mm *mm, uint64_t addr, unsigned flags)
 			atomic_sub(&pool->user_pinned, 1u);
 			err = -ENOMEM;
 		} else if (there) {
-			page->user_pins++;
+			page_word_set(page, user_pins, page->user_pins + 1);
 			if (first)
 				stats_add(mm->stats, pins, 1);
 		}
@@ -416,7 +428,7 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 	if (page && lock_page(mm, page) == 0) {
 		bool last = page->user_pins == 1;
 		if (page->user_pins) {
-			page->user_pins--;
+			page_word_set(page, user_pins, page->user_pins - 1);
 			err = 0;
 		}
 		page_unlock(pool, page);

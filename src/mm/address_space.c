@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mappings: the table of segments, map, unmap, advise.
+ * Mappings: the table of segments, map, unmap, advise, residency.
  *
  * Owns the segments table, protected by the map lock. Segments are disjoint and sorted; mapping bytes again raises
  * a segment's count, so that every fm_map() wants its fm_unmap(). The table is populated memory; it grows by being
@@ -382,6 +382,52 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 				willneed(&piece[i]);
 			else
 				file_invalidate(piece[i].view->file, first, last);
+			file_put(piece[i].view->file);
+		}
+	}
+	return gap ? -ENOMEM : 0;
+}
+
+/* ------------------------------------------------------------------ residency */
+
+static unsigned char resident_bits(const struct page_glance *page, uint64_t piece)
+{
+	if (!(page->state & PG_UPTODATE))
+		return 0;
+	return (unsigned char)(FM_RESIDENT_CACHED | (page->user_pins ? FM_RESIDENT_PINNED : 0) |
+			       ((page->state & PG_INSTALLED) && piece < page->shown ? FM_RESIDENT_MAPPED : 0));
+}
+
+static void piece_residency(const struct piece *piece, unsigned char *vec)
+{
+	struct fm_file *file = piece->view->file;
+	uint64_t base = piece->view->region.base, pieces = file->pool->page_size / OS_PAGE;
+	uint64_t first = (piece->start - base) / OS_PAGE, end = (piece->end - base) / OS_PAGE;
+	uint64_t file_end = (atomic_get(&file->size_bytes) + OS_PAGE - 1) / OS_PAGE;
+	struct page_glance page;
+	bool cached = false;
+
+	for (uint64_t i = first; i < end && i < file_end; i++) {
+		if (i == first || i % pieces == 0)
+			cached = page_glance(file, i / pieces, &page);
+		if (cached)
+			vec[i - first] = resident_bits(&page, i % pieces);
+	}
+}
+
+int mm_residency_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned char *vec)
+{
+	struct piece piece[PIECE];
+	bool gap = false;
+
+	memset(vec, 0, (end - start) / OS_PAGE);
+	os_populate_stack();
+	for (uint64_t at = start; at < end;) {
+		map_lock_shared(&mm->map);
+		uint32_t count = pieces_of(mm, &at, end, piece, &gap);
+		map_unlock_shared(&mm->map);
+		for (uint32_t i = 0; i < count; i++) {
+			piece_residency(&piece[i], vec + (piece[i].start - start) / OS_PAGE);
 			file_put(piece[i].view->file);
 		}
 	}

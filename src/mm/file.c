@@ -44,7 +44,7 @@ static void evict_page(struct fm_file *file, struct page *page)
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
 	if (page->user_pins) {
-		page->user_pins = 0;
+		page_word_set(page, user_pins, 0);
 		atomic_sub(&pool->user_pinned, 1u);
 		stats_sub(file->mm->stats, pins, 1);
 		page_unpin(pool, page);

@@ -544,7 +544,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 
 	for (struct page *page = first; page < first + count; page++) {
 		uint32_t state = atomic_get(&page->state);
-		page->shown = (uint16_t)(bytes / OS_PAGE); /* the file may be shorter by the time it is taken out */
+		page_word_set(page, shown, (uint16_t)(bytes / OS_PAGE)); /* the file may be shorter by the time it is taken out */
 		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;

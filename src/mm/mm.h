@@ -88,7 +88,7 @@ struct page {
 	uint32_t lru_next, lru_prev; /* pool lock */
 	uint32_t attempt;            /* read attempts begun; changed under the page lock */
 	int16_t error;               /* of the last attempt; valid with PG_ERROR */
-	uint16_t user_pins;          /* fm_pin() count; page lock */
+	uint16_t user_pins;          /* fm_pin() count; page lock, but for page_glance(): so is shown */
 	uint16_t request;            /* index + 1 of the read_request under way; request lock */
 	uint16_t shown;              /* 4096-byte pieces of it that are installed; page lock */
 	uint8_t list;                /* enum page_list; pool lock */
@@ -405,6 +405,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		 const struct fm_map_options *options, void **ret_addr);
 int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
 int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice);
+int mm_residency_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned char *vec);
 bool mm_range_mapped(struct fm_mm *mm, uint64_t addr);
 const struct vma *mm_find_vma(struct fm_mm *mm, uint64_t addr); /* map lock */
 void mm_unmap_all(struct fm_mm *mm);
@@ -428,6 +429,11 @@ extern const struct trap_client fault_trap_client;
 
 /* page_cache.c */
 struct page *page_find(struct fm_file *file, uint64_t index);
+struct page_glance {
+	uint32_t state;
+	uint16_t user_pins, shown;
+};
+bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_glance);
 enum page_add_flags {
 	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */
 	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */

@@ -336,6 +336,41 @@ struct page *page_find(struct fm_file *file, uint64_t index)
 	return NULL;
 }
 
+static bool bucket_glance(struct frame_pool *pool, struct bucket *bucket, const struct fm_file *file, uint64_t index,
+			  struct page_glance *ret_glance)
+{
+	uint32_t id = atomic_get(&bucket->head);
+	for (int steps = 0; id != NONE && steps < 1000; steps++) { /* as in bucket_search() */
+		struct page *page = &pool->pages[id];
+		if (page_is_of(page, file, index)) {
+			struct page_glance seen = {.state = atomic_get(&page->state),
+						   .user_pins = page_word(page, user_pins),
+						   .shown = page_word(page, shown)};
+			if (page_is_of(page, file, index) && !(seen.state & (PG_GONE | PG_FREE))) {
+				*ret_glance = seen;
+				return true;
+			}
+		}
+		id = atomic_get(&page->hash_next);
+	}
+	return false;
+}
+
+/* What a page is at the moment. Without a pin, by which others would think that it is needed. False: it is not in the cache, or
+ * the search was overtaken. */
+bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_glance)
+{
+	struct bucket *bucket = bucket_of(file, index);
+	for (int tries = 0; tries < 8; tries++) {
+		uint32_t version = atomic_get(&bucket->version);
+		if (bucket_glance(file->pool, bucket, file, index, ret_glance))
+			return true;
+		if (!(version & 1) && atomic_get(&bucket->version) == version)
+			return false;
+	}
+	return false;
+}
+
 /*
  * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
  * frame has memory (but see ADD_HOLE). -ENOMEM: no frame is free.
@@ -402,7 +437,7 @@ void page_remove(struct frame_pool *pool, struct page *page)
 		ra_wasted(page->file);
 	}
 	if (page->user_pins) { /* a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
-		page->user_pins = 0;
+		page_word_set(page, user_pins, 0);
 		atomic_sub(&pool->user_pinned, 1u);
 		stats_sub(pool->mm->stats, pins, 1);
 		page_unpin(pool, page);
