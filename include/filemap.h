@@ -268,9 +268,17 @@ enum fm_advice {
 	FM_ADVICE_SEQUENTIAL = 2, /**< full windows at once */
 	FM_ADVICE_WILLNEED = 3,   /**< start reading; does not wait */
 	FM_ADVICE_DONTNEED = 4,   /**< drop the pages of the range from the cache */
+	/** A weight, not a pin: from now on a page of the range that is touched counts as one that somebody came back to,
+	 *  and is passed over once when its turn to be evicted comes. What is installed counts as touched. */
+	FM_ADVICE_KEEP = 5,
+	/** What is cached of the range now is evicted before anything else, once memory is wanted. Until then a touch of it
+	 *  reads nothing, and makes it, and what goes into view with it, pages like others again; but where pages are installed by COPY they stay
+	 *  installed, so that no touch is seen. Pages that are in use or pinned are left as they are. */
+	FM_ADVICE_COLD = 6,
 };
 
-/** Advise on [addr, addr+len), as madvise(). Thread-safe. Errors: -EINVAL, -ENOMEM (part of the
+/** Advise on [addr, addr+len), as madvise(). NORMAL, RANDOM and SEQUENTIAL replace each other; KEEP goes with each of
+ *  them, until NORMAL ends it for what is touched from then on; the others are about the moment. Thread-safe. Errors: -EINVAL, -ENOMEM (part of the
  *  range is not mapped; the rest is advised). */
 FM_PUBLIC int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice);
 

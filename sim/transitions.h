@@ -50,6 +50,7 @@
 	X(emptied, 0, PG_HOLE, PG_INSTALLED, PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT, PG_LOCKED | PG_INSTALLED, \
 	  0, 0, "its bytes went with the view's memory")                                                               \
 	X(soft, PG_SOFT, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE, 0, "the clock has taken it out")                  \
+	X(cooled, 0, 0, 0, PG_SOFT | PG_HOT, PG_LOCKED | PG_UPTODATE, PG_GONE, 0, "advised cold: as if nobody had come back to it") \
 	X(forget, 0, 0, PG_UPTODATE, PG_SPEC | PG_MARK | PG_SOFT, PG_LOCKED | PG_UPTODATE, PG_INSTALLED, 0,            \
 	  "the object has changed")                                                                                    \
 	/* any, locked, to GONE, to FREE */                                                                            \

@@ -509,7 +509,7 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 			do_residency(f, n, m);
 			break;
 		}
-		do_advise(f, n, m, (enum fm_advice)sim_below(FM_ADVICE_DONTNEED + 1));
+		do_advise(f, n, m, (enum fm_advice)sim_below(FM_ADVICE_COLD + 1));
 		break;
 	case OP_WILLNEED: do_advise(f, n, m, FM_ADVICE_WILLNEED); break;
 	case OP_DONTNEED: do_advise(f, n, m, FM_ADVICE_DONTNEED); break;

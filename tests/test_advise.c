@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fm_advise(): readahead follows the advice, WILLNEED reads without waiting, DONTNEED drops; a part that is not
- * mapped gives -ENOMEM and the rest is advised; the bytes are the same under any advice.
- * Seen to fail: with RANDOM taken for NORMAL (test_random), with DONTNEED doing nothing (test_dontneed).
+ * mapped gives -ENOMEM and the rest is advised; the bytes are the same under any advice. KEEP's pages stay longer than others,
+ * COLD's go first, and are there until then.
+ * Seen to fail: with RANDOM taken for NORMAL (test_random), with DONTNEED doing nothing (test_dontneed), with KEEP forgotten
+ * by the fault (test_keep), with COLD doing nothing (test_cold), or dropping (test_cold).
  */
 #include "support.h"
 
@@ -33,7 +35,7 @@ static void test_arguments(void)
 	CHECK_EQ(fm_advise(NULL, addr, PAGE, FM_ADVICE_RANDOM), -EINVAL);
 	CHECK_EQ(fm_advise(mm, addr + 1, PAGE, FM_ADVICE_RANDOM), -EINVAL);
 	CHECK_EQ(fm_advise(mm, addr, 0, FM_ADVICE_RANDOM), -EINVAL);
-	CHECK_EQ(fm_advise(mm, addr, PAGE, (enum fm_advice)5), -EINVAL);
+	CHECK_EQ(fm_advise(mm, addr, PAGE, (enum fm_advice)(FM_ADVICE_COLD + 1)), -EINVAL);
 	CHECK_EQ(fm_advise(mm, addr, PAGE, (enum fm_advice)-1), -EINVAL);
 	end();
 }
@@ -108,11 +110,90 @@ static void test_dontneed(void)
 	end();
 }
 
+static unsigned cached(unsigned first, unsigned pages)
+{
+	static unsigned char vec[PAGES];
+	unsigned n = 0;
+	CHECK_OK(fm_residency(mm, addr + first * PAGE, pages * PAGE, vec));
+	for (unsigned i = 0; i < pages; i++)
+		n += vec[i] & FM_RESIDENT_CACHED;
+	return n;
+}
+
+static void touch(unsigned page)
+{
+	support_expect(mm, addr + page * PAGE, page * PAGE, PAGE, SEED);
+}
+
+static void begin_small(void)
+{
+	const struct fm_file_options alone = {.size = sizeof(alone), .readahead_bytes = UINT32_MAX};
+	mm = support_mm(PAGES / 4 * PAGE);
+	file = support_open(mm, support_file(PAGES * PAGE, SEED), &alone);
+	addr = support_map(file, 0, PAGES * PAGE);
+}
+
+/* Two ranges by turns, four times what there is room for. */
+static void test_keep(void)
+{
+	begin_small();
+	CHECK_OK(fm_advise(mm, addr, PAGES / 2 * PAGE, FM_ADVICE_KEEP));
+	for (unsigned i = 0; i < PAGES / 2; i++) {
+		touch(i);
+		touch(PAGES / 2 + i);
+	}
+	unsigned kept = cached(0, PAGES / 2), others = cached(PAGES / 2, PAGES / 2);
+	CHECK_GT(kept, 2 * others);
+	/* A weight, not a pin: what is not touched any more goes, in the end. */
+	CHECK_OK(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_NORMAL));
+	CHECK_OK(fm_advise(mm, addr + PAGES / 2 * PAGE, PAGES / 2 * PAGE, FM_ADVICE_KEEP));
+	for (unsigned i = 0; i < 4 * PAGES; i++)
+		touch(PAGES / 2 + i % (PAGES / 2));
+	CHECK_EQ(cached(0, PAGES / 2), 0);
+	end();
+}
+
+/* Of 48 pages that come first the 16 in the middle are cold: they go first, though they are not the oldest. */
+static void test_cold(void)
+{
+	begin_small();
+	for (unsigned i = 0; i < 48; i++)
+		touch(i);
+	support_faults_settled(mm);
+	CHECK_OK(fm_advise(mm, addr + 16 * PAGE, 16 * PAGE, FM_ADVICE_COLD));
+	CHECK_EQ(cached(0, 48), 48);
+	unsigned next = 48;
+	while (cached(16, 16) == 16 && next < PAGES)
+		touch(next++);
+	CHECK_LT(next, PAGES); /* they do go */
+	while (cached(16, 16) && next < PAGES) {
+		CHECK_EQ(cached(0, 16) + cached(32, 16), 32); /* before any other */
+		touch(next++);
+	}
+	CHECK_EQ(cached(16, 16), 0);
+	end();
+}
+
+/* Until they go they are read from memory. */
+static void test_cold_touched(void)
+{
+	begin_small();
+	for (unsigned i = 0; i < 48; i++)
+		touch(i);
+	support_faults_settled(mm);
+	uint64_t reads = support_stats(mm).reads;
+	CHECK_OK(fm_advise(mm, addr, 48 * PAGE, FM_ADVICE_COLD));
+	for (unsigned i = 0; i < 48; i++)
+		touch(i);
+	CHECK_EQ(support_stats(mm).reads, reads);
+	end();
+}
+
 static void test_holes(void)
 {
 	begin();
 	CHECK_OK(fm_unmap(mm, addr + 10 * PAGE, 10 * PAGE));
-	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_DONTNEED; advice++) {
+	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_COLD; advice++) {
 		CHECK_EQ(fm_advise(mm, addr, 30 * PAGE, (enum fm_advice)advice), -ENOMEM);
 		CHECK_EQ(fm_advise(mm, addr + 10 * PAGE, PAGE, (enum fm_advice)advice), -ENOMEM);
 		CHECK_EQ(fm_advise(mm, &mm - (uintptr_t)&mm % PAGE / sizeof(mm), PAGE,
@@ -132,7 +213,7 @@ static void test_past_end(void)
 {
 	begin();
 	unsigned char *far = support_map(file, PAGES * PAGE, 64 * PAGE);
-	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_DONTNEED; advice++) {
+	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_COLD; advice++) {
 		CHECK_OK(fm_advise(mm, far, 64 * PAGE, (enum fm_advice)advice));
 		CHECK_OK(fm_advise(mm, far - 8 * PAGE, 72 * PAGE, (enum fm_advice)advice));
 	}
@@ -149,6 +230,9 @@ static void test(void)
 	test_part();
 	test_willneed();
 	test_dontneed();
+	test_keep();
+	test_cold();
+	test_cold_touched();
 	test_holes();
 	test_past_end();
 }

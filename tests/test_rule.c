@@ -247,7 +247,7 @@ static void one_operation(uint64_t *random)
 		CHECK_OK(fm_unmap(work.mm, addr, 3 * PAGE));
 		break;
 	case 1:
-		CHECK_OK(fm_advise(work.mm, at, 4 * PAGE, (enum fm_advice)((r >> 40) % 5)));
+		CHECK_OK(fm_advise(work.mm, at, 4 * PAGE, (enum fm_advice)((r >> 40) % (FM_ADVICE_COLD + 1))));
 		break;
 	case 2:
 		if (fm_pin(work.mm, at, 2 * PAGE, 0) == 0)

@@ -103,7 +103,7 @@ static void *adviser(void *arg)
 		uint64_t first = next_random(&seed) % PAGES;
 		uint64_t count = 1 + next_random(&seed) % (PAGES - first);
 		CHECK_OK(fm_advise(mm, base + first * PAGE, (count > 200 ? 200 : count) * PAGE,
-				   (enum fm_advice)(next_random(&seed) % 5)));
+				   (enum fm_advice)(next_random(&seed) % (FM_ADVICE_COLD + 1))));
 	}
 	return NULL;
 }

@@ -281,7 +281,7 @@ int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)
 {
 	uint64_t start, end;
 	int err = check_range(mm, addr, len, &start, &end);
-	if (err || (start & (OS_PAGE - 1)) || (unsigned)advice > FM_ADVICE_DONTNEED)
+	if (err || (start & (OS_PAGE - 1)) || (unsigned)advice > FM_ADVICE_COLD)
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
 	err = mm_advise_range(mm, start, end, advice);

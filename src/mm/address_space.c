@@ -298,7 +298,7 @@ bool mm_range_mapped(struct fm_mm *mm, uint64_t addr)
 
 /* ------------------------------------------------------------------ advise */
 
-/* Set the readahead advice of what is mapped; *ret_gap: not all of it was. */
+/* Set the advice of what is mapped; *ret_gap: not all of it was. */
 static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice,
 			    bool *ret_gap)
 {
@@ -312,7 +312,12 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 	     i < mm->segment_count && mm->starts[i] < end; i++) {
 		struct vma *vma = &mm->segments[mm->places[i]];
 		*ret_gap |= vma->start != at;
-		vma->advice = advice;
+		if (advice == FM_ADVICE_KEEP)
+			vma->keep = true;
+		else
+			vma->advice = (uint16_t)advice;
+		if (advice == FM_ADVICE_NORMAL)
+			vma->keep = false;
 		at = vma->end;
 	}
 	*ret_gap |= at < end;
@@ -367,9 +372,10 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 
 	stats_add(mm->stats, advises, 1);
 	os_populate_stack();
-	if (advice <= FM_ADVICE_SEQUENTIAL) {
+	if (advice <= FM_ADVICE_SEQUENTIAL || advice == FM_ADVICE_KEEP) {
 		int err = advise_behaviour(mm, start, end, advice, &gap);
-		return err ? err : gap ? -ENOMEM : 0;
+		if (err || advice != FM_ADVICE_KEEP)
+			return err ? err : gap ? -ENOMEM : 0;
 	}
 	for (uint64_t at = start; at < end;) {
 		map_lock_shared(&mm->map);
@@ -380,6 +386,10 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 			piece_pages(&piece[i], &first, &last);
 			if (advice == FM_ADVICE_WILLNEED)
 				willneed(&piece[i]);
+			else if (advice == FM_ADVICE_KEEP)
+				file_keep(piece[i].view->file, first, last);
+			else if (advice == FM_ADVICE_COLD)
+				file_cool(piece[i].view->file, first, last);
 			else
 				file_invalidate(piece[i].view->file, first, last);
 			file_put(piece[i].view->file);

@@ -329,6 +329,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		return err;
 	}
 	vmf->advice = vmf->vma->advice;
+	vmf->keep = vmf->vma->keep;
 	vmf->on_error = vmf->vma->on_error;
 	vmf->on_error_arg = vmf->vma->on_error_arg;
 	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;

@@ -548,7 +548,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
-		hot += (state & (PG_SOFT | PG_HOT)) != 0;
+		hot += (state & (PG_SOFT | PG_HOT)) != 0 || page->keep;
 	}
 	if (by == BY_COPY) /* twice in memory until the slot's copy is dropped */
 		mm_charge(mm, (uint64_t)count * pool->page_size);

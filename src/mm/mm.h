@@ -94,12 +94,17 @@ struct page {
 	uint8_t list;                /* enum page_list; pool lock */
 	bool uncounted;              /* installed, and not in its range's count; page-table lock */
 	bool noted;                  /* its first touch is in the file's record; relaxed */
+	bool keep;                   /* the clock is to pass it over once: FM_ADVICE_KEEP; page lock */
 };
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
 
 /* AHEAD: not installed yet. YOUNG: installed, and touched by one fault. ACTIVE: installed, and come back to. INACTIVE: taken
- * out of the view, to see whether somebody comes back. See reclaim.c. */
-enum page_list { LIST_NONE, LIST_FREE, LIST_HOLES, LIST_AHEAD, LIST_YOUNG, LIST_ACTIVE, LIST_INACTIVE, LIST_COUNT };
+ * out of the view, to see whether somebody comes back. COLD: not installed, and COLD_SHOWN: installed; both by FM_ADVICE_COLD. See
+ * reclaim.c. */
+enum page_list {
+	LIST_NONE, LIST_FREE, LIST_HOLES, LIST_AHEAD, LIST_YOUNG, LIST_ACTIVE, LIST_INACTIVE, LIST_COLD, LIST_COLD_SHOWN,
+	LIST_COUNT
+};
 
 struct page_queue {
 	uint32_t head, tail, count;
@@ -159,7 +164,8 @@ struct vma {
 	uint64_t start, end;
 	struct view *view;
 	uint32_t count;
-	uint32_t advice;
+	uint16_t advice; /* on readahead */
+	bool keep;       /* FM_ADVICE_KEEP */
 	fm_error_fn on_error;
 	void *on_error_arg;
 };
@@ -368,7 +374,8 @@ struct fault {
 	const struct vma *vma; /* map lock; do not touch once fpin is set */
 	uint64_t addr, index, byte; /* byte: the offset in the file, of the touched address */
 	uint32_t flags;
-	uint32_t advice; /* copied from the vma: needed after the drop, as is the callback */
+	uint32_t advice; /* copied from the vma: needed after the drop, as are these: */
+	bool keep;
 	fm_error_fn on_error;
 	void *on_error_arg;
 	struct page *page; /* carried over the retry, with its pin, which belongs to the fault */
@@ -454,6 +461,8 @@ void page_remove(struct frame_pool *pool, struct page *page);
 void page_fail(struct page *page, int error);
 void page_check(struct frame_pool *pool, const struct page *page);
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
+void file_keep(struct fm_file *file, uint64_t first, uint64_t last);
+void file_cool(struct fm_file *file, uint64_t first, uint64_t last);
 void file_forget(struct fm_file *file);
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
 uint64_t file_pages(struct fm_file *file);
@@ -518,7 +527,7 @@ int pt_init(struct fm_mm *mm);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, uint32_t *freed);
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
 
 /* readahead.c */
 void ra_init(struct fm_file *file, uint32_t max_bytes);

@@ -396,6 +396,7 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 			__atomic_store_n(&fresh->file, file, __ATOMIC_RELAXED);
 			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
 			atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
+			fresh->keep = false;
 			if (ghost_take(pool, file, index, flags & ADD_STREAM))
 				page_set(fresh, PG_HOT, 0);
 			atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));
@@ -526,6 +527,46 @@ static void drop(struct fm_file *file, struct page *page)
 	if (unwanted)
 		page_remove(file->pool, page);
 	page_unlock(file->pool, page);
+}
+
+static void keep(struct fm_file *file, struct page *page)
+{
+	if (!page_trylock(page))
+		return;
+	if (page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE)) {
+		page->keep = true;
+		lru_set(file->pool, page, 1, LIST_ACTIVE);
+	}
+	page_unlock(file->pool, page);
+}
+
+/* Out of the view without a word to the clock: a touch makes it YOUNG. What cannot be taken out with its bytes, or not now, stays
+ * there until somebody wants its frame. */
+static void cool(struct fm_file *file, struct page *page)
+{
+	if (!page_trylock(page))
+		return;
+	uint32_t state = atomic_get(&page->state);
+	if (!(state & PG_GONE) && (state & PG_UPTODATE) && PG_PINS(state) == 1) { /* ours; as in drop() */
+		bool shown = (state & PG_INSTALLED) && page_take_out(&file->view, page, false) < 0;
+		page->keep = false;
+		if (state & (PG_SOFT | PG_HOT))
+			page_set(page, 0, PG_SOFT | PG_HOT);
+		lru_set(file->pool, page, 1, shown ? LIST_COLD_SHOWN : LIST_COLD);
+	}
+	page_unlock(file->pool, page);
+}
+
+/* Let the pages of a range be the last, or the first, to be evicted. As file_take_out(). */
+void file_keep(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	for_each_cached(file, first, last, keep);
+}
+
+void file_cool(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	might_block(file->mm);
+	for_each_cached(file, first, last, cool);
 }
 
 static void forget_bytes(struct fm_file *file, struct page *page)

@@ -381,6 +381,7 @@ int read_staged(struct fault *vmf)
 		err = recheck_after(file, epoch, err);
 	bool dropped = err == -EAGAIN, all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
 	int own = 0;
+	page->keep = vmf->keep;
 	if (!err && all && page_install_from(vmf->view, page, stage) == 0) {
 		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
 		dropped = atomic_get(&file->epoch) != epoch;

@@ -6,7 +6,8 @@
  * still cached. A touch brings one back cheaply and counts as use; one that reaches the head of INACTIVE untouched gives its
  * frame. Which installed pages are next is as in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody
  * came back to (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a scan pushes out
- * itself. What is read ahead waits on AHEAD. Where installed pages can only be discarded (COPY), the background thread alone
+ * itself. What is read ahead waits on AHEAD. Advice: what was called cold goes first; a page to be kept comes to ACTIVE by its first
+ * touch, and is passed over once. Where installed pages can only be discarded (COPY), the background thread alone
  * evicts them, in the same order.
  * A pinned page stays. Nothing here holds a lock across a kernel call but the page lock of the page at hand.
  * May call: page_cache, install, frame_pool, read (deadlines), os, stats.
@@ -17,6 +18,7 @@
 
 #define RUN_DIRECT 16u /* pages; a fault wants one */
 #define RUN_BACKGROUND 256u
+#define LET_OFF_DIRECT 64u /* pages that a fault looks at before it passes over none any more */
 #define TICK_NS (5 * OS_NSEC_PER_MSEC)
 #define PROTECT_DELAY_NS (2 * OS_NSEC_PER_MSEC)
 
@@ -90,11 +92,18 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
  * all of that list may be pinned: then the other's. */
 static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain)
 {
-	uint32_t young = lru_count(pool, LIST_YOUNG);
+	uint32_t young = lru_count(pool, LIST_YOUNG), cold = lru_count(pool, LIST_COLD_SHOWN);
+	if (cold && in_vain <= cold)
+		return LIST_COLD_SHOWN;
 	bool many = young + lru_count(pool, LIST_AHEAD) > pool->frames / 8 && young > pool->frames / 64;
 	enum page_list list = many || !lru_count(pool, LIST_ACTIVE) ? LIST_YOUNG : LIST_ACTIVE;
 	enum page_list other = list == LIST_YOUNG ? LIST_ACTIVE : LIST_YOUNG;
 	return in_vain > lru_count(pool, list) && lru_count(pool, other) ? other : list;
+}
+
+static uint32_t installed_count(struct frame_pool *pool)
+{
+	return lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE) + lru_count(pool, LIST_COLD_SHOWN);
 }
 
 /*
@@ -104,7 +113,7 @@ static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain
  */
 static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
-	uint32_t freed = 0, count, in_vain = 0, scan = 2 * (lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE));
+	uint32_t freed = 0, count, in_vain = 0, scan = 2 * installed_count(pool);
 	while (freed < want && scan--) {
 		struct page *page = lru_take(pool, oldest_installed(pool, in_vain++), 1, &count);
 		if (!page)
@@ -120,7 +129,8 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 			;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
-		} else if (others_hold(page)) {
+		} else if (page->keep || others_hold(page)) {
+			page->keep = false;
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {
 			page_take_out(&page->file->view, page, true);
@@ -143,8 +153,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 {
 	struct fm_mm *mm = pool->mm;
 	uint32_t freed = 0, target = pool->frames / 8 + 2, run = background ? RUN_BACKGROUND : RUN_DIRECT;
-	uint32_t installed = lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE);
-	uint32_t scan = 2 * (installed + lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD)) + 8;
+	uint32_t cached = lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD) + lru_count(pool, LIST_COLD);
+	uint32_t scan = 2 * (installed_count(pool) + cached) + 8;
 	uint32_t failed = 0, in_vain = 0; /* evictions, and installed pages looked at, since a frame was freed */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
@@ -158,9 +168,12 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	for (uint32_t looked = 0; freed < want && looked < scan; looked++) {
 		bool some = false;
 		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
-		uint32_t inactive = lru_count(pool, LIST_INACTIVE), ahead = lru_count(pool, LIST_AHEAD);
+		uint32_t cold = lru_count(pool, LIST_COLD), ahead = lru_count(pool, LIST_AHEAD);
+		uint32_t inactive = lru_count(pool, LIST_INACTIVE) + cold;
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
-			uint32_t passed_by = 0, count = deactivate_run(pool, oldest_installed(pool, in_vain), run, &passed_by);
+			bool let_off = background || looked < LET_OFF_DIRECT;
+			uint32_t passed_by = 0;
+			uint32_t count = deactivate_run(pool, oldest_installed(pool, in_vain), run, let_off, &passed_by);
 			some = count > 0;
 			looked += count;
 			freed += passed_by;
@@ -169,7 +182,9 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 			in_vain += count;
 		}
 		bool first = ahead > pool->frames / 8 || (failed & 1);
-		int evicted = evict_one(pool, first ? LIST_AHEAD : LIST_INACTIVE);
+		int evicted = failed < cold ? evict_one(pool, LIST_COLD) : -1;
+		if (evicted < 0)
+			evicted = evict_one(pool, first ? LIST_AHEAD : LIST_INACTIVE);
 		if (evicted < 0)
 			evicted = evict_one(pool, first ? LIST_INACTIVE : LIST_AHEAD);
 		failed = evicted > 0 ? 0 : failed + 1;

@@ -129,6 +129,7 @@ int install_run(struct fault *vmf, struct page *page)
 	bool lost = false;
 	int err;
 
+	page->keep = vmf->keep;
 	vmf->run_first = vmf->run_last = vmf->index;
 	/* A last page that is shown in part goes by itself. */
 	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high ||
@@ -138,6 +139,8 @@ int install_run(struct fault *vmf, struct page *page)
 	if (run.count > 1) {
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
+		for (uint32_t i = 0; i < run.count; i++)
+			run.first[i].keep = vmf->keep;
 		pt_get(vmf->mm, run.first, run.count, dst);
 		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, &err);
 		if (went)
@@ -166,7 +169,7 @@ static bool others_hold(struct page *page) /* one pin is ours */
 }
 
 /* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
-static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most)
+static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
 	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP;
 	struct fm_file *file = first->file;
@@ -179,7 +182,7 @@ static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t
 		struct page *page = first + count;
 		if (!join(file, page, first->index + count, mask, PG_UPTODATE | PG_INSTALLED))
 			break;
-		if (others_hold(page)) {
+		if (others_hold(page) || (let_off && page->keep)) {
 			leave(pool, page);
 			break;
 		}
@@ -216,7 +219,8 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 
 /* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
  * dealt with. */
-static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from, uint32_t *freed)
+static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from, bool let_off,
+				uint32_t *freed)
 {
 	enum page_list to = from;
 	uint32_t count = 1, went = 0;
@@ -231,8 +235,11 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 		to = LIST_NONE;
 	} else if (!page_is(page, PG_INSTALLED)) {
 		to = LIST_INACTIVE;
+	} else if (let_off && page->keep) {
+		page->keep = false;
+		to = LIST_ACTIVE;
 	} else if (!others_hold(page)) {
-		count = gather_out(pool, page, most);
+		count = gather_out(pool, page, most, let_off);
 		/* A reader that passed by comes no second time, or not soon. */
 		last = from == LIST_YOUNG && count >= STREAM_RUN;
 		went = take_out_run(pool, page, count, last);
@@ -262,8 +269,8 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 }
 
 /* Take the oldest pages of a list, up to `most`, out of the view; of those a stream brought, YOUNG ones, out of the cache: they are
- * added to *freed. Returns how many it looked at; 0: there are none. */
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, uint32_t *freed)
+ * added to *freed. With `let_off` those that are to be kept get another turn. Returns how many it looked at; 0: there are none. */
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed)
 {
 	uint32_t count, done = 0;
 	struct page *first = lru_take(pool, from, most, &count);
@@ -274,7 +281,7 @@ uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t m
 			done++;
 			continue;
 		}
-		done += deactivate_some(pool, page, count - done, from, freed);
+		done += deactivate_some(pool, page, count - done, from, let_off, freed);
 	}
 	return count;
 }
