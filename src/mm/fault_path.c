@@ -335,6 +335,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;
 	vmf->low = (vmf->vma->start - base + unit - 1) / unit;
 	vmf->high = (vmf->vma->end - base) / unit; /* one too many: it may have none */
+	vmf->mapped_end = (vmf->vma->end - base + unit - 1) / unit;
 	unsigned ret = filemap_fault(vmf);
 	vmf->flags |= FM_FAULT_TRIED;
 	if (ret & FM_FAULT_LOCKED)

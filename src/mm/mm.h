@@ -382,6 +382,7 @@ struct fault {
 	int error;         /* carried over the retry: the errno of the attempt we waited for */
 	enum fault_want want;
 	uint64_t low, high;  /* the mapping's first and last page that it has whole; copied from the vma */
+	uint64_t mapped_end; /* the end of what the mapping shows, also in part */
 	uint64_t run_first, run_last; /* the pages that were installed with it */
 	struct ra_window ra; /* readahead to submit */
 	uint32_t more;       /* pages to be read with the wanted one, in one read */

@@ -181,12 +181,15 @@ static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool wait
 
 /* ------------------------------------------------------------------ windows */
 
-/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them. False: there are none. */
+/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them, and
+ * the mapping shows them. False: there are none. */
 static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, uint32_t count)
 {
 	uint64_t end = file_pages(vmf->file), most = 0;
 	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
 
+	if (end > vmf->mapped_end) /* what is not mapped is not come to */
+		end = vmf->mapped_end;
 	vmf->ra.count = 0;
 	if (from < end) /* what would lie before the beginning is a huge number */
 		most = s->stride < 0 ? from / step + 1 : (end - from + step - 1) / step;
