@@ -60,6 +60,7 @@ struct io_engine {
 	uint32_t sleeping;  /* atomic, futex: 1 while the I/O thread sleeps or is about to */
 	uint32_t work_word; /* futex: raised when there may be work for a worker */
 	uint32_t rethink;   /* atomic */
+	uint32_t calls;     /* of io_engine_wake(); atomic */
 	uint32_t stopping;  /* atomic */
 	uint32_t started;   /* futex: 1 when the I/O thread is set up */
 	uint32_t requests;  /* atomic: submitted and not done */
@@ -74,6 +75,8 @@ struct io_engine {
 
 	/* the I/O thread's own */
 	struct io_list completed;
+	uint32_t calls_seen;
+	uint64_t wait_ns; /* how long it waits for the next thing to do, smoothed */
 	struct io_request **timers; /* binary heap, the earliest first */
 	size_t timers_count, timers_room;
 };
@@ -113,6 +116,8 @@ uint64_t timers_next(const struct io_engine *engine);
 /* ring.c */
 int ring_open(struct io_engine *engine);
 void ring_close(struct io_engine *engine);
+bool ring_has_completed(struct io_engine *engine);
+void ring_submit(struct io_engine *engine);
 /* Submit what was prepared, sleep until something completes or the time has come (0: do not sleep),
  * and deal with what has completed. */
 void ring_turn(struct io_engine *engine, uint64_t until_ns);

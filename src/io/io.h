@@ -93,6 +93,9 @@ int io_engine_create(const struct io_engine_options *options, struct io_engine *
 void io_engine_destroy(struct io_engine *engine);
 
 void io_submit(struct io_engine *engine, struct io_request *request);
+/* The same, but the I/O thread, should it be asleep, is woken by io_kick() only: one wake-up for several requests. */
+void io_submit_later(struct io_engine *engine, struct io_request *request);
+void io_kick(struct io_engine *engine);
 /* Speculative becomes demand, if it is still queued. */
 void io_promote(struct io_engine *engine, struct io_request *request);
 /* Ask for an early end. `done` still comes: -ECANCELED, or whatever it came to. A queued request is

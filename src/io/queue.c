@@ -223,6 +223,7 @@ void io_engine_wake(struct io_engine *engine)
 {
 	uint64_t one = 1;
 
+	atomic_add(&engine->calls, 1u);
 	if (!atomic_get(&engine->sleeping) || !atomic_xchg(&engine->sleeping, 0))
 		return;
 	if (engine->event_fd >= 0)
@@ -254,7 +255,7 @@ static void request_reset(struct io_request *request)
 	request->store_private[0] = request->store_private[1] = NULL;
 }
 
-void io_submit(struct io_engine *engine, struct io_request *request)
+void io_submit_later(struct io_engine *engine, struct io_request *request)
 {
 	assert(atomic_get(&request->state) == IO_IDLE || atomic_get(&request->state) == IO_DONE);
 	assert(request->store && request->done);
@@ -265,7 +266,17 @@ void io_submit(struct io_engine *engine, struct io_request *request)
 	os_lock(&engine->lock);
 	queue_push(&engine->queues[QUEUE_TURN], request->store, request);
 	os_unlock(&engine->lock);
+}
+
+void io_kick(struct io_engine *engine)
+{
 	io_engine_wake(engine);
+}
+
+void io_submit(struct io_engine *engine, struct io_request *request)
+{
+	io_submit_later(engine, request);
+	io_kick(engine);
 }
 
 void io_promote(struct io_engine *engine, struct io_request *request)

@@ -36,7 +36,7 @@ static int uring_init(struct io_uring *uring)
 {
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER |
-			 IORING_SETUP_DEFER_TASKRUN,
+			 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 		.cq_entries = RING_COMPLETIONS,
 	};
 	int error = io_uring_queue_init_params(RING_ENTRIES, uring, &params);
@@ -196,6 +196,21 @@ static void ring_reap(struct io_engine *engine)
 		else if (data != DATA_CANCEL && data)
 			request_result(engine, data, result);
 	}
+}
+
+void ring_submit(struct io_engine *engine)
+{
+	if (io_uring_sq_ready(&engine->ring->uring))
+		(void)io_uring_submit(&engine->ring->uring);
+}
+
+/* Without a system call; also where the kernel wants one first to tell what has completed. */
+bool ring_has_completed(struct io_engine *engine)
+{
+	struct io_uring *uring = &engine->ring->uring;
+
+	return io_uring_cq_ready(uring) ||
+	       (__atomic_load_n(uring->sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
 }
 
 void ring_turn(struct io_engine *engine, uint64_t until_ns)
