@@ -301,16 +301,31 @@ enum fm_resident {
 FM_PUBLIC int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec);
 
 enum fm_fault_in_flags {
-	/** Do not wait: queue the reads and return -EAGAIN; call again later. */
+	/** Do not wait: begin the reads and return -EAGAIN; call again when fm_event_fd() says so, or
+	 *  later. What was asked for is read and nothing beside it. */
 	FM_NOWAIT = 1u << 0,
 };
 
 /**
  * Bring the pages of [addr, addr+len) in and install them, as if each had been touched. They can
- * be evicted again at once: a caller that needs them to stay uses fm_pin(). Thread-safe.
+ * be evicted again at once: a caller that needs them to stay uses fm_pin(). The range is read in
+ * large pieces, several at once, as far ahead as an eighth of the frames. Thread-safe.
  * Errors: -EINVAL; -EAGAIN (NOWAIT); -EFAULT (not mapped); -ENXIO (past the end); the store's.
+ * With NOWAIT an error is told once, by the first call after the read failed; a read that passed
+ * its deadline is begun anew. For many ranges at once see fm_fault_in_batch().
  */
 FM_PUBLIC int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags);
+
+/**
+ * A descriptor for an event loop that calls fm_fault_in() or fm_pin() with NOWAIT: an eventfd, made
+ * at the first call, that is written when something they asked for has ended, or when a page or a
+ * read they found no room for may be had. Not which: call them again. Read its 8 bytes first and
+ * call then, so that nothing is missed. It is written once until such a call is made again. Several
+ * event loops may share it only with EPOLLET, and without reading it; better each has a queue.
+ * It is the mm's: do not close it; it goes with fm_mm_destroy(). Non-blocking, close-on-exec.
+ * Thread-safe. Errors: -EMFILE and the like; -EINVAL.
+ */
+FM_PUBLIC int fm_event_fd(fm_mm *mm, int *ret_fd);
 
 /**
  * As fm_fault_in(), and keep them: until fm_unpin() of the same range the pages stay installed, so
@@ -320,6 +335,76 @@ FM_PUBLIC int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flag
  */
 FM_PUBLIC int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags);
 FM_PUBLIC int fm_unpin(fm_mm *mm, const void *addr, size_t len);
+
+/* ------------------------------------------------------------------ many ranges at once */
+
+/**
+ * Ranges that are brought in while the program does something else: thousands from one thread.
+ *
+ *     fm_queue_create(mm, 1024, &queue);
+ *     fm_fault_in_batch(queue, ranges, 32, &begun);
+ *     while (fm_completions(queue, ended, 32, UINT64_MAX, &count) == 0)
+ *             for (size_t i = 0; i < count; i++)
+ *                     use(ended[i].addr, ended[i].error, ended[i].tag);
+ *
+ * Several threads may use one queue: each range is taken by one of them. All its memory is
+ * allocated when it is made, 512 bytes a range. A queue belongs to its mm and goes with it.
+ */
+typedef struct fm_queue fm_queue;
+
+struct fm_range {
+	void *addr;
+	size_t len; /**< bytes, not 0; neither need be aligned */
+	void *tag;  /**< the program's; comes back as it was */
+	int error;  /**< from fm_completions(): 0, or the negative errno the range ended with: what
+		     *   fm_fault_in() would return, -EINVAL for a bad length. Not looked at otherwise */
+};
+
+/** Make a queue that holds up to `ranges` ranges, 1 to 1048576, begun and not taken. Thread-safe.
+ *  Errors: -EINVAL, -ENOMEM, -EMFILE (256 queues in this process). */
+FM_PUBLIC int fm_queue_create(fm_mm *mm, unsigned ranges, fm_queue **ret_queue);
+
+/**
+ * Take a queue down. Ranges not taken are given up: no thread waits for their reads, which end by
+ * themselves. A thread that waits in fm_completions() meanwhile gets -ECANCELED from it; later calls
+ * are not allowed. fm_mm_destroy() does the same to each queue that is left. Does not wait for I/O.
+ */
+FM_PUBLIC int fm_queue_destroy(fm_queue *queue);
+
+/**
+ * Begin to bring ranges in: what of them is not cached is read, all of them at once, as far as the
+ * store's share of frames goes; the rest waits its turn in the queue. Never waits for a read or a
+ * frame. Each range that is taken ends once, in fm_completions(), at once if it is there already.
+ * *ret_begun says how many were taken, from the first on: fewer than `count` when the queue is full.
+ * The array is the caller's again at return. Bytes need not be read again if the same page is asked
+ * for twice. Thread-safe; not signal-safe.
+ * Errors: -EAGAIN (the queue is full, none was taken: take completions first), -EINVAL.
+ */
+FM_PUBLIC int fm_fault_in_batch(fm_queue *queue, const struct fm_range *ranges, size_t count,
+				size_t *ret_begun);
+
+/**
+ * Take ranges that have ended, up to `count`; the ended come in the order in which they ended. The
+ * pages of one that ended with 0 are installed here, so that touching them is no fault, unless they
+ * had to be evicted again meanwhile: then they have been in, and a touch reads them as any other.
+ * A range goes on from page to page in this call, so that a long one needs several: call it again
+ * when fm_queue_fd() is readable.
+ * Waits up to `timeout_ns` (0: not at all, UINT64_MAX: for ever) for the first; signals are
+ * delivered meanwhile, and a handler must return. *ret_count is 0 when the time has passed.
+ * Several threads may wait: one is woken for what has ended. Thread-safe; not signal-safe.
+ * Errors: -EINVAL (count 0), -ECANCELED (the queue or its mm was destroyed meanwhile: every range
+ * not taken has ended with this).
+ */
+FM_PUBLIC int fm_completions(fm_queue *queue, struct fm_range *ret_ranges, size_t count,
+			     uint64_t timeout_ns, size_t *ret_count);
+
+/**
+ * A descriptor for poll() and its like: readable while fm_completions() has something to do. Do not
+ * read it, fm_completions() does. It may be readable and no range have ended. The queue's: do not
+ * close it; it goes with the queue. Without this call no descriptor is made and no time spent on it.
+ * Thread-safe. Errors: -EMFILE and the like; -EINVAL.
+ */
+FM_PUBLIC int fm_queue_fd(fm_queue *queue, int *ret_fd);
 
 /* ------------------------------------------------------------------ errors */
 

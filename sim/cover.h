@@ -84,7 +84,11 @@
 	X(exit_install_again, "installing found other bytes or another size: look again")      \
 	X(exit_install_no_memory, "installing found no memory, for 100 ms")                    \
 	X(exit_staged_unread, "read into a staging slot, and not to be put into the view")      \
-	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")
+	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")   \
+	X(exit_unmapped_staged, "unmapped while it was read into a staging slot")               \
+	X(queue_gone_again, "queue: a page that came was evicted before it was installed")     \
+	X(queue_installed, "queue: a page that was installed as it came")                       \
+	X(queue_ticket_cancelled, "queue: destroyed while a range of it waits")
 
 #define COVER_BOTH(name, help) COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")
 #define COVER_PAGE(name, sets, may_set, clears, may_clear, needs, forbids, pins, help) COVER_X(page_##name, help)

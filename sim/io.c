@@ -187,7 +187,7 @@ void io_engine_destroy(struct io_engine *e)
 		os_thread_join(&threads[i]);
 }
 
-void io_submit(struct io_engine *e, struct io_request *request)
+void io_submit_later(struct io_engine *e, struct io_request *request)
 {
 	int at = 0;
 	sim_point();
@@ -203,6 +203,18 @@ void io_submit(struct io_engine *e, struct io_request *request)
 	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later() + throttled(request)};
 	request->state = IO_QUEUED;
 	check_given_away(request);
+}
+
+void io_kick(struct io_engine *e)
+{
+	(void)e;
+	sim_point();
+	look_again();
+}
+
+void io_submit(struct io_engine *e, struct io_request *request)
+{
+	io_submit_later(e, request);
 	look_again();
 }
 

@@ -18,6 +18,7 @@
 #define SIM_THREADS 32
 #define SIM_FILES 3
 #define SIM_PAGES 48  /* pages of a file that the workload touches */
+#define SIM_EVENTS 4
 #define SIM_SECTOR 512u
 #define SIM_TAGS (OS_PAGE / SIM_SECTOR)
 #define SIM_STEPS_MAX 3000000ull
@@ -41,6 +42,14 @@
 	X(nowait_ok, "fm_fault_in(NOWAIT): 0")                                                 \
 	X(nowait_again, "fm_fault_in(NOWAIT): -EAGAIN")                                        \
 	X(nowait_error, "fm_fault_in(NOWAIT): an error")                                       \
+	X(nowait_told, "... told by the event that it may come again")                         \
+	X(batch_begun, "fm_fault_in_batch(): ranges taken")                                    \
+	X(batch_full, "... a queue that is full")                                              \
+	X(batch_ok, "fm_completions(): ranges that ended with 0")                              \
+	X(batch_error, "... with an error")                                                    \
+	X(batch_told, "... after the queue's event")                                           \
+	X(batch_gone, "... -ECANCELED, or a queue that has gone")                              \
+	X(batch_left, "queues destroyed with ranges in them")                                  \
 	X(pin_ok, "fm_pin(): 0")                                                               \
 	X(pin_error, "fm_pin(): an error")                                                     \
 	X(destroy_inside, "fm_mm_destroy() with accesses in flight")                           \
@@ -116,7 +125,7 @@ int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
 /* ---- what the workers do */
 enum op {
 	OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE, OP_CHANGE,
-	OP_EMPTY, OP_SLEEP, OP_COUNT,
+	OP_EMPTY, OP_SLEEP, OP_BATCH, OP_TAKE, OP_COUNT,
 	OP_END = OP_COUNT, /* of a small world's program; the rest only there, too */
 	OP_WILLNEED, OP_DONTNEED, OP_RECLAIM
 };
@@ -133,7 +142,7 @@ enum op {
 	X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error) X(short) X(slow) X(late) X(bad)     \
 	X(destroy) X(hold) X(thread_trap) X(copy) X(inline_reads) X(deadline) X(strides) X(large) X(far)        \
 	X(readahead) X(refresh) X(no_version) X(held) X(fashion) \
-	X(signals) X(exits) X(famine) X(refusals)
+	X(signals) X(exits) X(famine) X(refusals) X(batch) X(take)
 enum sim_without {
 #define FM_X(name) WITHOUT_##name,
 	SIM_WITHOUT(FM_X)
@@ -251,6 +260,10 @@ void sim_signal_arrives(struct sim_thread *self);
 void sim_join(struct sim_thread *thread);
 void sim_point(void); /* another thread may go on here */
 void sim_sleep(uint64_t ns);
+void sim_events_reset(void);
+uint32_t sim_events_open(void);
+uint64_t sim_event_signals(int fd);
+bool sim_event_wait(int fd, bool edge, uint64_t seen, uint64_t until_ns);
 /* Wait for a notice, or a time. A channel is any address. */
 bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns); /* true: timed out */
 void sim_notify(enum sim_wait wait, uint64_t key);

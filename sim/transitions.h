@@ -16,7 +16,7 @@
 	X(pin, 0, 0, 0, 0, 0, PG_FREE, 1, "a pin is taken")                                                            \
 	X(unpin, 0, 0, 0, 0, 0, PG_FREE, -1, "a pin is put")                                                           \
 	X(lock, PG_LOCKED, 0, 0, 0, 0, PG_LOCKED | PG_FREE, 0, "page_trylock()")                                       \
-	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS, 0, PG_FREE, 0, "page_unlock()")                            \
+	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS | PG_ASKED, 0, PG_FREE, 0, "page_unlock()")                 \
 	X(sleeper, PG_WAITERS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody sleeps for the lock")                               \
 	X(ticket, PG_TICKETS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody queues for it")                                      \
 	/* FREE to LOCKED, in the index or not */                                                                      \
@@ -29,17 +29,17 @@
 	X(ahead, PG_SPEC, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "read ahead")                             \
 	X(marked, PG_MARK, 0, 0, 0, 0, PG_FREE, 0, "the readahead mark is put")                                        \
 	X(unmarked, 0, 0, PG_MARK, 0, 0, PG_FREE, 0, "... taken by a fault, which submits")                            \
-	X(asked, PG_ASKED, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "a NOWAIT call wants to be told")        \
-	X(told, 0, 0, PG_ASKED, 0, 0, PG_FREE, 0, "... and is")                                                        \
+	X(asked, PG_ASKED, 0, 0, 0, PG_LOCKED, 0, 0, "a NOWAIT call wants to be told")                                 \
+	X(told, 0, 0, PG_ASKED, 0, 0, PG_FREE | PG_LOCKED, 0, "... and is, of an error")                               \
 	X(attempt, 0, 0, PG_ERROR, 0, PG_LOCKED | PG_ERROR, PG_UPTODATE | PG_INSTALLED, 0, "a new attempt: no errno")  \
-	X(read_ok, PG_UPTODATE, 0, 0, PG_ERROR | PG_ASKED, PG_LOCKED,                                                  \
+	X(read_ok, PG_UPTODATE, 0, 0, PG_ERROR, PG_LOCKED,                                                             \
 	  PG_UPTODATE | PG_INSTALLED | PG_HOLE | PG_GONE | PG_DUP, 0, "LOCKED -> UPTODATE")                            \
 	X(read_failed, PG_ERROR, 0, 0, PG_SPEC | PG_MARK | PG_UPTODATE, PG_LOCKED, PG_INSTALLED, 0, "LOCKED -> ERROR") \
 	X(unread, 0, 0, PG_SPEC, PG_MARK | PG_ERROR, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "an attempt that was none") \
 	/* UPTODATE to INSTALLED */                                                                                    \
 	X(install, PG_INSTALLED, PG_HOT | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC, PG_LOCKED | PG_UPTODATE,     \
 	  PG_INSTALLED | PG_HOLE | PG_GONE, 0, "UPTODATE -> UPTODATE|INSTALLED")                                       \
-	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT, PG_HOLE, PG_ASKED | PG_SPEC, PG_LOCKED | PG_HOLE,                \
+	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT, PG_HOLE, PG_SPEC, PG_LOCKED | PG_HOLE,                           \
 	  PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DUP, 0, "LOCKED -> UPTODATE|INSTALLED, from a staging slot")       \
 	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "protection has followed")                                  \
 	X(drop_copy, 0, 0, PG_DUP, 0, PG_LOCKED | PG_INSTALLED, PG_HOLE, 0, "the slot's copy is dropped")              \

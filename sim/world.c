@@ -10,6 +10,8 @@
 
 #define WORKERS_MAX 8
 #define TRIES_MAX 3000
+#define QUEUE_MAX 12
+#define TOLD_NS (120 * OS_NSEC_PER_SEC) /* by when an event must have come, however slow the store */
 
 /* What is known of one page of an object. */
 struct known {
@@ -36,6 +38,13 @@ static struct {
 	uint64_t instructions, pin_ns, no_memory;
 	bool keeps_pins; /* until the end of all */
 	bool toggles; /* objects change between all and next to nothing */
+	struct fm_queue *queue;
+	uint32_t flying_most; /* ranges that it holds */
+	struct flying {
+		bool used;
+		uint32_t f, first, last;
+		uint64_t begun;
+	} flying[QUEUE_MAX];
 	struct fm_mm_options mm_options;
 	bool destroy_inside;
 	uint64_t passed[SIM_THREADS]; /* a thread's wait (its order) during which an unmap came and went */
@@ -288,10 +297,19 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	if (!call_begin(nowait ? "nowait" : "fault_in"))
 		return;
 	event("fault_in of page %llu of object %llu, %llu bytes, nowait %llu", index_of(f, first), f, len, nowait);
+	int fd = -1;
+	bool told = nowait && !sim.small && sim_chance(128) && fm_event_fd(sim.mm, &fd) == 0;
+	uint64_t seen = told ? sim_event_signals(fd) : 0;
 	int err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, nowait ? FM_NOWAIT : 0);
 	for (int i = 0; nowait && err == -EAGAIN && i < 12 && !world.stopping; i++) {
 		mark(nowait_again);
-		sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+		if (!told)
+			sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+		else if (sim_event_wait(fd, true, seen, sim.now_ns + TOLD_NS))
+			mark(nowait_told);
+		else
+			sim_fail("fm_fault_in() gave -EAGAIN, and no event came");
+		seen = told ? sim_event_signals(fd) : 0;
 		err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, FM_NOWAIT);
 	}
 	if (nowait && err == -EAGAIN) {
@@ -321,6 +339,132 @@ static void check_pinned_resident(uint32_t f, uint32_t n)
 	if (err ? err != -ENOMEM || vec : vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
 		sim_fail("page %llu of object %u is pinned, and fm_residency() says %d, %#x",
 			 (unsigned long long)index_of(f, n), f, err, vec);
+}
+
+/* ------------------------------------------------------------------ the queue */
+
+static struct flying *flying_new(uint32_t f, uint32_t first, uint32_t last)
+{
+	for (uint32_t i = 0; i < QUEUE_MAX; i++)
+		if (!world.flying[i].used) {
+			world.flying[i] = (struct flying){true, f, first, last, sim.step};
+			return &world.flying[i];
+		}
+	return NULL;
+}
+
+/* A range and, it may be, others beside it. */
+static void do_batch(uint32_t f, uint32_t first, uint32_t last)
+{
+	struct fm_range range[4];
+	struct flying *flying[4];
+	size_t count = 0, most = 1 + sim_below(4), begun = 0;
+	if (!world.queue || !call_begin("batch"))
+		return;
+	for (; count < most; count++) {
+		last = sim_store[f].stride > 1 ? first : last;
+		flying[count] = flying_new(f, first, last);
+		if (!flying[count])
+			break;
+		event("batch: pages %llu to %llu of object %llu, range %llu", index_of(f, first), index_of(f, last), f,
+		      flying[count] - world.flying);
+		range[count] = (struct fm_range){.addr = (void *)addr_of(f, first), .tag = flying[count],
+						 .len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE};
+		f = sim_below(world.files);
+		first = last = sim_below(world.pages[f]);
+	}
+	int err = fm_fault_in_batch(world.queue, range, count, &begun);
+	if (err && err != -EAGAIN)
+		sim_fail("fm_fault_in_batch(): %d", err);
+	mark(batch_begun);
+	if (begun < count)
+		mark(batch_full);
+	for (; begun < count; begun++)
+		flying[begun]->used = false;
+	call_end();
+}
+
+static void check_range(const struct fm_range *range)
+{
+	struct flying *flying = range->tag;
+	if (flying < world.flying || flying >= world.flying + QUEUE_MAX || !flying->used)
+		sim_fail("fm_completions() gives a range that is not under way");
+	flying->used = false;
+	event("batch: range %llu has ended", flying - world.flying, 0, 0, 0);
+	if (range->error)
+		mark(batch_error);
+	else
+		mark(batch_ok);
+	check_call("fm_fault_in_batch()", flying->f, flying->first, flying->last, range->error, flying->begun, false);
+}
+
+/* Not a call that the mm's end waits for: it ends by that. */
+static bool do_take(uint64_t timeout_ns)
+{
+	struct fm_range range[3];
+	size_t count = 0, most = 1 + sim_below(3);
+	int fd;
+	if (!world.queue)
+		return false;
+	sim.self->op = "take";
+	if (!world.stopping && sim_chance(96) && call_begin("take")) {
+		uint64_t until = timeout_ns == OS_FOREVER ? OS_FOREVER : sim.now_ns + timeout_ns;
+		if (fm_queue_fd(world.queue, &fd) == 0 && sim_event_wait(fd, false, 0, until))
+			mark(batch_told);
+		timeout_ns = 0;
+		call_end();
+	}
+	int err = fm_completions(world.queue, range, most, timeout_ns, &count);
+	check_nothing_held("fm_completions()");
+	if (err) {
+		mark(batch_gone);
+		if ((err != -ECANCELED && err != -EOWNERDEAD) || !world.stopping)
+			sim_fail("fm_completions(): %d", err);
+	}
+	if (count > most)
+		sim_fail("fm_completions() gives more than there is room for");
+	for (size_t i = 0; i < count; i++)
+		check_range(&range[i]);
+	return count > 0;
+}
+
+static bool some_flying(void)
+{
+	for (uint32_t i = 0; i < QUEUE_MAX; i++)
+		if (world.flying[i].used)
+			return true;
+	return false;
+}
+
+static void make_queue(void)
+{
+	world.flying_most = 1 + sim_below(QUEUE_MAX);
+	uint64_t refused = sim_marks.meta_refused;
+	int err;
+	while ((err = fm_queue_create(sim.mm, world.flying_most, &world.queue)) != 0) {
+		if (err != -ENOMEM || sim_marks.meta_refused == refused)
+			sim_fail("fm_queue_create(): %d", err);
+		refused = sim_marks.meta_refused;
+	}
+}
+
+/* All that is under way ends, or the queue goes with it. Nobody else uses it any more: a wake-up that were lost would leave this
+ * thread asleep for ever. */
+static void end_queue(void)
+{
+	if (!world.queue)
+		return;
+	for (uint32_t i = 0; !world.keeps_pins && sim_chance(160) && some_flying(); i++) {
+		do_take(OS_FOREVER);
+		if (i > 4000)
+			sim_fail("a range was begun, and does not end");
+	}
+	if (some_flying())
+		mark(batch_left);
+	int err = fm_queue_destroy(world.queue);
+	if (err)
+		sim_fail("fm_queue_destroy(): %d", err);
+	world.queue = NULL;
 }
 
 /* While pages are pinned they are in the view, whatever else happens, but for a change of the object. */
@@ -516,6 +660,8 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	case OP_RECLAIM: do_reclaim(f); break;
 	case OP_CHANGE: change_object(f); break;
 	case OP_EMPTY: do_empty(f, n); break;
+	case OP_BATCH: do_batch(f, n, m); break;
+	case OP_TAKE: do_take(1 + sim_below(2000000)); break;
 	default: sim_sleep(1 + sim_below(1000000)); break;
 	}
 	sim.self->op = "";
@@ -535,7 +681,7 @@ static void *worker(void *arg)
 		m = m < world.pages[f] ? m : world.pages[f] - 1;
 		uint32_t end = sim_store[f].pages - 1, far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
 		enum op op = choose_op();
-		do_op(op, f, n, op == OP_FAULT_IN ? far : m);
+		do_op(op, f, n, op == OP_FAULT_IN || op == OP_BATCH ? far : m);
 		if (sim_chance(sim.opt.exit_256)) { /* cancelled while it was in the library, most often */
 			mark(exit_early);
 			break;
@@ -692,6 +838,8 @@ static void *main_thread(void *arg)
 		small_worker((void *)(uintptr_t)sim.small->before);
 	if (world.keeps_pins) /* its handler could wait for frames as long as others may, until it destroys the mm */
 		sim.self->signals_open = false;
+	if (!sim.small)
+		make_queue();
 	for (uint32_t i = 0; i < world.workers; i++)
 		thread[i] = start_worker(i);
 	sim.choosing = sim.small != NULL;
@@ -706,6 +854,7 @@ static void *main_thread(void *arg)
 		for (uint32_t i = 0; i < world.workers; i++)
 			sim_join(thread[i]);
 		sim.choosing = false;
+		end_queue();
 		sim.self->signals_open = false; /* from here on it is to be quiet */
 		for (uint32_t f = 0; f < world.files; f++)
 			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
@@ -726,6 +875,8 @@ static void *main_thread(void *arg)
 		sim_fail("fm_mm_destroy(): %d", err);
 	for (uint32_t i = 0; i < world.workers; i++)
 		sim_join(thread[i]);
+	if (sim_events_open())
+		sim_fail("events are left open");
 	if (sim.allocated)
 		sim_fail("%llu bytes are not given back", (unsigned long long)sim.allocated);
 	for (uint32_t f = 0; f < world.files; f++)
@@ -821,7 +972,7 @@ static void limit_program(void)
 		[OP_STRADDLE] = WITHOUT_straddle, [OP_WRITE] = WITHOUT_write, [OP_FAULT_IN] = WITHOUT_fault_in,
 		[OP_NOWAIT] = WITHOUT_nowait, [OP_PIN] = WITHOUT_pin, [OP_MAP] = WITHOUT_map,
 		[OP_UNMAP] = WITHOUT_unmap, [OP_ADVISE] = WITHOUT_advise, [OP_CHANGE] = WITHOUT_change,
-		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep};
+		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep, [OP_BATCH] = WITHOUT_batch, [OP_TAKE] = WITHOUT_take};
 	for (uint32_t i = OP_ACCESS + 1; i < OP_COUNT; i++)
 		if (sim_limits.without >> kinds[i] & 1)
 			world.weight[i] = 0;
@@ -887,6 +1038,7 @@ static void choose_deadlines(void)
 	world.weight[OP_ACCESS] = 6;
 	world.weight[OP_SLEEP] = 2;
 	world.weight[OP_NOWAIT] = 4;
+	world.weight[OP_BATCH] = world.weight[OP_TAKE] = 2;
 	world.weight[OP_ADVISE] = 1;
 	world.files = 1;
 	world.workers = WORKERS_MAX;
@@ -990,6 +1142,7 @@ static void reset(void)
 	memset(&world, 0, sizeof(world));
 	sim.now_ns = 1000000;
 	sim_trace_reset();
+	sim_events_reset();
 	check_reset();
 	kernel_reset();
 	io_reset();

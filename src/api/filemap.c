@@ -37,9 +37,11 @@ uint64_t fm_budget_min(uint32_t page_size)
 
 static void forget_parents(void)
 {
-	if (trap_is_child())
+	if (trap_is_child()) {
 		for (int i = 0; i < LIVE_MAX; i++)
 			atomic_set(&live[i], NULL);
+		queues_forget();
+	}
 }
 
 static int live_add(struct fm_mm *mm)
@@ -303,9 +305,10 @@ int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
 
 /* ------------------------------------------------------------------ bringing pages in */
 
-/* A fault at addr as a call. On 0 *ret_page, if wanted, is the installed page with its pin. */
-static int fault_call(fm_mm *mm, uint64_t addr, unsigned flags, struct frame_pool **ret_pool,
-		      struct page **ret_page)
+/* A fault at addr as a call, of which more follow up to `end`. On 0 *ret_page, if wanted, is the installed page with its
+ * pin. */
+static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
+		      struct frame_pool **ret_pool, struct page **ret_page)
 {
 	struct view_region *region = region_find(addr);
 	struct fault vmf;
@@ -323,6 +326,8 @@ static int fault_call(fm_mm *mm, uint64_t addr, unsigned flags, struct frame_poo
 	if (flags & FM_NOWAIT)
 		fault_flags |= FM_FAULT_RETRY_NOWAIT;
 	fault_begin(&vmf, view, addr, fault_flags);
+	vmf.exact = flags & FM_NOWAIT;
+	*ahead = ra_range(view, addr, end, *ahead);
 	vmf.repeated = ret_page != NULL; /* what is pinned must really be there: somebody may have emptied the view */
 	int err = fault_drive(&vmf, NULL);
 	if (!err && ret_page) {
@@ -350,14 +355,16 @@ static uint64_t next_page(uint64_t addr)
 
 int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
-	uint64_t start, end;
+	uint64_t start, end, ahead = 0;
 	bool again = false;
 	int err = check_range(mm, addr, len, &start, &end);
 	if (err || (flags & ~(unsigned)FM_NOWAIT))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
+	if (flags & FM_NOWAIT) /* what ends from here on is told anew */
+		atomic_set(&mm->event_signalled, 0u);
 	for (uint64_t at = start; at < end && !err; at = next_page(at)) {
-		err = fault_call(mm, at, flags, NULL, NULL);
+		err = fault_call(mm, at, end, &ahead, flags, NULL, NULL);
 		if (err == -EAGAIN && (flags & FM_NOWAIT)) {
 			again = true;
 			err = 0;
@@ -382,12 +389,12 @@ static int lock_page(fm_mm *mm, struct page *page)
 	return 0;
 }
 
-static int pin_one(fm_mm *mm, uint64_t addr, unsigned flags)
+static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags)
 {
 	for (;;) {
 		struct frame_pool *pool = NULL;
 		struct page *page = NULL;
-		int err = fault_call(mm, addr, flags, &pool, &page);
+		int err = fault_call(mm, addr, end, ahead, flags, &pool, &page);
 		if (err)
 			return err;
 		err = lock_page(mm, page);
@@ -448,13 +455,15 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 
 int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
-	uint64_t start, end, at;
+	uint64_t start, end, at, ahead = 0;
 	int err = check_range(mm, addr, len, &start, &end);
 	if (err || (flags & ~(unsigned)FM_NOWAIT))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
+	if (flags & FM_NOWAIT)
+		atomic_set(&mm->event_signalled, 0u);
 	for (at = start; at < end; at = next_page(at)) {
-		err = pin_one(mm, at, flags);
+		err = pin_one(mm, at, end, &ahead, flags);
 		if (err)
 			break;
 	}
@@ -477,6 +486,71 @@ int fm_unpin(fm_mm *mm, const void *addr, size_t len)
 	}
 	os_signals_restore(mask);
 	return err;
+}
+
+int fm_event_fd(fm_mm *mm, int *ret_fd)
+{
+	int err = mm_alive(mm);
+	if (err || !ret_fd)
+		return err ? err : -EINVAL;
+	return mm_event_fd(mm, ret_fd);
+}
+
+/* ------------------------------------------------------------------ queues */
+
+int fm_queue_create(fm_mm *mm, unsigned ranges, fm_queue **ret_queue)
+{
+	int err = mm_alive(mm);
+	if (err || !ret_queue)
+		return err ? err : -EINVAL;
+	return queue_create(mm, ranges, ret_queue);
+}
+
+/* Whether it is one of the living, queue.c knows. */
+static int check_queue(const fm_queue *queue)
+{
+	if (!queue)
+		return -EINVAL;
+	return trap_is_child() ? -EOWNERDEAD : 0;
+}
+
+int fm_queue_destroy(fm_queue *queue)
+{
+	int err = check_queue(queue);
+	if (err)
+		return err;
+	os_sigmask mask = os_signals_block();
+	err = queue_destroy(queue);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_queue_fd(fm_queue *queue, int *ret_fd)
+{
+	int err = check_queue(queue);
+	if (err || !ret_fd)
+		return err ? err : -EINVAL;
+	return queue_fd(queue, ret_fd);
+}
+
+int fm_fault_in_batch(fm_queue *queue, const struct fm_range *ranges, size_t count, size_t *ret_begun)
+{
+	int err = check_queue(queue);
+	if (err || !ret_begun || (!ranges && count))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = queue_begin(queue, ranges, count, ret_begun);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_completions(fm_queue *queue, struct fm_range *ret_ranges, size_t count, uint64_t timeout_ns,
+		   size_t *ret_count)
+{
+	int err = check_queue(queue);
+	if (err || !ret_count || !ret_ranges || !count)
+		return err ? err : -EINVAL;
+	return queue_completions(queue, ret_ranges, count, timeout_ns, ret_count);
 }
 
 /* ------------------------------------------------------------------ errors and statistics */

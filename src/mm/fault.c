@@ -106,7 +106,7 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 {
 	/* One window a fault: a try that comes after a wait for room or for a frame only wants its page. */
-	bool window = !(vmf->flags & FM_FAULT_TRIED) && ra_sync_window(vmf);
+	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact && ra_sync_window(vmf);
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
 	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
@@ -128,7 +128,7 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
  */
 static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *page)
 {
-	if (!ra_async_window(vmf, page))
+	if (vmf->exact || !ra_async_window(vmf, page))
 		return NULL;
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 	covered_by(fpin, mark);
@@ -156,7 +156,7 @@ static int add_page(struct fault *vmf)
 		covered_if(wait == -ECANCELED, a9_room);
 		return wait ? wait : -EAGAIN;
 	}
-	int err = page_add(file, vmf->index, ADD_RECLAIM | (read_may_stage(vmf) ? ADD_HOLE : 0), &vmf->page, &fresh);
+	int err = page_add(file, vmf->index, ADD_RECLAIM | (read_is_inline(file) && read_may_stage(vmf) ? ADD_HOLE : 0), &vmf->page, &fresh);
 	if (!err && fresh && page_is(vmf->page, PG_HOLE))
 		err = read_staged(vmf);
 	else if (!err && fresh) /* the lock that it came with is taken again in its place below */

@@ -120,7 +120,10 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
-		err = read_has_room(file, false) ? page_add(file, vmf->index, ADD_RECLAIM, &vmf->page, &fresh) : -EAGAIN;
+		err = read_has_room(file, false) ? page_add(file, vmf->index, ADD_RECLAIM | (read_may_stage(vmf) ? ADD_HOLE : 0),
+							    &vmf->page, &fresh)
+						 : -EAGAIN;
+	bool staged = !err && fresh && page_is(vmf->page, PG_HOLE);
 	covered_if(err == -ENOMEM, no_frame_n);
 	covered_if(err == -EAGAIN, no_request_n);
 	if (err)
@@ -133,13 +136,16 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	}
 	if (atomic_get(&file->changed)) {
 		covered(exit_stale_n);
+		if (staged) /* its memory had been charged for, and it gets none */
+			mm_uncharge(vmf->mm, file->pool->page_size);
 		page_unlock_unread(file->pool, vmf->page);
 		vmf->error = -ESTALE;
 		return 0;
 	}
 	if (told_later)
 		page_set(vmf->page, PG_ASKED, 0);
-	err = read_submit(file, &vmf->page, 1, false);
+	err = staged ? read_submit_staged(vmf) : read_submit(file, &vmf->page, 1, false);
+	vmf->no_stage |= staged; /* not again, should it fail */
 	vmf->had_error = false;
 	if (!err) {
 		vmf->waited = true; /* its errno is ours, also if it has ended by now */
@@ -188,6 +194,8 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 		}
 		if (err && ticket)
 			frame_queue_ticket(vmf->file, ticket);
+		else if (err)
+			frame_ask(vmf->file);
 		if (err)
 			return true;
 	} else if (vmf->page) {
@@ -198,7 +206,7 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 	if (!vmf->waited)
 		fault_note_attempt(vmf, vmf->page);
 	vmf->waited = true;
-	return !ticket || page_queue_ticket(vmf->mm, vmf->page, ticket);
+	return ticket ? page_queue_ticket(vmf->mm, vmf->page, ticket) : page_ask(vmf->page);
 }
 
 /* The wait of a ticket is over: the errno of the attempt it waited for is this fault's. */
@@ -212,7 +220,7 @@ static void take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 		if (own)
 			vmf->error = own;
 		if (!ticket) /* told now, not later */
-			page_set(vmf->page, 0, PG_ASKED);
+			page_unask(vmf->page);
 		vmf->waited = false;
 	}
 }
@@ -235,6 +243,21 @@ void fault_after_install(struct fault *vmf)
 		return;
 	covered(exit_unmapped_installed);
 	take_out_unmapped(vmf);
+}
+
+/* A ticket's wait is over, and it may be long until the fault is driven on: it keeps the errno, and not the page. True: the
+ * page has come. */
+bool fault_park(struct fault *vmf, const struct ticket *ticket)
+{
+	struct page *page = vmf->page;
+	if (!page)
+		return false;
+	take_attempt_error(vmf, ticket);
+	bool came = !vmf->error && (atomic_get(&page->state) & (PG_UPTODATE | PG_GONE)) == PG_UPTODATE;
+	vmf->waited = false;
+	vmf->page = NULL;
+	page_unpin(vmf->file->pool, page);
+	return came;
 }
 
 /* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
@@ -265,7 +288,7 @@ static int install_locked(struct fault *vmf)
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
 	}
-	if (there)
+	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	fault_after_install(vmf);
 	return 0;
@@ -281,7 +304,7 @@ static void take_asked_error(struct fault *vmf)
 	uint32_t state = atomic_get(&page->state);
 	if ((state & PG_ASKED) && page_error(page, state)) {
 		vmf->error = page_error(page, state);
-		page_set(page, 0, PG_ASKED);
+		page_unask(page);
 	}
 	page_unpin(vmf->file->pool, page);
 }
@@ -369,9 +392,9 @@ int fault_drive(struct fault *vmf, struct ticket *ticket)
 		vmf->tries++;
 		watched(fault_try, vmf);
 		int err = fault_try(vmf, ticket);
-		put_stale(vmf);
-		if (err == -EBUSY)
+		if (err == -EBUSY) /* another thread may have gone on with it by now */
 			return -EAGAIN;
+		put_stale(vmf);
 		if (!err && unlikely(vmf->file->record))
 			record_touch(vmf->file->record, vmf->page);
 		if (err != -EAGAIN)

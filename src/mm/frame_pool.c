@@ -171,11 +171,17 @@ bool pool_at_floor(struct frame_pool *pool)
 	       pool->frames - lru_count(pool, LIST_HOLES) <= MM_FRAMES_MIN;
 }
 
+/* The system has just had no memory. */
+bool pool_pauses(struct frame_pool *pool)
+{
+	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
+	return unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS;
+}
+
 /* A hole may be given memory; not at once where the system has just had none: who waits for a frame would not wait. */
 bool pool_may_fill(struct frame_pool *pool)
 {
-	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
-	if (unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS)
+	if (pool_pauses(pool))
 		return false;
 	return lru_count(pool, LIST_HOLES) > 0 &&
 	       (pool_at_floor(pool) || atomic_get(&pool->mm->charged_bytes) + pool->page_size <=

@@ -537,7 +537,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		set |= PG_DUP;
 	if (by == BY_STAGE) {
 		set |= PG_UPTODATE;
-		clear |= PG_HOLE | PG_ASKED;
+		clear |= PG_HOLE;
 	} else if (mm->install == FM_INSTALL_MOVE) {
 		set |= PG_UNPROTECTED;
 	}
@@ -627,6 +627,8 @@ int page_install_from(struct view *view, struct page *page, const char *stage)
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	for (int tries = 0; err == -EAGAIN && tries < BUSY_TRIES; tries++)
 		err = trap_copy(mm->trap, dst, (uint64_t)stage, OS_PAGE, &done);
+	if (err == -ENOMEM)
+		atomic_set(&pool->fill_failed_ns, os_now_ns());
 	if (err) {
 		pt_put(mm, page, 1, dst);
 		return err;

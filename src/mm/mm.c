@@ -98,10 +98,18 @@ static size_t round64(size_t len)
 	return (len + 63) & ~(size_t)63;
 }
 
+/* Half of them one store may have under way at once: small random reads come in scores. Each takes some KiB. */
+static uint32_t requests_for(uint32_t frames)
+{
+	uint32_t few = frames / 64 < 16 ? 16 : frames / 64 > 64 ? 64 : frames / 64;
+	uint32_t many = frames / 512 > 256 ? 256 : frames / 512;
+	return few > many ? few : many;
+}
+
 static int alloc_meta(struct fm_mm *mm)
 {
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
-	uint32_t requests = frames / 64 < 16 ? 16 : frames / 64 > 64 ? 64 : frames / 64;
+	uint32_t requests = requests_for(frames);
 	/* At worst each page lies in a range of its own, and its page table takes as much of the budget. */
 	uint32_t ranges = frames / 2 + 512, heads = 16, after = frames / 16 + 64;
 	while (heads < ranges / 2)
@@ -159,6 +167,8 @@ static void mm_free(struct fm_mm *mm)
 	if (mm->trap)
 		trap_destroy(mm->trap);
 	stats_page_destroy(mm->stats, mm->stats_fd);
+	if (mm->event_fd >= 0)
+		os_event_close(mm->event_fd);
 	os_meta_free(mm->segment_mem, mm->segment_mem_len);
 	os_meta_free(mm->meta, mm->meta_len);
 	os_meta_free(mm, sizeof(*mm));
@@ -170,7 +180,7 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 	struct fm_mm *mm = os_meta_alloc(sizeof(*mm));
 	if (!mm)
 		return -ENOMEM;
-	mm->stats_fd = -1;
+	mm->stats_fd = mm->event_fd = -1;
 	mm->flags = options->flags;
 	mm->log = options->log;
 	mm->log_arg = options->log_arg;
@@ -207,6 +217,33 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 	}
 	os_populate_self();
 	*ret_mm = mm;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ for calls with FM_NOWAIT */
+
+/* Something that such a call asked for has ended. Told once until there is another: it will find what comes meanwhile. */
+void mm_event(struct fm_mm *mm)
+{
+	int fd = atomic_get(&mm->event_fd);
+	if (fd >= 0 && !atomic_xchg(&mm->event_signalled, 1u))
+		os_event_signal(fd);
+}
+
+int mm_event_fd(struct fm_mm *mm, int *ret_fd)
+{
+	int none = -1, fd = atomic_get(&mm->event_fd);
+	if (fd < 0) {
+		fd = os_event_open();
+		if (fd < 0)
+			return fd;
+		if (!atomic_cas(&mm->event_fd, &none, fd)) { /* another thread was faster */
+			os_event_close(fd);
+			fd = none;
+		}
+		mm_event(mm); /* what has ended before there was anything to tell it by */
+	}
+	*ret_fd = fd;
 	return 0;
 }
 
@@ -267,6 +304,7 @@ void mm_destroy(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
 	atomic_set(&mm->dying, true);
+	queues_end(mm);
 	abort_stores(mm);
 	while (faults_inside(mm)) {
 		read_cancel_all(mm, NULL);

@@ -258,6 +258,9 @@ struct read_request {
 	uint32_t page[READ_PAGES_MAX];
 	uint64_t started_ns, deadline_ns;
 	uint32_t epoch; /* of the file, when it was submitted */
+	char *stage;        /* the staging slot that it reads its one page into; NULL: into the frame */
+	uint64_t stage_addr; /* where the page is wanted */
+	uint32_t unmap_seq; /* the view's, when it was */
 	uint32_t busy;      /* atomic */
 	bool speculative;   /* request lock */
 	bool cancelled;     /* request lock */
@@ -311,6 +314,10 @@ struct fm_mm {
 	struct read_request *requests;
 	uint32_t request_count, request_free;
 	uint32_t requests_busy; /* atomic */
+
+	int event_fd;            /* fm_event_fd()'s; -1: nobody asked; atomic */
+	uint32_t event_signalled; /* and no call with FM_NOWAIT since; atomic */
+	uint32_t starved;        /* such a call could begin nothing; atomic */
 
 	struct wait_queue page_tickets[64]; /* by page; each page's waiters in one of them */
 	struct pt_table pt;
@@ -389,6 +396,7 @@ struct fault {
 	uint32_t unmap_seq;        /* the view's, when vma was found */
 	bool counted_major;
 	bool no_stage;     /* it is to be read into a frame of its own */
+	bool exact;        /* a call says itself what is to be read: nothing beside it */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */
@@ -433,6 +441,7 @@ void fault_end(struct fault *vmf, int error);
 void fault_after_install(struct fault *vmf);
 void fault_note_attempt(struct fault *vmf, const struct page *page);
 int fault_attempt_error(const struct fault *vmf, const struct page *page);
+bool fault_park(struct fault *vmf, const struct ticket *ticket);
 extern const struct trap_client fault_trap_client;
 
 /* page_cache.c */
@@ -457,6 +466,9 @@ int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until
 void page_unlock(struct frame_pool *pool, struct page *page);
 void page_unlock_unread(struct frame_pool *pool, struct page *page);
 bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket);
+bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *ticket);
+bool page_ask(struct page *page);
+void page_unask(struct page *page);
 void page_set(struct page *page, uint32_t set, uint32_t clear);
 void page_remove(struct frame_pool *pool, struct page *page);
 void page_fail(struct page *page, int error);
@@ -490,6 +502,7 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
 bool read_may_stage(const struct fault *vmf);
 int read_staged(struct fault *vmf);
+int read_submit_staged(struct fault *vmf);
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
 void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
@@ -534,9 +547,10 @@ uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t m
 void ra_init(struct fm_file *file, uint32_t max_bytes);
 bool ra_sync_window(struct fault *vmf);
 bool ra_async_window(struct fault *vmf, struct page *page);
-void ra_submit(struct fm_file *file, const struct ra_window *window);
+uint64_t ra_submit(struct fm_file *file, const struct ra_window *window);
 void ra_late(struct fm_file *file, uint64_t index);
 void ra_wasted(struct fm_file *file);
+uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead);
 void ra_shrink(struct fm_file *file);
 
 /* frame_pool.c */
@@ -562,6 +576,7 @@ bool pool_grow_ahead(struct frame_pool *pool);
 bool pool_fill_ahead(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
 bool pool_may_fill(struct frame_pool *pool);
+bool pool_pauses(struct frame_pool *pool);
 bool pool_evicts(struct frame_pool *pool);
 bool pool_at_floor(struct frame_pool *pool);
 static inline char *slot_of(const struct frame_pool *pool, const struct page *page)
@@ -575,6 +590,7 @@ int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns);
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket);
 void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket);
 void frame_freed(struct frame_pool *pool);
+void frame_ask(struct fm_file *file);
 void background_kick(struct fm_mm *mm);
 void background_note(struct fm_mm *mm);
 int background_start(struct fm_mm *mm);
@@ -627,6 +643,16 @@ static inline bool replays_under_way(const struct fm_mm *mm)
 	return __atomic_load_n(&mm->replaying, __ATOMIC_RELAXED) != 0;
 }
 
+/* queue.c */
+int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue);
+int queue_destroy(struct fm_queue *queue);
+int queue_fd(struct fm_queue *queue, int *ret_fd);
+int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count, size_t *ret_begun);
+int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count, uint64_t timeout_ns,
+		      size_t *ret_count);
+void queues_end(struct fm_mm *mm);
+void queues_forget(void);
+
 /* map_lock.c */
 void map_lock_shared(struct map_lock *lock);
 void map_unlock_shared(struct map_lock *lock);
@@ -643,6 +669,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 void file_get(struct fm_file *file);
 void file_put(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
+void mm_event(struct fm_mm *mm);
+int mm_event_fd(struct fm_mm *mm, int *ret_fd);
 int closer_start(struct fm_mm *mm);
 void closer_kick(struct fm_mm *mm);
 void closer_stop(struct fm_mm *mm);
@@ -654,6 +682,7 @@ struct thread_local_area {
 	uint32_t map_held; /* map locks held: 0 or 1 */
 	bool map_exclusive;
 	uint64_t map_since_ns;
+	bool plugged, unsent; /* requests are kept for io_kick(); there are some */
 	uint64_t last_instruction, last_addr; /* inline trap: see fault_repeats() */
 	uint32_t repeats;
 	struct progress progress;

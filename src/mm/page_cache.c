@@ -170,17 +170,19 @@ static void page_run_tickets(struct fm_mm *mm, struct page *page)
 /* Called with the page locked and pinned, in any thread; the pin stays the caller's. */
 void page_unlock(struct frame_pool *pool, struct page *page)
 {
-	const uint32_t ends = PG_LOCKED | PG_WAITERS | PG_TICKETS;
-	uint32_t old = atomic_get(&page->state);
+	uint32_t ends, old = atomic_get(&page->state);
 	mm_assert(old & PG_LOCKED);
 	page_pin(page); /* the word is still looked at after the waiters are free to go */
 	old += PG_PIN;
-	while (!atomic_cas(&page->state, &old, old & ~ends))
-		;
+	do { /* who asked is told now; of an error, by the next call */
+		ends = PG_LOCKED | PG_WAITERS | PG_TICKETS | (old & PG_UPTODATE ? PG_ASKED : 0);
+	} while (!atomic_cas(&page->state, &old, old & ~ends));
 	if (old & PG_WAITERS)
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 	if (old & PG_TICKETS)
 		page_run_tickets(pool->mm, page);
+	if (unlikely(old & PG_ASKED))
+		mm_event(pool->mm);
 	page_unpin(pool, page);
 }
 
@@ -231,6 +233,44 @@ bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticke
 	}
 	os_unlock(&queue->lock);
 	return queued;
+}
+
+/* True: it was in one of the two queues it can be in, and is in none now. False: it is being run. Who queued it has come
+ * back, and nobody else drives its fault. */
+bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *ticket)
+{
+	struct wait_queue *queue = ticket->page ? page_queue_of(mm, ticket->page) : &pool->tickets;
+	os_lock(&queue->lock);
+	struct ticket **at = &queue->head;
+	while (*at && *at != ticket)
+		at = &(*at)->next;
+	bool found = *at == ticket;
+	if (found) {
+		if (!ticket->next)
+			queue->tail = at;
+		atomic_set(at, ticket->next);
+	}
+	os_unlock(&queue->lock);
+	return found;
+}
+
+/* A call with FM_NOWAIT wants to be told when the page is unlocked. False: it is not locked now. */
+bool page_ask(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	do {
+		if (!(old & PG_LOCKED))
+			return false;
+	} while (!(old & PG_ASKED) && !atomic_cas(&page->state, &old, old | PG_ASKED));
+	return true;
+}
+
+/* It has been told how it went. While the page is locked the question may be a later one's. */
+void page_unask(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	while ((old & PG_ASKED) && !(old & PG_LOCKED) && !atomic_cas(&page->state, &old, old & ~PG_ASKED))
+		;
 }
 
 /* The read attempt under way has failed. Page lock held. */

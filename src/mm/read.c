@@ -93,7 +93,7 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		covered_if(wanted < pool->page_size, a12_tail);
 		if (wanted < pool->page_size)
 			zero_tail(pool, page, wanted);
-		page_set(page, PG_UPTODATE, PG_ERROR | PG_ASKED);
+		page_set(page, PG_UPTODATE, PG_ERROR);
 		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
 		covered_if(file->epoch != epoch, a10_changed_meanwhile);
 		if (atomic_get(&file->epoch) != epoch)
@@ -308,8 +308,10 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
  */
 bool read_may_stage(const struct fault *vmf)
 {
-	const struct frame_pool *pool = vmf->file->pool;
-	return atomic_get(&pool->stages_free) && !vmf->no_stage && !vmf->more && (vmf->flags & FM_FAULT_ALLOW_RETRY) && read_is_inline(vmf->file) &&
+	struct frame_pool *pool = vmf->file->pool;
+	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage && !vmf->more &&
+	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
+	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
 	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
 }
 
@@ -325,6 +327,15 @@ static int fill_instead(struct frame_pool *pool, struct page *page)
 	page_unlock(pool, page);
 	page_unpin(pool, page);
 	return -ENOMEM;
+}
+
+/* Somebody emptied a staging slot behind us. As pages_fill(): 0 where there was no hole. */
+static int stage_fill(struct frame_pool *pool, const char *stage)
+{
+	if (!pool->registered || trap_all_present((uint64_t)stage, OS_PAGE))
+		return 0;
+	int err = trap_fill(pool->mm->trap, (uint64_t)stage, OS_PAGE);
+	return err ? err : 1;
 }
 
 /* What was read has not gone into the view: the page is what it was without its memory, or bears the errno. Unlocked here. */
@@ -370,9 +381,9 @@ int read_staged(struct fault *vmf)
 
 	page_word_set(page, attempt, page->attempt + 1);
 	int err = store_read_full(file->store, &iov, 1, page->index << pool->shift, &bytes, &shorts);
-	if (err == -EFAULT && !trap_all_present((uint64_t)stage, OS_PAGE)) { /* emptied behind us: as if it had not been tried */
-		int filled = trap_fill(file->mm->trap, (uint64_t)stage, OS_PAGE);
-		err = filled ? filled : -ECANCELED;
+	if (err == -EFAULT) {
+		int filled = stage_fill(pool, stage);
+		err = filled < 0 ? filled : filled ? -ECANCELED : err;
 	}
 	err = store_error(err);
 	note_latency(file, os_now_ns() - started);
@@ -499,6 +510,39 @@ static uint32_t request_pages(struct read_request *req, struct page **pages)
 	return req->page_count;
 }
 
+/* What was read by way of a staging slot goes into the view. Page locked, which ends here. -EAGAIN: the object has changed. */
+static int staged_done(struct read_request *req, struct page *page, int err)
+{
+	struct fm_file *file = req->file;
+	struct frame_pool *pool = file->pool;
+	uint64_t bytes = req->io.bytes_done;
+	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
+
+	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
+	if (err || !all || page_install_from(&file->view, page, req->stage) < 0) {
+		staged_end(file, page, bytes, err, req->epoch);
+		region_unpin(&file->view.region);
+		return err;
+	}
+	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+	err = atomic_get(&file->epoch) != req->epoch ? -EAGAIN : 0;
+	uint64_t index = page->index;
+	page_unlock(pool, page);
+	if (unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
+		covered(exit_unmapped_staged);
+		file_take_out(file, index, index);
+	}
+	region_unpin(&file->view.region);
+	return err;
+}
+
+/* A page's slot, or the staging slot, had been emptied behind us. As pages_fill(). */
+static int request_fill(struct read_request *req, struct page **pages)
+{
+	struct frame_pool *pool = req->file->pool;
+	return req->stage ? stage_fill(pool, req->stage) : pages_fill(pool, pages, req->page_count);
+}
+
 static void read_done(struct io_request *io)
 {
 	struct read_request *req = io->owner;
@@ -508,22 +552,27 @@ static void read_done(struct io_request *io)
 	uint32_t count = request_pages(req, pages);
 	int err = io->error;
 
-	int filled = err == -EFAULT ? pages_fill(file->pool, pages, count) : 0;
-	if (filled)
-		err = filled < 0 ? filled : -ECANCELED; /* holes in the slots: as if it had not been tried */
-	err = store_error(err);
 	os_lock(&mm->request_lock);
 	bool abandoned = req->abandoned;
 	for (uint32_t i = 0; !abandoned && i < count; i++)
 		pages[i]->request = 0;
 	os_unlock(&mm->request_lock);
+	/* Of one that was abandoned the staging slot alone is its own still. */
+	int filled = err == -EFAULT && (req->stage || !abandoned) ? request_fill(req, pages) : 0;
+	if (filled)
+		err = filled < 0 ? filled : -ECANCELED; /* holes in the slots: as if it had not been tried */
+	err = store_error(err);
 
 	note_latency(file, os_now_ns() - req->started_ns);
 	count_read(mm, io->bytes_done, io->shorts, err);
 	if ((!err || err == -EIO) && !abandoned)
 		err = recheck_after(file, req->epoch, err);
-	if (!abandoned)
+	if (!abandoned && req->stage)
+		err = staged_done(req, pages[0], err);
+	else if (!abandoned)
 		pages_end_read(file, pages, count, io->bytes_done, err, req->epoch);
+	if (req->stage)
+		stage_put(file->pool, req->stage);
 	for (uint32_t i = 0; i < count; i++)
 		page_unpin(file->pool, pages[i]);
 	if (err == -EAGAIN)
@@ -550,13 +599,9 @@ bool read_has_room(struct fm_file *file, bool may_wait)
 	return (here || place) && (!inflight || inflight < file->pool->frames / 4);
 }
 
-/*
- * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the locks
- * are the request's, which has its own pins. -EAGAIN: no request, or the store has its share of frames.
- */
-int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative)
+/* A request that has its share of frames; NULL: there is none, or the store has its share. */
+static struct read_request *request_begin(struct fm_file *file, uint32_t count, bool speculative)
 {
-	struct fm_mm *mm = file->mm;
 	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->inflight, count);
 	struct read_request *req = NULL;
 
@@ -565,36 +610,93 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 		req = request_get(file);
 	if (!req) {
 		atomic_sub(&file->inflight, count);
-		return -EAGAIN;
+		return NULL;
 	}
 	file_get(file);
 	req->file = file;
 	req->page_count = count;
 	req->speculative = speculative;
 	req->cancelled = req->abandoned = false;
+	req->stage = NULL;
 	req->epoch = atomic_get(&file->epoch);
-	for (uint32_t i = 0; i < count; i++) {
+	return req;
+}
+
+/* Its pages' locks are its own from here on, and it has pins on them. */
+static void request_submit(struct read_request *req, struct page **pages)
+{
+	struct fm_file *file = req->file;
+	struct fm_mm *mm = file->mm;
+
+	for (uint32_t i = 0; i < req->page_count; i++) {
 		page_pin(pages[i]);
-		page_begin_read(file->pool, pages[i]);
 		req->page[i] = (uint32_t)(pages[i] - file->pool->pages);
 	}
 	req->io.store = file->store;
 	req->io.offset = pages[0]->index << file->pool->shift;
-	req->io.iov_count = build_iov(file, pages, count, req->io.iov);
-	req->io.priority = speculative ? IO_SPECULATIVE : IO_DEMAND;
+	req->io.priority = req->speculative ? IO_SPECULATIVE : IO_DEMAND;
 	req->io.done = read_done;
 	req->io.owner = req;
 	req->started_ns = os_now_ns();
 	req->deadline_ns = file->deadline_ns ? req->started_ns + file->deadline_ns : OS_FOREVER;
 	os_lock(&mm->request_lock);
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < req->page_count; i++)
 		pages[i]->request = (uint16_t)(req - mm->requests + 1);
 	atomic_set(&req->busy, 1u);
 	os_unlock(&mm->request_lock);
 	atomic_add(&mm->requests_busy, 1u);
 	if (file->deadline_ns)
 		background_kick(mm);
-	io_submit(mm->io, &req->io);
+	if (self()->plugged) {
+		io_submit_later(mm->io, &req->io);
+		self()->unsent = true;
+	} else {
+		io_submit(mm->io, &req->io);
+	}
+}
+
+/*
+ * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the locks
+ * are the request's, which has its own pins. -EAGAIN: no request, or the store has its share of frames.
+ */
+int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative)
+{
+	struct read_request *req = request_begin(file, count, speculative);
+	if (!req)
+		return -EAGAIN;
+	for (uint32_t i = 0; i < count; i++)
+		page_begin_read(file->pool, pages[i]);
+	req->io.iov_count = build_iov(file, pages, count, req->io.iov);
+	request_submit(req, pages);
+	return 0;
+}
+
+/* The same for vmf->page alone, which is fresh: a hole, whose memory is charged for. Read into a staging slot, it is in the view
+ * when its lock is put. Failing this it is a hole that is not charged for. */
+int read_submit_staged(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	struct frame_pool *pool = file->pool;
+	struct page *page = vmf->page;
+	char *stage = stage_take(pool);
+	struct read_request *req;
+
+	if (!stage && frame_fill_first(pool, page) == 0)
+		return read_submit(file, &page, 1, false);
+	req = stage ? request_begin(file, 1, false) : NULL;
+	if (!req) {
+		if (stage)
+			stage_put(pool, stage);
+		mm_uncharge(vmf->mm, pool->page_size);
+		return -EAGAIN;
+	}
+	page_word_set(page, attempt, page->attempt + 1);
+	req->stage = stage;
+	req->stage_addr = vmf->addr;
+	req->unmap_seq = vmf->unmap_seq;
+	req->io.iov[0] = (struct iovec){stage, OS_PAGE};
+	req->io.iov_count = 1;
+	request_submit(req, &page);
 	return 0;
 }
 
@@ -650,6 +752,7 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 	struct page *pages[READ_PAGES_MAX];
 	struct fm_file *file = req->file;
 	uint32_t count = request_pages(req, pages);
+	bool req_staged = req->stage != NULL;
 
 	req->abandoned = true;
 	for (uint32_t i = 0; i < count; i++) {
@@ -663,6 +766,8 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 	stats_add(mm->stats, read_timeouts, 1);
 	stats_add(mm->stats, read_errors, 1);
 	for (uint32_t i = 0; i < count; i++) {
+		if (req_staged) /* its memory was only charged for */
+			mm_uncharge(mm, file->pool->page_size);
 		page_fail(pages[i], -ETIMEDOUT);
 		page_remove(file->pool, pages[i]);
 		page_unlock(file->pool, pages[i]);

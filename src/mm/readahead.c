@@ -356,8 +356,9 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	return 0;
 }
 
-/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free. */
-void ra_submit(struct fm_file *file, const struct ra_window *window)
+/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free.
+ * Returns the page it has come to. */
+uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
 {
 	struct page *run[READ_PAGES_MAX];
 	uint32_t count = 0;
@@ -365,7 +366,7 @@ void ra_submit(struct fm_file *file, const struct ra_window *window)
 
 	might_block(file->mm);
 	if (atomic_get(&file->changed) || atomic_get(&file->mm->dying))
-		return;
+		return index;
 	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++) {
 		struct page *page;
 		bool fresh = false;
@@ -385,6 +386,40 @@ void ra_submit(struct fm_file *file, const struct ra_window *window)
 		}
 	}
 	submit_run(file, run, count);
+	return index;
+}
+
+/*
+ * A call wants [at, end) of a view. What of it is not cached is read in large pieces, up to some way beyond `at`, so that
+ * it is on its way while the first page is waited for; `ahead` is where this has come to before. No lock held. Returns
+ * where it has come to now.
+ */
+uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
+{
+	struct fm_file *file = view->file;
+	struct frame_pool *pool = file->pool;
+	uint64_t base = view->region.base, unit = pool->page_size, most = pool->frames / 8;
+	uint64_t from = (at - base) >> pool->shift, last;
+
+	if (end - base > view->region.len)
+		end = base + view->region.len;
+	last = (end - 1 - base) >> pool->shift;
+	if (ahead > at + most / 2 * unit || from == last)
+		return ahead;
+	last = last - from < most ? last : from + most;
+	if (ahead > at) {
+		from = (ahead - base) >> pool->shift;
+	} else {
+		struct page *page = page_find(file, from);
+		if (page) { /* a range that is called for again and again, or has been there all the while */
+			page_unpin(pool, page);
+			return base + ((from + 1) << pool->shift);
+		}
+	}
+	if (from > last)
+		return ahead;
+	struct ra_window window = {.start = from, .mark = UINT64_MAX, .step = 1, .count = (uint32_t)(last - from + 1)};
+	return base + (ra_submit(file, &window) << pool->shift);
 }
 
 /* A read of several pages failed: be careful for a while. */

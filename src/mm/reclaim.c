@@ -216,6 +216,17 @@ void frame_freed(struct frame_pool *pool)
 	struct ticket *ticket = ticket_take(&pool->tickets);
 	if (ticket)
 		ticket->run(ticket);
+	if (unlikely(atomic_get(&pool->mm->starved)) && atomic_xchg(&pool->mm->starved, 0u))
+		mm_event(pool->mm);
+}
+
+/* A call with FM_NOWAIT could begin nothing. It is told when that may have changed. */
+void frame_ask(struct fm_file *file)
+{
+	atomic_set(&file->mm->starved, 1u);
+	if (frame_to_be_had(file->pool) && read_has_room(file, false) && atomic_xchg(&file->mm->starved, 0u))
+		mm_event(file->mm);
+	background_kick(file->mm);
 }
 
 /* It will be run when a frame is freed or a request is done. If both are to be had by now, the end that this ticket was
@@ -341,7 +352,7 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
 		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->pool[i]->free_waiters))
 			progress_drop_old(mm->pool[i], now_ns);
-		if (atomic_get(&mm->pool[i]->tickets.head))
+		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->starved))
 			frame_freed(mm->pool[i]);
 		progress_tick(mm->pool[i]);
 	}
@@ -354,7 +365,7 @@ static bool somebody_waits(struct fm_mm *mm)
 		    atomic_get(&mm->pool[i]->keeper_tickets.head) ||
 		    atomic_get(&mm->pool[i]->free_waiters))
 			return true;
-	return false;
+	return atomic_get(&mm->starved) != 0;
 }
 
 static void *background_main(void *arg)

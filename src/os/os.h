@@ -49,6 +49,13 @@ typedef uint64_t os_sigmask;
 os_sigmask os_signals_block(void);
 void os_signals_restore(os_sigmask mask);
 
+/* ---- events: descriptors that poll() finds readable from a signal to the next clear. open: a descriptor or negative
+ * errno; it and close are not signal-safe. */
+int os_event_open(void);
+void os_event_close(int fd);
+void os_event_signal(int fd);
+void os_event_clear(int fd);
+
 /* ---- what a thread keeps for itself: zeroed, 256 bytes, initial-exec */
 #define OS_THREAD_LOCAL_BYTES 256
 void *os_thread_local(void);

@@ -8,11 +8,13 @@
 #include "os/atomic.h"
 #include "os/syscall.h"
 
+#include <errno.h>
 #include <link.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -127,6 +129,31 @@ os_sigmask os_signals_block(void)
 void os_signals_restore(os_sigmask mask)
 {
 	os_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+/* ---- events */
+
+int os_event_open(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+void os_event_close(int fd)
+{
+	os_syscall1(SYS_close, fd);
+}
+
+void os_event_signal(int fd)
+{
+	uint64_t one = 1;
+	os_syscall3(SYS_write, fd, &one, sizeof(one));
+}
+
+void os_event_clear(int fd)
+{
+	uint64_t count;
+	os_syscall3(SYS_read, fd, &count, sizeof(count));
 }
 
 /* ---- memory */
