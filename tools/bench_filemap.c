@@ -157,52 +157,38 @@ static void filemap_end(struct bench_run *run)
 
 /* ------------------------------------------------------------------ many in flight */
 
-/* Pages asked for and not yet there, oldest first from `next` on. A pass over them that finds none waits for
- * the oldest. */
-struct flight {
-	uint64_t offset[BENCH_DEPTH];
-	unsigned count;
-};
+#define TAKE_MOST 8 /* what is asked for in answer is on its way while the rest is dealt with */
 
-static int flight_pass(struct bench_worker *worker, struct flight *flight, unsigned flags)
-{
-	const struct bench_run *run = worker->run;
-	unsigned kept = 0, landed = 0;
-
-	for (unsigned i = 0; i < flight->count; i++) {
-		const unsigned char *at = run->map + flight->offset[i];
-		int error = fm_fault_in(library.mm, at, run->workload->unit, i || landed ? FM_NOWAIT : flags);
-
-		if (error == -EAGAIN) {
-			flight->offset[kept++] = flight->offset[i];
-			continue;
-		}
-		if (error)
-			return fail(worker->run, "fm_fault_in", error);
-		landed++;
-		bench_done(worker, bench_sum_lines(at, run->workload->unit));
-	}
-	flight->count = kept;
-	return (int)landed;
-}
-
+/* Up to BENCH_DEPTH pages are under way: as some come, as many more are asked for, in one call. */
 static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
 {
-	struct flight flight = {.count = 0};
-	unsigned flags = FM_NOWAIT;
+	struct bench_run *run = worker->run;
+	struct fm_range range[BENCH_DEPTH];
+	size_t free = BENCH_DEPTH, flying = 0, count;
+	fm_queue *queue;
+	int error = fm_queue_create(library.mm, BENCH_DEPTH, &queue);
 
-	for (uint64_t turn = from; turn < to || flight.count;) {
-		int landed;
-
-		for (; flight.count < BENCH_DEPTH && turn < to; turn++)
-			flight.offset[flight.count++] = bench_offset(worker, turn);
-		landed = flight_pass(worker, &flight, flags);
-		if (landed < 0)
-			return landed;
-		flags = landed ? FM_NOWAIT : 0;
+	for (uint64_t turn = from; !error && (turn < to || flying);) {
+		for (count = 0; count < free && turn < to; count++, turn++)
+			range[count] = (struct fm_range){.addr = (void *)(run->map + bench_offset(worker, turn)),
+							 .len = run->workload->unit};
+		if (count)
+			error = fm_fault_in_batch(queue, range, count, &count);
+		flying += count;
+		free = 0;
+		if (!error)
+			error = fm_completions(queue, range, TAKE_MOST, UINT64_MAX, &free);
+		for (size_t i = 0; !error && i < free; i++) {
+			error = range[i].error;
+			bench_done(worker, bench_sum_lines(range[i].addr, range[i].len));
+		}
+		flying -= free;
 		if (deadline_ns && bench_now_ns() >= deadline_ns)
 			to = turn;
 	}
+	if (error)
+		return fail(run, "fm_fault_in_batch", error);
+	fm_queue_destroy(queue);
 	return 0;
 }
 
