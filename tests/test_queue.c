@@ -2,9 +2,6 @@
 /*
  * fm_fault_in_batch() and fm_completions(): each range ends once, in its own way; who waits is woken, and what poll() says
  * is true; queues end whatever is under way. The eventfd of calls with FM_NOWAIT.
- * Seen to fail: with the errno of the attempt left out of fault_park() (test_errors), with a wake-up lost in queue_signal()
- * (test_many), with `signalled` never cleared (test_poll), with ticket_cancel() finding nothing (test_destroy), with no event
- * at page_unlock() (test_event), with ra_range() left out (test_large).
  */
 #include "support.h"
 

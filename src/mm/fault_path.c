@@ -67,7 +67,7 @@ void fault_end(struct fault *vmf, int error)
 	stats_add(stats, faults, 1);
 	if (error == -EFAULT || error == -EACCES)
 		stats_add(stats, faults_segv, 1);
-	else if (error)
+	else if (error && error != -EAGAIN) /* told to come again */
 		stats_add(stats, faults_sigbus, 1);
 	if (vmf->counted_major) {
 		stats_record(&stats->fault_major_ns, ns);
