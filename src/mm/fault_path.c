@@ -116,13 +116,13 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	struct fm_file *file = vmf->file;
 	bool fresh = false;
 	int err = 0;
+	/* Not for a thread that waits in the kernel: it would go on before its fault has ended. */
+	unsigned how = ADD_RECLAIM | (vmf->exact && read_may_stage(vmf) ? ADD_HOLE : 0);
 
 	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
-		err = read_has_room(file, false) ? page_add(file, vmf->index, ADD_RECLAIM | (read_may_stage(vmf) ? ADD_HOLE : 0),
-							    &vmf->page, &fresh)
-						 : -EAGAIN;
+		err = read_has_room(file, false) ? page_add(file, vmf->index, how, &vmf->page, &fresh) : -EAGAIN;
 	bool staged = !err && fresh && page_is(vmf->page, PG_HOLE);
 	covered_if(err == -ENOMEM, no_frame_n);
 	covered_if(err == -EAGAIN, no_request_n);
@@ -280,6 +280,7 @@ static int install_locked(struct fault *vmf)
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
+	fault_after_install(vmf); /* also where the page itself was lost: its neighbours may be in the view */
 	covered_if(err == -EAGAIN, exit_install_again);
 	covered_if(err == -ENOMEM, exit_install_no_memory);
 	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
@@ -290,7 +291,6 @@ static int install_locked(struct fault *vmf)
 	}
 	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
-	fault_after_install(vmf);
 	return 0;
 }
 

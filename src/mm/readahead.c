@@ -302,6 +302,7 @@ bool ra_async_window(struct fault *vmf, struct page *page)
 		now.edge = now.last + (uint64_t)now.stride;
 	weigh_waste(ra, true);
 	bool some = window_set(vmf, &now, now.edge, stream_grow(vmf->file, &now, false));
+	covered_if(!some, a4_mark_changes_nothing);
 	stream_put(s, &now);
 	return some;
 }
