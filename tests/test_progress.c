@@ -24,7 +24,7 @@
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define OPS 20
 #else
-#define OPS 100
+#define OPS 50
 #endif
 
 static const char *map;
