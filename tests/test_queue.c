@@ -270,7 +270,7 @@ static void *taker(void *arg)
 	int err;
 	while ((err = fm_completions(queue, &range, 1, FOREVER, &count)) == 0) {
 		CHECK_EQ(range.error, 0);
-		*taken += count;
+		__atomic_fetch_add(taken, count, __ATOMIC_SEQ_CST);
 	}
 	CHECK_EQ(err, -ECANCELED);
 	return NULL;
