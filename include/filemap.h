@@ -72,9 +72,10 @@ enum fm_trap {
 enum fm_install {
 	/** The library chooses: MOVE where the kernel has it (Linux 6.8), else COPY. */
 	FM_INSTALL_AUTO = 0,
-	/** The frame itself is moved. No copy; the protection against stray writes follows within
-	 *  milliseconds, in the background: such a write changes what this process sees of the page
-	 *  until it is read again, and never reaches the store. */
+	/** The frame itself is moved; a page that is read alone is copied, and protected from its first
+	 *  moment. Of what is moved the protection against stray writes follows within milliseconds, in
+	 *  the background: such a write changes what this process sees of the page until it is read
+	 *  again, and never reaches the store. */
 	FM_INSTALL_MOVE = 1,
 	/** The bytes are copied into a read-only region: a stray write is SIGSEGV from the first
 	 *  moment. Costs up to twice the memory for a short while; counted within the budget. */

@@ -310,22 +310,12 @@ int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
 static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
 		      struct frame_pool **ret_pool, struct page **ret_page)
 {
-	struct view_region *region = region_find(addr);
+	struct view *view = view_find(mm, addr);
 	struct fault vmf;
-	uint32_t fault_flags = FM_FAULT_KILLABLE;
 
-	if (!region)
+	if (!view)
 		return -EFAULT;
-	struct view *view = region->owner;
-	if (view->mm != mm) {
-		region_unpin(region);
-		return -EFAULT;
-	}
-	if (!(mm->flags & FM_MM_HOLD_LOCK))
-		fault_flags |= FM_FAULT_ALLOW_RETRY;
-	if (flags & FM_NOWAIT)
-		fault_flags |= FM_FAULT_RETRY_NOWAIT;
-	fault_begin(&vmf, view, addr, fault_flags);
+	fault_begin(&vmf, view, addr, fault_flags(mm, flags & FM_NOWAIT ? FM_FAULT_RETRY_NOWAIT : 0));
 	vmf.exact = flags & FM_NOWAIT;
 	*ahead = ra_range(view, addr, end, *ahead);
 	vmf.repeated = ret_page != NULL; /* what is pinned must really be there: somebody may have emptied the view */
@@ -336,7 +326,7 @@ static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, u
 		vmf.page = NULL;
 	}
 	fault_end(&vmf, err);
-	region_unpin(region);
+	region_unpin(&view->region);
 	return err;
 }
 

@@ -9,6 +9,19 @@
  */
 #include "mm/mm.h"
 
+/* The mm's view at addr, its region pinned for a fault by a call; NULL: there is none. */
+struct view *view_find(struct fm_mm *mm, uint64_t addr)
+{
+	struct view_region *region = region_find(addr);
+	struct view *view = region ? region->owner : NULL;
+
+	if (view && view->mm == mm)
+		return view;
+	if (region)
+		region_unpin(region);
+	return NULL;
+}
+
 void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags)
 {
 	*vmf = (struct fault){
@@ -415,8 +428,7 @@ static void error_fill(const struct fault *vmf, int err, struct fm_error *ret_er
 
 static uint32_t fault_flags_of(const struct fm_mm *mm, const struct trap_fault *fault)
 {
-	uint32_t flags = FM_FAULT_KILLABLE | (fault->write ? FM_FAULT_WRITE : 0);
-	return mm->flags & FM_MM_HOLD_LOCK ? flags : flags | FM_FAULT_ALLOW_RETRY;
+	return fault_flags(mm, fault->write ? FM_FAULT_WRITE : 0);
 }
 
 /* In the faulting thread. */

@@ -4,7 +4,8 @@
  *
  * Owns struct frame_pool's memory. The pool lock protects the queues and each page's list links; it is
  * held for list operations only. A frame is charged to the budget exactly while it has memory: in its
- * slot, or moved or copied into a view; PG_HOLE says it has none.
+ * slot, or moved or copied into a view; PG_HOLE says it has none. One that is to be read by way of a staging slot is charged for
+ * when it is taken.
  * May call: trap (slots), os, stats.
  */
 #include "mm/mm.h"

@@ -435,6 +435,11 @@ static inline uint64_t fault_deadline(const struct fault *vmf)
 }
 
 /* fault_path.c: what traps and calls go through */
+static inline uint32_t fault_flags(const struct fm_mm *mm, uint32_t flags)
+{
+	return flags | FM_FAULT_KILLABLE | (mm->flags & FM_MM_HOLD_LOCK ? 0 : FM_FAULT_ALLOW_RETRY);
+}
+struct view *view_find(struct fm_mm *mm, uint64_t addr);
 void fault_begin(struct fault *vmf, struct view *view, uint64_t addr, uint32_t flags);
 int fault_drive(struct fault *vmf, struct ticket *ticket);
 void fault_end(struct fault *vmf, int error);
@@ -485,6 +490,11 @@ uint64_t file_pages(struct fm_file *file);
 static inline uint32_t page_state(const struct page *page)
 {
 	return atomic_get(&((struct page *)(uintptr_t)page)->state);
+}
+/* Somebody beside us has a pin. */
+static inline bool page_is_shared(const struct page *page)
+{
+	return PG_PINS(page_state(page)) > 1;
 }
 static inline bool page_is(const struct page *page, uint32_t flag)
 {

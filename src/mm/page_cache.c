@@ -6,6 +6,7 @@
  *
  *   FREE --frame_alloc--> LOCKED --page_add--> LOCKED, in the index
  *     LOCKED --read ok: page_unlock--> UPTODATE --page_install--> UPTODATE|INSTALLED
+ *     LOCKED --read into a staging slot: page_install_from--> UPTODATE|INSTALLED
  *     LOCKED --read failed: page_fail, page_unlock--> ERROR (read again by the next fault)
  *     UPTODATE|INSTALLED --reclaim: page_take_out--> UPTODATE|SOFT --page_install--> ...
  *     any, locked --page_remove--> GONE --last pin and the lock put--> FREE

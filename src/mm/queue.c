@@ -139,16 +139,10 @@ static void entry_again(struct ticket *ticket)
 static int entry_begin(struct queue_entry *entry)
 {
 	struct fm_mm *mm = entry->queue->mm;
-	struct view_region *region = region_find(entry->at);
-	if (!region)
+	struct view *view = view_find(mm, entry->at);
+	if (!view)
 		return -EFAULT;
-	struct view *view = region->owner;
-	if (view->mm != mm) {
-		region_unpin(region);
-		return -EFAULT;
-	}
-	uint32_t flags = FM_FAULT_KILLABLE | FM_FAULT_RETRY_NOWAIT;
-	fault_begin(&entry->vmf, view, entry->at, mm->flags & FM_MM_HOLD_LOCK ? flags : flags | FM_FAULT_ALLOW_RETRY);
+	fault_begin(&entry->vmf, view, entry->at, fault_flags(mm, FM_FAULT_RETRY_NOWAIT));
 	entry->vmf.exact = true;
 	entry->begun = true;
 	entry->came = false;

@@ -343,12 +343,32 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 {
 	uint64_t wanted = page_bytes(file, page);
 
+	bool unread = err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted);
+
 	mm_uncharge(file->mm, file->pool->page_size);
-	covered_if(err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted), exit_staged_unread);
-	if (err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted))
+	covered_if(unread, exit_staged_unread);
+	if (unread)
 		page_end_unread(file, page);
 	else
 		page_end_read(file, page, bytes, err, epoch);
+}
+
+/* What was read into a staging slot goes into the view. Page locked, which ends here. *err becomes -EAGAIN where the object has
+ * changed. False: it is not in the view. */
+static bool staged_install(struct view *view, struct page *page, const char *stage, uint64_t bytes, uint32_t epoch, int *err)
+{
+	struct fm_file *file = view->file;
+	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
+
+	if (*err || !all || page_install_from(view, page, stage) < 0) {
+		staged_end(file, page, bytes, *err, epoch);
+		return false;
+	}
+	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+	if (atomic_get(&file->epoch) != epoch)
+		*err = -EAGAIN;
+	page_unlock(file->pool, page);
+	return true;
 }
 
 /* vmf->page is fresh: locked, pinned, a hole. 0: look again; -ENOMEM: no frame after all; else the errno of the attempt. */
@@ -390,22 +410,17 @@ int read_staged(struct fault *vmf)
 	count_read(file->mm, bytes, shorts, err);
 	if (!err || err == -EIO)
 		err = recheck_after(file, epoch, err);
-	bool dropped = err == -EAGAIN, all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
 	int own = 0;
 	page->keep = vmf->keep;
-	if (!err && all && page_install_from(vmf->view, page, stage) == 0) {
-		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
-		dropped = atomic_get(&file->epoch) != epoch;
+	if (staged_install(vmf->view, page, stage, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;
-		page_unlock(pool, page);
 		fault_after_install(vmf);
 	} else {
-		staged_end(file, page, bytes, err, epoch);
 		vmf->no_stage = true; /* what kept it from the view may do so again */
 		own = page_error(page, page_state(page));
 	}
 	stage_put(pool, stage);
-	if (dropped)
+	if (err == -EAGAIN)
 		file_forget(file);
 	inline_end(file, 1);
 	return own;
@@ -514,21 +529,11 @@ static uint32_t request_pages(struct read_request *req, struct page **pages)
 static int staged_done(struct read_request *req, struct page *page, int err)
 {
 	struct fm_file *file = req->file;
-	struct frame_pool *pool = file->pool;
-	uint64_t bytes = req->io.bytes_done;
-	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
+	uint64_t index = page->index;
 
 	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
-	if (err || !all || page_install_from(&file->view, page, req->stage) < 0) {
-		staged_end(file, page, bytes, err, req->epoch);
-		region_unpin(&file->view.region);
-		return err;
-	}
-	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
-	err = atomic_get(&file->epoch) != req->epoch ? -EAGAIN : 0;
-	uint64_t index = page->index;
-	page_unlock(pool, page);
-	if (unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
+	bool there = staged_install(&file->view, page, req->stage, req->io.bytes_done, req->epoch, &err);
+	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
 		covered(exit_unmapped_staged);
 		file_take_out(file, index, index);
 	}

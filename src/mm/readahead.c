@@ -209,12 +209,18 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	return true;
 }
 
+static void narrow(struct ra_state *ra, uint32_t most)
+{
+	uint32_t max = ra_get(ra->max_pages), least = max < WINDOW_FIRST ? max : WINDOW_FIRST;
+	ra_put(ra->most, most < least ? least : most);
+}
+
 /* Windows get smaller where much of them was thrown away untouched, and recover where nothing is. */
 static void weigh_waste(struct ra_state *ra, bool hit)
 {
 	uint32_t wasted = ra_get(ra->wasted), most = ra_get(ra->most), max = ra_get(ra->max_pages);
 	if (wasted > 8 && wasted > most / 2) {
-		ra_put(ra->most, most / 2 < WINDOW_FIRST ? (max < WINDOW_FIRST ? max : WINDOW_FIRST) : most / 2);
+		narrow(ra, most / 2);
 		ra_put(ra->wasted, 0);
 	} else if (hit && wasted) {
 		ra_put(ra->wasted, wasted - (wasted + 3) / 4);
@@ -426,7 +432,5 @@ uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 /* A read of several pages failed: be careful for a while. */
 void ra_shrink(struct fm_file *file)
 {
-	struct ra_state *ra = &file->ra;
-	uint32_t most = ra_get(ra->most) / 4, max = ra_get(ra->max_pages);
-	ra_put(ra->most, most >= WINDOW_FIRST ? most : max < WINDOW_FIRST ? max : WINDOW_FIRST);
+	narrow(&file->ra, ra_get(file->ra.most) / 4);
 }

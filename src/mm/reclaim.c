@@ -6,7 +6,7 @@
  * still cached. A touch brings one back cheaply and counts as use; one that reaches the head of INACTIVE untouched gives its
  * frame. Which installed pages are next is as in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody
  * came back to (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a scan pushes out
- * itself. What is read ahead waits on AHEAD. Advice: what was called cold goes first; a page to be kept comes to ACTIVE by its first
+ * itself; what a stream brought goes from YOUNG at once, without a second chance. What is read ahead waits on AHEAD. Advice: what was called cold goes first; a page to be kept comes to ACTIVE by its first
  * touch, and is passed over once. Where installed pages can only be discarded (COPY), the background thread alone
  * evicts them, in the same order.
  * A pinned page stays. Nothing here holds a lock across a kernel call but the page lock of the page at hand.
@@ -50,11 +50,6 @@ void mm_uncharge(struct fm_mm *mm, uint64_t bytes)
 
 /* ------------------------------------------------------------------ the clock */
 
-static bool others_hold(const struct page *page) /* one pin is ours */
-{
-	return PG_PINS(page_state(page)) > 1;
-}
-
 /* Give the frame of the oldest page of INACTIVE or AHEAD back. 1: done; 0: not that one; -1: there is none. */
 static int evict_one(struct frame_pool *pool, enum page_list from)
 {
@@ -72,7 +67,7 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 			;
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_ACTIVE);
-		} else if (others_hold(page)) {
+		} else if (page_is_shared(page)) {
 			covered(a5_carried_over_reclaim);
 			lru_set(pool, page, 1, from);
 		} else {
@@ -129,7 +124,7 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 			;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
-		} else if (page->keep || others_hold(page)) {
+		} else if (page->keep || page_is_shared(page)) {
 			page->keep = false;
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {

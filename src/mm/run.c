@@ -163,11 +163,6 @@ int install_run(struct fault *vmf, struct page *page)
 
 /* ------------------------------------------------------------------ out of the view */
 
-static bool others_hold(struct page *page) /* one pin is ours */
-{
-	return PG_PINS(atomic_get(&page->state)) > 1;
-}
-
 /* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
 static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
@@ -182,7 +177,7 @@ static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t
 		struct page *page = first + count;
 		if (!join(file, page, first->index + count, mask, PG_UPTODATE | PG_INSTALLED))
 			break;
-		if (others_hold(page) || (let_off && page->keep)) {
+		if (page_is_shared(page) || (let_off && page->keep)) {
 			leave(pool, page);
 			break;
 		}
@@ -238,7 +233,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	} else if (let_off && page->keep) {
 		page->keep = false;
 		to = LIST_ACTIVE;
-	} else if (!others_hold(page)) {
+	} else if (!page_is_shared(page)) {
 		count = gather_out(pool, page, most, let_off);
 		/* A reader that passed by comes no second time, or not soon. */
 		last = from == LIST_YOUNG && count >= STREAM_RUN;
