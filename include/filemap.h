@@ -87,6 +87,12 @@ enum fm_mm_flags {
 	/** For experiments only: strip ALLOW_RETRY from every fault and do its waits under the map
 	 *  lock, as a fault path without the rule would. `lock_held_over_block` counts each. */
 	FM_MM_HOLD_LOCK = 1u << 0,
+	/** A keeper: a helper process that shares this one's memory and outlives it. Should the process end without
+	 *  fm_mm_destroy(), by kill -9 too, the keeper writes what is dirty in files open for writing back to their stores,
+	 *  as the kernel does for mmap(), makes it durable, and ends. Until then the memory stays allocated. It does not
+	 *  outlive what ends all processes of a cgroup or a container. Costs one process that sleeps. Where a store's
+	 *  writes cannot be made by plain system calls (all but local files), fm_file_open() for writing is -EOPNOTSUPP. */
+	FM_KEEP = 1u << 1,
 };
 
 enum fm_log_level { FM_LOG_ERROR = 0, FM_LOG_WARNING = 1, FM_LOG_INFO = 2 };
@@ -139,6 +145,19 @@ enum fm_changed {
 	FM_CHANGED_REFRESH = 1, /**< cached pages are dropped and read anew */
 };
 
+/** Flags of struct fm_file_options. */
+enum fm_file_flags {
+	/** For writing too. The file is then this process's: what others write to it is neither looked for nor found
+	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). */
+	FM_FILE_WRITE = 1u << 0,
+	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
+};
+
+/** A write to the store failed, or it could not make durable what had been written: `error` is the negative errno, `offset` and
+ *  `len` say where (len 0: the whole file). The bytes are still there, dirty, and are written again later. Called in a thread
+ *  of the library's or in one that syncs, with no lock held; calls on the mm but fm_mm_destroy() are allowed. */
+typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
+
 struct fm_file_options {
 	size_t size; /**< sizeof(struct fm_file_options) */
 	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. */
@@ -152,7 +171,9 @@ struct fm_file_options {
 	 *  `deadline` parameter of the URI. */
 	uint64_t deadline_ns;
 	uint32_t changed; /**< enum fm_changed */
-	uint32_t reserved;
+	uint32_t flags;   /**< enum fm_file_flags */
+	fm_write_error_fn on_write_error; /**< or NULL */
+	void *on_write_error_arg;
 };
 
 /**
@@ -223,7 +244,7 @@ struct fm_error {
 	uint64_t offset; /**< its offset in the file; 0 when no mapping was found */
 	int signo;       /**< SIGBUS or SIGSEGV: what the program would get */
 	int error;       /**< negative errno: the store's, -ENXIO past the end, -EFAULT without a
-			      mapping, -EACCES for a write, -ETIMEDOUT, -ESTALE, -ECANCELED */
+			      mapping, -EACCES for a write that is not allowed, -ETIMEDOUT, -ESTALE, -ECANCELED */
 };
 
 enum fm_error_action {
@@ -235,21 +256,36 @@ enum fm_error_action {
  *  with no lock held. */
 typedef enum fm_error_action (*fm_error_fn)(void *arg, const struct fm_error *error);
 
+/** Flags of struct fm_map_options. */
+enum fm_map_flags {
+	/** May be written to. Shared (the default): the writes are the file's, which must be open for writing. */
+	FM_MAP_WRITE = 1u << 0,
+	/** The mapping's own: with FM_MAP_WRITE, what is written stays in it and never reaches the file; what does not fit
+	 *  into the budget goes to a scratch file without a name in $TMPDIR or /var/tmp. Each such mapping is its own, at an
+	 *  address of its own. Bytes not written to yet are the file's, as they are when first touched. */
+	FM_MAP_PRIVATE = 1u << 1,
+};
+
 struct fm_map_options {
 	size_t size; /**< sizeof(struct fm_map_options) */
 	fm_error_fn on_error;
 	void *on_error_arg;
+	uint32_t flags; /**< enum fm_map_flags */
+	uint32_t reserved;
 };
 
 /**
- * Map bytes [offset, offset+len) of a file, read-only. `offset` is a multiple of 4096, `len` is
- * not 0 and need not be. Bytes past the end of the file: the rest of the last 4096-byte page
- * reads as zeros, anything beyond is SIGBUS. Mapping the same bytes again gives the same address
- * and counts: each fm_map() wants its fm_unmap(). A write is SIGSEGV.
+ * Map bytes [offset, offset+len) of a file, read-only unless FM_MAP_WRITE is given. `offset` is a multiple of 4096, `len`
+ * is not 0 and need not be. Bytes past the end of the file: the rest of the last 4096-byte page
+ * reads as zeros (what is written there never reaches the store), anything beyond is SIGBUS. Mapping the same bytes again
+ * gives the same address, with the permissions of both, and counts: each fm_map() wants its fm_unmap(). A write to what no
+ * mapping allows to be written is SIGSEGV. A write that makes a page dirty may be held back, as a read is, while too much is
+ * dirty; where the store refuses what is to be written back, it is SIGBUS with that errno.
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
  * Thread-safe. Never waits for a fault in flight.
- * Errors: -EINVAL, -EOVERFLOW (range past 2^63, or further past the end than the view's
- * reserve of the file's length plus 1 GiB), -ENOMEM, -ECHILD.
+ * Errors: -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
+ * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
+ * -ECHILD.
  */
 FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
 		     const struct fm_map_options *options, void **ret_addr);
@@ -305,6 +341,9 @@ enum fm_fault_in_flags {
 	/** Do not wait: begin the reads and return -EAGAIN; call again when fm_event_fd() says so, or
 	 *  later. What was asked for is read and nothing beside it. */
 	FM_NOWAIT = 1u << 0,
+	/** As if each page had been written to: they are dirty, and writable without a fault, until they are written back;
+	 *  under fm_pin() until fm_unpin(). So that system calls may write there. -EACCES where no mapping allows it. */
+	FM_WRITE = 1u << 1,
 };
 
 /**
@@ -336,6 +375,58 @@ FM_PUBLIC int fm_event_fd(fm_mm *mm, int *ret_fd);
  */
 FM_PUBLIC int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags);
 FM_PUBLIC int fm_unpin(fm_mm *mm, const void *addr, size_t len);
+
+/* ------------------------------------------------------------------ writing back */
+
+/** Flags of fm_sync() and fm_file_sync(). */
+enum fm_sync_flags {
+	FM_SYNC_ASYNC = 1u << 0, /**< begin to write what is dirty; wait for nothing */
+};
+
+/**
+ * Make durable what was written to [addr, addr+len) of shared mappings before the call, as msync(MS_SYNC): write what is dirty,
+ * wait for writes under way there, then have the store flush (fdatasync(); for a file that was made by opening it its folder,
+ * too). Pages are written as they are at one moment, never torn: they are taken out of the view for it, and a thread that
+ * writes to one meanwhile gets it back without waiting, dirty anew. Of pages under fm_pin() with FM_WRITE a copy is written,
+ * and they stay dirty.
+ * A failed write leaves the page dirty and readable, and is tried again by each later call and, from time to time, in the
+ * background. The errno of a write or flush that has failed since the last call that told one is returned by every call that
+ * is under way by then, and if none is by the next one, even if that has now written all of it: then the one after it is 0.
+ * Thread-safe; not signal-safe. May block on the store; no map lock is held meanwhile.
+ * Errors: -EINVAL; -ENOMEM (part of the range is not mapped; the rest is synced); the store's: -ENOSPC, -EIO, -EDQUOT,
+ * -EROFS, ...; -ETIMEDOUT (the file's deadline).
+ */
+FM_PUBLIC int fm_sync(fm_mm *mm, void *addr, size_t len, unsigned flags);
+
+/** The same for [offset, offset+len) of a file, mapped or not; `len` 0: to its end. 0 also where it is not open for writing. */
+FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags);
+
+/**
+ * Make a file open for writing longer or shorter. What is beyond the new end is gone from cache and store at return, and
+ * touching it is SIGBUS from the beginning of the call; what is new reads as zeros. The only way in which a file grows: a
+ * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
+ * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
+ * fm_map()), -EOPNOTSUPP, the store's (the size is then what it was; what was beyond the new end may be gone).
+ */
+FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
+
+/**
+ * Have [offset, offset+len) read as zeros, and give its space back. Need not be aligned; past the end it does nothing. What
+ * is written to the range by others during the call is zeros or what they wrote. Thread-safe; blocks as fm_truncate().
+ * Errors: -EINVAL, -EACCES, -EOPNOTSUPP, the store's (part of the range may be zeros by then).
+ */
+FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
+
+/**
+ * Drop what is cached of [offset, offset+len), so that it is read from the store anew; `len` 0: to the end. For what others
+ * have written there, which the file's mappings would not show. Dirty pages are written first (not flushed). Thread-safe.
+ * Errors: -EINVAL, -EBUSY (some page is pinned, or written to again and again: it was left), the store's.
+ */
+FM_PUBLIC int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len);
+
+/** Have space for [offset, offset+len) in the store, so that writing back there does not fail with ENOSPC; the size stays.
+ *  Thread-safe. Blocks on the store. Errors: -EINVAL, -EACCES, -EOPNOTSUPP, -ENOSPC and what else the store says. */
+FM_PUBLIC int fm_reserve(fm_file *file, uint64_t offset, uint64_t len);
 
 /* ------------------------------------------------------------------ many ranges at once */
 
@@ -467,7 +558,18 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(maps, "fm_map() calls")                                                              \
 	X(unmaps, "fm_unmap() calls")                                                          \
 	X(advises, "fm_advise() calls")                                                        \
-	X(files_changed, "files found changed behind their snapshot")
+	X(files_changed, "files found changed behind their snapshot")                          \
+	X(dirtied, "pages that became dirty")                                                  \
+	X(writes, "writes to a store")                                                         \
+	X(write_bytes, "bytes written to stores")                                              \
+	X(write_errors, "writes that failed")                                                  \
+	X(flushes, "flushes of a store")                                                       \
+	X(flush_errors, "flushes that failed")                                                 \
+	X(syncs, "fm_sync() and fm_file_sync() calls")                                         \
+	X(write_throttled, "write faults that were held back, too much being dirty")           \
+	X(write_copied, "pages written from a copy, since they could not be taken out of the view") \
+	X(dirty_lost, "dirty pages that were lost: emptied behind us, or never to be written") \
+	X(spilled, "private pages written to a scratch file")
 
 #define FM_GAUGES(X)                                                                           \
 	X(budget_bytes, "memory budget")                                                       \
@@ -480,6 +582,9 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(views, "views")                                                                      \
 	X(files, "open files")                                                                 \
 	X(pins, "pages pinned by fm_pin()")                                                    \
+	X(dirty_pages, "pages that are dirty")                                                 \
+	X(writeback_pages, "pages that are being written")                                     \
+	X(unflushed_pages, "pages that were written, and not made durable yet")                \
 	X(requests, "requests under way")
 
 #define FM_HISTOGRAMS(X)                                                                       \
@@ -488,7 +593,9 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(lock_wait_ns, "waits for the map lock")                                              \
 	X(lock_hold_shared_ns, "time the map lock was held shared")                            \
 	X(lock_hold_exclusive_ns, "time the map lock was held exclusive")                      \
-	X(read_ns, "latency of reads of a store")
+	X(read_ns, "latency of reads of a store")                                              \
+	X(write_ns, "latency of writes to a store")                                            \
+	X(throttle_ns, "time that write faults were held back")
 
 struct fm_histogram_summary {
 	uint64_t count, p50_ns, p99_ns, p999_ns, max_ns;

@@ -216,8 +216,9 @@ static const struct fm_store_ops sim_ops = {
 	.close = sim_close,
 };
 
-int store_open(const char *uri, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
 {
+	(void)flags;
 	struct sim_store *s = &sim_store[uri[0] - '0'];
 	(void)error_text;
 	(void)error_text_len;

@@ -64,7 +64,7 @@ static struct fm_store *opened(const char *uri)
 {
 	struct fm_store *store = NULL;
 	char text[400] = "";
-	int error = store_open(uri, text, sizeof(text), &store);
+	int error = store_open(uri, 0, text, sizeof(text), &store);
 
 	CHECK(!error && store, "'%s' gives %d: %s", uri, error, text);
 	return store;

@@ -109,13 +109,13 @@ static void refused(const char *uri, int error, const char *words)
 {
 	struct fm_store *store = (struct fm_store *)&store;
 	char text[400] = "";
-	int got = store_open(uri, text, sizeof(text), &store);
+	int got = store_open(uri, 0, text, sizeof(text), &store);
 
 	CHECK(got == error, "'%s' gives %d: %s", uri, got, text);
 	CHECK(strstr(text, words), "'%s' says '%s', without '%s'", uri, text, words);
 	CHECK(!strchr(text, '\n'), "'%s': more than a line", uri);
 	CHECK(store == (struct fm_store *)&store, "'%s' wrote its result", uri);
-	got = store_open(uri, NULL, 0, &store);
+	got = store_open(uri, 0, NULL, 0, &store);
 	CHECK(got == error, "'%s' without a text gives %d", uri, got);
 }
 
@@ -123,7 +123,7 @@ static struct fm_store *opened(const char *uri)
 {
 	struct fm_store *store = NULL;
 	char text[400] = "";
-	int error = store_open(uri, text, sizeof(text), &store);
+	int error = store_open(uri, 0, text, sizeof(text), &store);
 
 	CHECK(!error && store, "'%s' gives %d: %s", uri, error, text);
 	return store;

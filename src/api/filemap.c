@@ -165,7 +165,7 @@ int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *optio
 	if (err)
 		return err;
 	err = copy_options(&ours, sizeof(ours), options);
-	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || ours.reserved ||
+	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || ours.flags ||
 	    (ours.page_size && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, &ours, ret_file);

@@ -30,6 +30,10 @@ typedef void (*io_ring_fn)(struct io_engine *engine, struct io_request *request,
 
 enum io_priority { IO_DEMAND = 0, IO_SPECULATIVE = 1 };
 
+/* FLUSH has no bytes: what was written before it was submitted is durable when it has ended well. It is not ordered among
+ * requests that are under way beside it. */
+enum io_op { IO_READ = 0, IO_WRITE = 1, IO_FLUSH = 2 };
+
 enum io_request_state {
 	IO_IDLE = 0,   /* the submitter's */
 	IO_QUEUED = 1, /* in the engine, not yet with the store: can be promoted, taken back */
@@ -44,11 +48,13 @@ struct io_request {
 	struct iovec iov[IO_SEGMENTS_MAX];
 	int iov_count;
 	enum io_priority priority;
+	enum io_op op; /* IO_READ unless it says else */
 	io_done_fn done;
 	void *owner;
 	/* results, for `done` */
 	int error;         /* 0 or negative errno; -ECANCELED when it was taken back */
-	size_t bytes_done; /* short only at the end of the object: the engine goes on by itself */
+	size_t bytes_done; /* a read's is short only at the end of the object: the engine goes on by itself; a write is whole,
+			    * or fails after so many bytes */
 	unsigned shorts;   /* how often it had to */
 	/* the engine's */
 	uint32_t state;     /* enum io_request_state, atomic */
@@ -113,6 +119,9 @@ void io_complete(struct io_engine *engine, struct io_request *request, int error
 /* Read request->rest from a descriptor at request->offset + request->bytes_done, by the ring.
  * -EOPNOTSUPP where there is none. */
 int io_ring_read(struct io_engine *engine, struct io_request *request, int fd);
+/* The same for the other operations: write request->rest there; fdatasync(). */
+int io_ring_write(struct io_engine *engine, struct io_request *request, int fd);
+int io_ring_flush(struct io_engine *engine, struct io_request *request, int fd);
 void io_ring_cancel(struct io_engine *engine, struct io_request *request);
 /* Call fn(engine, request) at a time. One timer a request. */
 void io_timer_start(struct io_engine *engine, struct io_request *request, uint64_t when_ns,

@@ -246,7 +246,7 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
 	if (err)
 		goto fail;
-	err = store_open(uri, why, sizeof(why), &file->store);
+	err = store_open(uri, 0, why, sizeof(why), &file->store);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
 		goto fail;

@@ -310,13 +310,14 @@ static int file_open_fds(struct file_store *file, const char *path, bool direct,
 	return 0;
 }
 
-int store_file_open(const char *path, const char *parameters, char *error_text,
+int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store)
 {
 	struct file_store *file;
 	bool direct = true;
 	int error = file_parameters(parameters, &direct, error_text, error_text_len);
 
+	(void)flags;
 	if (error)
 		return error;
 	if (!*path)

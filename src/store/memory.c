@@ -116,13 +116,14 @@ static int memory_parameters(struct memory_store *memory, const char *parameters
 		     : 0;
 }
 
-int store_memory_open(const char *spec, const char *parameters, char *error_text,
+int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store)
 {
 	struct memory_store *memory;
 	uint64_t size;
 	int error;
 
+	(void)flags;
 	if (store_parse_size(spec, &size))
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "memory:%s: bad size: write a number with K, M, G or T, such as "

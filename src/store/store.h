@@ -30,6 +30,13 @@ enum fm_store_caps {
 	FM_STORE_READ_INLINE =
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
 	FM_STORE_SUBMIT = 1u << 1, /* submit_read exists; else workers call `read` */
+	FM_STORE_WRITE = 1u << 2,  /* opened for writing: write and flush exist */
+};
+
+/* How a store is opened. */
+enum fm_store_open {
+	FM_STORE_OPEN_WRITE = 1u << 0,  /* -EROFS, -EACCES, -ETXTBSY, ... where it cannot be; -EOPNOTSUPP: no such store can */
+	FM_STORE_OPEN_CREATE = 1u << 1, /* with WRITE: made, empty, where it does not exist */
 };
 
 struct fm_store_ops {
@@ -51,6 +58,25 @@ struct fm_store_ops {
 	 * -ECANCELED, now and from now on. Any thread. */
 	void (*abort)(struct fm_store *store);
 	int (*version)(struct fm_store *store, struct fm_store_version *ret_version);
+	/* Write the iovecs at `offset`, all within the object's size. Returns 0 and *ret_done, which may be short: the caller
+	 * goes on from there. May block. Raw system calls only: it may be called in a process that is dying. */
+	int (*write)(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		     size_t *ret_done);
+	/* As submit_read. */
+	int (*submit_write)(struct fm_store *store, struct io_engine *engine,
+			    struct io_request *request);
+	/* What has been written before the call is durable at return, and so is the object's size and, where it was
+	 * made by opening it, its name. May block. As `write`. */
+	int (*flush)(struct fm_store *store);
+	int (*submit_flush)(struct fm_store *store, struct io_engine *engine,
+			    struct io_request *request);
+	/* Make it longer or shorter; store->size_bytes (atomic) is the new size when it returns 0. What is beyond the old end
+	 * reads as zeros. No read or write beyond the smaller of the two sizes is under way. May block. */
+	int (*resize)(struct fm_store *store, uint64_t size_bytes);
+	/* [offset, offset + len) reads as zeros, its space given back; `offset` and `len` are multiples of 4096. May block. */
+	int (*punch)(struct fm_store *store, uint64_t offset, uint64_t len);
+	/* Have space for [offset, offset + len), so that writes there do not fail with ENOSPC. May block. */
+	int (*reserve)(struct fm_store *store, uint64_t offset, uint64_t len);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
 };
@@ -76,9 +102,9 @@ struct fm_store {
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 
-/* Open the store that a URI names, a path being file:PATH. Errors are those of fm_file_open();
+/* Open the store that a URI names, a path being file:PATH. `flags`: enum fm_store_open. Errors are those of fm_file_open();
  * where `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
-int store_open(const char *uri, char *error_text, size_t error_text_len,
+int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
 
 /* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value, decoded; false: there is none. */
@@ -92,6 +118,9 @@ int store_uri_name(const char *uri, char *name, size_t name_len);
  * goings-on. */
 int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done, unsigned *ret_short);
+/* Write all of it, going on after short writes; a write that takes nothing is -EIO. *ret_done counts also where it fails. */
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		     size_t *ret_done);
 
 static inline size_t store_iov_bytes(const struct iovec *iov, int iov_count)
 {
@@ -118,9 +147,9 @@ int store_say(int error, char *error_text, size_t error_text_len, const char *fo
 	__attribute__((format(printf, 4, 5)));
 
 /* `parameters` is what follows the '?', without it; NULL or empty: none. */
-int store_file_open(const char *path, const char *parameters, char *error_text,
+int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store);
-int store_memory_open(const char *spec, const char *parameters, char *error_text,
+int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 int store_faulty_open(struct fm_store *inner, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);

@@ -174,7 +174,7 @@ bool store_next_parameter(const char **cursor, char *key, size_t key_len, char *
 
 struct store_kind {
 	const char *scheme;
-	int (*open)(const char *text, const char *parameters, char *error_text,
+	int (*open)(const char *text, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store);
 	int (*open_over)(struct fm_store *inner, const char *parameters, char *error_text,
 			 size_t error_text_len, struct fm_store **ret_store);
@@ -226,6 +226,7 @@ static size_t scheme_len(const char *text)
  */
 struct parsed {
 	const char *uri;
+	unsigned flags; /* enum fm_store_open */
 	char *error_text;
 	size_t error_text_len;
 	const struct store_kind *chain[FILTERS_MAX + 1];
@@ -399,7 +400,7 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 	unsigned i = p->depth - 1;
 	int error;
 
-	error = p->chain[i]->open(p->text, p->parameters[i], p->error_text, p->error_text_len,
+	error = p->chain[i]->open(p->text, p->flags, p->parameters[i], p->error_text, p->error_text_len,
 				  &store);
 	if (error)
 		return error;
@@ -441,10 +442,10 @@ static int parse(struct parsed *p, char **ret_room)
 	return error ? error : parse_text(p, rest);
 }
 
-int store_open(const char *uri, char *error_text, size_t error_text_len,
+int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store)
 {
-	struct parsed p = {.uri = uri, .error_text = error_text, .error_text_len = error_text_len};
+	struct parsed p = {.uri = uri, .flags = flags, .error_text = error_text, .error_text_len = error_text_len};
 	char *room;
 	int error = parse(&p, &room);
 
