@@ -387,8 +387,8 @@ enum fm_sync_flags {
  * Make durable what was written to [addr, addr+len) of shared mappings before the call, as msync(MS_SYNC): write what is dirty,
  * wait for writes under way there, then have the store flush (fdatasync(); for a file that was made by opening it its folder,
  * too). Pages are written as they are at one moment, never torn: they are taken out of the view for it, and a thread that
- * writes to one meanwhile gets it back without waiting, dirty anew. Of pages under fm_pin() with FM_WRITE a copy is written,
- * and they stay dirty.
+ * writes to one meanwhile gets it back without waiting, dirty anew. Pages under fm_pin() are written where they are, as they
+ * are just then, and stay dirty if they were.
  * A failed write leaves the page dirty and readable, and is tried again by each later call and, from time to time, in the
  * background. The errno of a write or flush that has failed since the last call that told one is returned by every call that
  * is under way by then, and if none is by the next one, even if that has now written all of it: then the one after it is 0.
@@ -567,7 +567,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(flush_errors, "flushes that failed")                                                 \
 	X(syncs, "fm_sync() and fm_file_sync() calls")                                         \
 	X(write_throttled, "write faults that were held back, too much being dirty")           \
-	X(write_copied, "pages written from a copy, since they could not be taken out of the view") \
+	X(write_in_place, "pages written where they were: they could not be taken out of the view") \
 	X(dirty_lost, "dirty pages that were lost: emptied behind us, or never to be written") \
 	X(spilled, "private pages written to a scratch file")
 

@@ -151,8 +151,7 @@ int fm_mm_destroy(fm_mm *mm)
 		return -EOWNERDEAD;
 	while (__atomic_load_n(&flushing, __ATOMIC_SEQ_CST) == mm) /* another thread has called exit() */
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
-	mm_destroy(mm);
-	return 0;
+	return mm_destroy(mm);
 }
 
 /* ------------------------------------------------------------------ files */
@@ -165,7 +164,8 @@ int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *optio
 	if (err)
 		return err;
 	err = copy_options(&ours, sizeof(ours), options);
-	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || ours.flags ||
+	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || 
+	    (ours.flags & ~(uint32_t)(FM_FILE_WRITE | FM_FILE_CREATE)) || ours.flags == FM_FILE_CREATE ||
 	    (ours.page_size && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, &ours, ret_file);
@@ -188,10 +188,12 @@ int fm_file_close(fm_file *file)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
+	if (atomic_get(&file->handles) && file->writable) /* who opens it next reads the store */
+		err = writeback_range(file, 0, UINT64_MAX, true);
 	if (atomic_xchg(&file->handles, 0u))
 		file_put(file);
 	os_signals_restore(mask);
-	return 0;
+	return err;
 }
 
 int fm_file_size(fm_file *file, uint64_t *ret_size)
@@ -235,6 +237,20 @@ int fm_file_control(fm_file *file, const char *setting)
 
 /* ------------------------------------------------------------------ mappings */
 
+/* The mapping's own file goes with it. */
+static int map_private(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options, void **ret_addr)
+{
+	struct fm_file *own;
+	int err = file_open_private(file, &own);
+	if (err)
+		return err;
+	err = offset + len > own->view.region.len ? -EOVERFLOW
+						  : mm_map_range(&own->view, offset, len, options, ret_addr);
+	atomic_set(&own->handles, 0u);
+	file_put(own);
+	return err;
+}
+
 int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options,
 	   void **ret_addr)
 {
@@ -243,12 +259,16 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 	if (err)
 		return err;
 	err = copy_options(&ours, sizeof(ours), options);
-	if (err || !ret_addr || !len || (offset & (OS_PAGE - 1)))
+	if (err || !ret_addr || !len || (offset & (OS_PAGE - 1)) || ours.reserved ||
+	    (ours.flags & ~(uint32_t)(FM_MAP_WRITE | FM_MAP_PRIVATE)))
 		return -EINVAL;
+	if ((ours.flags & (FM_MAP_WRITE | FM_MAP_PRIVATE)) == FM_MAP_WRITE && !file->writable)
+		return -EACCES;
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
-	err = mm_map_range(&file->view, offset, len, &ours, ret_addr);
+	err = ours.flags & FM_MAP_PRIVATE ? map_private(file, offset, len, &ours, ret_addr)
+					  : mm_map_range(&file->view, offset, len, &ours, ret_addr);
 	os_signals_restore(mask);
 	return err;
 }
@@ -315,7 +335,8 @@ static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, u
 
 	if (!view)
 		return -EFAULT;
-	fault_begin(&vmf, view, addr, fault_flags(mm, flags & FM_NOWAIT ? FM_FAULT_RETRY_NOWAIT : 0));
+	fault_begin(&vmf, view, addr, fault_flags(mm, (flags & FM_NOWAIT ? FM_FAULT_RETRY_NOWAIT : 0u) |
+							(flags & FM_WRITE ? FM_FAULT_WRITE : 0u)));
 	vmf.exact = flags & FM_NOWAIT;
 	*ahead = ra_range(view, addr, end, *ahead);
 	vmf.repeated = ret_page != NULL; /* what is pinned must really be there: somebody may have emptied the view */
@@ -348,7 +369,7 @@ int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 	uint64_t start, end, ahead = 0;
 	bool again = false;
 	int err = check_range(mm, addr, len, &start, &end);
-	if (err || (flags & ~(unsigned)FM_NOWAIT))
+	if (err || (flags & ~(unsigned)(FM_NOWAIT | FM_WRITE)))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
 	if (flags & FM_NOWAIT) /* what ends from here on is told anew */
@@ -447,7 +468,7 @@ int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
 	uint64_t start, end, at, ahead = 0;
 	int err = check_range(mm, addr, len, &start, &end);
-	if (err || (flags & ~(unsigned)FM_NOWAIT))
+	if (err || (flags & ~(unsigned)(FM_NOWAIT | FM_WRITE)))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
 	if (flags & FM_NOWAIT)
@@ -484,6 +505,97 @@ int fm_event_fd(fm_mm *mm, int *ret_fd)
 	if (err || !ret_fd)
 		return err ? err : -EINVAL;
 	return mm_event_fd(mm, ret_fd);
+}
+
+/* ------------------------------------------------------------------ writing back */
+
+/* [offset, offset + len) as pages; `len` 0: to the end. */
+static int check_file_range(fm_file *file, uint64_t offset, uint64_t len, uint64_t *ret_first, uint64_t *ret_last)
+{
+	int err = file_alive(file);
+	if (err)
+		return err;
+	if (offset > INT64_MAX || len > INT64_MAX - offset)
+		return -EINVAL;
+	*ret_first = offset >> file->pool->shift;
+	*ret_last = len ? (offset + len - 1) >> file->pool->shift : UINT64_MAX;
+	return 0;
+}
+
+int fm_sync(fm_mm *mm, void *addr, size_t len, unsigned flags)
+{
+	uint64_t start, end;
+	int err = check_range(mm, addr, len, &start, &end);
+	if (err || (flags & ~(unsigned)FM_SYNC_ASYNC))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = mm_sync_range(mm, start & ~(uint64_t)(OS_PAGE - 1), end, flags);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags)
+{
+	uint64_t first, last;
+	int err = check_file_range(file, offset, len, &first, &last);
+	if (err || (flags & ~(unsigned)FM_SYNC_ASYNC))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = file_sync(file, first, last, flags);
+	os_signals_restore(mask);
+	return err;
+}
+
+/* A call that changes the file, with signals blocked. */
+static int change_file(fm_file *file, uint64_t offset, uint64_t len, int (*change)(struct fm_file *, uint64_t, uint64_t))
+{
+	uint64_t first, last;
+	int err = check_file_range(file, offset, len, &first, &last);
+	if (err || !len)
+		return err ? err : -EINVAL;
+	if (!file->writable)
+		return -EACCES;
+	os_sigmask mask = os_signals_block();
+	err = change(file, offset, len);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_truncate(fm_file *file, uint64_t size)
+{
+	int err = file_alive(file);
+	if (err)
+		return err;
+	if (!file->writable)
+		return -EACCES;
+	if (size > file->view.region.len)
+		return -EFBIG;
+	os_sigmask mask = os_signals_block();
+	err = file_truncate(file, size);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_punch(fm_file *file, uint64_t offset, uint64_t len)
+{
+	return change_file(file, offset, len, file_punch);
+}
+
+int fm_reserve(fm_file *file, uint64_t offset, uint64_t len)
+{
+	return change_file(file, offset, len, file_reserve);
+}
+
+int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len)
+{
+	uint64_t first, last;
+	int err = check_file_range(file, offset, len, &first, &last);
+	if (err)
+		return err;
+	os_sigmask mask = os_signals_block();
+	err = file_drop(file, offset, len);
+	os_signals_restore(mask);
+	return err;
 }
 
 /* ------------------------------------------------------------------ queues */

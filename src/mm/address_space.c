@@ -174,7 +174,8 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 	uint64_t start = view->region.base + offset;
 	uint64_t end = start + ((len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1));
 	struct vma fresh = {.view = view, .count = 1, .on_error = options ? options->on_error : NULL,
-			    .on_error_arg = options ? options->on_error_arg : NULL};
+			    .on_error_arg = options ? options->on_error_arg : NULL,
+			    .writable = options && (options->flags & FM_MAP_WRITE)};
 
 	os_populate_stack();
 	int err = lock_with_room(mm, start, end);
@@ -187,6 +188,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		if (i < mm->segment_count && mm->starts[i] == at) { /* mapped already: once more */
 			struct vma *vma = &mm->segments[mm->places[i]];
 			vma->count++;
+			vma->writable |= fresh.writable;
 			if (fresh.on_error) {
 				vma->on_error = fresh.on_error;
 				vma->on_error_arg = fresh.on_error_arg;
@@ -396,6 +398,30 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 		}
 	}
 	return gap ? -ENOMEM : 0;
+}
+
+/* ------------------------------------------------------------------ sync */
+
+int mm_sync_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned flags)
+{
+	struct piece piece[PIECE];
+	bool gap = false;
+	int ret = 0;
+
+	os_populate_stack();
+	for (uint64_t at = start; at < end;) {
+		map_lock_shared(&mm->map);
+		uint32_t count = pieces_of(mm, &at, end, piece, &gap);
+		map_unlock_shared(&mm->map);
+		for (uint32_t i = 0; i < count; i++) {
+			uint64_t first, last;
+			piece_pages(&piece[i], &first, &last);
+			int err = file_sync(piece[i].view->file, first, last, flags);
+			ret = ret ? ret : err;
+			file_put(piece[i].view->file);
+		}
+	}
+	return ret ? ret : gap ? -ENOMEM : 0;
 }
 
 /* ------------------------------------------------------------------ residency */

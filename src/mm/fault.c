@@ -274,8 +274,26 @@ unsigned filemap_fault(struct fault *vmf)
 		page_unlock(file->pool, page);
 		goto out_retry;
 	}
+	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(vmf, page, &vmf->error))
+		goto throttled;
 	covered_by(may_drop(vmf), uptodate);
 	return ret | FM_FAULT_LOCKED;
+
+	/* A write that has to wait. Where it can't end well, vmf->error is set: told by the next try. */
+throttled:
+	fpin = maybe_unlock_map_for_io(vmf, NULL);
+	covered_by(fpin, throttled);
+	if (!fpin) {
+		vmf->stale_locked = page;
+		page_pin(page);
+		vmf->want = WANT_THROTTLE;
+		return ret | FM_FAULT_RETRY;
+	}
+	page_unlock(file->pool, page);
+	if (!vmf->error)
+		vmf->error = dirty_wait(vmf);
+	covered_if(vmf->error, exit_throttled_error);
+	goto out_retry;
 
 page_not_uptodate:
 	count_major(vmf);

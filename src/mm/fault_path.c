@@ -101,6 +101,11 @@ static void wait_under_lock(struct fault *vmf)
 
 	might_block(vmf->mm); /* counts */
 	put_stale(vmf);
+	if (vmf->want == WANT_THROTTLE) {
+		if (!vmf->error)
+			vmf->error = dirty_wait(vmf);
+		return;
+	}
 	if (!vmf->page) {
 		int err = page_add(file, vmf->index, ADD_RECLAIM, &vmf->page, &fresh);
 		if (err) {
@@ -211,6 +216,20 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 			frame_ask(vmf->file);
 		if (err)
 			return true;
+	} else if (vmf->want == WANT_THROTTLE) {
+		if (vmf->error)
+			return false;
+		if (past_deadline(vmf)) {
+			vmf->error = -ETIMEDOUT;
+			return false;
+		}
+		stats_add(vmf->mm->stats, write_throttled, 1);
+		if (ticket)
+			frame_queue_throttled(vmf->file->pool, ticket);
+		else
+			frame_ask(vmf->file);
+		writeback_urge(vmf->mm);
+		return true;
 	} else if (vmf->page) {
 		read_wanted(vmf->file, vmf->page);
 	}
@@ -287,7 +306,8 @@ static int install_locked(struct fault *vmf)
 		submit_window(vmf);
 		file_put(ahead);
 	}
-	bool there = page_is(page, PG_INSTALLED);
+	/* Protected, it is not there for a write. */
+	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
 	int err = install_run(vmf, page);
 	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
@@ -354,7 +374,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	map_lock_shared(&mm->map);
 	vmf->vma = mm_find_vma(mm, vmf->addr);
 	vmf->unmap_seq = atomic_get(&vmf->view->unmap_seq);
-	int err = !vmf->vma ? -EFAULT : vmf->flags & FM_FAULT_WRITE ? -EACCES : 0;
+	int err = !vmf->vma ? -EFAULT : (vmf->flags & FM_FAULT_WRITE) && !vmf->vma->writable ? -EACCES : 0;
 	if (err) {
 		if (vmf->vma)
 			covered_by(may_drop, read_only);

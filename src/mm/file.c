@@ -18,6 +18,17 @@ void file_get(struct fm_file *file)
 	(void)old;
 }
 
+/* Where it may be on its way out. False: it is. */
+bool file_try_get(struct fm_file *file)
+{
+	uint32_t refs = atomic_get(&file->refs);
+	do {
+		if (!refs)
+			return false;
+	} while (!atomic_cas(&file->refs, &refs, refs + 1));
+	return true;
+}
+
 static void file_push(struct fm_file **list, struct fm_file *file)
 {
 	struct fm_file *head = atomic_get(list);
@@ -114,6 +125,9 @@ static void file_free(struct fm_file *file)
 		record_end(file);
 	if (file->store)
 		file->store->ops->close(file->store);
+	if (file->base)
+		file_put(file->base);
+	free(file->flush_io);
 	free(file);
 }
 
@@ -161,7 +175,9 @@ void file_reap(struct fm_mm *mm)
 	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
 	while (file) {
 		struct fm_file *next = file->reap_next;
-		if (file_end_view(file)) {
+		if (writeback_close(file)) {
+			;
+		} else if (file_end_view(file)) {
 			file_push(&mm->close_list, file);
 			closer_kick(mm);
 		} else {
@@ -227,53 +243,165 @@ static void file_list(struct fm_file *file)
 	stats_add(mm->stats, files, 1);
 }
 
-int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
-	      struct fm_file **ret_file)
+static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
 {
-	uint32_t page_size = options->page_size ? options->page_size : OS_PAGE;
-	char why[256] = "";
 	struct fm_file *file = calloc(1, sizeof(*file) + strlen(uri) + 1);
 	if (!file)
-		return -ENOMEM;
+		return NULL;
 	memcpy(file->uri, uri, strlen(uri));
 	file->mm = mm;
 	file->refs = file->handles = 1;
-	file->changed_policy = options->changed;
-	int err = pool_for(mm, page_size, &file->pool);
-	if (err == -ENOSPC)
-		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
-		       (unsigned long long)mm->budget_bytes,
-		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
-	if (err)
-		goto fail;
-	err = store_open(uri, 0, why, sizeof(why), &file->store);
-	if (err) {
-		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
-		goto fail;
+	file->punch_first = UINT64_MAX;
+	return file;
+}
+
+/* What it takes to be written to. */
+static int file_be_writable(struct fm_file *file)
+{
+	file->flush_io = calloc(1, sizeof(*file->flush_io));
+	int err = file->flush_io ? writeback_open(file->mm) : -ENOMEM;
+	if (!err)
+		file->writable = true;
+	return err;
+}
+
+/* What another handle of the same object has dirty is written, so that it is read. By the URI alone: no more is promised. */
+static void write_others(struct fm_mm *mm, const char *uri)
+{
+	for (;;) {
+		struct fm_file *file;
+		os_sigmask mask = os_signals_block();
+		os_lock(&mm->files_lock);
+		for (file = mm->files; file; file = file->next)
+			if (file->writable && (atomic_get(&file->dirty) || atomic_get(&file->writing)) &&
+			    strcmp(file->uri, uri) == 0)
+				break;
+		bool ours = file && file_try_get(file);
+		os_unlock(&mm->files_lock);
+		int err = ours ? writeback_range(file, 0, UINT64_MAX, true) : 0;
+		if (ours)
+			file_put(file);
+		os_signals_restore(mask);
+		if (!file || err)
+			return;
+		if (!ours) /* it is being closed, which writes it */
+			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 	}
+}
+
+/* Everything but the store. On failure the file is the caller's to free. */
+static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
+{
+	struct fm_mm *mm = file->mm;
 	file->size_bytes = file->store->size_bytes;
 	file->version = file->store->opened;
-	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
-	ra_init(file, options->readahead_bytes);
-	err = record_begin(file);
+	ra_init(file, readahead_bytes);
+	int err = record_begin(file);
 	if (!err)
 		err = replay_ask(file);
 	if (err)
-		goto fail;
+		return err;
 	err = view_open(file);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s",
 		       (unsigned long long)file->size_bytes, strerror(-err));
-		goto fail;
+		return err;
 	}
 	file_list(file);
 	if (file->replay)
 		replay_begin(file);
 	if (file->record)
 		record_list(file);
+	return 0;
+}
+
+static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file_options *options, uint32_t page_size)
+{
+	if (!(options->flags & FM_FILE_WRITE))
+		return 0;
+	if (page_size == OS_PAGE)
+		return 0;
+	mm_log(mm, FM_LOG_ERROR, "%s: a file that is open for writing has pages of 4096 bytes, not %u", uri, page_size);
+	return -EINVAL;
+}
+
+int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+	      struct fm_file **ret_file)
+{
+	uint32_t page_size = options->page_size ? options->page_size : OS_PAGE;
+	unsigned flags = (options->flags & FM_FILE_WRITE ? FM_STORE_OPEN_WRITE : 0u) |
+			 (options->flags & FM_FILE_CREATE ? FM_STORE_OPEN_CREATE : 0u);
+	char why[256] = "";
+	int err = check_options(mm, uri, options, page_size);
+	if (err)
+		return err;
+	struct fm_file *file = file_alloc(mm, uri);
+	if (!file)
+		return -ENOMEM;
+	file->changed_policy = options->changed;
+	file->on_write_error = options->on_write_error;
+	file->on_write_error_arg = options->on_write_error_arg;
+	err = pool_for(mm, page_size, &file->pool);
+	if (err == -ENOSPC)
+		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
+		       (unsigned long long)mm->budget_bytes,
+		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
+	if (err)
+		goto fail;
+	write_others(mm, uri);
+	err = store_open(uri, flags, why, sizeof(why), &file->store);
+	if (err) {
+		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
+		goto fail;
+	}
+	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	if (options->flags & FM_FILE_WRITE) {
+		err = file_be_writable(file);
+		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
+	}
+	if (!err)
+		err = file_begin(file, options->readahead_bytes);
+	if (err)
+		goto fail;
 	*ret_file = file;
 	return 0;
 fail:
 	file_free(file);
 	return err;
+}
+
+/* A private mapping's own file, over another: what is written to it goes to a scratch file. */
+int file_open_private(struct fm_file *base, struct fm_file **ret_file)
+{
+	struct fm_mm *mm = base->mm;
+	char why[256] = "";
+	struct fm_file *file;
+	/* What has been written to it before is seen; not to be read from the store meanwhile. */
+	int err = writeback_range(base, 0, UINT64_MAX, true);
+
+	if (err)
+		return err;
+	file = file_alloc(mm, base->uri);
+	if (!file)
+		return -ENOMEM;
+	file->scratch = true;
+	file->deadline_ns = base->deadline_ns;
+	err = pool_for(mm, OS_PAGE, &file->pool);
+	if (!err)
+		err = store_private_open(base->store, why, sizeof(why), &file->store);
+	if (err && why[0])
+		mm_log(mm, FM_LOG_ERROR, "%s", why);
+	if (!err) {
+		file_get(base);
+		file->base = base;
+		err = file_be_writable(file);
+	}
+	if (!err)
+		err = file_begin(file, 0);
+	if (err) {
+		file_free(file);
+		return err;
+	}
+	*ret_file = file;
+	return 0;
 }

@@ -18,6 +18,11 @@
 #endif
 #define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
+#ifdef FM_SIM
+#define PLACES 2u
+#else
+#define PLACES 32u
+#endif
 
 static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 {
@@ -479,7 +484,9 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
 	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
-	pool->meta_len = pages_len + buckets_len + keepers_len + buckets * sizeof(*pool->ghosts);
+	size_t words = (pool->frames + 63) / 64;
+	pool->meta_len = pages_len + buckets_len + keepers_len + align_up(buckets * sizeof(*pool->ghosts), 64) +
+			 5 * words * sizeof(uint64_t);
 	pool->meta = os_meta_alloc(pool->meta_len);
 	if (!pool->meta)
 		return -ENOMEM;
@@ -491,6 +498,12 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	char *rest = (char *)pool->buckets + buckets_len;
 	pool->ghosts = (uint16_t *)(rest + keepers_len);
 	pool->ghost_mask = buckets - 1;
+	uint64_t *bits = (uint64_t *)(rest + keepers_len + align_up(buckets * sizeof(*pool->ghosts), 64));
+	pool->dirty_bits = bits;
+	pool->aged_bits = bits + words;
+	pool->writing_bits = bits + 2 * words;
+	pool->unflushed_bits = bits + 3 * words;
+	pool->flushing_bits = bits + 4 * words;
 	return progress_init(pool, (struct keeper *)rest, keepers);
 }
 
@@ -517,7 +530,11 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	err = pool->frames < MM_FRAMES_MIN ? -ENOSPC : pool_alloc_meta(pool);
 	if (err)
 		goto fail;
-	pool->slots_len = (size_t)(pool->frames + pool->stages) << pool->shift;
+	if (page_size == OS_PAGE && mm->install == FM_INSTALL_MOVE) {
+		pool->places = PLACES;
+		pool->places_free = ~0ull >> (64 - PLACES);
+	}
+	pool->slots_len = (size_t)(pool->frames + pool->stages + pool->places) << pool->shift;
 	err = trap_slots_open(mm->trap, pool->slots_len, page_size, page_size == HUGE_UNIT, &slots,
 			      &pool->registered);
 	if (err)

@@ -7,6 +7,9 @@
  *   not INSTALLED            in its slot (with PG_HOLE: nowhere)
  *   INSTALLED                in the view; the slot is empty
  *   INSTALLED|DUP            in the view, and the slot still has memory (after a COPY)
+ * In a file open for writing (pages of 4096 bytes) what is installed for a read comes by COPY, protected from its first moment, and
+ * what is installed for a write, or is dirty anyway, by MOVE: it arrives writable, which PG_UNPROTECTED then means. The view's
+ * bytes and those that the slot of a DUP has are the same until it is made writable.
  * The fault path uses MOVE and COPY only. Discarding takes the kernel's mmap_lock, which another thread's
  * stalled mmap() may hold: the background thread does it, and callers that unmap or advise.
  * May call: trap, page_cache, os, stats.
@@ -211,7 +214,7 @@ void pt_throttle(struct fm_mm *mm)
 /* ------------------------------------------------------------------ work for later */
 
 /* `count` pages whose frames are neighbours. */
-static void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count)
+void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count)
 {
 	struct after_work *after = &mm->after;
 	uint16_t place = 0;
@@ -256,6 +259,16 @@ static uint64_t shown_bytes(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
+/* The slot's memory, where the view has the bytes. Page lock held, nobody reads from it. May wait for the kernel's lock. */
+void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+{
+	if (!page_is(page, PG_DUP))
+		return;
+	trap_discard(mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
+	page_set(page, 0, PG_DUP);
+	mm_uncharge(mm, pool->page_size);
+}
+
 /* The copy that a slot still has is dropped while the page is locked: a read into the slot must not
  * come between. The page is installed, so nobody waits for this lock but one who unmaps it. */
 static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
@@ -265,11 +278,8 @@ static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct pag
 		return;
 	}
 	uint32_t state = atomic_get(&page->state);
-	if ((state & PG_DUP) && (state & PG_INSTALLED)) {
-		trap_discard(mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
-		page_set(page, 0, PG_DUP);
-		mm_uncharge(mm, pool->page_size);
-	}
+	if ((state & PG_DUP) && (state & PG_INSTALLED) && !(state & PG_WRITEBACK)) /* else its end asks again */
+		page_drop_copy(mm, pool, page);
 	page_unlock(pool, page);
 }
 
@@ -292,8 +302,8 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	uint32_t state = atomic_get(&page->state);
 	if ((state & PG_DUP) && (state & PG_INSTALLED))
 		drop_duplicate(mm, pool, page);
-	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED)) {
-		struct fm_file *file = page->file;
+	struct fm_file *file = page->file;
+	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED) && !file->writable) {
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
@@ -492,6 +502,17 @@ static int transfer_out(struct transfer *t)
 	return 0;
 }
 
+/* A page's bytes are gone, and the store has older ones, if any. Page lock held. */
+static void dirty_emptied(struct frame_pool *pool, struct page *page)
+{
+	struct fm_file *file = page->file;
+	if (!page_is(page, PG_DIRTY))
+		return;
+	page_clean(pool, page);
+	stats_add(pool->mm->stats, dirty_lost, 1);
+	file_write_failed(file, -EIO);
+}
+
 /* Its bytes went with the view's memory. Page lock held. */
 static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
@@ -511,7 +532,12 @@ void page_gone_behind(struct view *view, struct page *page)
 	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 
 	stats_add(mm->stats, emptied_behind, 1);
-	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
+	dirty_emptied(pool, page);
+	if (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP)) { /* its slot has them, and is being read from */
+		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
+		stats_sub(mm->stats, pages_installed, 1);
+		mm_uncharge(mm, pool->page_size);
+	} else if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len};
 		if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
 			trap_discard(mm->trap, addr, len);
@@ -538,7 +564,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 	if (by == BY_STAGE) {
 		set |= PG_UPTODATE;
 		clear |= PG_HOLE;
-	} else if (mm->install == FM_INSTALL_MOVE) {
+	} else if (mm->install == FM_INSTALL_MOVE && (!view->file->writable || by == BY_MOVE)) {
 		set |= PG_UNPROTECTED;
 	}
 
@@ -561,53 +587,167 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		stats_add(mm->stats, installs_copy, count);
 	/* Most of a run share their fate. What comes while there is room stays until something better does. */
 	lru_set(pool, first, count, 2 * hot > count || !pool_evicts(pool) ? LIST_ACTIVE : LIST_YOUNG);
-	if (by != BY_STAGE) /* it was protected as it came, and is there once */
+	if (by == BY_COPY || (by == BY_MOVE && !view->file->writable)) /* else it is protected as it is to be, and is there once */
 		after_add(mm, pool, first, count);
 }
 
+/* An install that got stuck is undone. -EAGAIN: the page is not uptodate any more; else `err`. */
+static int install_undo(struct view *view, struct page *page, struct transfer *t, int err)
+{
+	struct fm_mm *mm = view->mm;
+	struct transfer back = {.mm = mm, .dst = t->src, .src = t->dst, .len = t->done};
+	bool torn = !t->copied && t->done && transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
+
+	if (t->done && (t->copied || torn))
+		trap_discard(mm->trap, t->dst, t->done);
+	pt_put(mm, page, 1, t->dst);
+	if (err != -ENOENT && !torn)
+		return err;
+	dirty_emptied(view->file->pool, page);
+	frame_fill(view->file->pool, page); /* holes in the slot */
+	page_set(page, 0, PG_UPTODATE);
+	return -EAGAIN;
+}
+
+/* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and not while the store reads from
+ * its slot. */
+static bool moves_in(const struct view *view, const struct page *page, bool write)
+{
+	if (view->mm->install != FM_INSTALL_MOVE)
+		return false;
+	return !view->file->writable || ((write || page_is(page, PG_DIRTY)) && !page_is(page, PG_WRITEBACK));
+}
+
 /*
- * Page lock and a pin held; the page is uptodate. 0: it is in the view. -EAGAIN: look again; its bytes are gone (somebody
- * emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else -ENOMEM and the like.
+ * Page lock and a pin held; the page is uptodate. 0: it is in the view, with `write` so that it can be written to. -EAGAIN: look
+ * again; its bytes are gone (somebody emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else
+ * -ENOMEM and the like.
  */
-int page_install(struct view *view, struct page *page)
+int page_install(struct view *view, struct page *page, bool write)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
 	struct transfer t = {.mm = mm, .dst = page_addr(view, pool, page),
 			     .src = (uint64_t)slot_of(pool, page),
 			     .len = shown_bytes(view->file, page)};
-	bool move = mm->install == FM_INSTALL_MOVE;
+	bool move = moves_in(view, page, write);
 
 	might_block(mm);
 	page_check(pool, page);
 	if (page_is(page, PG_INSTALLED))
-		return 0;
+		return write ? page_make_writable(view, page) : 0;
 	covered_if(t.len < pool->page_size, a12_clipped);
 	covered_if(!t.len, a10_shrunk_before_install);
 	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
 	pt_get(mm, page, 1, t.dst);
+	if (write && move)
+		page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	int err = transfer_in(&t, move);
-	if (err) {
-		struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
-		bool torn = !t.copied && t.done && transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
-		if (t.done && (t.copied || torn))
-			trap_discard(mm->trap, t.dst, t.done);
-		pt_put(mm, page, 1, t.dst);
-		if (err != -ENOENT && !torn)
-			return err;
-		frame_fill(pool, page); /* holes in the slot */
-		page_set(page, 0, PG_UPTODATE);
-		return -EAGAIN;
-	}
+	if (err)
+		return install_undo(view, page, &t, err);
 	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen on 6.18: about one MOVE
 	 * in 30,000 under load moves the page, and then fails with EEXIST. */
 	if (t.existed)
 		trap_wake(mm->trap, t.dst, t.len);
 	pages_installed(view, page, 1, t.len, t.copied || t.existed ? BY_COPY : BY_MOVE);
 	if (unlikely(!trap_kept(mm->trap, unmarks, t.dst, t.len))) {
+		page_gone_behind(view, page);
+		return -EAGAIN;
+	}
+	return write ? page_make_writable(view, page) : 0;
+}
+
+/* One page from here to there, its lock held: 0, or what keeps it where it is. -EAGAIN and -EBUSY have been tried for a while. */
+static int move_page(struct fm_mm *mm, uint64_t dst, uint64_t src)
+{
+	uint64_t done;
+	int err = -EAGAIN;
+
+	for (int tries = 0; (err == -EAGAIN || err == -EBUSY || err == -ENOMEM) && tries < BUSY_TRIES; tries++) {
+		if (tries > 5)
+			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+		err = trap_move(mm->trap, dst, src, OS_PAGE, &done);
+		if (err == -EEXIST) {
+			int after = move_after_exist(mm, dst, src);
+			err = after == 1 ? 0 : after == 0 ? -EAGAIN : after;
+		}
+	}
+	return err;
+}
+
+/* Its slot has memory: the view's page goes by way of an empty one. What can't go back goes with its bytes, which the slot has. */
+static int by_a_place(struct view *view, struct page *page, uint64_t addr)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	char *place = place_take(pool);
+
+	if (!place) {
+		os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+		return -EAGAIN;
+	}
+	int err = move_page(mm, (uint64_t)place, addr);
+	if (!err && move_page(mm, addr, (uint64_t)place) < 0) {
+		trap_discard(mm->trap, (uint64_t)place, OS_PAGE);
+		page_set(page, 0, PG_INSTALLED | PG_DUP);
+		mm_uncharge(mm, pool->page_size);
+		stats_sub(mm->stats, pages_installed, 1);
+		pt_put(mm, page, 1, addr);
+		err = -EAGAIN;
+	}
+	place_put(pool, place);
+	return err;
+}
+
+/* By way of its own slot, where it stays if it can't go back. */
+static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
+{
+	struct fm_mm *mm = view->mm;
+	uint64_t slot = (uint64_t)slot_of(view->file->pool, page);
+	int err = move_page(mm, slot, addr);
+
+	if (!err && move_page(mm, addr, slot) < 0) {
+		page_set(page, 0, PG_INSTALLED);
+		stats_sub(mm->stats, pages_installed, 1);
+		pt_put(mm, page, 1, addr);
+		return -EAGAIN;
+	}
+	return err;
+}
+
+/*
+ * A page of a file open for writing, installed and protected, is to be written to. Page lock and a pin held. It goes out of the
+ * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, Linux before
+ * 6.8) its protection is taken off, which may wait for the kernel's lock. 0; -EAGAIN: look again.
+ */
+int page_make_writable(struct view *view, struct page *page)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	uint64_t addr = page_addr(view, pool, page);
+	int err = -EINVAL;
+
+	if (page_is(page, PG_UNPROTECTED)) {
+		page_dirty(pool, page); /* it is; but for what fm_pin() holds, which is written where it is */
+		return 0;
+	}
+	page_dirty(pool, page);
+	uint32_t unmarks = trap_unmarks(mm->trap);
+	if (mm->install == FM_INSTALL_MOVE)
+		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
+	if (err == -EINVAL)
+		err = trap_unprotect(mm->trap, addr, OS_PAGE);
+	if (err == -ENOENT || err == -EFAULT) {
+		page_gone_behind(view, page);
+		return -EAGAIN;
+	}
+	if (err) /* the kernel has it pinned: it stays as it was */
+		return err == -EBUSY ? -EAGAIN : err;
+	page_set(page, PG_UNPROTECTED, 0);
+	if (unlikely(!trap_kept(mm->trap, unmarks, addr, OS_PAGE))) {
 		page_gone_behind(view, page);
 		return -EAGAIN;
 	}
@@ -652,14 +792,15 @@ void page_forget(struct view *view, struct page *page)
 /* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
 void page_discard(struct view *view, struct page *page)
 {
+	mm_assert(!page_is(page, PG_DIRTY | PG_WRITEBACK));
 	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
 	page_forget(view, page);
 }
 
 /*
  * Page lock and a pin held; the page is installed. 0: it is out of the view; it is still uptodate where
- * its bytes could be kept. -EBUSY: it stays (the kernel has a pin, or it takes a call that may block and
- * the caller must not).
+ * its bytes could be kept. -EBUSY: it stays (the kernel has a pin, a write of it is under way, or it takes a call that may
+ * block and the caller must not). -EINVAL: it stays, since the kernel cannot move it.
  */
 int page_take_out(struct view *view, struct page *page, bool may_block)
 {
@@ -669,6 +810,15 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			     .src = page_addr(view, pool, page),
 			     .len = (uint64_t)page->shown * OS_PAGE};
 	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
+	if (page_is(page, PG_WRITEBACK)) /* what the store reads from stays where it is */
+		return -EBUSY;
+	if (page_is(page, PG_DUP) && page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */
+		if (!may_block)
+			return -EBUSY;
+		page_drop_copy(mm, pool, page);
+	}
+	if (mm->install == FM_INSTALL_COPY && page_is(page, PG_DIRTY))
+		return -EINVAL;
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 		int err = transfer_out(&t);
@@ -677,14 +827,15 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			stats_add(mm->stats, install_busy, 1);
 			transfer_back(&back);
 			if (back.copied || back.existed) {
-				page_set(page, PG_DUP, 0);
+				page_set(page, PG_DUP, view->file->writable ? PG_UNPROTECTED : 0);
 				mm_charge(mm, pool->page_size);
 				after_add(mm, pool, page, 1);
 			}
-			return -EBUSY;
+			return err == -EINVAL ? err : -EBUSY;
 		}
 		if (t.missing) {
 			stats_add(mm->stats, emptied_behind, 1);
+			dirty_emptied(pool, page);
 			page_set(page, 0, PG_UPTODATE);
 		}
 		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the part past the end with it */

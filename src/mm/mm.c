@@ -169,6 +169,7 @@ static void mm_free(struct fm_mm *mm)
 	stats_page_destroy(mm->stats, mm->stats_fd);
 	if (mm->event_fd >= 0)
 		os_event_close(mm->event_fd);
+	writeback_free(mm);
 	os_meta_free(mm->segment_mem, mm->segment_mem_len);
 	os_meta_free(mm->meta, mm->meta_len);
 	os_meta_free(mm, sizeof(*mm));
@@ -300,9 +301,11 @@ static void drop_handles(struct fm_mm *mm)
 	}
 }
 
-void mm_destroy(struct fm_mm *mm)
+/* -EIO: something that was dirty could not be written, and is lost. */
+int mm_destroy(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
+	int ret = writeback_finish(mm);
 	atomic_set(&mm->dying, true);
 	queues_end(mm);
 	abort_stores(mm);
@@ -325,6 +328,7 @@ void mm_destroy(struct fm_mm *mm)
 	}
 	while (atomic_get(&mm->requests_busy))
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
+	writeback_stop(mm);
 	background_stop(mm);
 	closer_stop(mm);
 	if (__atomic_load_n(&mm->replayer_begun, __ATOMIC_ACQUIRE))
@@ -333,4 +337,5 @@ void mm_destroy(struct fm_mm *mm)
 	os_signals_restore(mask);
 	io_engine_destroy(mm->io);
 	mm_free(mm);
+	return ret;
 }

@@ -68,15 +68,17 @@ enum page_flags {
 	PG_GONE = 1u << 9,       /* out of the index: no longer anybody's page */
 	PG_HOLE = 1u << 10,      /* the slot has no memory */
 	PG_FREE = 1u << 11,      /* the frame is free, or about to be: cannot be pinned */
-	PG_UNPROTECTED = 1u << 12, /* installed by MOVE, write protection to follow */
+	PG_UNPROTECTED = 1u << 12, /* installed by MOVE: protection is to follow; in a file open for writing: may be written to */
 	PG_SOFT = 1u << 13,      /* taken out of the view by the clock, still cached */
 	PG_HOT = 1u << 14,       /* somebody came back to it: its place is on ACTIVE */
 	PG_ASKED = 1u << 15,     /* a call with FM_NOWAIT asked for it, and is yet to be told how it went */
+	PG_DIRTY = 1u << 16,     /* its bytes are newer than the store's: see dirty.c */
+	PG_WRITEBACK = 1u << 17, /* a write of it is under way: what it reads from stays as it is */
 };
-#define PG_FLAGS 0xffffu
-#define PG_PIN 0x10000u
-#define PG_PINS(state) ((state) >> 16)
-#define PG_PINS_MAX 0xff00u
+#define PG_FLAGS 0x3ffffu
+#define PG_PIN 0x40000u
+#define PG_PINS(state) ((state) >> 18)
+#define PG_PINS_MAX 0x3f00u
 
 /* One descriptor a frame. Identity (file, index) is written before the page can be found and not
  * changed while it is pinned or locked. 48 bytes for 4096: 1.2 %. */
@@ -153,6 +155,15 @@ struct frame_pool {
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
 	uint16_t *ghosts;     /* what was evicted from YOUNG of late: see ghost_add(); atomic */
 	uint32_t ghost_mask, ghost_clock;
+	/* Files open for writing: see dirty.c. A bit a frame; atomic. */
+	uint64_t *dirty_bits;     /* PG_DIRTY */
+	uint64_t *aged_bits;      /* ...and was by the last tick but one */
+	uint64_t *writing_bits;   /* PG_WRITEBACK */
+	uint64_t *unflushed_bits; /* written, and no flush has begun since */
+	uint64_t *flushing_bits;  /* written before the flush that is under way */
+	uint32_t dirty, writing, unflushed; /* pages; atomic; unflushed: also those being flushed */
+	uint32_t places;      /* slots without memory, behind the staging slots: for what is taken out for a moment */
+	uint64_t places_free; /* a bit each; atomic */
 	void *meta;
 	size_t meta_len;
 };
@@ -166,6 +177,7 @@ struct vma {
 	uint32_t count;
 	uint16_t advice; /* on readahead */
 	bool keep;       /* FM_ADVICE_KEEP */
+	bool writable;   /* FM_MAP_WRITE */
 	fm_error_fn on_error;
 	void *on_error_arg;
 };
@@ -229,6 +241,31 @@ struct fm_file {
 	uint32_t requests; /* of them; atomic */
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
+	/* Open for writing: see writeback.c. */
+	bool writable;
+	bool scratch;          /* a private mapping's: written back for want of memory only */
+	struct fm_file *base;  /* ...whose bytes it has where nothing was written */
+	fm_write_error_fn on_write_error;
+	void *on_write_error_arg;
+	uint32_t dirty, writing, unflushed; /* pages; atomic */
+	uint32_t written_seq;               /* writes that have ended; atomic */
+	uint32_t end_seq;                   /* futex: changes when a write or a flush has ended */
+	uint32_t error_seq, error_told;     /* failures so far, and how many of them some call has told; atomic */
+	int write_error;                    /* of the last failure; atomic */
+	uint32_t failing;                   /* nothing has been written since it; atomic */
+	uint64_t retry_ns;                  /* when the background tries again after it; atomic */
+	uint64_t write_ns;                  /* a page takes to be written, smoothed; atomic */
+	uint64_t last_write_ns;             /* when the last write ended; atomic */
+	struct os_lock flush_lock;
+	bool flushing;                      /* flush_lock */
+	uint32_t flush_covers, flush_ended; /* what of written_seq the present one, and the last, covers; flush_lock */
+	int flush_result;                   /* of the last; flush_lock */
+	uint64_t flushed_ns;                /* when the last flush ended; atomic */
+	struct io_request *flush_io;        /* part of the mm's write-back */
+	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
+	uint64_t punch_first, punch_last;   /* pages that are being punched; atomic; none: first > last */
+	uint32_t closing;                   /* rounds of writing since its last reference was put */
+	bool given_up;                      /* what is still dirty then is lost */
 	struct record *record; /* NULL: touches are not noted */
 	struct replay *replay; /* the hot set that is being read; files_lock */
 	char uri[];
@@ -340,6 +377,8 @@ struct fm_mm {
 	uint32_t replayer_begun; /* atomic */
 	uint32_t replay_seq;    /* futex */
 	bool replay_stop;       /* atomic */
+	struct writeback *wb; /* made with the first file that is opened for writing; atomic */
+	struct keeper_process *keeper; /* FM_KEEP */
 	void *meta;
 	size_t meta_len;
 };
@@ -371,6 +410,7 @@ enum fault_want {
 	WANT_PAGE,  /* vmf->page is locked by somebody: be told when it is not */
 	WANT_READ,  /* vmf->page (or, if NULL, vmf->index) has to be read */
 	WANT_AHEAD, /* LOCKED: submit the readahead that a mark asked for */
+	WANT_THROTTLE, /* a write: too much is dirty, or the page can't be written to for a moment */
 };
 
 /* One fault, from the trap to its end, over all its tries. */
@@ -398,6 +438,7 @@ struct fault {
 	bool no_stage;     /* it is to be read into a frame of its own */
 	bool exact;        /* a call says itself what is to be read: nothing beside it */
 	bool repeated;     /* this very access faulted before, and was served */
+	bool paced;        /* a write: it has been held back once for what is dirty */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */
 	uint32_t attempt;  /* the page's attempts by then */
@@ -419,6 +460,7 @@ struct ticket {
 /* address_space.c */
 int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		 const struct fm_map_options *options, void **ret_addr);
+int mm_sync_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned flags);
 int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
 int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice);
 int mm_residency_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned char *vec);
@@ -478,6 +520,8 @@ void page_set(struct page *page, uint32_t set, uint32_t clear);
 void page_remove(struct frame_pool *pool, struct page *page);
 void page_fail(struct page *page, int error);
 void page_check(struct frame_pool *pool, const struct page *page);
+typedef void (*page_fn)(struct fm_file *file, struct page *page, void *arg);
+void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_fn fn, void *arg);
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
 void file_keep(struct fm_file *file, uint64_t first, uint64_t last);
 void file_cool(struct fm_file *file, uint64_t first, uint64_t last);
@@ -524,7 +568,8 @@ void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 int file_recheck(struct fm_file *file, uint32_t epoch);
 
 /* install.c */
-int page_install(struct view *view, struct page *page);
+int page_install(struct view *view, struct page *page, bool write);
+int page_make_writable(struct view *view, struct page *page);
 enum installed_by {
 	BY_MOVE,
 	BY_COPY,  /* the slot has memory, too */
@@ -542,12 +587,68 @@ int page_take_out(struct view *view, struct page *page, bool may_block);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
+void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page);
+void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count);
 bool after_work_run(struct fm_mm *mm);
 bool after_work_waits(struct fm_mm *mm);
 bool pt_behind(struct fm_mm *mm);
 void pt_throttle(struct fm_mm *mm);
 void pt_release_empty(struct fm_mm *mm, uint32_t most);
 int pt_init(struct fm_mm *mm);
+
+/* dirty.c */
+void page_dirty(struct frame_pool *pool, struct page *page);
+bool page_clean(struct frame_pool *pool, struct page *page);
+void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty);
+void page_written(struct frame_pool *pool, struct page *page, int error);
+void page_flushing(struct frame_pool *pool, struct page *page);
+void page_flushed(struct frame_pool *pool, struct page *page, int error);
+void page_drop_dirty(struct frame_pool *pool, struct page *page);
+bool page_is_held(struct frame_pool *pool, const struct page *page);
+int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);
+bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
+int dirty_wait(struct fault *vmf);
+bool dirty_over(const struct frame_pool *pool);
+bool dirty_many(const struct frame_pool *pool);
+bool unflushed_many(const struct frame_pool *pool);
+char *place_take(struct frame_pool *pool);
+void place_put(struct frame_pool *pool, const char *place);
+static inline bool bit_is(const uint64_t *bits, uint32_t id)
+{
+	return atomic_get(&((uint64_t *)(uintptr_t)bits)[id / 64]) >> (id % 64) & 1;
+}
+static inline bool bit_set(uint64_t *bits, uint32_t id)
+{
+	return atomic_or(&bits[id / 64], 1ull << (id % 64)) >> (id % 64) & 1;
+}
+static inline bool bit_clear(uint64_t *bits, uint32_t id)
+{
+	return atomic_and(&bits[id / 64], ~(1ull << (id % 64))) >> (id % 64) & 1;
+}
+
+/* writeback.c */
+int writeback_open(struct fm_mm *mm);
+void writeback_stop(struct fm_mm *mm);
+void writeback_free(struct fm_mm *mm);
+void writeback_kick(struct fm_mm *mm);
+void writeback_urge(struct fm_mm *mm);
+int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait);
+int file_flush(struct fm_file *file);
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
+bool writeback_close(struct fm_file *file);
+int writeback_finish(struct fm_mm *mm);
+void file_write_failed(struct fm_file *file, int error);
+static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
+{
+	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&
+	       index <= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_last);
+}
+
+/* resize.c */
+int file_truncate(struct fm_file *file, uint64_t size);
+int file_punch(struct fm_file *file, uint64_t offset, uint64_t len);
+int file_drop(struct fm_file *file, uint64_t offset, uint64_t len);
+int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
@@ -673,10 +774,12 @@ void might_block(struct fm_mm *mm);
 
 /* file.c and mm.c */
 int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm);
-void mm_destroy(struct fm_mm *mm);
+int mm_destroy(struct fm_mm *mm);
 int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
 	      struct fm_file **ret_file);
+int file_open_private(struct fm_file *base, struct fm_file **ret_file);
 void file_get(struct fm_file *file);
+bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);

@@ -36,7 +36,7 @@ bool page_try_pin(struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 	do {
-		if ((old & PG_FREE) || PG_PINS(old) >= PG_PINS_MAX >> 0)
+		if ((old & PG_FREE) || PG_PINS(old) >= PG_PINS_MAX)
 			return false;
 	} while (!atomic_cas(&page->state, &old, old + PG_PIN));
 	return true;
@@ -288,6 +288,7 @@ void page_check(struct frame_pool *pool, const struct page *page)
 	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
 	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
 	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));
+	mm_assert(!((state & PG_DIRTY) && !(state & PG_UPTODATE)));
 	mm_assert((size_t)(page - pool->pages) < pool->frames);
 	(void)state;
 	(void)pool;
@@ -463,9 +464,11 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	struct bucket *bucket = bucket_of(page->file, page->index);
 	uint32_t id = (uint32_t)(page - pool->pages);
 
-	mm_assert(page_is(page, PG_LOCKED));
+	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_WRITEBACK));
 	if (page_is(page, PG_GONE))
 		return;
+	if (page->file->writable)
+		page_drop_dirty(pool, page);
 	bucket_lock(bucket);
 	uint32_t *at = &bucket->head;
 	while (atomic_get(at) != id)
@@ -493,18 +496,29 @@ uint64_t file_pages(struct fm_file *file)
 	return (atomic_get(&file->size_bytes) + file->pool->page_size - 1) >> file->pool->shift;
 }
 
-/* Call fn on each cached page of [first, last]: by look-ups when the range is small, else over the
- * frame table, so that a terabyte costs no more than the budget. */
-static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
-			    void (*fn)(struct fm_file *, struct page *))
+/* As page_find(), and not to be overtaken. Not under the map lock. */
+static struct page *page_find_surely(struct fm_file *file, uint64_t index)
+{
+	struct bucket *bucket = bucket_of(file, index);
+	bucket_lock(bucket);
+	struct page *page = bucket_search_locked(file->pool, bucket, file, index);
+	bucket_unlock(bucket);
+	return page;
+}
+
+/* Call fn on each cached page of [first, last], pinned: by look-ups when the range is small, else over the
+ * frame table, so that a terabyte costs no more than the budget. What is there throughout is not missed. */
+void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_fn fn, void *arg)
 {
 	struct frame_pool *pool = file->pool;
+	if (first > last)
+		return;
 	if (last - first < pool->frames) {
 		for (uint64_t index = first; index <= last; index++) {
-			struct page *page = page_find(file, index);
+			struct page *page = page_find_surely(file, index);
 			if (!page)
 				continue;
-			fn(file, page);
+			fn(file, page, arg);
 			page_unpin(pool, page);
 		}
 		return;
@@ -517,7 +531,7 @@ static void for_each_cached(struct fm_file *file, uint64_t first, uint64_t last,
 		uint64_t index = __atomic_load_n(&page->index, __ATOMIC_RELAXED);
 		if (page_is_of(page, file, index) && index >= first && index <= last &&
 		    !page_is(page, PG_GONE))
-			fn(file, page);
+			fn(file, page, arg);
 		page_unpin(pool, page);
 	}
 }
@@ -526,6 +540,10 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
 	bool out = !wanted || page_take_out(&file->view, page, true) == 0;
+	if (!out && page_is(page, PG_DIRTY | PG_WRITEBACK)) { /* writing it back takes it out, or the write's end does */
+		page_unlock(file->pool, page);
+		return true;
+	}
 	if (!out && discard)
 		page_discard(&file->view, page);
 	page_unlock(file->pool, page);
@@ -535,8 +553,9 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 /* The lock of an installed page is held for a moment only, over no read: who has it (a copy being dropped, a
  * pin) may not look again, so it is waited for. A fault that has not installed yet does look again. What the
  * kernel has pinned for a moment cannot be moved; it goes all the same, at last with its bytes. */
-static void take_out(struct fm_file *file, struct page *page)
+static void take_out(struct fm_file *file, struct page *page, void *arg)
 {
+	(void)arg;
 	for (int tries = 0; page_is(page, PG_INSTALLED);) {
 		if (!page_trylock(page)) {
 			page_wait(file->mm, page, false, OS_FOREVER);
@@ -553,16 +572,17 @@ static void take_out(struct fm_file *file, struct page *page)
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
-	for_each_cached(file, first, last, take_out);
+	file_each_cached(file, first, last, take_out, NULL);
 }
 
-static void drop(struct fm_file *file, struct page *page)
+static void drop(struct fm_file *file, struct page *page, void *arg)
 {
+	(void)arg;
 	if (!page_trylock(page))
 		return;
 	/* One pin is ours. Any other: somebody relies on the page, so it stays. */
 	uint32_t state = atomic_get(&page->state);
-	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1;
+	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_held(file->pool, page);
 	if (unwanted && (state & PG_INSTALLED))
 		unwanted = page_take_out(&file->view, page, true) == 0;
 	if (unwanted)
@@ -570,8 +590,9 @@ static void drop(struct fm_file *file, struct page *page)
 	page_unlock(file->pool, page);
 }
 
-static void keep(struct fm_file *file, struct page *page)
+static void keep(struct fm_file *file, struct page *page, void *arg)
 {
+	(void)arg;
 	if (!page_trylock(page))
 		return;
 	if (page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE)) {
@@ -583,12 +604,13 @@ static void keep(struct fm_file *file, struct page *page)
 
 /* Out of the view without a word to the clock: a touch makes it YOUNG. What cannot be taken out with its bytes, or not now, stays
  * there until somebody wants its frame. */
-static void cool(struct fm_file *file, struct page *page)
+static void cool(struct fm_file *file, struct page *page, void *arg)
 {
+	(void)arg;
 	if (!page_trylock(page))
 		return;
 	uint32_t state = atomic_get(&page->state);
-	if (!(state & PG_GONE) && (state & PG_UPTODATE) && PG_PINS(state) == 1) { /* ours; as in drop() */
+	if (!(state & (PG_GONE | PG_DIRTY)) && (state & PG_UPTODATE) && PG_PINS(state) == 1) { /* ours; as in drop() */
 		bool shown = (state & PG_INSTALLED) && page_take_out(&file->view, page, false) < 0;
 		page->keep = false;
 		if (state & (PG_SOFT | PG_HOT))
@@ -601,17 +623,18 @@ static void cool(struct fm_file *file, struct page *page)
 /* Let the pages of a range be the last, or the first, to be evicted. As file_take_out(). */
 void file_keep(struct fm_file *file, uint64_t first, uint64_t last)
 {
-	for_each_cached(file, first, last, keep);
+	file_each_cached(file, first, last, keep, NULL);
 }
 
 void file_cool(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
-	for_each_cached(file, first, last, cool);
+	file_each_cached(file, first, last, cool, NULL);
 }
 
-static void forget_bytes(struct fm_file *file, struct page *page)
+static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 {
+	(void)arg;
 	for (int tries = 0;;) {
 		uint32_t state = atomic_get(&page->state);
 		if ((state & PG_GONE) || !(state & PG_UPTODATE))
@@ -637,12 +660,13 @@ static void forget_bytes(struct fm_file *file, struct page *page)
 /* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. As file_take_out(). */
 void file_forget(struct fm_file *file)
 {
-	for_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes);
+	mm_assert(!file->writable);
+	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes, NULL);
 }
 
 /* Drop the unpinned, unlocked pages of a range from view and cache. As file_take_out(). */
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
-	for_each_cached(file, first, last, drop);
+	file_each_cached(file, first, last, drop, NULL);
 }

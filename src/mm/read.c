@@ -30,6 +30,8 @@ int file_recheck(struct fm_file *file, uint32_t epoch)
 
 	if (atomic_get(&file->changed))
 		return -ESTALE;
+	if (file->writable) /* whose changes are our own */
+		return 0;
 	if (!ops->version || ops->version(file->store, &now) < 0)
 		return 0;
 	os_lock(&file->version_lock);
@@ -71,6 +73,12 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 	memset(slot_of(pool, page) + bytes, 0, pool->page_size - bytes);
 }
 
+static int changed_behind(struct fm_file *file)
+{
+	atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+	return -ESTALE;
+}
+
 /* `bytes` of the page have come, or an error. Page locked; is unlocked here. */
 static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
 			  uint32_t epoch)
@@ -82,10 +90,10 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 	covered_if(!error && bytes < wanted, a10_ended_early);
 	if (!error && !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
 		error = -ENXIO;
-	if (!error && bytes < wanted) { /* it ended before its end: somebody truncated it */
-		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
-		error = -ESTALE;
-	}
+	if (!error && bytes < wanted && file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
+		wanted = bytes;
+	else if (!error && bytes < wanted) /* it ended before its end: somebody truncated it */
+		error = changed_behind(file);
 	if (error) {
 		page_fail(page, error);
 		lru_set(pool, page, 1, LIST_INACTIVE);
@@ -310,6 +318,7 @@ bool read_may_stage(const struct fault *vmf)
 {
 	struct frame_pool *pool = vmf->file->pool;
 	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage && !vmf->more &&
+	       !(vmf->flags & FM_FAULT_WRITE) && /* it would come in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
 	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
 	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
@@ -343,7 +352,7 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 {
 	uint64_t wanted = page_bytes(file, page);
 
-	bool unread = err == -ECANCELED || err == -EAGAIN || (!err && bytes >= wanted);
+	bool unread = err == -ECANCELED || err == -EAGAIN || (!err && (bytes >= wanted || file->writable));
 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);

@@ -70,6 +70,9 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 		} else if (page_is_shared(page)) {
 			covered(a5_carried_over_reclaim);
 			lru_set(pool, page, 1, from);
+		} else if (page_is_held(pool, page)) {
+			lru_set(pool, page, 1, from);
+			writeback_urge(pool->mm);
 		} else {
 			if (!page_is(page, PG_HOT | PG_SPEC | PG_ERROR))
 				ghost_add(pool, page);
@@ -124,7 +127,7 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 			;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
-		} else if (page->keep || page_is_shared(page)) {
+		} else if (page->keep || page_is_shared(page) || page_is_held(pool, page)) {
 			page->keep = false;
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {

@@ -122,8 +122,9 @@ int install_run(struct fault *vmf, struct page *page)
 {
 	struct view *view = vmf->view;
 	struct frame_pool *pool = vmf->file->pool;
-	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
-	bool alone = vmf->mm->install != FM_INSTALL_MOVE || vmf->file->record || pool->page_size > OS_PAGE ||
+	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch, and a file open
+	 * for writing copies. */
+	bool alone = vmf->mm->install != FM_INSTALL_MOVE || vmf->file->record || vmf->file->writable || pool->page_size > OS_PAGE ||
 		     vmf->advice == FM_ADVICE_RANDOM || page_is(page, PG_INSTALLED | PG_DUP);
 	uint32_t went = 0;
 	bool lost = false;
@@ -134,7 +135,7 @@ int install_run(struct fault *vmf, struct page *page)
 	/* A last page that is shown in part goes by itself. */
 	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high ||
 	    (vmf->index + 1) << pool->shift > atomic_get(&vmf->file->size_bytes))
-		return page_install(view, page);
+		return page_install(view, page, vmf->flags & FM_FAULT_WRITE);
 	struct run run = gather(vmf, page);
 	if (run.count > 1) {
 		uint64_t dst = page_addr(view, pool, run.first);
@@ -154,7 +155,7 @@ int install_run(struct fault *vmf, struct page *page)
 		vmf->run_first = run.first->index;
 		vmf->run_last = vmf->run_first + run.count - 1;
 	}
-	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, false);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			leave(pool, run.first + i);
@@ -236,7 +237,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	} else if (!page_is_shared(page)) {
 		count = gather_out(pool, page, most, let_off);
 		/* A reader that passed by comes no second time, or not soon. */
-		last = from == LIST_YOUNG && count >= STREAM_RUN;
+		last = from == LIST_YOUNG && count >= STREAM_RUN && !page->file->writable;
 		went = take_out_run(pool, page, count, last);
 		stuck = !went && page_take_out(&page->file->view, page, false) < 0;
 		if (!went && !stuck) {

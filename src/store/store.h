@@ -154,4 +154,9 @@ int store_memory_open(const char *spec, unsigned flags, const char *parameters, 
 int store_faulty_open(struct fm_store *inner, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 
+/* A store of its own over another, which it borrows: what is written to it is kept in a scratch file without a name, and read
+ * from there; all else is the other's, as it is when it is read. */
+int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len,
+		       struct fm_store **ret_store);
+
 #endif

@@ -406,12 +406,11 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 	return trap_fill(trap, dst + at, len - at);
 }
 
-int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
+static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t mode)
 {
 	for (uint64_t at = 0; at < len;) {
 		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
-		struct uffdio_writeprotect wp = {.range = {addr + at, step},
-						 .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+		struct uffdio_writeprotect wp = {.range = {addr + at, step}, .mode = mode};
 		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
 		if (ret == -EAGAIN)
 			continue;
@@ -420,6 +419,16 @@ int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 		at += step;
 	}
 	return 0;
+}
+
+int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return write_protect(trap, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return write_protect(trap, addr, len, 0);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dirty pages: which they are, how many there may be, and who waits when there are more.
+ *
+ * Owns PG_DIRTY, PG_WRITEBACK, a pool's bits of the five kinds and their counts, and the places for pages that are out of the
+ * view for a moment. What writes them is in writeback.c; how a page becomes writable, in install.c. The states of a page of a
+ * file open for writing, and the function behind each transition:
+ *
+ *   UPTODATE, protected or not in the view
+ *     --write fault: page_dirty, then MOVE--> DIRTY, writable while it is in the view (INSTALLED|UNPROTECTED)
+ *     --writeback: page_take_out, page_writing--> WRITEBACK, in its slot, which the store reads from
+ *         a read brings it into the view by a copy, protected: INSTALLED|DUP
+ *         a write makes that copy writable: DIRTY again, while the slot stays as it is: no torn page, and nobody waits
+ *     --page_written, well--> clean, and unflushed; badly--> DIRTY
+ *     --flush, well--> nothing to remember; badly--> DIRTY
+ *
+ * Invariants
+ *   1. A page that somebody can write to is DIRTY: the flag is set before the page is made writable, and cleared only under the
+ *      page lock, with the page out of the view or protected. But a page under fm_pin() stays both.
+ *   2. While WRITEBACK is set nothing changes what the store reads from: the slot; or, where the page could not be taken out
+ *      (INSTALLED without DUP), the view, in which it is then protected, unless the program has it pinned for writing.
+ *   3. What is dirty, being written, or written and not flushed yet is held: it keeps its frame. Should the flush fail, it
+ *      is dirty again.
+ *   4. A bit is set after its flag and cleared before it; who looks for dirty pages by their bits misses none that was
+ *      written to before.
+ * The page lock protects DIRTY's end and WRITEBACK's beginning; a write's or flush's end takes no lock.
+ * May call: page_cache, frame_pool, os, stats.
+ */
+#include "mm/mm.h"
+
+#include <limits.h>
+
+#define WAIT_SLICE_NS (5 * OS_NSEC_PER_MSEC)
+#define PAUSE_LEAST_NS 20000u
+#define PAUSE_MOST_NS (50 * OS_NSEC_PER_MSEC)
+
+static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
+{
+	return (uint32_t)(page - pool->pages);
+}
+
+/* ------------------------------------------------------------------ flags, bits and counts */
+
+/* It may be written to from here on; or a write of it has failed. Pinned. */
+void page_dirty(struct frame_pool *pool, struct page *page)
+{
+	struct fm_file *file = page->file;
+	uint32_t old = atomic_get(&page->state);
+
+	do {
+		if (old & PG_DIRTY)
+			return;
+	} while (!atomic_cas(&page->state, &old, old | PG_DIRTY));
+	bit_set(pool->dirty_bits, id_of(pool, page));
+	atomic_add(&file->dirty, 1u);
+	uint32_t before = atomic_add(&pool->dirty, 1u);
+	stats_add(pool->mm->stats, dirty_pages, 1);
+	stats_add(pool->mm->stats, dirtied, 1);
+	if (!before || dirty_many(pool))
+		writeback_kick(pool->mm);
+}
+
+/* Page lock held; nobody can write to it. False: it was clean. */
+bool page_clean(struct frame_pool *pool, struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+
+	if (!(old & PG_DIRTY))
+		return false;
+	bit_clear(pool->aged_bits, id_of(pool, page));
+	bit_clear(pool->dirty_bits, id_of(pool, page));
+	page_set(page, 0, PG_DIRTY);
+	atomic_sub(&page->file->dirty, 1u);
+	atomic_sub(&pool->dirty, 1u);
+	stats_sub(pool->mm->stats, dirty_pages, 1);
+	return true;
+}
+
+/* A write of it begins. Page lock and a pin held, which is the request's from here on. */
+void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
+{
+	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_WRITEBACK));
+	page_set(page, PG_WRITEBACK, 0);
+	bit_set(pool->writing_bits, id_of(pool, page));
+	page_word_set(page, attempt, page->attempt + 1);
+	atomic_add(&page->file->writing, 1u);
+	atomic_add(&pool->writing, 1u);
+	stats_add(pool->mm->stats, writeback_pages, 1);
+	if (!keep_dirty)
+		page_clean(pool, page);
+}
+
+static void unflushed_add(struct frame_pool *pool, struct page *page)
+{
+	if (bit_set(pool->unflushed_bits, id_of(pool, page)))
+		return;
+	atomic_add(&page->file->unflushed, 1u);
+	atomic_add(&pool->unflushed, 1u);
+	stats_add(pool->mm->stats, unflushed_pages, 1);
+}
+
+/* One of the two kinds. */
+static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *bits)
+{
+	if (!bit_clear(bits, id_of(pool, page)))
+		return;
+	atomic_sub(&page->file->unflushed, 1u);
+	atomic_sub(&pool->unflushed, 1u);
+	stats_sub(pool->mm->stats, unflushed_pages, 1);
+}
+
+/* The write of it has ended. No lock needed; the pin is put by the caller. What it becomes is set before WRITEBACK goes:
+ * see page_is_held(). */
+void page_written(struct frame_pool *pool, struct page *page, int error)
+{
+	struct fm_file *file = page->file;
+	uint32_t old = atomic_get(&page->state);
+
+	mm_assert(old & PG_WRITEBACK);
+	if (error)
+		page_dirty(pool, page);
+	else if (!file->scratch)
+		unflushed_add(pool, page);
+	bit_clear(pool->writing_bits, id_of(pool, page));
+	atomic_sub(&file->writing, 1u);
+	atomic_sub(&pool->writing, 1u);
+	stats_sub(pool->mm->stats, writeback_pages, 1);
+	old = atomic_get(&page->state);
+	while (!atomic_cas(&page->state, &old, old & ~(uint32_t)(PG_WRITEBACK | PG_WAITERS)))
+		;
+	if (old & PG_WAITERS)
+		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
+}
+
+/* A flush begins, or has ended, for one page; its frame's identity is kept by its being held. */
+void page_flushing(struct frame_pool *pool, struct page *page)
+{
+	uint32_t id = id_of(pool, page);
+
+	if (!bit_is(pool->unflushed_bits, id))
+		return;
+	if (bit_set(pool->flushing_bits, id)) /* of one that failed; it is dirty, too */
+		unflushed_end(pool, page, pool->unflushed_bits);
+	else
+		bit_clear(pool->unflushed_bits, id);
+}
+
+void page_flushed(struct frame_pool *pool, struct page *page, int error)
+{
+	if (error)
+		page_dirty(pool, page);
+	unflushed_end(pool, page, pool->flushing_bits);
+}
+
+/* It is going, or is gone: truncated, punched, given up. Page lock held, no write of it under way. */
+void page_drop_dirty(struct frame_pool *pool, struct page *page)
+{
+	page_clean(pool, page);
+	unflushed_end(pool, page, pool->unflushed_bits);
+	unflushed_end(pool, page, pool->flushing_bits);
+}
+
+/*
+ * Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time. A write that ends well sets
+ * the bit before WRITEBACK goes, one that ends badly, and a flush, set DIRTY before WRITEBACK or the bit goes: so the word is
+ * looked at before the bits, and after.
+ */
+bool page_is_held(struct frame_pool *pool, const struct page *page)
+{
+	if (likely(!page->file->writable))
+		return false;
+	return page_is(page, PG_DIRTY | PG_WRITEBACK) || bit_is(pool->unflushed_bits, id_of(pool, page)) ||
+	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
+}
+
+/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0,
+ * -ETIMEDOUT or, where the mm goes, -ECANCELED. */
+int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
+{
+	uint32_t attempt = page_word(page, attempt);
+
+	might_block(mm);
+	for (;;) {
+		uint32_t old = atomic_get(&page->state);
+		if (!(old & PG_WRITEBACK) || page_word(page, attempt) != attempt)
+			return 0;
+		if (!(old & PG_WAITERS)) {
+			if (!atomic_cas(&page->state, &old, old | PG_WAITERS))
+				continue;
+			old |= PG_WAITERS;
+		}
+		uint64_t now = os_now_ns();
+		if (now >= until_ns)
+			return -ETIMEDOUT;
+		uint64_t slice = now + 20 * OS_NSEC_PER_MSEC;
+		os_futex_wait(&page->state, old, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	}
+}
+
+/* ------------------------------------------------------------------ how much may be dirty */
+
+static uint32_t dirty_limit(const struct frame_pool *pool)
+{
+	uint32_t most = pool->frames / 4;
+	return (most < 2 ? 2 : most) + atomic_get(&((struct frame_pool *)(uintptr_t)pool)->user_pinned);
+}
+
+static uint32_t dirty_now(const struct frame_pool *pool)
+{
+	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
+	return atomic_get(&p->dirty) + atomic_get(&p->writing);
+}
+
+/* No more may become dirty for now. */
+bool dirty_over(const struct frame_pool *pool)
+{
+	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
+	uint32_t now = dirty_now(pool), limit = dirty_limit(pool);
+	return now >= limit || now + atomic_get(&p->unflushed) >= 2 * limit;
+}
+
+/* The background begins to write without waiting for pages to grow old. */
+bool dirty_many(const struct frame_pool *pool)
+{
+	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->dirty) > dirty_limit(pool) / 2;
+}
+
+bool unflushed_many(const struct frame_pool *pool)
+{
+	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->unflushed) > dirty_limit(pool) / 2;
+}
+
+/* From half of the limit on, each page that becomes dirty costs the more time the nearer the limit is: writers slow down to
+ * what the store takes, instead of going and stopping. */
+static uint64_t pause_ns(const struct fm_file *file, const struct frame_pool *pool)
+{
+	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), half = limit / 2;
+	if (now <= half || limit < 64)
+		return 0;
+	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->write_ns) * (now - half) / (limit - half);
+	if (pause < PAUSE_LEAST_NS)
+		return 0;
+	return pause < PAUSE_MOST_NS ? pause : PAUSE_MOST_NS;
+}
+
+/* Written from where it is, in the view: it may not be changed until that has ended. */
+static bool is_written_in_place(uint32_t state)
+{
+	return (state & (PG_WRITEBACK | PG_INSTALLED)) == (PG_WRITEBACK | PG_INSTALLED) && !(state & (PG_DUP | PG_UNPROTECTED));
+}
+
+/*
+ * A write fault, page lock held, the map lock maybe: is the page not to be made writable now? With *ret_error set, not at
+ * all: the store refuses what is to be written back, so that there will be no room.
+ */
+bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error)
+{
+	struct fm_file *file = vmf->file;
+	uint32_t state = page_state(page);
+
+	*ret_error = 0;
+	if (range_is_punched(file, vmf->index) || is_written_in_place(state))
+		return true;
+	if (state & PG_DIRTY)
+		return false;
+	if (dirty_over(file->pool)) {
+		if (atomic_get(&file->failing))
+			*ret_error = atomic_get(&file->write_error);
+		return true;
+	}
+	return !vmf->paced && !(vmf->flags & FM_FAULT_RETRY_NOWAIT) && pause_ns(file, file->pool) > 0;
+}
+
+/* What is waited for has ended, or the wait ends with an error. */
+static bool wait_is_over(struct fault *vmf, uint64_t until, int *ret_error)
+{
+	struct fm_file *file = vmf->file;
+
+	if (atomic_get(&vmf->mm->dying))
+		*ret_error = -ECANCELED;
+	else if (os_now_ns() >= until)
+		*ret_error = -ETIMEDOUT;
+	else if (range_is_punched(file, vmf->index) || (vmf->page && is_written_in_place(page_state(vmf->page))))
+		return false;
+	else if (!dirty_over(file->pool) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
+		return true;
+	else if (atomic_get(&file->failing))
+		*ret_error = atomic_get(&file->write_error);
+	else
+		return false;
+	return true;
+}
+
+/* No lock held, vmf->page pinned. 0: look again; else the error that the fault ends with. */
+int dirty_wait(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = pause_ns(file, file->pool);
+	int error = 0;
+
+	might_block(vmf->mm);
+	stats_add(vmf->mm->stats, write_throttled, 1);
+	while (!wait_is_over(vmf, until, &error)) {
+		uint32_t seq = atomic_get(&file->end_seq);
+		writeback_urge(vmf->mm);
+		if (wait_is_over(vmf, until, &error))
+			break;
+		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, os_now_ns() + WAIT_SLICE_NS);
+	}
+	if (!error && !vmf->paced && pause) {
+		vmf->paced = true;
+		os_sleep_until(begun + pause);
+	}
+	stats_record(&vmf->mm->stats->throttle_ns, os_now_ns() - begun);
+	return error;
+}
+
+/* ------------------------------------------------------------------ places */
+
+/* An empty slot, for a page that is out of the view for a moment while its own slot has memory. NULL: there is none just now. */
+char *place_take(struct frame_pool *pool)
+{
+	uint64_t before = atomic_get(&pool->places_free);
+	do {
+		if (!before)
+			return NULL;
+	} while (!atomic_cas(&pool->places_free, &before, before & (before - 1)));
+	return pool->slots + ((size_t)(pool->frames + pool->stages + (uint32_t)__builtin_ctzll(before)) << pool->shift);
+}
+
+void place_put(struct frame_pool *pool, const char *place)
+{
+	uint64_t bit = ((uint64_t)(place - pool->slots) >> pool->shift) - pool->frames - pool->stages;
+	atomic_or(&pool->places_free, 1ull << bit);
+}

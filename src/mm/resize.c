@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes of it in flight.
+ *
+ * One at a time for each file (`resizing`). Making it shorter: the size first, so that no fault begins beyond it and no write
+ * is gathered there; then the writes that are under way there are waited for, so that none makes the store longer again; then
+ * the store; then the pages go. A read that began before the store changed has its page locked, or in the index, when they
+ * are looked for; one that begins later has the new bytes. Punching: while it lasts nothing in the range becomes dirty, so
+ * that what is dropped at its end is clean: see dirty_must_wait().
+ * Holds a page lock over no wait but the kernel's.
+ * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
+ */
+#include "mm/mm.h"
+
+#define PAUSE_NS 50000u
+#define TRIES_MOST 200
+
+/* ------------------------------------------------------------------ one at a time */
+
+static void resize_begin(struct fm_file *file)
+{
+	uint32_t free = 0;
+	might_block(file->mm);
+	if (atomic_cas(&file->resizing, &free, 1u))
+		return;
+	while (atomic_xchg(&file->resizing, 2u) != 0)
+		os_futex_wait(&file->resizing, 2, OS_FUTEX_ANY, OS_FOREVER);
+}
+
+static void resize_end(struct fm_file *file)
+{
+	if (atomic_xchg(&file->resizing, 0u) == 2)
+		os_futex_wake(&file->resizing, 1, OS_FUTEX_ANY);
+}
+
+/* ------------------------------------------------------------------ pages of a range */
+
+/* Lock a page, pinned, of which no write is under way. */
+static void lock_unwritten(struct fm_file *file, struct page *page)
+{
+	for (;;) {
+		if (!page_trylock(page)) {
+			page_wait(file->mm, page, false, OS_FOREVER);
+			continue;
+		}
+		if (!page_is(page, PG_WRITEBACK))
+			return;
+		page_unlock(file->pool, page);
+		page_wait_written(file->mm, page, OS_FOREVER);
+	}
+}
+
+static void wait_writes(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	lock_unwritten(file, page);
+	page_unlock(file->pool, page);
+}
+
+/* Out of view and cache, whatever it has. */
+static void drop_page(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	for (int tries = 0;; tries++) {
+		lock_unwritten(file, page);
+		bool gone = page_is(page, PG_GONE);
+		bool out = gone || !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
+		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
+			page_drop_dirty(file->pool, page);
+			page_discard(&file->view, page);
+			out = true;
+		}
+		if (out && !gone)
+			page_remove(file->pool, page);
+		page_unlock(file->pool, page);
+		if (out)
+			return;
+		os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+}
+
+struct drop_count {
+	uint32_t busy;
+};
+
+/* Out of the cache, if it is clean and nobody has it. */
+static void drop_clean(struct fm_file *file, struct page *page, void *arg)
+{
+	struct drop_count *count = arg;
+	for (int tries = 0;; tries++) {
+		lock_unwritten(file, page);
+		bool gone = page_is(page, PG_GONE);
+		/* What waits for a flush is in the store, too; should the flush fail, what was read meanwhile is as old. */
+		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
+		if (may && page_is(page, PG_INSTALLED))
+			may = page_take_out(&file->view, page, true) == 0;
+		may = may && !page_is_held(file->pool, page);
+		if (may)
+			page_remove(file->pool, page);
+		page_unlock(file->pool, page);
+		if (gone || may)
+			return;
+		if (tries > TRIES_MOST || page->user_pins || page_is(page, PG_DIRTY)) {
+			count->busy++;
+			return;
+		}
+		os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+}
+
+/* ------------------------------------------------------------------ a page's bytes are changed */
+
+/* The page, read if it must be, locked and pinned; no write of it is under way. */
+static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page)
+{
+	struct frame_pool *pool = file->pool;
+	struct page *page;
+	bool fresh;
+
+	for (;;) {
+		int err = page_add(file, index, ADD_RECLAIM, &page, &fresh);
+		if (err == -ENOMEM) {
+			err = frame_wait(file, true, OS_FOREVER);
+			if (err)
+				return err;
+			continue;
+		}
+		if (fresh)
+			page_unlock_unread(pool, page);
+		lock_unwritten(file, page);
+		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE)) {
+			*ret_page = page;
+			return 0;
+		}
+		if (page_is(page, PG_GONE))
+			page_unlock(pool, page);
+		else
+			err = read_page(file, page, 0);
+		page_unpin(pool, page);
+		if (err == -EBUSY)
+			err = read_wait_for_room(file, OS_FOREVER);
+		if (err)
+			return err;
+	}
+}
+
+/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done. -EBUSY: it is pinned. */
+static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
+{
+	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
+		if (page->user_pins || tries > TRIES_MOST)
+			return -EBUSY;
+		if (page_take_out(&file->view, page, true) < 0)
+			os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+	if (page_is(page, PG_UPTODATE))
+		memset(slot_of(file->pool, page) + from, 0, to - from);
+	return 0;
+}
+
+/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In memory alone: in the store it
+ * has never been. */
+static int zero_past(struct fm_file *file, uint64_t size)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t inside = size & (pool->page_size - 1);
+	struct page *page = inside ? page_find(file, size >> pool->shift) : NULL;
+	int err = 0;
+
+	if (!page)
+		return 0;
+	lock_unwritten(file, page);
+	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+		err = page_zero(file, page, inside, pool->page_size);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+	return err;
+}
+
+/* ------------------------------------------------------------------ truncate */
+
+static uint64_t last_index(const struct fm_file *file)
+{
+	return UINT64_MAX >> file->pool->shift;
+}
+
+static int shrink(struct fm_file *file, uint64_t size)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t before = atomic_get(&file->size_bytes), first = size >> pool->shift;
+	uint64_t gone = (size + pool->page_size - 1) >> pool->shift;
+
+	atomic_set(&file->size_bytes, size);
+	file_each_cached(file, first, last_index(file), wait_writes, NULL);
+	int err = file->store->ops->resize(file->store, size);
+	if (err) {
+		atomic_set(&file->size_bytes, before);
+		return err;
+	}
+	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+	file_each_cached(file, gone, last_index(file), drop_page, NULL);
+	return 0;
+}
+
+static int grow(struct fm_file *file, uint64_t size)
+{
+	int err = zero_past(file, atomic_get(&file->size_bytes));
+	if (!err)
+		err = file->store->ops->resize(file->store, size);
+	if (!err)
+		atomic_set(&file->size_bytes, size);
+	return err;
+}
+
+int file_truncate(struct fm_file *file, uint64_t size)
+{
+	int err = 0;
+
+	if (!file->store->ops->resize)
+		return -EOPNOTSUPP;
+	resize_begin(file);
+	uint64_t before = atomic_get(&file->size_bytes);
+	if (size < before)
+		err = shrink(file, size);
+	else if (size > before)
+		err = grow(file, size);
+	if (!err)
+		atomic_add(&file->written_seq, 1u); /* the size is to be made durable, too */
+	resize_end(file);
+	return err;
+}
+
+/* ------------------------------------------------------------------ punch */
+
+/* Part of one page. */
+static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t inside = offset & (pool->page_size - 1);
+	struct page *page;
+	int err = page_get(file, offset >> pool->shift, &page);
+
+	if (err)
+		return err;
+	err = page_zero(file, page, inside, inside + len);
+	if (!err && page_is(page, PG_UPTODATE))
+		page_dirty(pool, page);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+	return err;
+}
+
+static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	uint32_t shift = file->pool->shift;
+	uint64_t end = (last + 1) << shift, size = atomic_get(&file->size_bytes);
+	struct drop_count count = {0};
+
+	/* The first goes down before the last goes up: nobody sees a range that is larger than this one. */
+	atomic_set(&file->punch_last, last);
+	atomic_set(&file->punch_first, first);
+	file_each_cached(file, first, last, drop_page, NULL);
+	if (end > size)
+		end = (size + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	int err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
+	file_each_cached(file, first, last, drop_clean, &count); /* what was read meanwhile */
+	atomic_set(&file->punch_first, UINT64_MAX);
+	atomic_set(&file->punch_last, 0u);
+	atomic_add(&file->written_seq, 1u);
+	atomic_add(&file->end_seq, 1u);
+	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
+	return err;
+}
+
+int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	uint64_t unit = file->pool->page_size, end = offset + len;
+	int err = 0;
+
+	if (!file->store->ops->punch)
+		return -EOPNOTSUPP;
+	resize_begin(file);
+	uint64_t size = atomic_get(&file->size_bytes);
+	if (end > size)
+		end = size;
+	if (offset < end) {
+		uint64_t first = (offset + unit - 1) & ~(unit - 1), stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
+		if (first > stop) { /* inside one page */
+			err = punch_part(file, offset, end - offset);
+		} else {
+			if (offset < first)
+				err = punch_part(file, offset, first - offset);
+			if (!err && stop < end)
+				err = punch_part(file, stop, end - stop);
+			if (!err && first < stop)
+				err = punch_whole(file, first >> file->pool->shift, (stop >> file->pool->shift) - 1);
+		}
+	}
+	resize_end(file);
+	return err;
+}
+
+/* ------------------------------------------------------------------ the rest */
+
+int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	uint32_t shift = file->pool->shift;
+	uint64_t first = offset >> shift, last = len ? (offset + len - 1) >> shift : last_index(file);
+	struct drop_count count = {0};
+
+	might_block(file->mm);
+	int err = writeback_range(file, first, last, true);
+	if (!err && atomic_get(&file->unflushed)) /* else they would be held */
+		err = file_flush(file);
+	if (err)
+		return err;
+	file_each_cached(file, first, last, drop_clean, &count);
+	return count.busy ? -EBUSY : 0;
+}
+
+int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	might_block(file->mm);
+	return file->store->ops->reserve ? file->store->ops->reserve(file->store, offset, len) : -EOPNOTSUPP;
+}

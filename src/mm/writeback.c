@@ -1,0 +1,943 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing dirty pages back: requests, fm_sync(), flushes, and the thread that writes in the background.
+ *
+ * A write takes a page out of the view, marks it as being written, and puts its lock: dirty.c says what may happen to it
+ * meanwhile. So a request holds no lock, only pins, and nobody waits for it but who syncs. Neighbouring pages go together, what is
+ * to be written at one time in the order of the file. A flush belongs to a file: one at a time, which whoever asks meanwhile
+ * shares if it began after his writes had ended.
+ *
+ * Errors. What could not be written is dirty again; so is what was written before a flush that failed. `error_seq` counts
+ * failures, `error_told` how many of them some call has returned: each call compares at its end with what had been told at
+ * its beginning. The background tries again after RETRY_NS.
+ *
+ * The end of a file. Its last reference may be put with pages dirty: the background thread hands it here, and gets it back
+ * when all is written, or after CLOSE_ROUNDS failures in a row: what is dirty then is lost, which the log is told, and
+ * `dirty_lost`.
+ *
+ * Owns struct writeback. wb->lock protects the list of free requests. Nothing waits with a page lock held but for the kernel.
+ * May call: dirty, page_cache, install, io, store, trap, os, stats.
+ */
+#include "mm/mm.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+#ifdef FM_SIM
+#define WRITE_PAGES_MAX 8u
+#define BATCH 16u
+#else
+#define WRITE_PAGES_MAX 64u
+#define BATCH 256u /* pages that are put in order at a time */
+#endif
+#define AGE_NS (5 * OS_NSEC_PER_SEC)
+#define TICK_NS (100 * OS_NSEC_PER_MSEC)
+#define SOON_NS (2 * OS_NSEC_PER_MSEC)
+#define RETRY_NS OS_NSEC_PER_SEC
+#define CLOSE_ROUNDS 5u
+#define FINISH_NS (20 * OS_NSEC_PER_SEC)
+#define FOR_EVER UINT64_MAX
+
+/* How pages are gathered for a write. */
+enum {
+	HOW_DEMAND = 1u << 0, /* somebody waits */
+	HOW_WAIT = 1u << 1,   /* for requests and page locks */
+	HOW_FORCE = 1u << 2,  /* what cannot be taken out is written where it is */
+};
+
+struct write_request {
+	struct io_request io;
+	struct fm_file *file;
+	struct write_request *next;
+	uint32_t count;
+	uint32_t page[WRITE_PAGES_MAX];
+	uint64_t started_ns;
+	uint32_t unmap_seq; /* the view's, when it began */
+	bool ends;          /* it has the file's last page, in part: nothing can follow */
+};
+
+struct writeback {
+	struct fm_mm *mm;
+	struct os_thread thread;
+	uint32_t seq;    /* futex */
+	uint32_t stop, urgent; /* atomic */
+	struct os_lock lock;
+	struct write_request *free; /* lock */
+	uint32_t free_seq;          /* futex: changes when one is given back */
+	uint32_t starved;           /* somebody found none; atomic */
+	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
+	struct fm_file *closing;    /* atomic stack */
+	struct fm_file *closing_list; /* the thread's */
+	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
+	uint32_t cursor[MM_POOLS_MAX];
+	uint32_t count;
+	size_t len;
+	struct write_request request[];
+};
+
+/* ------------------------------------------------------------------ requests */
+
+void writeback_kick(struct fm_mm *mm)
+{
+	struct writeback *wb = atomic_get(&mm->wb);
+	if (!wb)
+		return;
+	atomic_add(&wb->seq, 1u);
+	os_futex_wake(&wb->seq, 1, OS_FUTEX_ANY);
+}
+
+/* Somebody waits for what is dirty, or written and not flushed. */
+void writeback_urge(struct fm_mm *mm)
+{
+	struct writeback *wb = atomic_get(&mm->wb);
+	if (wb && !atomic_xchg(&wb->urgent, 1u))
+		writeback_kick(mm);
+}
+
+/* One store may have half of them. */
+static bool may_have_more(struct writeback *wb, struct fm_file *file)
+{
+	return atomic_get(&file->writing) < wb->count / 2 * WRITE_PAGES_MAX;
+}
+
+static struct write_request *request_try(struct writeback *wb, struct fm_file *file)
+{
+	os_lock(&wb->lock);
+	struct write_request *req = may_have_more(wb, file) ? wb->free : NULL;
+	if (req)
+		wb->free = req->next;
+	os_unlock(&wb->lock);
+	return req;
+}
+
+/* NULL: there is none, or, waited for, the mm or the time has ended. */
+static struct write_request *request_get(struct writeback *wb, struct fm_file *file, unsigned how, uint64_t until_ns)
+{
+	for (;;) {
+		uint32_t seq = atomic_get(&wb->free_seq);
+		struct write_request *req = request_try(wb, file);
+		if (!req) { /* who gives one back sees this, or it is seen here what he has given */
+			atomic_set(&wb->starved, 1u);
+			req = request_try(wb, file);
+		}
+		if (req || !(how & HOW_WAIT) || os_now_ns() >= until_ns)
+			return req;
+		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
+		os_futex_wait(&wb->free_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	}
+}
+
+static void request_put(struct writeback *wb, struct write_request *req)
+{
+	os_lock(&wb->lock);
+	req->next = wb->free;
+	wb->free = req;
+	os_unlock(&wb->lock);
+	atomic_add(&wb->free_seq, 1u);
+	os_futex_wake(&wb->free_seq, INT_MAX, OS_FUTEX_ANY);
+	if (atomic_xchg(&wb->starved, 0u))
+		writeback_kick(wb->mm);
+}
+
+/* Something of the file has ended: whoever waits for it looks again. */
+static void file_ended(struct fm_file *file)
+{
+	atomic_add(&file->end_seq, 1u);
+	os_futex_wake(&file->end_seq, INT_MAX, OS_FUTEX_ANY);
+	frame_freed(file->pool);
+}
+
+/* Before anybody can see that the write or flush has ended. */
+static void note_failure(struct fm_file *file, int error)
+{
+	atomic_set(&file->write_error, error);
+	atomic_set(&file->retry_ns, os_now_ns() + RETRY_NS);
+	atomic_set(&file->failing, 1u);
+	atomic_add(&file->error_seq, 1u);
+}
+
+static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)
+{
+	if (file->on_write_error)
+		file->on_write_error(file->on_write_error_arg, offset, len, error);
+}
+
+/* Something that is dirty is lost, or could not be written. A page lock may be held: only the next fm_sync() tells. */
+void file_write_failed(struct fm_file *file, int error)
+{
+	note_failure(file, error);
+}
+
+/* How long a page takes at the rate at which they are being written. */
+static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
+{
+	uint64_t last = atomic_get(&file->last_write_ns), begun = last > req->started_ns ? last : req->started_ns;
+	uint64_t each = (now > begun ? now - begun : 0) / req->count, old = atomic_get(&file->write_ns);
+	atomic_set(&file->last_write_ns, now);
+	atomic_set(&file->write_ns, old ? old - old / 8 + each / 8 : each);
+}
+
+static void request_end(struct writeback *wb, struct write_request *req)
+{
+	struct fm_file *file = req->file;
+	for (uint32_t i = 0; i < req->count; i++)
+		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
+	file_ended(file);
+	request_put(wb, req);
+	file_put(file);
+}
+
+/* In the I/O thread. */
+static void write_done(struct io_request *io)
+{
+	struct write_request *req = io->owner;
+	struct fm_file *file = req->file;
+	struct frame_pool *pool = file->pool;
+	struct fm_mm *mm = file->mm;
+	struct writeback *wb = mm->wb;
+	uint64_t now = os_now_ns();
+
+	stats_record(&mm->stats->write_ns, now - req->started_ns);
+	stats_add(mm->stats, writes, 1);
+	stats_add(mm->stats, write_bytes, io->bytes_done);
+	if (file->scratch)
+		stats_add(mm->stats, spilled, io->bytes_done >> pool->shift);
+	note_pace(file, req, now);
+	/* First what is to be found by who sees that a page's write has ended. */
+	if (io->error)
+		note_failure(file, io->error);
+	else
+		atomic_set(&file->failing, 0u);
+	atomic_add(&file->written_seq, 1u);
+	for (uint32_t i = 0; i < req->count; i++) {
+		struct page *page = &pool->pages[req->page[i]];
+		bool whole = !io->error || io->bytes_done >= (uint64_t)(i + 1) << pool->shift;
+		page_written(pool, page, whole ? 0 : io->error);
+		if (page_is(page, PG_DUP)) /* the background met it while it was being written from */
+			after_add(mm, pool, page, 1);
+	}
+	if (io->error) {
+		stats_add(mm->stats, write_errors, 1);
+		tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
+			     io->error);
+	}
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq)) {
+		request_end(wb, req);
+		return;
+	}
+	/* Some page may have stayed in the view because it was being written. */
+	struct write_request *head = atomic_get(&wb->late);
+	do {
+		req->next = head;
+	} while (!atomic_cas(&wb->late, &head, req));
+	writeback_kick(mm);
+}
+
+static void late_ones(struct writeback *wb)
+{
+	struct write_request *req = atomic_xchg(&wb->late, NULL);
+	while (req) {
+		struct write_request *next = req->next;
+		struct fm_file *file = req->file;
+		for (uint32_t i = 0; i < req->count; i++) {
+			struct page *page = &file->pool->pages[req->page[i]];
+			if (page_is(page, PG_INSTALLED) && !mm_range_mapped(wb->mm, page_addr(&file->view, file->pool, page)))
+				file_take_out(file, page->index, page->index);
+		}
+		request_end(wb, req);
+		req = next;
+	}
+}
+
+/* ------------------------------------------------------------------ gathering */
+
+/*
+ * A dirty page, locked and pinned, which no write has: from where it can be written in *ret_from, as it is now. 0: it is being
+ * written, and the lock may be put. -EBUSY: the kernel has it pinned, as for I/O into it: later. -ENODATA: there is nothing to
+ * be written any more.
+ */
+static int page_freeze(struct fm_file *file, struct page *page, unsigned how, char **ret_from)
+{
+	struct frame_pool *pool = file->pool;
+	struct view *view = &file->view;
+	char *from = slot_of(pool, page);
+	bool keep = false;
+	int err = 0;
+
+	if (page_is(page, PG_INSTALLED)) {
+		err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
+		if (!err && !page_is(page, PG_DIRTY))
+			return -ENODATA; /* its bytes had gone behind us */
+		if (err == -EBUSY && !page->user_pins && !(how & HOW_FORCE))
+			return err;
+	}
+	if (err) {
+		/* Written where it is. What the kernel will not move is protected for as long; what is pinned is left as it is,
+		 * and dirty: others may write to it at any time. */
+		uint64_t addr = page_addr(view, pool, page);
+		page_drop_copy(file->mm, pool, page);
+		keep = err != -EINVAL;
+		if (!keep && trap_protect(file->mm->trap, addr, pool->page_size) < 0)
+			keep = true;
+		if (!keep)
+			page_set(page, 0, PG_UNPROTECTED);
+		from = (char *)addr;
+		stats_add(file->mm->stats, write_in_place, 1);
+	}
+	page_writing(pool, page, keep);
+	*ret_from = from;
+	return 0;
+}
+
+static uint64_t bytes_of(struct fm_file *file, const struct page *page)
+{
+	uint64_t size = atomic_get(&file->size_bytes), start = page->index << file->pool->shift;
+	uint64_t rest = start < size ? size - start : 0;
+	return rest < file->pool->page_size ? rest : file->pool->page_size;
+}
+
+/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it is not to be had now. */
+static int request_add(struct write_request *req, struct page *page, unsigned how)
+{
+	struct fm_file *file = req->file;
+	struct frame_pool *pool = file->pool;
+	struct io_request *io = &req->io;
+	char *from;
+	int err = -EAGAIN;
+
+	while (!page_trylock(page)) {
+		/* With others gathered nobody is waited for: they would not be on their way meanwhile. */
+		if (!(how & HOW_WAIT) || req->count)
+			return -EAGAIN;
+		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+	}
+	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page))
+		err = page_freeze(file, page, how, &from);
+	if (!err) {
+		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */
+		uint64_t bytes = bytes_of(file, page);
+		struct iovec *last = io->iov_count ? &io->iov[io->iov_count - 1] : NULL;
+		if (!bytes) {
+			page_written(pool, page, -ECANCELED);
+			err = -EAGAIN;
+		} else if (last && (char *)last->iov_base + last->iov_len == from) {
+			last->iov_len += bytes;
+		} else {
+			io->iov[io->iov_count++] = (struct iovec){from, bytes};
+		}
+		req->ends = bytes < pool->page_size;
+	}
+	page_unlock(pool, page);
+	if (err)
+		return err;
+	req->page[req->count++] = (uint32_t)(page - pool->pages);
+	return 0;
+}
+
+static void request_submit(struct write_request *req, uint64_t index, unsigned how)
+{
+	struct fm_file *file = req->file;
+
+	req->io.store = file->store;
+	req->io.offset = index << file->pool->shift;
+	req->io.priority = how & HOW_DEMAND ? IO_DEMAND : IO_SPECULATIVE;
+	req->io.op = IO_WRITE;
+	req->io.done = write_done;
+	req->io.owner = req;
+	req->started_ns = os_now_ns();
+	file_get(file);
+	io_submit(file->mm->io, &req->io);
+}
+
+/*
+ * Write a dirty page, pinned, and what is dirty after it, up to page `last`. Returns how many pages are on their way, or why
+ * the first of them is not: -EBUSY as of page_freeze(), -EAGAIN, -ENOBUFS: no request to be had. Takes no pin away.
+ */
+static int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	struct writeback *wb = file->mm->wb;
+	struct frame_pool *pool = file->pool;
+	uint64_t index = first->index;
+	struct write_request *req = request_get(wb, file, how, until_ns);
+	int err = 0;
+
+	if (!req)
+		return -ENOBUFS;
+	req->file = file;
+	req->count = 0;
+	req->io.iov_count = 0;
+	req->ends = false;
+	req->unmap_seq = atomic_get(&file->view.unmap_seq);
+	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last && req->io.iov_count < IO_SEGMENTS_MAX) {
+		struct page *page = first;
+		if (req->count)
+			page = page_find(file, index + req->count);
+		else
+			page_pin(first);
+		if (!page)
+			break;
+		err = request_add(req, page, how);
+		if (err)
+			page_unpin(pool, page);
+	}
+	int count = (int)req->count;
+	if (count)
+		request_submit(req, index, how);
+	else
+		request_put(wb, req);
+	return count ? count : err;
+}
+
+/* ------------------------------------------------------------------ which pages, in what order */
+
+struct batch {
+	uint32_t id[BATCH], count;
+};
+
+/* By file, then by index. What is read here may be old: each page is looked at anew under its lock. */
+static bool comes_before(const struct frame_pool *pool, uint32_t a, uint32_t b)
+{
+	const struct page *x = &pool->pages[a], *y = &pool->pages[b];
+	const struct fm_file *f = page_word(x, file), *g = page_word(y, file);
+	return f != g ? f < g : page_word(x, index) < page_word(y, index);
+}
+
+/* Heap sort: no memory, no recursion. */
+static void batch_sift(const struct frame_pool *pool, uint32_t *id, uint32_t at, uint32_t count)
+{
+	for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+		if (child + 1 < count && comes_before(pool, id[child], id[child + 1]))
+			child++;
+		if (!comes_before(pool, id[at], id[child]))
+			return;
+		uint32_t swap = id[at];
+		id[at] = id[child];
+		id[child] = swap;
+	}
+}
+
+static void batch_sort(const struct frame_pool *pool, struct batch *batch)
+{
+	for (uint32_t i = batch->count / 2; i-- > 0;)
+		batch_sift(pool, batch->id, i, batch->count);
+	for (uint32_t n = batch->count; n > 1; n--) {
+		uint32_t swap = batch->id[0];
+		batch->id[0] = batch->id[n - 1];
+		batch->id[n - 1] = swap;
+		batch_sift(pool, batch->id, 0, n - 1);
+	}
+}
+
+static bool is_in(const struct page *page, const struct fm_file *file, uint64_t first, uint64_t last)
+{
+	uint64_t index = page_word(page, index);
+	return !file || (page_word(page, file) == file && index >= first && index <= last);
+}
+
+/* The next pages whose bits are set, from frame *at on; of one file's range, or of all where `file` is NULL. False: none. */
+static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first, uint64_t last,
+		       uint32_t *at, struct batch *batch)
+{
+	uint32_t words = (pool->frames + 63) / 64;
+
+	batch->count = 0;
+	for (uint32_t word = *at / 64; word < words && batch->count < BATCH; word++) {
+		uint64_t left = atomic_get(&bits[word]);
+		if (word == *at / 64)
+			left &= ~0ull << (*at % 64);
+		for (; left && batch->count < BATCH; left &= left - 1) {
+			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
+			*at = id + 1;
+			if (is_in(&pool->pages[id], file, first, last))
+				batch->id[batch->count++] = id;
+		}
+		if (!left)
+			*at = (word + 1) * 64;
+	}
+	batch_sort(pool, batch);
+	return batch->count > 0;
+}
+
+/* ------------------------------------------------------------------ a file's range */
+
+/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
+static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	struct frame_pool *pool = file->pool;
+	struct batch batch;
+	uint32_t at = 0;
+
+	while (atomic_get(&file->dirty) && batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
+		for (uint32_t i = 0; i < batch.count; i++) {
+			struct page *page = &pool->pages[batch.id[i]];
+			/* Most have been written with one before it. */
+			if (!bit_is(pool->dirty_bits, batch.id[i]) || !page_try_pin(page))
+				continue;
+			int err = 0;
+			if (is_in(page, file, first, last) && page_is(page, PG_DIRTY))
+				err = write_run(file, page, last, how, until_ns);
+			page_unpin(pool, page);
+			if (err == -ENOBUFS)
+				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
+		}
+	return 0;
+}
+
+/* Wait for the writes of a range that are under way. 0, or -ETIMEDOUT. */
+static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
+{
+	struct frame_pool *pool = file->pool;
+	struct batch batch;
+	uint32_t at = 0;
+	int err = 0;
+
+	while (!err && atomic_get(&file->writing) && batch_next(pool, pool->writing_bits, file, first, last, &at, &batch))
+		for (uint32_t i = 0; i < batch.count && !err; i++) {
+			struct page *page = &pool->pages[batch.id[i]];
+			if (!page_try_pin(page))
+				continue;
+			if (is_in(page, file, first, last))
+				err = page_wait_written(file->mm, page, until_ns);
+			page_unpin(pool, page);
+		}
+	return err;
+}
+
+static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
+{
+	int err = 0;
+	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. */
+	for (int pass = 0; pass < 2 && !err; pass++) {
+		err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
+		if (!err)
+			err = range_wait(file, first, last, until_ns);
+	}
+	return err;
+}
+
+static uint64_t sync_deadline(const struct fm_file *file)
+{
+	return file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+}
+
+/* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed meanwhile. */
+int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait)
+{
+	uint64_t until = sync_deadline(file);
+	uint32_t errors = atomic_get(&file->error_seq);
+
+	if (!file->writable)
+		return 0;
+	might_block(file->mm);
+	if (!wait)
+		return range_begin(file, first, last, 0, until);
+	int err = range_write(file, first, last, until);
+	return err ? err : atomic_get(&file->error_seq) != errors ? atomic_get(&file->write_error) : 0;
+}
+
+/* ------------------------------------------------------------------ flushes */
+
+/* In the I/O thread. */
+static void flush_done(struct io_request *io)
+{
+	struct fm_file *file = io->owner;
+	struct frame_pool *pool = file->pool;
+	struct fm_mm *mm = file->mm;
+	uint32_t words = (pool->frames + 63) / 64;
+
+	stats_add(mm->stats, flushes, 1);
+	if (io->error)
+		note_failure(file, io->error);
+	for (uint32_t word = 0; word < words; word++)
+		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
+			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
+			if (page_word(page, file) == file && page_try_pin(page)) {
+				if (page->file == file)
+					page_flushed(pool, page, io->error);
+				page_unpin(pool, page);
+			}
+		}
+	if (io->error) {
+		stats_add(mm->stats, flush_errors, 1);
+		tell_failure(file, 0, 0, io->error);
+	}
+	os_lock(&file->flush_lock);
+	file->flushing = false;
+	file->flush_result = io->error;
+	file->flush_ended = file->flush_covers;
+	atomic_set(&file->flushed_ns, os_now_ns());
+	os_unlock(&file->flush_lock);
+	if (io->error) /* another flush has to come */
+		atomic_add(&file->written_seq, 1u);
+	file_ended(file);
+	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent))
+		writeback_kick(mm);
+	file_put(file);
+}
+
+/* False: one is under way. */
+static bool flush_begin(struct fm_file *file)
+{
+	struct frame_pool *pool = file->pool;
+	uint32_t words = (pool->frames + 63) / 64;
+
+	os_lock(&file->flush_lock);
+	bool ours = !file->flushing;
+	if (ours) {
+		file->flushing = true;
+		file->flush_covers = atomic_get(&file->written_seq);
+	}
+	os_unlock(&file->flush_lock);
+	if (!ours)
+		return false;
+	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
+		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
+			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
+			if (page_word(page, file) == file && page_try_pin(page)) {
+				if (page->file == file)
+					page_flushing(pool, page);
+				page_unpin(pool, page);
+			}
+		}
+	struct io_request *io = file->flush_io;
+	io->store = file->store;
+	io->offset = 0;
+	io->iov_count = 0;
+	io->priority = IO_DEMAND;
+	io->op = IO_FLUSH;
+	io->done = flush_done;
+	io->owner = file;
+	file_get(file);
+	io_submit(file->mm->io, io);
+	return true;
+}
+
+/* Until all writes that have ended by now are durable. 0, or the errno of the flush that should have made them so. */
+static int flush_wait(struct fm_file *file, uint64_t until_ns)
+{
+	uint32_t need = atomic_get(&file->written_seq);
+
+	for (;;) {
+		uint32_t seq = atomic_get(&file->end_seq);
+		os_lock(&file->flush_lock);
+		bool done = (int32_t)(file->flush_ended - need) >= 0;
+		int result = file->flush_result;
+		os_unlock(&file->flush_lock);
+		if (done)
+			return result;
+		if (atomic_get(&file->mm->dying))
+			return -ECANCELED;
+		if (os_now_ns() >= until_ns)
+			return -ETIMEDOUT;
+		if (flush_begin(file))
+			continue;
+		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
+		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	}
+}
+
+int file_flush(struct fm_file *file)
+{
+	might_block(file->mm);
+	return flush_wait(file, sync_deadline(file));
+}
+
+/* What was written to a range before the call is durable. See fm_sync(). */
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags)
+{
+	uint64_t until = sync_deadline(file);
+	uint32_t told = atomic_get(&file->error_told);
+
+	stats_add(file->mm->stats, syncs, 1);
+	if (!file->writable || file->scratch)
+		return 0;
+	might_block(file->mm);
+	if (flags & FM_SYNC_ASYNC) {
+		range_begin(file, first, last, HOW_DEMAND, until);
+		return 0;
+	}
+	int err = range_write(file, first, last, until);
+	if (!err)
+		err = flush_wait(file, until);
+	uint32_t now = atomic_get(&file->error_seq);
+	if (now != told) {
+		uint32_t before = told;
+		err = err ? err : atomic_get(&file->write_error);
+		while ((int32_t)(now - before) > 0 && !atomic_cas(&file->error_told, &before, now))
+			;
+	}
+	return err;
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+/* A file whose pages are not to be tried for a while. */
+static bool rests(struct fm_file *file, uint64_t now)
+{
+	return atomic_get(&file->failing) && now < atomic_get(&file->retry_ns);
+}
+
+/* Write pages of a pool whose bits are set, until there are few, or no request is to be had. */
+static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all, unsigned how)
+{
+	struct frame_pool *pool = wb->mm->pool[place];
+	uint32_t *at = &wb->cursor[place], looked = 0;
+	uint64_t now = os_now_ns();
+	struct batch batch;
+
+	while (looked < 2) {
+		if (!batch_next(pool, bits, NULL, 0, 0, at, &batch)) {
+			*at = 0; /* from the beginning, once */
+			looked++;
+			continue;
+		}
+		for (uint32_t i = 0; i < batch.count; i++) {
+			struct page *page = &pool->pages[batch.id[i]];
+			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
+				continue;
+			int err = 0;
+			if (page_is(page, PG_DIRTY) && !rests(page->file, now))
+				err = write_run(page->file, page, FOR_EVER, how, 0);
+			page_unpin(pool, page);
+			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
+				return;
+		}
+	}
+}
+
+static void age(struct frame_pool *pool)
+{
+	uint32_t words = (pool->frames + 63) / 64;
+	for (uint32_t word = 0; word < words; word++)
+		atomic_set(&pool->aged_bits[word], atomic_get(&pool->dirty_bits[word]));
+}
+
+static void pools_write(struct writeback *wb, uint64_t now, bool urgent)
+{
+	struct fm_mm *mm = wb->mm;
+	bool old = now >= wb->aged_ns + AGE_NS;
+
+	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
+		struct frame_pool *pool = mm->pool[i];
+		if (!atomic_get(&pool->dirty))
+			continue;
+		if (urgent || dirty_many(pool))
+			pool_write(wb, i, pool->dirty_bits, urgent, urgent ? HOW_DEMAND : 0);
+		if (!old)
+			continue;
+		pool_write(wb, i, pool->aged_bits, true, 0);
+		age(pool);
+	}
+	if (old)
+		wb->aged_ns = now;
+}
+
+/* A file whose flush is due, with a reference. */
+static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent)
+{
+	struct fm_mm *mm = wb->mm;
+	struct fm_file *due = NULL;
+
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file && !due; file = file->next) {
+		uint32_t unflushed = atomic_get(&file->unflushed);
+		if (!file->writable || !unflushed || file->flushing || rests(file, now))
+			continue;
+		bool many = unflushed_many(file->pool) || (urgent && unflushed >= file->pool->frames / 64);
+		bool quiet = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
+		if ((many || (urgent && quiet) || now >= atomic_get(&file->flushed_ns) + AGE_NS) && file_try_get(file))
+			due = file;
+	}
+	os_unlock(&mm->files_lock);
+	return due;
+}
+
+static void files_flush(struct writeback *wb, uint64_t now, bool urgent)
+{
+	struct fm_file *file;
+	for (int most = 64; most && (file = flush_due(wb, now, urgent)); most--) {
+		flush_begin(file);
+		file_put(file);
+	}
+}
+
+static void give_up(struct fm_file *file)
+{
+	uint32_t lost = atomic_get(&file->dirty);
+	file->given_up = true;
+	stats_add(file->mm->stats, dirty_lost, lost);
+	mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, lost,
+	       strerror(-atomic_get(&file->write_error)));
+}
+
+/* A file that nobody refers to any more; our reference is its last. True: it has been put. */
+static bool close_one(struct fm_file *file, uint64_t now)
+{
+	if (!atomic_get(&file->dirty) && !atomic_get(&file->writing)) {
+		file_put(file);
+		return true;
+	}
+	if (!atomic_get(&file->dirty) || (rests(file, now) && !atomic_get(&file->mm->dying)))
+		return false;
+	if (atomic_get(&file->failing) && file->closing++ >= CLOSE_ROUNDS && !atomic_get(&file->writing)) {
+		give_up(file);
+		file_put(file);
+		return true;
+	}
+	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
+	return false;
+}
+
+static void close_some(struct writeback *wb, uint64_t now)
+{
+	struct fm_file *file = atomic_xchg(&wb->closing, NULL), **at = &wb->closing_list;
+
+	while (file) {
+		struct fm_file *next = file->reap_next;
+		file->reap_next = wb->closing_list;
+		wb->closing_list = file;
+		file = next;
+	}
+	while ((file = *at) != NULL) {
+		struct fm_file *next = file->reap_next;
+		if (close_one(file, now))
+			*at = next;
+		else
+			at = &file->reap_next;
+	}
+}
+
+/* The background thread has a file without references. True: it is written first, and comes back. */
+bool writeback_close(struct fm_file *file)
+{
+	struct writeback *wb = file->mm->wb;
+
+	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
+		return false;
+	atomic_set(&file->refs, 1u);
+	struct fm_file *head = atomic_get(&wb->closing);
+	do {
+		file->reap_next = head;
+	} while (!atomic_cas(&wb->closing, &head, file));
+	writeback_kick(file->mm);
+	return true;
+}
+
+static bool anything_to_do(struct fm_mm *mm)
+{
+	bool some = false;
+	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
+		some |= atomic_get(&mm->pool[i]->dirty) || atomic_get(&mm->pool[i]->unflushed);
+	return some;
+}
+
+static void *writeback_main(void *arg)
+{
+	struct writeback *wb = arg;
+	for (;;) {
+		uint32_t seq = atomic_get(&wb->seq);
+		if (atomic_get(&wb->stop))
+			return NULL;
+		uint64_t now = os_now_ns(), next = OS_FOREVER;
+		bool urgent = atomic_xchg(&wb->urgent, 0u);
+		late_ones(wb);
+		pools_write(wb, now, urgent);
+		files_flush(wb, now, urgent);
+		close_some(wb, now);
+		if (wb->closing_list)
+			next = now + SOON_NS;
+		else if (anything_to_do(wb->mm))
+			next = now + TICK_NS;
+		os_futex_wait(&wb->seq, seq, OS_FUTEX_ANY, next);
+	}
+}
+
+/* ------------------------------------------------------------------ begun and ended */
+
+static uint32_t requests_for(const struct fm_mm *mm)
+{
+	uint64_t count = mm->budget_bytes / OS_PAGE / 1024;
+	return count < 8 ? 8 : count > 64 ? 64 : (uint32_t)count;
+}
+
+/* With the first file that is opened for writing. 0 or -ENOMEM and the like. */
+int writeback_open(struct fm_mm *mm)
+{
+	uint32_t count = requests_for(mm);
+	size_t len = sizeof(struct writeback) + count * sizeof(struct write_request);
+	struct writeback *wb, *none = NULL;
+
+	if (atomic_get(&mm->wb))
+		return 0;
+	wb = os_meta_alloc(len);
+	if (!wb)
+		return -ENOMEM;
+	wb->mm = mm;
+	wb->len = len;
+	wb->count = count;
+	wb->aged_ns = os_now_ns();
+	for (uint32_t i = 0; i < count; i++) {
+		wb->request[i].next = wb->free;
+		wb->free = &wb->request[i];
+	}
+	int err = os_thread_start(&wb->thread, "fm-write", writeback_main, wb);
+	if (!err && atomic_cas(&mm->wb, &none, wb))
+		return 0;
+	if (!err) { /* another thread was faster */
+		atomic_set(&wb->stop, 1u);
+		atomic_add(&wb->seq, 1u);
+		os_futex_wake(&wb->seq, 1, OS_FUTEX_ANY);
+		os_thread_join(&wb->thread);
+	}
+	os_meta_free(wb, len);
+	return err;
+}
+
+/* All files are gone. */
+void writeback_stop(struct fm_mm *mm)
+{
+	struct writeback *wb = mm->wb;
+	if (!wb)
+		return;
+	atomic_set(&wb->stop, 1u);
+	writeback_kick(mm);
+	os_thread_join(&wb->thread);
+}
+
+void writeback_free(struct fm_mm *mm)
+{
+	if (mm->wb)
+		os_meta_free(mm->wb, mm->wb->len);
+	mm->wb = NULL;
+}
+
+static struct fm_file *next_dirty(struct fm_mm *mm)
+{
+	struct fm_file *file;
+	os_lock(&mm->files_lock);
+	for (file = mm->files; file; file = file->next)
+		if (file->writable && !file->scratch && !file->given_up &&
+		    (atomic_get(&file->dirty) || atomic_get(&file->writing)) && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	return file;
+}
+
+/* The mm is about to go: what is dirty is written. -EIO: some of it could not be, and is lost; the log says of which file. */
+int writeback_finish(struct fm_mm *mm)
+{
+	struct fm_file *file;
+	int ret = 0;
+
+	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
+		int err = -EIO;
+		for (uint32_t round = 0; err && round < CLOSE_ROUNDS; round++)
+			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
+		if (atomic_get(&file->dirty) || atomic_get(&file->writing)) {
+			give_up(file);
+			ret = -EIO;
+		}
+		file_put(file);
+	}
+	return ret;
+}
