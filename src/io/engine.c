@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads
+ * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads and writes
  * and calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the engine's
  * memory, the `completed` list and the count of issued requests. Locks as in engine.h.
  * May call: os.h, store.h; malloc never.
@@ -55,14 +55,29 @@ void io_complete(struct io_engine *engine, struct io_request *request, int error
 
 /* ------------------------------------------------------------------ giving requests to stores */
 
+/* How a store starts this request by itself; NULL: a worker is to call what blocks. */
+static int (*store_submit(const struct fm_store *store, enum io_op op))(struct fm_store *, struct io_engine *,
+									 struct io_request *)
+{
+	if (!(store->caps & FM_STORE_SUBMIT))
+		return NULL;
+	switch (op) {
+	case IO_WRITE:
+		return store->ops->submit_write;
+	case IO_FLUSH:
+		return store->ops->submit_flush;
+	default:
+		return store->ops->submit_read;
+	}
+}
+
 void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store)
 {
-	int error = -EOPNOTSUPP;
+	int (*submit)(struct fm_store *, struct io_engine *, struct io_request *) = store_submit(store, request->op);
+	int error = submit ? submit(store, engine, request) : -EOPNOTSUPP;
 
-	if (store->caps & FM_STORE_SUBMIT)
-		error = store->ops->submit_read(store, engine, request);
 	if (error == -EOPNOTSUPP)
-		worker_read(engine, request, store);
+		worker_call(engine, request, store);
 	else if (error)
 		io_complete(engine, request, error, 0);
 }
@@ -73,7 +88,7 @@ static void request_rest(struct io_request *request)
 	size_t skip = request->bytes_done;
 	int count = 0;
 
-	for (int i = 0; i < request->iov_count; i++) {
+	for (int i = 0; i < request->iov_count && request->total_bytes; i++) {
 		struct iovec part = request->iov[i];
 
 		if (skip >= part.iov_len) {
@@ -91,7 +106,7 @@ static void request_rest(struct io_request *request)
 static void request_issue(struct io_engine *engine, struct io_request *request)
 {
 	request_rest(request);
-	assert(request->rest_count > 0);
+	assert((request->rest_count > 0) == (request->op != IO_FLUSH));
 	request->place = PLACE_STORE;
 	io_pass_on(engine, request, request->store);
 }
@@ -113,7 +128,7 @@ static void issue_new(struct io_engine *engine)
 		os_unlock(&engine->lock);
 		if (!request)
 			return;
-		if (!request->total_bytes)
+		if (!request->total_bytes && request->op != IO_FLUSH)
 			io_complete(engine, request, 0, 0);
 		else if (!timers_reserve(engine, issued))
 			io_complete(engine, request, -ENOMEM, 0);
@@ -124,17 +139,22 @@ static void issue_new(struct io_engine *engine)
 
 /* ------------------------------------------------------------------ what came back */
 
-/* The last read ended: the request ends too, or goes on with the rest. */
+/* What the store has left undone is no error: it was the end of the object. Nothing is written past that, so there is
+ * no such excuse for a write. */
+static bool request_at_end(const struct io_request *request)
+{
+	return request->op == IO_READ &&
+	       request->offset + request->bytes_done >= atomic_get(&request->store->size_bytes);
+}
+
+/* The last call of the store ended: the request ends too, or goes on with the rest. */
 static void request_advance(struct io_engine *engine, struct io_request *request)
 {
 	int error = request->rest_error;
-	uint64_t end;
 
 	assert(request->rest_bytes <= request->total_bytes - request->bytes_done);
 	request->bytes_done += request->rest_bytes;
-	end = request->offset + request->bytes_done;
-	if (!error && request->bytes_done < request->total_bytes &&
-	    end < request->store->size_bytes) {
+	if (!error && request->bytes_done < request->total_bytes && !request_at_end(request)) {
 		if (!request->rest_bytes)
 			error = -EIO;
 		else if (atomic_get(&request->cancel_wanted))
@@ -330,11 +350,11 @@ static void note_no_ring(const struct io_engine *engine, const struct io_engine_
 	}
 	if (engine->no_uring)
 		snprintf(line, sizeof(line),
-			 "io_uring is switched off: up to %u threads read in its place",
+			 "io_uring is switched off: up to %u threads read and write in its place",
 			 engine->workers_max);
 	else
 		snprintf(line, sizeof(line),
-			 "io_uring cannot be used (%s): up to %u threads read in its place; %s",
+			 "io_uring cannot be used (%s): up to %u threads read and write in its place; %s",
 			 strerror(-engine->ring_error), engine->workers_max, what_to_do);
 	if (options->note)
 		options->note(options->note_arg, line);

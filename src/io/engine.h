@@ -7,7 +7,7 @@
  *
  * A request's way: queues[QUEUE_TURN] (until its store has fewer than `limit` under way) -> its
  * store, in the I/O thread -> the ring, a timer, or queues[QUEUE_WORK] and a worker -> `completed`
- * -> on to the store again after a short read, or `done`.
+ * -> on to the store again after a short read or write, or `done`.
  * May call: os.h, store.h, liburing (ring.c only).
  */
 #ifndef FM_IO_ENGINE_H
@@ -28,7 +28,7 @@ enum io_place {
 	PLACE_TAKEN_BACK, /* cancelled out of a queue, on its way to the I/O thread */
 	PLACE_STORE,      /* the I/O thread gave it to the store */
 	PLACE_RING,       /* the kernel has it */
-	PLACE_WORKER,     /* a worker reads */
+	PLACE_WORKER,     /* a worker reads, writes or flushes */
 	PLACE_RETURNED,   /* a worker gave it to the I/O thread */
 	PLACE_COMPLETED,  /* io_complete() was called */
 };
@@ -103,7 +103,7 @@ void io_engine_wake(struct io_engine *engine);
 void engine_finish(struct io_engine *engine, struct io_request *request, int error);
 
 /* workers.c */
-void worker_read(struct io_engine *engine, struct io_request *request, struct fm_store *store);
+void worker_call(struct io_engine *engine, struct io_request *request, struct fm_store *store);
 bool workers_wanted(struct io_engine *engine); /* with the lock held */
 int workers_start_one(struct io_engine *engine);
 void workers_stop(struct io_engine *engine);

@@ -60,14 +60,14 @@ struct io_request {
 	uint32_t state;     /* enum io_request_state, atomic */
 	bool cancel_wanted; /* atomic */
 	struct io_request *next, *prev;
-	struct iovec rest[IO_SEGMENTS_MAX]; /* what is still to be read after a short read */
+	struct iovec rest[IO_SEGMENTS_MAX]; /* what is still to be read or written; of a flush: none */
 	int rest_count;
-	int rest_error;              /* how the last read ended */
-	size_t rest_bytes;           /* and what it brought */
-	size_t total_bytes;          /* of iov */
+	int rest_error;              /* how the last call of the store ended */
+	size_t rest_bytes;           /* and what it brought or took */
+	size_t total_bytes;          /* of iov; of a flush: 0 */
 	uint32_t place;              /* enum io_place */
 	bool holds_turn;             /* counted in its store's queue[0].busy */
-	struct fm_store *work_store; /* whose `read` a worker is to call */
+	struct fm_store *work_store; /* whose operation a worker is to call */
 	struct io_request *cancel_next, *cancel_prev;
 	bool cancel_listed;
 	int ring_fd;
@@ -110,10 +110,10 @@ void io_cancel(struct io_engine *engine, struct io_request *request);
 
 /* ---- for stores, in the I/O thread only */
 /* Give a request to a store: a filter's way to the store below it. Returns when it has been started
- * or has ended; workers serve where submit_read is missing or gives -EOPNOTSUPP. A filter may have
+ * or has ended; workers serve where the operation's submit function is missing or gives -EOPNOTSUPP. A filter may have
  * shortened request->rest before. */
 void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store);
-/* A request has ended; `bytes` of request->rest were read. The engine goes on after a short read,
+/* A request has ended; `bytes` of request->rest were read or written. The engine goes on after a short one,
  * or calls `done`. */
 void io_complete(struct io_engine *engine, struct io_request *request, int error, size_t bytes);
 /* Read request->rest from a descriptor at request->offset + request->bytes_done, by the ring.

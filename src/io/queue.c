@@ -242,7 +242,7 @@ static void request_reset(struct io_request *request)
 	request->rest_error = 0;
 	request->rest_bytes = 0;
 	request->total_bytes = 0;
-	for (int i = 0; i < request->iov_count; i++)
+	for (int i = 0; i < request->iov_count && request->op != IO_FLUSH; i++)
 		request->total_bytes += request->iov[i].iov_len;
 	request->holds_turn = false;
 	request->work_store = NULL;
@@ -261,6 +261,7 @@ void io_submit_later(struct io_engine *engine, struct io_request *request)
 	assert(request->store && request->done);
 	assert(request->iov_count >= 0 && request->iov_count <= IO_SEGMENTS_MAX);
 	assert(request->priority == IO_DEMAND || request->priority == IO_SPECULATIVE);
+	assert(request->op == IO_READ || request->op == IO_WRITE || request->op == IO_FLUSH);
 	request_reset(request);
 	(void)atomic_add(&engine->requests, 1);
 	os_lock(&engine->lock);

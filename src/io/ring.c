@@ -107,7 +107,8 @@ static struct io_uring_sqe *ring_sqe(struct io_ring *ring)
 	return sqe;
 }
 
-int io_ring_read(struct io_engine *engine, struct io_request *request, int fd)
+/* By request->op, the first time and again. */
+static int ring_start(struct io_engine *engine, struct io_request *request, int fd)
 {
 	uint64_t offset = request->offset + request->bytes_done;
 	struct io_uring_sqe *sqe;
@@ -115,15 +116,38 @@ int io_ring_read(struct io_engine *engine, struct io_request *request, int fd)
 	if (!engine->ring)
 		return -EOPNOTSUPP;
 	sqe = ring_sqe(engine->ring);
-	if (!sqe) /* completions have piled up: a worker may read */
+	if (!sqe) /* completions have piled up: a worker may do it */
 		return -EOPNOTSUPP;
-	io_uring_prep_readv(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
+	if (request->op == IO_FLUSH)
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	else if (request->op == IO_WRITE)
+		io_uring_prep_writev(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
+	else
+		io_uring_prep_readv(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
 	io_uring_sqe_set_data(sqe, request);
 	if (request->ring_async) /* by a thread of the kernel's from the start */
 		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	request->ring_fd = fd;
 	request->place = PLACE_RING;
 	return 0;
+}
+
+int io_ring_read(struct io_engine *engine, struct io_request *request, int fd)
+{
+	assert(request->op == IO_READ);
+	return ring_start(engine, request, fd);
+}
+
+int io_ring_write(struct io_engine *engine, struct io_request *request, int fd)
+{
+	assert(request->op == IO_WRITE);
+	return ring_start(engine, request, fd);
+}
+
+int io_ring_flush(struct io_engine *engine, struct io_request *request, int fd)
+{
+	assert(request->op == IO_FLUSH);
+	return ring_start(engine, request, fd);
 }
 
 /* In the order of submission, so it cannot meet a later life of the same request. */
@@ -170,7 +194,7 @@ static void request_result(struct io_engine *engine, struct io_request *request,
 	if (again && atomic_get(&request->cancel_wanted))
 		result = -ECANCELED;
 	else if (again && request->ring_tries++ < RING_TRIES_MAX &&
-		 !io_ring_read(engine, request, request->ring_fd))
+		 !ring_start(engine, request, request->ring_fd))
 		return;
 	else if (again)
 		result = -EIO;

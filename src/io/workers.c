@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers: threads that call a store's `read`, for stores that can only block and for files where
+ * Workers: threads that call a store's `read`, `write` and `flush`, for stores that can only block and for files where
  * there is no ring. Started when first needed, at most workers_max; a store has at most half of
  * them (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others served. Signals are
  * blocked in them. Counts and queue are under engine->lock.
@@ -9,10 +9,11 @@
 #include "io/engine.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 
-/* What a worker read: the request ends here when nothing is left to do, else in the I/O thread. */
+/* What a worker's call came to: the request ends here when nothing is left to do, else in the I/O thread. */
 static void worker_result(struct io_engine *engine, struct io_request *request, int error,
 			  size_t bytes)
 {
@@ -60,16 +61,30 @@ static struct io_request *worker_next(struct io_engine *engine)
 	return request;
 }
 
+static int worker_serve(struct fm_store *store, struct io_request *request, size_t *ret_bytes)
+{
+	const struct fm_store_ops *ops = store->ops;
+	uint64_t offset = request->offset + request->bytes_done;
+
+	switch (request->op) {
+	case IO_WRITE:
+		return ops->write ? ops->write(store, request->rest, request->rest_count, offset, ret_bytes)
+				  : -EOPNOTSUPP;
+	case IO_FLUSH:
+		return ops->flush ? ops->flush(store) : -EOPNOTSUPP;
+	default:
+		return ops->read(store, request->rest, request->rest_count, offset, ret_bytes);
+	}
+}
+
 static void *worker_main(void *arg)
 {
 	struct io_engine *engine = arg;
 	struct io_request *request;
 
 	while ((request = worker_next(engine))) {
-		struct fm_store *store = request->work_store;
 		size_t bytes = 0;
-		int error = store->ops->read(store, request->rest, request->rest_count,
-					     request->offset + request->bytes_done, &bytes);
+		int error = worker_serve(request->work_store, request, &bytes);
 
 		assert(error <= 0);
 		worker_result(engine, request, error, error ? 0 : bytes);
@@ -100,8 +115,8 @@ int workers_start_one(struct io_engine *engine)
 	return 0;
 }
 
-/* Have a worker call store->ops->read for request->rest. In the I/O thread. */
-void worker_read(struct io_engine *engine, struct io_request *request, struct fm_store *store)
+/* Have a worker call the store's operation for request->rest. In the I/O thread. */
+void worker_call(struct io_engine *engine, struct io_request *request, struct fm_store *store)
 {
 	/* The first one here, to know that there is one; others when the I/O thread next looks. */
 	int error = engine->workers ? 0 : workers_start_one(engine);

@@ -69,8 +69,9 @@ void os_populate_self(void);
 /* Make the next 2 KiB of this thread's stack present, before a lock is taken. */
 void os_populate_stack(void);
 
-/* ---- raw reads, used by stores in the faulting thread. Not cancellation points. */
+/* ---- raw reads and writes, used by stores in the faulting thread and in one that is dying. Not cancellation points. */
 ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
+ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 
 /* ---- a small lock: for lists and counters, held for tens of instructions and never while
  * blocking. Signals must be blocked by the caller. Zero-initialised. */

@@ -238,6 +238,15 @@ ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offse
 	return ret;
 }
 
+ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset)
+{
+	ssize_t ret;
+	do {
+		ret = os_syscall5(SYS_pwritev, fd, iov, iov_count, (unsigned long)offset, 0);
+	} while (ret == -EINTR);
+	return ret;
+}
+
 /* ---- small lock */
 
 bool os_trylock(struct os_lock *lock)

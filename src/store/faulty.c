@@ -326,6 +326,53 @@ static void faulty_cancel(struct fm_store *store, struct io_engine *engine,
 	}
 }
 
+/* ------------------------------------------------------------------ writing */
+
+static int faulty_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+			size_t *ret_done)
+{
+	struct fm_store *inner = ((struct faulty_store *)store)->inner;
+
+	return inner->ops->write(inner, iov, iov_count, offset, ret_done);
+}
+
+static int faulty_flush(struct fm_store *store)
+{
+	struct fm_store *inner = ((struct faulty_store *)store)->inner;
+
+	return inner->ops->flush(inner);
+}
+
+static int faulty_submit_write(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+{
+	io_pass_on(engine, request, ((struct faulty_store *)store)->inner);
+	return 0;
+}
+
+static int faulty_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	struct fm_store *inner = ((struct faulty_store *)store)->inner;
+	int error = inner->ops->resize ? inner->ops->resize(inner, size_bytes) : -EOPNOTSUPP;
+
+	if (!error)
+		atomic_set(&store->size_bytes, size_bytes);
+	return error;
+}
+
+static int faulty_punch(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct fm_store *inner = ((struct faulty_store *)store)->inner;
+
+	return inner->ops->punch ? inner->ops->punch(inner, offset, len) : -EOPNOTSUPP;
+}
+
+static int faulty_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct fm_store *inner = ((struct faulty_store *)store)->inner;
+
+	return inner->ops->reserve ? inner->ops->reserve(inner, offset, len) : -EOPNOTSUPP;
+}
+
 /* ------------------------------------------------------------------ settings */
 
 static int parse_count(const char *text, uint64_t *ret)
@@ -505,6 +552,13 @@ static const struct fm_store_ops faulty_ops = {
 	.cancel = faulty_cancel,
 	.abort = faulty_abort,
 	.version = faulty_version,
+	.write = faulty_write,
+	.submit_write = faulty_submit_write,
+	.flush = faulty_flush,
+	.submit_flush = faulty_submit_write,
+	.resize = faulty_resize,
+	.punch = faulty_punch,
+	.reserve = faulty_reserve,
 	.control = faulty_control,
 	.close = faulty_close,
 };
@@ -551,7 +605,7 @@ int store_faulty_open(struct fm_store *inner, const char *parameters, char *erro
 		return error;
 	}
 	faulty->store.ops = &faulty_ops;
-	faulty->store.caps = FM_STORE_SUBMIT | (inner->caps & FM_STORE_READ_INLINE);
+	faulty->store.caps = FM_STORE_SUBMIT | (inner->caps & (FM_STORE_READ_INLINE | FM_STORE_WRITE));
 	faulty->store.size_bytes = inner->size_bytes;
 	faulty->store.opened = inner->opened;
 	*ret_store = &faulty->store;

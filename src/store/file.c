@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * file:PATH: a local regular file or block device. Owns two descriptors of it: a buffered one, and
- * one with O_DIRECT where the file system grants it, which serves the reads that are aligned for
- * it. Which one is chosen for each read. No lock; the one thing that changes is a flag. `read` and
- * `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted: where a deadline
- * matters, read through the ring.
+ * one with O_DIRECT where the file system grants it, which serves the reads and writes that are aligned for
+ * it. Which one is chosen for each. Of a file that was made by opening it, also its folder's, until it is closed.
+ * No lock; what changes are flags. `read`, `write`, `flush` and `version` are signal-safe. A throttled O_DIRECT preadv
+ * cannot be interrupted: where a deadline matters, read through the ring.
+ *
+ * The two descriptors see the same bytes: before a direct read the kernel writes back what the page cache has dirty of the
+ * range, before and after a direct write it drops what the cache has of it. That holds page by page. It would not where a
+ * buffered write of the tail dirties a folio larger than that, and with it stale bytes of the page before it, while a direct
+ * write to that page is under way (file systems on iomap before 6.6). Only readahead makes such folios here, so the
+ * buffered descriptor of a file that is written by both has none.
  * May call: io.h, os.h.
  */
 #include "store.h"
@@ -30,13 +36,15 @@ struct file_store {
 	struct fm_store store; /* first */
 	int buffered_fd;
 	int direct_fd;           /* -1: none */
-	uint32_t direct_refused; /* atomic: a direct read gave EINVAL, leave it */
+	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */
 	uint32_t links; /* names it had when it was opened */
+	uint32_t name_unsynced; /* atomic: it was made by opening it, and no flush has ended well yet */
+	int folder_fd;          /* then; -1: could not be opened */
 };
 
-/* ------------------------------------------------------------------ reading */
+/* ------------------------------------------------------------------ reading and writing */
 
 static int file_choose_fd(struct file_store *file, const struct iovec *iov, int iov_count,
 			  uint64_t offset)
@@ -50,23 +58,24 @@ static int file_choose_fd(struct file_store *file, const struct iovec *iov, int 
 	return bits % DIRECT_ALIGN ? file->buffered_fd : file->direct_fd;
 }
 
-/* The device or file system did not like an aligned direct read. At the tail that may be its only
+/* The device or file system did not like an aligned direct read or write. At the tail that may be its only
  * complaint; elsewhere, do not ask again. */
 static void file_direct_refused(struct file_store *file, uint64_t offset, size_t len)
 {
-	if (offset + len <= file->store.size_bytes)
+	if (offset + len <= atomic_get(&file->store.size_bytes))
 		atomic_set(&file->direct_refused, 1);
 }
 
-static int file_read(struct fm_store *store, const struct iovec *iov, int iov_count,
-		     uint64_t offset, size_t *ret_done)
+typedef ssize_t (*file_transfer_fn)(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
+
+static int file_transfer(struct file_store *file, file_transfer_fn transfer, const struct iovec *iov, int iov_count,
+			 uint64_t offset, size_t *ret_done)
 {
-	struct file_store *file = (struct file_store *)store;
 	int fd = file_choose_fd(file, iov, iov_count, offset);
 	ssize_t n;
 
 	for (;;) {
-		n = os_preadv(fd, iov, iov_count, offset);
+		n = transfer(fd, iov, iov_count, offset);
 		if (n == -EINVAL && fd != file->buffered_fd) {
 			file_direct_refused(file, offset, store_iov_bytes(iov, iov_count));
 			fd = file->buffered_fd;
@@ -80,6 +89,24 @@ static int file_read(struct fm_store *store, const struct iovec *iov, int iov_co
 	return 0;
 }
 
+static int file_read(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
+{
+	return file_transfer((struct file_store *)store, os_preadv, iov, iov_count, offset, ret_done);
+}
+
+static int file_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+		      uint64_t offset, size_t *ret_done)
+{
+	return file_transfer((struct file_store *)store, os_pwritev, iov, iov_count, offset, ret_done);
+}
+
+static int file_ring_start(struct io_engine *engine, struct io_request *request, int fd)
+{
+	return request->op == IO_WRITE ? io_ring_write(engine, request, fd)
+				       : io_ring_read(engine, request, fd);
+}
+
 static void file_ring_done(struct io_engine *engine, struct io_request *request, int result)
 {
 	struct file_store *file = request->store_private[1];
@@ -87,24 +114,24 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 	if (result == -EINVAL && request->ring_fd != file->buffered_fd) {
 		file_direct_refused(file, request->offset + request->bytes_done,
 				    store_iov_bytes(request->rest, request->rest_count));
-		result = io_ring_read(engine, request, file->buffered_fd);
+		result = file_ring_start(engine, request, file->buffered_fd);
 		if (!result)
 			return;
 	}
 	io_complete(engine, request, result < 0 ? result : 0, result < 0 ? 0 : (size_t)result);
 }
 
-static int file_submit_read(struct fm_store *store, struct io_engine *engine,
-			    struct io_request *request)
+/* Reads and writes. */
+static int file_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
 	struct file_store *file = (struct file_store *)store;
 
 	request->store_private[1] = file;
 	request->ring_fn = file_ring_done;
 	request->ring_async = file->is_remote;
-	return io_ring_read(engine, request,
-			    file_choose_fd(file, request->rest, request->rest_count,
-					   request->offset + request->bytes_done));
+	return file_ring_start(engine, request,
+			       file_choose_fd(file, request->rest, request->rest_count,
+					      request->offset + request->bytes_done));
 }
 
 static void file_cancel(struct fm_store *store, struct io_engine *engine,
@@ -112,6 +139,164 @@ static void file_cancel(struct fm_store *store, struct io_engine *engine,
 {
 	(void)store;
 	io_ring_cancel(engine, request);
+}
+
+/* ------------------------------------------------------------------ making it durable */
+
+/*
+ * Which descriptors have to be flushed for an error to be seen. The kernel keeps the errors of write-back in the inode's page
+ * cache (errseq_t), and tells each to every descriptor that was open by then, once, whichever descriptor the bytes were
+ * written by. Both are open for as long as anything is written, a direct write tells its own error at once, and one that the
+ * file system turned into a buffered write leaves its error in that same page cache. So the buffered descriptor sees all there
+ * is, and asking the other too would tell the same error a second time, maybe to a flush that it does not belong to.
+ * Not so on a remote file system: FUSE passes fsync() on for the one handle that it was called with, NFS has errors
+ * of its own beside those of the page cache, and a server may keep a handle's bytes and errors until then. There
+ * both are flushed, always; the first error counts.
+ */
+static bool file_flushes_both(const struct file_store *file)
+{
+	return file->is_remote && file->direct_fd >= 0;
+}
+
+static int sync_fd(long how, int fd)
+{
+	long error;
+
+	do {
+		error = os_syscall1(how, fd);
+	} while (error == -EINTR);
+	return (int)error;
+}
+
+/* The file is new: make the name that it has in its folder durable too. Where the folder may not be read it cannot be
+ * opened: then all of the file system. Some file systems cannot sync a folder, and need not. */
+static int file_flush_name(struct file_store *file)
+{
+	int error = file->folder_fd >= 0 ? sync_fd(SYS_fsync, file->folder_fd) : sync_fd(SYS_syncfs, file->buffered_fd);
+
+	if (error == -EINVAL)
+		error = 0;
+	if (!error)
+		atomic_set(&file->name_unsynced, 0);
+	return error;
+}
+
+static int file_flush(struct fm_store *store)
+{
+	struct file_store *file = (struct file_store *)store;
+	bool is_new = atomic_get(&file->name_unsynced);
+	int error = sync_fd(is_new ? SYS_fsync : SYS_fdatasync, file->buffered_fd), second;
+
+	if (file_flushes_both(file)) {
+		second = sync_fd(SYS_fdatasync, file->direct_fd);
+		error = error ? error : second;
+	}
+	return !error && is_new ? file_flush_name(file) : error;
+}
+
+/* One request, one descriptor: what takes more is a worker's, as is what may block the thread that submits. */
+static int file_submit_flush(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+{
+	struct file_store *file = (struct file_store *)store;
+
+	if (file_flushes_both(file) || atomic_get(&file->name_unsynced))
+		return -EOPNOTSUPP;
+	request->ring_async = false;
+	return io_ring_flush(engine, request, file->buffered_fd);
+}
+
+/* ------------------------------------------------------------------ its shape */
+
+static int file_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	struct file_store *file = (struct file_store *)store;
+	long error;
+
+	if (file->is_block)
+		return -EOPNOTSUPP;
+	if (size_bytes > INT64_MAX)
+		return -EFBIG;
+	do {
+		error = os_syscall2(SYS_ftruncate, file->buffered_fd, size_bytes);
+	} while (error == -EINTR);
+	if (!error)
+		atomic_set(&store->size_bytes, size_bytes);
+	return (int)error;
+}
+
+static int file_allocate(struct file_store *file, int mode, uint64_t offset, uint64_t len)
+{
+	long error;
+
+	if (offset > INT64_MAX || len > INT64_MAX - offset)
+		return -EFBIG;
+	do {
+		error = os_syscall4(SYS_fallocate, file->buffered_fd, mode, offset, len);
+	} while (error == -EINTR);
+	return (int)error;
+}
+
+#define ZEROS_BYTES (64u << 10)
+#define ZEROS_AT_ONCE 16
+static const char zeros[ZEROS_BYTES] __attribute__((aligned(DIRECT_ALIGN)));
+
+/* Not beyond the end: that would make it longer. */
+static int file_write_zeros(struct file_store *file, uint64_t offset, uint64_t len)
+{
+	uint64_t size = atomic_get(&file->store.size_bytes);
+	uint64_t end = offset < size && len > size - offset ? size : offset + len;
+	struct iovec iov[ZEROS_AT_ONCE];
+	int error = 0;
+
+	while (!error && offset < end && offset < size) {
+		uint64_t left = end - offset;
+		size_t done = 0;
+		int count = 0;
+
+		while (left && count < ZEROS_AT_ONCE) {
+			size_t n = left < ZEROS_BYTES ? (size_t)left : ZEROS_BYTES;
+
+			/* the last bytes alone, so that the others are aligned */
+			if (n % DIRECT_ALIGN && n > DIRECT_ALIGN)
+				n -= n % DIRECT_ALIGN;
+			if (n % DIRECT_ALIGN && count)
+				break;
+			iov[count++] = (struct iovec){(void *)(uintptr_t)zeros, n};
+			left -= n;
+		}
+		error = store_write_full(&file->store, iov, count, offset, &done);
+		offset += done;
+	}
+	return error;
+}
+
+static bool cannot_allocate(int error)
+{
+	return error == -EOPNOTSUPP || error == -ENOSYS || error == -ENODEV;
+}
+
+static int file_punch(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct file_store *file = (struct file_store *)store;
+	uint64_t range[2] = {offset, len};
+	int error;
+
+	if (!len)
+		return 0;
+	error = file_allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len);
+	if (cannot_allocate(error) && file->is_block)
+		error = (int)os_syscall3(SYS_ioctl, file->buffered_fd, BLKZEROOUT, range);
+	if (cannot_allocate(error) || (file->is_block && (error == -ENOTTY || error == -EINVAL)))
+		error = file_write_zeros(file, offset, len);
+	return error;
+}
+
+/* A block device has its space. */
+static int file_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct file_store *file = (struct file_store *)store;
+
+	return file->is_block || !len ? 0 : file_allocate(file, FALLOC_FL_KEEP_SIZE, offset, len);
 }
 
 /* ------------------------------------------------------------------ size and version */
@@ -160,6 +345,8 @@ static void file_close(struct fm_store *store)
 
 	if (file->direct_fd >= 0)
 		close(file->direct_fd);
+	if (file->folder_fd >= 0)
+		close(file->folder_fd);
 	if (file->buffered_fd >= 0)
 		close(file->buffered_fd);
 	free(file);
@@ -168,9 +355,16 @@ static void file_close(struct fm_store *store)
 static const struct fm_store_ops file_ops = {
 	.name = "file",
 	.read = file_read,
-	.submit_read = file_submit_read,
+	.submit_read = file_submit,
 	.cancel = file_cancel,
 	.version = file_version,
+	.write = file_write,
+	.submit_write = file_submit,
+	.flush = file_flush,
+	.submit_flush = file_submit_flush,
+	.resize = file_resize,
+	.punch = file_punch,
+	.reserve = file_reserve,
 	.close = file_close,
 };
 
@@ -209,34 +403,34 @@ static bool fs_is_remote(int fd)
 	return true;
 }
 
-/* Without touching the access time where we may ask for that. */
+/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. */
 static int open_quietly(const char *path, int flags)
 {
-	int fd = open(path, flags | O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOATIME);
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NOATIME);
 
 	if (fd < 0 && errno == EPERM)
-		fd = open(path, flags | O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	return fd;
 }
 
 /* O_NONBLOCK: should it have become a fifo since it was looked at, do not wait for its writer. The
  * flag goes away again, since it would make the ring give EAGAIN. With a lease on the file it is
  * refused. */
-static int open_buffered(const char *path)
+static int open_buffered(const char *path, int access_mode)
 {
-	int fd = open_quietly(path, O_NONBLOCK);
+	int fd = open_quietly(path, access_mode | O_NONBLOCK);
 
 	if (fd < 0 && errno == EWOULDBLOCK)
-		return open_quietly(path, 0);
+		return open_quietly(path, access_mode);
 	if (fd >= 0)
 		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	return fd;
 }
 
 /* A second descriptor of the very same file, or -1. */
-static int open_direct(const char *path, const struct stat *same)
+static int open_direct(const char *path, int access_mode, const struct stat *same)
 {
-	int fd = open_quietly(path, O_DIRECT | O_NONBLOCK);
+	int fd = open_quietly(path, access_mode | O_DIRECT | O_NONBLOCK);
 	struct stat st;
 
 	if (fd < 0)
@@ -272,20 +466,89 @@ static int file_parameters(const char *parameters, bool *ret_direct, char *error
 		     : 0;
 }
 
+/* The folder in which a file that was just made has its name, wherever symbolic links have led. -1: it may not be read, or
+ * the file is there no more. */
+static int open_folder(const char *path, const struct stat *made)
+{
+	char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
+	struct stat st;
+	int fd = -1;
+
+	if (slash) {
+		*slash = '\0';
+		fd = open(slash == real ? "/" : real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0 && (fstatat(fd, slash + 1, &st, AT_SYMLINK_NOFOLLOW) || st.st_dev != made->st_dev ||
+				st.st_ino != made->st_ino)) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	free(real);
+	return fd;
+}
+
+/* It does not exist: make it, unless somebody else is faster. O_EXCL tells that, but does not follow a symbolic link to
+ * nothing, as open() does. 0: it is there. */
+static int file_make(struct file_store *file, const char *path)
+{
+	int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY;
+	int fd = open(path, flags | O_EXCL, 0666);
+	struct stat st;
+
+	if (fd < 0 && errno == EEXIST) {
+		if (!stat(path, &st))
+			return 0;
+		fd = open(path, flags, 0666);
+	}
+	if (fd < 0)
+		return -errno;
+	file->buffered_fd = fd;
+	file->name_unsynced = 1;
+	if (!fstat(fd, &st))
+		file->folder_fd = open_folder(path, &st);
+	return 0;
+}
+
+/* What went wrong, in words that help more than strerror()'s where it was to be written to. */
+static const char *open_trouble(int error, unsigned flags)
+{
+	if (flags & FM_STORE_OPEN_WRITE) {
+		switch (error) {
+		case -EROFS:
+			return "is on a read-only file system: cannot be opened for writing";
+		case -EACCES:
+			return "permission denied: opening for writing wants read and write permission";
+		case -EPERM:
+			return "is immutable or append-only, or sealed: cannot be opened for writing";
+		case -ETXTBSY:
+			return "is a program that is being run, or in use as swap: cannot be opened for writing";
+		}
+	}
+	return strerror(-error);
+}
+
 /* Open the descriptors; on failure file_close() clears up. */
-static int file_open_fds(struct file_store *file, const char *path, bool direct, char *error_text,
+static int file_open_fds(struct file_store *file, const char *path, unsigned flags, bool direct, char *error_text,
 			 size_t error_text_len)
 {
+	int access_mode = flags & FM_STORE_OPEN_WRITE ? O_RDWR : O_RDONLY;
+	bool may_make = flags & FM_STORE_OPEN_CREATE;
 	const char *refused = NULL;
 	struct stat st;
 	int error = 0;
 
-	if (stat(path, &st)) {
+	if (stat(path, &st))
 		error = -errno;
-	} else {
+	if (error == -ENOENT && may_make) {
+		error = file_make(file, path);
+		if (!error && stat(path, &st))
+			error = -errno;
+	}
+	if (!error) {
 		refused = kind_refused(st.st_mode, &error);
 		if (!refused) {
-			file->buffered_fd = open_buffered(path);
+			if (file->buffered_fd < 0)
+				file->buffered_fd = open_buffered(path, access_mode);
 			if (file->buffered_fd < 0 || fstat(file->buffered_fd, &st))
 				error = -errno;
 			else
@@ -300,12 +563,14 @@ static int file_open_fds(struct file_store *file, const char *path, bool direct,
 		file->links = (uint32_t)st.st_nlink;
 		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
 		if (direct)
-			file->direct_fd = open_direct(path, &st);
+			file->direct_fd = open_direct(path, access_mode, &st);
+		if (file->direct_fd >= 0 && access_mode == O_RDWR)
+			(void)posix_fadvise(file->buffered_fd, 0, 0, POSIX_FADV_RANDOM);
 		error = file_version(&file->store, &file->store.opened);
 	}
 	if (error)
 		return store_say(error, error_text, error_text_len, "%s: %s", path,
-				 strerror(-error));
+				 open_trouble(error, flags));
 	file->store.size_bytes = file->store.opened.size;
 	return 0;
 }
@@ -317,7 +582,6 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	bool direct = true;
 	int error = file_parameters(parameters, &direct, error_text, error_text_len);
 
-	(void)flags;
 	if (error)
 		return error;
 	if (!*path)
@@ -329,8 +593,10 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 				 strerror(ENOMEM));
 	file->store.ops = &file_ops;
 	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
-	file->buffered_fd = file->direct_fd = -1;
-	error = file_open_fds(file, path, direct, error_text, error_text_len);
+	if (flags & FM_STORE_OPEN_WRITE)
+		file->store.caps |= FM_STORE_WRITE;
+	file->buffered_fd = file->direct_fd = file->folder_fd = -1;
+	error = file_open_fds(file, path, flags, direct, error_text, error_text_len);
 	if (error) {
 		file_close(&file->store);
 		return error;

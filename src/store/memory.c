@@ -3,21 +3,42 @@
  * memory:SIZE[?seed=N]: an object without any memory. The bytes are a fixed function of seed and
  * offset, for tests and measurements: bytes 8i to 8i+7 are, in little-endian order,
  *	splitmix64's output for the state seed + i * 0x9e3779b97f4a7c15,
- * which is mix(seed + (i + 1) * 0x9e3779b97f4a7c15). Owns a constant structure; no lock.
- * May call: io.h.
+ * which is mix(seed + (i + 1) * 0x9e3779b97f4a7c15).
+ *
+ * Open for writing it owns address space for its bytes, and 1 GiB more to grow into, of which only what is written takes
+ * memory. What lies there is combined with the pattern by XOR: untouched memory, which is zero, is the pattern, and a write
+ * of any few bytes needs no copy of those around them, so that writers of one page do not have to know of each other.
+ * Where the object was grown or punched, the pattern does not count any more: `state` says for each page of 4096 bytes
+ * which of the three it is, so that reading pages without memory does not make them have any. No lock.
+ * May call: io.h, os.h.
  */
 #include "store.h"
 
 #include "io/io.h"
+#include "os/atomic.h"
+#include "os/os.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define GROW_BYTES (1ull << 30)
+
+enum page_state {
+	PAGE_PATTERN = 0, /* its memory is zero, and not to be touched */
+	PAGE_MIXED = 1,   /* XOR with the pattern */
+	PAGE_PLAIN = 2,   /* as it is */
+};
 
 struct memory_store {
 	struct fm_store store; /* first */
 	uint64_t seed;
+	/* for writing only */
+	char *bytes;
+	uint8_t *state; /* atomic; one for each page of `room` */
+	uint64_t room;  /* bytes, a multiple of OS_PAGE */
 };
 
 static uint64_t memory_word(uint64_t seed, uint64_t index)
@@ -45,32 +66,191 @@ static void memory_fill(uint64_t seed, uint64_t offset, char *out, size_t len)
 	}
 }
 
+/* out = in XOR pattern; `in` NULL: zeros. */
+static void memory_mix(uint64_t seed, uint64_t offset, const char *in, char *out, size_t len)
+{
+	char pattern[256];
+
+	while (len) {
+		size_t n = len < sizeof(pattern) ? len : sizeof(pattern);
+
+		memory_fill(seed, offset, pattern, n);
+		for (size_t i = 0; i < n; i++)
+			out[i] = (char)((in ? in[i] : 0) ^ pattern[i]);
+		in = in ? in + n : NULL;
+		out += n;
+		offset += n;
+		len -= n;
+	}
+}
+
+static void page_read(struct memory_store *memory, uint64_t offset, char *out, size_t len)
+{
+	switch (atomic_get(&memory->state[offset / OS_PAGE])) {
+	case PAGE_PATTERN:
+		memory_fill(memory->seed, offset, out, len);
+		break;
+	case PAGE_MIXED:
+		memory_mix(memory->seed, offset, memory->bytes + offset, out, len);
+		break;
+	default:
+		memcpy(out, memory->bytes + offset, len);
+		break;
+	}
+}
+
+/* `in` NULL: zeros. */
+static void page_write(struct memory_store *memory, uint64_t offset, const char *in, size_t len)
+{
+	uint8_t *state = &memory->state[offset / OS_PAGE];
+
+	if (atomic_get(state) == PAGE_PLAIN) {
+		if (in)
+			memcpy(memory->bytes + offset, in, len);
+		else
+			memset(memory->bytes + offset, 0, len);
+		return;
+	}
+	atomic_set(state, PAGE_MIXED); /* before there are any: the bytes are the same in both states */
+	memory_mix(memory->seed, offset, in, memory->bytes + offset, len);
+}
+
+static void memory_pages(struct memory_store *memory, uint64_t offset, char *buf, size_t len, bool is_write)
+{
+	while (len) {
+		size_t n = OS_PAGE - offset % OS_PAGE;
+
+		n = n < len ? n : len;
+		if (is_write)
+			page_write(memory, offset, buf, n);
+		else
+			page_read(memory, offset, buf, n);
+		buf += n;
+		offset += n;
+		len -= n;
+	}
+}
+
+static size_t memory_transfer(struct memory_store *memory, const struct iovec *iov, int iov_count, uint64_t offset,
+			      bool is_write)
+{
+	uint64_t size = atomic_get(&memory->store.size_bytes);
+	size_t done = 0;
+
+	for (int i = 0; i < iov_count && offset + done < size; i++) {
+		uint64_t left = size - offset - done;
+		size_t len = iov[i].iov_len < left ? iov[i].iov_len : (size_t)left;
+
+		if (memory->bytes)
+			memory_pages(memory, offset + done, iov[i].iov_base, len, is_write);
+		else
+			memory_fill(memory->seed, offset + done, iov[i].iov_base, len);
+		done += len;
+	}
+	return done;
+}
+
 static int memory_read(struct fm_store *store, const struct iovec *iov, int iov_count,
 		       uint64_t offset, size_t *ret_done)
 {
-	struct memory_store *memory = (struct memory_store *)store;
-	size_t done = 0;
-
-	for (int i = 0; i < iov_count && offset + done < store->size_bytes; i++) {
-		uint64_t left = store->size_bytes - offset - done;
-		size_t len = iov[i].iov_len < left ? iov[i].iov_len : (size_t)left;
-
-		memory_fill(memory->seed, offset + done, iov[i].iov_base, len);
-		done += len;
-	}
-	*ret_done = done;
+	*ret_done = memory_transfer((struct memory_store *)store, iov, iov_count, offset, false);
 	return 0;
 }
 
-static int memory_submit_read(struct fm_store *store, struct io_engine *engine,
-			      struct io_request *request)
+static int memory_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+			uint64_t offset, size_t *ret_done)
 {
-	size_t done = 0;
-	int error = memory_read(store, request->rest, request->rest_count,
-				request->offset + request->bytes_done, &done);
+	struct memory_store *memory = (struct memory_store *)store;
 
+	if (!memory->bytes)
+		return -EBADF;
+	*ret_done = memory_transfer(memory, iov, iov_count, offset, true);
+	return 0;
+}
+
+/* All there is to it: it is kept until the store is closed, and no longer whatever anybody does. */
+static int memory_flush(struct fm_store *store)
+{
+	(void)store;
+	return 0;
+}
+
+static int memory_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+{
+	uint64_t offset = request->offset + request->bytes_done;
+	size_t done = 0;
+	int error = 0;
+
+	if (request->op == IO_WRITE)
+		error = memory_write(store, request->rest, request->rest_count, offset, &done);
+	else if (request->op == IO_READ)
+		error = memory_read(store, request->rest, request->rest_count, offset, &done);
 	io_complete(engine, request, error, done);
 	return 0;
+}
+
+/* ------------------------------------------------------------------ its shape */
+
+/* Whole pages that are zeros from now on, and have no memory. */
+static void pages_empty(struct memory_store *memory, uint64_t from, uint64_t to)
+{
+	if (from >= to)
+		return;
+	for (uint64_t page = from / OS_PAGE; page < to / OS_PAGE; page++)
+		atomic_set(&memory->state[page], PAGE_PLAIN);
+	(void)madvise(memory->bytes + from, to - from, MADV_DONTNEED);
+}
+
+static uint64_t page_up(uint64_t offset)
+{
+	return (offset + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+}
+
+/* Only growing has to make zeros: what lies beyond the end is not read before that. It does so from the old end on, which
+ * may lie in a page of the pattern. */
+static int memory_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	struct memory_store *memory = (struct memory_store *)store;
+	uint64_t old = store->size_bytes, middle = page_up(old);
+
+	if (!memory->bytes)
+		return -EBADF;
+	if (size_bytes > memory->room)
+		return -EFBIG;
+	if (size_bytes > old) {
+		if (middle > old)
+			page_write(memory, old, NULL, (size_t)(middle - old));
+		pages_empty(memory, middle, page_up(size_bytes));
+	} else if (page_up(size_bytes) < middle) {
+		(void)madvise(memory->bytes + page_up(size_bytes), middle - page_up(size_bytes), MADV_DONTNEED);
+	}
+	atomic_set(&store->size_bytes, size_bytes);
+	return 0;
+}
+
+/* The last page, if it is not whole, has nothing beyond the end that would have to stay. */
+static int memory_punch(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct memory_store *memory = (struct memory_store *)store;
+	uint64_t end = page_up(store->size_bytes);
+
+	if (!memory->bytes)
+		return -EBADF;
+	if (offset % OS_PAGE || len % OS_PAGE)
+		return -EINVAL;
+	if (offset < end)
+		pages_empty(memory, offset, len < end - offset ? offset + len : end);
+	return 0;
+}
+
+/* Memory is not promised, here as elsewhere; the room is. */
+static int memory_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct memory_store *memory = (struct memory_store *)store;
+
+	if (!memory->bytes)
+		return -EBADF;
+	return offset > memory->room || len > memory->room - offset ? -EFBIG : 0;
 }
 
 static int memory_version(struct fm_store *store, struct fm_store_version *ret_version)
@@ -81,16 +261,49 @@ static int memory_version(struct fm_store *store, struct fm_store_version *ret_v
 	return 0;
 }
 
+static void *room_map(uint64_t len)
+{
+	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (mem == MAP_FAILED)
+		return NULL;
+	(void)madvise(mem, len, MADV_NOHUGEPAGE); /* a byte here and there must not take 2 MiB each */
+	return mem;
+}
+
+static int room_make(struct memory_store *memory)
+{
+	uint64_t room = page_up(memory->store.size_bytes) + GROW_BYTES;
+
+	memory->room = room;
+	memory->bytes = room_map(room);
+	memory->state = room_map(room / OS_PAGE);
+	return memory->bytes && memory->state ? 0 : -ENOMEM;
+}
+
 static void memory_close(struct fm_store *store)
 {
-	free(store);
+	struct memory_store *memory = (struct memory_store *)store;
+
+	if (memory->bytes)
+		munmap(memory->bytes, memory->room);
+	if (memory->state)
+		munmap(memory->state, memory->room / OS_PAGE);
+	free(memory);
 }
 
 static const struct fm_store_ops memory_ops = {
 	.name = "memory",
 	.read = memory_read,
-	.submit_read = memory_submit_read,
+	.submit_read = memory_submit,
 	.version = memory_version,
+	.write = memory_write,
+	.submit_write = memory_submit,
+	.flush = memory_flush,
+	.submit_flush = memory_submit,
+	.resize = memory_resize,
+	.punch = memory_punch,
+	.reserve = memory_reserve,
 	.close = memory_close,
 };
 
@@ -123,7 +336,6 @@ int store_memory_open(const char *spec, unsigned flags, const char *parameters, 
 	uint64_t size;
 	int error;
 
-	(void)flags;
 	if (store_parse_size(spec, &size))
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "memory:%s: bad size: write a number with K, M, G or T, such as "
@@ -141,6 +353,15 @@ int store_memory_open(const char *spec, unsigned flags, const char *parameters, 
 	memory->store.ops = &memory_ops;
 	memory->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
 	memory->store.size_bytes = size;
+	if (flags & FM_STORE_OPEN_WRITE) {
+		error = size > INT64_MAX - 2 * GROW_BYTES ? -ENOMEM : room_make(memory);
+		if (error) {
+			memory_close(&memory->store);
+			return store_say(error, error_text, error_text_len,
+					 "memory:%s: no address space for writing to that much", spec);
+		}
+		memory->store.caps |= FM_STORE_WRITE;
+	}
 	memory_version(&memory->store, &memory->store.opened);
 	*ret_store = &memory->store;
 	return 0;

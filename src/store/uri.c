@@ -4,9 +4,11 @@
  * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
  * belong to the outermost store of the chain that knows them (`seed`: to all that do). A text that
  * does not begin with a known scheme and is the name of an existing file is that file, undecoded.
- * May call: the stores' open functions, libc. Ordinary context only, except store_read_full().
+ * May call: the stores' open functions, libc. Ordinary context only, except store_read_full() and store_write_full().
  */
 #include "store.h"
+
+#include "os/atomic.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -402,6 +404,11 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 
 	error = p->chain[i]->open(p->text, p->flags, p->parameters[i], p->error_text, p->error_text_len,
 				  &store);
+	if (!error && p->flags & FM_STORE_OPEN_WRITE && !(store->caps & FM_STORE_WRITE)) {
+		error = store_say(-EOPNOTSUPP, p->error_text, p->error_text_len,
+				  "%s: a %s store cannot be written to", p->uri, p->chain[i]->scheme);
+		store->ops->close(store);
+	}
 	if (error)
 		return error;
 	store->deadline_ns = p->deadline_ns;
@@ -449,6 +456,9 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	char *room;
 	int error = parse(&p, &room);
 
+	if (!error && flags & FM_STORE_OPEN_CREATE && !(flags & FM_STORE_OPEN_WRITE))
+		error = store_say(-EINVAL, error_text, error_text_len, "%s: what is to be made is to be opened for writing",
+				  uri);
 	if (!error)
 		error = open_chain(&p, ret_store);
 	free(room);
@@ -529,7 +539,7 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 		if (error)
 			return error;
 		done += got;
-		if (got < want && offset + done < store->size_bytes) {
+		if (got < want && offset + done < atomic_get(&store->size_bytes)) {
 			if (!got)
 				return -EIO;
 			shorts++;
@@ -540,10 +550,41 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 			iov++;
 			iov_count--;
 		}
-		if (offset + done >= store->size_bytes)
+		if (offset + done >= atomic_get(&store->size_bytes))
 			break;
 	}
 	*ret_done = done;
 	*ret_short = shorts;
 	return 0;
+}
+
+/* The same for writing: also in a process that is dying. */
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+		     size_t *ret_done)
+{
+	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are written */
+	int error = 0;
+
+	for (;;) {
+		struct iovec part;
+		size_t took = 0;
+
+		while (iov_count > 0 && skip >= iov->iov_len) {
+			skip -= iov->iov_len;
+			iov++;
+			iov_count--;
+		}
+		if (iov_count <= 0)
+			break;
+		part = (struct iovec){(char *)iov->iov_base + skip, iov->iov_len - skip};
+		error = store->ops->write(store, skip ? &part : iov, skip ? 1 : iov_count, offset + done, &took);
+		if (!error && !took)
+			error = -EIO;
+		if (error)
+			break;
+		done += took;
+		skip += took;
+	}
+	*ret_done = done;
+	return error;
 }
