@@ -21,6 +21,7 @@
 	X(uptodate, "uptodate, page lock free")                                                \
 	X(mark, "uptodate, readahead mark")                                                    \
 	X(locked, "locked by another")                                                         \
+	X(throttled, "write to a clean page: too much is dirty, or it is being written")       \
 	X(unread, "present, not uptodate")                                                     \
 	X(absent, "absent")                                                                    \
 	X(emptied, "recorded as installed, yet it faulted: clean")                             \
@@ -74,6 +75,7 @@
 	X(exit_room_timeout, "wait for room: past the deadline")                               \
 	X(exit_frame_timeout, "wait for a frame: past the deadline")                           \
 	X(exit_frame_timeout_n, "the same, of a fault with a ticket")                          \
+	X(exit_throttled_error, "a write that was held back ends with an error")               \
 	X(exit_read_error, "the read brought an errno")                                        \
 	X(exit_read_timeout, "the read passed its deadline")                                   \
 	X(exit_read_no_room, "no room for the read after the frame was had")                   \

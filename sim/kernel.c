@@ -503,6 +503,16 @@ int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	enter_kernel("WRITEPROTECT off", true);
+	for (uint32_t i = 0; i < views; i++)
+		if (view_addr[i] - addr < len)
+			view_page[i].protected = false;
+	return 0;
+}
+
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;

@@ -230,6 +230,15 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	return 0;
 }
 
+int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+{
+	(void)base;
+	(void)error_text;
+	(void)error_text_len;
+	(void)ret_store;
+	return -EOPNOTSUPP;
+}
+
 /* ------------------------------------------------------------------ hot sets: some files have one; none is recorded */
 
 enum hotset_asked hotset_to_read(const char *uri, char path[PATH_MAX])

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store of a private mapping: over another store, which it borrows and never writes to. What is written here goes to a scratch
+ * file without a name, at the same offset; a bit for each 4096 bytes tells that they are there. All else is read from the store
+ * below. Owns the scratch file and the bits: address space in proportion to the object, memory to what has been written.
+ * No lock: a page's bit is set after its bytes are in the scratch file, and never cleared; whoever reads a page writes none of
+ * it at the same time (the page lock sees to it). `read` and `write` are signal-safe. No submit: workers serve it.
+ * May call: os.h.
+ */
+#include "store.h"
+
+#include "os/atomic.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SLACK_BYTES (1ull << 30) /* how far the object may seem to reach beyond its end */
+
+struct private_store {
+	struct fm_store store; /* first */
+	struct fm_store *base;
+	int scratch_fd;
+	uint64_t *bits;
+	size_t bits_len;
+};
+
+static bool is_scratched(struct private_store *own, uint64_t offset)
+{
+	uint64_t piece = offset / OS_PAGE;
+
+	return atomic_get(&own->bits[piece / 64]) >> (piece % 64) & 1;
+}
+
+/* How many bytes from `offset` on, at most `len`, are in one place: the scratch file or below. */
+static uint64_t same_place(struct private_store *own, uint64_t offset, uint64_t len)
+{
+	bool first = is_scratched(own, offset);
+	uint64_t at = (offset / OS_PAGE + 1) * OS_PAGE;
+
+	while (at < offset + len && is_scratched(own, at) == first)
+		at += OS_PAGE;
+	return at < offset + len ? at - offset : len;
+}
+
+static int read_one(struct private_store *own, const struct iovec *iov, uint64_t offset, size_t *ret_done)
+{
+	ssize_t n;
+
+	if (!is_scratched(own, offset))
+		return own->base->ops->read(own->base, iov, 1, offset, ret_done);
+	n = os_preadv(own->scratch_fd, iov, 1, offset);
+	if (n < 0)
+		return (int)n;
+	*ret_done = (size_t)n;
+	return 0;
+}
+
+/* All at once where all is below; else short, up to where the place changes. */
+static int private_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+			size_t *ret_done)
+{
+	struct private_store *own = (struct private_store *)store;
+	uint64_t left = offset < store->size_bytes ? store->size_bytes - offset : 0;
+	size_t len = store_iov_bytes(iov, iov_count);
+	struct iovec part;
+
+	if (len > left)
+		len = (size_t)left;
+	if (!len) {
+		*ret_done = 0;
+		return 0;
+	}
+	if (!is_scratched(own, offset) && same_place(own, offset, len) == len)
+		return own->base->ops->read(own->base, iov, iov_count, offset, ret_done);
+	part = iov[0];
+	if (part.iov_len > len)
+		part.iov_len = len;
+	part.iov_len = (size_t)same_place(own, offset, part.iov_len);
+	return read_one(own, &part, offset, ret_done);
+}
+
+static int private_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+			 size_t *ret_done)
+{
+	struct private_store *own = (struct private_store *)store;
+	ssize_t n = os_pwritev(own->scratch_fd, iov, iov_count, offset);
+
+	if (n < 0)
+		return (int)n;
+	/* A page that was written in part goes on from there, and is told by its last byte. */
+	for (uint64_t at = offset; at < offset + (uint64_t)n; at = (at / OS_PAGE + 1) * OS_PAGE) {
+		uint64_t end = (at / OS_PAGE + 1) * OS_PAGE;
+
+		if (end <= offset + (uint64_t)n || offset + (uint64_t)n >= store->size_bytes)
+			atomic_or(&own->bits[at / OS_PAGE / 64], 1ull << (at / OS_PAGE % 64));
+	}
+	*ret_done = (size_t)n;
+	return 0;
+}
+
+static int private_flush(struct fm_store *store)
+{
+	(void)store; /* it ends with its mapping */
+	return 0;
+}
+
+static int private_version(struct fm_store *store, struct fm_store_version *ret_version)
+{
+	*ret_version = store->opened;
+	return 0;
+}
+
+static void private_abort(struct fm_store *store)
+{
+	struct fm_store *base = ((struct private_store *)store)->base;
+
+	if (base->ops->abort)
+		base->ops->abort(base);
+}
+
+static void private_close(struct fm_store *store)
+{
+	struct private_store *own = (struct private_store *)store;
+
+	if (own->bits)
+		munmap(own->bits, own->bits_len);
+	if (own->scratch_fd >= 0)
+		close(own->scratch_fd);
+	free(own);
+}
+
+static const struct fm_store_ops private_ops = {
+	.name = "private",
+	.read = private_read,
+	.abort = private_abort,
+	.version = private_version,
+	.write = private_write,
+	.flush = private_flush,
+	.close = private_close,
+};
+
+/* A file that has no name from its beginning, or for a moment only. */
+static int scratch_open(const char *dir)
+{
+	char path[4096];
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+		return fd < 0 ? -errno : fd;
+	if ((size_t)snprintf(path, sizeof(path), "%s/filemap-XXXXXX", dir) >= sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	return fd;
+}
+
+int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len,
+		       struct fm_store **ret_store)
+{
+	const char *dir = secure_getenv("TMPDIR");
+	struct private_store *own = calloc(1, sizeof(*own));
+
+	if (!own)
+		return -ENOMEM;
+	if (!dir || !*dir)
+		dir = "/var/tmp";
+	own->base = base;
+	own->store.ops = &private_ops;
+	own->store.caps = FM_STORE_WRITE | (base->caps & FM_STORE_READ_INLINE);
+	own->store.size_bytes = base->size_bytes;
+	own->store.opened = base->opened;
+	own->store.deadline_ns = base->deadline_ns;
+	own->scratch_fd = scratch_open(dir);
+	if (own->scratch_fd < 0) {
+		int error = own->scratch_fd;
+
+		private_close(&own->store);
+		return store_say(error, error_text, error_text_len,
+				 "%s: no scratch file for a private mapping can be made here: %s; set TMPDIR", dir,
+				 strerror(-error));
+	}
+	own->bits_len = (size_t)(((base->size_bytes + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) & ~(uint64_t)(OS_PAGE - 1));
+	own->bits = mmap(NULL, own->bits_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (own->bits == MAP_FAILED) {
+		own->bits = NULL;
+		private_close(&own->store);
+		return -ENOMEM;
+	}
+	*ret_store = &own->store;
+	return 0;
+}
