@@ -420,7 +420,7 @@ static void test_direct_refused(void)
 	int stand_in = open("/dev/kvm", O_RDWR | O_CLOEXEC), direct = -1;
 
 	if (stand_in < 0)
-		stand_in = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+		stand_in = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	for (int fd = 3; fd < 64 && direct < 0; fd++) {
 		int flags = fcntl(fd, F_GETFL);
 
