@@ -47,6 +47,17 @@ void file_put(struct fm_file *file)
 	background_kick(mm);
 }
 
+/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and a pin beside the program's. */
+void page_drop_pins(struct fm_file *file, struct page *page)
+{
+	if (!page->user_pins)
+		return;
+	page_word_set(page, user_pins, 0);
+	atomic_sub(&file->pool->user_pinned, 1u);
+	stats_sub(file->mm->stats, pins, 1);
+	page_unpin(file->pool, page);
+}
+
 /* Empty the cache of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
  * way out, but for pins that the program never gave back. */
 static void evict_page(struct fm_file *file, struct page *page)
@@ -54,14 +65,9 @@ static void evict_page(struct fm_file *file, struct page *page)
 	struct frame_pool *pool = file->pool;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
-	if (page->user_pins) {
-		page_word_set(page, user_pins, 0);
-		atomic_sub(&pool->user_pinned, 1u);
-		stats_sub(file->mm->stats, pins, 1);
-		page_unpin(pool, page);
-	}
+	page_drop_pins(file, page);
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
-		if (page_take_out(&file->view, page, true) == 0)
+		if (page_bring_out(&file->view, page) == 0)
 			break;
 		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
 			page_forget(&file->view, page);
