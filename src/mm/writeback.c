@@ -761,6 +761,26 @@ static void files_flush(struct writeback *wb, uint64_t now, bool urgent)
 	}
 }
 
+static void drop_pin(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	while (page_word(page, user_pins)) {
+		if (page_trylock(page)) {
+			page_drop_pins(file, page);
+			page_unlock(file->pool, page);
+		} else {
+			page_wait(file->mm, page, false, OS_FOREVER);
+		}
+	}
+}
+
+/* The file goes, and so do pins that were never given back: what is pinned for writing would be dirty for ever. */
+static void drop_pins(struct fm_file *file)
+{
+	if (atomic_get(&file->pool->user_pinned))
+		file_each_cached(file, 0, FOR_EVER, drop_pin, NULL);
+}
+
 static void give_up(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirty);
@@ -784,6 +804,7 @@ static bool close_one(struct fm_file *file, uint64_t now)
 		file_put(file);
 		return true;
 	}
+	drop_pins(file);
 	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
 	return false;
 }
@@ -931,6 +952,7 @@ int writeback_finish(struct fm_mm *mm)
 
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
 		int err = -EIO;
+		drop_pins(file);
 		for (uint32_t round = 0; err && round < CLOSE_ROUNDS; round++)
 			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
 		if (atomic_get(&file->dirty) || atomic_get(&file->writing)) {
