@@ -736,7 +736,7 @@ int page_make_writable(struct view *view, struct page *page)
 	}
 	page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
-	if (mm->install == FM_INSTALL_MOVE)
+	if (mm->install == FM_INSTALL_MOVE && !page->user_pins) /* else it must not be away for a moment: a system call has it */
 		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
 	if (err == -EINVAL)
 		err = trap_unprotect(mm->trap, addr, OS_PAGE);
