@@ -481,12 +481,7 @@ void page_remove(struct frame_pool *pool, struct page *page)
 		stats_add(pool->mm->stats, ra_waste, 1);
 		ra_wasted(page->file);
 	}
-	if (page->user_pins) { /* a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
-		page_word_set(page, user_pins, 0);
-		atomic_sub(&pool->user_pinned, 1u);
-		stats_sub(pool->mm->stats, pins, 1);
-		page_unpin(pool, page);
-	}
+	page_drop_pins(page->file, page); /* truncated; or a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
 }
 
 /* ------------------------------------------------------------------ whole ranges */

@@ -64,8 +64,6 @@ static void drop_page(struct fm_file *file, struct page *page, void *arg)
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		if (!gone)
-			page_drop_pins(file, page);
 		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
 			page_drop_dirty(file->pool, page);
