@@ -139,7 +139,7 @@ static void test(void)
 {
 	test_independent();
 	test_spills(fm_budget_min(4096), MIB / 4);
-	test_spills(MIB, 3 * MIB);
+	test_spills(MIB, 2 * MIB);
 	test_over_shared();
 	test_tail();
 }

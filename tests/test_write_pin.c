@@ -2,8 +2,8 @@
 /*
  * fm_pin() for writing: system calls write into what is pinned (read(), readv(), direct reads, io_uring), which nobody but the
  * kernel sees; after fm_unpin() and fm_sync() the store has what memory has.
- * Seen to fail: with a pinned page cleaned when it is written back (test_others_write), with pins that stay when their page is
- * truncated (test_truncated), with a pinned page made writable by MOVE (test_no_gap).
+ * Seen to fail: with a pinned page cleaned when it is written back (test_others_write), with pins that page_remove() leaves
+ * (test_truncated), with a pinned page made writable by MOVE (test_no_gap).
  */
 #include "write_support.h"
 
@@ -167,7 +167,7 @@ static void test_no_gap(void)
 	stop = false;
 	given = NULL;
 	CHECK_EQ(pthread_create(&thread, NULL, write_out, NULL), 0);
-	for (unsigned i = 0; i < 600; i++) {
+	for (unsigned i = 0; i < 2 * PAGES; i++) {
 		unsigned char *at = addr + i % PAGES * PAGE;
 		CHECK_OK(fm_pin(mm, at, PAGE, 0));
 		idle = false;
