@@ -230,6 +230,16 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	return 0;
 }
 
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+{
+	(void)store;
+	(void)iov;
+	(void)iov_count;
+	(void)offset;
+	(void)ret_done;
+	return -EOPNOTSUPP;
+}
+
 int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len, struct fm_store **ret_store)
 {
 	(void)base;

@@ -355,6 +355,11 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		goto fail;
 	}
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	if ((options->flags & FM_FILE_WRITE) && (mm->flags & FM_KEEP) && !(file->store->caps & FM_STORE_KEEPS)) {
+		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only", uri);
+		err = -EOPNOTSUPP;
+		goto fail;
+	}
 	if (options->flags & FM_FILE_WRITE) {
 		err = file_be_writable(file);
 		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */

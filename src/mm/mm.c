@@ -216,6 +216,13 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 		mm_free(mm);
 		return err;
 	}
+	if (mm->flags & FM_KEEP) {
+		err = keep_start(mm);
+		if (err) {
+			mm_destroy(mm);
+			return err;
+		}
+	}
 	os_populate_self();
 	*ret_mm = mm;
 	return 0;
@@ -307,6 +314,7 @@ int mm_destroy(struct fm_mm *mm)
 	os_sigmask mask = os_signals_block();
 	int ret = writeback_finish(mm);
 	atomic_set(&mm->dying, true);
+	keep_stop(mm);
 	queues_end(mm);
 	abort_stores(mm);
 	while (faults_inside(mm)) {

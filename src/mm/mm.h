@@ -378,7 +378,7 @@ struct fm_mm {
 	uint32_t replay_seq;    /* futex */
 	bool replay_stop;       /* atomic */
 	struct writeback *wb; /* made with the first file that is opened for writing; atomic */
-	struct keeper_process *keeper; /* FM_KEEP */
+	struct os_keeper keeper; /* FM_KEEP */
 	void *meta;
 	size_t meta_len;
 };
@@ -643,6 +643,10 @@ static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&
 	       index <= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_last);
 }
+
+/* keep.c */
+int keep_start(struct fm_mm *mm);
+void keep_stop(struct fm_mm *mm);
 
 /* resize.c */
 int file_truncate(struct fm_file *file, uint64_t size);
