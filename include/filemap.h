@@ -232,6 +232,17 @@ FM_PUBLIC int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset
  *   iops=N                         reads a second        error=ERRNO     EIO by default
  *   error-every=N                  each n-th read fails  error-at=OFFSET reads that touch it fail
  *   short-every=N                  each n-th read is cut stuck=0|1       reads never end
+ * and of a file open for writing
+ *   write-delay, write-error, write-error-every, write-error-at=OFFSET|none, write-short-every, write-stuck
+ *                                  the same for writes
+ *   flush-delay, flush-error, flush-error-every, flush-stuck
+ *                                  and for flushes
+ *   lose=0|1                       1: what is written stays in the filter, where reads find it, until a flush that ends
+ *                                  well; only then the store below has it. 0: what there is goes there now. Changes of
+ *                                  size, and holes, go there at once.
+ *   crash=1, crash=SEED            with lose=1: what was not flushed is gone, as after a power failure; with another
+ *                                  number each 4096 bytes of it are gone or have got there, one half each, as the number
+ *                                  decides. What the page cache has stays: look with fm_file_read(). Not in a URI.
  * Thread-safe. Errors: -EINVAL, -EOPNOTSUPP (the store has no such parameter).
  */
 FM_PUBLIC int fm_file_control(fm_file *file, const char *setting);
