@@ -418,6 +418,8 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 			return err;
 		}
 		bool there = page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE);
+		if (flags & FM_WRITE) /* written back and installed anew meanwhile, it is protected */
+			there = there && page_is(page, PG_UNPROTECTED);
 		bool first = there && !page->user_pins;
 		uint32_t limit = pool->frames - pool->frames / 4;
 		if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {

@@ -54,6 +54,8 @@ static void evict_page(struct fm_file *file, struct page *page)
 	struct frame_pool *pool = file->pool;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
+	if (file->writable) /* given up, or nobody else's business: a private mapping's */
+		page_drop_dirty(pool, page);
 	if (page->user_pins) {
 		page_word_set(page, user_pins, 0);
 		atomic_sub(&pool->user_pinned, 1u);

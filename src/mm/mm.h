@@ -248,6 +248,7 @@ struct fm_file {
 	fm_write_error_fn on_write_error;
 	void *on_write_error_arg;
 	uint32_t dirty, writing, unflushed; /* pages; atomic */
+	uint32_t write_requests;            /* under way; atomic */
 	uint32_t written_seq;               /* writes that have ended; atomic */
 	uint32_t end_seq;                   /* futex: changes when a write or a flush has ended */
 	uint32_t error_seq, error_told;     /* failures so far, and how many of them some call has told; atomic */

@@ -54,6 +54,7 @@ struct write_request {
 	uint64_t started_ns;
 	uint32_t unmap_seq; /* the view's, when it began */
 	bool ends;          /* it has the file's last page, in part: nothing can follow */
+	bool in_place;      /* some page is written from the view, where it stays */
 };
 
 struct writeback {
@@ -94,18 +95,15 @@ void writeback_urge(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
-/* One store may have half of them. */
-static bool may_have_more(struct writeback *wb, struct fm_file *file)
-{
-	return atomic_get(&file->writing) < wb->count / 2 * WRITE_PAGES_MAX;
-}
-
 static struct write_request *request_try(struct writeback *wb, struct fm_file *file)
 {
 	os_lock(&wb->lock);
-	struct write_request *req = may_have_more(wb, file) ? wb->free : NULL;
-	if (req)
+	/* One store may have half of them: were it to die with all, nobody else could write. */
+	struct write_request *req = atomic_get(&file->write_requests) < wb->count / 2 ? wb->free : NULL;
+	if (req) {
 		wb->free = req->next;
+		atomic_add(&file->write_requests, 1u);
+	}
 	os_unlock(&wb->lock);
 	return req;
 }
@@ -130,6 +128,7 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 static void request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
+	atomic_sub(&req->file->write_requests, 1u);
 	req->next = wb->free;
 	wb->free = req;
 	os_unlock(&wb->lock);
@@ -182,8 +181,8 @@ static void request_end(struct writeback *wb, struct write_request *req)
 	struct fm_file *file = req->file;
 	for (uint32_t i = 0; i < req->count; i++)
 		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
-	file_ended(file);
 	request_put(wb, req);
+	file_ended(file);
 	file_put(file);
 }
 
@@ -221,7 +220,7 @@ static void write_done(struct io_request *io)
 		tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
 			     io->error);
 	}
-	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq)) {
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place)) {
 		request_end(wb, req);
 		return;
 	}
@@ -326,6 +325,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 			io->iov[io->iov_count++] = (struct iovec){from, bytes};
 		}
 		req->ends = bytes < pool->page_size;
+		req->in_place |= from != slot_of(pool, page);
 	}
 	page_unlock(pool, page);
 	if (err)
@@ -366,7 +366,7 @@ static int write_run(struct fm_file *file, struct page *first, uint64_t last, un
 	req->file = file;
 	req->count = 0;
 	req->io.iov_count = 0;
-	req->ends = false;
+	req->ends = req->in_place = false;
 	req->unmap_seq = atomic_get(&file->view.unmap_seq);
 	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last && req->io.iov_count < IO_SEGMENTS_MAX) {
 		struct page *page = first;
@@ -696,7 +696,7 @@ static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all
 			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
 				continue;
 			int err = 0;
-			if (page_is(page, PG_DIRTY) && !rests(page->file, now))
+			if (page_is(page, PG_DIRTY) && !rests(page->file, now) && (!page->file->scratch || bits == pool->dirty_bits))
 				err = write_run(page->file, page, FOR_EVER, how, 0);
 			page_unpin(pool, page);
 			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
@@ -856,7 +856,7 @@ static void *writeback_main(void *arg)
 
 static uint32_t requests_for(const struct fm_mm *mm)
 {
-	uint64_t count = mm->budget_bytes / OS_PAGE / 1024;
+	uint64_t count = mm->budget_bytes / OS_PAGE / 256;
 	return count < 8 ? 8 : count > 64 ? 64 : (uint32_t)count;
 }
 
