@@ -181,6 +181,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_write(store, &model, 8, 4096, 36864, 0);
 	model_is(store, &model, uri);
 	flushed(store);
+	model_write(store, &model, 14, 50, 9000, 0);
+	model_is(store, &model, uri);
 	model_resize(store, &model, 45056); /* the tail is a whole page now, and dirty in the page cache a moment ago */
 	model_is(store, &model, uri);
 	model_write(store, &model, 9, 4096, 40960, 0);
