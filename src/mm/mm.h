@@ -781,6 +781,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file);
 void file_get(struct fm_file *file);
 bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
+void file_drop_pins(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);

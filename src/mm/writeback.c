@@ -814,6 +814,7 @@ bool writeback_close(struct fm_file *file)
 
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;
+	file_drop_pins(file);
 	atomic_set(&file->refs, 1u);
 	struct fm_file *head = atomic_get(&wb->closing);
 	do {
@@ -931,6 +932,7 @@ int writeback_finish(struct fm_mm *mm)
 
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
 		int err = -EIO;
+		file_drop_pins(file);
 		for (uint32_t round = 0; err && round < CLOSE_ROUNDS; round++)
 			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
 		if (atomic_get(&file->dirty) || atomic_get(&file->writing)) {
