@@ -552,6 +552,7 @@ static inline int page_error(const struct page *page, uint32_t state)
 
 /* read.c: requests */
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
+int store_error(int err);
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
 bool read_may_stage(const struct fault *vmf);

@@ -197,6 +197,7 @@ static void write_done(struct io_request *io)
 	struct writeback *wb = mm->wb;
 	uint64_t now = os_now_ns();
 
+	io->error = store_error(io->error);
 	stats_record(&mm->stats->write_ns, now - req->started_ns);
 	stats_add(mm->stats, writes, 1);
 	stats_add(mm->stats, write_bytes, io->bytes_done);
@@ -545,6 +546,7 @@ static void flush_done(struct io_request *io)
 	struct fm_mm *mm = file->mm;
 	uint32_t words = (pool->frames + 63) / 64;
 
+	io->error = store_error(io->error);
 	stats_add(mm->stats, flushes, 1);
 	if (io->error)
 		note_failure(file, io->error);
