@@ -47,6 +47,35 @@ void file_put(struct fm_file *file)
 	background_kick(mm);
 }
 
+/* Page lock and a pin held. */
+static void drop_user_pins(struct fm_file *file, struct page *page)
+{
+	struct frame_pool *pool = file->pool;
+	if (!page->user_pins)
+		return;
+	page_word_set(page, user_pins, 0);
+	atomic_sub(&pool->user_pinned, 1u);
+	stats_sub(file->mm->stats, pins, 1);
+	page_unpin(pool, page);
+}
+
+static void unpin_page(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	while (!page_trylock(page))
+		os_sleep_until(os_now_ns() + 50000);
+	drop_user_pins(file, page);
+	page_unlock(file->pool, page);
+}
+
+/* Pins that the program never gave back go with the file, or the mm: a page that has one stays dirty however often it is
+ * written. */
+void file_drop_pins(struct fm_file *file)
+{
+	if (atomic_get(&file->pool->user_pinned))
+		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, unpin_page, NULL);
+}
+
 /* Empty the cache of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
  * way out, but for pins that the program never gave back. */
 static void evict_page(struct fm_file *file, struct page *page)
@@ -56,12 +85,7 @@ static void evict_page(struct fm_file *file, struct page *page)
 		os_sleep_until(os_now_ns() + 50000);
 	if (file->writable) /* given up, or nobody else's business: a private mapping's */
 		page_drop_dirty(pool, page);
-	if (page->user_pins) {
-		page_word_set(page, user_pins, 0);
-		atomic_sub(&pool->user_pinned, 1u);
-		stats_sub(file->mm->stats, pins, 1);
-		page_unpin(pool, page);
-	}
+	drop_user_pins(file, page);
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
 		if (page_take_out(&file->view, page, true) == 0)
 			break;

@@ -266,6 +266,7 @@ struct fm_file {
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched; atomic; none: first > last */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
+	bool finished;                      /* it has been written for the mm's end */
 	bool given_up;                      /* what is still dirty then is lost */
 	struct record *record; /* NULL: touches are not noted */
 	struct replay *replay; /* the hot set that is being read; files_lock */
@@ -334,6 +335,7 @@ struct fm_mm {
 	uint64_t charged_bytes; /* atomic: frames with memory, and page tables */
 	uint32_t flags, install;
 	bool dying; /* atomic */
+	bool lost;  /* by its end, something that was dirty; atomic */
 	struct stats_page *stats;
 	int stats_fd;
 	fm_log_fn log;
@@ -553,6 +555,7 @@ static inline int page_error(const struct page *page, uint32_t state)
 
 /* read.c: requests */
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
+int store_error(int err);
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
 bool read_may_stage(const struct fault *vmf);
@@ -637,7 +640,7 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 int file_flush(struct fm_file *file);
 int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
 bool writeback_close(struct fm_file *file);
-int writeback_finish(struct fm_mm *mm);
+void writeback_finish(struct fm_mm *mm);
 void file_write_failed(struct fm_file *file, int error);
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 {
@@ -786,6 +789,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file);
 void file_get(struct fm_file *file);
 bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
+void file_drop_pins(struct fm_file *file);
 void file_reap(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);

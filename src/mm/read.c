@@ -136,8 +136,9 @@ static void page_begin_read(struct frame_pool *pool, struct page *page)
 	}
 }
 
-/* Some errnos have a meaning of our own on the way up: a store's may not look like them. */
-static int store_error(int err)
+/* Some errnos have a meaning of our own on the way up: a store's may not look like them. Of writes, too: a fault that has to
+ * wait for one may end with its errno. */
+int store_error(int err)
 {
 	switch (err) {
 	case -EAGAIN:

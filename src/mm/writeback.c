@@ -196,6 +196,7 @@ static void write_done(struct io_request *io)
 	struct writeback *wb = mm->wb;
 	uint64_t now = os_now_ns();
 
+	io->error = store_error(io->error);
 	stats_record(&mm->stats->write_ns, now - req->started_ns);
 	stats_add(mm->stats, writes, 1);
 	stats_add(mm->stats, write_bytes, io->bytes_done);
@@ -545,6 +546,7 @@ static void flush_done(struct io_request *io)
 	struct fm_mm *mm = file->mm;
 	uint32_t words = (pool->frames + 63) / 64;
 
+	io->error = store_error(io->error);
 	stats_add(mm->stats, flushes, 1);
 	if (io->error)
 		note_failure(file, io->error);
@@ -765,6 +767,8 @@ static void give_up(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirty);
 	file->given_up = true;
+	if (atomic_get(&file->mm->dying))
+		atomic_set(&file->mm->lost, true);
 	stats_add(file->mm->stats, dirty_lost, lost);
 	mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, lost,
 	       strerror(-atomic_get(&file->write_error)));
@@ -814,6 +818,7 @@ bool writeback_close(struct fm_file *file)
 
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;
+	file_drop_pins(file);
 	atomic_set(&file->refs, 1u);
 	struct fm_file *head = atomic_get(&wb->closing);
 	do {
@@ -916,28 +921,27 @@ static struct fm_file *next_dirty(struct fm_mm *mm)
 	struct fm_file *file;
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next)
-		if (file->writable && !file->scratch && !file->given_up &&
+		if (file->writable && !file->scratch && !file->finished && !file->given_up &&
 		    (atomic_get(&file->dirty) || atomic_get(&file->writing)) && file_try_get(file))
 			break;
 	os_unlock(&mm->files_lock);
 	return file;
 }
 
-/* The mm is about to go: what is dirty is written. -EIO: some of it could not be, and is lost; the log says of which file. */
-int writeback_finish(struct fm_mm *mm)
+/* The mm is dying: what is dirty is written, if its store will have it. What threads still write to meanwhile, in pages that
+ * they have, is written with the end of the file. */
+void writeback_finish(struct fm_mm *mm)
 {
 	struct fm_file *file;
-	int ret = 0;
 
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
-		int err = -EIO;
-		for (uint32_t round = 0; err && round < CLOSE_ROUNDS; round++)
+		int err = 0;
+		file_drop_pins(file);
+		for (uint32_t round = 0; round < CLOSE_ROUNDS && (!round || err || atomic_get(&file->failing)); round++)
 			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
-		if (atomic_get(&file->dirty) || atomic_get(&file->writing)) {
+		if ((err || atomic_get(&file->failing)) && atomic_get(&file->dirty) + atomic_get(&file->writing))
 			give_up(file);
-			ret = -EIO;
-		}
+		file->finished = true;
 		file_put(file);
 	}
-	return ret;
 }
