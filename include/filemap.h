@@ -310,7 +310,7 @@ FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
  * Unmap [addr, addr+len), all or part of mappings. `addr` is a multiple of 4096; `len` is rounded
  * up. Afterwards an access is SIGSEGV unless another mapping shows the same bytes. Ranges where
  * nothing is mapped are passed over, as munmap() does. Where the file's page_size is above 4096, a page
- * of which some part is still mapped may stay readable whole. Thread-safe. Never waits for a fault.
+ * of which some part is still mapped may stay readable whole; and so may, until that has ended, what is being written back. Thread-safe. Never waits for a fault.
  * Errors: -EINVAL; -ENOMEM where a mapping is to be cut in two: what lies before may be unmapped by then.
  */
 FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
@@ -422,14 +422,16 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  * touching it is SIGBUS from the beginning of the call; what is new reads as zeros. The only way in which a file grows: a
  * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
  * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
- * fm_map()), -EOPNOTSUPP, the store's (the size is then what it was; what was beyond the new end may be gone).
+ * fm_map()), -EBUSY (the last page, which ends in it, is pinned, and the file is to grow), -EOPNOTSUPP, the store's (the size is then
+ * what it was; what was beyond the new end may be gone). Pins of pages beyond the new end end, too.
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
 
 /**
  * Have [offset, offset+len) read as zeros, and give its space back. Need not be aligned; past the end it does nothing. What
  * is written to the range by others during the call is zeros or what they wrote. Thread-safe; blocks as fm_truncate().
- * Errors: -EINVAL, -EACCES, -EOPNOTSUPP, the store's (part of the range may be zeros by then).
+ * Errors: -EINVAL, -EACCES, -EBUSY (fm_pin() holds a page of it), -EOPNOTSUPP, the store's (with both: part of the range may be
+ * zeros by then).
  */
 FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
 

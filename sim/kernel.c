@@ -526,6 +526,17 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
+{
+	(void)trap;
+	enter_kernel("process_vm_readv", true);
+	struct view_page *there = kernel_view(addr);
+	if (!there || there->poison || !kernel_slot_present(slot))
+		return -EFAULT;
+	slot_fill(slot, there->tag);
+	return 0;
+}
+
 int trap_present(uint64_t addr)
 {
 	sim_point();

@@ -47,16 +47,15 @@ void file_put(struct fm_file *file)
 	background_kick(mm);
 }
 
-/* Page lock and a pin held. */
-static void drop_user_pins(struct fm_file *file, struct page *page)
+/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and a pin beside the program's. */
+void page_drop_pins(struct fm_file *file, struct page *page)
 {
-	struct frame_pool *pool = file->pool;
 	if (!page->user_pins)
 		return;
 	page_word_set(page, user_pins, 0);
-	atomic_sub(&pool->user_pinned, 1u);
+	atomic_sub(&file->pool->user_pinned, 1u);
 	stats_sub(file->mm->stats, pins, 1);
-	page_unpin(pool, page);
+	page_unpin(file->pool, page);
 }
 
 static void unpin_page(struct fm_file *file, struct page *page, void *arg)
@@ -64,7 +63,7 @@ static void unpin_page(struct fm_file *file, struct page *page, void *arg)
 	(void)arg;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
-	drop_user_pins(file, page);
+	page_drop_pins(file, page);
 	page_unlock(file->pool, page);
 }
 
@@ -85,9 +84,9 @@ static void evict_page(struct fm_file *file, struct page *page)
 		os_sleep_until(os_now_ns() + 50000);
 	if (file->writable) /* given up, or nobody else's business: a private mapping's */
 		page_drop_dirty(pool, page);
-	drop_user_pins(file, page);
+	page_drop_pins(file, page);
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
-		if (page_take_out(&file->view, page, true) == 0)
+		if (page_bring_out(&file->view, page) == 0)
 			break;
 		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
 			page_forget(&file->view, page);

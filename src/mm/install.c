@@ -863,6 +863,41 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	return 0;
 }
 
+/*
+ * As page_take_out(), also of what the kernel does not move and the store does not have yet (installed by COPY, or in locked memory; of
+ * a file open for writing): its bytes are copied to the slot, protected meanwhile, so that no write is missed. Waits for the
+ * kernel's lock.
+ */
+int page_bring_out(struct view *view, struct page *page)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	uint64_t addr = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
+	int err = page_take_out(view, page, true);
+
+	if (err != -EINVAL || !view->file->writable)
+		return err;
+	mm_assert(!page_is(page, PG_DUP | PG_WRITEBACK) && pool->page_size == OS_PAGE);
+	err = frame_fill(pool, page);
+	if (!err)
+		err = trap_protect(mm->trap, addr, OS_PAGE);
+	if (!err) {
+		page_set(page, 0, PG_UNPROTECTED);
+		err = trap_fetch(mm->trap, slot, addr);
+	}
+	if (err) {
+		trap_discard(mm->trap, slot, OS_PAGE);
+		if (err == -EFAULT)
+			page_gone_behind(view, page);
+		return err == -EFAULT ? 0 : -EBUSY;
+	}
+	trap_discard(mm->trap, addr, OS_PAGE);
+	page_set(page, 0, PG_INSTALLED);
+	stats_sub(mm->stats, pages_installed, 1);
+	pt_put(mm, page, 1, addr);
+	return 0;
+}
+
 bool page_is_there(const struct view *view, const struct page *page)
 {
 	return trap_all_present(page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);

@@ -539,7 +539,7 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
-	bool out = !wanted || page_take_out(&file->view, page, true) == 0;
+	bool out = !wanted || page_bring_out(&file->view, page) == 0;
 	if (!out && page_is(page, PG_DIRTY | PG_WRITEBACK)) { /* writing it back takes it out, or the write's end does */
 		page_unlock(file->pool, page);
 		return true;

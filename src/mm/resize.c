@@ -57,14 +57,16 @@ static void wait_writes(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Out of view and cache, whatever it has. */
+/* Out of view and cache, whatever it has, and whoever has it pinned. */
 static void drop_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		bool out = gone || !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
+		if (!gone)
+			page_drop_pins(file, page);
+		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
 			page_drop_dirty(file->pool, page);
 			page_discard(&file->view, page);
@@ -83,6 +85,13 @@ struct drop_count {
 	uint32_t busy;
 };
 
+static void count_pinned(struct fm_file *file, struct page *page, void *arg)
+{
+	struct drop_count *count = arg;
+	(void)file;
+	count->busy += page_word(page, user_pins) != 0;
+}
+
 /* Out of the cache, if it is clean and nobody has it. */
 static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 {
@@ -93,7 +102,7 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 		/* What waits for a flush is in the store, too; should the flush fail, what was read meanwhile is as old. */
 		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
 		if (may && page_is(page, PG_INSTALLED))
-			may = page_take_out(&file->view, page, true) == 0;
+			may = page_bring_out(&file->view, page) == 0;
 		may = may && !page_is_held(file->pool, page);
 		if (may)
 			page_remove(file->pool, page);
@@ -150,7 +159,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
 		if (page->user_pins || tries > TRIES_MOST)
 			return -EBUSY;
-		if (page_take_out(&file->view, page, true) < 0)
+		if (page_bring_out(&file->view, page) < 0)
 			os_sleep_until(os_now_ns() + PAUSE_NS);
 	}
 	if (page_is(page, PG_UPTODATE))
@@ -237,17 +246,23 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t inside = offset & (pool->page_size - 1);
-	struct page *page;
-	int err = page_get(file, offset >> pool->shift, &page);
+	bool done = false;
 
-	if (err)
-		return err;
-	err = page_zero(file, page, inside, inside + len);
-	if (!err && page_is(page, PG_UPTODATE))
-		page_dirty(pool, page);
-	page_unlock(pool, page);
-	page_unpin(pool, page);
-	return err;
+	while (!done) {
+		struct page *page;
+		int err = page_get(file, offset >> pool->shift, &page);
+		if (!err) {
+			err = page_zero(file, page, inside, inside + len);
+			done = !err && page_is(page, PG_UPTODATE); /* else its bytes went as it was taken out of the view: once more */
+			if (done)
+				page_dirty(pool, page);
+			page_unlock(pool, page);
+			page_unpin(pool, page);
+		}
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
 static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
@@ -256,6 +271,9 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	uint64_t end = (last + 1) << shift, size = atomic_get(&file->size_bytes);
 	struct drop_count count = {0};
 
+	file_each_cached(file, first, last, count_pinned, &count);
+	if (count.busy) /* it is promised to stay */
+		return -EBUSY;
 	/* The first goes down before the last goes up: nobody sees a range that is larger than this one. */
 	atomic_set(&file->punch_last, last);
 	atomic_set(&file->punch_first, first);
