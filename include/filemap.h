@@ -134,7 +134,7 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * memory and descriptors are given back. Waits for threads that are inside a read of the store
  * which cannot be interrupted (a local file without a deadline). What is dirty is written first. Not from inside a fault.
  * Not concurrently with other calls on the same mm.
- * Errors: -EIO: some of it could not be written, in several tries, and is lost (the log function is told of which file); all
+ * Errors: -EIO: some of it could not be written, in several tries or within 10 seconds a file, and is lost (the log function is told of which file); all
  * else is done.
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);

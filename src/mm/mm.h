@@ -570,6 +570,9 @@ bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 int file_recheck(struct fm_file *file, uint32_t epoch);
+void request_send(struct fm_mm *mm, struct io_request *io);
+void requests_hold(struct fm_mm *mm);
+void requests_send(struct fm_mm *mm);
 
 /* install.c */
 int page_install(struct view *view, struct page *page, bool write);

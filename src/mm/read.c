@@ -637,6 +637,31 @@ static struct read_request *request_begin(struct fm_file *file, uint32_t count, 
 	return req;
 }
 
+void request_send(struct fm_mm *mm, struct io_request *io)
+{
+	if (self()->plugged) {
+		io_submit_later(mm->io, io);
+		self()->unsent = true;
+	} else {
+		io_submit(mm->io, io);
+	}
+}
+
+/* Requests that are made between these two go to the I/O thread together. Nothing is waited for meanwhile that could wait for
+ * them: not so in the experiment, where the map lock is held over reads. */
+void requests_hold(struct fm_mm *mm)
+{
+	self()->plugged = !(mm->flags & FM_MM_HOLD_LOCK);
+}
+
+void requests_send(struct fm_mm *mm)
+{
+	bool unsent = self()->unsent;
+	self()->plugged = self()->unsent = false;
+	if (unsent)
+		io_kick(mm->io);
+}
+
 /* Its pages' locks are its own from here on, and it has pins on them. */
 static void request_submit(struct read_request *req, struct page **pages)
 {
@@ -662,12 +687,7 @@ static void request_submit(struct read_request *req, struct page **pages)
 	atomic_add(&mm->requests_busy, 1u);
 	if (file->deadline_ns)
 		background_kick(mm);
-	if (self()->plugged) {
-		io_submit_later(mm->io, &req->io);
-		self()->unsent = true;
-	} else {
-		io_submit(mm->io, &req->io);
-	}
+	request_send(mm, &req->io);
 }
 
 /*

@@ -35,7 +35,7 @@
 #define SOON_NS (2 * OS_NSEC_PER_MSEC)
 #define RETRY_NS OS_NSEC_PER_SEC
 #define CLOSE_ROUNDS 5u
-#define FINISH_NS (20 * OS_NSEC_PER_SEC)
+#define FINISH_NS (10 * OS_NSEC_PER_SEC) /* filemap.h says so */
 #define FOR_EVER UINT64_MAX
 
 /* How pages are gathered for a write. */
@@ -120,6 +120,8 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 		}
 		if (req || !(how & HOW_WAIT) || os_now_ns() >= until_ns)
 			return req;
+		requests_send(wb->mm); /* what is waited for may be our own */
+		requests_hold(wb->mm);
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
 		os_futex_wait(&wb->free_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
 	}
@@ -309,6 +311,8 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		/* With others gathered nobody is waited for: they would not be on their way meanwhile. */
 		if (!(how & HOW_WAIT) || req->count)
 			return -EAGAIN;
+		requests_send(file->mm);
+		requests_hold(file->mm);
 		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 	}
 	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page))
@@ -347,7 +351,7 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 	req->io.owner = req;
 	req->started_ns = os_now_ns();
 	file_get(file);
-	io_submit(file->mm->io, &req->io);
+	request_send(file->mm, &req->io);
 }
 
 /*
@@ -461,8 +465,7 @@ static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *
 
 /* ------------------------------------------------------------------ a file's range */
 
-/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
-static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	struct batch batch;
@@ -482,6 +485,15 @@ static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsi
 				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
 		}
 	return 0;
+}
+
+/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
+static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	requests_hold(file->mm);
+	int err = range_begin_held(file, first, last, how, until_ns);
+	requests_send(file->mm);
+	return err;
 }
 
 /* Wait for the writes of a range that are under way. 0, or -ETIMEDOUT. */
@@ -935,10 +947,11 @@ void writeback_finish(struct fm_mm *mm)
 	struct fm_file *file;
 
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
+		uint64_t until = os_now_ns() + FINISH_NS;
 		int err = 0;
 		file_drop_pins(file);
-		for (uint32_t round = 0; round < CLOSE_ROUNDS && (!round || err || atomic_get(&file->failing)); round++)
-			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
+		for (uint32_t round = 0; round < CLOSE_ROUNDS && err != -ETIMEDOUT && (!round || err || atomic_get(&file->failing)); round++)
+			err = range_write(file, 0, FOR_EVER, until);
 		if ((err || atomic_get(&file->failing)) && atomic_get(&file->dirty) + atomic_get(&file->writing))
 			give_up(file);
 		file->finished = true;
