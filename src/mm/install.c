@@ -789,11 +789,14 @@ void page_forget(struct view *view, struct page *page)
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
-/* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
+/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have. Page lock held; may wait for
+ * the kernel's lock. */
 void page_discard(struct view *view, struct page *page)
 {
-	mm_assert(!page_is(page, PG_DIRTY | PG_WRITEBACK));
+	mm_assert(!page_is(page, PG_WRITEBACK));
 	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
+		page_drop_dirty(view->file->pool, page);
 	page_forget(view, page);
 }
 

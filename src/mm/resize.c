@@ -64,9 +64,9 @@ static void drop_page(struct fm_file *file, struct page *page, void *arg)
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		bool out = gone || !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
-		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
-			page_drop_dirty(file->pool, page);
+		int err = gone || !page_is(page, PG_INSTALLED) ? 0 : page_take_out(&file->view, page, true);
+		bool out = !err;
+		if (err == -EINVAL || (err && tries > TRIES_MOST)) { /* what can't be moved, or not now, goes with its bytes */
 			page_discard(&file->view, page);
 			out = true;
 		}
