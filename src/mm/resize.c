@@ -14,6 +14,7 @@
 
 #define PAUSE_NS 50000u
 #define TRIES_MOST 200
+#define WRITES_MOST 20 /* of a page that is written to again and again */
 
 /* ------------------------------------------------------------------ one at a time */
 
@@ -144,13 +145,21 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 	}
 }
 
-/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done. -EBUSY: it is pinned. */
+/*
+ * Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done; not uptodate then where its
+ * bytes could not come with it. -EBUSY: it is pinned. -EINVAL: it is dirty, and what can't be moved must be written first.
+ */
 static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
 {
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
 		if (page->user_pins || tries > TRIES_MOST)
 			return -EBUSY;
-		if (page_take_out(&file->view, page, true) < 0)
+		int err = page_take_out(&file->view, page, true);
+		if (err == -EINVAL && page_is(page, PG_DIRTY))
+			return err;
+		if (err == -EINVAL)
+			page_discard(&file->view, page);
+		else if (err)
 			os_sleep_until(os_now_ns() + PAUSE_NS);
 	}
 	if (page_is(page, PG_UPTODATE))
@@ -158,9 +167,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	return 0;
 }
 
-/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In memory alone: in the store it
- * has never been. */
-static int zero_past(struct fm_file *file, uint64_t size)
+static int past_once(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t inside = size & (pool->page_size - 1);
@@ -175,6 +182,22 @@ static int zero_past(struct fm_file *file, uint64_t size)
 	page_unlock(pool, page);
 	page_unpin(pool, page);
 	return err;
+}
+
+/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In memory alone: in the store it
+ * has never been. */
+static int zero_past(struct fm_file *file, uint64_t size)
+{
+	uint64_t index = size >> file->pool->shift;
+	int err = -EINVAL;
+
+	for (int tries = 0; err == -EINVAL && tries < WRITES_MOST; tries++) {
+		err = past_once(file, size);
+		int failed = err == -EINVAL ? writeback_range(file, index, index, true) : 0;
+		if (failed)
+			return failed;
+	}
+	return err == -EINVAL ? -EBUSY : err;
 }
 
 /* ------------------------------------------------------------------ truncate */
@@ -232,22 +255,34 @@ int file_truncate(struct fm_file *file, uint64_t size)
 
 /* ------------------------------------------------------------------ punch */
 
-/* Part of one page. */
-static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
+/* Part of one page. True: done, or *ret_error says why not; else again. */
+static bool punch_once(struct fm_file *file, uint64_t offset, uint64_t len, int *ret_error)
 {
 	struct frame_pool *pool = file->pool;
-	uint64_t inside = offset & (pool->page_size - 1);
+	uint64_t inside = offset & (pool->page_size - 1), index = offset >> pool->shift;
 	struct page *page;
-	int err = page_get(file, offset >> pool->shift, &page);
 
-	if (err)
-		return err;
-	err = page_zero(file, page, inside, inside + len);
-	if (!err && page_is(page, PG_UPTODATE))
+	*ret_error = page_get(file, index, &page);
+	if (*ret_error)
+		return true;
+	int err = page_zero(file, page, inside, inside + len);
+	bool done = !err && page_is(page, PG_UPTODATE);
+	if (done)
 		page_dirty(pool, page);
 	page_unlock(pool, page);
 	page_unpin(pool, page);
-	return err;
+	*ret_error = err == -EINVAL ? writeback_range(file, index, index, true) : err;
+	return done || *ret_error;
+}
+
+static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	for (int tries = 0; tries < WRITES_MOST; tries++) {
+		int err;
+		if (punch_once(file, offset, len, &err))
+			return err;
+	}
+	return -EBUSY; /* read anew or written each time */
 }
 
 static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
