@@ -721,7 +721,8 @@ static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 /*
  * A page of a file open for writing, installed and protected, is to be written to. Page lock and a pin held. It goes out of the
  * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, Linux before
- * 6.8) its protection is taken off, which may wait for the kernel's lock. 0; -EAGAIN: look again.
+ * 6.8), or fm_pin() holds it, so that a system call may have its address, its protection is taken off, which may wait for the
+ * kernel's lock. 0; -EAGAIN: look again.
  */
 int page_make_writable(struct view *view, struct page *page)
 {
@@ -736,7 +737,7 @@ int page_make_writable(struct view *view, struct page *page)
 	}
 	page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
-	if (mm->install == FM_INSTALL_MOVE)
+	if (mm->install == FM_INSTALL_MOVE && !page->user_pins)
 		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
 	if (err == -EINVAL)
 		err = trap_unprotect(mm->trap, addr, OS_PAGE);
@@ -789,11 +790,14 @@ void page_forget(struct view *view, struct page *page)
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
-/* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
+/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have. Page lock held; may wait for
+ * the kernel's lock. */
 void page_discard(struct view *view, struct page *page)
 {
-	mm_assert(!page_is(page, PG_DIRTY | PG_WRITEBACK));
+	mm_assert(!page_is(page, PG_WRITEBACK));
 	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
+		page_drop_dirty(view->file->pool, page);
 	page_forget(view, page);
 }
 

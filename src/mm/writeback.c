@@ -315,7 +315,9 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		requests_hold(file->mm);
 		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 	}
-	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page))
+	/* Who punches it waits for the lock, or is seen here. */
+	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) &&
+	    !range_is_punched(file, page->index))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
 		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */
@@ -516,14 +518,34 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	return err;
 }
 
+/* Until no page of the range is being punched. 0, or -ETIMEDOUT. */
+static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
+{
+	for (;;) {
+		uint32_t seq = atomic_get(&file->end_seq);
+		uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
+		if (from > to || from > last || to < first)
+			return 0;
+		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
+		if (now >= until_ns)
+			return -ETIMEDOUT;
+		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	}
+}
+
 static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	int err = 0;
-	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. */
+	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
+	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
-		err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
+		uint32_t changes = atomic_get(&file->change_seq);
+		err = range_wait_change(file, first, last, until_ns);
+		if (!err)
+			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
+		pass -= atomic_get(&file->change_seq) != changes;
 	}
 	return err;
 }
