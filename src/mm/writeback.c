@@ -822,6 +822,7 @@ static bool close_one(struct fm_file *file, uint64_t now)
 		file_put(file);
 		return true;
 	}
+	file_drop_pins(file);
 	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
 	return false;
 }
