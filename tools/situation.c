@@ -16,8 +16,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#define STOP_WAIT_MS 5000
 #define FILEMAP_WAYS (WAY_BIT(WAY_CONTROL) | WAY_BIT(WAY_FILEMAP))
 #define KERNEL_WAYS  (WAY_BIT(WAY_KERNEL_CONTROL) | WAY_BIT(WAY_KERNEL))
 
@@ -117,9 +119,19 @@ static void journal_begin(struct demo *demo)
 	atomic_store(&demo->control->write_delay_ms, demo->delay_ms);
 }
 
+/* The signal is sent at once, but each of the server's threads stops by itself: until the last one has, a
+ * request may still be answered. */
 static void stop_begin(struct demo *demo)
 {
+	siginfo_t info = {0};
+
 	kill(demo->server, SIGSTOP);
+	for (unsigned ms = 0; ms < STOP_WAIT_MS && !info.si_pid; ms++) {
+		if (waitid(P_PID, (id_t)demo->server, &info,
+			   WSTOPPED | WEXITED | WNOHANG | WNOWAIT))
+			break;
+		demo_sleep_ms(1);
+	}
 }
 
 static void stop_end(struct demo *demo)
