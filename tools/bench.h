@@ -155,6 +155,7 @@ struct bench_workload {
 	bool each_mapped;      /* each unit by a mapping of its own */
 	bool whole;            /* all of the range, however little of it stays cold */
 	bool sparse;           /* a memory store of just this size, whatever the file's; nothing cached */
+	bool random_advice;    /* FM_ADVICE_RANDOM, MADV_RANDOM: a fault installs its own page alone */
 	bool with_previous;    /* shares the rounds of the workload before it in the table */
 	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
 	struct bench_scale full, quick;
