@@ -250,12 +250,18 @@ struct pt_table {
 	uint32_t release_seq; /* futex */
 };
 
-#define READ_PAGES_MAX IO_SEGMENTS_MAX
+#define READ_PAGES_MAX 256u /* of a request; as many of them as have neighbouring frames are one segment */
+#ifdef FM_SIM
+#define READ_SEGMENTS_MAX 3u /* its pools are small */
+#else
+#define READ_SEGMENTS_MAX IO_SEGMENTS_MAX
+#endif
+/* Which pages it reads, the segments tell, which are their slots; of a staged one, `first`. */
 struct read_request {
 	struct io_request io;
 	struct fm_file *file;
 	uint32_t page_count;
-	uint32_t page[READ_PAGES_MAX];
+	uint32_t first; /* its first page */
 	uint64_t started_ns, deadline_ns;
 	uint32_t epoch; /* of the file, when it was submitted */
 	char *stage;        /* the staging slot that it reads its one page into; NULL: into the frame */
@@ -510,6 +516,9 @@ static inline int page_error(const struct page *page, uint32_t state)
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
+uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted);
+bool read_fits(struct page **pages, uint32_t count, uint32_t *segments);
+uint32_t request_pages(const struct read_request *req, struct page **pages);
 bool read_may_stage(const struct fault *vmf);
 int read_staged(struct fault *vmf);
 int read_submit_staged(struct fault *vmf);
