@@ -224,6 +224,7 @@ struct fm_file {
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
 	struct fm_store_version version; /* version_lock */
 	struct os_lock version_lock;
+	uint64_t checked; /* io_ends() before the version was last asked for, and was the same; atomic */
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */
 	uint32_t inflight; /* frames owned by its reads under way; atomic */
 	uint32_t requests; /* of them; atomic */
@@ -530,7 +531,7 @@ void read_abandon_page(struct fm_mm *mm, struct page *page);
 bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
-int file_recheck(struct fm_file *file, uint32_t epoch);
+int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
 int page_install(struct view *view, struct page *page);

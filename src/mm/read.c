@@ -17,12 +17,14 @@
 /* ------------------------------------------------------------------ the snapshot */
 
 /*
- * After a read that began in `epoch`: has somebody changed the object since we opened it? 0, or -ESTALE under
- * FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what was read is to be forgotten with the rest, read again.
+ * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine knows nothing of it): has
+ * somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what
+ * was read is to be forgotten with the rest, read again.
  * The kernel sets a file's ctime before it lets new bytes be seen, so a read that saw any is found out here; stores
- * through somebody's writable mapping are not, after the first to a page.
+ * through somebody's writable mapping are not, after the first to a page. Where several reads had ended before the store was
+ * asked, its answer is for all of them.
  */
-int file_recheck(struct fm_file *file, uint32_t epoch)
+int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 {
 	struct fm_store_version now;
 	const struct fm_store_ops *ops = file->store->ops;
@@ -30,10 +32,18 @@ int file_recheck(struct fm_file *file, uint32_t epoch)
 
 	if (atomic_get(&file->changed))
 		return -ESTALE;
-	if (!ops->version || ops->version(file->store, &now) < 0)
+	if (!ops->version)
+		return 0;
+	covered_if(atomic_get(&file->checked) >= ended, a10_asked_for_several);
+	if (atomic_get(&file->checked) >= ended)
+		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
+	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is judged by its answer */
+	if (ops->version(file->store, &now) < 0)
 		return 0;
 	os_lock(&file->version_lock);
 	bool same = memcmp(&now, &file->version, sizeof(now)) == 0;
+	if (same)
+		atomic_set(&file->checked, asked);
 	if (!same && refresh) {
 		file->version = now;
 		atomic_add(&file->epoch, 1u);
@@ -51,9 +61,9 @@ int file_recheck(struct fm_file *file, uint32_t epoch)
 }
 
 /* A change explains what the read came to better than its own result. */
-static int recheck_after(struct fm_file *file, uint32_t epoch, int err)
+static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, int err)
 {
-	int changed = file_recheck(file, epoch);
+	int changed = file_recheck(file, epoch, ended);
 	return changed ? changed : err;
 }
 
@@ -619,7 +629,7 @@ static void read_done(struct io_request *io)
 	note_latency(file, os_now_ns() - req->started_ns);
 	count_read(mm, io->bytes_done, io->shorts, err);
 	if ((!err || err == -EIO) && !abandoned)
-		err = recheck_after(file, req->epoch, err);
+		err = recheck_after(file, req->epoch, io->ended, err);
 	if (!abandoned && req->stage)
 		err = staged_done(req, pages[0], err);
 	else if (!abandoned)
