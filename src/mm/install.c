@@ -275,13 +275,14 @@ static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct pag
 
 struct span {
 	uint64_t start, end;
+	bool huge;
 };
 
 static void span_flush(struct fm_mm *mm, struct span *span)
 {
 	if (span->end > span->start)
-		trap_protect(mm->trap, span->start, span->end - span->start);
-	*span = (struct span){0, 0};
+		(span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
+	*span = (struct span){0};
 }
 
 static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
@@ -297,14 +298,16 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
-		if (start != span->end || end - span->start > (2u << 20))
+		bool huge = pool->grows;
+		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : 2u << 20))
 			span_flush(mm, span);
 		if (span->end == span->start)
 			span->start = start;
 		span->end = end;
+		span->huge = huge;
 	}
 	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
-	if (span->end - span->start >= (1u << 20))
+	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
 		span_flush(mm, span);
 	page_unpin(pool, page);
 }
@@ -314,7 +317,7 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
-	struct span span = {0, 0};
+	struct span span = {0};
 	bool did = false;
 
 	for (;;) {

@@ -104,6 +104,10 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len);
 /* These take the kernel's mmap_lock: never with a lock of ours held. With a page lock only trap_discard(), where an install of
  * the page must not come between (a copy that goes, a page that is given up). */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);
+/* The same of huge pages, up to TRAP_HUGE_TOGETHER bytes of them in one call: each has one entry to be changed, and one
+ * interruption of the other cores serves them all. */
+#define TRAP_HUGE_TOGETHER (16u << 20)
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
 static inline bool trap_all_present(uint64_t addr, uint64_t len)

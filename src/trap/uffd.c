@@ -422,6 +422,22 @@ int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	for (uint64_t at = 0; at < len;) {
+		uint64_t step = len - at < TRAP_HUGE_TOGETHER ? len - at : TRAP_HUGE_TOGETHER;
+		struct uffdio_writeprotect wp = {.range = {addr + at, step},
+						 .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
+		if (ret == -EAGAIN)
+			continue;
+		if (ret < 0)
+			return (int)ret;
+		at += step;
+	}
+	return 0;
+}
+
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;
