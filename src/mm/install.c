@@ -391,6 +391,17 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
+/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone. Most often the next
+ * MOVE tells; where it fails for another reason, what is undone would leave that one behind. True: it has been counted. */
+static bool move_uncounted(struct transfer *t, int err)
+{
+	uint64_t dst = t->dst + t->done, src = t->src + t->done;
+	if (!t->done || !err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
+		return false;
+	t->done += OS_PAGE;
+	return true;
+}
+
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
  * else the error. */
 static int transfer_next(struct transfer *t, int err)
@@ -450,6 +461,8 @@ static int transfer_in(struct transfer *t, bool move)
 			err = -ENOENT;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
+		if (unlikely(move && move_uncounted(t, err)))
+			continue;
 		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
 		 * to undo a taking-out, whose holes would be copied. */
 		if (err == -EEXIST && move && !t->back)
@@ -481,6 +494,8 @@ static int transfer_out(struct transfer *t)
 				    t->len - t->done, &done);
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
+			continue;
+		if (unlikely(move_uncounted(t, err)))
 			continue;
 		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
 		 * rolled back. */
