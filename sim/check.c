@@ -99,9 +99,11 @@ uint32_t check_page_locks(void)
 void check_given_away(const struct io_request *request)
 {
 	const struct read_request *req = request->owner;
+	struct page *pages[READ_PAGES_MAX];
+	uint32_t count = request_pages(req, pages);
 	for (uint32_t p = 0; p < POOLS && sim.mm && sim.mm->pool[p]; p++)
-		for (uint32_t i = 0; req->file->pool == sim.mm->pool[p] && i < req->page_count; i++)
-			shadow[p].owner[req->page[i]] = 0;
+		for (uint32_t i = 0; req->file->pool == sim.mm->pool[p] && i < count; i++)
+			shadow[p].owner[pages[i] - sim.mm->pool[p]->pages] = 0;
 }
 
 /* A page goes into the view beside the one that a fault wants: its readahead mark would never be met. One that was put while it

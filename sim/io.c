@@ -22,6 +22,7 @@ struct flight {
 
 struct io_engine {
 	bool stop;
+	uint64_t ends;
 };
 
 static struct io_engine engine;
@@ -34,6 +35,7 @@ void io_reset(void)
 	memset(flights, 0, sizeof(flights));
 	memset(threads, 0, sizeof(threads));
 	engine.stop = false;
+	engine.ends = 0;
 	between = 0;
 }
 
@@ -121,6 +123,7 @@ static void work(struct flight *f)
 	f->busy = true;
 	sim_point();
 	end(f);
+	r->ended = ++engine.ends;
 	event("device: ends page %llu of object %llu: error %llu, %llu bytes", r->offset / OS_PAGE,
 	      store_of(f)->id, -r->error, r->bytes_done);
 	r->state = IO_DONE;
@@ -157,6 +160,12 @@ static void *engine_main(void *arg)
 	}
 	sim_notify(WAIT_CHANNEL, (uint64_t)flights);
 	return NULL;
+}
+
+uint64_t io_ends(struct io_engine *e)
+{
+	sim_point();
+	return e->ends;
 }
 
 static void look_again(void)

@@ -513,6 +513,11 @@ int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return trap_protect(trap, addr, len);
+}
+
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;

@@ -351,7 +351,7 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 static void willneed(const struct piece *piece)
 {
 	struct fm_file *file = piece->view->file;
-	uint64_t first, last, window = READ_PAGES_MAX;
+	uint64_t first, last, window = file->pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : 4 * READ_PAGES_MAX;
 	piece_pages(piece, &first, &last);
 	if (last >= file_pages(file))
 		last = file_pages(file) - 1;

@@ -285,13 +285,14 @@ static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct pag
 
 struct span {
 	uint64_t start, end;
+	bool huge;
 };
 
 static void span_flush(struct fm_mm *mm, struct span *span)
 {
 	if (span->end > span->start)
-		trap_protect(mm->trap, span->start, span->end - span->start);
-	*span = (struct span){0, 0};
+		(span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
+	*span = (struct span){0};
 }
 
 static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
@@ -307,14 +308,16 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
-		if (start != span->end || end - span->start > (2u << 20))
+		bool huge = pool->grows;
+		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : 2u << 20))
 			span_flush(mm, span);
 		if (span->end == span->start)
 			span->start = start;
 		span->end = end;
+		span->huge = huge;
 	}
 	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
-	if (span->end - span->start >= (1u << 20))
+	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
 		span_flush(mm, span);
 	page_unpin(pool, page);
 }
@@ -324,7 +327,7 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
-	struct span span = {0, 0};
+	struct span span = {0};
 	bool did = false;
 
 	for (;;) {
@@ -398,6 +401,17 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
+/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone. Most often the next
+ * MOVE tells; where it fails for another reason, what is undone would leave that one behind. True: it has been counted. */
+static bool move_uncounted(struct transfer *t, int err)
+{
+	uint64_t dst = t->dst + t->done, src = t->src + t->done;
+	if (!t->done || !err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
+		return false;
+	t->done += OS_PAGE;
+	return true;
+}
+
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
  * else the error. */
 static int transfer_next(struct transfer *t, int err)
@@ -457,6 +471,8 @@ static int transfer_in(struct transfer *t, bool move)
 			err = -ENOENT;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
+		if (unlikely(move && move_uncounted(t, err)))
+			continue;
 		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
 		 * to undo a taking-out, whose holes would be copied. */
 		if (err == -EEXIST && move && !t->back)
@@ -488,6 +504,8 @@ static int transfer_out(struct transfer *t)
 				    t->len - t->done, &done);
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
+			continue;
+		if (unlikely(move_uncounted(t, err)))
 			continue;
 		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
 		 * rolled back. */

@@ -236,6 +236,7 @@ struct fm_file {
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
 	struct fm_store_version version; /* version_lock */
 	struct os_lock version_lock;
+	uint64_t checked; /* io_ends() before the version was last asked for, and was the same; atomic */
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */
 	uint32_t inflight; /* frames owned by its reads under way; atomic */
 	uint32_t requests; /* of them; atomic */
@@ -290,12 +291,18 @@ struct pt_table {
 	uint32_t release_seq; /* futex */
 };
 
-#define READ_PAGES_MAX IO_SEGMENTS_MAX
+#define READ_PAGES_MAX 256u /* of a request; as many of them as have neighbouring frames are one segment */
+#ifdef FM_SIM
+#define READ_SEGMENTS_MAX 3u /* its pools are small */
+#else
+#define READ_SEGMENTS_MAX IO_SEGMENTS_MAX
+#endif
+/* Which pages it reads, the segments tell, which are their slots; of a staged one, `first`. */
 struct read_request {
 	struct io_request io;
 	struct fm_file *file;
 	uint32_t page_count;
-	uint32_t page[READ_PAGES_MAX];
+	uint32_t first; /* its first page */
 	uint64_t started_ns, deadline_ns;
 	uint32_t epoch; /* of the file, when it was submitted */
 	char *stage;        /* the staging slot that it reads its one page into; NULL: into the frame */
@@ -559,6 +566,9 @@ static inline int page_error(const struct page *page, uint32_t state)
 int store_error(int err);
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
+uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted);
+bool read_fits(struct page **pages, uint32_t count, uint32_t *segments);
+uint32_t request_pages(const struct read_request *req, struct page **pages);
 bool read_may_stage(const struct fault *vmf);
 int read_staged(struct fault *vmf);
 int read_submit_staged(struct fault *vmf);
@@ -570,10 +580,10 @@ void read_abandon_page(struct fm_mm *mm, struct page *page);
 bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
-int file_recheck(struct fm_file *file, uint32_t epoch);
 void request_send(struct fm_mm *mm, struct io_request *io);
 void requests_hold(struct fm_mm *mm);
 void requests_send(struct fm_mm *mm);
+int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
 int page_install(struct view *view, struct page *page, bool write);
