@@ -85,8 +85,13 @@ static void evict_page(struct fm_file *file, struct page *page)
 		os_sleep_until(os_now_ns() + 50000);
 	drop_user_pins(file, page);
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
-		if (page_take_out(&file->view, page, true) == 0)
+		int err = page_take_out(&file->view, page, true);
+		if (!err)
 			break;
+		if (err == -EINVAL) { /* what can't be moved is wanted no more */
+			page_discard(&file->view, page);
+			break;
+		}
 		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
 			page_forget(&file->view, page);
 			break;

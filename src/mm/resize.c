@@ -147,7 +147,8 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 
 /*
  * Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done; not uptodate then where its
- * bytes could not come with it. -EBUSY: it is pinned. -EINVAL: it is dirty, and what can't be moved must be written first.
+ * bytes could not come with it. -EBUSY: it is pinned. -EINVAL: it is dirty, or not flushed, and what can't be moved must be in the
+ * store first.
  */
 static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
 {
@@ -155,7 +156,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 		if (page->user_pins || tries > TRIES_MOST)
 			return -EBUSY;
 		int err = page_take_out(&file->view, page, true);
-		if (err == -EINVAL && page_is(page, PG_DIRTY))
+		if (err == -EINVAL && page_is_held(file->pool, page))
 			return err;
 		if (err == -EINVAL)
 			page_discard(&file->view, page);
@@ -165,6 +166,12 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	if (page_is(page, PG_UPTODATE))
 		memset(slot_of(file->pool, page) + from, 0, to - from);
 	return 0;
+}
+
+static int write_out(struct fm_file *file, uint64_t index)
+{
+	int err = writeback_range(file, index, index, true);
+	return err || !atomic_get(&file->unflushed) ? err : file_flush(file);
 }
 
 static int past_once(struct fm_file *file, uint64_t size)
@@ -193,7 +200,7 @@ static int zero_past(struct fm_file *file, uint64_t size)
 
 	for (int tries = 0; err == -EINVAL && tries < WRITES_MOST; tries++) {
 		err = past_once(file, size);
-		int failed = err == -EINVAL ? writeback_range(file, index, index, true) : 0;
+		int failed = err == -EINVAL ? write_out(file, index) : 0;
 		if (failed)
 			return failed;
 	}
@@ -290,7 +297,7 @@ static bool punch_once(struct fm_file *file, uint64_t offset, uint64_t len, int 
 		page_dirty(pool, page);
 	page_unlock(pool, page);
 	page_unpin(pool, page);
-	*ret_error = err == -EINVAL ? writeback_range(file, index, index, true) : err;
+	*ret_error = err == -EINVAL ? write_out(file, index) : err;
 	return done || *ret_error;
 }
 

@@ -162,10 +162,11 @@ static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, in
 		file->on_write_error(file->on_write_error_arg, offset, len, error);
 }
 
-/* Something that is dirty is lost, or could not be written. A page lock may be held: only the next fm_sync() tells. */
+/* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the next fm_sync() tells. */
 void file_write_failed(struct fm_file *file, int error)
 {
-	note_failure(file, error);
+	atomic_set(&file->write_error, error);
+	atomic_add(&file->error_seq, 1u);
 }
 
 /* How long a page takes at the rate at which they are being written. */
@@ -594,7 +595,7 @@ static void flush_done(struct io_request *io)
 	if (io->error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent))
+	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || mm->install == FM_INSTALL_COPY)
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -785,6 +786,39 @@ static void files_flush(struct writeback *wb, uint64_t now, bool urgent)
 	}
 }
 
+static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg)
+{
+	bool *left = arg;
+	if (!page_is(page, PG_INSTALLED) || mm_range_mapped(file->mm, page_addr(&file->view, file->pool, page)))
+		return;
+	file_take_out(file, page->index, page->index);
+	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page);
+}
+
+/* By COPY, what is dirty or not flushed can't leave the view when it is unmapped: its only bytes are there. */
+static void files_sweep(struct fm_mm *mm)
+{
+	struct fm_file *file = NULL;
+	do {
+		os_lock(&mm->files_lock);
+		for (file = mm->files; file; file = file->next)
+			if (file->writable && file->swept_seq != atomic_get(&file->view.unmap_seq) && !atomic_get(&file->unflushed) &&
+			    file_try_get(file))
+				break;
+		os_unlock(&mm->files_lock);
+		if (!file)
+			return;
+		bool left = false;
+		uint32_t seq = atomic_get(&file->view.unmap_seq);
+		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
+		if (!left)
+			file->swept_seq = seq;
+		file_put(file);
+		if (left)
+			return;
+	} while (file);
+}
+
 static void give_up(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirty);
@@ -870,6 +904,8 @@ static void *writeback_main(void *arg)
 		late_ones(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
+		if (wb->mm->install == FM_INSTALL_COPY)
+			files_sweep(wb->mm);
 		close_some(wb, now);
 		if (wb->closing_list)
 			next = now + SOON_NS;
