@@ -194,8 +194,8 @@ bool page_is_held(struct frame_pool *pool, const struct page *page)
 	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
 }
 
-/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0,
- * -ETIMEDOUT or, where the mm goes, -ECANCELED. */
+/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0 or
+ * -ETIMEDOUT. */
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 {
 	uint32_t attempt = page_word(page, attempt);
