@@ -417,9 +417,9 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 			page_unpin(pool, page);
 			return err;
 		}
-		bool there = page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE);
-		if (flags & FM_WRITE) /* written back and installed anew meanwhile, it is protected */
-			there = there && page_is(page, PG_UNPROTECTED);
+		/* A write may have begun since the fault has put the lock: then it is clean, or protected. */
+		uint32_t wants = PG_INSTALLED | (flags & FM_WRITE ? PG_DIRTY | PG_UNPROTECTED : 0u);
+		bool there = (page_state(page) & (wants | PG_GONE)) == wants;
 		bool first = there && !page->user_pins;
 		uint32_t limit = pool->frames - pool->frames / 4;
 		if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {

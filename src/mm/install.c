@@ -520,7 +520,8 @@ static int transfer_out(struct transfer *t)
 	return 0;
 }
 
-/* A page's bytes are gone, and the store has older ones, if any. Page lock held. */
+/* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer uptodate: a write or a flush that fails
+ * just now does not make it dirty again, or did before. */
 static void dirty_emptied(struct frame_pool *pool, struct page *page)
 {
 	struct fm_file *file = page->file;
@@ -550,7 +551,6 @@ void page_gone_behind(struct view *view, struct page *page)
 	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 
 	stats_add(mm->stats, emptied_behind, 1);
-	dirty_emptied(pool, page);
 	if (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP)) { /* its slot has them, and is being read from */
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -567,6 +567,7 @@ void page_gone_behind(struct view *view, struct page *page)
 			trap_discard(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
+	dirty_emptied(pool, page);
 	pt_put(mm, page, 1, addr);
 }
 
@@ -621,9 +622,9 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	pt_put(mm, page, 1, t->dst);
 	if (err != -ENOENT && !torn)
 		return err;
-	dirty_emptied(view->file->pool, page);
 	frame_fill(view->file->pool, page); /* holes in the slot */
 	page_set(page, 0, PG_UPTODATE);
+	dirty_emptied(view->file->pool, page);
 	return -EAGAIN;
 }
 
@@ -839,7 +840,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			return -EBUSY;
 		page_drop_copy(mm, pool, page);
 	}
-	if (mm->install == FM_INSTALL_COPY && page_is(page, PG_DIRTY))
+	/* By COPY its bytes would be gone: the store has them, but for a flush that may still fail. */
+	if (mm->install == FM_INSTALL_COPY && (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
 		return -EINVAL;
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
@@ -857,8 +859,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		}
 		if (t.missing) {
 			stats_add(mm->stats, emptied_behind, 1);
-			dirty_emptied(pool, page);
 			page_set(page, 0, PG_UPTODATE);
+			dirty_emptied(pool, page);
 		}
 		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the part past the end with it */
 			frame_fill(pool, page);

@@ -163,10 +163,11 @@ static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, in
 		file->on_write_error(file->on_write_error_arg, offset, len, error);
 }
 
-/* Something that is dirty is lost, or could not be written. A page lock may be held: only the next fm_sync() tells. */
+/* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the next fm_sync() tells. */
 void file_write_failed(struct fm_file *file, int error)
 {
-	note_failure(file, error);
+	atomic_set(&file->write_error, error);
+	atomic_add(&file->error_seq, 1u);
 }
 
 /* How long a page takes at the rate at which they are being written. */
