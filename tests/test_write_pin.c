@@ -3,11 +3,12 @@
  * fm_pin() for writing: system calls write into what is pinned (read(), readv(), direct reads, io_uring), which nobody but the
  * kernel sees; after fm_unpin() and fm_sync() the store has what memory has.
  * Seen to fail: with a pinned page cleaned when it is written back (test_others_write), with pins that stay when their page is
- * truncated (test_truncated).
+ * truncated (test_truncated), with a pinned page made writable by MOVE (test_no_gap).
  */
 #include "write_support.h"
 
 #include <liburing.h>
+#include <sched.h>
 #include <sys/uio.h>
 
 #define SEED 31
@@ -122,6 +123,71 @@ static void test_both(void)
 	write_expect_file(path, 20 * PAGE, 4 * PAGE, SEED + 3);
 }
 
+/* ---- pinned for reading, and made writable meanwhile */
+
+static _Atomic(unsigned char *) given; /* NULL: the thread is to give it back, and says so by `idle` */
+static atomic_bool idle, stop;
+static atomic_uint rounds;
+
+static void *write_out(void *arg)
+{
+	unsigned char got[PAGE];
+	int fd[2];
+
+	CHECK_EQ(pipe(fd), 0);
+	while (!stop) {
+		const unsigned char *from = given;
+		idle = !from;
+		if (from) {
+			CHECK_EQ(write(fd[1], from, PAGE), (ssize_t)PAGE);
+			CHECK_EQ(read(fd[0], got, PAGE), (ssize_t)PAGE);
+			rounds++;
+		} else {
+			sched_yield();
+		}
+	}
+	close(fd[0]);
+	close(fd[1]);
+	return arg;
+}
+
+static void wait_rounds(unsigned count)
+{
+	unsigned end = rounds + count;
+	while ((int)(rounds - end) < 0)
+		sched_yield();
+}
+
+/* The page is not away for a moment: a system call that has it sees no gap. */
+static void test_no_gap(void)
+{
+	pthread_t thread;
+
+	begin();
+	stop = false;
+	given = NULL;
+	CHECK_EQ(pthread_create(&thread, NULL, write_out, NULL), 0);
+	for (unsigned i = 0; i < 600; i++) {
+		unsigned char *at = addr + i % PAGES * PAGE;
+		CHECK_OK(fm_pin(mm, at, PAGE, 0));
+		idle = false;
+		given = at;
+		wait_rounds(2);
+		CHECK_OK(fm_fault_in(mm, at, PAGE, FM_WRITE));
+		*at = support_byte(i, SEED + 1);
+		wait_rounds(1);
+		given = NULL;
+		while (!idle)
+			sched_yield();
+		CHECK_OK(fm_unpin(mm, at, PAGE));
+		if (i % PAGES == PAGES - 1) /* clean again */
+			CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	}
+	stop = true;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	end();
+}
+
 /* What is truncated is not pinned any more; a hole is not made into what is. */
 static void test_truncated(void)
 {
@@ -147,6 +213,7 @@ static void test(void)
 {
 	test_others_write();
 	test_both();
+	test_no_gap();
 	test_truncated();
 }
 
