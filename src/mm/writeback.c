@@ -507,13 +507,18 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	return err;
 }
 
+static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
+	return from <= to && from <= last && to >= first;
+}
+
 /* Until no page of the range is being punched. 0, or -ETIMEDOUT. */
 static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	for (;;) {
 		uint32_t seq = atomic_get(&file->end_seq);
-		uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
-		if (from > to || from > last || to < first)
+		if (!range_changes(file, first, last))
 			return 0;
 		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
 		if (now >= until_ns)
@@ -526,7 +531,8 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 {
 	int err = 0;
 	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
-	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. */
+	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. A pass that began
+	 * before the punch said so, or took it back, sees change_seq change, or finds it there at its end. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
 		uint32_t changes = atomic_get(&file->change_seq);
 		err = range_wait_change(file, first, last, until_ns);
@@ -534,7 +540,7 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
-		pass -= atomic_get(&file->change_seq) != changes;
+		pass -= range_changes(file, first, last) || atomic_get(&file->change_seq) != changes;
 	}
 	return err;
 }
@@ -720,9 +726,13 @@ static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all
 			struct page *page = &pool->pages[batch.id[i]];
 			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
 				continue;
+			struct fm_file *file = page->file;
 			int err = 0;
-			if (page_is(page, PG_DIRTY) && !rests(page->file, now))
-				err = write_run(page->file, page, FOR_EVER, how, 0);
+			/* One that nobody refers to any more comes by way of its end. */
+			if (page_is(page, PG_DIRTY) && !rests(file, now) && file_try_get(file)) {
+				err = write_run(file, page, FOR_EVER, how, 0);
+				file_put(file);
+			}
 			page_unpin(pool, page);
 			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
 				return;
