@@ -54,6 +54,7 @@ struct write_request {
 	uint64_t started_ns;
 	uint32_t unmap_seq; /* the view's, when it began */
 	bool ends;          /* it has the file's last page, in part: nothing can follow */
+	bool missing;       /* it came upon a page that was not there */
 };
 
 struct writeback {
@@ -198,6 +199,7 @@ static void write_done(struct io_request *io)
 	struct writeback *wb = mm->wb;
 	uint64_t now = os_now_ns();
 
+	req->missing = io->error == -EFAULT;
 	io->error = store_error(io->error);
 	stats_record(&mm->stats->write_ns, now - req->started_ns);
 	stats_add(mm->stats, writes, 1);
@@ -223,11 +225,11 @@ static void write_done(struct io_request *io)
 		tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
 			     io->error);
 	}
-	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq)) {
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->missing)) {
 		request_end(wb, req);
 		return;
 	}
-	/* Some page may have stayed in the view because it was being written. */
+	/* Some page may have stayed in the view because it was being written; or is not there any more. */
 	struct write_request *head = atomic_get(&wb->late);
 	do {
 		req->next = head;
@@ -241,6 +243,11 @@ static void late_ones(struct writeback *wb)
 	while (req) {
 		struct write_request *next = req->next;
 		struct fm_file *file = req->file;
+		uint32_t stopped = (uint32_t)(req->io.bytes_done >> file->pool->shift);
+		/* That of a page where it was to be written from the view, and somebody has emptied it: else it would be tried again and
+		 * again. Of those behind it nobody knows: what is swapped out looks as if it were not there. */
+		if (req->missing && stopped < req->count && page_is(&file->pool->pages[req->page[stopped]], PG_INSTALLED))
+			page_really_there(&file->view, &file->pool->pages[req->page[stopped]]);
 		for (uint32_t i = 0; i < req->count; i++) {
 			struct page *page = &file->pool->pages[req->page[i]];
 			if (page_is(page, PG_INSTALLED) && !mm_range_mapped(wb->mm, page_addr(&file->view, file->pool, page)))
