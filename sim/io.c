@@ -19,7 +19,7 @@ struct flight {
 	enum stage stage;
 	uint32_t id, covers;   /* covers: of a flush, the writes that had ended */
 	uint64_t taken[FLIGHT_SECTORS]; /* what a write has taken of its pages */
-	bool in_place;
+	bool in_place, missing;
 	struct io_request *request;
 	uint64_t due, part; /* the first bytes come when it is issued, the rest at its end */
 	int error;
@@ -83,8 +83,8 @@ static uint64_t address_at(const struct io_request *r, uint64_t at)
 	sim_fail("a write ends before its end");
 }
 
-/* The device takes sectors [from, to) of a write from memory as it is now. False: some of it is not there. */
-static bool take(struct flight *f, uint64_t from, uint64_t to)
+/* The device takes sectors [from, to) of a write from memory as it is now. Returns how far it came: from there on there is nothing. */
+static uint64_t take(struct flight *f, uint64_t from, uint64_t to)
 {
 	struct io_request *r = f->request;
 	struct sim_store *s = store_of(f);
@@ -99,13 +99,13 @@ static bool take(struct flight *f, uint64_t from, uint64_t to)
 		if (!kernel_read(addr, &tag)) {
 			if (!sim.emptied && !sim.opt.famine_256)
 				sim_fail("a write takes page %u of object %u from where there is nothing", n, s->id);
-			return false;
+			return at;
 		}
 		f->in_place |= kernel_view(addr) != NULL;
 		f->taken[at / SIM_SECTOR] = tag;
 		written_put(s, n, pos % OS_PAGE / SIM_SECTOR, tag, f->id);
 	}
-	return true;
+	return to;
 }
 
 static void issue_write(struct flight *f)
@@ -117,9 +117,11 @@ static void issue_write(struct flight *f)
 	f->part = sim_below((uint32_t)(len / SIM_SECTOR) + 1) * SIM_SECTOR;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
 		f->error = store_random_error();
-	if (!take(f, 0, f->part)) {
+	uint64_t came = take(f, 0, f->part);
+	if (came < f->part) {
 		f->error = -EFAULT;
-		f->part = 0;
+		f->part = came;
+		f->missing = true;
 	}
 }
 
@@ -144,9 +146,11 @@ static void end_write(struct flight *f)
 	uint64_t len = bytes_of(r), rest = len - f->part;
 	if (f->error)
 		rest = sim_below((uint32_t)(rest / SIM_SECTOR) + 1) * SIM_SECTOR;
-	bool all = f->error == -EFAULT || take(f, f->part, f->part + rest);
-	if (!f->error && !all)
+	uint64_t came = f->missing ? f->part : take(f, f->part, f->part + rest);
+	if (!f->error && came < len) {
 		f->error = -EFAULT;
+		f->part = came;
+	}
 	r->bytes_done = f->error ? f->part : len;
 	check_taken(f, f->error ? f->part & ~(uint64_t)(OS_PAGE - 1) : len);
 	written_ended(s, f->id);

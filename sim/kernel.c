@@ -554,6 +554,17 @@ int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 	return 0;
 }
 
+/* MADV_DONTNEED where a mark is to be. True: a page was there. */
+bool kernel_unmark(uint64_t addr)
+{
+	enter_kernel("MADV_DONTNEED", true);
+	const struct view_page *page = kernel_view(addr);
+	bool there = page && !page->poison;
+	event("discards 4096 bytes at %#llx", addr, 0, 0, 0);
+	kernel_unmap(addr, OS_PAGE);
+	return there;
+}
+
 int trap_present(uint64_t addr)
 {
 	sim_point();

@@ -242,6 +242,21 @@ static const struct page *page_of(const struct fault *vmf)
 	return NULL;
 }
 
+/* A write that has to wait: for what is dirty, for a write of the page where it is, or for a hole. */
+static bool held_back(const struct fault *vmf, const struct page *page)
+{
+	const struct fm_file *file = vmf->file;
+	const struct frame_pool *pool = file->pool;
+	uint32_t limit = (pool->frames / 4 < 2 ? 2 : pool->frames / 4) + pool->user_pinned, now = pool->dirty + pool->writing;
+	if (file->writable && page && (page->state & PG_WRITEBACK) && !(page->state & PG_UPTODATE))
+		return true;
+	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
+		return false;
+	bool over = !(page->state & PG_DIRTY) && (now >= limit || now + pool->unflushed >= 2 * limit);
+	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
+	return over || in_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);
+}
+
 void sim_watch_fault_try(const void *arg);
 void sim_watch_fault_try(const void *arg)
 {
@@ -260,6 +275,10 @@ void sim_watch_fault_try(const void *arg)
 	if (vmf->tries == 1)
 		tried[i].ready = 0;
 	tried[i].fault = vmf;
+	if (held_back(vmf, page)) {
+		tried[i].ready = 0;
+		return;
+	}
 	if (page && (page->state & (PG_UPTODATE | PG_LOCKED | PG_GONE)) == PG_UPTODATE)
 		tried[i].ready++;
 	if (tried[i].ready > READY_TRIES_MAX || vmf->tries > TRIES_MAX)

@@ -73,6 +73,7 @@
 	X(told_by_signal, "thread trap: writers told by a signal, their page being there")     \
 	X(region_refuses, "thread trap: regions made read-only for a moment, to refuse a write") \
 	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
+	X(unmarked_written, "thread trap: marks taken away with a page that had been written to: its bytes are lost") \
 	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
 	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
 	X(message_repeated, "thread trap: a message that came again")                          \
@@ -361,6 +362,7 @@ bool kernel_slot_present(uint64_t addr);
 bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
 int kernel_poison(uint64_t addr);
+bool kernel_unmark(uint64_t addr);
 void kernel_protect_region(uint64_t base, uint64_t len, bool on);
 bool kernel_refuses_write(uint64_t addr);
 void kernel_region_gone(uint64_t base, uint64_t len);

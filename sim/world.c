@@ -20,6 +20,7 @@ struct known {
 	uint32_t mapping, unmapping;   /* under way now */
 	uint32_t pinned, pinning; /* pinning: also while fm_pin() or fm_unpin() is under way */
 	uint64_t unpin_step; /* when the last was over */
+	bool pins_lost; /* one that is counted has gone with a truncate or a punch: its fm_unpin() takes another's */
 	bool emptied_once;
 	uint64_t resized_step; /* a truncate, a punch or an invalidation of it was under way at this step, or is */
 	uint32_t resizing;
@@ -386,7 +387,7 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 static bool was_resized(uint32_t f, uint32_t n, uint64_t begun)
 {
 	const struct known *k = &world.known[f][n];
-	return k->resizing || k->resized_step >= begun;
+	return k->resizing || k->resized_step >= begun || k->pins_lost;
 }
 
 /* What is pinned is told as such; unmapped meanwhile it is not told of at all. */
@@ -535,7 +536,8 @@ static void do_pin(uint32_t f, uint32_t n)
 		return;
 	bool writes = sim_store[f].writable && sim_chance(128);
 	event("pins page %llu of object %llu, to write %llu", index_of(f, n), f, writes, 0);
-	world.known[f][n].pinning++;
+	if (!world.known[f][n].pinning++)
+		world.known[f][n].pins_lost = false;
 	int err = fm_pin(sim.mm, (void *)addr_of(f, n), OS_PAGE, writes ? FM_WRITE : 0);
 	if (err) {
 		mark(pin_error);
@@ -758,6 +760,7 @@ static void resize_pages(uint32_t f, uint32_t n, uint32_t m, int change)
 	for (; n <= m && n < world.pages[f]; n++) {
 		world.known[f][n].resizing += (uint32_t)change;
 		world.known[f][n].resized_step = sim.step;
+		world.known[f][n].pins_lost |= world.known[f][n].pinning > 0;
 	}
 }
 

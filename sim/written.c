@@ -227,7 +227,7 @@ void written_ended(struct sim_store *s, uint32_t flight)
 }
 
 /* A flush has ended, of what had ended by `covers`. One that fails may have lost it: the store shows it until a crash, and no
- * later flush will make it durable. */
+ * later flush will make it durable. Not holes, nor ends: a file system that loses its own records says so from then on. */
 static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t covers, bool well)
 {
 	uint32_t kept = 0;
@@ -236,7 +236,7 @@ static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t cover
 		bool covered_by_it = sec->pending[p].ended && sec->pending[p].ended <= covers;
 		if (covered_by_it && well)
 			sec->durable = sec->pending[p].tag;
-		if (!covered_by_it || !(well || lose))
+		if (!covered_by_it || !(well || (lose && sec->pending[p].tag)))
 			sec->pending[kept++] = sec->pending[p];
 	}
 	sec->pendings = kept;

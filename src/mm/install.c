@@ -370,6 +370,7 @@ struct transfer {
 	uint64_t done;
 	unsigned busy, nomem;
 	bool existed, copied, missing, back; /* back: a taking-out that is undone */
+	struct page *leaves; /* it is taken out of the view, where it is protected: see move_had_worked() */
 };
 
 /*
@@ -392,9 +393,11 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	return err != -EEXIST && trap_present(src) == 0 ? 1 : -EEXIST;
 }
 
-/* True: MOVE's EEXIST has been dealt with. */
+/* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that, where it arrives writable. */
 static bool move_had_worked(struct transfer *t)
 {
+	if (t->leaves && t->leaves->file->writable)
+		page_dirty(t->leaves->file->pool, t->leaves);
 	int after = move_after_exist(t->mm, t->dst + t->done, t->src + t->done);
 	if (after == 1)
 		t->done += OS_PAGE;
@@ -556,7 +559,7 @@ void page_gone_behind(struct view *view, struct page *page)
 		stats_sub(mm->stats, pages_installed, 1);
 		mm_uncharge(mm, pool->page_size);
 	} else if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
-		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len};
+		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len, .leaves = page};
 		if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
 			trap_discard(mm->trap, addr, len);
 		frame_fill(pool, page);
@@ -831,7 +834,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	struct frame_pool *pool = view->file->pool;
 	struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page),
 			     .src = page_addr(view, pool, page),
-			     .len = (uint64_t)page->shown * OS_PAGE};
+			     .len = (uint64_t)page->shown * OS_PAGE, .leaves = page};
 	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
 	if (page_is(page, PG_WRITEBACK)) /* what the store reads from stays where it is */
 		return -EBUSY;

@@ -266,7 +266,7 @@ struct fm_file {
 	struct io_request *flush_io;        /* part of the mm's write-back */
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
-	uint32_t change_seq;                /* changes before each of them; atomic */
+	uint32_t change_seq;                /* changes before that is said, and before it is taken back; atomic */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
 	bool finished;                      /* it has been written for the mm's end */
 	bool given_up;                      /* what is still dirty then is lost */

@@ -204,6 +204,7 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 
 static void change_end(struct fm_file *file)
 {
+	atomic_add(&file->change_seq, 1u); /* before and at its end: see range_write() */
 	atomic_set(&file->punch_first, UINT64_MAX);
 	atomic_set(&file->punch_last, 0u);
 	atomic_add(&file->end_seq, 1u);

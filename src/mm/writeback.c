@@ -55,6 +55,7 @@ struct write_request {
 	uint32_t unmap_seq; /* the view's, when it began */
 	bool ends;          /* it has the file's last page, in part: nothing can follow */
 	bool in_place;      /* some page is written from the view, where it stays */
+	bool missing;       /* it came upon a page that was not there */
 };
 
 struct writeback {
@@ -199,6 +200,7 @@ static void write_done(struct io_request *io)
 	struct writeback *wb = mm->wb;
 	uint64_t now = os_now_ns();
 
+	req->missing = io->error == -EFAULT;
 	io->error = store_error(io->error);
 	stats_record(&mm->stats->write_ns, now - req->started_ns);
 	stats_add(mm->stats, writes, 1);
@@ -224,11 +226,11 @@ static void write_done(struct io_request *io)
 		tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
 			     io->error);
 	}
-	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place)) {
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place && !req->missing)) {
 		request_end(wb, req);
 		return;
 	}
-	/* Some page may have stayed in the view because it was being written. */
+	/* Some page may have stayed in the view because it was being written; or is not there any more. */
 	struct write_request *head = atomic_get(&wb->late);
 	do {
 		req->next = head;
@@ -242,6 +244,11 @@ static void late_ones(struct writeback *wb)
 	while (req) {
 		struct write_request *next = req->next;
 		struct fm_file *file = req->file;
+		uint32_t stopped = (uint32_t)(req->io.bytes_done >> file->pool->shift);
+		/* That of a page where it was to be written from the view, and somebody has emptied it: else it would be tried again and
+		 * again. Of those behind it nobody knows: what is swapped out looks as if it were not there. */
+		if (req->missing && stopped < req->count && page_is(&file->pool->pages[req->page[stopped]], PG_INSTALLED))
+			page_really_there(&file->view, &file->pool->pages[req->page[stopped]]);
 		for (uint32_t i = 0; i < req->count; i++) {
 			struct page *page = &file->pool->pages[req->page[i]];
 			if (page_is(page, PG_INSTALLED) && !mm_range_mapped(wb->mm, page_addr(&file->view, file->pool, page)))
@@ -519,13 +526,18 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	return err;
 }
 
+static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
+	return from <= to && from <= last && to >= first;
+}
+
 /* Until no page of the range is being punched. 0, or -ETIMEDOUT. */
 static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	for (;;) {
 		uint32_t seq = atomic_get(&file->end_seq);
-		uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
-		if (from > to || from > last || to < first)
+		if (!range_changes(file, first, last))
 			return 0;
 		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
 		if (now >= until_ns)
@@ -538,7 +550,8 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 {
 	int err = 0;
 	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
-	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. */
+	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. A pass that began
+	 * before the punch said so, or took it back, sees change_seq change, or finds it there at its end. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
 		uint32_t changes = atomic_get(&file->change_seq);
 		err = range_wait_change(file, first, last, until_ns);
@@ -546,7 +559,7 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
-		pass -= atomic_get(&file->change_seq) != changes;
+		pass -= range_changes(file, first, last) || atomic_get(&file->change_seq) != changes;
 	}
 	return err;
 }
@@ -732,9 +745,13 @@ static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all
 			struct page *page = &pool->pages[batch.id[i]];
 			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
 				continue;
+			struct fm_file *file = page->file;
 			int err = 0;
-			if (page_is(page, PG_DIRTY) && !rests(page->file, now) && (!page->file->scratch || bits == pool->dirty_bits))
-				err = write_run(page->file, page, FOR_EVER, how, 0);
+			/* One that nobody refers to any more comes by way of its end. */
+			if (page_is(page, PG_DIRTY) && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
+				err = write_run(file, page, FOR_EVER, how, 0);
+				file_put(file);
+			}
 			page_unpin(pool, page);
 			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
 				return;
