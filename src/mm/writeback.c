@@ -282,14 +282,14 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 			return err;
 	}
 	if (err) {
-		/* Written where it is. What the kernel will not move is protected for as long; what is pinned is left as it is,
-		 * and dirty: others may write to it at any time. */
+		/* Written where it is, protected for as long; what the program has pinned is left as it is. What anybody has pinned
+		 * stays dirty: it may be written to without a fault. */
 		uint64_t addr = page_addr(view, pool, page);
 		page_drop_copy(file->mm, pool, page);
 		keep = err != -EINVAL;
-		if (!keep && trap_protect(file->mm->trap, addr, pool->page_size) < 0)
+		if (page->user_pins || trap_protect(file->mm->trap, addr, pool->page_size) < 0)
 			keep = true;
-		if (!keep)
+		else
 			page_set(page, 0, PG_UNPROTECTED);
 		from = (char *)addr;
 		stats_add(file->mm->stats, write_in_place, 1);
