@@ -132,8 +132,10 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * Take an address space down. Faults in flight in other threads end: with -ECANCELED as SIGBUS,
  * or through fm_guard(). All mappings, files and pins of the mm are gone at return, and all
  * memory and descriptors are given back. Waits for threads that are inside a read of the store
- * which cannot be interrupted (a local file without a deadline). Not from inside a fault.
+ * which cannot be interrupted (a local file without a deadline). What is dirty is written first. Not from inside a fault.
  * Not concurrently with other calls on the same mm.
+ * Errors: -EIO: some of it could not be written, in several tries or within 10 seconds a file, and is lost (the log function is told of which file); all
+ * else is done.
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
@@ -148,7 +150,9 @@ enum fm_changed {
 /** Flags of struct fm_file_options. */
 enum fm_file_flags {
 	/** For writing too. The file is then this process's: what others write to it is neither looked for nor found
-	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). */
+	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). Pages are of 4096 bytes.
+	 *  What is dirty is written after some seconds, or when much is; when the file is closed, the mm destroyed or the program
+	 *  ends by exit(); and, where it ends in another way, with FM_KEEP alone. */
 	FM_FILE_WRITE = 1u << 0,
 	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
 };
@@ -214,7 +218,8 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
  */
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
-/** Give the program's reference back. Mappings keep the file open. Thread-safe. */
+/** Give the program's reference back. Mappings keep the file open. What is dirty is written first (not flushed: that is
+ *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; the reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
 /** The file's size in bytes when it was opened. Thread- and signal-safe. */

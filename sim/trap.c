@@ -132,11 +132,32 @@ static bool page_has_young(uint64_t page)
 	return false;
 }
 
+/*
+ * What comes into the view between the question and the discard goes with the mark. Its install sees that, and has it read
+ * again. But a program may have written to it before: that is lost, and told by the next sync. Known, and to be mended.
+ */
+static void lose(uint64_t addr)
+{
+	for (int i = 0; i < REGIONS; i++) {
+		if (!regions[i] || addr - regions[i]->base >= regions[i]->len)
+			continue;
+		const struct view *view = regions[i]->owner;
+		struct sim_store *s = (struct sim_store *)view->file->store;
+		uint32_t n = store_place(s, (addr - regions[i]->base) / OS_PAGE);
+		if (!s->writable || n == SIM_PAGES)
+			return;
+		mark(unmarked_written);
+		sim.emptied = true;
+		written_lost(s, n);
+	}
+}
+
 static void unmark(uint64_t page)
 {
 	handler.begun++;
 	if (trap_present(page) == 0) {
-		trap_discard(&the_trap, page, OS_PAGE);
+		if (kernel_unmark(page))
+			lose(page);
 	} else {
 		mark(unmarked_beside);
 	}

@@ -487,9 +487,16 @@ static void pipe_cancel(struct fm_store *store, struct io_engine *engine, struct
 	io_ring_cancel(engine, request);
 }
 
+/* A pipe cannot be synced, and says so. */
+static int pipe_submit_flush(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+{
+	return io_ring_flush(engine, request, ((struct pipe_store *)store)->fds[1]);
+}
+
 static const struct fm_store_ops pipe_ops = {
 	.name = "pipe",
 	.submit_write = pipe_submit_write,
+	.submit_flush = pipe_submit_flush,
 	.cancel = pipe_cancel,
 };
 
@@ -512,6 +519,7 @@ static void test_ring_cancel(bool uninvited)
 	while (write(pipes.fds[1], page, 4096) == 4096)
 		fill++;
 	CHECK(!fcntl(pipes.fds[1], F_SETFL, 0), "%s", strerror(errno));
+	does(engine, &pipes.store, IO_FLUSH, 0, 0, -EINVAL, 0);
 	job = job_new(&pipes.store, IO_WRITE, 0, 4096);
 	job_submit(engine, job);
 	while (!atomic_get(&pipes.started))

@@ -113,7 +113,7 @@ static void model_is(struct fm_store *store, const struct model *model, const ch
 
 static struct model model_of(struct fm_store *store)
 {
-	struct model model = {malloc(1 << 20), store->size_bytes};
+	struct model model = {malloc(4 << 20), store->size_bytes};
 	struct iovec iov = {model.bytes, model.size};
 	unsigned shorts;
 	size_t done = 0;
@@ -181,6 +181,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_write(store, &model, 8, 4096, 36864, 0);
 	model_is(store, &model, uri);
 	flushed(store);
+	model_write(store, &model, 14, 50, 9000, 0);
+	model_is(store, &model, uri);
 	model_resize(store, &model, 45056); /* the tail is a whole page now, and dirty in the page cache a moment ago */
 	model_is(store, &model, uri);
 	model_write(store, &model, 9, 4096, 40960, 0);
@@ -389,6 +391,10 @@ static int punch_child(void *arg)
 	model_is(store, &model, "punched by zeros");
 	model_punch(store, &model, 299008, 1 << 20);
 	model_is(store, &model, "punched over the end by zeros");
+	model_resize(store, &model, 3 << 20); /* more than goes into one write */
+	model_write(store, &model, 2, 3 << 20, 0, 0);
+	model_punch(store, &model, 4096, (5 << 19) + 4096);
+	model_is(store, &model, "punched by many zeros");
 	CHECK(store->ops->reserve(store, 0, 4096) == -EOPNOTSUPP, "reserve");
 	closed(store);
 	unlink("holes");
@@ -577,6 +583,7 @@ static void test_refused(void)
 	CHECK(!system("cp /bin/sleep sleep"), "cp");
 	pid = fork();
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		execv(args[0], args);
 		_exit(1);
 	}
@@ -982,6 +989,7 @@ int main(void)
 	unlink("bytes");
 	test_bytes("memory:50000?seed=3", 0);
 	test_bytes("faulty:memory:50000?seed=3", 0);
+	test_bytes("faulty:memory:50000?seed=3&lose=1", 0);
 	test_memory();
 	test_made();
 	test_folder();

@@ -8,6 +8,7 @@
  *   bench_cell.c       one way in one round, in a process of its own: threads, time, counters
  *   bench_ways.c       the ways over the kernel's mmap() and over pread
  *   bench_filemap.c    the ways over the library
+ *   bench_write.c      the workloads that write: what is written where, the sync, and whether it is in the file then
  *   bench_limit.c      the device's limit: io_uring, O_DIRECT
  *   bench_bare.c       a fault served in user space with no library: the floor of what one costs
  *   bench_stats.c      medians and ratios
@@ -64,6 +65,7 @@ struct bench_way_info {
 	int advice;           /* kernel: of madvise(), for all of the mapping */
 	bool short_readahead; /* kernel: 128 KiB */
 	bool copy;            /* bare: COPY, not MOVE */
+	bool protect;         /* bare: a write to what COPY protected: MOVE out of the view and in again */
 	bool overview;        /* in the picture of all workloads; kernel-mmap is the line there */
 };
 
@@ -86,11 +88,15 @@ struct bench_way_info {
 	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",              \
 	  .advice = MADV_SEQUENTIAL)                                                                      \
 	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance", .advice = 0)
-#define BENCH_WAYS_PREAD(X) X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)
+#define BENCH_WAYS_PREAD(X)                                                                               \
+	X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)                       \
+	X(PWRITE, "pwrite", "#78716c", "pwrite() through the page cache", .advice = 0)
 #define BENCH_WAYS_LIMIT(X) X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .overview = true)
 #define BENCH_WAYS_BARE(X)                                                                                \
 	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)                     \
-	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)
+	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)            \
+	X(BARE_PROTECT, "bare-protect", "#4b5563", "SIGBUS by a protected page, MOVE out and in, return; no library", \
+	  .copy = true, .protect = true)
 #define BENCH_WAYS(X)                                                                                     \
 	BENCH_WAYS_FILEMAP(X) BENCH_WAYS_KERNEL(X) BENCH_WAYS_PREAD(X) BENCH_WAYS_LIMIT(X) BENCH_WAYS_BARE(X)
 
@@ -155,6 +161,9 @@ struct bench_workload {
 	bool each_mapped;      /* each unit by a mapping of its own */
 	bool whole;            /* all of the range, however little of it stays cold */
 	bool sparse;           /* a memory store of just this size, whatever the file's; nothing cached */
+	bool writes;           /* to a file of the benchmark's own; what was written is compared afterwards */
+	unsigned commit_pages; /* writes: an operation writes to so many pages and syncs; 0: a sync at the end */
+	bool random_advice;    /* FM_ADVICE_RANDOM, MADV_RANDOM: a fault installs its own page alone */
 	bool with_previous;    /* shares the rounds of the workload before it in the table */
 	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
 	struct bench_scale full, quick;
@@ -166,7 +175,7 @@ extern const size_t bench_workload_count;
 /* All of the range, page after page in some direction, from the device. */
 static inline bool bench_is_scan(const struct bench_workload *workload)
 {
-	return !workload->step && !workload->memory &&
+	return !workload->step && !workload->memory && !workload->writes &&
 	       (workload->pattern == PATTERN_FORWARD || workload->pattern == PATTERN_BACKWARD ||
 		workload->pattern == PATTERN_STREAMS);
 }
@@ -185,11 +194,12 @@ struct bench_cell {
 		char cgroup[200];    /* cgroup.procs to join first; "" for none */
 		uint64_t file_bytes, range_bytes, budget_bytes, ops, warm_ops;
 		uint64_t limit_ns;
+		uint64_t seed;       /* writes: of the bytes, different in each cell */
 	} in;
 	struct {
-		bool done;
+		bool done, wrong; /* wrong: what was written is not there */
 		char why[BENCH_WHY]; /* why it could not run */
-		uint64_t ns, ops, bytes, device_bytes, cpu_ns, rss_bytes;
+		uint64_t ns, ops, bytes, device_bytes, written_bytes, cpu_ns, rss_bytes;
 		uint64_t cached_bytes, metadata_bytes; /* filemap ways: its pages at the end, and memory beside them */
 		uint64_t sum;               /* of all that was touched */
 		uint64_t sums[BENCH_SUMS];  /* same, after each thread's first 2^i operations; 0: not reached */
@@ -235,6 +245,10 @@ struct bench_way_ops {
 	void (*end)(struct bench_run *run);
 	/* Operations `from` to `to` of a worker, until `deadline_ns`; NULL: touch the mapping. */
 	int (*work)(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
+	/* Workloads that write: all that was written by now is durable. 0, or -1 after bench_why(). */
+	int (*sync)(struct bench_run *run);
+	/* Bytes as they are in the store. 0, or -1 after bench_why(). NULL: of the file, by O_DIRECT. */
+	int (*read_back)(struct bench_run *run, void *to, size_t len, uint64_t offset);
 };
 
 extern const struct bench_way_ops bench_kernel_ops, bench_pread_ops, bench_filemap_ops, bench_limit_ops,
@@ -266,6 +280,10 @@ static inline bool bench_over(const struct bench_worker *worker, uint64_t turn, 
 }
 /* The default of `work`. */
 int bench_touch(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
+/* The same for workloads that write, by all ways. */
+int bench_write(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
+/* After the clock has stopped: is what these operations wrote in the store? 0, or -1 after bench_why(). */
+int bench_write_check(struct bench_run *run, unsigned index, uint64_t from, uint64_t ops);
 /* Page numbers by Zipf's law, scattered over the range; NULL: no memory. */
 uint32_t *bench_zipf_make(uint64_t pages, uint64_t count);
 
@@ -276,6 +294,8 @@ struct bench_machine {
 	const char *path;
 	uint64_t file_bytes;
 	char made[PATH_MAX]; /* the file we wrote; "" when one was given */
+	char scratch[PATH_MAX]; /* the file that is written to; "" until one is wanted */
+	uint64_t scratch_bytes;
 	char readahead_path[128], readahead_text[32]; /* the disk's readahead, and what it is */
 	char cgroup[200];    /* a directory; "" when there is none */
 	char no_readahead[BENCH_WHY], no_cgroup[BENCH_WHY]; /* why not */
@@ -286,13 +306,15 @@ struct bench_machine {
 
 /* Write a file of `bytes` under `dir`. 0, or -1 and one line on stderr. */
 int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t bytes);
+/* Have a file of `bytes` or more that may be written to. 0, or -1 and one line on stderr. */
+int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t bytes);
 /* Set up what there is to be had. Why something is not, is in no_*. */
 void bench_machine_open(struct bench_machine *machine);
 void bench_hold_memory(struct bench_machine *machine, uint64_t bytes);
 void bench_release_memory(struct bench_machine *machine);
-/* Take the file out of the page cache; the second one sees to it. */
-void bench_forget(const struct bench_machine *machine);
-void bench_drop(struct bench_machine *machine);
+/* Take a file out of the page cache; the second one sees to it. */
+void bench_forget(const char *path);
+void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes);
 /* The file opened with a readahead of 128 KiB; negative: none. The disk's own setting is back at return. */
 int bench_open_128k(struct bench_machine *machine);
 int bench_limit_cgroup(struct bench_machine *machine, uint64_t bytes);
@@ -308,12 +330,12 @@ struct bench_row {
 	char why[BENCH_WHY]; /* it was left out */
 	/* of each round */
 	double ns_per_op[BENCH_ROUNDS_MAX], seconds[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX],
-		bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
+		bytes[BENCH_ROUNDS_MAX], written_bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
 		rss_mib[BENCH_ROUNDS_MAX], cached_bytes[BENCH_ROUNDS_MAX],
 		budget_bytes[BENCH_ROUNDS_MAX], metadata_bytes[BENCH_ROUNDS_MAX]; /* these three: filemap ways */
 	/* once all rounds are there: the round with the median time an operation */
 	struct {
-		double seconds, ops, bytes, ns_per_op, device_bytes, cpu_s, rss_mib;
+		double seconds, ops, bytes, ns_per_op, device_bytes, written_bytes, cpu_s, rss_mib;
 		double ratio; /* median of the speeds over kernel-mmap's in the same round; 0: no kernel-mmap */
 	} mid;
 };

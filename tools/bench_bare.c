@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bare mechanism: a userfaultfd whose faults arrive as SIGBUS in the faulting thread, whose handler makes one
- * ioctl, MOVE or COPY, from memory that has the bytes already, and returns. No look-up, no lock, no page cache: the
+ * ioctl, MOVE or COPY, from memory that has the bytes already, and returns. Or, for a write to a page that COPY has
+ * protected, two: MOVE out of the view to a spare place, and in again. No look-up, no lock, no page cache: the
  * floor of what a fault served in user space costs. Owns the two regions and the handler.
  * May call: filemap.h (to fill the frames beforehand), the kernel.
  */
@@ -19,7 +20,10 @@
 #include <unistd.h>
 
 /* The kernel's ABI, which older headers lack (ioctl_userfaultfd(2)). */
+#define BARE_FEATURE_WP     (1ull << 0)
 #define BARE_FEATURE_SIGBUS (1ull << 7)
+#define BARE_COPY_MODE_WP   (1ull << 1)
+#define BARE_REGISTER_WP    (1ull << 1)
 #define BARE_FEATURE_MOVE   (1ull << 16)
 struct bare_move {
 	uint64_t dst, src, len, mode;
@@ -29,21 +33,38 @@ struct bare_move {
 
 static struct {
 	int uffd;
-	bool copy;
+	bool copy, protect, filled;
 	uint64_t unit, len;
-	unsigned char *frames, *view;
+	unsigned char *frames, *view, *spare;
 } bare;
+
+static long move_page(unsigned char *to, unsigned char *from)
+{
+	struct bare_move move = {.dst = (uintptr_t)to, .src = (uintptr_t)from, .len = bare.unit};
+
+	return syscall(SYS_ioctl, bare.uffd, BARE_IOC_MOVE, &move);
+}
+
+/* Once all pages are there, a fault is a write to one. It arrives writable. */
+static long unprotect(uint64_t offset)
+{
+	unsigned char *at = bare.view + offset;
+
+	return move_page(bare.spare, at) ? -1 : move_page(at, bare.spare);
+}
 
 static long serve(uint64_t offset)
 {
 	struct uffdio_copy copy = {.dst = (uintptr_t)bare.view + offset,
 				   .src = (uintptr_t)bare.frames + offset,
-				   .len = bare.unit};
-	struct bare_move move = {.dst = copy.dst, .src = copy.src, .len = copy.len};
+				   .len = bare.unit,
+				   .mode = bare.protect ? BARE_COPY_MODE_WP : 0};
 
+	if (bare.protect && bare.filled)
+		return unprotect(offset);
 	if (bare.copy)
 		return syscall(SYS_ioctl, bare.uffd, UFFDIO_COPY, &copy);
-	return syscall(SYS_ioctl, bare.uffd, BARE_IOC_MOVE, &move);
+	return move_page(bare.view + offset, bare.frames + offset);
 }
 
 static void on_sigbus(int signo, siginfo_t *info, void *context)
@@ -98,9 +119,15 @@ static int open_uffd(struct bench_run *run)
 	struct uffdio_api api = {.api = UFFD_API, .features = BARE_FEATURE_SIGBUS};
 	struct uffdio_register reg = {.range = {(uintptr_t)bare.view, bare.len},
 				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_register spare = {.range = {(uintptr_t)bare.spare, bare.unit},
+					.mode = UFFDIO_REGISTER_MODE_MISSING};
 
-	if (!bare.copy)
+	if (!bare.copy || bare.protect)
 		api.features |= BARE_FEATURE_MOVE;
+	if (bare.protect) {
+		api.features |= BARE_FEATURE_WP;
+		reg.mode |= BARE_REGISTER_WP;
+	}
 	bare.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */);
 	if (bare.uffd < 0)
 		return bench_why(run, "userfaultfd: %s", strerror(errno));
@@ -108,6 +135,8 @@ static int open_uffd(struct bench_run *run)
 		return bench_why(run, "this kernel has no %s", bare.copy ? "UFFD_FEATURE_SIGBUS"
 									  : "UFFDIO_MOVE (Linux 6.8)");
 	if (ioctl(bare.uffd, UFFDIO_REGISTER, &reg))
+		return bench_why(run, "UFFDIO_REGISTER: %s", strerror(errno));
+	if (bare.protect && ioctl(bare.uffd, UFFDIO_REGISTER, &spare))
 		return bench_why(run, "UFFDIO_REGISTER: %s", strerror(errno));
 	return 0;
 }
@@ -117,11 +146,13 @@ static int bare_open(struct bench_run *run)
 	struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
 
 	bare.copy = bench_ways[run->way].copy;
+	bare.protect = bench_ways[run->way].protect;
 	bare.unit = run->workload->unit;
 	bare.len = run->range_bytes;
 	bare.frames = reserve(bare.len);
 	bare.view = reserve(bare.len);
-	if (!bare.frames || !bare.view)
+	bare.spare = reserve(bare.unit);
+	if (!bare.frames || !bare.view || !bare.spare)
 		return bench_why(run, "out of memory");
 	if (fill(run) || open_uffd(run))
 		return -1;
@@ -131,4 +162,16 @@ static int bare_open(struct bench_run *run)
 	return 0;
 }
 
-const struct bench_way_ops bench_bare_ops = {.open = bare_open};
+static void bare_begin(struct bench_run *run)
+{
+	bare.filled = run->workload->hot;
+}
+
+static int bare_read_back(struct bench_run *run, void *to, size_t len, uint64_t offset)
+{
+	(void)run;
+	memcpy(to, bare.view + offset, len);
+	return 0;
+}
+
+const struct bench_way_ops bench_bare_ops = {.open = bare_open, .begin = bare_begin, .read_back = bare_read_back};

@@ -106,19 +106,21 @@ int bench_touch(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_
 
 /* ------------------------------------------------------------------ counting */
 
-static uint64_t device_bytes(struct bench_run *run)
+/* `key`: read_bytes or write_bytes. */
+static uint64_t device_bytes(struct bench_run *run, const char *key)
 {
 	FILE *io = fopen("/proc/self/io", "re");
 	unsigned long long bytes = 0;
+	size_t len = strlen(key);
 	char line[100];
 	bool found = false;
 
 	while (io && !found && fgets(line, sizeof(line), io))
-		found = sscanf(line, "read_bytes: %llu", &bytes) == 1;
+		found = !strncmp(line, key, len) && sscanf(line + len, ": %llu", &bytes) == 1;
 	if (io)
 		fclose(io);
 	if (!found)
-		bench_why(run, "/proc/self/io tells no read_bytes: this kernel lacks TASK_IO_ACCOUNTING");
+		bench_why(run, "/proc/self/io tells no %s: this kernel lacks TASK_IO_ACCOUNTING", key);
 	return bytes;
 }
 
@@ -176,8 +178,11 @@ static void *thread_main(void *arg)
 
 	pthread_barrier_wait(&start_line);
 	pthread_barrier_wait(&start_line); /* the clock runs now */
-	self->status = (run->ops->work ? run->ops->work : bench_touch)(&self->worker, self->from, self->to,
-								       cell_deadline_ns);
+	if (run->workload->writes)
+		self->status = bench_write(&self->worker, self->from, self->to, cell_deadline_ns);
+	else
+		self->status = (run->ops->work ? run->ops->work : bench_touch)(&self->worker, self->from, self->to,
+									       cell_deadline_ns);
 	pthread_barrier_wait(&start_line);
 	return NULL;
 }
@@ -186,7 +191,7 @@ static void *thread_main(void *arg)
 static int run_threads(struct bench_run *run, struct work_thread *threads, uint64_t from, uint64_t to,
 		       bool count, uint64_t *ret_ns)
 {
-	uint64_t begin_ns, device = 0, cpu = 0;
+	uint64_t begin_ns, device = 0, written = 0, cpu = 0;
 	int status = 0;
 
 	if (pthread_barrier_init(&start_line, NULL, run->threads + 1))
@@ -202,7 +207,8 @@ static int run_threads(struct bench_run *run, struct work_thread *threads, uint6
 	}
 	pthread_barrier_wait(&start_line);
 	if (count) {
-		device = device_bytes(run);
+		device = device_bytes(run, "read_bytes");
+		written = device_bytes(run, "write_bytes");
 		cpu = cpu_ns();
 	}
 	begin_ns = bench_now_ns();
@@ -212,7 +218,8 @@ static int run_threads(struct bench_run *run, struct work_thread *threads, uint6
 	*ret_ns = bench_now_ns() - begin_ns;
 	if (count) {
 		run->cell->out.cpu_ns = cpu_ns() - cpu;
-		run->cell->out.device_bytes = device_bytes(run) - device;
+		run->cell->out.device_bytes = device_bytes(run, "read_bytes") - device;
+		run->cell->out.written_bytes = device_bytes(run, "write_bytes") - written;
 		run->cell->out.rss_bytes = bench_rss_bytes();
 	}
 	for (unsigned t = 0; t < run->threads; t++) {
@@ -230,7 +237,7 @@ static int measure(struct bench_run *run)
 
 	if (warm && run_threads(run, threads, 0, warm, false, &ns))
 		return -1;
-	if (run->workload->hot)
+	if (run->workload->hot && run->map)
 		bench_sum_pages(run->map, run->range_bytes);
 	if (run->ops->begin)
 		run->ops->begin(run);
@@ -238,6 +245,9 @@ static int measure(struct bench_run *run)
 		return -1;
 	if (run->ops->end)
 		run->ops->end(run);
+	for (unsigned t = 0; run->workload->writes && t < run->threads; t++)
+		if (bench_write_check(run, t, threads[t].from, threads[t].worker.ops))
+			return -1;
 	add_up(run, threads);
 	return 0;
 }
@@ -280,7 +290,7 @@ static int prepare(struct bench_run *run)
 	}
 	run->fd = cell->in.fd;
 	if (run->fd < 0)
-		run->fd = open(cell->in.path, O_RDONLY | O_CLOEXEC);
+		run->fd = open(cell->in.path, (workload->writes ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	if (run->fd < 0)
 		return bench_why(run, "%.150s: %s", cell->in.path, strerror(errno));
 	return 0;

@@ -56,6 +56,13 @@ static int cache_range(struct bench_run *run)
 	return error ? fail(run, "filling the cache", error) : 0;
 }
 
+static int advise(struct bench_run *run, void *map, uint64_t len)
+{
+	int error = run->workload->random_advice ? fm_advise(library.mm, map, len, FM_ADVICE_RANDOM) : 0;
+
+	return error ? fail(run, "fm_advise", error) : 0;
+}
+
 static int map_each(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
@@ -69,6 +76,8 @@ static int map_each(struct bench_run *run)
 
 		if (error)
 			return fail(run, "fm_map", error);
+		if (advise(run, addr, workload->unit))
+			return -1;
 		run->maps[i] = addr;
 	}
 	return 0;
@@ -77,17 +86,19 @@ static int map_each(struct bench_run *run)
 /* Together they are what the one mapping of everything shows, which then goes. */
 static int map_all(struct bench_run *run)
 {
+	struct fm_map_options options = {.size = sizeof(options)};
 	void *map;
 	int error;
 
-	if (run->workload->memory && !run->workload->sparse && cache_range(run))
+	if (run->workload->memory && !run->workload->sparse && !run->workload->hot && cache_range(run))
 		return -1;
-	error = fm_map(library.file, 0, run->range_bytes, NULL, &map);
+	options.flags = run->workload->writes ? FM_MAP_WRITE : 0;
+	error = fm_map(library.file, 0, run->range_bytes, &options, &map);
 	if (error)
 		return fail(run, "fm_map", error);
 	run->map = map;
 	if (!run->workload->each_mapped)
-		return 0;
+		return advise(run, map, run->range_bytes);
 	if (map_each(run))
 		return -1;
 	error = fm_unmap(library.mm, map, run->range_bytes);
@@ -111,6 +122,7 @@ static int filemap_open(struct bench_run *run)
 	library.page_size = workload->memory && !workload->sparse ? workload->unit : way->page_size;
 	library.rss_before = bench_rss_bytes();
 	file_options.page_size = library.page_size;
+	file_options.flags = workload->writes ? FM_FILE_WRITE : 0;
 	if (workload->memory)
 		snprintf(uri, sizeof(uri), "memory:%llu", (unsigned long long)run->range_bytes);
 	else
@@ -197,9 +209,28 @@ static int filemap_work(struct bench_worker *worker, uint64_t from, uint64_t to,
 	return (worker->run->workload->nowait ? nowait_work : bench_touch)(worker, from, to, deadline_ns);
 }
 
+/* ------------------------------------------------------------------ writing */
+
+static int filemap_sync(struct bench_run *run)
+{
+	int error = fm_sync(library.mm, (void *)(uintptr_t)run->map, run->range_bytes, 0);
+
+	return error ? fail(run, "fm_sync", error) : 0;
+}
+
+static int filemap_read_back(struct bench_run *run, void *to, size_t len, uint64_t offset)
+{
+	size_t got = 0;
+	int error = fm_file_read(library.file, to, len, offset, &got);
+
+	return error || got != len ? fail(run, "reading back", error ? error : -EIO) : 0;
+}
+
 const struct bench_way_ops bench_filemap_ops = {
 	.open = filemap_open,
 	.begin = filemap_begin,
 	.end = filemap_end,
 	.work = filemap_work,
+	.sync = filemap_sync,
+	.read_back = filemap_read_back,
 };

@@ -62,6 +62,31 @@ int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t byt
 	return error ? -1 : 0;
 }
 
+/* Its blocks are written once beforehand, so that no way pays for finding places for them. */
+int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t bytes)
+{
+	int fd, error;
+
+	if (machine->scratch_bytes >= bytes)
+		return 0;
+	if (!machine->scratch[0]) {
+		snprintf(machine->scratch, sizeof(machine->scratch), "%s/filemap-bench-scratch.%d", dir, (int)getpid());
+		undo_add(machine->undo, UNDO_UNLINK, 0, machine->scratch, NULL);
+	}
+	fd = open(machine->scratch, O_RDWR | O_CREAT | O_NOFOLLOW | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR", machine->scratch, strerror(errno));
+		return -1;
+	}
+	error = write_file(fd, bytes);
+	close(fd);
+	if (error)
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR", machine->scratch, strerror(-error));
+	else
+		machine->scratch_bytes = bytes;
+	return error ? -1 : 0;
+}
+
 /* ------------------------------------------------------------------ a cold cache */
 
 /* How much of the file is in the page cache; -1: cannot be told. */
@@ -96,9 +121,9 @@ static bool still_cached(int fd, uint64_t len)
 }
 
 /* Gives its pages back at once. */
-void bench_forget(const struct bench_machine *machine)
+void bench_forget(const char *path)
 {
-	int fd = open(machine->path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
@@ -107,20 +132,20 @@ void bench_forget(const struct bench_machine *machine)
 }
 
 /* This file's pages; where somebody holds on to them, root drops everybody's clean ones. */
-void bench_drop(struct bench_machine *machine)
+void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 {
-	int fd = open(machine->path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
 	fdatasync(fd); /* dirty pages stay */
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	if (still_cached(fd, machine->file_bytes)) {
+	if (still_cached(fd, bytes)) {
 		machine_write_text("/proc/sys/vm/drop_caches", "1");
-		if (still_cached(fd, machine->file_bytes) && !machine->warned) {
+		if (still_cached(fd, bytes) && !machine->warned) {
 			machine->warned = true;
 			tool_error(TOOL_OK, "bench: %s: stays in the page cache, so the kernel's ways begin "
-				   "warm; close other users of it%s", machine->path,
+				   "warm; close other users of it%s", path,
 				   geteuid() ? ", or be root" : "");
 		}
 	}

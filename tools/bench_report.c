@@ -11,18 +11,18 @@
 
 void bench_table_head(void)
 {
-	printf("%-21s%-23s%7s %9s %11s %9s %9s %9s %8s\n", "workload", "way", "threads", "ms", "ns/op", "MiB/s",
-	       "read MiB", "cpu ms", "ratio");
+	printf("%-21s%-23s%7s %9s %11s %9s %9s %9s %9s %8s\n", "workload", "way", "threads", "ms", "ns/op", "MiB/s",
+	       "read MiB", "write MiB", "cpu ms", "ratio");
 }
 
 void bench_table_row(const struct bench_row *row)
 {
 	double mib = row->mid.bytes / (double)MIB;
 
-	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f ", row->workload->name, bench_ways[row->way].name,
+	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f %9.1f ", row->workload->name, bench_ways[row->way].name,
 	       row->threads, row->mid.seconds * 1e3, row->mid.ns_per_op,
 	       row->mid.seconds > 0 ? mib / row->mid.seconds : 0, row->mid.device_bytes / (double)MIB,
-	       row->mid.cpu_s * 1e3);
+	       row->mid.written_bytes / (double)MIB, row->mid.cpu_s * 1e3);
 	if (row->mid.ratio > 0)
 		printf("%8.2f\n", row->mid.ratio);
 	else
@@ -42,6 +42,7 @@ void bench_json_row(const struct bench_row *row)
 	json_number(&json, "bytes", (uint64_t)row->mid.bytes);
 	json_real(&json, "ns_per_op", row->mid.ns_per_op);
 	json_number(&json, "device_bytes", (uint64_t)row->mid.device_bytes);
+	json_number(&json, "written_bytes", (uint64_t)row->mid.written_bytes);
 	json_real(&json, "cpu_s", row->mid.cpu_s);
 	json_real(&json, "rss_mib", row->mid.rss_mib);
 	if (row->mid.ratio > 0)

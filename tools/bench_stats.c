@@ -35,6 +35,7 @@ void bench_row_add(struct bench_row *row, const struct bench_cell *cell)
 	row->bytes[r] = (double)cell->out.bytes;
 	row->ns_per_op[r] = cell->out.ops ? (double)cell->out.ns / (double)cell->out.ops : 0;
 	row->device_bytes[r] = (double)cell->out.device_bytes;
+	row->written_bytes[r] = (double)cell->out.written_bytes;
 	row->cpu_s[r] = (double)cell->out.cpu_ns / 1e9;
 	row->rss_mib[r] = (double)cell->out.rss_bytes / (double)MIB;
 	row->cached_bytes[r] = (double)cell->out.cached_bytes;
@@ -80,6 +81,7 @@ void bench_row_finish(struct bench_row *row, const struct bench_row *kernel)
 	row->mid.bytes = row->bytes[middle];
 	row->mid.ns_per_op = row->ns_per_op[middle];
 	row->mid.device_bytes = row->device_bytes[middle];
+	row->mid.written_bytes = row->written_bytes[middle];
 	row->mid.cpu_s = row->cpu_s[middle];
 	row->mid.rss_mib = row->rss_mib[middle];
 	if (!kernel || kernel->left_out || kernel->rounds != n)

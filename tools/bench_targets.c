@@ -44,6 +44,9 @@ const struct bench_target bench_targets[] = {
 	{"map-scale", 1, BIT_FILEMAP, FIGURE_TIME, BENCH_FILEMAP, "map-one", AT_MOST, 1.3, 0},
 	{"seq-cold", 1, BIT_LARGE, FIGURE_CPU, BENCH_KERNEL, NULL, AT_MOST, 1.5, 0},
 	{"seq-cold", 1, BIT_FILEMAP, FIGURE_CPU, BENCH_KERNEL, NULL, AT_MOST, 5, 0},
+	{"rand-write", 1, BIT_FILEMAP, FIGURE_SPEED, BENCH_KERNEL, NULL, AT_LEAST, 1, 0},
+	{"write-sync", 1, BIT_FILEMAP, FIGURE_SPEED, BENCH_KERNEL, NULL, AT_LEAST, 1, 0},
+	{"write-fault", 1, BIT_FILEMAP, FIGURE_TIME, BENCH_BARE_PROTECT, NULL, AT_MOST, 1.5, 0},
 	{"metadata", 1, BIT_FILEMAP, FIGURE_METADATA, NOTHING, NULL, AT_MOST, 0.016, 0},
 };
 const size_t bench_target_count = sizeof(bench_targets) / sizeof(bench_targets[0]);

@@ -28,6 +28,11 @@ static int cache_range(struct bench_run *run)
 	return 0;
 }
 
+static int advice_of(const struct bench_run *run)
+{
+	return run->workload->random_advice ? MADV_RANDOM : bench_ways[run->way].advice;
+}
+
 static int map_each(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
@@ -38,7 +43,7 @@ static int map_each(struct bench_run *run)
 	for (uint64_t i = 0; i < run->slots; i++) {
 		run->maps[i] = mmap(NULL, workload->unit, PROT_READ, MAP_SHARED, run->fd,
 				    (off_t)(i * workload->step));
-		if (run->maps[i] == MAP_FAILED)
+		if (run->maps[i] == MAP_FAILED || madvise((void *)run->maps[i], workload->unit, advice_of(run)))
 			return bench_why(run, "mmap number %llu: %s", (unsigned long long)i + 1, strerror(errno));
 	}
 	return 0;
@@ -52,8 +57,8 @@ static int kernel_open(struct bench_run *run)
 		return -1;
 	if (run->workload->each_mapped)
 		return map_each(run);
-	map = mmap(NULL, run->range_bytes, PROT_READ, MAP_SHARED, run->fd, 0);
-	if (map == MAP_FAILED || madvise(map, run->range_bytes, bench_ways[run->way].advice))
+	map = mmap(NULL, run->range_bytes, PROT_READ | (run->workload->writes ? PROT_WRITE : 0), MAP_SHARED, run->fd, 0);
+	if (map == MAP_FAILED || madvise(map, run->range_bytes, advice_of(run)))
 		return bench_why(run, "mmap: %s", strerror(errno));
 	run->map = map;
 	return 0;
@@ -87,9 +92,17 @@ static int kernel_work(struct bench_worker *worker, uint64_t from, uint64_t to, 
 	return bench_touch(worker, from, to, deadline_ns);
 }
 
+static int kernel_sync(struct bench_run *run)
+{
+	if (msync((void *)(uintptr_t)run->map, run->range_bytes, MS_SYNC))
+		return bench_why(run, "msync: %s", strerror(errno));
+	return 0;
+}
+
 const struct bench_way_ops bench_kernel_ops = {
 	.open = kernel_open,
 	.work = kernel_work,
+	.sync = kernel_sync,
 };
 
 /* ------------------------------------------------------------------ pread */
@@ -97,6 +110,8 @@ const struct bench_way_ops bench_kernel_ops = {
 static int pread_open(struct bench_run *run)
 {
 	run->private = NULL;
+	if (run->workload->hot && cache_range(run))
+		return -1;
 	if (posix_memalign(&run->private, BENCH_PAGE, (size_t)run->threads * PREAD_BYTES))
 		return bench_why(run, "out of memory");
 	memset(run->private, 0, (size_t)run->threads * PREAD_BYTES);
@@ -131,7 +146,15 @@ static int pread_work(struct bench_worker *worker, uint64_t from, uint64_t to, u
 	return 0;
 }
 
+static int pread_sync(struct bench_run *run)
+{
+	if (fdatasync(run->fd))
+		return bench_why(run, "fdatasync: %s", strerror(errno));
+	return 0;
+}
+
 const struct bench_way_ops bench_pread_ops = {
 	.open = pread_open,
 	.work = pread_work,
+	.sync = pread_sync,
 };

@@ -17,6 +17,9 @@
 #define FAULT                                                                                      \
 	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) | BENCH_BIT(BARE_COPY))
 
+#define WRITE                                                                                      \
+	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(PWRITE))
+
 const struct bench_way_info bench_ways[BENCH_WAY_COUNT] = {
 #define BENCH_X(id, name_, color_, what_, ...)                                                     \
 	[BENCH_##id] = {.name = name_, .color = color_, .what = what_, .family = FAMILY, __VA_ARGS__},
@@ -196,7 +199,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-one",
-		.what = "10,000 pages of one mapping touched, their bytes in memory",
+		.what = "10,000 pages of one mapping touched, random advice, their bytes in memory",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -204,12 +207,13 @@ const struct bench_workload bench_workloads[] = {
 		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
 		.memory = true,
 		.touch_words = true,
+		.random_advice = true, /* else a fault would bring in pages beside it, which those of map-scale do not have */
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 	},
 	{
 		.name = "map-scale",
-		.what = "10,000 pages touched, each a mapping of its own",
+		.what = "10,000 pages touched, each a mapping of its own, random advice",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -218,6 +222,7 @@ const struct bench_workload bench_workloads[] = {
 		.memory = true,
 		.touch_words = true,
 		.each_mapped = true,
+		.random_advice = true,
 		.with_previous = true,
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
@@ -235,6 +240,60 @@ const struct bench_workload bench_workloads[] = {
 		.sparse = true,
 		.full = {.range_bytes = 1ull << 40},
 		.quick = {.range_bytes = 1ull << 40},
+	},
+	{
+		.name = "rand-write",
+		.what = "4 KiB written anywhere, memory for an eighth of them, all synced at the end",
+		.pattern = PATTERN_RANDOM,
+		.unit = BENCH_PAGE,
+		.budget_part = 8,
+		.threads = {1},
+		.ways = WRITE | BENCH_BIT(KERNEL_RANDOM),
+		.writes = true,
+		.whole = true,
+		.full = {.range_bytes = 512 * MIB, .ops = 32768, .limit_ms = 4000},
+		.quick = {.range_bytes = 256 * MIB, .ops = 16384, .limit_ms = 600},
+	},
+	{
+		.name = "seq-write",
+		.what = "written from the beginning to the end, memory for an eighth of it, all synced at the end",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.budget_part = 8,
+		.threads = {1},
+		.ways = WRITE,
+		.writes = true,
+		.full = {.range_bytes = 512 * MIB, .limit_ms = 4000},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 600},
+	},
+	{
+		.name = "write-sync",
+		.what = "a commit: 16 pages anywhere written to, all of them resident, and synced",
+		.pattern = PATTERN_RANDOM,
+		.unit = 16 * BENCH_PAGE,
+		.step = BENCH_PAGE,
+		.commit_pages = 16,
+		.threads = {1},
+		.ways = WRITE,
+		.writes = true,
+		.whole = true,
+		.hot = true,
+		.full = {.range_bytes = 64 * MIB, .ops = 512, .limit_ms = 2500},
+		.quick = {.range_bytes = 32 * MIB, .ops = 128, .limit_ms = 500},
+	},
+	{
+		.name = "write-fault",
+		.what = "the first write to each page that is clean and mapped; nothing is synced",
+		.pattern = PATTERN_FORWARD,
+		.unit = BENCH_PAGE,
+		.threads = {1},
+		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE_PROTECT),
+		.memory = true,
+		.touch_words = true,
+		.writes = true,
+		.hot = true,
+		.full = {.range_bytes = 32 * MIB},
+		.quick = {.range_bytes = 16 * MIB},
 	},
 };
 const size_t bench_workload_count = sizeof(bench_workloads) / sizeof(bench_workloads[0]);

@@ -101,7 +101,7 @@ static void usage(FILE *out)
 		"Situations:\n",
 		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT);
 	for (size_t i = 0; i < demo_situation_count; i++)
-		fprintf(out, "  %-13s %s\n", demo_situations[i].name, demo_situations[i].what);
+		fprintf(out, "  %-14s %s\n", demo_situations[i].name, demo_situations[i].what);
 	fprintf(out, "\n"
 		     "Ways:\n"
 		     "  control, kernel-control   the store is idle\n"
@@ -403,7 +403,7 @@ static bool wait_ready(struct run *run, unsigned limit_ms)
 static bool samples_enough(const struct round *round)
 {
 	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
-		if (((const volatile struct recorder *)&round->rec[i])->n < SAMPLES_MIN)
+		if (!(PROBE_SPECIAL & 1u << i) && ((const volatile struct recorder *)&round->rec[i])->n < SAMPLES_MIN)
 			return false;
 	}
 	return true;
@@ -494,6 +494,7 @@ static void fill_spec(struct run *run, enum way way)
 		.cached_path = demo->cached_path,
 		.threads = LOADS,
 		.touches = TOUCHES,
+		.probes = run->situation->probes,
 	};
 	run->situation->fill(demo, &run->spec);
 }

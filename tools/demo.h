@@ -6,6 +6,7 @@
  *   demo_probe.c       recorders; the probe threads; the monitor process
  *   demo_filemap.c     the subject that maps with filemap
  *   demo_kernel.c      the subject that maps with the kernel's mmap()
+ *   demo_write.c       which pages are written to, and whether they are in the file at the end
  *   demo_report.c      rows, the judgement, table, JSON, summary
  *   demo_plot.c        the picture
  *   demo_fuse.c        a small FUSE server: a file made slow, bad or dead
@@ -48,6 +49,9 @@
 	X(ADVISE, "advise", "fm_advise", "madvise")                                                \
 	X(STATS, "stats", "fm_stats", "mincore")                                                   \
 	X(FAULT, "fault", "a fault on a fast mapping", "a fault on a cached file")                 \
+	X(PROTECT, "protect", "fm_map, fm_unmap of a page that others write to",                   \
+	  "mprotect of the range that others write to")                                            \
+	X(FORK, "fork", "fork", "fork")                                                            \
 	X(CMDLINE, "proc-cmdline", "another process reads /proc/PID/cmdline", "same")              \
 	X(SMAPS, "proc-smaps", "another process reads /proc/PID/smaps", "same")                    \
 	X(MAPS, "proc-maps", "another process reads /proc/PID/maps", "same")                       \
@@ -62,6 +66,8 @@ enum probe {
 };
 #define PROBE_INSIDE PROBE_CMDLINE /* the probes before it run in the subject */
 #define PROBE_JUDGED PROBE_READER  /* the probes before it must not stall */
+/* These run only where a situation asks for them, and are too slow for many samples. */
+#define PROBE_SPECIAL (1u << PROBE_PROTECT | 1u << PROBE_FORK)
 extern const char *const demo_probe_names[PROBE_COUNT];
 
 /* Log-linear: exact below 128 ns, then 128 steps to each doubling (0.8 %). */
@@ -136,7 +142,13 @@ enum load {
 	LOAD_TOUCH,   /* threads touch cold pages of a mapping */
 	LOAD_REMOTE,  /* another process reads the mapping's pages through /proc/PID/mem */
 	LOAD_JOURNAL, /* threads mmap() a file of a busy ext4, or write to a page of it */
+	LOAD_WRITE,   /* threads write to a mapping, the last one syncs it */
+	LOAD_UNMAP,   /* threads map a few pages, write to them, unmap them, all the time */
 };
+static inline bool load_writes(enum load load)
+{
+	return load == LOAD_WRITE || load == LOAD_UNMAP;
+}
 
 struct round_spec {
 	enum way way;
@@ -147,6 +159,9 @@ struct round_spec {
 	const char *cached_path;   /* a file of DEMO_CACHED_BYTES that stays cached */
 	const char *cgroup[2];     /* cgroup.procs files to join, or NULL */
 	unsigned threads, touches; /* touches: by each thread */
+	unsigned pages;            /* of each writing thread */
+	unsigned pause_ms;         /* of it between two writes */
+	unsigned probes;           /* of PROBE_SPECIAL: bits */
 	bool random;               /* advise so: no readahead */
 	int nice;                  /* of the load threads */
 	unsigned delay_ms;         /* of the store itself, filemap ways only; 0: none */
@@ -169,6 +184,7 @@ struct subject_ops {
 	void (*close)(void *subject, struct round *round);
 };
 
+void subject_probe_fork(void *subject, struct round *round, struct recorder *rec);
 extern const struct subject_ops filemap_subject;
 extern const struct subject_ops kernel_subject;
 
@@ -189,6 +205,25 @@ struct load_plan {
 int load_plan_make(const struct round_spec *spec, struct round *round, struct load_plan *ret_plan);
 uint64_t load_plan_offset(const struct load_plan *plan, unsigned index, unsigned turn);
 const unsigned char *load_plan_truth(const struct load_plan *plan, unsigned index, unsigned turn);
+
+/* The pages of each writing thread, and what it wrote to them last; for LOAD_WRITE and LOAD_UNMAP. */
+struct write_plan {
+	uint64_t file_bytes;
+	unsigned writers, pages; /* pages: of each */
+	uint64_t *last;          /* writers * pages; 0: nothing was */
+};
+int write_plan_make(const struct round_spec *spec, struct round *round, struct write_plan *ret_plan);
+static inline uint64_t write_plan_offset(const struct write_plan *plan, unsigned index, unsigned page)
+{
+	return ((uint64_t)index * plan->pages + page) * DEMO_PAGE;
+}
+/* Scattered, so that a page is also written to again while it is on its way to the store. */
+unsigned write_plan_page(const struct write_plan *plan, unsigned turn);
+/* Write to a page the next value for it; the caller may be stopped in between. */
+void write_plan_write(struct write_plan *plan, unsigned index, unsigned page, unsigned char *at);
+/* What is in the file by now, read plainly: pages that are not as they were written last are `wrong`. */
+void write_plan_check(const struct write_plan *plan, const struct round_spec *spec,
+		      struct round *round);
 
 /* ------------------------------------------------------------------ the FUSE server */
 
@@ -229,7 +264,7 @@ struct demo {
 };
 
 #define SITUATION_WHY       240
-#define DEMO_SITUATIONS_MAX 8
+#define DEMO_SITUATIONS_MAX 12
 
 struct situation {
 	const char *name, *what;
@@ -240,6 +275,7 @@ struct situation {
 	int expect_error;  /* errno with which every slow access is to end; 0: with the bytes */
 	/* Probes that the situation may stall by the kernel's own doing, in a filemap way. */
 	unsigned excused;
+	unsigned probes; /* of PROBE_SPECIAL, bits: those it runs */
 	/* Once. 0, or -1 and why it can't run here, with what to do about it. NULL: nothing. */
 	int (*setup)(struct demo *demo, const struct situation *situation, char *why);
 	void (*fill)(struct demo *demo, struct round_spec *spec);
@@ -264,9 +300,22 @@ int situation_journal_helper(struct demo *demo, const struct round_spec *spec, s
 int situation_blkio_setup(struct demo *demo, const struct situation *situation, char *why);
 int situation_blkio_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			   pid_t subject);
+int situation_memory_cgroup(struct demo *demo, size_t index, char *why);
 void situation_blkio_fill(struct demo *demo, struct round_spec *spec);
 void situation_blkio_begin(struct demo *demo);
 void situation_blkio_end(struct demo *demo);
+
+int situation_scratch_setup(struct demo *demo, const struct situation *situation, char *why);
+int situation_throttle_setup(struct demo *demo, const struct situation *situation, char *why);
+int situation_sync_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
+			  pid_t subject);
+int situation_frozen_setup(struct demo *demo, const struct situation *situation, char *why);
+int situation_frozen_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
+			    pid_t subject);
+void situation_frozen_end(struct demo *demo);
+void situation_write_fill(struct demo *demo, struct round_spec *spec);
+void situation_ext4_fill(struct demo *demo, struct round_spec *spec);
+void situation_throttle_fill(struct demo *demo, struct round_spec *spec);
 
 /* ------------------------------------------------------------------ the report */
 
@@ -278,7 +327,7 @@ struct cell {
 	struct recorder *first; /* the first round alone, for the picture */
 	uint64_t first_ns;
 	unsigned rounds;
-	uint32_t reads, errors, wrong, reads_min; /* reads_min: of a round */
+	uint32_t reads, errors, wrong, reads_min; /* of reads and writes; reads_min: of a round */
 	uint64_t samples_min;                     /* of a judged probe in a round */
 	uint64_t held_over_block;
 	int last_error;

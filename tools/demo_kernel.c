@@ -27,6 +27,9 @@
 struct kernel_subject {
 	const struct round_spec *spec;
 	struct load_plan plan;
+	struct write_plan writes;
+	unsigned char *written; /* LOAD_WRITE: the mapping that is written to */
+	int write_fd;
 	const volatile unsigned char *slow;
 	unsigned char *scratch, *cached;
 	int journal_fd;
@@ -84,6 +87,20 @@ static void kernel_probe_fault(void *arg, struct round *round, struct recorder *
 		subject->cached_at += CACHED_STEP;
 	}
 	recorder_add(rec, round->start_ns, begin, demo_now_ns());
+}
+
+/* Its last page, to which nobody writes: the range is cut in two, and put together again. */
+static void kernel_probe_protect(void *arg, struct round *round, struct recorder *rec)
+{
+	struct kernel_subject *subject = arg;
+	unsigned char *page = subject->written + subject->writes.file_bytes - DEMO_PAGE;
+	uint64_t begin = demo_now_ns();
+
+	if (mprotect(page, DEMO_PAGE, PROT_READ) ||
+	    mprotect(page, DEMO_PAGE, PROT_READ | PROT_WRITE))
+		round_fail(round, "probe protect: %s", strerror(errno));
+	recorder_add(rec, round->start_ns, begin, demo_now_ns());
+	demo_sleep_ms(1);
 }
 
 /* ------------------------------------------------------------------ loads */
@@ -166,6 +183,66 @@ static void load_journal(struct kernel_subject *subject, struct round *round, un
 	}
 }
 
+static void count_access(struct round *round, unsigned index, uint64_t begin, int error)
+{
+	recorder_add(&round->reader[index], round->start_ns, begin, demo_now_ns());
+	atomic_fetch_add(&round->reads, 1);
+	if (!error)
+		return;
+	atomic_store(&round->last_error, error);
+	atomic_fetch_add(&round->errors, 1);
+}
+
+/* The last thread syncs all of it, again and again; the others write, each to its own pages. */
+static void load_write(struct kernel_subject *subject, struct round *round, unsigned index)
+{
+	const struct round_spec *spec = subject->spec;
+	struct write_plan *plan = &subject->writes;
+	uint64_t until = round->start_ns + spec->min_ns;
+
+	for (unsigned i = 0; !round_over(round) && demo_now_ns() < until; i++) {
+		unsigned page = write_plan_page(plan, i);
+		uint64_t begin = demo_now_ns();
+
+		if (index == plan->writers) {
+			if (msync(subject->written, plan->file_bytes, MS_SYNC))
+				round_fail(round, "msync: %s", strerror(errno));
+		} else {
+			write_plan_write(plan, index, page,
+					 subject->written + write_plan_offset(plan, index, page));
+			count_access(round, index, begin, 0);
+		}
+		if (spec->pause_ms)
+			demo_sleep_ms(spec->pause_ms);
+	}
+}
+
+static void load_unmap(struct kernel_subject *subject, struct round *round, unsigned index)
+{
+	const struct round_spec *spec = subject->spec;
+	struct write_plan *plan = &subject->writes;
+	uint64_t until = round->start_ns + spec->min_ns;
+	size_t len = plan->pages * DEMO_PAGE;
+
+	while (!round_over(round) && demo_now_ns() < until) {
+		uint64_t begin = demo_now_ns();
+		unsigned char *at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
+					 subject->write_fd,
+					 (off_t)write_plan_offset(plan, index, 0));
+
+		if (at == MAP_FAILED) {
+			round_fail(round, "mmap %s: %s", spec->path, strerror(errno));
+			return;
+		}
+		for (unsigned page = 0; page < plan->pages; page++)
+			write_plan_write(plan, index, page, at + page * DEMO_PAGE);
+		if (munmap(at, len))
+			round_fail(round, "munmap: %s", strerror(errno));
+		count_access(round, index, begin, 0);
+		demo_sleep_ms(spec->pause_ms);
+	}
+}
+
 static void kernel_load(void *arg, struct round *round, unsigned index)
 {
 	struct kernel_subject *subject = arg;
@@ -176,6 +253,12 @@ static void kernel_load(void *arg, struct round *round, unsigned index)
 		break;
 	case LOAD_JOURNAL:
 		load_journal(subject, round, index);
+		break;
+	case LOAD_WRITE:
+		load_write(subject, round, index);
+		break;
+	case LOAD_UNMAP:
+		load_unmap(subject, round, index);
 		break;
 	case LOAD_REMOTE: /* another process does it */
 		break;
@@ -229,6 +312,35 @@ static int open_slow(struct kernel_subject *subject, struct round *round)
 	return 0;
 }
 
+static int open_written(struct kernel_subject *subject, struct round *round)
+{
+	const struct round_spec *spec = subject->spec;
+
+	if (write_plan_make(spec, round, &subject->writes))
+		return -1;
+	subject->write_fd = open(spec->path, O_RDWR | O_CLOEXEC);
+	if (subject->write_fd >= 0)
+		subject->written = mmap(NULL, subject->writes.file_bytes, PROT_READ | PROT_WRITE,
+					MAP_SHARED, subject->write_fd, 0);
+	if (subject->write_fd < 0 || subject->written == MAP_FAILED) {
+		round_fail(round, "%s: %s", spec->path, strerror(errno));
+		return -1;
+	}
+	/* Each thread has mappings of its own then. */
+	if (spec->load == LOAD_UNMAP)
+		munmap(subject->written, subject->writes.file_bytes);
+	return 0;
+}
+
+/* In the file's mapping or not: it is the kernel's. */
+static void kernel_close(void *arg, struct round *round)
+{
+	struct kernel_subject *subject = arg;
+
+	if (load_writes(subject->spec->load))
+		write_plan_check(&subject->writes, subject->spec, round);
+}
+
 static int kernel_open(const struct round_spec *spec, struct round *round, void **ret_subject)
 {
 	static struct kernel_subject the_subject;
@@ -248,6 +360,9 @@ static int kernel_open(const struct round_spec *spec, struct round *round, void 
 			round_fail(round, "%s: %s", spec->journal_path, strerror(errno));
 			return -1;
 		}
+	} else if (load_writes(spec->load)) {
+		if (open_written(subject, round))
+			return -1;
 	} else if (open_slow(subject, round)) {
 		return -1;
 	}
@@ -266,6 +381,9 @@ const struct subject_ops kernel_subject = {
 			[PROBE_ADVISE] = kernel_probe_advise,
 			[PROBE_STATS] = kernel_probe_stats,
 			[PROBE_FAULT] = kernel_probe_fault,
+			[PROBE_PROTECT] = kernel_probe_protect,
+			[PROBE_FORK] = subject_probe_fork,
 		},
 	.load = kernel_load,
+	.close = kernel_close,
 };

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -227,6 +228,8 @@ static void *probe_thread(void *arg)
 	struct round *round = self->round;
 	probe_fn probe = self->ops->probe[self->index];
 
+	if (PROBE_SPECIAL & ~self->spec->probes & 1u << self->index)
+		return NULL;
 	if (round_wait_phase(round, PHASE_MEASURE) != PHASE_MEASURE)
 		return NULL;
 	while (!round_over(round)) {
@@ -234,6 +237,23 @@ static void *probe_thread(void *arg)
 		sched_yield();
 	}
 	return NULL;
+}
+
+/* The same in both: the child only ends. */
+void subject_probe_fork(void *subject, struct round *round, struct recorder *rec)
+{
+	uint64_t begin = demo_now_ns();
+	pid_t pid = fork();
+
+	(void)subject;
+	if (!pid)
+		_exit(0);
+	recorder_add(rec, round->start_ns, begin, demo_now_ns());
+	if (pid < 0)
+		round_fail(round, "probe fork: %s", strerror(errno));
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	demo_sleep_ms(1);
 }
 
 static void *load_thread(void *arg)

@@ -39,7 +39,8 @@ int report_add_round(struct report *report, enum way way, size_t situation,
 	}
 	for (unsigned probe = 0; probe < PROBE_COUNT; probe++) {
 		recorder_merge(&cell->rec[probe], &round->rec[probe]);
-		if (probe < PROBE_JUDGED && round->rec[probe].n < cell->samples_min)
+		if (probe < PROBE_JUDGED && !(PROBE_SPECIAL & 1u << probe) &&
+		    round->rec[probe].n < cell->samples_min)
 			cell->samples_min = round->rec[probe].n;
 	}
 	if (round->reads < cell->reads_min)
@@ -159,7 +160,7 @@ static void judge_filemap(struct report *report, const struct situation *situati
 		report_failure(report, "filemap, %s: a probe has only %llu samples a round",
 			       situation->name, (unsigned long long)cell->samples_min);
 	if (cell->reads_min < READS_MIN)
-		report_failure(report, "filemap, %s: only %u slow reads in a round",
+		report_failure(report, "filemap, %s: only %u slow accesses in a round",
 			       situation->name, cell->reads_min);
 	if (cell->held_over_block)
 		report_failure(report,
@@ -272,16 +273,16 @@ static void table_cell(const struct report *report, enum way way, size_t s)
 	char p50[24], p99[24], max[24];
 
 	if (cell->skipped[0])
-		printf("%-13s %-14s skipped: %s\n", demo_situations[s].name, demo_way_names[way],
+		printf("%-14s %-14s skipped: %s\n", demo_situations[s].name, demo_way_names[way],
 		       cell->skipped);
 	if (!cell->rec)
 		return;
 	for (unsigned probe = 0; probe < PROBE_COUNT; probe++) {
 		const struct recorder *rec = &cell->rec[probe];
 
-		if (!rec->n && probe >= PROBE_JUDGED)
+		if (!rec->n && (probe >= PROBE_JUDGED || PROBE_SPECIAL & 1u << probe))
 			continue;
-		printf("%-13s %-14s %-12s %9llu %9s %9s %9s  %s\n", demo_situations[s].name,
+		printf("%-14s %-14s %-12s %9llu %9s %9s %9s  %s\n", demo_situations[s].name,
 		       demo_way_names[way], demo_probe_names[probe], (unsigned long long)rec->n,
 		       human(recorder_quantile(rec, 500), p50, sizeof(p50)),
 		       human(recorder_quantile(rec, 990), p99, sizeof(p99)),
@@ -294,7 +295,7 @@ void report_table(const struct report *report)
 {
 	printf("Served: %s. Delay of each read: %u ms. Rounds of each way: %u, interleaved.\n\n",
 	       report->file, report->delay_ms, report->rounds);
-	printf("%-13s %-14s %-12s %9s %9s %9s %9s  %s\n", "situation", "way", "probe", "samples",
+	printf("%-14s %-14s %-12s %9s %9s %9s %9s  %s\n", "situation", "way", "probe", "samples",
 	       "p50", "p99", "worst", "stall");
 	for (size_t s = 0; s < demo_situation_count; s++) {
 		for (enum way way = 0; way < WAY_COUNT; way++)
@@ -304,7 +305,7 @@ void report_table(const struct report *report)
 	       "STALL: worse than 150 ms and twice the worst of the controls. slow: p99 above 2 "
 	       "ms\n"
 	       "and twice its control's. A probe that stalls has fewer samples: it waited.\n"
-	       "reader is the load itself: what the threads that touch slow pages wait.\n\n");
+	       "reader is the load itself: what the threads that touch or write to slow pages wait.\n\n");
 }
 
 /* ------------------------------------------------------------------ JSON */
@@ -338,7 +339,7 @@ static void json_cell(const struct report *report, enum way way, size_t s)
 	for (unsigned probe = 0; probe < PROBE_COUNT; probe++) {
 		const struct recorder *rec = &cell->rec[probe];
 
-		if (!rec->n && probe >= PROBE_JUDGED)
+		if (!rec->n && (probe >= PROBE_JUDGED || PROBE_SPECIAL & 1u << probe))
 			continue;
 		printf("{\"way\":\"%s\",\"situation\":\"%s\",\"probe\":\"%s\",\"delay_ms\":%u,"
 		       "\"n\":%llu,\"p50_us\":%.3f,\"p99_us\":%.3f,\"max_us\":%.3f",
@@ -364,7 +365,7 @@ void report_json(const struct report *report)
 /* ------------------------------------------------------------------ summary */
 
 struct extreme {
-	uint64_t ns, control_ns, readers, reader_ns;
+	uint64_t ns, control_ns, readers, reader_ns, writers;
 	size_t situation;
 	unsigned probe, situations, stalled;
 };
@@ -382,7 +383,10 @@ static struct extreme extreme_of(const struct report *report, enum way way)
 		if (!cell->rec)
 			continue;
 		extreme.situations++;
-		extreme.readers += cell->reads;
+		if (load_writes(demo_situations[s].load))
+			extreme.writers += cell->reads;
+		else
+			extreme.readers += cell->reads;
 		extreme.reader_ns = larger(extreme.reader_ns, cell->rec[PROBE_READER].max_ns);
 		extreme.stalled += (cell->stalled & ~excused) != 0;
 		if (control)
@@ -418,9 +422,10 @@ static void summary_filemap(const struct report *report, FILE *out)
 		return;
 	}
 	fprintf(out,
-		"filemap: while %llu accesses waited for a slow or stopped store, up to %s each, "
-		"nobody else waited longer than %s (%s, %s; idle: %s).\n",
-		(unsigned long long)extreme.readers,
+		"filemap: while %llu accesses waited for a slow or stopped store, and %llu wrote to a "
+		"slow or frozen one, up to %s each, nobody else waited longer than %s (%s, %s; idle: "
+		"%s).\n",
+		(unsigned long long)extreme.readers, (unsigned long long)extreme.writers,
 		human(extreme.reader_ns, reader, sizeof(reader)),
 		human(extreme.ns, wait, sizeof(wait)), demo_probe_names[extreme.probe],
 		demo_situations[extreme.situation].name,

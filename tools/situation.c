@@ -16,8 +16,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#define STOP_WAIT_MS 5000
 #define FILEMAP_WAYS (WAY_BIT(WAY_CONTROL) | WAY_BIT(WAY_FILEMAP))
 #define KERNEL_WAYS  (WAY_BIT(WAY_KERNEL_CONTROL) | WAY_BIT(WAY_KERNEL))
 
@@ -117,9 +119,19 @@ static void journal_begin(struct demo *demo)
 	atomic_store(&demo->control->write_delay_ms, demo->delay_ms);
 }
 
+/* The signal is sent at once, but each of the server's threads stops by itself: until the last one has, a
+ * request may still be answered. */
 static void stop_begin(struct demo *demo)
 {
+	siginfo_t info = {0};
+
 	kill(demo->server, SIGSTOP);
+	for (unsigned ms = 0; ms < STOP_WAIT_MS && !info.si_pid; ms++) {
+		if (waitid(P_PID, (id_t)demo->server, &info,
+			   WSTOPPED | WEXITED | WNOHANG | WNOWAIT))
+			break;
+		demo_sleep_ms(1);
+	}
 }
 
 static void stop_end(struct demo *demo)
@@ -243,6 +255,56 @@ const struct situation demo_situations[] = {
 		.begin = journal_begin,
 		.end = calm_end,
 		.helper = situation_journal_helper,
+	},
+	{
+		.name = "write-journal",
+		.what = "writes to a mapping of a file on ext4, whose journal is on a slow disk, beside "
+			"fork, mprotect",
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.load = LOAD_WRITE,
+		.probes = PROBE_SPECIAL,
+		.setup = situation_journal_setup,
+		.fill = situation_ext4_fill,
+		.begin = journal_begin,
+		.end = calm_end,
+		.helper = situation_sync_helper,
+	},
+	{
+		.name = "write-frozen",
+		.what = "writes to a mapping of a file on a frozen ext4, beside fork and mprotect",
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.load = LOAD_WRITE,
+		.probes = PROBE_SPECIAL,
+		.setup = situation_frozen_setup,
+		.fill = situation_ext4_fill,
+		.end = situation_frozen_end,
+		.helper = situation_frozen_helper,
+	},
+	{
+		.name = "dirty-throttle",
+		.what = "writes to a mapping of a slow FUSE file, more than may be dirty, in a memory "
+			"cgroup of 64 MiB",
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.load = LOAD_WRITE,
+		.probes = 1u << PROBE_PROTECT,
+		.setup = situation_throttle_setup,
+		.fill = situation_throttle_fill,
+		.begin = journal_begin,
+		.end = calm_end,
+	},
+	{
+		.name = "unmap-dirty",
+		.what = "mappings of a FUSE file with slow writes are unmapped just written to",
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.load = LOAD_UNMAP,
+		.setup = situation_scratch_setup,
+		.fill = situation_write_fill,
+		.begin = journal_begin,
+		.end = calm_end,
 	},
 };
 const size_t demo_situation_count = sizeof(demo_situations) / sizeof(demo_situations[0]);

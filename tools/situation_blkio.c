@@ -129,6 +129,27 @@ static int make_cgroup(struct demo *demo, const char *controller, size_t index, 
 	return 0;
 }
 
+/* A memory cgroup with the limit. */
+int situation_memory_cgroup(struct demo *demo, size_t index, char *why)
+{
+	char path[PATH_MAX + 64], dir[PATH_MAX];
+	int error;
+
+	if (geteuid()) {
+		snprintf(why, SITUATION_WHY, "needs root, to make cgroups");
+		return -1;
+	}
+	if (make_cgroup(demo, "memory", index, why))
+		return -1;
+	snprintf(dir, sizeof(dir), "%s", demo->cgroup[index]);
+	*strrchr(dir, '/') = 0;
+	snprintf(path, sizeof(path), "%s/memory.limit_in_bytes", dir);
+	error = machine_write_text(path, MEMORY_LIMIT);
+	if (error)
+		snprintf(why, SITUATION_WHY, "%.150s: %s", path, strerror(-error));
+	return error ? -1 : 0;
+}
+
 int situation_blkio_setup(struct demo *demo, const struct situation *situation, char *why)
 {
 	char path[PATH_MAX + 64], dir[PATH_MAX];
@@ -141,16 +162,8 @@ int situation_blkio_setup(struct demo *demo, const struct situation *situation, 
 		return -1;
 	}
 	if (choose_cold_file(demo, &disk_major, &disk_minor, why) ||
-	    make_cgroup(demo, "memory", 0, why) || make_cgroup(demo, "blkio", 1, why))
+	    situation_memory_cgroup(demo, 0, why) || make_cgroup(demo, "blkio", 1, why))
 		return -1;
-	snprintf(dir, sizeof(dir), "%s", demo->cgroup[0]);
-	*strrchr(dir, '/') = 0;
-	snprintf(path, sizeof(path), "%s/memory.limit_in_bytes", dir);
-	error = machine_write_text(path, MEMORY_LIMIT);
-	if (error) {
-		snprintf(why, SITUATION_WHY, "%.150s: %s", path, strerror(-error));
-		return -1;
-	}
 	snprintf(dir, sizeof(dir), "%s", demo->cgroup[1]);
 	*strrchr(dir, '/') = 0;
 	snprintf(demo->limit_path, sizeof(demo->limit_path),

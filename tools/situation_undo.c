@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <poll.h>
 #include <signal.h>
@@ -27,8 +28,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define UNDO_MAX     512
-#define UNDO_WAIT_MS 10000
+#define UNDO_MAX      512
+#define UNDO_WAIT_MS  10000
+#define UNDO_SLICE_MS 50
 
 struct undo_message {
 	enum undo_kind kind;
@@ -58,15 +60,57 @@ static void complain(int *complaints, const char *what, const char *path, int er
 	(*complaints)++;
 }
 
-static void undo_kill(struct undo_entry *entry, int *complaints)
+static void calm(struct fuse_control *control)
+{
+	atomic_store(&control->read_delay_ms, 0);
+	atomic_store(&control->write_delay_ms, 0);
+	atomic_store(&control->read_error, 0);
+}
+
+/* EINVAL: it is not frozen. */
+static void thaw(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	ioctl(fd, FITHAW, 0);
+	close(fd);
+}
+
+/* What a process that is to end may wait for: a slow store, a server that is stopped, a frozen file
+ * system. A process that waits for one can't be killed, a file system on one not unmounted. */
+static void relieve(const struct undo_entry *entries, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		const struct undo_message *message = &entries[i].message;
+
+		if (message->kind == UNDO_CALM)
+			calm(message->control);
+		else if (message->kind == UNDO_THAW)
+			thaw(message->path);
+		else if (message->kind == UNDO_KILL && entries[i].pidfd >= 0)
+			syscall(SYS_pidfd_send_signal, entries[i].pidfd, SIGCONT, NULL, 0);
+	}
+}
+
+/* `entries` up to `count` are still to be undone, this one too. */
+static void undo_kill(struct undo_entry *entries, unsigned count, struct undo_entry *entry,
+		      int *complaints)
 {
 	struct pollfd poll_fd = {.fd = entry->pidfd, .events = POLLIN};
+	unsigned ms = 0;
 
 	if (entry->pidfd < 0)
 		return;
 	syscall(SYS_pidfd_send_signal, entry->pidfd, SIGCONT, NULL, 0);
 	syscall(SYS_pidfd_send_signal, entry->pidfd, SIGKILL, NULL, 0);
-	if (poll(&poll_fd, 1, UNDO_WAIT_MS) != 1) {
+	/* Who froze or stopped something may have done so again before he was killed. */
+	while (poll(&poll_fd, 1, UNDO_SLICE_MS) != 1 && ms < UNDO_WAIT_MS) {
+		relieve(entries, count);
+		ms += UNDO_SLICE_MS;
+	}
+	if (ms >= UNDO_WAIT_MS) {
 		char pid[24];
 
 		snprintf(pid, sizeof(pid), "%d", (int)entry->message.pid);
@@ -126,13 +170,14 @@ static void undo_write(const char *path, const char *text)
 	close(fd);
 }
 
-static void undo_one(struct undo_entry *entry, int *complaints)
+static void undo_one(struct undo_entry *entries, unsigned count, struct undo_entry *entry,
+		     int *complaints)
 {
 	const char *path = entry->message.path;
 
 	switch (entry->message.kind) {
 	case UNDO_KILL:
-		undo_kill(entry, complaints);
+		undo_kill(entries, count, entry, complaints);
 		break;
 	case UNDO_UMOUNT:
 		undo_umount(path, complaints);
@@ -150,10 +195,11 @@ static void undo_one(struct undo_entry *entry, int *complaints)
 	case UNDO_WRITE:
 		undo_write(path, entry->message.text);
 		break;
+	case UNDO_THAW:
+		thaw(path);
+		break;
 	case UNDO_CALM:
-		atomic_store(&entry->message.control->read_delay_ms, 0);
-		atomic_store(&entry->message.control->write_delay_ms, 0);
-		atomic_store(&entry->message.control->read_error, 0);
+		calm(entry->message.control);
 		break;
 	}
 }
@@ -162,16 +208,11 @@ static int undo_down_to(struct undo_entry *entries, unsigned *count, unsigned ma
 {
 	int complaints = 0;
 
-	/* No store may be slow, no server may be stopped, while things are taken down: a
-	 * process that waits for one can't be killed, a file system on one not unmounted. */
-	for (unsigned i = mark; i < *count; i++) {
-		if (entries[i].message.kind == UNDO_CALM)
-			undo_one(&entries[i], &complaints);
-		else if (entries[i].message.kind == UNDO_KILL && entries[i].pidfd >= 0)
-			syscall(SYS_pidfd_send_signal, entries[i].pidfd, SIGCONT, NULL, 0);
+	relieve(entries, *count);
+	while (*count > mark) {
+		(*count)--;
+		undo_one(entries, *count + 1, &entries[*count], &complaints);
 	}
-	while (*count > mark)
-		undo_one(&entries[--*count], &complaints);
 	return complaints;
 }
 

@@ -20,6 +20,7 @@ enum undo_kind {
 	UNDO_UNLINK, /* path */
 	UNDO_RMDIR,  /* path, a plain directory or a cgroup */
 	UNDO_WRITE,  /* path, text: lift a limit */
+	UNDO_THAW,   /* path of a directory on a file system that may be frozen */
 	UNDO_CALM,   /* the control of a FUSE server: no more delays, no more errors */
 };
 int undo_start(struct undo **ret_undo);

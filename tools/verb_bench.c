@@ -120,9 +120,11 @@ static uint64_t cell_budget(const struct bench_workload *workload, enum bench_wa
 		return range / 6 * 5 & ~(uint64_t)(BENCH_HUGE - 1);
 	if (workload->sparse)
 		return 0;
+	if (workload->memory && workload->writes) /* nor written back: half of what may be dirty is the range */
+		return 9 * range + 64 * MIB;
 	if (workload->memory) /* that nothing be evicted while it is filled */
 		return 3 * range + 64 * MIB;
-	if (workload->pattern == PATTERN_RANDOM)
+	if (workload->pattern == PATTERN_RANDOM && !workload->writes)
 		return 0; /* the library's own default */
 	return budget < 2 * least ? 2 * least : budget;
 }
@@ -133,7 +135,7 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 	const struct bench_scale *scale = bench->quick ? &workload->quick : &workload->full;
 	struct bench_cell *cell = bench->cell;
 	uint64_t step = workload->step ? workload->step : workload->unit;
-	uint64_t range = bench->machine.file_bytes;
+	uint64_t range = workload->writes ? bench->machine.scratch_bytes : bench->machine.file_bytes;
 
 	if (range > scale->range_bytes || workload->sparse)
 		range = scale->range_bytes;
@@ -144,8 +146,10 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 	cell->in.way = way;
 	cell->in.threads = threads;
 	cell->in.fd = -1;
-	snprintf(cell->in.path, sizeof(cell->in.path), "%s", bench->machine.path);
-	cell->in.file_bytes = bench->machine.file_bytes;
+	snprintf(cell->in.path, sizeof(cell->in.path), "%s",
+		 workload->writes ? bench->machine.scratch : bench->machine.path);
+	cell->in.file_bytes = workload->writes ? bench->machine.scratch_bytes : bench->machine.file_bytes;
+	cell->in.seed = bench_now_ns();
 	cell->in.range_bytes = range;
 	cell->in.budget_bytes = cell_budget(workload, way, range);
 	cell->in.ops = scale->ops ? scale->ops : range / step;
@@ -196,7 +200,7 @@ static int fill_machine(struct bench *bench, char *why)
 		}
 		snprintf(cell->in.cgroup, sizeof(cell->in.cgroup), "%.180s/cgroup.procs", machine->cgroup);
 	}
-	bench_drop(machine);
+	bench_drop(machine, cell->in.path, cell->in.file_bytes);
 	if (!machine->held)
 		bench_hold_memory(machine, memory_of(bench));
 	if (bench_ways[way].short_readahead) {
@@ -266,8 +270,9 @@ static bool run_cell(struct bench *bench, char *why)
 	if (cell->in.fd >= 0)
 		close(cell->in.fd);
 	undo_to(bench->machine.undo, mark);
-	bench_forget(&bench->machine);
+	bench_forget(cell->in.path);
 	bench_hold_memory(&bench->machine, memory_of(bench));
+	bench->failed |= cell->out.wrong;
 	if (cell->out.done || interrupted)
 		return cell->out.done;
 	if (cell->out.why[0])
@@ -429,6 +434,40 @@ static bool wanted(const struct bench *bench, const char *name)
 	return !bench->name_count;
 }
 
+/* In TMPDIR, else beside this program: /tmp is memory on many machines. */
+static const char *file_dir(void)
+{
+	static char beside[PATH_MAX - 80];
+	const char *dir = getenv("TMPDIR");
+	ssize_t len;
+
+	if (dir && *dir)
+		return dir;
+	len = readlink("/proc/self/exe", beside, sizeof(beside) - 1);
+	beside[len > 0 ? len : 0] = 0;
+	if (strrchr(beside, '/'))
+		*strrchr(beside, '/') = 0;
+	return beside;
+}
+
+/* For the workloads that write: never the user's own file, however large that is. */
+static int make_scratch(struct bench *bench)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < bench_workload_count; i++) {
+		const struct bench_workload *workload = &bench_workloads[i];
+		uint64_t range = (bench->quick ? &workload->quick : &workload->full)->range_bytes;
+
+		if (workload->writes && wanted(bench, workload->name) && workload->ways & bench->ways && range > bytes)
+			bytes = range;
+	}
+	/* With a small file everything is to be small. */
+	if (bytes > bench->machine.file_bytes)
+		bytes = bench->machine.file_bytes - bench->machine.file_bytes % RANGE_ALIGN;
+	return bytes && bench_make_scratch(&bench->machine, file_dir(), bytes) ? TOOL_FAILED : TOOL_OK;
+}
+
 /* A workload, and those after it that share its rounds. */
 static void run_together(struct bench *bench, size_t first, unsigned threads)
 {
@@ -449,6 +488,8 @@ static int run_all(struct bench *bench)
 	if (!bench->rows)
 		return tool_error(TOOL_FAILED, "bench: out of memory");
 	bench_machine_open(&bench->machine);
+	if (make_scratch(bench))
+		return TOOL_FAILED;
 	if (!bench->json)
 		bench_table_head();
 	for (size_t i = 0; i < bench_workload_count && !interrupted; i++)
@@ -555,20 +596,11 @@ static int check_markdown(const struct bench *bench)
 	return TOOL_OK;
 }
 
-/* In TMPDIR, else beside this program: /tmp is memory on many machines. */
 static int make_file(struct bench *bench)
 {
-	const char *dir = getenv("TMPDIR");
-	char beside[PATH_MAX - 40] = "", text[TOOL_TEXT_LEN];
-	ssize_t len;
+	const char *dir = file_dir();
+	char text[TOOL_TEXT_LEN];
 
-	if (!dir || !*dir) {
-		len = readlink("/proc/self/exe", beside, sizeof(beside) - 1);
-		beside[len > 0 ? len : 0] = 0;
-		if (strrchr(beside, '/'))
-			*strrchr(beside, '/') = 0;
-		dir = beside;
-	}
 	if (!bench->size)
 		bench->size = bench->quick ? SIZE_QUICK : SIZE;
 	if (!bench->json)
@@ -618,7 +650,7 @@ static int run_undone(struct bench *bench)
 
 static char *make_help(void)
 {
-	static char help[4096];
+	static char help[6144];
 	size_t len = 0;
 
 	len += (size_t)snprintf(help, sizeof(help),

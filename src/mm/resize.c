@@ -2,11 +2,11 @@
 /*
  * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes of it in flight.
  *
- * One at a time for each file (`resizing`). Making it shorter: the size first, so that no fault begins beyond it and no write
- * is gathered there; then the writes that are under way there are waited for, so that none makes the store longer again; then
- * the store; then the pages go. A read that began before the store changed has its page locked, or in the index, when they
- * are looked for; one that begins later has the new bytes. Punching: while it lasts nothing in the range becomes dirty, so
- * that what is dropped at its end is clean: see dirty_must_wait().
+ * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which pages are meant, so that none
+ * of them becomes dirty (dirty_must_wait()) and none is gathered to be written; who syncs waits until it is over. Then the writes
+ * of them that are under way are waited for, so that none makes the store longer again, or fills the hole; then the store; then
+ * the pages go, dirty or not: should the store refuse, they are as they were. A read that began before the store changed has
+ * its page locked, or in the index, when they are looked for; one that begins later has the new bytes.
  * Holds a page lock over no wait but the kernel's.
  * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
  */
@@ -66,7 +66,6 @@ static void drop_page(struct fm_file *file, struct page *page, void *arg)
 		bool gone = page_is(page, PG_GONE);
 		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
-			page_drop_dirty(file->pool, page);
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -191,22 +190,42 @@ static uint64_t last_index(const struct fm_file *file)
 	return UINT64_MAX >> file->pool->shift;
 }
 
+/* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
+static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	atomic_add(&file->change_seq, 1u);
+	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
+	atomic_set(&file->punch_last, last);
+	atomic_set(&file->punch_first, first);
+	file_each_cached(file, first, last, wait_writes, NULL);
+}
+
+static void change_end(struct fm_file *file)
+{
+	atomic_add(&file->change_seq, 1u); /* before and at its end: see range_write() */
+	atomic_set(&file->punch_first, UINT64_MAX);
+	atomic_set(&file->punch_last, 0u);
+	atomic_add(&file->end_seq, 1u);
+	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
+}
+
 static int shrink(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t before = atomic_get(&file->size_bytes), first = size >> pool->shift;
 	uint64_t gone = (size + pool->page_size - 1) >> pool->shift;
 
+	change_begin(file, first, last_index(file));
 	atomic_set(&file->size_bytes, size);
-	file_each_cached(file, first, last_index(file), wait_writes, NULL);
 	int err = file->store->ops->resize(file->store, size);
-	if (err) {
+	if (err)
 		atomic_set(&file->size_bytes, before);
-		return err;
-	}
-	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
-	file_each_cached(file, gone, last_index(file), drop_page, NULL);
-	return 0;
+	else
+		file_each_cached(file, gone, last_index(file), drop_page, NULL);
+	change_end(file);
+	if (!err)
+		(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+	return err;
 }
 
 static int grow(struct fm_file *file, uint64_t size)
@@ -272,19 +291,14 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	file_each_cached(file, first, last, count_pinned, &count);
 	if (count.busy) /* it is promised to stay */
 		return -EBUSY;
-	/* The first goes down before the last goes up: nobody sees a range that is larger than this one. */
-	atomic_set(&file->punch_last, last);
-	atomic_set(&file->punch_first, first);
-	file_each_cached(file, first, last, drop_page, NULL);
+	change_begin(file, first, last);
 	if (end > size)
 		end = (size + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
 	int err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
-	file_each_cached(file, first, last, drop_clean, &count); /* what was read meanwhile */
-	atomic_set(&file->punch_first, UINT64_MAX);
-	atomic_set(&file->punch_last, 0u);
+	if (!err)
+		file_each_cached(file, first, last, drop_page, NULL);
+	change_end(file);
 	atomic_add(&file->written_seq, 1u);
-	atomic_add(&file->end_seq, 1u);
-	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
 	return err;
 }
 

@@ -69,8 +69,9 @@ static struct run gather(struct fault *vmf, struct page *page)
 	return run;
 }
 
-/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest are as they were. */
-static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, int *ret_err)
+/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest are as they were. `leaves`:
+ * the first of them, where they leave the view. */
+static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, struct page *leaves, int *ret_err)
 {
 	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
 	int err = -EAGAIN;
@@ -79,7 +80,9 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 		uint64_t done = 0;
 		err = trap_move(mm->trap, dst + at, src + at, len - at, &done);
 		at += done;
-		if (err == -EEXIST) { /* it may have moved that one all the same */
+		if (err == -EEXIST) { /* it may have moved that one all the same; back in the view it can be written to */
+			if (leaves && leaves->file->writable)
+				page_dirty(leaves->file->pool, leaves + at / OS_PAGE);
 			err = move_after_exist(mm, dst + at, src + at);
 			if (err == 1)
 				at += OS_PAGE;
@@ -143,7 +146,7 @@ int install_run(struct fault *vmf, struct page *page)
 		for (uint32_t i = 0; i < run.count; i++)
 			run.first[i].keep = vmf->keep;
 		pt_get(vmf->mm, run.first, run.count, dst);
-		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, &err);
+		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, NULL, &err);
 		if (went)
 			pages_installed(view, run.first, went, pool->page_size, BY_MOVE);
 		if (went < run.count)
@@ -167,12 +170,12 @@ int install_run(struct fault *vmf, struct page *page)
 /* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
 static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP;
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP | PG_WRITEBACK;
 	struct fm_file *file = first->file;
 	uint64_t addr = page_addr(&file->view, pool, first);
 	uint32_t count = 1;
 
-	if (pool->page_size > OS_PAGE || page_is(first, PG_DUP))
+	if (pool->page_size > OS_PAGE || page_is(first, PG_DUP | PG_WRITEBACK))
 		return 1;
 	for (; count < most && (addr + count * OS_PAGE) % PT_BYTES; count++) {
 		struct page *page = first + count;
@@ -193,7 +196,7 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	struct view *view = &first->file->view;
 	uint64_t src = page_addr(view, pool, first);
 	int err;
-	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count, &err) : 0;
+	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err) : 0;
 
 	if (!went)
 		return 0;

@@ -31,6 +31,7 @@ enum fm_store_caps {
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
 	FM_STORE_SUBMIT = 1u << 1, /* submit_read exists; else workers call `read` */
 	FM_STORE_WRITE = 1u << 2,  /* opened for writing: write and flush exist */
+	FM_STORE_KEEPS = 1u << 3,  /* ...and work in a keeper (os.h): system calls, and no lock */
 };
 
 /* How a store is opened. */

@@ -125,7 +125,7 @@ static void drive(struct handler *handler, struct entry *entry)
 	if (err == -EAGAIN)
 		return;
 	if (err && !handler_is_elsewhere(handler->trap, entry->tid, entry->fault.addr))
-		tell_error(handler->trap, entry->region, entry->tid, entry->fault.addr, entry->fault.write, &error,
+		tell_error(handler->trap, entry->tid, entry->fault.addr, entry->fault.write, &error,
 			   fn, arg);
 	region_unpin(entry->region);
 	*entry->used_pprev = entry->used_next;

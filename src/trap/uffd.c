@@ -411,10 +411,10 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 	return trap_fill(trap, dst + at, len - at);
 }
 
-static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t mode)
+static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t most, uint64_t mode)
 {
 	for (uint64_t at = 0; at < len;) {
-		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
+		uint64_t step = len - at < most ? len - at : most;
 		struct uffdio_writeprotect wp = {.range = {addr + at, step}, .mode = mode};
 		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
 		if (ret == -EAGAIN)
@@ -428,12 +428,17 @@ static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_
 
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
+	return write_protect(trap, addr, len, CHUNK, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, 0);
+	return write_protect(trap, addr, len, CHUNK, 0);
+}
+
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
