@@ -132,8 +132,10 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * Take an address space down. Faults in flight in other threads end: with -ECANCELED as SIGBUS,
  * or through fm_guard(). All mappings, files and pins of the mm are gone at return, and all
  * memory and descriptors are given back. Waits for threads that are inside a read of the store
- * which cannot be interrupted (a local file without a deadline). Not from inside a fault.
+ * which cannot be interrupted (a local file without a deadline). What is dirty is written first. Not from inside a fault.
  * Not concurrently with other calls on the same mm.
+ * Errors: -EIO: some of it could not be written, in several tries or within 10 seconds a file, and is lost (the log function is told of which file); all
+ * else is done.
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
@@ -148,7 +150,9 @@ enum fm_changed {
 /** Flags of struct fm_file_options. */
 enum fm_file_flags {
 	/** For writing too. The file is then this process's: what others write to it is neither looked for nor found
-	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). */
+	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). Pages are of 4096 bytes.
+	 *  What is dirty is written after some seconds, or when much is; when the file is closed, the mm destroyed or the program
+	 *  ends by exit(); and, where it ends in another way, with FM_KEEP alone. */
 	FM_FILE_WRITE = 1u << 0,
 	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
 };
@@ -214,7 +218,8 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
  */
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
-/** Give the program's reference back. Mappings keep the file open. Thread-safe. */
+/** Give the program's reference back. Mappings keep the file open. What is dirty is written first (not flushed: that is
+ *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; the reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
 /** The file's size in bytes when it was opened. Thread- and signal-safe. */
@@ -232,6 +237,17 @@ FM_PUBLIC int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset
  *   iops=N                         reads a second        error=ERRNO     EIO by default
  *   error-every=N                  each n-th read fails  error-at=OFFSET reads that touch it fail
  *   short-every=N                  each n-th read is cut stuck=0|1       reads never end
+ * and of a file open for writing
+ *   write-delay, write-error, write-error-every, write-error-at=OFFSET|none, write-short-every, write-stuck
+ *                                  the same for writes
+ *   flush-delay, flush-error, flush-error-every, flush-stuck
+ *                                  and for flushes
+ *   lose=0|1                       1: what is written stays in the filter, where reads find it, until a flush that ends
+ *                                  well; only then the store below has it. 0: what there is goes there now. Changes of
+ *                                  size, and holes, go there at once.
+ *   crash=1, crash=SEED            with lose=1: what was not flushed is gone, as after a power failure; with another
+ *                                  number each 4096 bytes of it are gone or have got there, one half each, as the number
+ *                                  decides. What the page cache has stays: look with fm_file_read(). Not in a URI.
  * Thread-safe. Errors: -EINVAL, -EOPNOTSUPP (the store has no such parameter).
  */
 FM_PUBLIC int fm_file_control(fm_file *file, const char *setting);
@@ -294,7 +310,7 @@ FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
  * Unmap [addr, addr+len), all or part of mappings. `addr` is a multiple of 4096; `len` is rounded
  * up. Afterwards an access is SIGSEGV unless another mapping shows the same bytes. Ranges where
  * nothing is mapped are passed over, as munmap() does. Where the file's page_size is above 4096, a page
- * of which some part is still mapped may stay readable whole. Thread-safe. Never waits for a fault.
+ * of which some part is still mapped may stay readable whole; and so may, until that has ended, what is being written back. Thread-safe. Never waits for a fault.
  * Errors: -EINVAL; -ENOMEM where a mapping is to be cut in two: what lies before may be unmapped by then.
  */
 FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
@@ -406,14 +422,16 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  * touching it is SIGBUS from the beginning of the call; what is new reads as zeros. The only way in which a file grows: a
  * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
  * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
- * fm_map()), -EOPNOTSUPP, the store's (the size is then what it was; what was beyond the new end may be gone).
+ * fm_map()), -EBUSY (the last page, which ends in it, is pinned, and the file is to grow), -EOPNOTSUPP, the store's (the size is then
+ * what it was; what was beyond the new end may be gone). Pins of pages beyond the new end end, too.
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
 
 /**
  * Have [offset, offset+len) read as zeros, and give its space back. Need not be aligned; past the end it does nothing. What
  * is written to the range by others during the call is zeros or what they wrote. Thread-safe; blocks as fm_truncate().
- * Errors: -EINVAL, -EACCES, -EOPNOTSUPP, the store's (part of the range may be zeros by then).
+ * Errors: -EINVAL, -EACCES, -EBUSY (fm_pin() holds a page of it), -EOPNOTSUPP, the store's (with both: part of the range may be
+ * zeros by then).
  */
 FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
 

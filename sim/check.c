@@ -8,6 +8,8 @@
  *   4. the device writes only into frames that are pinned and do not claim to be whole, and staging slots that are taken
  *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be, and each page table's account
  *      is of the pages that are there
+ *  10. a page that can be written to in its view is dirty; the bits and counts of what is dirty, being written, or to be flushed
+ *      are those of the pages
  *   7. at the end every frame is free, and what is charged is what is there
  * May call: kernel, trace.
  */
@@ -99,9 +101,11 @@ uint32_t check_page_locks(void)
 void check_given_away(const struct io_request *request)
 {
 	const struct read_request *req = request->owner;
+	struct page *pages[READ_PAGES_MAX];
+	uint32_t count = request_pages(req, pages);
 	for (uint32_t p = 0; p < POOLS && sim.mm && sim.mm->pool[p]; p++)
-		for (uint32_t i = 0; req->file->pool == sim.mm->pool[p] && i < req->page_count; i++)
-			shadow[p].owner[req->page[i]] = 0;
+		for (uint32_t i = 0; req->file->pool == sim.mm->pool[p] && i < count; i++)
+			shadow[p].owner[pages[i] - sim.mm->pool[p]->pages] = 0;
 }
 
 /* A page goes into the view beside the one that a fault wants: its readahead mark would never be met. One that was put while it
@@ -126,6 +130,107 @@ static void check_there(const struct page *page, uint32_t i)
 		const struct view_page *view = kernel_view(addr + at * OS_PAGE);
 		if (!view || view->poison)
 			sim_fail("frame %u: installed, and not in the view: %#x", i, page->state);
+	}
+}
+
+/* ------------------------------------------------------------------ 10: files that are written to */
+
+static bool can_be_written_to(const struct page *page)
+{
+	const struct view_page *view = kernel_view(page->file->view.region.base + (page->index << page->file->pool->shift));
+	return view && !view->poison && !view->protected;
+}
+
+static void written_page_changed(const struct page *page, uint32_t i, uint32_t old, uint32_t now)
+{
+	struct sim_store *s = (struct sim_store *)page->file->store;
+	uint32_t n = store_place(s, page->index);
+	if ((old & ~now & PG_DIRTY) && page->file->refs && can_be_written_to(page)) /* else its memory goes with the view */
+		sim_fail("frame %u is clean, and can be written to: %#x", i, now);
+	if ((now & ~old & PG_UNPROTECTED) && !(now & PG_DIRTY))
+		sim_fail("frame %u can be written to, and is clean: %#x", i, now);
+	if ((now & ~old & PG_WRITEBACK) && n < SIM_PAGES) {
+		s->writing_since[n] = sim.step;
+		s->writing_pinned[n] = page->user_pins;
+	}
+}
+
+/* The program writes to a page in its view, or I/O does to one that is pinned for it. */
+void check_written_to(const struct fm_file *file, uint64_t index)
+{
+	const struct frame_pool *pool = file->pool;
+	for (uint32_t i = 0; i < pool->frames; i++) {
+		const struct page *page = &pool->pages[i];
+		if (page->file == file && page->index == index && !(page->state & (PG_FREE | PG_GONE))) {
+			if (!(page->state & PG_DIRTY))
+				sim_fail("page %llu is written to, and is clean: %#x", (unsigned long long)index, page->state);
+			return;
+		}
+	}
+	sim_fail("page %llu is written to, and is not in the cache", (unsigned long long)index);
+}
+
+static bool bit_of(const uint64_t *bits, uint32_t i)
+{
+	return bits[i / 64] >> (i % 64) & 1;
+}
+
+/* Its bytes are not in the store for good: it may stay in the view for them, though it is unmapped. */
+bool check_is_held(const struct fm_file *file, uint64_t index)
+{
+	const struct frame_pool *pool = file->pool;
+	for (uint32_t i = 0; i < pool->frames; i++) {
+		const struct page *page = &pool->pages[i];
+		if (page->file == file && page->index == index && !(page->state & (PG_FREE | PG_GONE)))
+			return (page->state & (PG_DIRTY | PG_WRITEBACK)) || bit_of(pool->unflushed_bits, i) || bit_of(pool->flushing_bits, i);
+	}
+	return false;
+}
+
+static uint32_t bits_of(const uint64_t *bits, uint32_t frames)
+{
+	uint32_t count = 0;
+	for (uint32_t word = 0; word < (frames + 63) / 64; word++)
+		count += (uint32_t)__builtin_popcountll(bits[word]);
+	return count;
+}
+
+static void same(const char *what, uint32_t counted, uint32_t there)
+{
+	if (counted != there)
+		sim_fail("%s: %u are counted, and %u are there", what, counted, there);
+}
+
+/* No write and no flush is under way, and nobody is about to begin one. */
+void check_written_counts(void)
+{
+	for (uint32_t p = 0; p < POOLS && sim.mm->pool[p]; p++) {
+		const struct frame_pool *pool = sim.mm->pool[p];
+		uint32_t dirty = 0, writing = 0;
+		for (uint32_t i = 0; i < pool->frames; i++) {
+			bool d = pool->pages[i].state & PG_DIRTY, w = pool->pages[i].state & PG_WRITEBACK;
+			if (d != bit_of(pool->dirty_bits, i) || w != bit_of(pool->writing_bits, i))
+				sim_fail("frame %u: %#x, and its bits say dirty %u, being written %u", i, pool->pages[i].state,
+					 bit_of(pool->dirty_bits, i), bit_of(pool->writing_bits, i));
+			dirty += d;
+			writing += w;
+		}
+		uint32_t unflushed = bits_of(pool->unflushed_bits, pool->frames) + bits_of(pool->flushing_bits, pool->frames);
+		same("dirty pages", pool->dirty, dirty);
+		same("pages being written", pool->writing, writing);
+		same("unflushed pages", pool->unflushed, unflushed);
+		for (const struct fm_file *file = sim.mm->files; file; file = file->next) {
+			if (file->pool != pool)
+				continue;
+			dirty -= file->dirty;
+			writing -= file->writing;
+			unflushed -= file->unflushed;
+		}
+		if (dirty || writing || unflushed)
+			sim_fail("of the files' pages %d dirty, %d being written, %d unflushed are not the pool's", (int)dirty, (int)writing,
+				 (int)unflushed);
+		if (pool->places && pool->places_free != ~0ull >> (64 - pool->places))
+			sim_fail("a place is not given back: %#llx", (unsigned long long)pool->places_free);
 	}
 }
 
@@ -154,8 +259,11 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 	if ((now & ~old & PG_LOCKED) || PG_PINS(now) < shadow[p].least[i])
 		shadow[p].least[i] = PG_PINS(now);
 	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one pin is who does it */
-	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs)
+	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs &&
+	    !page->file->resizing && !((const struct sim_store *)page->file->store)->dropping)
 		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
+	if ((now ^ old) & (PG_DIRTY | PG_WRITEBACK | PG_UNPROTECTED) && page->file && page->file->writable)
+		written_page_changed(page, i, old, now);
 	if (now & ~old & PG_ERROR)
 		shadow[p].failed[i] = true;
 	/* The errno can be told from here on, and is told to all who came before the lock was free. */
@@ -308,6 +416,7 @@ void check_balance(void)
 		for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
 			check_frame_memory(mm->pool[p], i);
 	}
+	check_written_counts();
 	if (mm->requests_busy)
 		sim_fail("%u requests are left over", mm->requests_busy);
 	uint64_t there = kernel_pages(true) * OS_PAGE;

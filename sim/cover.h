@@ -50,6 +50,7 @@
 	X(a9_read, "A9: killed while its read is under way")                                   \
 	X(a9_keeper, "A9: killed while waiting for a keeper's place")                          \
 	X(a10_shrunk_before_install, "A10: truncated between the look-up and the install")     \
+	X(a10_asked_for_several, "A10: one question for the version, after several reads")           \
 	X(a10_changed_meanwhile, "A10: the object changed while a page of it was read")        \
 	X(a10_all_past_end, "A10: a page past the end by the time it was read")                \
 	X(a10_ended_early, "A10: a read that ended before the end that was known")             \

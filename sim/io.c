@@ -2,6 +2,8 @@
 /*
  * The I/O engine and the device behind it: requests end at virtual times, in any order, whole or failed, at the object's
  * end or cancelled; a cancel may come too late, and the device then goes on writing into the frames.
+ * A write takes its bytes from memory in two parts, with time between; it may fail after a part, and have come further than it
+ * tells. A flush makes durable what had ended when it was submitted.
  * Owns the requests in flight. Two threads carry them out, so that two ends may meet.
  * May call: store, sched, trace.
  */
@@ -9,11 +11,15 @@
 
 #define FLIGHTS 160
 #define ENGINE_THREADS 2
+#define FLIGHT_SECTORS (8 * SIM_TAGS) /* of a write */
 
 enum stage { FLIGHT_NONE, FLIGHT_QUEUED, FLIGHT_ISSUED };
 
 struct flight {
 	enum stage stage;
+	uint32_t id, covers;   /* covers: of a flush, the writes that had ended */
+	uint64_t taken[FLIGHT_SECTORS]; /* what a write has taken of its pages */
+	bool in_place;
 	struct io_request *request;
 	uint64_t due, part; /* the first bytes come when it is issued, the rest at its end */
 	int error;
@@ -22,19 +28,23 @@ struct flight {
 
 struct io_engine {
 	bool stop;
+	uint64_t ends;
 };
 
 static struct io_engine engine;
 static uint32_t between; /* requests whose end is being told */
 static struct flight flights[FLIGHTS];
 static struct os_thread threads[ENGINE_THREADS];
+static uint32_t flights_begun;
 
 void io_reset(void)
 {
 	memset(flights, 0, sizeof(flights));
 	memset(threads, 0, sizeof(threads));
 	engine.stop = false;
+	engine.ends = 0;
 	between = 0;
+	flights_begun = 0;
 }
 
 /* A throttle lets what nobody waits for yet through at the end of its slice only. */
@@ -61,12 +71,139 @@ static uint64_t bytes_of(const struct io_request *request)
 	return store_iov_bytes(request->iov, request->iov_count);
 }
 
+/* ------------------------------------------------------------------ writes and flushes */
+
+static uint64_t address_at(const struct io_request *r, uint64_t at)
+{
+	for (int i = 0; i < r->iov_count; i++) {
+		if (at < r->iov[i].iov_len)
+			return (uint64_t)r->iov[i].iov_base + at;
+		at -= r->iov[i].iov_len;
+	}
+	sim_fail("a write ends before its end");
+}
+
+/* The device takes sectors [from, to) of a write from memory as it is now. False: some of it is not there. */
+static bool take(struct flight *f, uint64_t from, uint64_t to)
+{
+	struct io_request *r = f->request;
+	struct sim_store *s = store_of(f);
+	for (uint64_t at = from; at < to; at += SIM_SECTOR) {
+		uint64_t pos = r->offset + at, tag, addr = address_at(r, at);
+		uint32_t n = store_place(s, pos / OS_PAGE);
+		if (pos >= s->size[0])
+			sim_fail("object %u ends at byte %llu, and byte %llu is written", s->id, (unsigned long long)s->size[0],
+				 (unsigned long long)pos);
+		if (n == SIM_PAGES)
+			sim_fail("page %llu of object %u is written back, and nobody writes to it", (unsigned long long)pos / OS_PAGE, s->id);
+		if (!kernel_read(addr, &tag)) {
+			if (!sim.emptied && !sim.opt.famine_256)
+				sim_fail("a write takes page %u of object %u from where there is nothing", n, s->id);
+			return false;
+		}
+		f->in_place |= kernel_view(addr) != NULL;
+		f->taken[at / SIM_SECTOR] = tag;
+		written_put(s, n, pos % OS_PAGE / SIM_SECTOR, tag, f->id);
+	}
+	return true;
+}
+
+static void issue_write(struct flight *f)
+{
+	struct io_request *r = f->request;
+	uint64_t len = bytes_of(r);
+	if (len / SIM_SECTOR > FLIGHT_SECTORS || r->offset % OS_PAGE)
+		sim_fail("a write of %llu bytes at %llu", (unsigned long long)len, (unsigned long long)r->offset);
+	f->part = sim_below((uint32_t)(len / SIM_SECTOR) + 1) * SIM_SECTOR;
+	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
+		f->error = store_random_error();
+	if (!take(f, 0, f->part)) {
+		f->error = -EFAULT;
+		f->part = 0;
+	}
+}
+
+/* What it has taken of each page was the page at one moment. */
+static void check_taken(const struct flight *f, uint64_t bytes)
+{
+	const struct io_request *r = f->request;
+	struct sim_store *s = store_of(f);
+	for (uint64_t at = 0; at < bytes; at += OS_PAGE) {
+		uint32_t n = store_place(s, (r->offset + at) / OS_PAGE);
+		uint64_t rest = bytes - at < OS_PAGE ? bytes - at : OS_PAGE;
+		bool pinned = s->writing_pinned[n] && kernel_view(address_at(r, at));
+		written_check_snapshot(s, n, f->taken + at / SIM_SECTOR, (uint32_t)(rest / SIM_SECTOR), s->writing_since[n], pinned);
+	}
+}
+
+/* One that fails may have come further than it tells. */
+static void end_write(struct flight *f)
+{
+	struct io_request *r = f->request;
+	struct sim_store *s = store_of(f);
+	uint64_t len = bytes_of(r), rest = len - f->part;
+	if (f->error)
+		rest = sim_below((uint32_t)(rest / SIM_SECTOR) + 1) * SIM_SECTOR;
+	bool all = f->error == -EFAULT || take(f, f->part, f->part + rest);
+	if (!f->error && !all)
+		f->error = -EFAULT;
+	r->bytes_done = f->error ? f->part : len;
+	check_taken(f, f->error ? f->part & ~(uint64_t)(OS_PAGE - 1) : len);
+	written_ended(s, f->id);
+	s->write_failures += f->error != 0;
+	if (f->in_place)
+		mark(in_place);
+	if (f->error)
+		mark(write_bad);
+	else
+		mark(write_ok);
+}
+
+static void end_flush(struct flight *f)
+{
+	struct sim_store *s = store_of(f);
+	written_flushed(s, f->covers, !f->error);
+	s->write_failures += f->error != 0;
+	if (f->error)
+		mark(flush_failed);
+	else
+		mark(flush_ok);
+}
+
+uint32_t io_new_flight(void)
+{
+	return ++flights_begun;
+}
+
+/* For who changes the object's size. */
+bool io_writes_beyond(const struct sim_store *s, uint64_t size)
+{
+	for (int i = 0; i < FLIGHTS; i++)
+		if (flights[i].stage != FLIGHT_NONE && flights[i].request->op == IO_WRITE && store_of(&flights[i]) == s &&
+		    flights[i].request->offset + bytes_of(flights[i].request) > size)
+			return true;
+	return false;
+}
+
+/* ------------------------------------------------------------------ requests */
+
 static void issue(struct flight *f)
 {
 	struct io_request *r = f->request;
 	uint64_t len = bytes_of(r);
 	f->stage = FLIGHT_ISSUED;
 	r->state = IO_ISSUED;
+	f->due = later();
+	if (r->op == IO_WRITE) {
+		event("device: begins to write page %llu of object %llu, %llu bytes", r->offset / OS_PAGE, store_of(f)->id, len, 0);
+		issue_write(f);
+		return;
+	}
+	if (r->op == IO_FLUSH) {
+		event("device: begins to flush object %llu", store_of(f)->id, 0, 0, 0);
+		f->error = sim_chance(sim.opt.error_256) ? store_random_error() : 0;
+		return;
+	}
 	f->part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
 		f->error = store_random_error();
@@ -76,7 +213,6 @@ static void issue(struct flight *f)
 	}
 	f->part = store_part(store_of(f), r->offset, f->part);
 	store_write(store_of(f), r->iov, r->iov_count, r->offset, 0, f->part);
-	f->due = later();
 	event("device: begins page %llu of object %llu, %llu bytes", r->offset / OS_PAGE,
 	      store_of(f)->id, len, 0);
 }
@@ -90,6 +226,14 @@ static void end(struct flight *f)
 	r->error = f->error;
 	r->bytes_done = 0;
 	r->shorts = 0;
+	if (r->op != IO_READ) {
+		if (r->op == IO_WRITE)
+			end_write(f);
+		else
+			end_flush(f);
+		r->error = f->error;
+		return;
+	}
 	if (f->error == -ECANCELED)
 		return;
 	if (f->error) {
@@ -121,8 +265,11 @@ static void work(struct flight *f)
 	f->busy = true;
 	sim_point();
 	end(f);
-	event("device: ends page %llu of object %llu: error %llu, %llu bytes", r->offset / OS_PAGE,
-	      store_of(f)->id, -r->error, r->bytes_done);
+	r->ended = ++engine.ends;
+	event(r->op == IO_READ ? "device: ends page %llu of object %llu: error %llu, %llu bytes"
+	      : r->op == IO_WRITE ? "device: ends to write page %llu of object %llu: error %llu, %llu bytes"
+				  : "device: ends a flush (%llu) of object %llu: error %llu, %llu bytes",
+	      r->offset / OS_PAGE, store_of(f)->id, -r->error, r->bytes_done);
 	r->state = IO_DONE;
 	f->stage = FLIGHT_NONE;
 	f->busy = false;
@@ -159,6 +306,12 @@ static void *engine_main(void *arg)
 	return NULL;
 }
 
+uint64_t io_ends(struct io_engine *e)
+{
+	sim_point();
+	return e->ends;
+}
+
 static void look_again(void)
 {
 	sim_notify(WAIT_CHANNEL, (uint64_t)flights);
@@ -189,6 +342,7 @@ void io_engine_destroy(struct io_engine *e)
 
 void io_submit_later(struct io_engine *e, struct io_request *request)
 {
+	const struct sim_store *store = (const struct sim_store *)request->store;
 	int at = 0;
 	sim_point();
 	if (self()->map_held && !sim.hold)
@@ -200,9 +354,11 @@ void io_submit_later(struct io_engine *e, struct io_request *request)
 			sim_fail("a request is submitted twice");
 		at++;
 	}
-	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later() + throttled(request)};
+	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later() + throttled(request), .id = io_new_flight(),
+				      .covers = store->ended};
 	request->state = IO_QUEUED;
-	check_given_away(request);
+	if (request->op == IO_READ)
+		check_given_away(request);
 }
 
 void io_kick(struct io_engine *e)
@@ -251,6 +407,8 @@ void io_promote(struct io_engine *e, struct io_request *request)
 
 void io_cancel(struct io_engine *e, struct io_request *request)
 {
+	if (request->op != IO_READ)
+		sim_fail("a write is cancelled");
 	sim_point();
 	(void)e;
 	struct flight *f = flight_of(request);

@@ -145,13 +145,14 @@ void stats_page_destroy(struct stats_page *page, int fd)
 	if (!page)
 		return;
 	if (page->frames_used || page->pages_installed || page->requests || page->mappings ||
-	    page->views || page->files || page->pins)
+	    page->views || page->files || page->pins || page->dirty_pages || page->writeback_pages || page->unflushed_pages)
 		sim_fail("gauges are not 0 at the end: frames_used %llu, pages_installed %llu, requests %llu, "
-			 "mappings %llu, views %llu, files %llu, pins %llu",
+			 "mappings %llu, views %llu, files %llu, pins %llu, dirty %llu, writeback %llu, unflushed %llu",
 			 (unsigned long long)page->frames_used, (unsigned long long)page->pages_installed,
 			 (unsigned long long)page->requests, (unsigned long long)page->mappings,
 			 (unsigned long long)page->views, (unsigned long long)page->files,
-			 (unsigned long long)page->pins);
+			 (unsigned long long)page->pins, (unsigned long long)page->dirty_pages,
+			 (unsigned long long)page->writeback_pages, (unsigned long long)page->unflushed_pages);
 	if (!sim.hold && page->lock_held_over_block)
 		sim_fail("lock_held_over_block is not 0");
 	sum_counters(page);
@@ -209,6 +210,15 @@ struct view_page *kernel_view(uint64_t addr)
 		if (view_addr[i] == addr)
 			return &view_page[i];
 	return NULL;
+}
+
+bool kernel_read(uint64_t addr, uint64_t *ret_tag)
+{
+	const struct view_page *page = slot_at(addr) ? NULL : kernel_view(addr);
+	bool there = slot_at(addr) ? kernel_slot_present(addr & ~(uint64_t)(OS_PAGE - 1)) : page && !page->poison;
+	if (there)
+		*ret_tag = page ? page->tag[addr % OS_PAGE / SIM_SECTOR] : *(uint64_t *)addr;
+	return there;
 }
 
 uint64_t kernel_view_addr(uint32_t n)
@@ -510,7 +520,14 @@ int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 	for (uint32_t i = 0; i < views; i++)
 		if (view_addr[i] - addr < len)
 			view_page[i].protected = false;
+	for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
+		wake_faults(at);
 	return 0;
+}
+
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return trap_protect(trap, addr, len);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
@@ -523,6 +540,17 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 			slot_empty(at);
 	else
 		kernel_unmap(addr, len);
+	return 0;
+}
+
+int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
+{
+	(void)trap;
+	enter_kernel("process_vm_readv", true);
+	struct view_page *there = kernel_view(addr);
+	if (!there || there->poison || !kernel_slot_present(slot))
+		return -EFAULT;
+	slot_fill(slot, there->tag);
 	return 0;
 }
 

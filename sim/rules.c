@@ -97,6 +97,9 @@ void check_futex_wait(const uint32_t *word)
 		if (scarce && check_page_locks())
 			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
 	}
+	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file; file = file->next)
+		if ((word == &file->end_seq || word == &file->resizing) && check_page_locks())
+			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
 }
 
 /* The locks of the index's buckets are no os_lock: a reader looks at their version. */
@@ -134,7 +137,7 @@ static void check_sleeper(const struct sim_thread *t)
 {
 	const uint32_t *word = (const uint32_t *)t->key;
 	for (uint32_t p = 0; p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
-		if (is_page_word(sim.mm->pool[p], t->key) && !(*word & PG_LOCKED))
+		if (is_page_word(sim.mm->pool[p], t->key) && !(*word & (PG_LOCKED | PG_WRITEBACK)))
 			sim_fail("thread %u (%s) sleeps for a page lock that nobody has: a wake-up was forgotten", t->id,
 				 t->name);
 	if (every_change_wakes(word, t->futex_value))
@@ -187,9 +190,17 @@ static void check_since(uint64_t *since, bool forgotten, const char *what)
 		sim_fail("%s is waited for, and has been there all the while", what);
 }
 
+/* Not one that is held back for page tables, or what is dirty. */
+static bool ticket_for_frame(const struct ticket *ticket)
+{
+	while (ticket && !ticket->file)
+		ticket = ticket->next;
+	return ticket != NULL;
+}
+
 static void check_pool_waiters(uint32_t p, const struct frame_pool *pool)
 {
-	bool frame = somebody_sleeps(&pool->free_seq) || pool->tickets.head;
+	bool frame = somebody_sleeps(&pool->free_seq) || ticket_for_frame(pool->tickets.head);
 	bool place = somebody_sleeps(&pool->keeper_seq) || pool->keeper_tickets.head;
 	check_since(&since_frame[p], frame && frame_there(pool) && room_everywhere(sim.mm), "a frame");
 	check_since(&since_place[p], place && place_there(pool), "a keeper's place");

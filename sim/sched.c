@@ -594,3 +594,18 @@ void os_populate_self(void)
 void os_populate_stack(void)
 {
 }
+
+/* ------------------------------------------------------------------ a keeper: none here, who dies takes all with him */
+
+int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
+{
+	(void)keeper;
+	(void)fn;
+	(void)arg;
+	return -EOPNOTSUPP;
+}
+
+void os_keeper_stop(struct os_keeper *keeper)
+{
+	(void)keeper;
+}

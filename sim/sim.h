@@ -94,6 +94,23 @@
 	X(exit_early, "threads that ended before their work was done")                         \
 	X(exit_in_flight, "threads that ended with requests in flight")                        \
 	X(store_punched, "... by a hole that was punched")                                     \
+	X(sector_writes, "sectors that a program wrote to")                                           \
+	X(pinned_writes, "... as I/O into a pinned page does")                                 \
+	X(write_ok, "write requests: whole")                                                   \
+	X(write_bad, "... that failed")                                                     \
+	X(in_place, "... with pages that are in the view")                               \
+	X(flush_ok, "flushes")                                                                 \
+	X(flush_failed, "... that failed")                                                     \
+	X(sync_ok, "fm_sync(), fm_file_sync(): 0")                                             \
+	X(sync_async, "... with FM_SYNC_ASYNC")                                                \
+	X(sync_error, "... an error")                                                          \
+	X(shrunk, "fm_truncate(): shorter")                                                    \
+	X(grown, "... longer")                                                                 \
+	X(resize_error, "fm_truncate(), fm_punch(): an error")                                 \
+	X(punched, "fm_punch(): 0")                                                            \
+	X(invalidated, "fm_invalidate(): 0")                                                   \
+	X(invalidate_error, "... an error")                                                    \
+	X(destroy_lost, "fm_mm_destroy(): -EIO, something was lost")                           \
 	X(meta_refused, "allocations and threads that were refused")                           \
 	X(create_refused, "... so that fm_mm_create() failed")                                 \
 	X(open_refused, "... or fm_file_open()")                                               \
@@ -125,7 +142,7 @@ int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
 /* ---- what the workers do */
 enum op {
 	OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE, OP_CHANGE,
-	OP_EMPTY, OP_SLEEP, OP_BATCH, OP_TAKE, OP_COUNT,
+	OP_EMPTY, OP_SLEEP, OP_BATCH, OP_TAKE, OP_SYNC, OP_TRUNCATE, OP_PUNCH, OP_INVALIDATE, OP_COUNT,
 	OP_END = OP_COUNT, /* of a small world's program; the rest only there, too */
 	OP_WILLNEED, OP_DONTNEED, OP_RECLAIM
 };
@@ -142,7 +159,7 @@ enum op {
 	X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error) X(short) X(slow) X(late) X(bad)     \
 	X(destroy) X(hold) X(thread_trap) X(copy) X(inline_reads) X(deadline) X(strides) X(large) X(far)        \
 	X(readahead) X(refresh) X(no_version) X(held) X(fashion) \
-	X(signals) X(exits) X(famine) X(refusals) X(batch) X(take)
+	X(signals) X(exits) X(famine) X(refusals) X(batch) X(take) X(writable) X(sync) X(truncate) X(punch) X(invalidate)
 enum sim_without {
 #define FM_X(name) WITHOUT_##name,
 	SIM_WITHOUT(FM_X)
@@ -324,6 +341,9 @@ void check_quiet(void);    /* nothing is under way */
 void check_balance(void);  /* no mapping and no file is left */
 void check_slots_closed(void); /* the mm goes */
 void check_device_writes(uint64_t slot);
+void check_written_to(const struct fm_file *file, uint64_t index);
+void check_written_counts(void);
+bool check_is_held(const struct fm_file *file, uint64_t index);
 void check_reset(void);
 
 /* ---- memory and the kernel's page table (kernel.c) */
@@ -336,6 +356,7 @@ struct view_page {
 	bool poison, protected;
 };
 struct view_page *kernel_view(uint64_t addr); /* NULL: nothing there */
+bool kernel_read(uint64_t addr, uint64_t *ret_tag); /* of a slot or a view; false: there is nothing */
 bool kernel_slot_present(uint64_t addr);
 bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
@@ -364,9 +385,19 @@ struct sim_store {
 	uint32_t pages;
 	uint32_t version;
 	uint64_t size[16], holes[16]; /* of each version; holes: a bit for each page that was punched */
-	bool bad[SIM_PAGES];              /* reads that touch it fail */
+	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;
+	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
+	/* Of one that is open for writing; size[0] is its present size. */
+	bool writable;
+	uint32_t ended;                    /* writes */
+	bool lost[SIM_PAGES];              /* the program has thrown bytes of it away */
+	uint64_t writing_since[SIM_PAGES]; /* when the write of it that is under way, or the last, began */
+	bool writing_pinned[SIM_PAGES];    /* ...of a page that fm_pin() held: its bytes may change all the while */
+	uint32_t ragged;                   /* of this page, less one, what is past the object's end may be what it was before; 0: none */
+	uint32_t write_failures;           /* writes and flushes that failed */
+	uint32_t told;                     /* of those how many there were when a sync last told of some */
 };
 extern struct sim_store sim_store[SIM_FILES];
 uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sector);
@@ -381,9 +412,29 @@ bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
 int store_random_error(void);
 void store_change(struct sim_store *s, uint64_t size);
 void store_punch(struct sim_store *s, uint32_t n, uint32_t count);
+uint32_t store_place(const struct sim_store *s, uint64_t index); /* which of the workload's pages; SIM_PAGES: none */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
 
+/* ---- written.c: what programs write, and what becomes of it. Pages by their place, sectors from 0 to SIM_TAGS - 1 */
+void written_open(struct sim_store *s);
+uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i);
+void written_zeroing(struct sim_store *s, uint64_t from, uint64_t to); /* sectors, from the object's first page on */
+void written_zeroed(struct sim_store *s, uint64_t from, uint64_t to, bool well);
+void written_lost(struct sim_store *s, uint32_t n);
+void written_check_view(struct sim_store *s, uint64_t index, const struct view_page *page);
+uint64_t written_stored(const struct sim_store *s, uint32_t n, uint32_t i);
+void written_put(struct sim_store *s, uint32_t n, uint32_t i, uint64_t tag, uint32_t flight);
+void written_ended(struct sim_store *s, uint32_t flight);
+void written_flushed(struct sim_store *s, uint32_t covers, bool well);
+void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t flight);
+void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count, uint64_t begun, bool pinned);
+void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS]);
+void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS], uint64_t size);
+void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint64_t size);
+
 /* ---- io.c */
+bool io_writes_beyond(const struct sim_store *s, uint64_t size);
+uint32_t io_new_flight(void);
 void io_reset(void);
 bool io_knows(const struct io_request *request);
 bool io_between(void);

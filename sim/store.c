@@ -17,7 +17,7 @@ uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sec
 }
 
 /* Which of the pages that the workload touches, two past the end among them; SIM_PAGES: none. */
-static uint32_t place_of(const struct sim_store *s, uint64_t index)
+uint32_t store_place(const struct sim_store *s, uint64_t index)
 {
 	uint64_t n = (index - s->base) / s->stride;
 	return index >= s->base && (index - s->base) % s->stride == 0 && n < s->pages + 2 ? (uint32_t)n
@@ -30,14 +30,14 @@ void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len)
 	/* the whole unit of the page cache gets it */
 	uint64_t first = offset / s->page_size * s->page_size / OS_PAGE;
 	for (uint64_t i = first; i < (offset + len + s->page_size - 1) / s->page_size * s->page_size / OS_PAGE; i++)
-		if (place_of(s, i) < SIM_PAGES)
-			s->error_step[place_of(s, i)] = sim.step;
+		if (store_place(s, i) < SIM_PAGES)
+			s->error_step[store_place(s, i)] = sim.step;
 }
 
 bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len)
 {
 	for (uint64_t at = offset; at < offset + len; at += OS_PAGE) {
-		uint32_t n = place_of(s, at / OS_PAGE);
+		uint32_t n = store_place(s, at / OS_PAGE);
 		if (n < SIM_PAGES && s->bad[n])
 			return true;
 	}
@@ -77,8 +77,10 @@ void store_punch(struct sim_store *s, uint32_t n, uint32_t count)
 /* What a version has at a place. */
 static uint64_t content(const struct sim_store *s, uint32_t version, uint64_t index, uint32_t sector)
 {
-	uint32_t n = place_of(s, index);
+	uint32_t n = store_place(s, index);
 	bool there = index * OS_PAGE + sector * SIM_SECTOR < s->size[version];
+	if (s->writable && n < SIM_PAGES)
+		return there ? written_stored(s, n, sector) : 0;
 	return there && !(n < SIM_PAGES && s->holes[version] >> n & 1) ? store_tag(s->id, version, index, sector) : 0;
 }
 
@@ -208,26 +210,112 @@ static void sim_close(struct fm_store *store)
 	s->open = false;
 }
 
+/* ------------------------------------------------------------------ writing */
+
+/* Only requests write: see io.c. */
+static int sim_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+{
+	(void)store;
+	(void)iov;
+	(void)iov_count;
+	(void)offset;
+	(void)ret_done;
+	sim_fail("the library writes past its engine");
+}
+
+static int sim_flush(struct fm_store *store)
+{
+	(void)store;
+	sim_fail("the library flushes past its engine");
+}
+
+/* What changes the object as a whole: takes a while, and may fail. */
+static int change_begin(struct sim_store *s, const char *what)
+{
+	check_may_block(what);
+	if (check_page_locks())
+		sim_fail("%s is waited for with a page lock held", what);
+	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+	return sim_chance(sim.opt.error_256 / 2) ? store_random_error() : 0;
+	(void)s;
+}
+
+static uint64_t sector_at(const struct sim_store *s, uint64_t byte)
+{
+	uint64_t first = s->base * OS_PAGE;
+	return byte <= first ? 0 : (byte - first + SIM_SECTOR - 1) / SIM_SECTOR;
+}
+
+static int sim_resize(struct fm_store *store, uint64_t size)
+{
+	struct sim_store *s = (struct sim_store *)store;
+	uint64_t before = s->size[0], least = size < before ? size : before;
+	if (io_writes_beyond(s, least))
+		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way", s->id, (unsigned long long)size);
+	int err = change_begin(s, "a change of an object's size");
+	if (io_writes_beyond(s, least))
+		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way", s->id, (unsigned long long)size);
+	event("object %llu: %llu bytes, error %llu", s->id, size, -err, 0);
+	if (err)
+		return err;
+	s->size[0] = size;
+	atomic_set(&store->size_bytes, size);
+	if (size < before)
+		written_put_zeros(s, sector_at(s, size), sector_at(s, before), io_new_flight());
+	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+	return 0;
+}
+
+static int sim_punch(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	struct sim_store *s = (struct sim_store *)store;
+	if ((offset | len) % OS_PAGE)
+		sim_fail("a hole of %llu bytes at %llu", (unsigned long long)len, (unsigned long long)offset);
+	int err = change_begin(s, "a hole in an object");
+	event("object %llu: a hole of %llu bytes at %llu, error %llu", s->id, len, offset, -err);
+	if (!err)
+		written_put_zeros(s, sector_at(s, offset), sector_at(s, offset + len), io_new_flight());
+	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+	return err;
+}
+
 static const struct fm_store_ops sim_ops = {
 	.name = "sim",
 	.read = sim_read,
 	.abort = sim_store_abort,
 	.version = sim_version,
+	.write = sim_write,
+	.flush = sim_flush,
+	.resize = sim_resize,
+	.punch = sim_punch,
 	.close = sim_close,
 };
 
 int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
 {
-	(void)flags;
 	struct sim_store *s = &sim_store[uri[0] - '0'];
 	(void)error_text;
 	(void)error_text_len;
 	s->open = true;
 	s->store = (struct fm_store){.ops = &sim_ops, .size_bytes = s->size[0],
-				     .caps = s->inline_reads ? FM_STORE_READ_INLINE : 0,
+				     .caps = (s->inline_reads ? FM_STORE_READ_INLINE : 0u) | (s->writable ? FM_STORE_WRITE : 0u),
 				     .opened = {.size = s->size[0]}};
+	if (s->writable != !!(flags & FM_STORE_OPEN_WRITE))
+		sim_fail("object %u is opened with flags %#x", s->id, flags);
+	if (s->writable)
+		written_open(s);
 	*ret_store = &s->store;
 	return 0;
+}
+
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+{
+	(void)store;
+	(void)iov;
+	(void)iov_count;
+	(void)offset;
+	(void)ret_done;
+	return -EOPNOTSUPP;
 }
 
 int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len, struct fm_store **ret_store)
@@ -330,6 +418,10 @@ static bool is_version(const struct sim_store *s, uint32_t version, uint64_t ind
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	uint32_t version = 0;
+	if (s->writable && store_place(s, index) < SIM_PAGES) {
+		written_check_view(s, index, page);
+		return;
+	}
 	if (s->no_version) {
 		check_unversioned(s, index, page);
 		return;

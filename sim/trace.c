@@ -75,9 +75,9 @@ static size_t flag_words(char *to, size_t size, char sign, uint32_t flags)
 {
 	static const char *const names[] = {"LOCKED", "WAITERS", "TICKETS", "UPTODATE", "INSTALLED", "DUP",
 					    "MARK", "SPEC", "ERROR", "GONE", "HOLE", "FREE",
-					    "UNPROTECTED", "SOFT", "HOT", "ASKED"};
+					    "UNPROTECTED", "SOFT", "HOT", "ASKED", "DIRTY", "WRITEBACK"};
 	size_t len = 0;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < (int)(sizeof(names) / sizeof(*names)); i++)
 		if (flags >> i & 1)
 			len += (size_t)snprintf(to + len, size - len, " %c%s", sign, names[i]);
 	return len;
@@ -130,7 +130,7 @@ static bool tells(const struct sim_event *e)
 {
 	uint32_t changed = (uint32_t)(e->arg[2] ^ e->arg[3]);
 	return e->inside && (e->format != sim_page_state ||
-			     (changed & (PG_LOCKED | PG_UPTODATE | PG_INSTALLED | PG_GONE)));
+			     (changed & (PG_LOCKED | PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DIRTY | PG_WRITEBACK)));
 }
 
 /* Threads that did something: the program's first, then those that serve it. */

@@ -18,6 +18,7 @@
 	X(lock, PG_LOCKED, 0, 0, 0, 0, PG_LOCKED | PG_FREE, 0, "page_trylock()")                                       \
 	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS | PG_ASKED, 0, PG_FREE, 0, "page_unlock()")                 \
 	X(sleeper, PG_WAITERS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody sleeps for the lock")                               \
+	X(write_sleeper, PG_WAITERS, 0, 0, 0, PG_WRITEBACK, PG_LOCKED, 0, "somebody sleeps for the end of a write")    \
 	X(ticket, PG_TICKETS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody queues for it")                                      \
 	/* FREE to LOCKED, in the index or not */                                                                      \
 	X(alloc, PG_LOCKED, 0, PG_FREE, PG_DUP, PG_FREE, 0, 1, "frame_alloc(): FREE -> LOCKED")                        \
@@ -53,8 +54,17 @@
 	X(cooled, 0, 0, 0, PG_SOFT | PG_HOT, PG_LOCKED | PG_UPTODATE, PG_GONE, 0, "advised cold: as if nobody had come back to it") \
 	X(forget, 0, 0, PG_UPTODATE, PG_SPEC | PG_MARK | PG_SOFT, PG_LOCKED | PG_UPTODATE, PG_INSTALLED, 0,            \
 	  "the object has changed")                                                                                    \
+	/* of a file open for writing: see src/mm/dirty.c */                                                           \
+	X(dirty, PG_DIRTY, 0, 0, 0, PG_UPTODATE | PG_LOCKED, PG_DIRTY | PG_GONE, 0, "it may be written to from here on") \
+	X(dirty_again, PG_DIRTY, 0, 0, 0, PG_UPTODATE, PG_DIRTY | PG_GONE | PG_FREE, 0, "a write or a flush of it has failed") \
+	X(clean, 0, 0, PG_DIRTY, 0, PG_DIRTY | PG_LOCKED, 0, 0, "a write of it begins, or it is dropped")        \
+	X(writing, PG_WRITEBACK, 0, 0, 0, PG_LOCKED | PG_UPTODATE | PG_DIRTY, PG_WRITEBACK | PG_GONE, 0, "a write of it begins") \
+	X(written, 0, 0, PG_WRITEBACK, PG_WAITERS, PG_WRITEBACK, PG_GONE, 0, "... has ended")            \
+	X(writable, PG_UNPROTECTED, 0, 0, 0, PG_LOCKED | PG_INSTALLED | PG_DIRTY, PG_UNPROTECTED | PG_GONE, 0,         \
+	  "it can be written to in the view")                                                                          \
 	/* any, locked, to GONE, to FREE */                                                                            \
-	X(remove, PG_GONE, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE, 0, "out of the index: GONE")                    \
+	X(remove, PG_GONE, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE | PG_WRITEBACK, 0,                               \
+	  "out of the index: GONE")                                                                                    \
 	X(free, PG_FREE, 0, PG_GONE, T_REST, PG_GONE, PG_LOCKED | PG_INSTALLED | PG_WAITERS | PG_TICKETS, 0,           \
 	  "GONE -> FREE, by the last pin")                                                                             \
 	X(fill_ahead, 0, 0, PG_HOLE, 0, PG_FREE | PG_HOLE, 0, 0, "a free frame is filled in advance")                     \
@@ -62,6 +72,6 @@
 
 /* Legal too, and not yet reached: the kernel never keeps a piece of a larger page pinned for long here (world.c). */
 #define PAGE_TRANSITIONS_RARE(X)                                                                                       \
-	X(copy_stays, PG_DUP, 0, 0, 0, PG_LOCKED | PG_INSTALLED, 0, 0, "taken out in part, put back by copying")
+	X(copy_stays, PG_DUP, 0, 0, PG_UNPROTECTED, PG_LOCKED | PG_INSTALLED, 0, 0, "taken out in part, put back by copying")
 
 #endif

@@ -18,9 +18,19 @@ struct known {
 	int least, most;   /* times mapped */
 	uint64_t map_step, unmap_step; /* a call of that kind was under way at this step, or is */
 	uint32_t mapping, unmapping;   /* under way now */
-	uint32_t pinned;
+	uint32_t pinned, pinning; /* pinning: also while fm_pin() or fm_unpin() is under way */
+	uint64_t unpin_step; /* when the last was over */
 	bool emptied_once;
+	uint64_t resized_step; /* a truncate, a punch or an invalidation of it was under way at this step, or is */
+	uint32_t resizing;
 };
+
+/* A size that an object has, or had, between two steps. */
+struct size {
+	uint64_t bytes, from, until;
+};
+#define SIZES_MAX 64u
+#define STILL UINT64_MAX
 
 static struct {
 	struct fm_file *file[SIM_FILES];
@@ -37,6 +47,7 @@ static struct {
 	uint32_t weight[OP_COUNT], weights;
 	uint64_t instructions, pin_ns, no_memory;
 	bool keeps_pins; /* until the end of all */
+	bool writes; /* most objects are open for writing, and are written to */
 	bool toggles; /* objects change between all and next to nothing */
 	struct fm_queue *queue;
 	uint32_t flying_most; /* ranges that it holds */
@@ -47,6 +58,11 @@ static struct {
 	} flying[QUEUE_MAX];
 	struct fm_mm_options mm_options;
 	bool destroy_inside;
+	struct size size[SIM_FILES][SIZES_MAX]; /* of those open for writing */
+	uint32_t sizes[SIM_FILES];
+	bool resizing[SIM_FILES]; /* by some thread */
+	uint32_t syncs[SIM_FILES]; /* under way */
+	uint64_t sync_step[SIM_FILES]; /* when one last began or ended */
 	uint64_t passed[SIM_THREADS]; /* a thread's wait (its order) during which an unmap came and went */
 } world;
 
@@ -104,6 +120,16 @@ static void end_unmap(uint32_t f, uint32_t first, uint32_t last, uint64_t begun)
 	}
 }
 
+/* The least, or the most, that an object's size can have been since a step. */
+static uint64_t size_since(uint32_t f, uint64_t step, bool most)
+{
+	uint64_t size = most ? 0 : UINT64_MAX;
+	for (uint32_t i = 0; i < world.sizes[f]; i++)
+		if (world.size[f][i].until >= step && (most ? world.size[f][i].bytes > size : world.size[f][i].bytes < size))
+			size = world.size[f][i].bytes;
+	return size;
+}
+
 /* May an operation on a page that began at a step end with this? */
 static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembered)
 {
@@ -113,6 +139,12 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 	for (uint32_t v = 0; v <= s->version; v++)
 		if (s->size[v] < smallest)
 			smallest = s->size[v];
+	if (s->writable)
+		smallest = size_since(f, remembered ? 0 : begun, false);
+	if (s->writable && !err && byte >= size_since(f, begun, true))
+		return false;
+	if (s->writable && s->write_failures && (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */
+		return true;
 	switch (err) {
 	case 0:
 		/* what one fm_unmap() has still to take out can be read after another one of the same bytes */
@@ -175,12 +207,29 @@ static void note_passed(uint64_t begun, bool call)
 
 /* ------------------------------------------------------------------ accesses */
 
+/* The bytes change, now. By I/O into a pinned page: whether it is protected does not matter. */
+static void write_sector(uint32_t f, uint32_t n, bool pinned)
+{
+	struct sim_store *s = &sim_store[f];
+	struct view_page *page = kernel_view(addr_of(f, n));
+	uint32_t sector = sim_below(SIM_TAGS);
+	check_content(s, index_of(f, n), page);
+	check_written_to(world.file[f], index_of(f, n));
+	if (!pinned && page->protected)
+		sim_fail("a protected page is written to");
+	page->tag[sector] = written_new(s, n, sector);
+	mark(sector_writes);
+	if (pinned)
+		mark(pinned_writes);
+}
+
 /* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the start again
  * after each fault. */
 static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
 	/* Now and then it is a system call that is given the address. */
 	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
+	bool writes = write && sim_store[f].writable;
 	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step, begun_ns = sim.now_ns;
 	struct sim_thread *self = sim.self;
 	bool faulted = false, closing = world.closing[f];
@@ -211,15 +260,18 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 			event("the access ends with error %llu", -r, 0, 0, 0);
 			mark_access(r);
 			bool gone = r == -ENOTCONN && (sim.dying || closing || world.closing[f]);
-			bool refused = (r == -EACCES && write) || r == -EHWPOISON;
+			/* What refuses one write for a moment refuses all. */
+			bool refused = (r == -EACCES && write && (!writes || kernel_refuses_write(addr))) || r == -EHWPOISON;
 			if (!gone && !refused && !allowed(f, n + at, r, begun, merged))
 				sim_fail("an access to page %llu of object %u ends with %d, for no reason",
 					 (unsigned long long)index_of(f, n + at), f, r);
 			return;
 		}
 		at++;
-		if (at < count || write)
+		if (at < count || (write && !writes))
 			continue;
+		for (uint32_t i = 0; writes && i < count; i++)
+			write_sector(f, n + i, false);
 		for (uint32_t i = 0; i < count; i++) /* nothing has run since they were all found */
 			check_content(&sim_store[f], index_of(f, n + i), kernel_view(addr_of(f, n + i)));
 		mark(access_ok);
@@ -231,7 +283,7 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 			for (uint32_t i = 0; i < count; i++)
 				/* what comes into the view late is taken out again by the fault that is still in it */
 				if (!world.known[f][n + i].pinned && !allowed(f, n + i, 0, begun, false) &&
-				    !sim.dying && !world.file[f]->view.region.pins)
+				    !sim.dying && !world.file[f]->view.region.pins && !check_is_held(world.file[f], index_of(f, n + i)))
 					sim_fail("page %llu of object %u can be read, and is not mapped",
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
@@ -300,7 +352,8 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	int fd = -1;
 	bool told = nowait && !sim.small && sim_chance(128) && fm_event_fd(sim.mm, &fd) == 0;
 	uint64_t seen = told ? sim_event_signals(fd) : 0;
-	int err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, nowait ? FM_NOWAIT : 0);
+	unsigned flags = (nowait ? FM_NOWAIT : 0u) | (sim_store[f].writable && sim_chance(64) ? FM_WRITE : 0u);
+	int err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, flags);
 	for (int i = 0; nowait && err == -EAGAIN && i < 12 && !world.stopping; i++) {
 		mark(nowait_again);
 		if (!told)
@@ -310,7 +363,7 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 		else
 			sim_fail("fm_fault_in() gave -EAGAIN, and no event came");
 		seen = told ? sim_event_signals(fd) : 0;
-		err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, FM_NOWAIT);
+		err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, flags);
 	}
 	if (nowait && err == -EAGAIN) {
 		call_end();
@@ -329,12 +382,19 @@ static void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	call_end();
 }
 
+/* Pins do not hold what is truncated or punched. */
+static bool was_resized(uint32_t f, uint32_t n, uint64_t begun)
+{
+	const struct known *k = &world.known[f][n];
+	return k->resizing || k->resized_step >= begun;
+}
+
 /* What is pinned is told as such; unmapped meanwhile it is not told of at all. */
-static void check_pinned_resident(uint32_t f, uint32_t n)
+static void check_pinned_resident(uint32_t f, uint32_t n, uint64_t begun)
 {
 	unsigned char vec = 0;
 	int err = fm_residency(sim.mm, (void *)addr_of(f, n), OS_PAGE, &vec);
-	if (sim_store[f].version || world.known[f][n].emptied_once)
+	if (sim_store[f].version || world.known[f][n].emptied_once || was_resized(f, n, begun))
 		return;
 	if (err ? err != -ENOMEM || vec : vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
 		sim_fail("page %llu of object %u is pinned, and fm_residency() says %d, %#x",
@@ -473,10 +533,14 @@ static void do_pin(uint32_t f, uint32_t n)
 	uint64_t begun = sim.step;
 	if (!call_begin("pin"))
 		return;
-	event("pins page %llu of object %llu", index_of(f, n), f, 0, 0);
-	int err = fm_pin(sim.mm, (void *)addr_of(f, n), OS_PAGE, 0);
+	bool writes = sim_store[f].writable && sim_chance(128);
+	event("pins page %llu of object %llu, to write %llu", index_of(f, n), f, writes, 0);
+	world.known[f][n].pinning++;
+	int err = fm_pin(sim.mm, (void *)addr_of(f, n), OS_PAGE, writes ? FM_WRITE : 0);
 	if (err) {
 		mark(pin_error);
+		world.known[f][n].pinning--;
+		world.known[f][n].unpin_step = sim.step;
 		if (err != -ENOMEM)
 			check_call("fm_pin()", f, n, n, err, begun, false);
 		call_end();
@@ -487,12 +551,14 @@ static void do_pin(uint32_t f, uint32_t n)
 	k->pinned++;
 	for (int i = 0; i < (world.keeps_pins ? 1 : 4); i++) {
 		struct view_page *page = kernel_view(addr_of(f, n));
-		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once)
+		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once && !was_resized(f, n, begun))
 			sim_fail("page %llu of object %u is pinned, and not in the view",
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
 			check_content(&sim_store[f], index_of(f, n), page);
-		check_pinned_resident(f, n);
+		check_pinned_resident(f, n, begun);
+		if (writes && kernel_view(addr_of(f, n)) && !was_resized(f, n, begun) && !k->emptied_once && sim_chance(128))
+			write_sector(f, n, true);
 		sim_sleep(1 + sim_below((uint32_t)world.pin_ns));
 	}
 	if (world.keeps_pins) {
@@ -501,7 +567,9 @@ static void do_pin(uint32_t f, uint32_t n)
 	}
 	err = fm_unpin(sim.mm, (void *)addr_of(f, n), OS_PAGE);
 	k->pinned--;
-	if (err && sim_store[f].version == 0 && !k->emptied_once && !world.deadline_ns[f])
+	k->pinning--;
+	k->unpin_step = sim.step;
+	if (err && sim_store[f].version == 0 && !k->emptied_once && !world.deadline_ns[f] && !was_resized(f, n, begun))
 		sim_fail("fm_unpin() of page %llu of object %u: %d", (unsigned long long)index_of(f, n), f, err);
 	call_end();
 }
@@ -516,8 +584,9 @@ static void do_map(uint32_t f, uint32_t first, uint32_t last)
 	begin_map(f, first, last);
 	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
 	uint64_t refused = sim_marks.meta_refused;
+	struct fm_map_options options = {.size = sizeof(options), .flags = sim_store[f].writable ? FM_MAP_WRITE : 0};
 	int err;
-	while ((err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, NULL, &addr)) == -ENOMEM &&
+	while ((err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, &options, &addr)) == -ENOMEM &&
 	       sim_marks.meta_refused > refused) {
 		mark(map_refused);
 		refused = sim_marks.meta_refused;
@@ -620,7 +689,188 @@ static void do_empty(uint32_t f, uint32_t n)
 	for (uint32_t p = 0; p < world.pages[f]; p++) /* a larger page goes whole */
 		if (addr_of(f, p) / sim_store[f].page_size == addr_of(f, n) / sim_store[f].page_size)
 			world.known[f][p].emptied_once = true;
+	if (sim_store[f].writable && kernel_view(addr_of(f, n)))
+		written_lost(&sim_store[f], n);
 	kernel_empty(addr_of(f, n));
+}
+
+/* ------------------------------------------------------------------ files that are written to */
+
+/* What was written before it began is durable when it has ended well. */
+static void do_sync(uint32_t f, uint32_t n, uint32_t m)
+{
+	struct sim_store *s = &sim_store[f];
+	uint32_t need[SIM_PAGES][SIM_TAGS], failures = s->write_failures, told = s->told;
+	uint64_t begun = sim.step;
+	bool async = sim_chance(48), by_file = sim_chance(128), whole = by_file && sim_chance(128);
+	if (!call_begin("sync"))
+		return;
+	if (whole) {
+		n = 0;
+		m = world.pages[f] - 1;
+	}
+	if (s->writable)
+		written_need(s, n, m, need);
+	uint64_t offset = index_of(f, n) * OS_PAGE, len = (index_of(f, m) - index_of(f, n) + 1) * OS_PAGE;
+	bool alone = !world.syncs[f]++ && world.sync_step[f] < begun;
+	event("syncs pages %llu to %llu of object %llu, asynchronously %llu", n, m, f, async);
+	unsigned flags = async ? FM_SYNC_ASYNC : 0;
+	int err = by_file ? fm_file_sync(world.file[f], offset, whole ? 0 : len, flags) : fm_sync(sim.mm, (void *)addr_of(f, n), len, flags);
+	event("the sync ends with error %llu", -err, 0, 0, 0);
+	alone &= --world.syncs[f] == 0 && world.sync_step[f] < begun;
+	world.sync_step[f] = sim.step;
+	if (err)
+		mark(sync_error);
+	else if (async)
+		mark(sync_async);
+	else
+		mark(sync_ok);
+	if (err) /* -ENOMEM may be the store's */
+		s->told = s->write_failures;
+	if (!err && !async && s->writable)
+		written_acknowledged(s, n, m, need, size_since(f, begun, false));
+	if (!err && !async && s->writable && alone && failures > told && !sim.dying)
+		sim_fail("a write of object %u has failed, and fm_sync() does not tell", f);
+	bool gap = err == -ENOMEM && !by_file;
+	bool late = (err == -ETIMEDOUT && world.deadline_ns[f]) || (err == -ECANCELED && sim.dying);
+	if (err && !gap && !late && !s->write_failures && !(err == -EIO && sim.emptied))
+		sim_fail("fm_sync(): %d, and nothing has failed", err);
+	call_end();
+}
+
+static bool resize_begin(uint32_t f, const char *op)
+{
+	if (!sim_store[f].writable || world.resizing[f] || !call_begin(op))
+		return false;
+	world.resizing[f] = true;
+	return true;
+}
+
+static void resize_end(uint32_t f)
+{
+	world.resizing[f] = false;
+	call_end();
+}
+
+/* Pages that a call has in its hands lose their pins, or their places in the view. */
+static void resize_pages(uint32_t f, uint32_t n, uint32_t m, int change)
+{
+	for (; n <= m && n < world.pages[f]; n++) {
+		world.known[f][n].resizing += (uint32_t)change;
+		world.known[f][n].resized_step = sim.step;
+	}
+}
+
+static void size_may_be(uint32_t f, uint64_t bytes)
+{
+	if (world.sizes[f] == SIZES_MAX)
+		sim_fail("the simulator knows no more sizes");
+	world.size[f][world.sizes[f]++] = (struct size){bytes, sim.step, STILL};
+}
+
+static void size_is(uint32_t f, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < world.sizes[f]; i++)
+		if (world.size[f][i].bytes != bytes && world.size[f][i].until == STILL)
+			world.size[f][i].until = sim.step;
+}
+
+static void do_truncate(uint32_t f)
+{
+	struct sim_store *s = &sim_store[f];
+	if (world.sizes[f] == SIZES_MAX || !resize_begin(f, "truncate"))
+		return;
+	uint64_t first = s->base * SIM_TAGS, before = s->size[0], most = world.pages[f] * SIM_TAGS;
+	uint64_t size = (first + sim_below((uint32_t)most + 1)) * SIM_SECTOR;
+	if (sim_chance(128))
+		size &= ~(uint64_t)(OS_PAGE - 1);
+	uint64_t least = size < before ? size : before;
+	/* Of what becomes longer the rest of its last page is zeros from then on. */
+	uint64_t from = least / SIM_SECTOR - first, to = size < before ? most : (from + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS;
+	event("truncates object %llu from %llu to %llu bytes", f, before, size, 0);
+	size_may_be(f, size);
+	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], 1);
+	if (size != before)
+		written_zeroing(s, from, to);
+	uint64_t begun = sim.step;
+	int err = fm_truncate(world.file[f], size);
+	event("the truncate ends with error %llu", -err, 0, 0, 0);
+	if (size != before)
+		written_zeroed(s, from, to, !err);
+	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], -1);
+	size_is(f, err ? before : size);
+	/* Of a page that is pinned what is past the end stays as it was. */
+	const struct known *k = &world.known[f][from / SIM_TAGS];
+	if (!err && size != before)
+		s->ragged = size < before && (k->pinning || k->unpin_step >= begun) ? (uint32_t)(from / SIM_TAGS) + 1 : 0;
+	if (s->size[0] != (err ? before : size))
+		sim_fail("fm_truncate() of object %u to %llu bytes: %d, and it has %llu", f, (unsigned long long)size, err,
+			 (unsigned long long)s->size[0]);
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256)
+		sim_fail("fm_truncate(): %d, and nothing has failed", err);
+	if (err)
+		mark(resize_error);
+	else if (size < before)
+		mark(shrunk);
+	else
+		mark(grown);
+	resize_end(f);
+}
+
+static void do_punch(uint32_t f, uint32_t n, uint32_t m)
+{
+	struct sim_store *s = &sim_store[f];
+	if (s->stride > 1)
+		m = n;
+	if (!resize_begin(f, "punch"))
+		return;
+	uint64_t from = n * SIM_TAGS + sim_below(SIM_TAGS), to = m * SIM_TAGS + 1 + sim_below(SIM_TAGS);
+	if (sim_chance(128)) {
+		from = n * SIM_TAGS;
+		to = (m + 1) * SIM_TAGS;
+	}
+	if (from >= to)
+		to = from + 1;
+	uint64_t first = s->base * SIM_TAGS, end = s->size[0] / SIM_SECTOR;
+	uint64_t stop = first + to >= end ? end > first ? end - first : 0 : to; /* past the end it does nothing */
+	/* ...but where it goes to the end the last page goes whole */
+	uint64_t over = first + to >= end ? (stop + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS : stop;
+	if (from >= stop)
+		over = from;
+	event("punches sectors %llu to %llu of object %llu", from, to, f, 0);
+	resize_pages(f, n, m, 1);
+	written_zeroing(s, from, over);
+	int err = fm_punch(world.file[f], (first + from) * SIM_SECTOR, (to - from) * SIM_SECTOR);
+	event("the punch ends with error %llu", -err, 0, 0, 0);
+	written_zeroed(s, from, over, !err);
+	resize_pages(f, n, m, -1);
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !world.deadline_ns[f] && !s->any_error_step)
+		sim_fail("fm_punch(): %d, and nothing has failed", err);
+	if (err)
+		mark(resize_error);
+	else
+		mark(punched);
+	resize_end(f);
+}
+
+static void do_invalidate(uint32_t f, uint32_t n, uint32_t m)
+{
+	struct sim_store *s = &sim_store[f];
+	uint64_t offset = index_of(f, n) * OS_PAGE, len = (index_of(f, m) - index_of(f, n) + 1) * OS_PAGE;
+	if (!call_begin("invalidate"))
+		return;
+	event("invalidates pages %llu to %llu of object %llu", n, m, f, 0);
+	s->dropping++;
+	int err = fm_invalidate(world.file[f], offset, sim_chance(32) ? 0 : len);
+	s->dropping--;
+	event("the invalidation ends with error %llu", -err, 0, 0, 0);
+	if (err && err != -EBUSY && !s->write_failures && !(err == -EIO && sim.emptied) && !(err == -ETIMEDOUT && world.deadline_ns[f]) && !(err == -ECANCELED && sim.dying))
+		sim_fail("fm_invalidate(): %d, and nothing has failed", err);
+	if (err)
+		mark(invalidate_error);
+	else
+		mark(invalidated);
+	call_end();
 }
 
 static void do_reclaim(uint32_t f)
@@ -660,6 +910,10 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	case OP_RECLAIM: do_reclaim(f); break;
 	case OP_CHANGE: change_object(f); break;
 	case OP_EMPTY: do_empty(f, n); break;
+	case OP_SYNC: do_sync(f, n, m); break;
+	case OP_TRUNCATE: do_truncate(f); break;
+	case OP_PUNCH: do_punch(f, n, m); break;
+	case OP_INVALIDATE: do_invalidate(f, n, m); break;
 	case OP_BATCH: do_batch(f, n, m); break;
 	case OP_TAKE: do_take(1 + sim_below(2000000)); break;
 	default: sim_sleep(1 + sim_below(1000000)); break;
@@ -718,7 +972,7 @@ static void check_views_mapped(void)
 			for (uint32_t n = 0; n < world.pages[f]; n++) {
 				const struct known *k = &world.known[f][n];
 				if (addr_of(f, n) == kernel_view_addr(i) && k->most == 0 &&
-				    sim_store[f].page_size == OS_PAGE &&
+				    sim_store[f].page_size == OS_PAGE && !check_is_held(world.file[f], index_of(f, n)) &&
 				    !kernel_view(addr_of(f, n))->poison && !k->emptied_once)
 					sim_fail("page %llu of object %u is in the view, and not mapped",
 						 (unsigned long long)index_of(f, n), f);
@@ -747,7 +1001,7 @@ static void give_all_back(void)
 		fm_file_close(world.file[f]);
 	}
 	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
-		if (i > 4000)
+		if (i > 40000) /* what can't be written is tried again, some times, seconds apart */
 			sim_fail("a file has no mapping, no handle and no read, and does not go");
 		sim_sleep(5 * OS_NSEC_PER_MSEC);
 	}
@@ -771,18 +1025,21 @@ static void open_file(uint32_t f)
 		.page_size = sim_store[f].page_size,
 		.readahead_bytes = sim.small ? sim.small->readahead_bytes : choose_readahead(),
 		.deadline_ns = world.deadline_ns[f],
+		.flags = sim_store[f].writable ? FM_FILE_WRITE : 0,
 		.changed = world.changed[f] == FM_CHANGED_REFRESH ? FM_CHANGED_REFRESH : FM_CHANGED_ERROR};
 	uint64_t refused = sim_marks.meta_refused, before = sim.allocated;
 	int err;
 	while ((err = fm_file_open(sim.mm, uri, &options, &world.file[f])) != 0) {
-		if (err != -ENOMEM || sim_marks.meta_refused == refused)
+		if ((err != -ENOMEM && err != -EAGAIN) || sim_marks.meta_refused == refused)
 			sim_fail("fm_file_open(): %d", err);
-		if (sim.allocated > before + sim.mm->pool[0]->meta_len && !sim.mm->pool[1])
+		if (sim.allocated > before + sim.mm->pool[0]->meta_len && !sim.mm->pool[1] && !sim.mm->wb)
 			sim_fail("fm_file_open() fails and keeps %llu bytes", (unsigned long long)(sim.allocated - before));
 		mark(open_refused);
 		refused = sim_marks.meta_refused;
 	}
 	world.view[f] = world.file[f]->view.region.base;
+	if (sim_store[f].writable)
+		world.size[f][world.sizes[f]++] = (struct size){sim_store[f].size[0], 0, STILL};
 }
 
 /* What fails for want of memory leaves nothing behind. */
@@ -818,8 +1075,10 @@ static void make_tables_few(struct fm_mm *mm)
 
 static void *main_thread(void *arg)
 {
+	static uint32_t need[SIM_FILES][SIM_PAGES][SIM_TAGS];
 	struct sim_thread *thread[WORKERS_MAX];
 	struct fm_mm *mm = NULL;
+	bool was_closed = false;
 	(void)arg;
 	sim.self->signals_open = true;
 	int err = create(&mm);
@@ -866,13 +1125,30 @@ static void *main_thread(void *arg)
 		if (!mm->requests_busy && mm->background_state == BACKGROUND_SLEEPS)
 			check_quiet();
 		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
+			was_closed = true;
+		if (was_closed) {
+			for (uint32_t f = 0; f < world.files; f++)
+				if (sim_store[f].writable)
+					written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
 			give_all_back();
+		}
 		sim.dying = true;
 	}
 	event("destroys the address space", 0, 0, 0, 0);
+	for (uint32_t f = 0; f < world.files; f++)
+		if (sim_store[f].writable && !was_closed)
+			written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
 	err = fm_mm_destroy(mm);
-	if (err)
+	bool failed = false;
+	for (uint32_t f = 0; f < world.files; f++)
+		failed |= sim_store[f].write_failures > 0;
+	if (err && (err != -EIO || !failed))
 		sim_fail("fm_mm_destroy(): %d", err);
+	if (err)
+		mark(destroy_lost);
+	for (uint32_t f = 0; f < world.files; f++)
+		if (sim_store[f].writable && !err && !(was_closed && failed))
+			written_check_stored(&sim_store[f], need[f], sim_store[f].size[0]);
 	for (uint32_t i = 0; i < world.workers; i++)
 		sim_join(thread[i]);
 	if (sim_events_open())
@@ -961,9 +1237,12 @@ static void choose_file(uint32_t f, bool large)
 	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE - sim_below(SIM_TAGS) * SIM_SECTOR;
 	if (sim_chance(40) && !sim_without(bad))
 		s->bad[sim_below(s->pages)] = true;
+	s->writable = !large && s->stride == 1 && sim_chance(world.writes ? 224 : 64) && !sim_without(writable);
 	world.pages[f] = s->pages + 2;
 	world.deadline_ns[f] = sim_chance(64) && !sim_without(deadline) ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC : 0;
 	world.changed[f] = sim_chance(64) && !sim_without(refresh) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
+	if (s->writable) /* whose changes are its own */
+		world.changed[f] = 2;
 }
 
 static void limit_program(void)
@@ -972,7 +1251,9 @@ static void limit_program(void)
 		[OP_STRADDLE] = WITHOUT_straddle, [OP_WRITE] = WITHOUT_write, [OP_FAULT_IN] = WITHOUT_fault_in,
 		[OP_NOWAIT] = WITHOUT_nowait, [OP_PIN] = WITHOUT_pin, [OP_MAP] = WITHOUT_map,
 		[OP_UNMAP] = WITHOUT_unmap, [OP_ADVISE] = WITHOUT_advise, [OP_CHANGE] = WITHOUT_change,
-		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep, [OP_BATCH] = WITHOUT_batch, [OP_TAKE] = WITHOUT_take};
+		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep, [OP_BATCH] = WITHOUT_batch, [OP_TAKE] = WITHOUT_take,
+		[OP_SYNC] = WITHOUT_sync, [OP_TRUNCATE] = WITHOUT_truncate, [OP_PUNCH] = WITHOUT_punch,
+		[OP_INVALIDATE] = WITHOUT_invalidate};
 	for (uint32_t i = OP_ACCESS + 1; i < OP_COUNT; i++)
 		if (sim_limits.without >> kinds[i] & 1)
 			world.weight[i] = 0;
@@ -997,6 +1278,7 @@ static void choose_changes(void)
 	sim.opt.pct |= sim_chance(128);
 	world.changed[0] = FM_CHANGED_REFRESH;
 	world.deadline_ns[0] = 0;
+	s->writable = false;
 	s->no_version = false;
 	s->pages = 2 + sim_below(6);
 	s->base = 0;
@@ -1073,10 +1355,35 @@ static void choose_marks(void)
 	sim.opt.stall_256 = sometimes(128, 64);
 }
 
+/* Many writes to few pages, in little memory: what is dirty, being written and unflushed meets its limits. */
+static void choose_writes(void)
+{
+	world.weight[OP_WRITE] += 8;
+	world.weight[OP_SYNC] += 1 + sim_below(3);
+	world.frames = sim_chance(160) ? 16 : 16 + sim_below(33);
+	if (sim_chance(96)) {
+		memset(world.weight, 0, sizeof(world.weight));
+		world.weight[OP_WRITE] = 6;
+		world.weight[OP_ACCESS] = 2;
+		world.weight[OP_SYNC] = 2;
+		world.weight[OP_TRUNCATE] = sim_chance(128);
+		world.weight[OP_PUNCH] = sim_chance(128);
+		world.weight[OP_INVALIDATE] = sim_chance(128);
+		world.weight[OP_PIN] = sim_chance(128);
+		world.ops = 6 + sim_below(12);
+	}
+	if (sim_chance(96)) { /* else few reads get through for the first write to be made */
+		sim.opt.slow_256 = 0;
+		sim.opt.io_ns = 1000ull << sim_below(8);
+	}
+}
+
 static void choose_fashion(void)
 {
 	uint32_t n = sim_below(48);
-	if (n < 12)
+	if (world.writes)
+		choose_writes();
+	else if (n < 12)
 		choose_changes();
 	else if (n < 17)
 		choose_hunger();
@@ -1090,6 +1397,7 @@ static void choose_program(void)
 {
 	bool large = sim_chance(24) && !sim_without(large);
 	world.pin_ns = 100000;
+	world.writes = !large && sim_chance(96) && !sim_without(writable);
 	world.files = sim_limited(1 + sim_below(SIM_FILES), sim_limits.files);
 	world.workers = 2 + sim_below(WORKERS_MAX - 1);
 	world.ops = 2 + sim_below(8);

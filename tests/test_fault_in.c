@@ -33,7 +33,7 @@ static void test_arguments(void)
 	CHECK_EQ(fm_fault_in(NULL, addr, PAGE, 0), -EINVAL);
 	CHECK_EQ(fm_fault_in(mm, addr, 0, 0), -EINVAL);
 	CHECK_EQ(fm_fault_in(mm, addr, SIZE_MAX, 0), -EINVAL);
-	CHECK_EQ(fm_fault_in(mm, addr, PAGE, 2), -EINVAL);
+	CHECK_EQ(fm_fault_in(mm, addr, PAGE, 4), -EINVAL);
 	CHECK_EQ(fm_fault_in(mm, &mm, 1, 0), -EFAULT);
 	CHECK_EQ(fm_fault_in(mm, NULL, 1, 0), -EFAULT);
 	CHECK_EQ(fm_fault_in(mm, addr + 13 * PAGE, 1, 0), -EFAULT);

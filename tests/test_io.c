@@ -384,7 +384,7 @@ static void test_file(void)
 /* A descriptor that can be opened but gives EINVAL for every pread; -1: none here. */
 static int open_unreadable(void)
 {
-	static const char *const names[] = {"/dev/kvm", "/dev/loop-control", "/dev/vsock"};
+	static const char *const names[] = {"/dev/kvm", "/dev/loop-control", "/dev/userfaultfd"};
 	char byte;
 
 	for (int i = 0; i < 3; i++) {

@@ -201,7 +201,9 @@ static void test_refusals(void)
 	refused("faulty:missing", -ENOENT, "missing: No such file");
 	refused("faulty:memory:1M?dely=1ms", -EINVAL,
 		"faulty:…: unknown parameter 'dely'; known are delay, rate, iops, error, "
-		"error-every, error-at, short-every, stuck, seed, deadline, hotset, record");
+		"error-every, error-at, short-every, stuck, seed, write-delay, write-error, write-error-every, "
+		"write-error-at, write-short-every, write-stuck, flush-delay, flush-error, flush-error-every, "
+		"flush-stuck, lose, deadline, hotset, record");
 	refused("plain?delay=1ms", -EINVAL,
 		"unknown parameter 'delay'; known are direct, deadline, hotset, record");
 	refused("plain?direct", -EINVAL, "bad parameter 'direct'");

@@ -163,6 +163,7 @@ struct bench_workload {
 	bool sparse;           /* a memory store of just this size, whatever the file's; nothing cached */
 	bool writes;           /* to a file of the benchmark's own; what was written is compared afterwards */
 	unsigned commit_pages; /* writes: an operation writes to so many pages and syncs; 0: a sync at the end */
+	bool random_advice;    /* FM_ADVICE_RANDOM, MADV_RANDOM: a fault installs its own page alone */
 	bool with_previous;    /* shares the rounds of the workload before it in the table */
 	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
 	struct bench_scale full, quick;

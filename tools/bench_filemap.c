@@ -56,6 +56,13 @@ static int cache_range(struct bench_run *run)
 	return error ? fail(run, "filling the cache", error) : 0;
 }
 
+static int advise(struct bench_run *run, void *map, uint64_t len)
+{
+	int error = run->workload->random_advice ? fm_advise(library.mm, map, len, FM_ADVICE_RANDOM) : 0;
+
+	return error ? fail(run, "fm_advise", error) : 0;
+}
+
 static int map_each(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
@@ -69,6 +76,8 @@ static int map_each(struct bench_run *run)
 
 		if (error)
 			return fail(run, "fm_map", error);
+		if (advise(run, addr, workload->unit))
+			return -1;
 		run->maps[i] = addr;
 	}
 	return 0;
@@ -89,7 +98,7 @@ static int map_all(struct bench_run *run)
 		return fail(run, "fm_map", error);
 	run->map = map;
 	if (!run->workload->each_mapped)
-		return 0;
+		return advise(run, map, run->range_bytes);
 	if (map_each(run))
 		return -1;
 	error = fm_unmap(library.mm, map, run->range_bytes);

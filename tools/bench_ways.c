@@ -28,6 +28,11 @@ static int cache_range(struct bench_run *run)
 	return 0;
 }
 
+static int advice_of(const struct bench_run *run)
+{
+	return run->workload->random_advice ? MADV_RANDOM : bench_ways[run->way].advice;
+}
+
 static int map_each(struct bench_run *run)
 {
 	const struct bench_workload *workload = run->workload;
@@ -38,7 +43,7 @@ static int map_each(struct bench_run *run)
 	for (uint64_t i = 0; i < run->slots; i++) {
 		run->maps[i] = mmap(NULL, workload->unit, PROT_READ, MAP_SHARED, run->fd,
 				    (off_t)(i * workload->step));
-		if (run->maps[i] == MAP_FAILED)
+		if (run->maps[i] == MAP_FAILED || madvise((void *)run->maps[i], workload->unit, advice_of(run)))
 			return bench_why(run, "mmap number %llu: %s", (unsigned long long)i + 1, strerror(errno));
 	}
 	return 0;
@@ -53,7 +58,7 @@ static int kernel_open(struct bench_run *run)
 	if (run->workload->each_mapped)
 		return map_each(run);
 	map = mmap(NULL, run->range_bytes, PROT_READ | (run->workload->writes ? PROT_WRITE : 0), MAP_SHARED, run->fd, 0);
-	if (map == MAP_FAILED || madvise(map, run->range_bytes, bench_ways[run->way].advice))
+	if (map == MAP_FAILED || madvise(map, run->range_bytes, advice_of(run)))
 		return bench_why(run, "mmap: %s", strerror(errno));
 	run->map = map;
 	return 0;

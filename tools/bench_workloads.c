@@ -199,7 +199,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-one",
-		.what = "10,000 pages of one mapping touched, their bytes in memory",
+		.what = "10,000 pages of one mapping touched, random advice, their bytes in memory",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -207,12 +207,13 @@ const struct bench_workload bench_workloads[] = {
 		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
 		.memory = true,
 		.touch_words = true,
+		.random_advice = true, /* else a fault would bring in pages beside it, which those of map-scale do not have */
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 	},
 	{
 		.name = "map-scale",
-		.what = "10,000 pages touched, each a mapping of its own",
+		.what = "10,000 pages touched, each a mapping of its own, random advice",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -221,6 +222,7 @@ const struct bench_workload bench_workloads[] = {
 		.memory = true,
 		.touch_words = true,
 		.each_mapped = true,
+		.random_advice = true,
 		.with_previous = true,
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},

@@ -81,8 +81,8 @@ static int file_alive(const struct fm_file *file)
 	return file ? mm_alive(file->mm) : -EINVAL;
 }
 
-/* Most programs end without taking anything down: what was recorded is written then, too. */
-static void write_records(void)
+/* Most programs end without taking anything down: what was recorded is written then, and what is dirty. */
+static void write_at_exit(void)
 {
 	uint64_t until = os_now_ns() + EXIT_NS;
 	if (trap_is_child())
@@ -90,8 +90,12 @@ static void write_records(void)
 	for (int i = 0; i < LIVE_MAX; i++) {
 		struct fm_mm *mm = atomic_get(&live[i]);
 		atomic_set(&flushing, mm);
-		if (mm && atomic_get(&live[i]) == mm) /* else it may be gone: see fm_mm_destroy() */
+		if (mm && atomic_get(&live[i]) == mm) { /* else it may be gone: see fm_mm_destroy() */
+			os_sigmask mask = os_signals_block();
+			writeback_finish(mm);
+			os_signals_restore(mask);
 			records_flush(mm, until);
+		}
 		atomic_set(&flushing, NULL);
 	}
 }
@@ -100,7 +104,7 @@ static void watch_exit(void)
 {
 	static uint32_t watched; /* atomic */
 	if (!atomic_xchg(&watched, 1u))
-		atexit(write_records);
+		atexit(write_at_exit);
 }
 
 /* A caller's structure may be older and shorter than ours, never longer. */
@@ -125,7 +129,7 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 	struct fm_mm *mm;
 	int err = copy_options(&ours, sizeof(ours), options);
 	if (err || !ret_mm || ours.trap > FM_TRAP_CALL || ours.install > FM_INSTALL_COPY ||
-	    (ours.flags & ~(uint32_t)FM_MM_HOLD_LOCK) || ours.reserved)
+	    (ours.flags & ~(uint32_t)(FM_MM_HOLD_LOCK | FM_KEEP)) || ours.reserved)
 		return -EINVAL;
 	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
 		return -EINVAL;
@@ -169,7 +173,7 @@ int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *optio
 	    (ours.page_size && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, &ours, ret_file);
-	if (!err && (*ret_file)->record)
+	if (!err && ((*ret_file)->record || (*ret_file)->writable))
 		watch_exit();
 	return err;
 }
@@ -413,7 +417,9 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 			page_unpin(pool, page);
 			return err;
 		}
-		bool there = page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE);
+		/* A write may have begun since the fault has put the lock: then it is clean, or protected. */
+		uint32_t wants = PG_INSTALLED | (flags & FM_WRITE ? PG_DIRTY | PG_UNPROTECTED : 0u);
+		bool there = (page_state(page) & (wants | PG_GONE)) == wants;
 		bool first = there && !page->user_pins;
 		uint32_t limit = pool->frames - pool->frames / 4;
 		if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {

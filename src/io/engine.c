@@ -49,8 +49,14 @@ void io_complete(struct io_engine *engine, struct io_request *request, int error
 	request->rest_error = error;
 	request->rest_bytes = bytes;
 	request->place = PLACE_COMPLETED;
+	request->ended = atomic_add(&engine->ends, 1) + 1;
 	/* From the list, not from here: the store that calls is not done with its own work. */
 	io_list_push(&engine->completed, request);
+}
+
+uint64_t io_ends(struct io_engine *engine)
+{
+	return atomic_get(&engine->ends);
 }
 
 /* ------------------------------------------------------------------ giving requests to stores */

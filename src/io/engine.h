@@ -64,6 +64,7 @@ struct io_engine {
 	uint32_t stopping;  /* atomic */
 	uint32_t started;   /* futex: 1 when the I/O thread is set up */
 	uint32_t requests;  /* atomic: submitted and not done */
+	uint64_t ends;      /* atomic: what stores and workers have brought to an end */
 
 	unsigned workers_room; /* of worker_threads */
 	bool no_uring;

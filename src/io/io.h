@@ -56,6 +56,7 @@ struct io_request {
 	size_t bytes_done; /* a read's is short only at the end of the object: the engine goes on by itself; a write is whole,
 			    * or fails after so many bytes */
 	unsigned shorts;   /* how often it had to */
+	uint64_t ended;    /* io_ends(), when the last of it had come */
 	/* the engine's */
 	uint32_t state;     /* enum io_request_state, atomic */
 	bool cancel_wanted; /* atomic */
@@ -102,6 +103,8 @@ void io_submit(struct io_engine *engine, struct io_request *request);
 /* The same, but the I/O thread, should it be asleep, is woken by io_kick() only: one wake-up for several requests. */
 void io_submit_later(struct io_engine *engine, struct io_request *request);
 void io_kick(struct io_engine *engine);
+/* How many ends the engine has counted: what had come by then, had come before what is done from here on. */
+uint64_t io_ends(struct io_engine *engine);
 /* Speculative becomes demand, if it is still queued. */
 void io_promote(struct io_engine *engine, struct io_request *request);
 /* Ask for an early end. `done` still comes: -ECANCELED, or whatever it came to. A queued request is

@@ -236,6 +236,7 @@ static void request_reset(struct io_request *request)
 {
 	request->error = 0;
 	request->bytes_done = 0;
+	request->ended = UINT64_MAX;
 	request->shorts = 0;
 	atomic_set(&request->cancel_wanted, false);
 	request->rest_count = 0;

@@ -30,6 +30,7 @@ static void worker_result(struct io_engine *engine, struct io_request *request, 
 	os_unlock(&engine->lock);
 	if (ends) {
 		request->bytes_done += bytes;
+		request->ended = atomic_add(&engine->ends, 1) + 1;
 		engine_finish(engine, request, error);
 	}
 	io_engine_wake(engine);

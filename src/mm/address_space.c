@@ -327,11 +327,13 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 	return 0;
 }
 
-/* Up to PIECE mapped pieces of [*at, end), each with a file reference. Map lock shared. */
+/* Up to PIECE mapped pieces of [*at, end), each with a file reference. *ret_gap: something between them was not mapped. */
 static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct piece *piece,
 			  bool *ret_gap)
 {
 	uint32_t count = 0;
+
+	map_lock_shared(&mm->map);
 	for (uint32_t i = segment_after(mm, *at);
 	     i < mm->segment_count && mm->starts[i] < end && count < PIECE; i++) {
 		struct vma *vma = &mm->segments[mm->places[i]];
@@ -345,13 +347,14 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 		*ret_gap |= *at < end;
 		*at = end;
 	}
+	map_unlock_shared(&mm->map);
 	return count;
 }
 
 static void willneed(const struct piece *piece)
 {
 	struct fm_file *file = piece->view->file;
-	uint64_t first, last, window = READ_PAGES_MAX;
+	uint64_t first, last, window = file->pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : 4 * READ_PAGES_MAX;
 	piece_pages(piece, &first, &last);
 	if (last >= file_pages(file))
 		last = file_pages(file) - 1;
@@ -380,9 +383,7 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 			return err ? err : gap ? -ENOMEM : 0;
 	}
 	for (uint64_t at = start; at < end;) {
-		map_lock_shared(&mm->map);
 		uint32_t count = pieces_of(mm, &at, end, piece, &gap);
-		map_unlock_shared(&mm->map);
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t first, last;
 			piece_pages(&piece[i], &first, &last);
@@ -410,9 +411,7 @@ int mm_sync_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned flags
 
 	os_populate_stack();
 	for (uint64_t at = start; at < end;) {
-		map_lock_shared(&mm->map);
 		uint32_t count = pieces_of(mm, &at, end, piece, &gap);
-		map_unlock_shared(&mm->map);
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t first, last;
 			piece_pages(&piece[i], &first, &last);
@@ -459,9 +458,7 @@ int mm_residency_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned 
 	memset(vec, 0, (end - start) / OS_PAGE);
 	os_populate_stack();
 	for (uint64_t at = start; at < end;) {
-		map_lock_shared(&mm->map);
 		uint32_t count = pieces_of(mm, &at, end, piece, &gap);
-		map_unlock_shared(&mm->map);
 		for (uint32_t i = 0; i < count; i++) {
 			piece_residency(&piece[i], vec + (piece[i].start - start) / OS_PAGE);
 			file_put(piece[i].view->file);

@@ -41,23 +41,44 @@ static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 
 /* ------------------------------------------------------------------ flags, bits and counts */
 
-/* It may be written to from here on; or a write of it has failed. Pinned. */
+static void count_dirty(struct frame_pool *pool, struct page *page)
+{
+	bit_set(pool->dirty_bits, id_of(pool, page));
+	atomic_add(&page->file->dirty, 1u);
+	uint32_t before = atomic_add(&pool->dirty, 1u);
+	stats_add(pool->mm->stats, dirty_pages, 1);
+	stats_add(pool->mm->stats, dirtied, 1);
+	if (!before || dirty_many(pool))
+		writeback_kick(pool->mm);
+}
+
+/* It may be written to from here on. Page lock and a pin held. */
 void page_dirty(struct frame_pool *pool, struct page *page)
 {
-	struct fm_file *file = page->file;
 	uint32_t old = atomic_get(&page->state);
 
 	do {
 		if (old & PG_DIRTY)
 			return;
 	} while (!atomic_cas(&page->state, &old, old | PG_DIRTY));
-	bit_set(pool->dirty_bits, id_of(pool, page));
-	atomic_add(&file->dirty, 1u);
-	uint32_t before = atomic_add(&pool->dirty, 1u);
-	stats_add(pool->mm->stats, dirty_pages, 1);
-	stats_add(pool->mm->stats, dirtied, 1);
-	if (!before || dirty_many(pool))
-		writeback_kick(pool->mm);
+	count_dirty(pool, page);
+}
+
+/* A write or a flush of it has failed. Pinned, not locked: it may have lost its bytes meanwhile, or be dropped just now, which
+ * page_remove() looks at after PG_GONE is set. */
+static void dirty_again(struct frame_pool *pool, struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+
+	do {
+		if (old & (PG_DIRTY | PG_GONE))
+			return;
+		if (!(old & PG_UPTODATE)) {
+			stats_add(pool->mm->stats, dirty_lost, 1);
+			return;
+		}
+	} while (!atomic_cas(&page->state, &old, old | PG_DIRTY));
+	count_dirty(pool, page);
 }
 
 /* Page lock held; nobody can write to it. False: it was clean. */
@@ -118,7 +139,7 @@ void page_written(struct frame_pool *pool, struct page *page, int error)
 
 	mm_assert(old & PG_WRITEBACK);
 	if (error)
-		page_dirty(pool, page);
+		dirty_again(pool, page);
 	else if (!file->scratch)
 		unflushed_add(pool, page);
 	bit_clear(pool->writing_bits, id_of(pool, page));
@@ -147,8 +168,8 @@ void page_flushing(struct frame_pool *pool, struct page *page)
 
 void page_flushed(struct frame_pool *pool, struct page *page, int error)
 {
-	if (error)
-		page_dirty(pool, page);
+	if (error && bit_is(pool->flushing_bits, id_of(pool, page)))
+		dirty_again(pool, page);
 	unflushed_end(pool, page, pool->flushing_bits);
 }
 
@@ -173,8 +194,8 @@ bool page_is_held(struct frame_pool *pool, const struct page *page)
 	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
 }
 
-/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0,
- * -ETIMEDOUT or, where the mm goes, -ECANCELED. */
+/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0 or
+ * -ETIMEDOUT. */
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 {
 	uint32_t attempt = page_word(page, attempt);

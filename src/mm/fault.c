@@ -299,6 +299,18 @@ page_not_uptodate:
 	count_major(vmf);
 	ret |= FM_FAULT_MAJOR;
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
+	/* Emptied behind us while it was being written from the view: not to be read beside that write. */
+	if (page_is(page, PG_WRITEBACK)) {
+		if (!fpin) {
+			vmf->stale_locked = page;
+			page_pin(page);
+			vmf->want = WANT_THROTTLE;
+			return ret | FM_FAULT_RETRY;
+		}
+		page_unlock(file->pool, page);
+		vmf->error = page_wait_written(vmf->mm, page, fault_deadline(vmf));
+		goto out_retry;
+	}
 	covered_by(fpin, unread);
 	if (!fpin) {
 		vmf->stale_locked = page; /* whoever reads it takes the lock again */

@@ -119,7 +119,7 @@ static void wait_under_lock(struct fault *vmf)
 	while (!page_trylock(page))
 		if (page_wait(vmf->mm, page, true, OS_FOREVER) < 0)
 			return;
-	if (page_is(page, PG_UPTODATE | PG_GONE))
+	if (page_is(page, PG_UPTODATE | PG_GONE | PG_WRITEBACK))
 		page_unlock(file->pool, page);
 	else
 		vmf->error = read_page(file, page, 0);
@@ -148,7 +148,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 		return err;
 	if (!fresh && !page_trylock(vmf->page))
 		return 0;
-	if (page_is(vmf->page, PG_UPTODATE | PG_GONE)) {
+	if (page_is(vmf->page, PG_UPTODATE | PG_GONE | PG_WRITEBACK)) {
 		page_unlock(file->pool, vmf->page);
 		return 0;
 	}

@@ -47,6 +47,34 @@ void file_put(struct fm_file *file)
 	background_kick(mm);
 }
 
+/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and a pin beside the program's. */
+void page_drop_pins(struct fm_file *file, struct page *page)
+{
+	if (!page->user_pins)
+		return;
+	page_word_set(page, user_pins, 0);
+	atomic_sub(&file->pool->user_pinned, 1u);
+	stats_sub(file->mm->stats, pins, 1);
+	page_unpin(file->pool, page);
+}
+
+static void unpin_page(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	while (!page_trylock(page))
+		os_sleep_until(os_now_ns() + 50000);
+	page_drop_pins(file, page);
+	page_unlock(file->pool, page);
+}
+
+/* Pins that the program never gave back go with the file, or the mm: a page that has one stays dirty however often it is
+ * written. */
+void file_drop_pins(struct fm_file *file)
+{
+	if (atomic_get(&file->pool->user_pinned))
+		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, unpin_page, NULL);
+}
+
 /* Empty the cache of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
  * way out, but for pins that the program never gave back. */
 static void evict_page(struct fm_file *file, struct page *page)
@@ -54,14 +82,11 @@ static void evict_page(struct fm_file *file, struct page *page)
 	struct frame_pool *pool = file->pool;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
-	if (page->user_pins) {
-		page_word_set(page, user_pins, 0);
-		atomic_sub(&pool->user_pinned, 1u);
-		stats_sub(file->mm->stats, pins, 1);
-		page_unpin(pool, page);
-	}
+	if (file->writable) /* given up, or nobody else's business: a private mapping's */
+		page_drop_dirty(pool, page);
+	page_drop_pins(file, page);
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
-		if (page_take_out(&file->view, page, true) == 0)
+		if (page_bring_out(&file->view, page) == 0)
 			break;
 		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
 			page_forget(&file->view, page);
@@ -355,6 +380,11 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		goto fail;
 	}
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	if ((options->flags & FM_FILE_WRITE) && (mm->flags & FM_KEEP) && !(file->store->caps & FM_STORE_KEEPS)) {
+		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only", uri);
+		err = -EOPNOTSUPP;
+		goto fail;
+	}
 	if (options->flags & FM_FILE_WRITE) {
 		err = file_be_writable(file);
 		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */

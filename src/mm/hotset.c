@@ -44,7 +44,7 @@ static uint64_t frames_spare(struct frame_pool *pool)
 static uint32_t run_most(const struct fm_file *file)
 {
 	uint32_t most = file->pool->frames / 8;
-	return most < READ_PAGES_MAX ? most : READ_PAGES_MAX;
+	return most < IO_SEGMENTS_MAX ? most : IO_SEGMENTS_MAX;
 }
 
 /* Another read would take of the last quarter. */
@@ -126,7 +126,7 @@ static void note_dry(struct replay *replay)
 static bool replay_read(struct replay *replay)
 {
 	struct fm_file *file = replay->file;
-	struct page *run[READ_PAGES_MAX];
+	struct page *run[IO_SEGMENTS_MAX];
 	bool dry;
 	uint64_t before = replay->inside;
 	uint32_t count = gather(replay, run, &dry);

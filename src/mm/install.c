@@ -285,13 +285,14 @@ static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct pag
 
 struct span {
 	uint64_t start, end;
+	bool huge;
 };
 
 static void span_flush(struct fm_mm *mm, struct span *span)
 {
 	if (span->end > span->start)
-		trap_protect(mm->trap, span->start, span->end - span->start);
-	*span = (struct span){0, 0};
+		(span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
+	*span = (struct span){0};
 }
 
 static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
@@ -307,14 +308,16 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
-		if (start != span->end || end - span->start > (2u << 20))
+		bool huge = pool->grows;
+		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : 2u << 20))
 			span_flush(mm, span);
 		if (span->end == span->start)
 			span->start = start;
 		span->end = end;
+		span->huge = huge;
 	}
 	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
-	if (span->end - span->start >= (1u << 20))
+	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
 		span_flush(mm, span);
 	page_unpin(pool, page);
 }
@@ -324,7 +327,7 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
-	struct span span = {0, 0};
+	struct span span = {0};
 	bool did = false;
 
 	for (;;) {
@@ -398,6 +401,17 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
+/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone. Most often the next
+ * MOVE tells; where it fails for another reason, what is undone would leave that one behind. True: it has been counted. */
+static bool move_uncounted(struct transfer *t, int err)
+{
+	uint64_t dst = t->dst + t->done, src = t->src + t->done;
+	if (!t->done || !err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
+		return false;
+	t->done += OS_PAGE;
+	return true;
+}
+
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
  * else the error. */
 static int transfer_next(struct transfer *t, int err)
@@ -457,6 +471,8 @@ static int transfer_in(struct transfer *t, bool move)
 			err = -ENOENT;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
+		if (unlikely(move && move_uncounted(t, err)))
+			continue;
 		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
 		 * to undo a taking-out, whose holes would be copied. */
 		if (err == -EEXIST && move && !t->back)
@@ -489,6 +505,8 @@ static int transfer_out(struct transfer *t)
 		t->done += done;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
+		if (unlikely(move_uncounted(t, err)))
+			continue;
 		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
 		 * rolled back. */
 		if (err == -ENOENT || err == -EFAULT) {
@@ -502,7 +520,8 @@ static int transfer_out(struct transfer *t)
 	return 0;
 }
 
-/* A page's bytes are gone, and the store has older ones, if any. Page lock held. */
+/* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer uptodate: a write or a flush that fails
+ * just now does not make it dirty again, or did before. */
 static void dirty_emptied(struct frame_pool *pool, struct page *page)
 {
 	struct fm_file *file = page->file;
@@ -532,7 +551,6 @@ void page_gone_behind(struct view *view, struct page *page)
 	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 
 	stats_add(mm->stats, emptied_behind, 1);
-	dirty_emptied(pool, page);
 	if (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP)) { /* its slot has them, and is being read from */
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -549,6 +567,7 @@ void page_gone_behind(struct view *view, struct page *page)
 			trap_discard(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
+	dirty_emptied(pool, page);
 	pt_put(mm, page, 1, addr);
 }
 
@@ -603,9 +622,9 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	pt_put(mm, page, 1, t->dst);
 	if (err != -ENOENT && !torn)
 		return err;
-	dirty_emptied(view->file->pool, page);
 	frame_fill(view->file->pool, page); /* holes in the slot */
 	page_set(page, 0, PG_UPTODATE);
+	dirty_emptied(view->file->pool, page);
 	return -EAGAIN;
 }
 
@@ -721,7 +740,8 @@ static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 /*
  * A page of a file open for writing, installed and protected, is to be written to. Page lock and a pin held. It goes out of the
  * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, Linux before
- * 6.8) its protection is taken off, which may wait for the kernel's lock. 0; -EAGAIN: look again.
+ * 6.8), or fm_pin() holds it, so that a system call may have its address, its protection is taken off, which may wait for the
+ * kernel's lock. 0; -EAGAIN: look again.
  */
 int page_make_writable(struct view *view, struct page *page)
 {
@@ -736,7 +756,7 @@ int page_make_writable(struct view *view, struct page *page)
 	}
 	page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
-	if (mm->install == FM_INSTALL_MOVE)
+	if (mm->install == FM_INSTALL_MOVE && !page->user_pins)
 		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
 	if (err == -EINVAL)
 		err = trap_unprotect(mm->trap, addr, OS_PAGE);
@@ -789,11 +809,14 @@ void page_forget(struct view *view, struct page *page)
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
-/* Out of the view, whatever becomes of its bytes, which the store has too. Page lock held; may wait for the kernel's lock. */
+/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have. Page lock held; may wait for
+ * the kernel's lock. */
 void page_discard(struct view *view, struct page *page)
 {
-	mm_assert(!page_is(page, PG_DIRTY | PG_WRITEBACK));
+	mm_assert(!page_is(page, PG_WRITEBACK));
 	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
+		page_drop_dirty(view->file->pool, page);
 	page_forget(view, page);
 }
 
@@ -817,7 +840,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			return -EBUSY;
 		page_drop_copy(mm, pool, page);
 	}
-	if (mm->install == FM_INSTALL_COPY && page_is(page, PG_DIRTY))
+	/* By COPY its bytes would be gone: the store has them, but for a flush that may still fail. */
+	if (mm->install == FM_INSTALL_COPY && (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
 		return -EINVAL;
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
@@ -835,8 +859,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		}
 		if (t.missing) {
 			stats_add(mm->stats, emptied_behind, 1);
-			dirty_emptied(pool, page);
 			page_set(page, 0, PG_UPTODATE);
+			dirty_emptied(pool, page);
 		}
 		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the part past the end with it */
 			frame_fill(pool, page);
@@ -860,6 +884,41 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		}
 	}
 	pt_put(mm, page, 1, t.src);
+	return 0;
+}
+
+/*
+ * As page_take_out(), also of what the kernel does not move and the store does not have yet (installed by COPY, or in locked memory; of
+ * a file open for writing): its bytes are copied to the slot, protected meanwhile, so that no write is missed. Waits for the
+ * kernel's lock.
+ */
+int page_bring_out(struct view *view, struct page *page)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	uint64_t addr = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
+	int err = page_take_out(view, page, true);
+
+	if (err != -EINVAL || !view->file->writable)
+		return err;
+	mm_assert(!page_is(page, PG_DUP | PG_WRITEBACK) && pool->page_size == OS_PAGE);
+	err = frame_fill(pool, page);
+	if (!err)
+		err = trap_protect(mm->trap, addr, OS_PAGE);
+	if (!err) {
+		page_set(page, 0, PG_UNPROTECTED);
+		err = trap_fetch(mm->trap, slot, addr);
+	}
+	if (err) {
+		trap_discard(mm->trap, slot, OS_PAGE);
+		if (err == -EFAULT)
+			page_gone_behind(view, page);
+		return err == -EFAULT ? 0 : -EBUSY;
+	}
+	trap_discard(mm->trap, addr, OS_PAGE);
+	page_set(page, 0, PG_INSTALLED);
+	stats_sub(mm->stats, pages_installed, 1);
+	pt_put(mm, page, 1, addr);
 	return 0;
 }
 

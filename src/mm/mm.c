@@ -216,6 +216,13 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 		mm_free(mm);
 		return err;
 	}
+	if (mm->flags & FM_KEEP) {
+		err = keep_start(mm);
+		if (err) {
+			mm_destroy(mm);
+			return err;
+		}
+	}
 	os_populate_self();
 	*ret_mm = mm;
 	return 0;
@@ -305,8 +312,10 @@ static void drop_handles(struct fm_mm *mm)
 int mm_destroy(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
-	int ret = writeback_finish(mm);
+	/* First: else what is written back could be written to again without end. */
 	atomic_set(&mm->dying, true);
+	writeback_finish(mm);
+	keep_stop(mm);
 	queues_end(mm);
 	abort_stores(mm);
 	while (faults_inside(mm)) {
@@ -328,6 +337,7 @@ int mm_destroy(struct fm_mm *mm)
 	}
 	while (atomic_get(&mm->requests_busy))
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
+	int ret = atomic_get(&mm->lost) ? -EIO : 0;
 	writeback_stop(mm);
 	background_stop(mm);
 	closer_stop(mm);

@@ -236,6 +236,7 @@ struct fm_file {
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
 	struct fm_store_version version; /* version_lock */
 	struct os_lock version_lock;
+	uint64_t checked; /* io_ends() before the version was last asked for, and was the same; atomic */
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */
 	uint32_t inflight; /* frames owned by its reads under way; atomic */
 	uint32_t requests; /* of them; atomic */
@@ -248,6 +249,7 @@ struct fm_file {
 	fm_write_error_fn on_write_error;
 	void *on_write_error_arg;
 	uint32_t dirty, writing, unflushed; /* pages; atomic */
+	uint32_t write_requests;            /* under way; atomic */
 	uint32_t written_seq;               /* writes that have ended; atomic */
 	uint32_t end_seq;                   /* futex: changes when a write or a flush has ended */
 	uint32_t error_seq, error_told;     /* failures so far, and how many of them some call has told; atomic */
@@ -263,8 +265,10 @@ struct fm_file {
 	uint64_t flushed_ns;                /* when the last flush ended; atomic */
 	struct io_request *flush_io;        /* part of the mm's write-back */
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
-	uint64_t punch_first, punch_last;   /* pages that are being punched; atomic; none: first > last */
+	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
+	uint32_t change_seq;                /* changes before each of them; atomic */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
+	bool finished;                      /* it has been written for the mm's end */
 	bool given_up;                      /* what is still dirty then is lost */
 	struct record *record; /* NULL: touches are not noted */
 	struct replay *replay; /* the hot set that is being read; files_lock */
@@ -287,12 +291,18 @@ struct pt_table {
 	uint32_t release_seq; /* futex */
 };
 
-#define READ_PAGES_MAX IO_SEGMENTS_MAX
+#define READ_PAGES_MAX 256u /* of a request; as many of them as have neighbouring frames are one segment */
+#ifdef FM_SIM
+#define READ_SEGMENTS_MAX 3u /* its pools are small */
+#else
+#define READ_SEGMENTS_MAX IO_SEGMENTS_MAX
+#endif
+/* Which pages it reads, the segments tell, which are their slots; of a staged one, `first`. */
 struct read_request {
 	struct io_request io;
 	struct fm_file *file;
 	uint32_t page_count;
-	uint32_t page[READ_PAGES_MAX];
+	uint32_t first; /* its first page */
 	uint64_t started_ns, deadline_ns;
 	uint32_t epoch; /* of the file, when it was submitted */
 	char *stage;        /* the staging slot that it reads its one page into; NULL: into the frame */
@@ -333,6 +343,7 @@ struct fm_mm {
 	uint64_t charged_bytes; /* atomic: frames with memory, and page tables */
 	uint32_t flags, install;
 	bool dying; /* atomic */
+	bool lost;  /* by its end, something that was dirty; atomic */
 	struct stats_page *stats;
 	int stats_fd;
 	fm_log_fn log;
@@ -378,7 +389,7 @@ struct fm_mm {
 	uint32_t replay_seq;    /* futex */
 	bool replay_stop;       /* atomic */
 	struct writeback *wb; /* made with the first file that is opened for writing; atomic */
-	struct keeper_process *keeper; /* FM_KEEP */
+	struct os_keeper keeper; /* FM_KEEP */
 	void *meta;
 	size_t meta_len;
 };
@@ -552,8 +563,12 @@ static inline int page_error(const struct page *page, uint32_t state)
 
 /* read.c: requests */
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
+int store_error(int err);
 int read_page(struct fm_file *file, struct page *page, uint32_t more);
 bool read_is_inline(const struct fm_file *file);
+uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted);
+bool read_fits(struct page **pages, uint32_t count, uint32_t *segments);
+uint32_t request_pages(const struct read_request *req, struct page **pages);
 bool read_may_stage(const struct fault *vmf);
 int read_staged(struct fault *vmf);
 int read_submit_staged(struct fault *vmf);
@@ -565,7 +580,10 @@ void read_abandon_page(struct fm_mm *mm, struct page *page);
 bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
-int file_recheck(struct fm_file *file, uint32_t epoch);
+void request_send(struct fm_mm *mm, struct io_request *io);
+void requests_hold(struct fm_mm *mm);
+void requests_send(struct fm_mm *mm);
+int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
 int page_install(struct view *view, struct page *page, bool write);
@@ -584,6 +602,7 @@ void page_gone_behind(struct view *view, struct page *page);
 void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
 void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
 int page_take_out(struct view *view, struct page *page, bool may_block);
+int page_bring_out(struct view *view, struct page *page);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
@@ -636,13 +655,17 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 int file_flush(struct fm_file *file);
 int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
 bool writeback_close(struct fm_file *file);
-int writeback_finish(struct fm_mm *mm);
+void writeback_finish(struct fm_mm *mm);
 void file_write_failed(struct fm_file *file, int error);
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 {
 	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&
 	       index <= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_last);
 }
+
+/* keep.c */
+int keep_start(struct fm_mm *mm);
+void keep_stop(struct fm_mm *mm);
 
 /* resize.c */
 int file_truncate(struct fm_file *file, uint64_t size);
@@ -781,6 +804,8 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file);
 void file_get(struct fm_file *file);
 bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
+void file_drop_pins(struct fm_file *file);
+void page_drop_pins(struct fm_file *file, struct page *page);
 void file_reap(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);

@@ -476,6 +476,8 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	atomic_set(at, atomic_get(&page->hash_next));
 	page_set(page, PG_GONE, 0);
 	bucket_unlock(bucket);
+	if (page_is(page, PG_DIRTY)) /* a flush of it has failed meanwhile */
+		page_clean(pool, page);
 	lru_set(pool, page, 1, LIST_NONE);
 	if (page_is(page, PG_SPEC)) {
 		stats_add(pool->mm->stats, ra_waste, 1);
@@ -539,8 +541,8 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
-	bool out = !wanted || page_take_out(&file->view, page, true) == 0;
-	if (!out && page_is(page, PG_DIRTY | PG_WRITEBACK)) { /* writing it back takes it out, or the write's end does */
+	bool out = !wanted || page_bring_out(&file->view, page) == 0;
+	if (!out && page_is_held(file->pool, page)) { /* writing it back takes it out, or the write's or the flush's end does */
 		page_unlock(file->pool, page);
 		return true;
 	}

@@ -197,21 +197,6 @@ static bool entry_drive(struct queue_entry *entry)
 	return true;
 }
 
-/* Requests that are made between these two go to the I/O thread together. Nothing is waited for meanwhile that could wait for
- * them: not so in the experiment, where the map lock is held over reads. */
-static void plug(const struct fm_mm *mm)
-{
-	self()->plugged = !(mm->flags & FM_MM_HOLD_LOCK);
-}
-
-static void unplug(struct fm_mm *mm)
-{
-	bool unsent = self()->unsent;
-	self()->plugged = self()->unsent = false;
-	if (unsent)
-		io_kick(mm->io);
-}
-
 static void entry_start(struct fm_queue *queue, struct queue_entry *entry, const struct fm_range *range)
 {
 	uint64_t start = (uint64_t)(uintptr_t)range->addr;
@@ -257,14 +242,14 @@ int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t co
 	size_t begun = 0;
 	if (!place)
 		return -EOWNERDEAD;
-	plug(queue->mm);
+	requests_hold(queue->mm);
 	for (; begun < count; begun++) {
 		struct queue_entry *entry = free_pop(queue);
 		if (!entry)
 			break;
 		entry_start(queue, entry, &ranges[begun]);
 	}
-	unplug(queue->mm);
+	requests_send(queue->mm);
 	queue_leave(place);
 	if (count && !begun)
 		return -EAGAIN;
@@ -276,7 +261,7 @@ int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t co
 static size_t queue_take(struct fm_queue *queue, struct fm_range *ranges, size_t count)
 {
 	size_t taken = 0;
-	plug(queue->mm);
+	requests_hold(queue->mm);
 	for (uint32_t i = 0; i < queue->entries && taken < count; i++) {
 		struct queue_entry *entry = ready_pop(queue);
 		if (!entry)
@@ -286,7 +271,7 @@ static size_t queue_take(struct fm_queue *queue, struct fm_range *ranges, size_t
 		ranges[taken++] = entry->range;
 		free_push(queue, entry);
 	}
-	unplug(queue->mm);
+	requests_send(queue->mm);
 	return taken;
 }
 

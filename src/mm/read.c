@@ -17,12 +17,14 @@
 /* ------------------------------------------------------------------ the snapshot */
 
 /*
- * After a read that began in `epoch`: has somebody changed the object since we opened it? 0, or -ESTALE under
- * FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what was read is to be forgotten with the rest, read again.
+ * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine knows nothing of it): has
+ * somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what
+ * was read is to be forgotten with the rest, read again.
  * The kernel sets a file's ctime before it lets new bytes be seen, so a read that saw any is found out here; stores
- * through somebody's writable mapping are not, after the first to a page.
+ * through somebody's writable mapping are not, after the first to a page. Where several reads had ended before the store was
+ * asked, its answer is for all of them.
  */
-int file_recheck(struct fm_file *file, uint32_t epoch)
+int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 {
 	struct fm_store_version now;
 	const struct fm_store_ops *ops = file->store->ops;
@@ -32,10 +34,18 @@ int file_recheck(struct fm_file *file, uint32_t epoch)
 		return -ESTALE;
 	if (file->writable) /* whose changes are our own */
 		return 0;
-	if (!ops->version || ops->version(file->store, &now) < 0)
+	if (!ops->version)
+		return 0;
+	covered_if(atomic_get(&file->checked) >= ended, a10_asked_for_several);
+	if (atomic_get(&file->checked) >= ended)
+		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
+	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is judged by its answer */
+	if (ops->version(file->store, &now) < 0)
 		return 0;
 	os_lock(&file->version_lock);
 	bool same = memcmp(&now, &file->version, sizeof(now)) == 0;
+	if (same)
+		atomic_set(&file->checked, asked);
 	if (!same && refresh) {
 		file->version = now;
 		atomic_add(&file->epoch, 1u);
@@ -53,9 +63,9 @@ int file_recheck(struct fm_file *file, uint32_t epoch)
 }
 
 /* A change explains what the read came to better than its own result. */
-static int recheck_after(struct fm_file *file, uint32_t epoch, int err)
+static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, int err)
 {
-	int changed = file_recheck(file, epoch);
+	int changed = file_recheck(file, epoch, ended);
 	return changed ? changed : err;
 }
 
@@ -136,8 +146,9 @@ static void page_begin_read(struct frame_pool *pool, struct page *page)
 	}
 }
 
-/* Some errnos have a meaning of our own on the way up: a store's may not look like them. */
-static int store_error(int err)
+/* Some errnos have a meaning of our own on the way up: a store's may not look like them. Of writes, too: a fault that has to
+ * wait for one may end with its errno. */
+int store_error(int err)
 {
 	switch (err) {
 	case -EAGAIN:
@@ -291,7 +302,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	note_latency(file, os_now_ns() - started);
 	count_read(file->mm, bytes, shorts, err);
 	if (!err || err == -EIO) /* also what ended before its end */
-		err = recheck_after(file, epoch, err);
+		err = recheck_after(file, epoch, UINT64_MAX, err);
 	bool dropped = err == -EAGAIN;
 	page_pin(page);
 	pages_end_read(file, pages, count, bytes, err, epoch);
@@ -418,7 +429,7 @@ int read_staged(struct fault *vmf)
 	note_latency(file, os_now_ns() - started);
 	count_read(file->mm, bytes, shorts, err);
 	if (!err || err == -EIO)
-		err = recheck_after(file, epoch, err);
+		err = recheck_after(file, epoch, UINT64_MAX, err);
 	int own = 0;
 	page->keep = vmf->keep;
 	if (staged_install(vmf->view, page, stage, bytes, epoch, &err)) {
@@ -527,11 +538,59 @@ static void request_put(struct fm_mm *mm, struct read_request *req)
 	atomic_sub(&mm->requests_busy, 1u);
 }
 
-static uint32_t request_pages(struct read_request *req, struct page **pages)
+static struct page *segment_first(const struct frame_pool *pool, const struct iovec *segment)
 {
-	for (uint32_t i = 0; i < req->page_count; i++)
-		pages[i] = &req->file->pool->pages[req->page[i]];
-	return req->page_count;
+	return pool->pages + (((uintptr_t)segment->iov_base - (uintptr_t)pool->slots) >> pool->shift);
+}
+
+static struct page *segment_end(const struct frame_pool *pool, const struct iovec *segment)
+{
+	return segment_first(pool, segment) + (segment->iov_len >> pool->shift);
+}
+
+/* The slots of its pages, as many as lie together in one; returns how many there are of these. */
+static int request_segments(const struct read_request *req, struct iovec *segments)
+{
+	const struct frame_pool *pool = req->file->pool;
+
+	if (req->stage) {
+		segments[0] = (struct iovec){slot_of(pool, &pool->pages[req->first]), pool->page_size};
+		return 1;
+	}
+	memcpy(segments, req->io.iov, (size_t)req->io.iov_count * sizeof(*segments));
+	return req->io.iov_count;
+}
+
+uint32_t request_pages(const struct read_request *req, struct page **pages)
+{
+	const struct frame_pool *pool = req->file->pool;
+	struct iovec segments[IO_SEGMENTS_MAX];
+	int segment_count = request_segments(req, segments);
+	uint32_t count = 0;
+
+	for (int i = 0; i < segment_count; i++)
+		for (struct page *page = segment_first(pool, &segments[i]); page < segment_end(pool, &segments[i]); page++)
+			pages[count++] = page;
+	mm_assert(count == req->page_count && pages[0] == &pool->pages[req->first]);
+	return count;
+}
+
+/* Of a window of so many. In several requests, else none of its pages would be there before all are; and none that is too much
+ * of what one store may have under way. */
+uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted)
+{
+	uint32_t most = wanted / 2 < pool->frames / 16 ? wanted / 2 : pool->frames / 16;
+	if (most > READ_PAGES_MAX)
+		most = READ_PAGES_MAX;
+	return most < IO_SEGMENTS_MAX || pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : most;
+}
+
+/* Whether one request can have the pages, which the last of them is the news of; *segments is counted on. */
+bool read_fits(struct page **pages, uint32_t count, uint32_t *segments)
+{
+	if (count > 1 && pages[count - 1] == pages[count - 2] + 1)
+		return true;
+	return ++*segments <= READ_SEGMENTS_MAX;
 }
 
 /* What was read by way of a staging slot goes into the view. Page locked, which ends here. -EAGAIN: the object has changed. */
@@ -580,7 +639,7 @@ static void read_done(struct io_request *io)
 	note_latency(file, os_now_ns() - req->started_ns);
 	count_read(mm, io->bytes_done, io->shorts, err);
 	if ((!err || err == -EIO) && !abandoned)
-		err = recheck_after(file, req->epoch, err);
+		err = recheck_after(file, req->epoch, io->ended, err);
 	if (!abandoned && req->stage)
 		err = staged_done(req, pages[0], err);
 	else if (!abandoned)
@@ -636,16 +695,40 @@ static struct read_request *request_begin(struct fm_file *file, uint32_t count, 
 	return req;
 }
 
+void request_send(struct fm_mm *mm, struct io_request *io)
+{
+	if (self()->plugged) {
+		io_submit_later(mm->io, io);
+		self()->unsent = true;
+	} else {
+		io_submit(mm->io, io);
+	}
+}
+
+/* Requests that are made between these two go to the I/O thread together. Nothing is waited for meanwhile that could wait for
+ * them: not so in the experiment, where the map lock is held over reads. */
+void requests_hold(struct fm_mm *mm)
+{
+	self()->plugged = !(mm->flags & FM_MM_HOLD_LOCK);
+}
+
+void requests_send(struct fm_mm *mm)
+{
+	bool unsent = self()->unsent;
+	self()->plugged = self()->unsent = false;
+	if (unsent)
+		io_kick(mm->io);
+}
+
 /* Its pages' locks are its own from here on, and it has pins on them. */
 static void request_submit(struct read_request *req, struct page **pages)
 {
 	struct fm_file *file = req->file;
 	struct fm_mm *mm = file->mm;
 
-	for (uint32_t i = 0; i < req->page_count; i++) {
+	for (uint32_t i = 0; i < req->page_count; i++)
 		page_pin(pages[i]);
-		req->page[i] = (uint32_t)(pages[i] - file->pool->pages);
-	}
+	req->first = (uint32_t)(pages[0] - file->pool->pages);
 	req->io.store = file->store;
 	req->io.offset = pages[0]->index << file->pool->shift;
 	req->io.priority = req->speculative ? IO_SPECULATIVE : IO_DEMAND;
@@ -661,12 +744,7 @@ static void request_submit(struct read_request *req, struct page **pages)
 	atomic_add(&mm->requests_busy, 1u);
 	if (file->deadline_ns)
 		background_kick(mm);
-	if (self()->plugged) {
-		io_submit_later(mm->io, &req->io);
-		self()->unsent = true;
-	} else {
-		io_submit(mm->io, &req->io);
-	}
+	request_send(mm, &req->io);
 }
 
 /*
@@ -763,30 +841,32 @@ bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 /* Take the pages from a request whose time is up; request lock held, is dropped. */
 static void request_abandon(struct fm_mm *mm, struct read_request *req)
 {
-	struct page *pages[READ_PAGES_MAX];
+	struct iovec segments[IO_SEGMENTS_MAX]; /* the pages themselves would be too many for a signal handler's stack */
 	struct fm_file *file = req->file;
-	uint32_t count = request_pages(req, pages);
+	int count = request_segments(req, segments);
 	bool req_staged = req->stage != NULL;
 
 	req->abandoned = true;
-	for (uint32_t i = 0; i < count; i++) {
-		pages[i]->request = 0;
-		page_pin(pages[i]); /* the request's own pin may be put as soon as the lock is free */
-	}
+	for (int i = 0; i < count; i++)
+		for (struct page *page = segment_first(file->pool, &segments[i]); page < segment_end(file->pool, &segments[i]); page++) {
+			page->request = 0;
+			page_pin(page); /* the request's own pin may be put as soon as the lock is free */
+		}
 	file_get(file);
 	io_cancel(mm->io, &req->io);
 	os_unlock(&mm->request_lock);
 
 	stats_add(mm->stats, read_timeouts, 1);
 	stats_add(mm->stats, read_errors, 1);
-	for (uint32_t i = 0; i < count; i++) {
-		if (req_staged) /* its memory was only charged for */
-			mm_uncharge(mm, file->pool->page_size);
-		page_fail(pages[i], -ETIMEDOUT);
-		page_remove(file->pool, pages[i]);
-		page_unlock(file->pool, pages[i]);
-		page_unpin(file->pool, pages[i]);
-	}
+	for (int i = 0; i < count; i++)
+		for (struct page *page = segment_first(file->pool, &segments[i]); page < segment_end(file->pool, &segments[i]); page++) {
+			if (req_staged) /* its memory was only charged for */
+				mm_uncharge(mm, file->pool->page_size);
+			page_fail(page, -ETIMEDOUT);
+			page_remove(file->pool, page);
+			page_unlock(file->pool, page);
+			page_unpin(file->pool, page);
+		}
 	file_put(file);
 }
 
@@ -808,7 +888,7 @@ void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 		os_lock(&mm->request_lock);
 		bool waits = atomic_get(&req->busy) && !req->abandoned && req->deadline_ns != OS_FOREVER;
 		/* Else it has ended, and its pages may be another's by now. */
-		bool here = waits && req->file->pool->pages[req->page[0]].request == i + 1;
+		bool here = waits && req->file->pool->pages[req->first].request == i + 1;
 		if (here && req->deadline_ns <= now_ns) {
 			request_abandon(mm, req);
 			continue;

@@ -368,7 +368,7 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
 {
 	struct page *run[READ_PAGES_MAX];
-	uint32_t count = 0;
+	uint32_t count = 0, segments = 0, most = read_pages_most(file->pool, window->count);
 	uint64_t end = file_pages(file), mark = window->mark, index = window->start;
 
 	might_block(file->mm);
@@ -384,12 +384,17 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
 		if (fresh) {
 			page_set(page, PG_SPEC, 0);
 			run[count++] = page;
+			if (!read_fits(run, count, &segments)) { /* the last one begins another request */
+				submit_run(file, run, count - 1);
+				run[0] = page;
+				count = segments = 1;
+			}
 		} else {
 			page_unpin(file->pool, page);
 		}
-		if (!fresh || count == READ_PAGES_MAX || window->step > 1) {
+		if (!fresh || count == most || window->step > 1) {
 			submit_run(file, run, count);
-			count = 0;
+			count = segments = 0;
 		}
 	}
 	submit_run(file, run, count);

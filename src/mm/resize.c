@@ -2,11 +2,11 @@
 /*
  * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes of it in flight.
  *
- * One at a time for each file (`resizing`). Making it shorter: the size first, so that no fault begins beyond it and no write
- * is gathered there; then the writes that are under way there are waited for, so that none makes the store longer again; then
- * the store; then the pages go. A read that began before the store changed has its page locked, or in the index, when they
- * are looked for; one that begins later has the new bytes. Punching: while it lasts nothing in the range becomes dirty, so
- * that what is dropped at its end is clean: see dirty_must_wait().
+ * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which pages are meant, so that none
+ * of them becomes dirty (dirty_must_wait()) and none is gathered to be written; who syncs waits until it is over. Then the writes
+ * of them that are under way are waited for, so that none makes the store longer again, or fills the hole; then the store; then
+ * the pages go, dirty or not: should the store refuse, they are as they were. A read that began before the store changed has
+ * its page locked, or in the index, when they are looked for; one that begins later has the new bytes.
  * Holds a page lock over no wait but the kernel's.
  * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
  */
@@ -57,16 +57,17 @@ static void wait_writes(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Out of view and cache, whatever it has. */
+/* Out of view and cache, whatever it has, and whoever has it pinned. */
 static void drop_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		bool out = gone || !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
+		if (!gone)
+			page_drop_pins(file, page);
+		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
-			page_drop_dirty(file->pool, page);
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -83,6 +84,13 @@ struct drop_count {
 	uint32_t busy;
 };
 
+static void count_pinned(struct fm_file *file, struct page *page, void *arg)
+{
+	struct drop_count *count = arg;
+	(void)file;
+	count->busy += page_word(page, user_pins) != 0;
+}
+
 /* Out of the cache, if it is clean and nobody has it. */
 static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 {
@@ -93,7 +101,7 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 		/* What waits for a flush is in the store, too; should the flush fail, what was read meanwhile is as old. */
 		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
 		if (may && page_is(page, PG_INSTALLED))
-			may = page_take_out(&file->view, page, true) == 0;
+			may = page_bring_out(&file->view, page) == 0;
 		may = may && !page_is_held(file->pool, page);
 		if (may)
 			page_remove(file->pool, page);
@@ -150,7 +158,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
 		if (page->user_pins || tries > TRIES_MOST)
 			return -EBUSY;
-		if (page_take_out(&file->view, page, true) < 0)
+		if (page_bring_out(&file->view, page) < 0)
 			os_sleep_until(os_now_ns() + PAUSE_NS);
 	}
 	if (page_is(page, PG_UPTODATE))
@@ -184,22 +192,41 @@ static uint64_t last_index(const struct fm_file *file)
 	return UINT64_MAX >> file->pool->shift;
 }
 
+/* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
+static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	atomic_add(&file->change_seq, 1u);
+	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
+	atomic_set(&file->punch_last, last);
+	atomic_set(&file->punch_first, first);
+	file_each_cached(file, first, last, wait_writes, NULL);
+}
+
+static void change_end(struct fm_file *file)
+{
+	atomic_set(&file->punch_first, UINT64_MAX);
+	atomic_set(&file->punch_last, 0u);
+	atomic_add(&file->end_seq, 1u);
+	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
+}
+
 static int shrink(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t before = atomic_get(&file->size_bytes), first = size >> pool->shift;
 	uint64_t gone = (size + pool->page_size - 1) >> pool->shift;
 
+	change_begin(file, first, last_index(file));
 	atomic_set(&file->size_bytes, size);
-	file_each_cached(file, first, last_index(file), wait_writes, NULL);
 	int err = file->store->ops->resize(file->store, size);
-	if (err) {
+	if (err)
 		atomic_set(&file->size_bytes, before);
-		return err;
-	}
-	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
-	file_each_cached(file, gone, last_index(file), drop_page, NULL);
-	return 0;
+	else
+		file_each_cached(file, gone, last_index(file), drop_page, NULL);
+	change_end(file);
+	if (!err)
+		(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+	return err;
 }
 
 static int grow(struct fm_file *file, uint64_t size)
@@ -237,17 +264,23 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t inside = offset & (pool->page_size - 1);
-	struct page *page;
-	int err = page_get(file, offset >> pool->shift, &page);
+	bool done = false;
 
-	if (err)
-		return err;
-	err = page_zero(file, page, inside, inside + len);
-	if (!err && page_is(page, PG_UPTODATE))
-		page_dirty(pool, page);
-	page_unlock(pool, page);
-	page_unpin(pool, page);
-	return err;
+	while (!done) {
+		struct page *page;
+		int err = page_get(file, offset >> pool->shift, &page);
+		if (!err) {
+			err = page_zero(file, page, inside, inside + len);
+			done = !err && page_is(page, PG_UPTODATE); /* else its bytes went as it was taken out of the view: once more */
+			if (done)
+				page_dirty(pool, page);
+			page_unlock(pool, page);
+			page_unpin(pool, page);
+		}
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
 static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
@@ -256,19 +289,17 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	uint64_t end = (last + 1) << shift, size = atomic_get(&file->size_bytes);
 	struct drop_count count = {0};
 
-	/* The first goes down before the last goes up: nobody sees a range that is larger than this one. */
-	atomic_set(&file->punch_last, last);
-	atomic_set(&file->punch_first, first);
-	file_each_cached(file, first, last, drop_page, NULL);
+	file_each_cached(file, first, last, count_pinned, &count);
+	if (count.busy) /* it is promised to stay */
+		return -EBUSY;
+	change_begin(file, first, last);
 	if (end > size)
 		end = (size + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
 	int err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
-	file_each_cached(file, first, last, drop_clean, &count); /* what was read meanwhile */
-	atomic_set(&file->punch_first, UINT64_MAX);
-	atomic_set(&file->punch_last, 0u);
+	if (!err)
+		file_each_cached(file, first, last, drop_page, NULL);
+	change_end(file);
 	atomic_add(&file->written_seq, 1u);
-	atomic_add(&file->end_seq, 1u);
-	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
 	return err;
 }
 

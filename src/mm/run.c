@@ -167,12 +167,12 @@ int install_run(struct fault *vmf, struct page *page)
 /* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
 static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP;
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP | PG_WRITEBACK;
 	struct fm_file *file = first->file;
 	uint64_t addr = page_addr(&file->view, pool, first);
 	uint32_t count = 1;
 
-	if (pool->page_size > OS_PAGE || page_is(first, PG_DUP))
+	if (pool->page_size > OS_PAGE || page_is(first, PG_DUP | PG_WRITEBACK))
 		return 1;
 	for (; count < most && (addr + count * OS_PAGE) % PT_BYTES; count++) {
 		struct page *page = first + count;

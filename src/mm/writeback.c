@@ -35,7 +35,7 @@
 #define SOON_NS (2 * OS_NSEC_PER_MSEC)
 #define RETRY_NS OS_NSEC_PER_SEC
 #define CLOSE_ROUNDS 5u
-#define FINISH_NS (20 * OS_NSEC_PER_SEC)
+#define FINISH_NS (10 * OS_NSEC_PER_SEC) /* filemap.h says so */
 #define FOR_EVER UINT64_MAX
 
 /* How pages are gathered for a write. */
@@ -54,6 +54,7 @@ struct write_request {
 	uint64_t started_ns;
 	uint32_t unmap_seq; /* the view's, when it began */
 	bool ends;          /* it has the file's last page, in part: nothing can follow */
+	bool in_place;      /* some page is written from the view, where it stays */
 };
 
 struct writeback {
@@ -94,18 +95,15 @@ void writeback_urge(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
-/* One store may have half of them. */
-static bool may_have_more(struct writeback *wb, struct fm_file *file)
-{
-	return atomic_get(&file->writing) < wb->count / 2 * WRITE_PAGES_MAX;
-}
-
 static struct write_request *request_try(struct writeback *wb, struct fm_file *file)
 {
 	os_lock(&wb->lock);
-	struct write_request *req = may_have_more(wb, file) ? wb->free : NULL;
-	if (req)
+	/* One store may have half of them: were it to die with all, nobody else could write. */
+	struct write_request *req = atomic_get(&file->write_requests) < wb->count / 2 ? wb->free : NULL;
+	if (req) {
 		wb->free = req->next;
+		atomic_add(&file->write_requests, 1u);
+	}
 	os_unlock(&wb->lock);
 	return req;
 }
@@ -122,6 +120,8 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 		}
 		if (req || !(how & HOW_WAIT) || os_now_ns() >= until_ns)
 			return req;
+		requests_send(wb->mm); /* what is waited for may be our own */
+		requests_hold(wb->mm);
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
 		os_futex_wait(&wb->free_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
 	}
@@ -130,6 +130,7 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 static void request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
+	atomic_sub(&req->file->write_requests, 1u);
 	req->next = wb->free;
 	wb->free = req;
 	os_unlock(&wb->lock);
@@ -162,10 +163,11 @@ static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, in
 		file->on_write_error(file->on_write_error_arg, offset, len, error);
 }
 
-/* Something that is dirty is lost, or could not be written. A page lock may be held: only the next fm_sync() tells. */
+/* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the next fm_sync() tells. */
 void file_write_failed(struct fm_file *file, int error)
 {
-	note_failure(file, error);
+	atomic_set(&file->write_error, error);
+	atomic_add(&file->error_seq, 1u);
 }
 
 /* How long a page takes at the rate at which they are being written. */
@@ -182,8 +184,8 @@ static void request_end(struct writeback *wb, struct write_request *req)
 	struct fm_file *file = req->file;
 	for (uint32_t i = 0; i < req->count; i++)
 		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
-	file_ended(file);
 	request_put(wb, req);
+	file_ended(file);
 	file_put(file);
 }
 
@@ -197,6 +199,7 @@ static void write_done(struct io_request *io)
 	struct writeback *wb = mm->wb;
 	uint64_t now = os_now_ns();
 
+	io->error = store_error(io->error);
 	stats_record(&mm->stats->write_ns, now - req->started_ns);
 	stats_add(mm->stats, writes, 1);
 	stats_add(mm->stats, write_bytes, io->bytes_done);
@@ -221,7 +224,7 @@ static void write_done(struct io_request *io)
 		tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
 			     io->error);
 	}
-	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq)) {
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place)) {
 		request_end(wb, req);
 		return;
 	}
@@ -309,9 +312,13 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		/* With others gathered nobody is waited for: they would not be on their way meanwhile. */
 		if (!(how & HOW_WAIT) || req->count)
 			return -EAGAIN;
+		requests_send(file->mm);
+		requests_hold(file->mm);
 		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 	}
-	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page))
+	/* Who punches it waits for the lock, or is seen here. */
+	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) &&
+	    !range_is_punched(file, page->index))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
 		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */
@@ -326,6 +333,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 			io->iov[io->iov_count++] = (struct iovec){from, bytes};
 		}
 		req->ends = bytes < pool->page_size;
+		req->in_place |= from != slot_of(pool, page);
 	}
 	page_unlock(pool, page);
 	if (err)
@@ -346,7 +354,7 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 	req->io.owner = req;
 	req->started_ns = os_now_ns();
 	file_get(file);
-	io_submit(file->mm->io, &req->io);
+	request_send(file->mm, &req->io);
 }
 
 /*
@@ -366,7 +374,7 @@ static int write_run(struct fm_file *file, struct page *first, uint64_t last, un
 	req->file = file;
 	req->count = 0;
 	req->io.iov_count = 0;
-	req->ends = false;
+	req->ends = req->in_place = false;
 	req->unmap_seq = atomic_get(&file->view.unmap_seq);
 	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last && req->io.iov_count < IO_SEGMENTS_MAX) {
 		struct page *page = first;
@@ -460,8 +468,7 @@ static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *
 
 /* ------------------------------------------------------------------ a file's range */
 
-/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
-static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	struct batch batch;
@@ -481,6 +488,15 @@ static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsi
 				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
 		}
 	return 0;
+}
+
+/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
+static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	requests_hold(file->mm);
+	int err = range_begin_held(file, first, last, how, until_ns);
+	requests_send(file->mm);
+	return err;
 }
 
 /* Wait for the writes of a range that are under way. 0, or -ETIMEDOUT. */
@@ -503,14 +519,34 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	return err;
 }
 
+/* Until no page of the range is being punched. 0, or -ETIMEDOUT. */
+static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
+{
+	for (;;) {
+		uint32_t seq = atomic_get(&file->end_seq);
+		uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
+		if (from > to || from > last || to < first)
+			return 0;
+		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
+		if (now >= until_ns)
+			return -ETIMEDOUT;
+		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+	}
+}
+
 static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	int err = 0;
-	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. */
+	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
+	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
-		err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
+		uint32_t changes = atomic_get(&file->change_seq);
+		err = range_wait_change(file, first, last, until_ns);
+		if (!err)
+			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
+		pass -= atomic_get(&file->change_seq) != changes;
 	}
 	return err;
 }
@@ -545,6 +581,7 @@ static void flush_done(struct io_request *io)
 	struct fm_mm *mm = file->mm;
 	uint32_t words = (pool->frames + 63) / 64;
 
+	io->error = store_error(io->error);
 	stats_add(mm->stats, flushes, 1);
 	if (io->error)
 		note_failure(file, io->error);
@@ -696,7 +733,7 @@ static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all
 			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
 				continue;
 			int err = 0;
-			if (page_is(page, PG_DIRTY) && !rests(page->file, now))
+			if (page_is(page, PG_DIRTY) && !rests(page->file, now) && (!page->file->scratch || bits == pool->dirty_bits))
 				err = write_run(page->file, page, FOR_EVER, how, 0);
 			page_unpin(pool, page);
 			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
@@ -765,6 +802,8 @@ static void give_up(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirty);
 	file->given_up = true;
+	if (atomic_get(&file->mm->dying))
+		atomic_set(&file->mm->lost, true);
 	stats_add(file->mm->stats, dirty_lost, lost);
 	mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, lost,
 	       strerror(-atomic_get(&file->write_error)));
@@ -784,6 +823,7 @@ static bool close_one(struct fm_file *file, uint64_t now)
 		file_put(file);
 		return true;
 	}
+	file_drop_pins(file);
 	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
 	return false;
 }
@@ -814,6 +854,7 @@ bool writeback_close(struct fm_file *file)
 
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;
+	file_drop_pins(file);
 	atomic_set(&file->refs, 1u);
 	struct fm_file *head = atomic_get(&wb->closing);
 	do {
@@ -856,7 +897,7 @@ static void *writeback_main(void *arg)
 
 static uint32_t requests_for(const struct fm_mm *mm)
 {
-	uint64_t count = mm->budget_bytes / OS_PAGE / 1024;
+	uint64_t count = mm->budget_bytes / OS_PAGE / 256;
 	return count < 8 ? 8 : count > 64 ? 64 : (uint32_t)count;
 }
 
@@ -916,28 +957,28 @@ static struct fm_file *next_dirty(struct fm_mm *mm)
 	struct fm_file *file;
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next)
-		if (file->writable && !file->scratch && !file->given_up &&
+		if (file->writable && !file->scratch && !file->finished && !file->given_up &&
 		    (atomic_get(&file->dirty) || atomic_get(&file->writing)) && file_try_get(file))
 			break;
 	os_unlock(&mm->files_lock);
 	return file;
 }
 
-/* The mm is about to go: what is dirty is written. -EIO: some of it could not be, and is lost; the log says of which file. */
-int writeback_finish(struct fm_mm *mm)
+/* The mm is dying: what is dirty is written, if its store will have it. What threads still write to meanwhile, in pages that
+ * they have, is written with the end of the file. */
+void writeback_finish(struct fm_mm *mm)
 {
 	struct fm_file *file;
-	int ret = 0;
 
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
-		int err = -EIO;
-		for (uint32_t round = 0; err && round < CLOSE_ROUNDS; round++)
-			err = range_write(file, 0, FOR_EVER, os_now_ns() + FINISH_NS);
-		if (atomic_get(&file->dirty) || atomic_get(&file->writing)) {
+		uint64_t until = os_now_ns() + FINISH_NS;
+		int err = 0;
+		file_drop_pins(file);
+		for (uint32_t round = 0; round < CLOSE_ROUNDS && err != -ETIMEDOUT && (!round || err || atomic_get(&file->failing)); round++)
+			err = range_write(file, 0, FOR_EVER, until);
+		if ((err || atomic_get(&file->failing)) && atomic_get(&file->dirty) + atomic_get(&file->writing))
 			give_up(file);
-			ret = -EIO;
-		}
+		file->finished = true;
 		file_put(file);
 	}
-	return ret;
 }

@@ -594,7 +594,7 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	file->store.ops = &file_ops;
 	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
 	if (flags & FM_STORE_OPEN_WRITE)
-		file->store.caps |= FM_STORE_WRITE;
+		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
 	file->buffered_fd = file->direct_fd = file->folder_fd = -1;
 	error = file_open_fds(file, path, flags, direct, error_text, error_text_len);
 	if (error) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stores: where bytes live. A store is a table of operations; a filter is a store over another.
- * Lock contract: no operation is ever called with a lock of mm held. `read` and `version` may be
- * called in the faulting thread, in signal context: raw system calls only, no malloc, no stdio.
- * open, control and close are called from ordinary context. submit_read and cancel are called in
- * the I/O thread only and must not block.
+ * Lock contract: no operation is ever called with a lock of mm held. `read`, `write`, `flush` and `version` may be
+ * called in the faulting thread, in signal context, or in a process that is dying: raw system calls only, no malloc, no stdio.
+ * open, control, resize, punch, reserve and close are called from ordinary context. The submit functions and cancel are
+ * called in the I/O thread only and must not block.
  * May call: io.h (to pass requests on), os.h.
  */
 #ifndef FM_STORE_H
@@ -31,6 +31,7 @@ enum fm_store_caps {
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
 	FM_STORE_SUBMIT = 1u << 1, /* submit_read exists; else workers call `read` */
 	FM_STORE_WRITE = 1u << 2,  /* opened for writing: write and flush exist */
+	FM_STORE_KEEPS = 1u << 3,  /* ...and work in a keeper (os.h): system calls, and no lock */
 };
 
 /* How a store is opened. */
@@ -54,7 +55,7 @@ struct fm_store_ops {
 	 */
 	void (*cancel)(struct fm_store *store, struct io_engine *engine,
 		       struct io_request *request);
-	/* Make every `read` that is blocked in a wait of the store's own (a delay, stuck) return
+	/* Make every `read`, `write` and `flush` that is blocked in a wait of the store's own (a delay, stuck) return
 	 * -ECANCELED, now and from now on. Any thread. */
 	void (*abort)(struct fm_store *store);
 	int (*version)(struct fm_store *store, struct fm_store_version *ret_version);
@@ -94,7 +95,7 @@ struct io_store_queue {
 struct fm_store {
 	const struct fm_store_ops *ops;
 	uint32_t caps;
-	uint64_t size_bytes;  /* when opened */
+	uint64_t size_bytes;  /* when opened, or as `resize` has made it: atomic */
 	uint64_t deadline_ns; /* from the URI, of every store in a chain; 0: none. With one,
 			       * `version` of a file on a remote file system does not ask its
 			       * server. */
@@ -151,6 +152,8 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 		    size_t error_text_len, struct fm_store **ret_store);
 int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
+/* faulty's, over `inner` while lose=1; see lose.c. Closing it leaves `inner` open. 0 or -ENOMEM. */
+int store_lose_open(struct fm_store *inner, struct fm_store **ret_store);
 int store_faulty_open(struct fm_store *inner, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 

@@ -187,7 +187,9 @@ static const char *const file_parameters[] = {"direct", NULL};
 static const char *const memory_parameters[] = {"seed", NULL};
 static const char *const faulty_parameters[] = {
 	"delay",    "rate",        "iops",  "error", "error-every",
-	"error-at", "short-every", "stuck", "seed",  NULL,
+	"error-at", "short-every", "stuck", "seed",  "write-delay", "write-error",
+	"write-error-every", "write-error-at", "write-short-every", "write-stuck",
+	"flush-delay", "flush-error", "flush-error-every", "flush-stuck", "lose", NULL,
 };
 
 static const struct store_kind kinds[] = {
@@ -342,7 +344,7 @@ static bool parameter_place(struct parsed *p, const char *key, const char *raw, 
 static int parse_parameters(struct parsed *p, const char *query)
 {
 	const char *scheme = p->chain[0]->scheme, *cursor = query, *raw = query;
-	char key[KEY_LEN], value[PATH_MAX], known[256];
+	char key[KEY_LEN], value[PATH_MAX], known[512];
 	int error = 0;
 
 	while (store_next_parameter(&cursor, key, sizeof(key), value, sizeof(value), &error)) {

@@ -41,7 +41,7 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr);
 /* Of tell.c, for thread.c and uffd.c. */
 int telling_open(struct trap *trap);
 void telling_close(struct trap *trap);
-void tell_error(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr, bool write,
+void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 		const struct fm_error *error, fm_error_fn fn, void *arg);
 void tell_forget(struct trap *trap, uint32_t tid);
 void tell_sweep(struct trap *trap);

@@ -6,8 +6,8 @@
  *                   its note what it was; a system call gets EFAULT. Before Linux 6.6 there is no mark: by signal, too.
  *   a page there    (a write) no mark can stand there, and the page stays, whoever has it pinned. A thread of the program
  *                   that may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
- *                   its message without end, or a thread that blocks SIGBUS, is refused by the kernel itself: the region
- *                   is read-only for a moment.
+ *                   its message without end, or a thread that blocks SIGBUS, is refused by the kernel itself: the page's
+ *                   place is read-only for a moment.
  *
  * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note is over with the thread's
  * next message, and with its mark; that of a system call is there for its mark's sake only. Marks are taken away beside installs, and COPY puts pages into their place: so the
@@ -290,14 +290,15 @@ static bool signal_thread(uint32_t tid, uint64_t addr)
 	return os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), tid, SIGBUS, &info) == 0;
 }
 
-/* Pages do not move while the region is read-only, they are copied. What else writes there meanwhile is refused as well, by
- * the kernel's own SIGSEGV, which fm_guard() does not see. If the thread is slower than this its message comes again. */
-static void refuse_for_a_moment(struct trap *trap, const struct view_region *region, uint64_t page)
+/* The page's place is read-only for a moment: not the region, in which other threads may write to what is theirs to write. It
+ * does not move meanwhile, it is copied. What else writes there is refused as well, by the kernel's own SIGSEGV, which
+ * fm_guard() does not see. If the thread is slower than this its message comes again. */
+static void refuse_for_a_moment(struct trap *trap, uint64_t page)
 {
-	os_syscall3(SYS_mprotect, region->base, region->len, PROT_READ);
+	os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ);
 	trap_wake(trap, page, OS_PAGE);
 	os_sleep_until(os_now_ns() + REFUSE_NS);
-	os_syscall3(SYS_mprotect, region->base, region->len, PROT_READ | PROT_WRITE);
+	os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ | PROT_WRITE);
 }
 
 /* A thread that is awake comes again if it still has to. One that always is has a signal pending, in a system call. */
@@ -311,7 +312,7 @@ static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 	return t->running[at].count > RUNNING_MOST;
 }
 
-static void refuse_write(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr)
+static void refuse_write(struct trap *trap, uint32_t tid, uint64_t addr)
 {
 	enum access access = access_of(trap, tid);
 	bool always = is_always_awake(trap->telling, tid, access == ACCESS_OVER);
@@ -327,13 +328,13 @@ static void refuse_write(struct trap *trap, const struct view_region *region, ui
 	if (access == ACCESS_OVER && !always)
 		trap_wake(trap, page_of(addr), OS_PAGE);
 	else
-		refuse_for_a_moment(trap, region, page_of(addr));
+		refuse_for_a_moment(trap, page_of(addr));
 }
 
 /* ------------------------------------------------------------------ telling */
 
 /* Handler thread; the region is pinned. */
-void tell_error(struct trap *trap, const struct view_region *region, uint32_t tid, uint64_t addr, bool write,
+void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 		const struct fm_error *error, fm_error_fn fn, void *arg)
 {
 	uint64_t page = page_of(addr);
@@ -342,7 +343,7 @@ void tell_error(struct trap *trap, const struct view_region *region, uint32_t ti
 	int err = uffd_poison(trap, page, OS_PAGE);
 	bool there = err == -EEXIST && trap_present(page) != 0;
 	if (there && write) {
-		refuse_write(trap, region, tid, addr);
+		refuse_write(trap, tid, addr);
 	} else if (err == -EEXIST) {
 		if (there) /* by now: nothing is wrong any more */
 			tell_forget(trap, tid);

@@ -125,7 +125,7 @@ static void drive(struct handler *handler, struct entry *entry)
 	if (err == -EAGAIN)
 		return;
 	if (err && !handler_is_elsewhere(handler->trap, entry->tid, entry->fault.addr))
-		tell_error(handler->trap, entry->region, entry->tid, entry->fault.addr, entry->fault.write, &error,
+		tell_error(handler->trap, entry->tid, entry->fault.addr, entry->fault.write, &error,
 			   fn, arg);
 	region_unpin(entry->region);
 	*entry->used_pprev = entry->used_next;
@@ -178,8 +178,10 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 		trap_fill(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
-	if (!region) /* being unmapped: the thread finds that out by itself */
+	if (!region) { /* being unmapped, which wakes nobody: the thread is to find out that nothing is there */
+		trap_wake(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
+	}
 	struct entry *entry = handler->free;
 	handler->free = entry->next;
 	atomic_add(&handler->in_use, 1u);

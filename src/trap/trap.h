@@ -105,7 +105,13 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len);
  * the page must not come between (a copy that goes, a page that is given up). */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len); /* its own page lock is the exception here, too */
+/* The same of huge pages, up to TRAP_HUGE_TOGETHER bytes of them in one call: each has one entry to be changed, and one
+ * interruption of the other cores serves them all. */
+#define TRAP_HUGE_TOGETHER (16u << 20)
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
+/* A page of a view is copied to a slot with memory, where the kernel moves nothing. The same lock. -EFAULT: it is not there. */
+int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr);
 int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
 static inline bool trap_all_present(uint64_t addr, uint64_t len)
 {

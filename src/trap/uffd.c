@@ -14,11 +14,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #define CHUNK (2ull << 20) /* COPY, WRITEPROTECT and DONTNEED hold the kernel's lock for their whole range */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
 #endif
 #define MOVE_TRIES 64
 
@@ -406,10 +411,10 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 	return trap_fill(trap, dst + at, len - at);
 }
 
-static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t mode)
+static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t most, uint64_t mode)
 {
 	for (uint64_t at = 0; at < len;) {
-		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
+		uint64_t step = len - at < most ? len - at : most;
 		struct uffdio_writeprotect wp = {.range = {addr + at, step}, .mode = mode};
 		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
 		if (ret == -EAGAIN)
@@ -423,12 +428,17 @@ static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_
 
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
+	return write_protect(trap, addr, len, CHUNK, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, 0);
+	return write_protect(trap, addr, len, CHUNK, 0);
+}
+
+int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
@@ -437,10 +447,20 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	for (uint64_t at = 0; at < len; at += CHUNK) {
 		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
 		long ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED);
+		if (ret == -EINVAL) /* some of it is locked (Linux 5.18) */
+			ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED_LOCKED);
 		if (ret < 0)
 			return (int)ret;
 	}
 	return 0;
+}
+
+int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
+{
+	struct iovec to = {(void *)(uintptr_t)slot, OS_PAGE}, from = {(void *)(uintptr_t)addr, OS_PAGE};
+	(void)trap;
+	long ret = os_syscall6(SYS_process_vm_readv, getpid(), (long)&to, 1, (long)&from, 1, 0);
+	return ret == OS_PAGE ? 0 : ret < 0 ? (int)ret : -EFAULT;
 }
 
 int trap_present(uint64_t addr)

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stores that refuse to be written to, or to make durable what was: pages stay dirty and readable, each fm_sync() under way
+ * and the next one has the errno, as have the callback and the statistics; once the store is mended a later sync writes
+ * everything. Who writes meanwhile is not left hanging, and nobody else is stalled.
+ * Seen to fail: with page_written() that takes each write for a good one (test_refused), with errors told twice or not at all
+ * (test_told), with dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the error
+ * (test_flush).
+ */
+#include "write_support.h"
+
+#define SEED 71
+#define PAGES 128
+#define LEN (PAGES * PAGE)
+
+static fm_mm *mm;
+static fm_file *file;
+static const char *path;
+static unsigned char *addr;
+
+static atomic_uint calls;
+static atomic_int last_error;
+static _Atomic uint64_t last_offset, last_len;
+
+static void on_error(void *arg, uint64_t offset, uint64_t len, int error)
+{
+	CHECK(arg == &calls);
+	calls++;
+	last_error = error;
+	last_offset = offset;
+	last_len = len;
+}
+
+static const struct fm_file_options reporting = {.size = sizeof(reporting), .flags = FM_FILE_WRITE,
+						 .on_write_error = on_error, .on_write_error_arg = &calls};
+
+static void begin(uint64_t budget)
+{
+	hazard_watch("a call, or an access, never ended");
+	mm = support_mm(budget);
+	path = support_file(LEN, SEED);
+	file = support_open(mm, support_format("faulty:%s", path), &reporting);
+	addr = write_map(file, 0, LEN);
+	calls = 0;
+	last_error = 0;
+}
+
+static void end(void)
+{
+	CHECK_OK(fm_unmap(mm, addr, LEN));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void set(const char *setting)
+{
+	CHECK_OK(fm_file_control(file, setting));
+}
+
+static void test_refused(const char *name, int error)
+{
+	begin(16 * MIB); /* the background leaves it alone */
+	write_pattern(mm, addr, 0, LEN, SEED + 1);
+	set(support_format("write-error=%s", name));
+	set("write-error-every=1");
+	CHECK_EQ(fm_sync(mm, addr, LEN, 0), error);
+	CHECK_EQ(fm_file_sync(file, 0, 0, 0), error); /* tried again, refused again */
+	CHECK_EQ(last_error, error);
+	CHECK_GT(calls, 0);
+	CHECK_LT(last_offset, LEN);
+	CHECK(last_len && last_offset + last_len <= LEN);
+	struct fm_stats stats = support_stats(mm);
+	CHECK_GE(stats.write_errors, 2);
+	CHECK_EQ(stats.dirty_pages, PAGES);
+	CHECK_EQ(stats.dirty_lost, 0);
+	support_expect(mm, addr, 0, LEN, SEED + 1);
+	CHECK_OK(fm_advise(mm, addr, LEN, FM_ADVICE_DONTNEED));
+	CHECK_EQ(fm_invalidate(file, 0, 0), error);
+	support_expect(mm, addr, 0, LEN, SEED + 1);
+	write_pattern(mm, addr + 50, 50, 5000, SEED + 2); /* dirty already: no more of it */
+	CHECK_EQ(fm_file_sync(file, 0, 0, 0), error);
+	set("write-error-every=0");
+	int err = fm_sync(mm, addr, LEN, 0); /* the background may have failed since the call before */
+	CHECK(!err || err == error);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	CHECK_EQ(support_stats(mm).dirty_pages, 0);
+	write_expect_file(path, 0, 50, SEED + 1);
+	write_expect_file(path, 50, 5000, SEED + 2);
+	write_expect_file(path, 5050, LEN - 5050, SEED + 1);
+	end();
+}
+
+/* One page of many: the others get there, and the range without it is well. */
+static void test_at(void)
+{
+	begin(4 * MIB);
+	set(support_format("write-error-at=%llu", 77 * PAGE + 9));
+	write_pattern(mm, addr, 0, LEN, SEED + 1);
+	CHECK_OK(fm_sync(mm, addr, 70 * PAGE, 0));
+	write_expect_file(path, 0, 70 * PAGE, SEED + 1);
+	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
+	CHECK_GE(support_stats(mm).dirty_pages, 1);
+	write_expect_file(path, 77 * PAGE, PAGE, SEED);
+	support_expect(mm, addr, 0, LEN, SEED + 1);
+	set("write-error-at=none");
+	(void)fm_sync(mm, addr, LEN, 0);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, LEN, SEED + 1);
+	end();
+}
+
+/* ---- who is told */
+
+struct syncer {
+	pthread_t thread;
+	int err;
+};
+static atomic_uint begun;
+
+static void *sync_all(void *arg)
+{
+	struct syncer *syncer = arg;
+	begun++;
+	syncer->err = fm_sync(mm, addr, LEN, 0);
+	return NULL;
+}
+
+static void test_told(void)
+{
+	struct syncer syncer[4];
+
+	begin(4 * MIB);
+	/* A failure that nobody waits for is told by the next call, even if that has written it all; then no more. */
+	set("write-error=ENOSPC");
+	set("write-error-every=1");
+	write_pattern(mm, addr, 0, PAGE, SEED + 1);
+	CHECK_OK(fm_sync(mm, addr, LEN, FM_SYNC_ASYNC));
+	EVENTUALLY(calls > 0 && support_stats(mm).writeback_pages == 0);
+	set("write-error-every=0");
+	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -ENOSPC);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, PAGE, SEED + 1);
+	/* All that are under way are told. */
+	set("write-stuck=1");
+	set("write-error=EDQUOT");
+	write_pattern(mm, addr, 0, LEN, SEED + 2);
+	begun = 0;
+	for (int i = 0; i < 4; i++)
+		CHECK_EQ(pthread_create(&syncer[i].thread, NULL, sync_all, &syncer[i]), 0);
+	EVENTUALLY(begun == 4 && support_stats(mm).writeback_pages > 0);
+	support_sleep_ms(50); /* most are waiting by now; one that comes later is the next one, and told as well */
+	set("write-error-every=1");
+	set("write-stuck=0");
+	for (int i = 0; i < 4; i++) {
+		CHECK_EQ(pthread_join(syncer[i].thread, NULL), 0);
+		CHECK_EQ(syncer[i].err, -EDQUOT);
+	}
+	set("write-error-every=0");
+	(void)fm_sync(mm, addr, LEN, 0);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, LEN, SEED + 2);
+	end();
+}
+
+/* What was written and could not be made durable is dirty again, and is written again. */
+static void test_flush(void)
+{
+	begin(4 * MIB);
+	write_pattern(mm, addr, 0, LEN, SEED + 1);
+	set("flush-error-every=1");
+	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
+	CHECK_GE(support_stats(mm).flush_errors, 1);
+	CHECK_EQ(support_stats(mm).dirty_pages, PAGES);
+	CHECK_EQ(last_len, 0);
+	CHECK_EQ(last_error, -EIO);
+	CHECK_EQ(fm_file_sync(file, 0, 0, 0), -EIO);
+	support_expect(mm, addr, 0, LEN, SEED + 1);
+	set("flush-error-every=0");
+	uint64_t writes = support_stats(mm).write_bytes;
+	(void)fm_sync(mm, addr, LEN, 0);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	CHECK_GE(support_stats(mm).write_bytes, writes + LEN); /* a store may drop what it failed to flush */
+	CHECK_EQ(support_stats(mm).unflushed_pages, 0);
+	write_expect_file(path, 0, LEN, SEED + 1);
+	end();
+}
+
+/* Cut short: gone on with. */
+static void test_short(void)
+{
+	begin(4 * MIB);
+	set("write-short-every=2");
+	write_pattern(mm, addr, 0, LEN, SEED + 1);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, LEN, SEED + 1);
+	end();
+}
+
+/* ---- no room */
+
+/* More is written than may be dirty, to a store that refuses: an error, not a hang, and what was written before is there. */
+static void test_over_the_limit(void)
+{
+	begin(64 * PAGE);
+	set("write-error=ENOSPC");
+	set("write-error-every=1");
+	unsigned page = 0;
+	int err = 0;
+	while (page < PAGES && !err) {
+		unsigned char buf[PAGE];
+		support_fill(buf, page * PAGE, PAGE, SEED + 1);
+		err = write_to(mm, addr + page * PAGE, buf, PAGE);
+		page += !err;
+	}
+	CHECK_EQ(err, -ENOSPC);
+	CHECK_GE(page, 4);
+	support_expect(mm, addr, 0, page * PAGE, SEED + 1);
+	support_expect(mm, addr + (page + 1) * PAGE, (page + 1) * PAGE, LEN - (page + 1) * PAGE, SEED); /* others read */
+	if (test_trap() != FM_TRAP_CALL) {
+		struct support_signal got = support_store(addr + page * PAGE);
+		CHECK_EQ(got.signo, SIGBUS);
+		CHECK_EQ(got.error, ENOSPC);
+	}
+	CHECK_EQ(support_stats(mm).dirty_lost, 0);
+	set("write-error-every=0");
+	(void)fm_sync(mm, addr, LEN, 0);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, page * PAGE, SEED + 1);
+	write_pattern(mm, addr, 0, LEN, SEED + 2); /* there is room again */
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, LEN, SEED + 2);
+	end();
+}
+
+/* It never gets better: the end comes all the same, says so, and counts what is lost. */
+static void test_lost(void)
+{
+	begin(4 * MIB);
+	write_pattern(mm, addr, 0, 10 * PAGE, SEED + 1);
+	set("write-error-every=1");
+	CHECK_OK(fm_unmap(mm, addr, LEN));
+	CHECK_EQ(fm_file_close(file), -EIO);
+	EVENTUALLY(support_stats(mm).files == 0);
+	CHECK_EQ(support_stats(mm).dirty_lost, 10);
+	CHECK_EQ(support_stats(mm).dirty_pages, 0);
+	support_mm_end(mm);
+	write_expect_file(path, 0, LEN, SEED);
+}
+
+/* ---- stuck */
+
+static void *map_and_read(void *arg)
+{
+	fm_file *other = support_open(mm, support_file(LEN, SEED + 5), NULL);
+	unsigned char *at = support_map(other, 0, LEN);
+	support_expect(mm, at, 0, LEN, SEED + 5);
+	CHECK_OK(fm_advise(mm, at, LEN, FM_ADVICE_DONTNEED));
+	CHECK_OK(fm_unmap(mm, at, LEN));
+	CHECK_OK(fm_file_close(other));
+	fm_file *second = write_open(mm, support_file(LEN, SEED + 6)); /* writes and flushes of its own */
+	at = write_map(second, 0, LEN);
+	write_pattern(mm, at, 0, 32 * PAGE, SEED + 7);
+	CHECK_OK(fm_sync(mm, at, LEN, 0));
+	support_expect(mm, at, 0, 32 * PAGE, SEED + 7);
+	CHECK_OK(fm_unmap(mm, at, LEN));
+	CHECK_OK(fm_file_close(second));
+	return arg;
+}
+
+/* While writes of a file never end: its pages are read and written to, and everything else goes on. */
+static void test_stuck(const char *what)
+{
+	struct syncer syncer;
+	pthread_t thread;
+
+	begin(4 * MIB);
+	set(support_format("%s=1", what));
+	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 1);
+	begun = 0;
+	CHECK_EQ(pthread_create(&syncer.thread, NULL, sync_all, &syncer), 0);
+	EVENTUALLY(begun && (support_stats(mm).writeback_pages || support_stats(mm).unflushed_pages));
+	/* The same pages: what is being written stays as it was, what is written now is dirty anew. In COPY's view there is no
+	 * second place for it. */
+	support_expect(mm, addr, 0, LEN / 4, SEED + 1);
+	if (test_install() != FM_INSTALL_COPY || strcmp(what, "write-stuck") != 0)
+		write_pattern(mm, addr, 0, 32 * PAGE, SEED + 2);
+	support_expect(mm, addr + 40 * PAGE, 40 * PAGE, LEN - 40 * PAGE, SEED);
+	write_pattern(mm, addr + 40 * PAGE, 40 * PAGE, 10 * PAGE, SEED + 2);
+	CHECK_EQ(pthread_create(&thread, NULL, map_and_read, NULL), 0);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(support_stats(mm).lock_held_over_block, 0);
+	set(support_format("%s=0", what));
+	CHECK_EQ(pthread_join(syncer.thread, NULL), 0);
+	CHECK_OK(syncer.err);
+	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 2);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, 32 * PAGE, SEED + 2);
+	write_expect_file(path, 40 * PAGE, 10 * PAGE, SEED + 2);
+	end();
+}
+
+/* ---- many */
+
+/* 100 of each kind, where chance has it: each is told somewhere, and nothing is lost in the end. */
+static void test_hundred(const char *name, int error, bool flush)
+{
+	static unsigned char model[LEN];
+	uint64_t random = 88172645463325252ull + (unsigned)-error;
+	unsigned told = 0, number = 0, after = 0;
+
+	begin(MIB);
+	support_fill(model, 0, LEN, SEED);
+	set(support_format("%s=%s", flush ? "flush-error" : "write-error", name));
+	set(support_format("%s=3", flush ? "flush-error-every" : "write-error-every"));
+	struct fm_stats stats = support_stats(mm);
+	for (unsigned i = 0; (flush ? stats.flush_errors : stats.write_errors) < 100; i++) {
+		CHECK_LT(i, 20000);
+		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		uint64_t at = random % (LEN - 300);
+		number++;
+		memset(model + at, (int)number, 300);
+		int err = write_to(mm, addr + at, model + at, 300);
+		if (err) { /* no room */
+			CHECK_EQ(err, error);
+			support_sleep_ms(1);
+			CHECK_OK(support_read(mm, addr + at, model + at, 300)); /* a part of it may have got there */
+		}
+		if (i % 4 == 3) {
+			err = fm_sync(mm, addr + at / PAGE * PAGE, PAGE, 0);
+			CHECK(!err || err == error);
+			told += err != 0;
+		}
+		stats = support_stats(mm);
+	}
+	CHECK_GT(told, 0);
+	CHECK_GE(calls, 100);
+	set(support_format("%s=0", flush ? "flush-error-every" : "write-error-every"));
+	while (fm_sync(mm, addr, LEN, 0))
+		CHECK_LT(after++, 3);
+	unsigned char *got = malloc(LEN);
+	CHECK(got);
+	CHECK_OK(support_read(mm, addr, got, LEN));
+	CHECK_EQ(memcmp(got, model, LEN), 0);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK_EQ(pread(fd, got, LEN, 0), (ssize_t)LEN);
+	close(fd);
+	CHECK_EQ(memcmp(got, model, LEN), 0);
+	free(got);
+	CHECK_EQ(support_stats(mm).dirty_lost, 0);
+	end();
+}
+
+static void test(void)
+{
+	test_refused("EIO", -EIO);
+	test_refused("ENOSPC", -ENOSPC);
+	test_refused("EDQUOT", -EDQUOT);
+	test_refused("EROFS", -EROFS);
+	test_at();
+	test_told();
+	test_flush();
+	test_short();
+	test_over_the_limit();
+	test_stuck("write-stuck");
+	test_stuck("flush-stuck");
+	test_hundred("EIO", -EIO, false);
+	test_hundred("ENOSPC", -ENOSPC, false);
+	test_hundred("EDQUOT", -EDQUOT, false);
+	test_hundred("EIO", -EIO, true);
+	test_lost();
+}
+
+int main(void)
+{
+	hazard_watch("a call, or an access, never ended");
+	support_start();
+	test();
+	support_end();
+	return 0;
+}
