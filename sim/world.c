@@ -803,7 +803,8 @@ static void do_truncate(uint32_t f)
 	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], -1);
 	size_is(f, err ? before : size);
 	/* Of a page that is pinned, or by COPY could not be written first, what is past the end stays as it was, until it grows. */
-	bool unwritten = world.mm_options.install == FM_INSTALL_COPY && (s->write_failures || world.deadline_ns[f] || sim.emptied);
+	bool busy = sim.opt.busy_256 || sim.opt.held_256 || sim.opt.famine_256;
+	bool unwritten = busy || (world.mm_options.install == FM_INSTALL_COPY && (s->write_failures || world.deadline_ns[f] || sim.emptied));
 	const struct known *k = &world.known[f][from / SIM_TAGS];
 	if (!err && size != before)
 		s->ragged = size < before && (unwritten || k->pinning || k->unpin_step >= begun) ? (uint32_t)(from / SIM_TAGS) + 1 : 0;
