@@ -402,13 +402,23 @@ static bool wait_ready(struct run *run, unsigned limit_ms)
 	return atomic_load(&round->phase) == PHASE_READY;
 }
 
+/* Of the probe that has the fewest. */
+static uint64_t samples_least(const struct round *round)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
+		uint64_t n = ((const volatile struct recorder *)&round->rec[i])->n;
+
+		if (!(PROBE_SPECIAL & 1u << i) && n < least)
+			least = n;
+	}
+	return least;
+}
+
 static bool samples_enough(const struct round *round)
 {
-	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
-		if (!(PROBE_SPECIAL & 1u << i) && ((const volatile struct recorder *)&round->rec[i])->n < SAMPLES_MIN)
-			return false;
-	}
-	return true;
+	return samples_least(round) >= SAMPLES_MIN;
 }
 
 static bool round_done(struct run *run, uint64_t elapsed_ns)
@@ -478,7 +488,9 @@ static uint64_t measure(struct run *run)
 		demo_sleep_ms(10);
 	}
 	if (elapsed_ns > limit_ns)
-		round_fail(round, "not done after %u s", (unsigned)(limit_ns / NSEC_PER_SEC));
+		round_fail(round, "not done after %u s: %u of %u loads ended, some probe has %llu samples",
+			   (unsigned)(limit_ns / NSEC_PER_SEC), atomic_load(&round->loads_done),
+			   run->spec.threads, (unsigned long long)samples_least(round));
 	if (load && run->situation->end)
 		run->situation->end(demo);
 	round_set_phase(round, PHASE_STOP);
