@@ -130,18 +130,28 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 	stats_sub(pool->mm->stats, unflushed_pages, 1);
 }
 
+/* A flush has ended: of one of its bits. Or what had been written since is not to be relied upon. */
+void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed)
+{
+	if (failed)
+		dirty_again(pool, page);
+	unflushed_end(pool, page, bits);
+}
+
 /* The write of it has ended. No lock needed; the pin is put by the caller. What it becomes is set before WRITEBACK goes:
- * see page_is_held(). */
-void page_written(struct frame_pool *pool, struct page *page, int error)
+ * see page_is_held(). `flush_failures`: the file's, when it began: a flush that has failed since may have lost it. */
+void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
 {
 	struct fm_file *file = page->file;
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
-	if (error)
-		dirty_again(pool, page);
-	else if (!file->scratch)
+	if (!error && !file->scratch) {
 		unflushed_add(pool, page, pool->unflushed_bits);
+		error = atomic_get(&file->flush_failures) != flush_failures; /* else the flush's end finds the bit */
+	}
+	if (error)
+		page_flushed(pool, page, pool->unflushed_bits, true);
 	bit_clear(pool->writing_bits, id_of(pool, page));
 	atomic_sub(&file->writing, 1u);
 	atomic_sub(&pool->writing, 1u);
@@ -153,7 +163,7 @@ void page_written(struct frame_pool *pool, struct page *page, int error)
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 }
 
-/* A flush begins, or has ended, for one page. Pinned, not locked: it may be dropped just now, which page_remove() looks at after
+/* A flush begins for one page. Pinned, not locked: it may be dropped just now, which page_remove() looks at after
  * PG_GONE is set. */
 void page_flushing(struct frame_pool *pool, struct page *page)
 {
@@ -165,12 +175,6 @@ void page_flushing(struct frame_pool *pool, struct page *page)
 		unflushed_end(pool, page, pool->flushing_bits);
 }
 
-void page_flushed(struct frame_pool *pool, struct page *page, int error)
-{
-	if (error && bit_is(pool->flushing_bits, id_of(pool, page)))
-		dirty_again(pool, page);
-	unflushed_end(pool, page, pool->flushing_bits);
-}
 
 /* It is going, or is gone: truncated, punched, given up. Page lock held, no write of it under way. */
 void page_drop_dirty(struct frame_pool *pool, struct page *page)
