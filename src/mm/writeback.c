@@ -612,7 +612,7 @@ static void flush_done(struct io_request *io)
 		tell_failure(file, 0, 0, io->error);
 	}
 	os_lock(&file->flush_lock);
-	file->flushing = false;
+	atomic_set(&file->flushing, false);
 	file->flush_result = io->error;
 	file->flush_ended = file->flush_covers;
 	atomic_set(&file->flushed_ns, os_now_ns());
@@ -634,7 +634,7 @@ static bool flush_begin(struct fm_file *file)
 	os_lock(&file->flush_lock);
 	bool ours = !file->flushing;
 	if (ours) {
-		file->flushing = true;
+		atomic_set(&file->flushing, true);
 		file->flush_covers = atomic_get(&file->written_seq);
 	}
 	os_unlock(&file->flush_lock);
@@ -795,7 +795,7 @@ static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file && !due; file = file->next) {
 		uint32_t unflushed = atomic_get(&file->unflushed);
-		if (!file->writable || !unflushed || file->flushing || rests(file, now))
+		if (!file->writable || !unflushed || atomic_get(&file->flushing) || rests(file, now))
 			continue;
 		bool many = unflushed_many(file->pool) || (urgent && unflushed >= file->pool->frames / 64);
 		bool quiet = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
