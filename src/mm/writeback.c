@@ -593,31 +593,31 @@ static void flush_done(struct io_request *io)
 	struct frame_pool *pool = file->pool;
 	struct fm_mm *mm = file->mm;
 	uint32_t words = (pool->frames + 63) / 64;
+	int error = store_error(io->error); /* the request may be the next flush's before this one has returned */
 
-	io->error = store_error(io->error);
 	stats_add(mm->stats, flushes, 1);
-	if (io->error)
-		note_failure(file, io->error);
+	if (error)
+		note_failure(file, error);
 	for (uint32_t word = 0; word < words; word++)
 		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
 			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
 			if (page_word(page, file) == file && page_try_pin(page)) {
 				if (page->file == file)
-					page_flushed(pool, page, io->error);
+					page_flushed(pool, page, error);
 				page_unpin(pool, page);
 			}
 		}
-	if (io->error) {
+	if (error) {
 		stats_add(mm->stats, flush_errors, 1);
-		tell_failure(file, 0, 0, io->error);
+		tell_failure(file, 0, 0, error);
 	}
 	os_lock(&file->flush_lock);
 	atomic_set(&file->flushing, false);
-	file->flush_result = io->error;
+	file->flush_result = error;
 	file->flush_ended = file->flush_covers;
 	atomic_set(&file->flushed_ns, os_now_ns());
 	os_unlock(&file->flush_lock);
-	if (io->error) /* another flush has to come */
+	if (error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
 	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent))
