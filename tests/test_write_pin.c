@@ -174,11 +174,11 @@ static void test_no_gap(void)
 		given = at;
 		wait_rounds(2);
 		CHECK_OK(fm_fault_in(mm, at, PAGE, FM_WRITE));
-		*at = support_byte(i, SEED + 1);
 		wait_rounds(1);
 		given = NULL;
 		while (!idle)
 			sched_yield();
+		*at = support_byte(i, SEED + 1);
 		CHECK_OK(fm_unpin(mm, at, PAGE));
 		if (i % PAGES == PAGES - 1) /* clean again */
 			CHECK_OK(fm_sync(mm, addr, LEN, 0));

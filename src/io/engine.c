@@ -31,7 +31,7 @@ void engine_finish(struct io_engine *engine, struct io_request *request, int err
 	cancel_forget(engine, request);
 	if (request->holds_turn) {
 		queue_release(&engine->queues[QUEUE_TURN], request->store);
-		engine->issued--;
+		atomic_set(&engine->issued, engine->issued - 1);
 	}
 	request->holds_turn = false;
 	request->place = PLACE_NONE;
@@ -127,7 +127,7 @@ static void issue_new(struct io_engine *engine)
 		request = queue_take(&engine->queues[QUEUE_TURN]);
 		issued = engine->issued + 1;
 		if (request) {
-			engine->issued = issued;
+			atomic_set(&engine->issued, issued);
 			request->holds_turn = true;
 			request->place = PLACE_STORE;
 		}
@@ -275,7 +275,7 @@ static void engine_sleep(struct io_engine *engine)
 {
 	uint64_t until_ns = timers_next(engine), begun = os_now_ns();
 
-	if (engine->ring && engine->issued && !engine->completed.first && engine->wait_ns < SPIN_NS && spin(engine))
+	if (engine->ring && atomic_get(&engine->issued) && !engine->completed.first && engine->wait_ns < SPIN_NS && spin(engine))
 		until_ns = 0;
 	engine->calls_seen = atomic_get(&engine->calls);
 	atomic_set(&engine->sleeping, 1);

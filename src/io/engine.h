@@ -54,7 +54,7 @@ struct io_engine {
 	struct io_request *cancels;          /* issued, to be cancelled */
 	unsigned idle_workers, workers;      /* waiting; started */
 	unsigned workers_max;
-	size_t issued; /* with a turn */
+	size_t issued; /* with a turn; lock, and atomic: the I/O thread asks without */
 	bool workers_stop;
 
 	uint32_t sleeping;  /* atomic, futex: 1 while the I/O thread sleeps or is about to */

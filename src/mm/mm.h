@@ -259,7 +259,7 @@ struct fm_file {
 	uint64_t write_ns;                  /* a page takes to be written, smoothed; atomic */
 	uint64_t last_write_ns;             /* when the last write ended; atomic */
 	struct os_lock flush_lock;
-	bool flushing;                      /* flush_lock */
+	bool flushing;                      /* flush_lock; atomic: the background asks without */
 	uint32_t flush_covers, flush_ended; /* what of written_seq the present one, and the last, covers; flush_lock */
 	uint32_t flush_failures;            /* atomic */
 	int flush_result;                   /* of the last; flush_lock */

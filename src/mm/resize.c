@@ -106,7 +106,7 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 		page_unlock(file->pool, page);
 		if (gone || may)
 			return;
-		if (tries > TRIES_MOST || page->user_pins || page_is(page, PG_DIRTY)) {
+		if (tries > TRIES_MOST || page_word(page, user_pins) || page_is(page, PG_DIRTY)) {
 			count->busy++;
 			return;
 		}

@@ -611,28 +611,28 @@ static void flush_done(struct io_request *io)
 	struct fm_file *file = io->owner;
 	struct frame_pool *pool = file->pool;
 	struct fm_mm *mm = file->mm;
+	int error = store_error(io->error); /* the request may be the next flush's before this one has returned */
 
-	io->error = store_error(io->error);
 	stats_add(mm->stats, flushes, 1);
-	if (io->error) {
-		note_failure(file, io->error);
+	if (error) {
+		note_failure(file, error);
 		atomic_add(&file->flush_failures, 1u);
 	}
-	flush_end_pages(file, pool->flushing_bits, io->error != 0);
+	flush_end_pages(file, pool->flushing_bits, error != 0);
 	/* Also of what was written since its bits were moved the store may have lost some. */
-	if (io->error)
+	if (error)
 		flush_end_pages(file, pool->unflushed_bits, true);
-	if (io->error) {
+	if (error) {
 		stats_add(mm->stats, flush_errors, 1);
-		tell_failure(file, 0, 0, io->error);
+		tell_failure(file, 0, 0, error);
 	}
 	os_lock(&file->flush_lock);
-	file->flushing = false;
-	file->flush_result = io->error;
+	atomic_set(&file->flushing, false);
+	file->flush_result = error;
 	file->flush_ended = file->flush_covers;
 	atomic_set(&file->flushed_ns, os_now_ns());
 	os_unlock(&file->flush_lock);
-	if (io->error) /* another flush has to come */
+	if (error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
 	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent))
@@ -649,7 +649,7 @@ static bool flush_begin(struct fm_file *file)
 	os_lock(&file->flush_lock);
 	bool ours = !file->flushing;
 	if (ours) {
-		file->flushing = true;
+		atomic_set(&file->flushing, true);
 		file->flush_covers = atomic_get(&file->written_seq);
 	}
 	os_unlock(&file->flush_lock);
@@ -810,7 +810,7 @@ static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file && !due; file = file->next) {
 		uint32_t unflushed = atomic_get(&file->unflushed);
-		if (!file->writable || !unflushed || file->flushing || rests(file, now))
+		if (!file->writable || !unflushed || atomic_get(&file->flushing) || rests(file, now))
 			continue;
 		bool many = unflushed_many(file->pool) || (urgent && unflushed >= file->pool->frames / 64);
 		bool quiet = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
