@@ -32,6 +32,7 @@
 
 #define WAIT_SLICE_NS (5 * OS_NSEC_PER_MSEC)
 #define PAUSE_LEAST_NS 20000u
+#define ROOM_MOST 64u /* pages */
 #define PAUSE_MOST_NS (50 * OS_NSEC_PER_MSEC)
 
 static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
@@ -243,6 +244,15 @@ bool dirty_over(const struct frame_pool *pool)
 	return now >= limit || now + atomic_get(&p->unflushed) >= 2 * limit;
 }
 
+/* Who has been held back goes on when there is room for some: with one page's for each, it would sleep and wake for every page. */
+static bool dirty_has_room(const struct frame_pool *pool)
+{
+	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
+	uint32_t limit = dirty_limit(pool), some = limit / 16 < ROOM_MOST ? limit / 16 : ROOM_MOST;
+	uint32_t now = dirty_now(pool) + some;
+	return now < limit && now + atomic_get(&p->unflushed) < 2 * limit;
+}
+
 /* The background begins to write without waiting for pages to grow old. */
 bool dirty_many(const struct frame_pool *pool)
 {
@@ -295,8 +305,8 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 	return !vmf->paced && !(vmf->flags & FM_FAULT_RETRY_NOWAIT) && pause_ns(file, file->pool) > 0;
 }
 
-/* What is waited for has ended, or the wait ends with an error. */
-static bool wait_is_over(struct fault *vmf, uint64_t until, int *ret_error)
+/* What is waited for has ended, or the wait ends with an error. `over`: too much was dirty. */
+static bool wait_is_over(struct fault *vmf, bool over, uint64_t until, int *ret_error)
 {
 	struct fm_file *file = vmf->file;
 
@@ -306,7 +316,7 @@ static bool wait_is_over(struct fault *vmf, uint64_t until, int *ret_error)
 		*ret_error = -ETIMEDOUT;
 	else if (range_is_punched(file, vmf->index) || (vmf->page && is_written_in_place(page_state(vmf->page))))
 		return false;
-	else if (!dirty_over(file->pool) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
+	else if (!over || dirty_has_room(file->pool) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
 		return true;
 	else if (atomic_get(&file->failing))
 		*ret_error = atomic_get(&file->write_error);
@@ -320,16 +330,18 @@ int dirty_wait(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = pause_ns(file, file->pool);
+	bool over = dirty_over(file->pool), urge = true;
 	int error = 0;
 
 	might_block(vmf->mm);
 	stats_add(vmf->mm->stats, write_throttled, 1);
-	while (!wait_is_over(vmf, until, &error)) {
+	while (!wait_is_over(vmf, over, until, &error)) {
 		uint32_t seq = atomic_get(&file->end_seq);
-		writeback_urge(vmf->mm);
-		if (wait_is_over(vmf, until, &error))
+		if (urge)
+			writeback_urge(vmf->mm);
+		if (wait_is_over(vmf, over, until, &error))
 			break;
-		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, os_now_ns() + WAIT_SLICE_NS);
+		urge = os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, os_now_ns() + WAIT_SLICE_NS) == -ETIMEDOUT;
 	}
 	if (!error && !vmf->paced && pause) {
 		vmf->paced = true;

@@ -132,13 +132,14 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 static void request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
-	atomic_sub(&req->file->write_requests, 1u);
+	uint32_t left = atomic_sub(&req->file->write_requests, 1u) - 1;
 	req->next = wb->free;
 	wb->free = req;
 	os_unlock(&wb->lock);
 	atomic_add(&wb->free_seq, 1u);
 	os_futex_wake(&wb->free_seq, INT_MAX, OS_FUTEX_ANY);
-	if (atomic_xchg(&wb->starved, 0u))
+	/* The thread goes on when there is something to be had for it: it would look through all that is dirty for each single one. */
+	if (left <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
 		writeback_kick(wb->mm);
 }
 
@@ -743,7 +744,7 @@ static bool rests(struct fm_file *file, uint64_t now)
 }
 
 /* Write pages of a pool whose bits are set, until there are few, or no request is to be had. */
-static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all, unsigned how)
+static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, bool all, unsigned how)
 {
 	struct frame_pool *pool = wb->mm->pool[place];
 	uint32_t *at = &wb->cursor[place], looked = 0;
@@ -772,6 +773,13 @@ static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all
 				return;
 		}
 	}
+}
+
+static void pool_write(struct writeback *wb, int place, uint64_t *bits, bool all, unsigned how)
+{
+	requests_hold(wb->mm);
+	pool_write_held(wb, place, bits, all, how);
+	requests_send(wb->mm);
 }
 
 static void age(struct frame_pool *pool)
