@@ -3,9 +3,7 @@
  * Coverage: what a large enough number of runs must have reached, as X(name, what it is). Marks are set by covered() of
  * os/atomic.h, in mm at the place itself, or here by the workload.
  *
- * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may not. Its rows of
- * writing and of throttling (a write to a clean page, the dirty half of "recorded as installed") come with writable
- * mappings: the code has none of them yet.
+ * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may not.
  * The transitions of a page's state word (transitions.h) are rows too.
  * May call: nothing.
  */
@@ -31,7 +29,10 @@
 	X(killed, "killed while waiting: destroy")                                             \
 	X(deadline, "killed while waiting: deadline")                                          \
 	X(no_request, "no request free, or the store has its share")                           \
-	X(no_memory, "out of memory: OOM, lock held")
+	X(no_memory, "out of memory: OOM, lock held")                                          \
+	X(write_clean, "write to a clean page: made dirty")                                    \
+	X(write_again, "write to a dirty page that is protected, or not in the view")          \
+	X(written_out, "emptied behind us while it was being written: its end is waited for")
 
 #define COVER_HAZARDS(X)                                                                       \
 	X(a1_unmapped_between, "A1: unmapped between the drop and the retry")                  \
@@ -77,6 +78,7 @@
 	X(exit_frame_timeout, "wait for a frame: past the deadline")                           \
 	X(exit_frame_timeout_n, "the same, of a fault with a ticket")                          \
 	X(exit_throttled_error, "a write that was held back ends with an error")               \
+	X(exit_emptied_dirty, "recorded as installed, yet it faulted, or could not be moved: dirty, and lost") \
 	X(exit_read_error, "the read brought an errno")                                        \
 	X(exit_read_timeout, "the read passed its deadline")                                   \
 	X(exit_read_no_room, "no room for the read after the frame was had")                   \

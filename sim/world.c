@@ -284,7 +284,7 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 			for (uint32_t i = 0; i < count; i++)
 				/* what comes into the view late is taken out again by the fault that is still in it */
 				if (!world.known[f][n + i].pinned && !allowed(f, n + i, 0, begun, false) &&
-				    !sim.dying && !world.file[f]->view.region.pins && !check_is_held(world.file[f], index_of(f, n + i)))
+				    !sim.dying && !world.file[f]->view.region.pins && !sim_store[f].writable) /* held ones stay a while */
 					sim_fail("page %llu of object %u can be read, and is not mapped",
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
@@ -802,14 +802,16 @@ static void do_truncate(uint32_t f)
 		written_zeroed(s, from, to, !err);
 	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], -1);
 	size_is(f, err ? before : size);
-	/* Of a page that is pinned what is past the end stays as it was. */
+	/* Of a page that is pinned, or by COPY could not be written first, what is past the end stays as it was, until it grows. */
+	bool busy = sim.opt.busy_256 || sim.opt.held_256 || sim.opt.famine_256;
+	bool unwritten = busy || (world.mm_options.install == FM_INSTALL_COPY && (s->write_failures || world.deadline_ns[f] || sim.emptied));
 	const struct known *k = &world.known[f][from / SIM_TAGS];
 	if (!err && size != before)
-		s->ragged = size < before && (k->pinning || k->unpin_step >= begun) ? (uint32_t)(from / SIM_TAGS) + 1 : 0;
+		s->ragged = size < before && (unwritten || k->pinning || k->unpin_step >= begun) ? (uint32_t)(from / SIM_TAGS) + 1 : 0;
 	if (s->size[0] != (err ? before : size))
 		sim_fail("fm_truncate() of object %u to %llu bytes: %d, and it has %llu", f, (unsigned long long)size, err,
 			 (unsigned long long)s->size[0]);
-	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256)
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !s->write_failures && !sim.emptied && !world.deadline_ns[f])
 		sim_fail("fm_truncate(): %d, and nothing has failed", err);
 	if (err)
 		mark(resize_error);
@@ -847,7 +849,8 @@ static void do_punch(uint32_t f, uint32_t n, uint32_t m)
 	event("the punch ends with error %llu", -err, 0, 0, 0);
 	written_zeroed(s, from, over, !err);
 	resize_pages(f, n, m, -1);
-	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !world.deadline_ns[f] && !s->any_error_step)
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !world.deadline_ns[f] && !s->any_error_step && !s->write_failures &&
+	    !sim.emptied)
 		sim_fail("fm_punch(): %d, and nothing has failed", err);
 	if (err)
 		mark(resize_error);
@@ -967,19 +970,32 @@ static struct sim_thread *start_worker(uint32_t i)
 
 /* ------------------------------------------------------------------ the end */
 
-/* All is quiet: what is in a view is mapped. */
+static bool is_left(uint32_t f, uint32_t n, uint64_t addr)
+{
+	const struct known *k = &world.known[f][n];
+	return addr_of(f, n) == addr && k->most == 0 && sim_store[f].page_size == OS_PAGE && !kernel_view(addr)->poison &&
+	       !k->emptied_once && !check_is_held(world.file[f], index_of(f, n));
+}
+
+/* All is quiet: what is in a view is mapped. What had to stay there until it was written and flushed goes soon after. */
 static void check_views_mapped(void)
 {
-	for (uint32_t i = 0; kernel_view_addr(i); i++)
-		for (uint32_t f = 0; f < world.files; f++)
-			for (uint32_t n = 0; n < world.pages[f]; n++) {
-				const struct known *k = &world.known[f][n];
-				if (addr_of(f, n) == kernel_view_addr(i) && k->most == 0 &&
-				    sim_store[f].page_size == OS_PAGE && !check_is_held(world.file[f], index_of(f, n)) &&
-				    !kernel_view(addr_of(f, n))->poison && !k->emptied_once)
-					sim_fail("page %llu of object %u is in the view, and not mapped",
-						 (unsigned long long)index_of(f, n), f);
-			}
+	for (uint32_t tries = 0;; tries++) {
+		uint32_t left = 0, left_f = 0, left_n = 0;
+		for (uint32_t i = 0; kernel_view_addr(i); i++)
+			for (uint32_t f = 0; f < world.files; f++)
+				for (uint32_t n = 0; n < world.pages[f]; n++)
+					if (is_left(f, n, kernel_view_addr(i))) {
+						left++;
+						left_f = f;
+						left_n = n;
+					}
+		if (!left)
+			return;
+		if (!sim_store[left_f].writable || tries == 2000)
+			sim_fail("page %llu of object %u is in the view, and not mapped", (unsigned long long)index_of(left_f, left_n), left_f);
+		sim_sleep(100 * OS_NSEC_PER_MSEC);
+	}
 }
 
 /* Segments of the table that lie in a view; nobody else is there to change it. */

@@ -29,6 +29,7 @@ machine() {
 	ls -d /sys/fs/cgroup/*/filemap-bench."$1" 2>/dev/null || :
 }
 machine none >before
+sha256sum file >sum
 
 expect_clean() {
 	i=0
@@ -92,8 +93,8 @@ fi
 if command -v python3 >/dev/null; then
 	python3 - out <<'END' || fail "JSON: $(cat out)"
 import json, sys
-fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes", "cpu_s",
-          "rss_mib", "ratio_vs_kernel"]
+fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes",
+          "written_bytes", "cpu_s", "rss_mib", "ratio_vs_kernel"]
 lines = [json.loads(line) for line in open(sys.argv[1])]
 rows = [line for line in lines if "verdict" not in line]
 targets = lines[len(rows):]
@@ -110,14 +111,18 @@ for row in rows:
     if row["way"] == "kernel-mmap":
         assert row["ratio_vs_kernel"] == 1, row
     # O_DIRECT has no cache to find anything in.
+    # What was written within the measured time has been synced within it.
+    if row["workload"] in ("rand-write", "seq-write", "write-sync"):
+        assert row["written_bytes"] >= row["bytes"], row
     if row["way"] == "limit":
         assert row["device_bytes"] >= row["bytes"], row
-    if row["workload"].startswith(("fault-cost", "map-")) and row["way"] != "kernel-mmap":
+    if row["workload"].startswith(("fault-cost", "map-", "write-fault")) and row["way"] != "kernel-mmap":
         assert row["device_bytes"] == 0, row
 want = {"seq-cold": [1], "seq-cold-over-budget": [1], "rand-cold": [1, 4, 16], "rand-nowait": [1],
         "zipf-over-budget": [1], "backward": [1], "strided": [1], "multi-stream": [1], "loop-over-budget": [1],
         "hot": [1], "fault-cost-4k": [1], "fault-cost-64k": [1], "contended": [16], "map-one": [1],
-        "map-scale": [1], "metadata": [1]}
+        "map-scale": [1], "metadata": [1], "rand-write": [1], "seq-write": [1], "write-sync": [1],
+        "write-fault": [1]}
 for workload, sets in want.items():
     for threads in sets:
         assert (workload, threads, "filemap") in by, (workload, threads)
@@ -154,6 +159,7 @@ for target in targets:
         assert abs(figure - want) <= 1e-4 * want, (target, want)
     reached = figure >= target["at_least"] if "at_least" in target else figure <= target["at_most"]
     assert reached == (target["verdict"] == "met"), target
+assert ("write-fault", 1, "bare-protect") in by and ("write-sync", 1, "pwrite") in by, by.keys()
 for judgement in (("rand-cold", "speed", "kernel-mmap = 1"), ("rand-nowait", "speed", "limit = 1"),
                   ("fault-cost-4k", "time an operation", "bare = 1"),
                   ("contended", "times that a page was read", None),
@@ -162,6 +168,7 @@ for judgement in (("rand-cold", "speed", "kernel-mmap = 1"), ("rand-nowait", "sp
 END
 fi
 expect_clean "$bench" "a whole run"
+sha256sum file | cmp -s - sum || fail "the user's file has been written to"
 
 # ---- a table, no progress in a pipe, pictures and a page, a file of its own
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \

@@ -94,6 +94,30 @@ for n in 0 4K 63K lots -1 1.5 99999999999T ''; do
 done
 bad 2 --budget verify --page-size 2M --budget 16M file
 
+# ---- verify --write
+bad 2 --size verify --size 1M file
+bad 2 --overwrite verify --overwrite file
+bad 2 --write verify --write=1 file
+bad 2 --size verify --write --size 0 new
+bad 2 --size verify --write --size lots new
+bad 2 strided verify --write --order strided new
+bad 2 --overwrite verify --write file
+bad 2 --overwrite verify --write --trap all --size 1M file:file
+bad 2 65536 verify --write --page-size 64K new
+bad 2 --size verify --write --size 2M memory:1M
+bad 1 nowhere/new verify --write nowhere/new
+bad 1 directory verify --write directory
+bad 1 fifo verify --write fifo
+if [ "$(cat file)" != 'some bytes' ]; then
+	echo "verify --write: the file that it refused has changed" >&2
+	failed=$((failed + 1))
+fi
+rm -f new
+good verify --write --size 64K new
+good verify --write --overwrite --json new
+good verify --write --budget min memory:64K
+rm -f new
+
 # ---- verify: the URI
 bad 1 nowhere verify nowhere
 bad 1 nowhere verify file:nowhere

@@ -157,7 +157,9 @@ static void put_ways(FILE *out)
 		     "touched are summed, and the sums compared. Memory is kept warm between the cells: what the host of a virtual machine "
 		     "took back would cost the next one some ms a MiB. Where memory is limited, the kernel's ways run in a memory "
 		     "cgroup of the library's budget. *Device bytes a byte* counts what this process had the device read, for "
-		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the share of hits.\n\n"
+		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the share of hits. What writes does "
+		     "so to a file of its own; it is synced within the measured time, by fm_sync(), msync(MS_SYNC) or fdatasync(), each of "
+		     "all of it, and read back from the device afterwards.\n\n"
 		     "| way | |\n| --- | --- |\n");
 	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
 		fprintf(out, "| %s | %s |\n", bench_ways[way].name, bench_ways[way].what);

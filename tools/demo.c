@@ -86,7 +86,9 @@ static void usage(FILE *out)
 		"reads\n"
 		"/proc/PID/{cmdline,smaps,maps}: how long does each of them wait? The same over "
 		"an\n"
-		"idle store is the control.\n"
+		"idle store is the control. Or they write to a mapping of a file on a slow or a "
+		"frozen\n"
+		"file system; where that matters others fork, and change the range (protect).\n"
 		"\n"
 		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
 		"                    (default: the largest library found under /usr/lib)\n"
@@ -400,13 +402,23 @@ static bool wait_ready(struct run *run, unsigned limit_ms)
 	return atomic_load(&round->phase) == PHASE_READY;
 }
 
+/* Of the probe that has the fewest. */
+static uint64_t samples_least(const struct round *round)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
+		uint64_t n = ((const volatile struct recorder *)&round->rec[i])->n;
+
+		if (!(PROBE_SPECIAL & 1u << i) && n < least)
+			least = n;
+	}
+	return least;
+}
+
 static bool samples_enough(const struct round *round)
 {
-	for (unsigned i = 0; i < PROBE_JUDGED; i++) {
-		if (!(PROBE_SPECIAL & 1u << i) && ((const volatile struct recorder *)&round->rec[i])->n < SAMPLES_MIN)
-			return false;
-	}
-	return true;
+	return samples_least(round) >= SAMPLES_MIN;
 }
 
 static bool round_done(struct run *run, uint64_t elapsed_ns)
@@ -476,7 +488,9 @@ static uint64_t measure(struct run *run)
 		demo_sleep_ms(10);
 	}
 	if (elapsed_ns > limit_ns)
-		round_fail(round, "not done after %u s", (unsigned)(limit_ns / NSEC_PER_SEC));
+		round_fail(round, "not done after %u s: %u of %u loads ended, some probe has %llu samples",
+			   (unsigned)(limit_ns / NSEC_PER_SEC), atomic_load(&round->loads_done),
+			   run->spec.threads, (unsigned long long)samples_least(round));
 	if (load && run->situation->end)
 		run->situation->end(demo);
 	round_set_phase(round, PHASE_STOP);

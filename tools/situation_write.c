@@ -56,12 +56,14 @@ int situation_throttle_setup(struct demo *demo, const struct situation *situatio
 
 /* ------------------------------------------------------------------ what a round is to do */
 
-/* Long enough for several waits of the delay. */
+/* Long enough for several waits of the delay, and for many accesses. */
 static void fill(struct demo *demo, struct round_spec *spec, const char *path, unsigned pages)
 {
 	spec->path = path;
 	spec->pages = pages;
 	spec->min_ns = (uint64_t)demo->delay_ms * 4 * NSEC_PER_MSEC;
+	if (spec->min_ns < NSEC_PER_SEC)
+		spec->min_ns = NSEC_PER_SEC;
 }
 
 void situation_write_fill(struct demo *demo, struct round_spec *spec)

@@ -657,7 +657,8 @@ static char *make_help(void)
 				"Measure mappings of a file: the library's, the kernel's, and what the device gives.\n"
 				"In each round every way runs once, in a process of its own, each time in another\n"
 				"order. The median round is shown; the ratio is the median of the\n"
-				"speeds over kernel-mmap's in the same round.\n"
+				"speeds over kernel-mmap's in the same round. What writes does so to a file of its own,\n"
+				"and syncs within the measured time.\n"
 				"\nworkloads (default: all):\n");
 	for (size_t i = 0; i < bench_workload_count; i++)
 		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-22s%s\n", bench_workloads[i].name,

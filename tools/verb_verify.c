@@ -8,8 +8,10 @@
 #include "filemap.h"
 #include "tool.h"
 #include "verify.h"
+#include "verify_settings.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
@@ -18,22 +20,18 @@
 #define STRIDE_LARGE      (256ull << 20)
 #define STRIDE_LARGE_FROM (4ull << 30)
 #define TRAP_ALL          3u
+#define WRITE_THREADS     4
+#define WRITE_BUDGET      (16ull << 20)
+#define UNSET             UINT_MAX
 
-static const char *const order_names[] = {"sequential", "reverse", "random", "strided", NULL};
-static const char *const trap_names[] = {"inline", "thread", "call", "all", NULL};
-static const enum fm_trap traps[] = {FM_TRAP_INLINE, FM_TRAP_THREAD, FM_TRAP_CALL};
-static const char *const install_names[] = {"auto", "move", "copy", NULL};
-
-struct settings {
-	const char *uri, *budget_text;
-	unsigned order, trap, install;
-	uint64_t stride, threads, page_size, budget_bytes;
-	bool json;
-};
+const char *const verify_order_names[] = {"sequential", "reverse", "random", "strided", NULL};
+const char *const verify_trap_names[] = {"inline", "thread", "call", "all", NULL};
+const enum fm_trap verify_traps[] = {FM_TRAP_INLINE, FM_TRAP_THREAD, FM_TRAP_CALL};
+const char *const verify_install_names[] = {"auto", "move", "copy", NULL};
 
 /* One trap's run. */
 struct run {
-	const struct settings *set;
+	const struct verify_settings *set;
 	unsigned trap;
 	struct verify_job job;
 	struct verify_result result;
@@ -46,7 +44,7 @@ struct run {
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char log_line[512]; /* the last error; the line to show if a call fails */
 
-static void on_log(void *arg, enum fm_log_level level, const char *line)
+void verify_on_log(void *arg, enum fm_log_level level, const char *line)
 {
 	(void)arg;
 	if (level != FM_LOG_ERROR)
@@ -56,7 +54,7 @@ static void on_log(void *arg, enum fm_log_level level, const char *line)
 	pthread_mutex_unlock(&log_lock);
 }
 
-static int fail(const char *what, int error)
+int verify_fail(const char *what, int error)
 {
 	enum tool_status status = TOOL_FAILED;
 	char line[sizeof(log_line)];
@@ -75,7 +73,7 @@ static int fail(const char *what, int error)
 
 /* ------------------------------------------------------------------ one run */
 
-static double now_s(void)
+double verify_now_s(void)
 {
 	struct timespec now;
 
@@ -93,17 +91,17 @@ static void show_progress(uint64_t done, uint64_t all)
 
 static int open_mm(struct run *run)
 {
-	const struct settings *set = run->set;
+	const struct verify_settings *set = run->set;
 	struct fm_mm_options options = {
 		.size = sizeof(options),
 		.budget_bytes = set->budget_bytes,
-		.trap = traps[run->trap],
+		.trap = verify_traps[run->trap],
 		.install = (uint32_t)set->install, /* the names are in the enum's order */
-		.log = on_log,
+		.log = verify_on_log,
 	};
 	int error = fm_mm_create(&options, &run->job.mm);
 
-	return error ? fail("address space", error) : TOOL_OK;
+	return error ? verify_fail("address space", error) : TOOL_OK;
 }
 
 static int open_file(struct run *run)
@@ -116,7 +114,7 @@ static int open_file(struct run *run)
 
 	if (!error)
 		error = fm_file_size(run->job.file, &run->job.size);
-	return error ? fail(run->set->uri, error) : TOOL_OK;
+	return error ? verify_fail(run->set->uri, error) : TOOL_OK;
 }
 
 static int map_and_compare(struct run *run)
@@ -130,25 +128,25 @@ static int map_and_compare(struct run *run)
 		return TOOL_OK; /* nothing to map, and nothing that could differ */
 	error = fm_map(job->file, 0, job->size, NULL, &map);
 	if (error)
-		return fail(run->set->uri, error);
+		return verify_fail(run->set->uri, error);
 	job->map = map;
-	start = now_s();
+	start = verify_now_s();
 	error = verify_run(job, &run->result);
-	run->seconds = now_s() - start;
+	run->seconds = verify_now_s() - start;
 	if (error)
-		return fail("threads", error);
+		return verify_fail("threads", error);
 	run->stats.size = sizeof(run->stats);
 	error = fm_stats(job->mm, &run->stats);
 	if (!error)
 		error = fm_unmap(job->mm, map, job->size);
 	if (error)
-		return fail(run->set->uri, error);
+		return verify_fail(run->set->uri, error);
 	return run->result.differs || run->result.error ? TOOL_FAILED : TOOL_OK;
 }
 
 static void make_job(struct run *run)
 {
-	const struct settings *set = run->set;
+	const struct verify_settings *set = run->set;
 	struct verify_job *job = &run->job;
 	struct fm_stats stats = {.size = sizeof(stats)};
 
@@ -158,7 +156,7 @@ static void make_job(struct run *run)
 	if (!job->stride)
 		job->stride = job->size > STRIDE_LARGE_FROM ? STRIDE_LARGE : STRIDE_SMALL;
 	job->threads = (unsigned)set->threads;
-	job->pin = traps[run->trap] == FM_TRAP_CALL;
+	job->pin = verify_traps[run->trap] == FM_TRAP_CALL;
 	job->progress = tool_on_terminal() ? show_progress : NULL;
 	job->budget_bytes = fm_budget_min((uint32_t)set->page_size);
 	if (fm_stats(job->mm, &stats) == 0)
@@ -175,9 +173,9 @@ static void print_json(const struct run *run, double mib_per_s)
 
 	json_open(&json, NULL, '{');
 	json_text(&json, "uri", run->set->uri);
-	json_text(&json, "trap", trap_names[run->trap]);
-	json_text(&json, "install", install_names[run->set->install]);
-	json_text(&json, "order", order_names[run->set->order]);
+	json_text(&json, "trap", verify_trap_names[run->trap]);
+	json_text(&json, "install", verify_install_names[run->set->install]);
+	json_text(&json, "order", verify_order_names[run->set->order]);
 	if (run->job.order == ORDER_STRIDED)
 		json_number(&json, "stride_bytes", run->job.stride);
 	json_number(&json, "threads", run->set->threads);
@@ -229,8 +227,8 @@ static void print_line(const struct run *run, double mib_per_s)
 	char bytes[TOOL_TEXT_LEN], size[TOOL_TEXT_LEN], stride[TOOL_TEXT_LEN];
 
 	printf("%s: trap %s, install %s, %s, %llu thread%s: %s", run->set->uri,
-	       trap_names[run->trap], install_names[run->set->install],
-	       order_names[run->set->order], (unsigned long long)run->set->threads,
+	       verify_trap_names[run->trap], verify_install_names[run->set->install],
+	       verify_order_names[run->set->order], (unsigned long long)run->set->threads,
 	       run->set->threads == 1 ? "" : "s", tool_size_text(run->result.bytes, bytes));
 	if (run->job.order == ORDER_STRIDED)
 		printf(" (4 KiB of every %s of %s)", tool_size_text(run->job.stride, stride),
@@ -256,7 +254,7 @@ static void print_result(const struct run *run)
 /* ------------------------------------------------------------------ the verb */
 
 /* *ret_compared: there is a result, and it has been printed. */
-static int verify_one(const struct settings *set, unsigned trap, bool *ret_compared)
+static int verify_one(const struct verify_settings *set, unsigned trap, bool *ret_compared)
 {
 	struct run run = {.set = set, .trap = trap};
 	int status, error;
@@ -274,18 +272,18 @@ static int verify_one(const struct settings *set, unsigned trap, bool *ret_compa
 		fm_file_close(run.job.file);
 	}
 	error = fm_mm_destroy(run.job.mm);
-	return error && !status ? fail("closing", error) : status;
+	return error && !status ? verify_fail("closing", error) : status;
 }
 
 /* The first trap that fails decides the status. The others run all the same, unless they could only
  * say the same again: the file cannot be had. */
-static int verify_all(const struct settings *set)
+static int verify_all(const struct verify_settings *set)
 {
 	int status = TOOL_OK;
 
 	for (unsigned trap = 0; trap < TRAP_ALL; trap++) {
 		bool compared = false;
-		int one = verify_one(set, trap, &compared);
+		int one = (set->write ? verify_write_one : verify_one)(set, trap, &compared);
 
 		if (!status)
 			status = one;
@@ -295,7 +293,7 @@ static int verify_all(const struct settings *set)
 	return status;
 }
 
-static int check_settings(struct settings *set)
+static int check_settings(struct verify_settings *set)
 {
 	uint64_t budget_min = fm_budget_min((uint32_t)set->page_size);
 	char text[TOOL_TEXT_LEN];
@@ -306,8 +304,21 @@ static int check_settings(struct settings *set)
 	if (set->stride % VERIFY_PAGE)
 		return tool_error(TOOL_USAGE, "verify: --stride %llu: give a multiple of 4096",
 				  (unsigned long long)set->stride);
-	if (!set->budget_text)
+	if (!set->write && (set->size || set->overwrite))
+		return tool_error(TOOL_USAGE, "verify: %s: only with --write",
+				  set->overwrite ? "--overwrite" : "--size");
+	if (set->write && set->order == ORDER_STRIDED)
+		return tool_error(TOOL_USAGE, "verify: --order strided: not with --write");
+	if (set->order == UNSET)
+		set->order = set->write ? ORDER_RANDOM : ORDER_SEQUENTIAL;
+	if (!set->threads)
+		set->threads = set->write ? WRITE_THREADS : 1;
+	if (!set->budget_text) {
+		/* Small, so that pages are written back and come again while others are written to. */
+		if (set->write)
+			set->budget_bytes = budget_min > WRITE_BUDGET / 2 ? 2 * budget_min : WRITE_BUDGET;
 		return TOOL_OK;
+	}
 	if (strcmp(set->budget_text, "min") == 0)
 		set->budget_bytes = budget_min;
 	else if (!tool_parse_size(set->budget_text, &set->budget_bytes))
@@ -319,31 +330,33 @@ static int check_settings(struct settings *set)
 	return TOOL_OK;
 }
 
-static int run_settings(struct settings *set)
+static int run_settings(struct verify_settings *set)
 {
 	int status = check_settings(set);
 	bool compared;
 
+	if (!status && set->write)
+		status = verify_write_prepare(set);
 	if (status)
 		return status;
 	if (set->trap == TRAP_ALL)
 		return verify_all(set);
-	return verify_one(set, set->trap, &compared);
+	return (set->write ? verify_write_one : verify_one)(set, set->trap, &compared);
 }
 
 int verb_verify(int argc, char **argv)
 {
-	struct settings set = {.threads = 1, .page_size = 4096};
+	struct verify_settings set = {.order = UNSET, .page_size = 4096};
 	const struct tool_option options[] = {
 		{.name = "--order", .argument = "ORDER", .help = "of the pages",
-		 .kind = TOOL_CHOICE, .value = &set.order, .choices = order_names},
+		 .kind = TOOL_CHOICE, .value = &set.order, .choices = verify_order_names},
 		{.name = "--stride", .argument = "SIZE", .kind = TOOL_SIZE, .value = &set.stride,
 		 .help = "strided: visit 4 KiB of every SIZE (default 1M; over 4G: 256M)",
 		 .min = VERIFY_PAGE, .max = 1ull << 60},
 		{.name = "--threads", .argument = "N", .kind = TOOL_COUNT, .value = &set.threads,
-		 .help = "worker threads, 1 to 1024 (default 1)", .min = 1, .max = 1024},
+		 .help = "worker threads, 1 to 1024 (default 1; --write: 4)", .min = 1, .max = 1024},
 		{.name = "--trap", .argument = "TRAP", .help = "how a fault arrives",
-		 .kind = TOOL_CHOICE, .value = &set.trap, .choices = trap_names},
+		 .kind = TOOL_CHOICE, .value = &set.trap, .choices = verify_trap_names},
 		{.name = "--page-size", .argument = "SIZE", .kind = TOOL_SIZE,
 		 .value = &set.page_size, .min = 4096, .max = 2 << 20,
 		 .help = "of the page cache, 4K to 2M (default 4K)"},
@@ -351,7 +364,14 @@ int verb_verify(int argc, char **argv)
 		 .value = &set.budget_text,
 		 .help = "memory for pages; `min`: the least that serves"},
 		{.name = "--install", .argument = "WAY", .help = "how a page appears",
-		 .kind = TOOL_CHOICE, .value = &set.install, .choices = install_names},
+		 .kind = TOOL_CHOICE, .value = &set.install, .choices = verify_install_names},
+		{.name = "--write", .kind = TOOL_FLAG, .value = &set.write,
+		 .help = "write a pattern through the mapping, sync, and find it again"},
+		{.name = "--size", .argument = "SIZE", .kind = TOOL_SIZE, .value = &set.size,
+		 .min = 1, .max = 1ull << 44,
+		 .help = "--write: of the file (default: as it is; a new one: 64M)"},
+		{.name = "--overwrite", .kind = TOOL_FLAG, .value = &set.overwrite,
+		 .help = "--write: also where something is in the file"},
 		{.name = "--json", .help = "one object a line, one line a trap",
 		 .kind = TOOL_FLAG, .value = &set.json},
 		{.name = NULL},
@@ -362,6 +382,9 @@ int verb_verify(int argc, char **argv)
 		.help = "Read everything through a mapping and compare it with plain reads of the same\n"
 			"store. Exit 1 and the first offset that differs, when they differ. Seconds and\n"
 			"MiB/s are those of both together.\n"
+			"With --write: write a pattern to all pages through a mapping, in a random order, by\n"
+			"several threads, with a small budget; sync; close; find it by plain reads and in a\n"
+			"fresh mapping. The file is made, or is empty, or --overwrite is given.\n"
 			"URI: a path, file:PATH, memory:SIZE, or faulty:URI?PARAMETERS.\n",
 		.options = options,
 		.operands_min = 1,

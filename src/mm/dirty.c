@@ -111,16 +111,16 @@ void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
 		page_clean(pool, page);
 }
 
-static void unflushed_add(struct frame_pool *pool, struct page *page)
+/* One of the two kinds: a page that is of both for a moment counts twice. */
+static void unflushed_add(struct frame_pool *pool, struct page *page, uint64_t *bits)
 {
-	if (bit_set(pool->unflushed_bits, id_of(pool, page)))
+	if (bit_set(bits, id_of(pool, page)))
 		return;
 	atomic_add(&page->file->unflushed, 1u);
 	atomic_add(&pool->unflushed, 1u);
 	stats_add(pool->mm->stats, unflushed_pages, 1);
 }
 
-/* One of the two kinds. */
 static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *bits)
 {
 	if (!bit_clear(bits, id_of(pool, page)))
@@ -130,18 +130,28 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 	stats_sub(pool->mm->stats, unflushed_pages, 1);
 }
 
+/* A flush has ended: of one of its bits. Or what had been written since is not to be relied upon. */
+void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed)
+{
+	if (failed)
+		dirty_again(pool, page);
+	unflushed_end(pool, page, bits);
+}
+
 /* The write of it has ended. No lock needed; the pin is put by the caller. What it becomes is set before WRITEBACK goes:
- * see page_is_held(). */
-void page_written(struct frame_pool *pool, struct page *page, int error)
+ * see page_is_held(). `flush_failures`: the file's, when it began: a flush that has failed since may have lost it. */
+void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
 {
 	struct fm_file *file = page->file;
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
+	if (!error && !file->scratch) {
+		unflushed_add(pool, page, pool->unflushed_bits);
+		error = atomic_get(&file->flush_failures) != flush_failures; /* else the flush's end finds the bit */
+	}
 	if (error)
-		dirty_again(pool, page);
-	else if (!file->scratch)
-		unflushed_add(pool, page);
+		page_flushed(pool, page, pool->unflushed_bits, true);
 	bit_clear(pool->writing_bits, id_of(pool, page));
 	atomic_sub(&file->writing, 1u);
 	atomic_sub(&pool->writing, 1u);
@@ -153,25 +163,18 @@ void page_written(struct frame_pool *pool, struct page *page, int error)
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 }
 
-/* A flush begins, or has ended, for one page; its frame's identity is kept by its being held. */
+/* A flush begins for one page. Pinned, not locked: it may be dropped just now, which page_remove() looks at after
+ * PG_GONE is set. */
 void page_flushing(struct frame_pool *pool, struct page *page)
 {
-	uint32_t id = id_of(pool, page);
-
-	if (!bit_is(pool->unflushed_bits, id))
+	if (!bit_is(pool->unflushed_bits, id_of(pool, page)))
 		return;
-	if (bit_set(pool->flushing_bits, id)) /* of one that failed; it is dirty, too */
-		unflushed_end(pool, page, pool->unflushed_bits);
-	else
-		bit_clear(pool->unflushed_bits, id);
+	unflushed_add(pool, page, pool->flushing_bits); /* or it is of one that failed; it is dirty, too */
+	unflushed_end(pool, page, pool->unflushed_bits);
+	if (page_is(page, PG_GONE))
+		unflushed_end(pool, page, pool->flushing_bits);
 }
 
-void page_flushed(struct frame_pool *pool, struct page *page, int error)
-{
-	if (error && bit_is(pool->flushing_bits, id_of(pool, page)))
-		dirty_again(pool, page);
-	unflushed_end(pool, page, pool->flushing_bits);
-}
 
 /* It is going, or is gone: truncated, punched, given up. Page lock held, no write of it under way. */
 void page_drop_dirty(struct frame_pool *pool, struct page *page)

@@ -277,6 +277,12 @@ unsigned filemap_fault(struct fault *vmf)
 	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(vmf, page, &vmf->error))
 		goto throttled;
 	covered_by(may_drop(vmf), uptodate);
+	if (vmf->flags & FM_FAULT_WRITE) {
+		if (page_is(page, PG_DIRTY))
+			covered_by(may_drop(vmf), write_again);
+		else
+			covered_by(may_drop(vmf), write_clean);
+	}
 	return ret | FM_FAULT_LOCKED;
 
 	/* A write that has to wait. Where it can't end well, vmf->error is set: told by the next try. */
@@ -301,6 +307,7 @@ page_not_uptodate:
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
 	/* Emptied behind us while it was being written from the view: not to be read beside that write. */
 	if (page_is(page, PG_WRITEBACK)) {
+		covered_by(fpin, written_out);
 		if (!fpin) {
 			vmf->stale_locked = page;
 			page_pin(page);

@@ -530,6 +530,7 @@ static void dirty_emptied(struct frame_pool *pool, struct page *page)
 	struct fm_file *file = page->file;
 	if (!page_is(page, PG_DIRTY))
 		return;
+	covered(exit_emptied_dirty);
 	page_clean(pool, page);
 	stats_add(pool->mm->stats, dirty_lost, 1);
 	file_write_failed(file, -EIO);

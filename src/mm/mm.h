@@ -261,6 +261,7 @@ struct fm_file {
 	struct os_lock flush_lock;
 	bool flushing;                      /* flush_lock; atomic: the background asks without */
 	uint32_t flush_covers, flush_ended; /* what of written_seq the present one, and the last, covers; flush_lock */
+	uint32_t flush_failures;            /* atomic */
 	int flush_result;                   /* of the last; flush_lock */
 	uint64_t flushed_ns;                /* when the last flush ended; atomic */
 	struct io_request *flush_io;        /* part of the mm's write-back */
@@ -619,9 +620,9 @@ int pt_init(struct fm_mm *mm);
 void page_dirty(struct frame_pool *pool, struct page *page);
 bool page_clean(struct frame_pool *pool, struct page *page);
 void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty);
-void page_written(struct frame_pool *pool, struct page *page, int error);
+void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures);
 void page_flushing(struct frame_pool *pool, struct page *page);
-void page_flushed(struct frame_pool *pool, struct page *page, int error);
+void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed);
 void page_drop_dirty(struct frame_pool *pool, struct page *page);
 bool page_is_held(struct frame_pool *pool, const struct page *page);
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);

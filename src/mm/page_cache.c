@@ -476,8 +476,8 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	atomic_set(at, atomic_get(&page->hash_next));
 	page_set(page, PG_GONE, 0);
 	bucket_unlock(bucket);
-	if (page_is(page, PG_DIRTY)) /* a flush of it has failed meanwhile */
-		page_clean(pool, page);
+	if (page->file->writable) /* a flush of it has begun, or failed, meanwhile */
+		page_drop_dirty(pool, page);
 	lru_set(pool, page, 1, LIST_NONE);
 	if (page_is(page, PG_SPEC)) {
 		stats_add(pool->mm->stats, ra_waste, 1);

@@ -82,7 +82,7 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 		}
 		page_unlock(pool, page);
 	}
-	page_unpin(pool, page);
+	page_unpin_quiet(pool, page); /* one that stays is not to be tried again at once */
 	return freed;
 }
 

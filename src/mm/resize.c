@@ -202,6 +202,7 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 
 static void change_end(struct fm_file *file)
 {
+	atomic_add(&file->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
 	atomic_add(&file->change_seq, 1u); /* before and at its end: see range_write() */
 	atomic_set(&file->punch_first, UINT64_MAX);
 	atomic_set(&file->punch_last, 0u);
@@ -251,7 +252,7 @@ int file_truncate(struct fm_file *file, uint64_t size)
 	else if (size > before)
 		err = grow(file, size);
 	if (!err)
-		atomic_add(&file->written_seq, 1u); /* the size is to be made durable, too */
+		atomic_add(&file->written_seq, 1u); /* the size is to be made durable */
 	resize_end(file);
 	return err;
 }
@@ -298,7 +299,6 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	if (!err)
 		file_each_cached(file, first, last, drop_page, NULL);
 	change_end(file);
-	atomic_add(&file->written_seq, 1u);
 	return err;
 }
 

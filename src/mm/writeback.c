@@ -54,6 +54,7 @@ struct write_request {
 	uint64_t started_ns;
 	uint32_t unmap_seq; /* the view's, when it began */
 	bool ends;          /* it has the file's last page, in part: nothing can follow */
+	uint32_t flush_failures; /* the file's, when it began */
 	bool in_place;      /* some page is written from the view, where it stays */
 	bool missing;       /* it came upon a page that was not there */
 };
@@ -217,7 +218,7 @@ static void write_done(struct io_request *io)
 	for (uint32_t i = 0; i < req->count; i++) {
 		struct page *page = &pool->pages[req->page[i]];
 		bool whole = !io->error || io->bytes_done >= (uint64_t)(i + 1) << pool->shift;
-		page_written(pool, page, whole ? 0 : io->error);
+		page_written(pool, page, whole ? 0 : io->error, req->flush_failures);
 		if (page_is(page, PG_DUP)) /* the background met it while it was being written from */
 			after_add(mm, pool, page, 1);
 	}
@@ -332,7 +333,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		uint64_t bytes = bytes_of(file, page);
 		struct iovec *last = io->iov_count ? &io->iov[io->iov_count - 1] : NULL;
 		if (!bytes) {
-			page_written(pool, page, -ECANCELED);
+			page_written(pool, page, -ECANCELED, 0);
 			err = -EAGAIN;
 		} else if (last && (char *)last->iov_base + last->iov_len == from) {
 			last->iov_len += bytes;
@@ -360,6 +361,7 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 	req->io.done = write_done;
 	req->io.owner = req;
 	req->started_ns = os_now_ns();
+	req->flush_failures = atomic_get(&file->flush_failures);
 	file_get(file);
 	request_send(file->mm, &req->io);
 }
@@ -586,27 +588,40 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 
 /* ------------------------------------------------------------------ flushes */
 
+static void flush_end_pages(struct fm_file *file, uint64_t *bits, bool failed)
+{
+	struct frame_pool *pool = file->pool;
+	uint32_t words = (pool->frames + 63) / 64;
+
+	for (uint32_t word = 0; word < words; word++)
+		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
+			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
+			struct page *page = &pool->pages[id];
+			if (page_word(page, file) == file && page_try_pin(page)) {
+				if (page->file == file && bit_is(bits, id))
+					page_flushed(pool, page, bits, failed);
+				page_unpin(pool, page);
+			}
+		}
+}
+
 /* In the I/O thread. */
 static void flush_done(struct io_request *io)
 {
 	struct fm_file *file = io->owner;
 	struct frame_pool *pool = file->pool;
 	struct fm_mm *mm = file->mm;
-	uint32_t words = (pool->frames + 63) / 64;
 	int error = store_error(io->error); /* the request may be the next flush's before this one has returned */
 
 	stats_add(mm->stats, flushes, 1);
-	if (error)
+	if (error) {
 		note_failure(file, error);
-	for (uint32_t word = 0; word < words; word++)
-		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
-			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
-			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file)
-					page_flushed(pool, page, error);
-				page_unpin(pool, page);
-			}
-		}
+		atomic_add(&file->flush_failures, 1u);
+	}
+	flush_end_pages(file, pool->flushing_bits, error != 0);
+	/* Also of what was written since its bits were moved the store may have lost some. */
+	if (error)
+		flush_end_pages(file, pool->unflushed_bits, true);
 	if (error) {
 		stats_add(mm->stats, flush_errors, 1);
 		tell_failure(file, 0, 0, error);
