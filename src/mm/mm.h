@@ -676,6 +676,7 @@ int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
+void take_out_dirty(struct fm_file *file, struct page *first, uint32_t most);
 uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
 
 /* readahead.c */

@@ -216,6 +216,44 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	return went;
 }
 
+/*
+ * A dirty page is about to be written back, and with it, most likely, those after it: they go out of the view by one call, if there
+ * are some whose frames are neighbours, up to `most`. What a thread brings back in between is taken out by itself. Pinned, not
+ * locked. Nothing is promised.
+ */
+void take_out_dirty(struct fm_file *file, struct page *first, uint32_t most)
+{
+	const uint32_t flags = PG_UPTODATE | PG_INSTALLED | PG_UNPROTECTED | PG_DIRTY;
+	const uint32_t mask = flags | PG_WRITEBACK | PG_GONE | PG_HOLE | PG_DUP;
+	struct fm_mm *mm = file->mm;
+	struct frame_pool *pool = file->pool;
+	uint64_t index = first->index, src = page_addr(&file->view, pool, first);
+	uint32_t count = 0, went = 0;
+	int err;
+
+	if (mm->install != FM_INSTALL_MOVE)
+		return;
+	for (; count < most && (!count || (src + count * OS_PAGE) % PT_BYTES); count++) {
+		struct page *page = first + count;
+		if (page == pool->pages + pool->frames || !join(file, page, index + count, mask, flags))
+			break;
+		if (page->user_pins || (count && page_is_shared(page))) { /* an instruction may need it just now */
+			leave(pool, page);
+			break;
+		}
+	}
+	if (count > 1)
+		went = move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err);
+	for (uint32_t i = 0; i < went; i++)
+		page_set(first + i, 0, PG_INSTALLED | PG_UNPROTECTED);
+	if (went) {
+		stats_sub(mm->stats, pages_installed, went);
+		pt_put(mm, first, went, src);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		leave(pool, first + i);
+}
+
 /* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
  * dealt with. */
 static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from, bool let_off,
