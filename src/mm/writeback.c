@@ -473,6 +473,22 @@ static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *
 
 /* ------------------------------------------------------------------ a file's range */
 
+/*
+ * A dirty page, pinned, and what follows it. One that is being written is dirty since: who has to have it written waits for that
+ * here. range_wait() may miss it, since the bit that it looks for goes before WRITEBACK does. A write that begins after the
+ * first wait has what is wanted.
+ */
+static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	int err = write_run(file, page, last, how, until_ns);
+	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2 && page_is(page, PG_WRITEBACK); tries++) {
+		if (page_wait_written(file->mm, page, until_ns) < 0)
+			return -ENOBUFS; /* the time has passed */
+		err = page_is(page, PG_DIRTY) ? write_run(file, page, last, how, until_ns) : 0;
+	}
+	return err;
+}
+
 /* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
 static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
 {
@@ -488,7 +504,7 @@ static int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsi
 				continue;
 			int err = 0;
 			if (is_in(page, file, first, last) && page_is(page, PG_DIRTY))
-				err = write_run(file, page, last, how, until_ns);
+				err = write_surely(file, page, last, how, until_ns);
 			page_unpin(pool, page);
 			if (err == -ENOBUFS)
 				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
