@@ -592,18 +592,35 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 
 /* ------------------------------------------------------------------ flushes */
 
-static void flush_end_pages(struct fm_file *file, uint64_t *bits, bool failed)
+/* What has been written is the present flush's. */
+static void flush_begin_pages(struct fm_file *file)
+{
+	struct frame_pool *pool = file->pool;
+	uint32_t words = (pool->frames + 63) / 64;
+
+	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
+		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
+			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
+			if (page_word(page, file) == file && page_try_pin(page)) {
+				if (page->file == file)
+					page_flushing(pool, page);
+				page_unpin(pool, page);
+			}
+		}
+}
+
+static void flush_end_pages(struct fm_file *file, bool failed)
 {
 	struct frame_pool *pool = file->pool;
 	uint32_t words = (pool->frames + 63) / 64;
 
 	for (uint32_t word = 0; word < words; word++)
-		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
+		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
 			struct page *page = &pool->pages[id];
 			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file && bit_is(bits, id))
-					page_flushed(pool, page, bits, failed);
+				if (page->file == file && bit_is(pool->flushing_bits, id))
+					page_flushed(pool, page, pool->flushing_bits, failed);
 				page_unpin(pool, page);
 			}
 		}
@@ -621,11 +638,9 @@ static void flush_done(struct io_request *io)
 	if (io->error) {
 		note_failure(file, io->error);
 		atomic_add(&file->flush_failures, 1u);
+		flush_begin_pages(file); /* also of what was written since the store may have lost some */
 	}
-	flush_end_pages(file, pool->flushing_bits, io->error != 0);
-	/* Also of what was written since its bits were moved the store may have lost some. */
-	if (io->error)
-		flush_end_pages(file, pool->unflushed_bits, true);
+	flush_end_pages(file, io->error != 0);
 	if (io->error) {
 		stats_add(mm->stats, flush_errors, 1);
 		tell_failure(file, 0, 0, io->error);
@@ -647,9 +662,6 @@ static void flush_done(struct io_request *io)
 /* False: one is under way. */
 static bool flush_begin(struct fm_file *file)
 {
-	struct frame_pool *pool = file->pool;
-	uint32_t words = (pool->frames + 63) / 64;
-
 	os_lock(&file->flush_lock);
 	bool ours = !file->flushing;
 	if (ours) {
@@ -659,15 +671,7 @@ static bool flush_begin(struct fm_file *file)
 	os_unlock(&file->flush_lock);
 	if (!ours)
 		return false;
-	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
-		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
-			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
-			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file)
-					page_flushing(pool, page);
-				page_unpin(pool, page);
-			}
-		}
+	flush_begin_pages(file);
 	struct io_request *io = file->flush_io;
 	io->store = file->store;
 	io->offset = 0;
