@@ -725,8 +725,8 @@ static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 
 /*
  * A page of a file open for writing, installed and protected, is to be written to. Page lock and a pin held. It goes out of the
- * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, Linux before
- * 6.8), or fm_pin() holds it, so that a system call may have its address, its protection is taken off, which may wait for the
+ * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, what the
+ * kernel itself has pinned, Linux before 6.8), or fm_pin() holds it, so that a system call may have its address, its protection is taken off, which may wait for the
  * kernel's lock. 0; -EAGAIN: look again.
  */
 int page_make_writable(struct view *view, struct page *page)
@@ -744,7 +744,7 @@ int page_make_writable(struct view *view, struct page *page)
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	if (mm->install == FM_INSTALL_MOVE && !page->user_pins)
 		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
-	if (err == -EINVAL)
+	if (err == -EINVAL || err == -EBUSY)
 		err = trap_unprotect(mm->trap, addr, OS_PAGE);
 	if (err == -ENOENT || err == -EFAULT) {
 		page_gone_behind(view, page);

@@ -282,14 +282,14 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 			return err;
 	}
 	if (err) {
-		/* Written where it is. What the kernel will not move is protected for as long; what is pinned is left as it is,
-		 * and dirty: others may write to it at any time. */
+		/* Written where it is, and protected for as long; what fm_pin() holds is left as it is. What is pinned, by it or by the
+		 * kernel, stays dirty: I/O may write to it at any time. */
 		uint64_t addr = page_addr(view, pool, page);
 		page_drop_copy(file->mm, pool, page);
 		keep = err != -EINVAL;
-		if (!keep && trap_protect(file->mm->trap, addr, pool->page_size) < 0)
+		if (page->user_pins || trap_protect(file->mm->trap, addr, pool->page_size) < 0)
 			keep = true;
-		if (!keep)
+		else
 			page_set(page, 0, PG_UNPROTECTED);
 		from = (char *)addr;
 		stats_add(file->mm->stats, write_in_place, 1);
@@ -654,7 +654,7 @@ static void flush_done(struct io_request *io)
 	if (io->error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || mm->install == FM_INSTALL_COPY)
+	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || file->swept_seq != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -847,7 +847,8 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page);
 }
 
-/* By COPY, what is dirty or not flushed can't leave the view when it is unmapped: its only bytes are there. */
+/* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
+ * there. By COPY that is all of it. */
 static void files_sweep(struct fm_mm *mm)
 {
 	struct fm_file *file = NULL;
@@ -956,8 +957,7 @@ static void *writeback_main(void *arg)
 		late_ones(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
-		if (wb->mm->install == FM_INSTALL_COPY)
-			files_sweep(wb->mm);
+		files_sweep(wb->mm);
 		close_some(wb, now);
 		if (wb->closing_list)
 			next = now + SOON_NS;
