@@ -1442,6 +1442,8 @@ static void choose_program(void)
 	sim.hold = sim_chance(10) && !sim_without(hold);
 	if (sim.hold)
 		mark(hold_mode);
+	for (uint32_t f = 0; sim.hold && f < SIM_FILES; f++) /* the experiment is about reads */
+		sim_store[f].writable = false;
 	world.mm_options = (struct fm_mm_options){
 		.size = sizeof(world.mm_options),
 		.trap = sim_chance(96) && !sim_without(thread_trap) ? FM_TRAP_THREAD : FM_TRAP_INLINE,
