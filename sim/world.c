@@ -702,7 +702,7 @@ static void do_empty(uint32_t f, uint32_t n)
 static void do_sync(uint32_t f, uint32_t n, uint32_t m)
 {
 	struct sim_store *s = &sim_store[f];
-	uint32_t need[SIM_PAGES][SIM_TAGS], failures = s->write_failures, told = s->told;
+	uint32_t need[SIM_PAGES][SIM_TAGS], failures = s->failures_known, told = s->told;
 	uint64_t begun = sim.step;
 	bool async = sim_chance(48), by_file = sim_chance(128), whole = by_file && sim_chance(128);
 	if (!call_begin("sync"))
