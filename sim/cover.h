@@ -31,8 +31,7 @@
 	X(no_request, "no request free, or the store has its share")                           \
 	X(no_memory, "out of memory: OOM, lock held")                                          \
 	X(write_clean, "write to a clean page: made dirty")                                    \
-	X(write_again, "write to a dirty page that is protected, or not in the view")          \
-	X(written_out, "emptied behind us while it was being written: its end is waited for")
+	X(write_again, "write to a dirty page that is protected, or not in the view")
 
 #define COVER_HAZARDS(X)                                                                       \
 	X(a1_unmapped_between, "A1: unmapped between the drop and the retry")                  \

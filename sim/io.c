@@ -274,11 +274,14 @@ static void work(struct flight *f)
 	      : r->op == IO_WRITE ? "device: ends to write page %llu of object %llu: error %llu, %llu bytes"
 				  : "device: ends a flush (%llu) of object %llu: error %llu, %llu bytes",
 	      r->offset / OS_PAGE, store_of(f)->id, -r->error, r->bytes_done);
+	struct sim_store *s = store_of(f);
+	bool failed = r->op != IO_READ && r->error;
 	r->state = IO_DONE;
 	f->stage = FLIGHT_NONE;
 	f->busy = false;
 	between++;
 	r->done(r);
+	s->failures_known += failed;
 	between--;
 	check_nothing_held("a request's end");
 }

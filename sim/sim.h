@@ -399,6 +399,7 @@ struct sim_store {
 	bool writing_pinned[SIM_PAGES];    /* ...of a page that fm_pin() held: its bytes may change all the while */
 	uint32_t ragged;                   /* of this page, less one, what is past the object's end may be what it was before; 0: none */
 	uint32_t write_failures;           /* writes and flushes that failed */
+	uint32_t failures_known;           /* ...and the library has been told */
 	uint32_t told;                     /* of those how many there were when a sync last told of some */
 };
 extern struct sim_store sim_store[SIM_FILES];

@@ -307,7 +307,6 @@ page_not_uptodate:
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
 	/* Emptied behind us while it was being written from the view: not to be read beside that write. */
 	if (page_is(page, PG_WRITEBACK)) {
-		covered_by(fpin, written_out);
 		if (!fpin) {
 			vmf->stale_locked = page;
 			page_pin(page);

@@ -102,7 +102,9 @@ static void wait_under_lock(struct fault *vmf)
 	might_block(vmf->mm); /* counts */
 	put_stale(vmf);
 	if (vmf->want == WANT_THROTTLE) {
-		if (!vmf->error)
+		if (!vmf->error && !page_is(vmf->page, PG_UPTODATE))
+			vmf->error = page_wait_written(vmf->mm, vmf->page, fault_deadline(vmf));
+		else if (!vmf->error)
 			vmf->error = dirty_wait(vmf);
 		return;
 	}

@@ -268,6 +268,7 @@ struct fm_file {
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
 	uint32_t change_seq;                /* changes before that is said, and before it is taken back; atomic */
+	uint32_t swept_seq;                 /* the view's unmap_seq, when what may not leave it had left; the write-back's */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
 	bool finished;                      /* it has been written for the mm's end */
 	bool given_up;                      /* what is still dirty then is lost */

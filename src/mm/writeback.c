@@ -480,6 +480,24 @@ static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *
 
 /* ------------------------------------------------------------------ a file's range */
 
+/*
+ * A dirty page, pinned, and what follows it. One that is being written is dirty since: who has to have it written waits for that
+ * here. range_wait() may miss it, since the bit that it looks for goes before WRITEBACK does. A write that begins after the
+ * first wait has what is wanted.
+ */
+static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how, uint64_t until_ns)
+{
+	int err = write_run(file, page, last, how, until_ns);
+	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2 && page_is(page, PG_WRITEBACK); tries++) {
+		requests_send(file->mm); /* it may be our own */
+		requests_hold(file->mm);
+		if (page_wait_written(file->mm, page, until_ns) < 0)
+			return -ENOBUFS; /* the time has passed */
+		err = page_is(page, PG_DIRTY) ? write_run(file, page, last, how, until_ns) : 0;
+	}
+	return err;
+}
+
 static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
@@ -494,7 +512,7 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 				continue;
 			int err = 0;
 			if (is_in(page, file, first, last) && page_is(page, PG_DIRTY))
-				err = write_run(file, page, last, how, until_ns);
+				err = write_surely(file, page, last, how, until_ns);
 			page_unpin(pool, page);
 			if (err == -ENOBUFS)
 				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
@@ -591,18 +609,35 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 
 /* ------------------------------------------------------------------ flushes */
 
-static void flush_end_pages(struct fm_file *file, uint64_t *bits, bool failed)
+/* What has been written is the present flush's. */
+static void flush_begin_pages(struct fm_file *file)
+{
+	struct frame_pool *pool = file->pool;
+	uint32_t words = (pool->frames + 63) / 64;
+
+	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
+		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
+			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
+			if (page_word(page, file) == file && page_try_pin(page)) {
+				if (page->file == file)
+					page_flushing(pool, page);
+				page_unpin(pool, page);
+			}
+		}
+}
+
+static void flush_end_pages(struct fm_file *file, bool failed)
 {
 	struct frame_pool *pool = file->pool;
 	uint32_t words = (pool->frames + 63) / 64;
 
 	for (uint32_t word = 0; word < words; word++)
-		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
+		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
 			struct page *page = &pool->pages[id];
 			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file && bit_is(bits, id))
-					page_flushed(pool, page, bits, failed);
+				if (page->file == file && bit_is(pool->flushing_bits, id))
+					page_flushed(pool, page, pool->flushing_bits, failed);
 				page_unpin(pool, page);
 			}
 		}
@@ -620,11 +655,9 @@ static void flush_done(struct io_request *io)
 	if (error) {
 		note_failure(file, error);
 		atomic_add(&file->flush_failures, 1u);
+		flush_begin_pages(file); /* also of what was written since the store may have lost some */
 	}
-	flush_end_pages(file, pool->flushing_bits, error != 0);
-	/* Also of what was written since its bits were moved the store may have lost some. */
-	if (error)
-		flush_end_pages(file, pool->unflushed_bits, true);
+	flush_end_pages(file, error != 0);
 	if (error) {
 		stats_add(mm->stats, flush_errors, 1);
 		tell_failure(file, 0, 0, error);
@@ -638,7 +671,7 @@ static void flush_done(struct io_request *io)
 	if (error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent))
+	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || file->swept_seq != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -646,9 +679,6 @@ static void flush_done(struct io_request *io)
 /* False: one is under way. */
 static bool flush_begin(struct fm_file *file)
 {
-	struct frame_pool *pool = file->pool;
-	uint32_t words = (pool->frames + 63) / 64;
-
 	os_lock(&file->flush_lock);
 	bool ours = !file->flushing;
 	if (ours) {
@@ -658,15 +688,7 @@ static bool flush_begin(struct fm_file *file)
 	os_unlock(&file->flush_lock);
 	if (!ours)
 		return false;
-	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
-		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
-			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
-			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file)
-					page_flushing(pool, page);
-				page_unpin(pool, page);
-			}
-		}
+	flush_begin_pages(file);
 	struct io_request *io = file->flush_io;
 	io->store = file->store;
 	io->offset = 0;
@@ -840,6 +862,40 @@ static void files_flush(struct writeback *wb, uint64_t now, bool urgent)
 	}
 }
 
+static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg)
+{
+	bool *left = arg;
+	if (!page_is(page, PG_INSTALLED) || mm_range_mapped(file->mm, page_addr(&file->view, file->pool, page)))
+		return;
+	file_take_out(file, page->index, page->index);
+	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page);
+}
+
+/* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
+ * there. By COPY that is all of it. */
+static void files_sweep(struct fm_mm *mm)
+{
+	struct fm_file *file = NULL;
+	do {
+		os_lock(&mm->files_lock);
+		for (file = mm->files; file; file = file->next)
+			if (file->writable && file->swept_seq != atomic_get(&file->view.unmap_seq) && !atomic_get(&file->unflushed) &&
+			    file_try_get(file))
+				break;
+		os_unlock(&mm->files_lock);
+		if (!file)
+			return;
+		bool left = false;
+		uint32_t seq = atomic_get(&file->view.unmap_seq);
+		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
+		if (!left)
+			file->swept_seq = seq;
+		file_put(file);
+		if (left)
+			return;
+	} while (file);
+}
+
 static void give_up(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirty);
@@ -926,6 +982,7 @@ static void *writeback_main(void *arg)
 		late_ones(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
+		files_sweep(wb->mm);
 		close_some(wb, now);
 		if (wb->closing_list)
 			next = now + SOON_NS;
