@@ -369,15 +369,17 @@ static int move_one(uint64_t dst, uint64_t src)
 {
 	uint64_t tags[SIM_TAGS];
 	if (slot_at(src)) {
-		struct view_page *there = kernel_view(dst);
-		if (there)
+		if (slot_at(dst) ? *slot_at(dst) == SLOT_PRESENT : kernel_view(dst) != NULL)
 			return -EEXIST;
 		if (!kernel_slot_present(src))
 			return -ENOENT;
 		for (uint32_t i = 0; i < SIM_TAGS; i++)
 			tags[i] = *tag_of(src, i);
 		slot_empty(src);
-		memcpy(view_add(dst)->tag, tags, sizeof(tags));
+		if (slot_at(dst)) /* from a place to the page's own */
+			slot_fill(dst, tags);
+		else
+			memcpy(view_add(dst)->tag, tags, sizeof(tags));
 	} else {
 		struct view_page *page = kernel_view(src);
 		if (*slot_at(dst) == SLOT_PRESENT)
@@ -554,12 +556,12 @@ int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 	return 0;
 }
 
-/* MADV_DONTNEED where a mark is to be. True: a page was there. */
+/* MADV_DONTNEED where a mark is to be. True: a page was there that was not protected. */
 bool kernel_unmark(uint64_t addr)
 {
 	enter_kernel("MADV_DONTNEED", true);
 	const struct view_page *page = kernel_view(addr);
-	bool there = page && !page->poison;
+	bool there = page && !page->poison && !page->protected;
 	event("discards 4096 bytes at %#llx", addr, 0, 0, 0);
 	kernel_unmap(addr, OS_PAGE);
 	return there;

@@ -73,7 +73,6 @@
 	X(told_by_signal, "thread trap: writers told by a signal, their page being there")     \
 	X(region_refuses, "thread trap: regions made read-only for a moment, to refuse a write") \
 	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
-	X(unmarked_written, "thread trap: marks taken away with a page that had been written to: its bytes are lost") \
 	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
 	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
 	X(message_repeated, "thread trap: a message that came again")                          \

@@ -48,6 +48,7 @@ static struct {
 	bool told_call[SIM_THREADS + 1];     /* ...and did so when it was told */
 	bool over[SIM_THREADS + 1];          /* the note's mark has gone */
 	uint32_t begun, ended;               /* marks taken away */
+	uint32_t writable;                   /* installs of what may be written to */
 	uint64_t unique;
 } handler;
 
@@ -132,36 +133,53 @@ static bool page_has_young(uint64_t page)
 	return false;
 }
 
-/*
- * What comes into the view between the question and the discard goes with the mark. Its install sees that, and has it read
- * again. But a program may have written to it before: that is lost, and told by the next sync. Known, and to be mended.
- */
-static void lose(uint64_t addr)
+/* What comes into the view between the question and the discard goes with the mark. Its install sees that, and has it read
+ * again. What may be written to does not come in between. */
+static bool may_be_written_to(uint64_t addr)
 {
-	for (int i = 0; i < REGIONS; i++) {
-		if (!regions[i] || addr - regions[i]->base >= regions[i]->len)
-			continue;
-		const struct view *view = regions[i]->owner;
-		struct sim_store *s = (struct sim_store *)view->file->store;
-		uint32_t n = store_place(s, (addr - regions[i]->base) / OS_PAGE);
-		if (!s->writable || n == SIM_PAGES)
-			return;
-		mark(unmarked_written);
-		sim.emptied = true;
-		written_lost(s, n);
-	}
+	bool may = false;
+	for (int i = 0; i < REGIONS; i++)
+		if (regions[i] && addr - regions[i]->base < regions[i]->len)
+			may = ((const struct view *)regions[i]->owner)->file->writable;
+	return may;
 }
 
 static void unmark(uint64_t page)
 {
 	handler.begun++;
+	while (handler.writable) {
+		sim_point();
+		sim_sleep(OS_NSEC_PER_MSEC / 50);
+	}
 	if (trap_present(page) == 0) {
-		if (kernel_unmark(page))
-			lose(page);
+		if (kernel_unmark(page) && may_be_written_to(page))
+			sim_fail("a mark that is taken away takes a page with it that may be written to");
 	} else {
 		mark(unmarked_beside);
 	}
 	handler.ended++;
+}
+
+void trap_writable_begin(struct trap *trap)
+{
+	(void)trap;
+	while (handler.running) {
+		sim_point();
+		handler.writable++;
+		sim_point();
+		if (handler.begun == handler.ended)
+			return;
+		handler.writable--;
+		sim_sleep(OS_NSEC_PER_MSEC / 50);
+	}
+	handler.writable++;
+}
+
+void trap_writable_end(struct trap *trap)
+{
+	(void)trap;
+	sim_point();
+	handler.writable--;
 }
 
 uint32_t trap_unmarks(struct trap *trap)

@@ -554,8 +554,11 @@ void page_gone_behind(struct view *view, struct page *page)
 	struct frame_pool *pool = view->file->pool;
 	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 
+	/* The same bytes are in its slot until it can be written to in the view. */
+	bool kept = view->file->writable && page_is(page, PG_DUP) && !page_is(page, PG_UNPROTECTED);
+
 	stats_add(mm->stats, emptied_behind, 1);
-	if (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP)) { /* its slot has them, and is being read from */
+	if (kept || (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP))) { /* which may be being read from */
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
 		mm_uncharge(mm, pool->page_size);
@@ -571,7 +574,8 @@ void page_gone_behind(struct view *view, struct page *page)
 			trap_discard(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
-	dirty_emptied(pool, page);
+	if (!kept)
+		dirty_emptied(pool, page);
 	pt_put(mm, page, 1, addr);
 }
 
@@ -668,7 +672,12 @@ int page_install(struct view *view, struct page *page, bool write)
 	if (write && move)
 		page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
+	bool guarded = move && view->file->writable;
+	if (guarded)
+		trap_writable_begin(mm->trap);
 	int err = transfer_in(&t, move);
+	if (guarded)
+		trap_writable_end(mm->trap);
 	if (err)
 		return install_undo(view, page, &t, err);
 	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen on 6.18: about one MOVE
@@ -701,7 +710,43 @@ static int move_page(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	return err;
 }
 
-/* Its slot has memory: the view's page goes by way of an empty one. What can't go back goes with its bytes, which the slot has. */
+/* What by_a_place() could not bring back goes to its slot. MOVE may have had it in the view for a moment after all (see
+ * move_after_exist()), where it could be written to: so these bytes count, and not those that the slot has. While the store reads
+ * from that, the view is tried on. True: it is in the view. */
+static bool back_from_place(struct view *view, struct page *page, uint64_t addr, uint64_t place)
+{
+	struct fm_mm *mm = view->mm;
+	struct frame_pool *pool = view->file->pool;
+	int err = -EBUSY;
+
+	while (err && page_is(page, PG_WRITEBACK)) {
+		err = move_page(mm, addr, place);
+		if (err == -ENOENT) /* somebody has emptied that, too: the slot's are all there is */
+			break;
+		if (err)
+			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+	}
+	if (!err)
+		return true;
+	if (err != -ENOENT) {
+		page_drop_copy(mm, pool, page);
+		while ((err = move_page(mm, (uint64_t)slot_of(pool, page), place)) < 0 && err != -ENOENT)
+			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
+		if (err)
+			frame_fill(pool, page);
+		page_set(page, 0, PG_INSTALLED | (err ? PG_UPTODATE : 0));
+	} else {
+		page_set(page, 0, PG_INSTALLED | PG_DUP);
+		mm_uncharge(mm, pool->page_size);
+	}
+	stats_sub(mm->stats, pages_installed, 1);
+	pt_put(mm, page, 1, addr);
+	if (!page_is(page, PG_UPTODATE))
+		dirty_emptied(pool, page);
+	return false;
+}
+
+/* Its slot has memory: the view's page goes by way of an empty one. */
 static int by_a_place(struct view *view, struct page *page, uint64_t addr)
 {
 	struct fm_mm *mm = view->mm;
@@ -713,14 +758,8 @@ static int by_a_place(struct view *view, struct page *page, uint64_t addr)
 		return -EAGAIN;
 	}
 	int err = move_page(mm, (uint64_t)place, addr);
-	if (!err && move_page(mm, addr, (uint64_t)place) < 0) {
-		trap_discard(mm->trap, (uint64_t)place, OS_PAGE);
-		page_set(page, 0, PG_INSTALLED | PG_DUP);
-		mm_uncharge(mm, pool->page_size);
-		stats_sub(mm->stats, pages_installed, 1);
-		pt_put(mm, page, 1, addr);
+	if (!err && move_page(mm, addr, (uint64_t)place) < 0 && !back_from_place(view, page, addr, (uint64_t)place))
 		err = -EAGAIN;
-	}
 	place_put(pool, place);
 	return err;
 }
@@ -760,8 +799,11 @@ int page_make_writable(struct view *view, struct page *page)
 	}
 	page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
-	if (mm->install == FM_INSTALL_MOVE && !page->user_pins)
+	if (mm->install == FM_INSTALL_MOVE && !page->user_pins) {
+		trap_writable_begin(mm->trap);
 		err = page_is(page, PG_DUP) ? by_a_place(view, page, addr) : by_its_slot(view, page, addr);
+		trap_writable_end(mm->trap);
+	}
 	if (err == -EINVAL || err == -EBUSY)
 		err = trap_unprotect(mm->trap, addr, OS_PAGE);
 	if (err == -ENOENT || err == -EFAULT) {
@@ -853,7 +895,9 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		if (err) {
 			struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
 			stats_add(mm->stats, install_busy, 1);
+			trap_writable_begin(mm->trap);
 			transfer_back(&back);
+			trap_writable_end(mm->trap);
 			if (back.copied || back.existed) {
 				page_set(page, PG_DUP, view->file->writable ? PG_UNPROTECTED : 0);
 				mm_charge(mm, pool->page_size);

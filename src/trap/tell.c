@@ -46,6 +46,7 @@ struct telling {
 	uint32_t count; /* notes; atomic */
 	struct note note[NOTES];
 	uint32_t begun, ended; /* marks taken away; atomic */
+	uint32_t writable;     /* installs of pages that may be written to, under way; atomic */
 	struct { /* threads met awake again and again; a hash. Handler thread only */
 		uint32_t tid, count;
 	} running[RUNNING];
@@ -135,13 +136,35 @@ bool tell_pending(struct trap *trap)
 /* ------------------------------------------------------------------ marks */
 
 /* So that the next access asks anew. An install may have put its page in the mark's place: that stays. One that comes
- * between the question and the discard finds out by trap_kept(). */
+ * between the question and the discard finds out by trap_kept(); one of a page that may be written to, which must not be lost
+ * then, does not come between: see trap_writable_begin(). */
 static void unmark(struct trap *trap, uint64_t page)
 {
 	atomic_add(&trap->telling->begun, 1u);
+	while (atomic_get(&trap->telling->writable))
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	if (trap_present(page) == 0)
 		trap_discard(trap, page, OS_PAGE);
 	atomic_add(&trap->telling->ended, 1u);
+}
+
+/* The one who installs gives way: it may hold a page lock, but nothing that taking a mark away waits for. */
+void trap_writable_begin(struct trap *trap)
+{
+	struct telling *t = trap->telling;
+	while (t) {
+		atomic_add(&t->writable, 1u);
+		if (atomic_get(&t->begun) == atomic_get(&t->ended))
+			return;
+		atomic_sub(&t->writable, 1u);
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
+	}
+}
+
+void trap_writable_end(struct trap *trap)
+{
+	if (trap->telling)
+		atomic_sub(&trap->telling->writable, 1u);
 }
 
 uint32_t trap_unmarks(struct trap *trap)

@@ -125,6 +125,10 @@ void trap_wake(struct trap *trap, uint64_t addr, uint64_t len);
  * install; false: what it put there went with the mark. The kernel is asked only if some mark was taken away meanwhile. */
 uint32_t trap_unmarks(struct trap *trap);
 bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len);
+/* Around a MOVE into a view of what can be written to from then on, and would be lost: no mark is taken away meanwhile. May wait
+ * for one that is, which may wait for the kernel's lock. */
+void trap_writable_begin(struct trap *trap);
+void trap_writable_end(struct trap *trap);
 
 /* ---- signals: inline.c */
 
