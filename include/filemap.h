@@ -278,7 +278,8 @@ enum fm_map_flags {
 	FM_MAP_WRITE = 1u << 0,
 	/** The mapping's own: with FM_MAP_WRITE, what is written stays in it and never reaches the file; what does not fit
 	 *  into the budget goes to a scratch file without a name in $TMPDIR or /var/tmp. Each such mapping is its own, at an
-	 *  address of its own. Bytes not written to yet are the file's, as they are when first touched. */
+	 *  address of its own. Bytes not written to yet are the store's, as they are when first touched; what was written to
+	 *  shared mappings before this one was made is among them. */
 	FM_MAP_PRIVATE = 1u << 1,
 };
 
