@@ -224,10 +224,18 @@ int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 
 /* ------------------------------------------------------------------ how much may be dirty */
 
+/* What is pinned for writing is dirty as long as it is, and nobody's fault. */
 static uint32_t dirty_limit(const struct frame_pool *pool)
 {
 	uint32_t most = pool->frames / 4;
 	return (most < 2 ? 2 : most) + atomic_get(&((struct frame_pool *)(uintptr_t)pool)->user_pinned);
+}
+
+/* With what waits for a flush: then who reads has the other half. */
+static uint32_t held_limit(const struct frame_pool *pool)
+{
+	uint32_t most = pool->frames / 4;
+	return dirty_limit(pool) + (most < 2 ? 2 : most);
 }
 
 static uint32_t dirty_now(const struct frame_pool *pool)
@@ -241,7 +249,7 @@ bool dirty_over(const struct frame_pool *pool)
 {
 	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
 	uint32_t now = dirty_now(pool), limit = dirty_limit(pool);
-	return now >= limit || now + atomic_get(&p->unflushed) >= 2 * limit;
+	return now >= limit || now + atomic_get(&p->unflushed) >= held_limit(pool);
 }
 
 /* Who has been held back goes on when there is room for some: with one page's for each, it would sleep and wake for every page. */
@@ -250,7 +258,7 @@ static bool dirty_has_room(const struct frame_pool *pool)
 	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
 	uint32_t limit = dirty_limit(pool), some = limit / 16 < ROOM_MOST ? limit / 16 : ROOM_MOST;
 	uint32_t now = dirty_now(pool) + some;
-	return now < limit && now + atomic_get(&p->unflushed) < 2 * limit;
+	return now < limit && now + atomic_get(&p->unflushed) < held_limit(pool);
 }
 
 /* The background begins to write without waiting for pages to grow old. */
