@@ -438,6 +438,7 @@ void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint6
 bool io_writes_beyond(const struct sim_store *s, uint64_t size);
 uint32_t io_new_flight(void);
 void io_reset(void);
+void written_reset(void);
 bool io_knows(const struct io_request *request);
 bool io_between(void);
 void io_hurry(struct sim_store *s);

@@ -1477,6 +1477,7 @@ static void reset(void)
 	check_reset();
 	kernel_reset();
 	io_reset();
+	written_reset();
 }
 
 void world_run(uint64_t seed)

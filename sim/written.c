@@ -84,9 +84,13 @@ static uint32_t oldest_now(const struct sector *sec)
 	return sec->base + i;
 }
 
+void written_reset(void)
+{
+	numbers = 0;
+}
+
 void written_open(struct sim_store *s)
 {
-	numbers = s->id ? numbers : 0;
 	for (uint32_t n = 0; n < SIM_PAGES; n++)
 		for (uint32_t i = 0; i < SIM_TAGS; i++) {
 			struct sector *sec = sector_of(s, n, i);
