@@ -147,7 +147,8 @@ void page_written(struct frame_pool *pool, struct page *page, int error, uint32_
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
-	if (!error && !file->scratch) {
+	/* Written to meanwhile, or pinned, it is dirty, held by that, and written again: a flush that fails can do no more. */
+	if (!error && !file->scratch && !page_is(page, PG_DIRTY)) {
 		unflushed_add(pool, page, pool->unflushed_bits);
 		error = atomic_get(&file->flush_failures) != flush_failures; /* else the flush's end finds the bit */
 	}
