@@ -177,7 +177,6 @@ void page_flushing(struct frame_pool *pool, struct page *page)
 		unflushed_end(pool, page, pool->flushing_bits);
 }
 
-
 /* It is going, or is gone: truncated, punched, given up. Page lock held, no write of it under way. */
 void page_drop_dirty(struct frame_pool *pool, struct page *page)
 {

@@ -181,6 +181,15 @@ static void wait_for_room(struct fault *vmf)
 	vmf->error = read_wait_for_room(file, fault_deadline(vmf));
 }
 
+/* The flags forbid waiting, and the page is locked: its lock, and a pin for that, are left to be put, and the caller is told what is
+ * wanted. The map lock is held. */
+static void leave_to_caller(struct fault *vmf, struct page *page, enum fault_want want)
+{
+	vmf->stale_locked = page;
+	page_pin(page);
+	vmf->want = want;
+}
+
 static void count_major(struct fault *vmf)
 {
 	if (!vmf->counted_major)
@@ -290,9 +299,7 @@ throttled:
 	fpin = maybe_unlock_map_for_io(vmf, NULL);
 	covered_by(fpin, throttled);
 	if (!fpin) {
-		vmf->stale_locked = page;
-		page_pin(page);
-		vmf->want = WANT_THROTTLE;
+		leave_to_caller(vmf, page, WANT_THROTTLE);
 		return ret | FM_FAULT_RETRY;
 	}
 	page_unlock(file->pool, page);
@@ -308,9 +315,7 @@ page_not_uptodate:
 	/* Emptied behind us while it was being written from the view: not to be read beside that write. */
 	if (page_is(page, PG_WRITEBACK)) {
 		if (!fpin) {
-			vmf->stale_locked = page;
-			page_pin(page);
-			vmf->want = WANT_THROTTLE;
+			leave_to_caller(vmf, page, WANT_THROTTLE);
 			return ret | FM_FAULT_RETRY;
 		}
 		page_unlock(file->pool, page);
@@ -319,9 +324,7 @@ page_not_uptodate:
 	}
 	covered_by(fpin, unread);
 	if (!fpin) {
-		vmf->stale_locked = page; /* whoever reads it takes the lock again */
-		page_pin(page);
-		vmf->want = WANT_READ;
+		leave_to_caller(vmf, page, WANT_READ); /* whoever reads it takes the lock again */
 		return ret | FM_FAULT_RETRY;
 	}
 	vmf->error = read_page(file, page, vmf->more);
