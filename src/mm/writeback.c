@@ -671,7 +671,7 @@ static void flush_done(struct io_request *io)
 	if (error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || file->swept_seq != atomic_get(&file->view.unmap_seq))
+	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -879,7 +879,7 @@ static void files_sweep(struct fm_mm *mm)
 	do {
 		os_lock(&mm->files_lock);
 		for (file = mm->files; file; file = file->next)
-			if (file->writable && file->swept_seq != atomic_get(&file->view.unmap_seq) && !atomic_get(&file->unflushed) &&
+			if (file->writable && atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq) && !atomic_get(&file->unflushed) &&
 			    file_try_get(file))
 				break;
 		os_unlock(&mm->files_lock);
@@ -889,7 +889,7 @@ static void files_sweep(struct fm_mm *mm)
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (!left)
-			file->swept_seq = seq;
+			atomic_set(&file->swept_seq, seq);
 		file_put(file);
 		if (left)
 			return;
