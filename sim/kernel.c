@@ -454,9 +454,8 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return 0;
 }
 
-int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+static int copy_as(uint64_t dst, uint64_t src, uint64_t len, bool protected, uint64_t *ret_done)
 {
-	(void)trap;
 	*ret_done = 0;
 	enter_kernel("COPY", false);
 	if (no_memory())
@@ -477,15 +476,27 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		struct view_page *page = there ? there : view_add(dst + done);
 		for (uint32_t i = 0; i < SIM_TAGS; i++)
 			page->tag[i] = *tag_of(src + done, i);
-		page->protected = true;
+		page->protected = protected;
 		page->poison = false;
 		if (there)
 			mark(copy_over_mark);
 		wake_faults(dst + done);
 	}
-	event("COPY %#llx to %#llx, %llu bytes", src, dst, len, 0);
+	event(protected ? "COPY %#llx to %#llx, %llu bytes" : "COPY %#llx to %#llx, %llu bytes, writable", src, dst, len, 0);
 	*ret_done = len;
 	return 0;
+}
+
+int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	(void)trap;
+	return copy_as(dst, src, len, true, ret_done);
+}
+
+int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	(void)trap;
+	return copy_as(dst, src, len, false, ret_done);
 }
 
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)

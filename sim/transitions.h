@@ -40,7 +40,7 @@
 	/* UPTODATE to INSTALLED */                                                                                    \
 	X(install, PG_INSTALLED, PG_HOT | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC, PG_LOCKED | PG_UPTODATE,     \
 	  PG_INSTALLED | PG_HOLE | PG_GONE, 0, "UPTODATE -> UPTODATE|INSTALLED")                                       \
-	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT, PG_HOLE, PG_SPEC, PG_LOCKED | PG_HOLE,                           \
+	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT | PG_UNPROTECTED, PG_HOLE, PG_SPEC, PG_LOCKED | PG_HOLE,                           \
 	  PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DUP, 0, "LOCKED -> UPTODATE|INSTALLED, from a staging slot")       \
 	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "protection has followed")                                  \
 	X(drop_copy, 0, 0, PG_DUP, 0, PG_LOCKED | PG_INSTALLED, PG_HOLE, 0, "the slot's copy is dropped")              \
@@ -51,11 +51,12 @@
 	X(emptied, 0, PG_HOLE, PG_INSTALLED, PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT, PG_LOCKED | PG_INSTALLED, \
 	  0, 0, "its bytes went with the view's memory")                                                               \
 	X(soft, PG_SOFT, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE, 0, "the clock has taken it out")                  \
-	X(cooled, 0, 0, 0, PG_SOFT | PG_HOT, PG_LOCKED | PG_UPTODATE, PG_GONE, 0, "advised cold: as if nobody had come back to it") \
+	X(cooled, 0, 0, 0, PG_SOFT | PG_HOT, PG_LOCKED, PG_GONE, 0, "advised cold: as if nobody had come back to it") \
 	X(forget, 0, 0, PG_UPTODATE, PG_SPEC | PG_MARK | PG_SOFT, PG_LOCKED | PG_UPTODATE, PG_INSTALLED, 0,            \
 	  "the object has changed")                                                                                    \
 	/* of a file open for writing: see src/mm/dirty.c */                                                           \
 	X(dirty, PG_DIRTY, 0, 0, 0, PG_UPTODATE | PG_LOCKED, PG_DIRTY | PG_GONE, 0, "it may be written to from here on") \
+	X(staged_dirty, PG_DIRTY, 0, 0, 0, PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_DIRTY | PG_GONE, 0, "... and is not there yet")\
 	X(dirty_again, PG_DIRTY, 0, 0, 0, PG_UPTODATE, PG_DIRTY | PG_GONE | PG_FREE, 0, "a write or a flush of it has failed") \
 	X(clean, 0, 0, PG_DIRTY, 0, PG_DIRTY | PG_LOCKED, 0, 0, "a write of it begins, or it is dropped")        \
 	X(writing, PG_WRITEBACK, 0, 0, 0, PG_LOCKED | PG_UPTODATE | PG_DIRTY, PG_WRITEBACK | PG_GONE, 0, "a write of it begins") \

@@ -97,8 +97,8 @@ static struct {
 
 int __real_install_run(struct fault *vmf, struct page *page);
 int __wrap_install_run(struct fault *vmf, struct page *page);
-int __real_page_install_from(struct view *view, struct page *page, const char *stage);
-int __wrap_page_install_from(struct view *view, struct page *page, const char *stage);
+int __real_page_install_from(struct view *view, struct page *page, const char *stage, bool write);
+int __wrap_page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 
 static void unmap_once(void)
 {
@@ -114,10 +114,10 @@ int __wrap_install_run(struct fault *vmf, struct page *page)
 	return __real_install_run(vmf, page);
 }
 
-int __wrap_page_install_from(struct view *view, struct page *page, const char *stage)
+int __wrap_page_install_from(struct view *view, struct page *page, const char *stage, bool write)
 {
 	unmap_once();
-	return __real_page_install_from(view, page, stage);
+	return __real_page_install_from(view, page, stage, write);
 }
 
 static void test_unmapped_while_installed(void)

@@ -50,7 +50,7 @@ static void count_dirty(struct frame_pool *pool, struct page *page)
 	stats_add(pool->mm->stats, dirty_pages, 1);
 	stats_add(pool->mm->stats, dirtied, 1);
 	if (!before || dirty_many(pool))
-		writeback_kick(pool->mm);
+		writeback_note(pool->mm);
 }
 
 /* It may be written to from here on. Page lock and a pin held. */
@@ -261,10 +261,16 @@ static bool dirty_has_room(const struct frame_pool *pool)
 	return now < limit && now + atomic_get(&p->unflushed) < held_limit(pool);
 }
 
-/* The background begins to write without waiting for pages to grow old. */
+/* The background begins to write without waiting for pages to grow old, and goes on until there are few. */
 bool dirty_many(const struct frame_pool *pool)
 {
 	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->dirty) > dirty_limit(pool) / 2;
+}
+
+bool dirty_few(const struct frame_pool *pool)
+{
+	uint32_t limit = dirty_limit(pool);
+	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->dirty) <= limit / 2 - limit / 8;
 }
 
 bool unflushed_many(const struct frame_pool *pool)
@@ -272,14 +278,14 @@ bool unflushed_many(const struct frame_pool *pool)
 	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->unflushed) > dirty_limit(pool) / 2;
 }
 
-/* From half of the limit on, each page that becomes dirty costs the more time the nearer the limit is: writers slow down to
- * what the store takes, instead of going and stopping. */
+/* From three quarters of the limit on, each page that becomes dirty costs the more time the nearer the limit is: writers slow down
+ * to what the store takes, instead of going and stopping. */
 static uint64_t pause_ns(const struct fm_file *file, const struct frame_pool *pool)
 {
-	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), half = limit / 2;
-	if (now <= half || limit < 64)
+	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), free = limit - limit / 4;
+	if (now <= free || limit < 64)
 		return 0;
-	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->write_ns) * (now - half) / (limit - half);
+	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->write_ns) * (now - free) / (limit - free);
 	if (pause < PAUSE_LEAST_NS)
 		return 0;
 	return pause < PAUSE_MOST_NS ? pause : PAUSE_MOST_NS;
@@ -311,6 +317,25 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 		return true;
 	}
 	return !vmf->paced && !(vmf->flags & FM_FAULT_RETRY_NOWAIT) && pause_ns(file, file->pool) > 0;
+}
+
+/* A write fault has read its page, locked: may it be written to at once? What it has to pause for comes after. */
+bool dirty_may_come(const struct fault *vmf, const struct page *page)
+{
+	return !range_is_punched(vmf->file, vmf->index) && !is_written_in_place(page_state(page)) && !dirty_over(vmf->file->pool);
+}
+
+/* The pause of a page that has become dirty. No lock held. */
+void dirty_pace(struct fault *vmf)
+{
+	uint64_t pause = vmf->paced ? 0 : pause_ns(vmf->file, vmf->file->pool);
+	if (!pause)
+		return;
+	might_block(vmf->mm);
+	vmf->paced = true;
+	stats_add(vmf->mm->stats, write_throttled, 1);
+	stats_record(&vmf->mm->stats->throttle_ns, pause);
+	os_sleep_until(os_now_ns() + pause);
 }
 
 /* What is waited for has ended, or the wait ends with an error. `over`: too much was dirty. */

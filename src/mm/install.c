@@ -588,8 +588,8 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 
 	if (by == BY_COPY)
 		set |= PG_DUP;
-	if (by == BY_STAGE) {
-		set |= PG_UPTODATE;
+	if (by == BY_STAGE || by == BY_STAGE_WRITABLE) {
+		set |= PG_UPTODATE | (by == BY_STAGE ? 0 : PG_UNPROTECTED);
 		clear |= PG_HOLE;
 	} else if (mm->install == FM_INSTALL_MOVE && (!view->file->writable || by == BY_MOVE)) {
 		set |= PG_UNPROTECTED;
@@ -820,9 +820,9 @@ int page_make_writable(struct view *view, struct page *page)
 	return 0;
 }
 
-/* A page's bytes go from a staging slot into the view. Locked and pinned; a hole that is charged for, and neither uptodate nor
- * past the end. 0: it is uptodate, and in the view. Else as it was. */
-int page_install_from(struct view *view, struct page *page, const char *stage)
+/* A page's bytes go from a staging slot into the view, where with `write` they can be written to. Locked and pinned; a hole that
+ * is charged for, and neither uptodate nor past the end. 0: it is uptodate, and in the view. Else as it was. */
+int page_install_from(struct view *view, struct page *page, const char *stage, bool write)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
@@ -830,16 +830,23 @@ int page_install_from(struct view *view, struct page *page, const char *stage)
 	int err = -EAGAIN;
 
 	pt_get(mm, page, 1, dst);
+	if (write) {
+		page_dirty(pool, page);
+		trap_writable_begin(mm->trap);
+	}
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	for (int tries = 0; err == -EAGAIN && tries < BUSY_TRIES; tries++)
-		err = trap_copy(mm->trap, dst, (uint64_t)stage, OS_PAGE, &done);
+		err = (write ? trap_copy_writable : trap_copy)(mm->trap, dst, (uint64_t)stage, OS_PAGE, &done);
+	if (write)
+		trap_writable_end(mm->trap);
 	if (err == -ENOMEM)
 		atomic_set(&pool->fill_failed_ns, os_now_ns());
 	if (err) {
+		page_clean(pool, page); /* nobody has seen it */
 		pt_put(mm, page, 1, dst);
 		return err;
 	}
-	pages_installed(view, page, 1, OS_PAGE, BY_STAGE);
+	pages_installed(view, page, 1, OS_PAGE, write ? BY_STAGE_WRITABLE : BY_STAGE);
 	if (unlikely(!trap_kept(mm->trap, unmarks, dst, OS_PAGE)))
 		page_gone_behind(view, page);
 	return 0;

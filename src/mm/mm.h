@@ -594,9 +594,10 @@ enum installed_by {
 	BY_MOVE,
 	BY_COPY,  /* the slot has memory, too */
 	BY_STAGE, /* from elsewhere: the page had no bytes before, and its slot has no memory */
+	BY_STAGE_WRITABLE,
 };
 void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
-int page_install_from(struct view *view, struct page *page, const char *stage);
+int page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page);
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src);
 bool page_is_there(const struct view *view, const struct page *page);
@@ -628,9 +629,12 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page);
 bool page_is_held(struct frame_pool *pool, const struct page *page);
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);
 bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
+bool dirty_may_come(const struct fault *vmf, const struct page *page);
+void dirty_pace(struct fault *vmf);
 int dirty_wait(struct fault *vmf);
 bool dirty_over(const struct frame_pool *pool);
 bool dirty_many(const struct frame_pool *pool);
+bool dirty_few(const struct frame_pool *pool);
 bool unflushed_many(const struct frame_pool *pool);
 char *place_take(struct frame_pool *pool);
 void place_put(struct frame_pool *pool, const char *place);
@@ -652,6 +656,7 @@ int writeback_open(struct fm_mm *mm);
 void writeback_stop(struct fm_mm *mm);
 void writeback_free(struct fm_mm *mm);
 void writeback_kick(struct fm_mm *mm);
+void writeback_note(struct fm_mm *mm);
 void writeback_urge(struct fm_mm *mm);
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait);
 int file_flush(struct fm_file *file);

@@ -329,7 +329,7 @@ bool read_may_stage(const struct fault *vmf)
 {
 	struct frame_pool *pool = vmf->file->pool;
 	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage && !vmf->more &&
-	       !(vmf->flags & FM_FAULT_WRITE) && /* it would come in protected */
+	       !(vmf->exact && (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
 	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
 	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
@@ -373,14 +373,15 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 		page_end_read(file, page, bytes, err, epoch);
 }
 
-/* What was read into a staging slot goes into the view. Page locked, which ends here. *err becomes -EAGAIN where the object has
- * changed. False: it is not in the view. */
-static bool staged_install(struct view *view, struct page *page, const char *stage, uint64_t bytes, uint32_t epoch, int *err)
+/* What was read into a staging slot goes into the view, with `write` to be written to. Page locked, which ends here. *err becomes
+ * -EAGAIN where the object has changed. False: it is not in the view. */
+static bool staged_install(struct view *view, struct page *page, const char *stage, bool write, uint64_t bytes, uint32_t epoch,
+			   int *err)
 {
 	struct fm_file *file = view->file;
 	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
 
-	if (*err || !all || page_install_from(view, page, stage) < 0) {
+	if (*err || !all || page_install_from(view, page, stage, write) < 0) {
 		staged_end(file, page, bytes, *err, epoch);
 		return false;
 	}
@@ -432,7 +433,8 @@ int read_staged(struct fault *vmf)
 		err = recheck_after(file, epoch, UINT64_MAX, err);
 	int own = 0;
 	page->keep = vmf->keep;
-	if (staged_install(vmf->view, page, stage, bytes, epoch, &err)) {
+	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(vmf, page);
+	if (staged_install(vmf->view, page, stage, write, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;
 		fault_after_install(vmf);
 	} else {
@@ -443,6 +445,8 @@ int read_staged(struct fault *vmf)
 	if (err == -EAGAIN)
 		file_forget(file);
 	inline_end(file, 1);
+	if (write)
+		dirty_pace(vmf);
 	return own;
 }
 
@@ -600,7 +604,7 @@ static int staged_done(struct read_request *req, struct page *page, int err)
 	uint64_t index = page->index;
 
 	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
-	bool there = staged_install(&file->view, page, req->stage, req->io.bytes_done, req->epoch, &err);
+	bool there = staged_install(&file->view, page, req->stage, false, req->io.bytes_done, req->epoch, &err);
 	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
 		covered(exit_unmapped_staged);
 		file_take_out(file, index, index);

@@ -63,7 +63,7 @@ struct writeback {
 	struct fm_mm *mm;
 	struct os_thread thread;
 	uint32_t seq;    /* futex */
-	uint32_t stop, urgent; /* atomic */
+	uint32_t stop, urgent, noted; /* atomic */
 	struct os_lock lock;
 	struct write_request *free; /* lock */
 	uint32_t free_seq;          /* futex: changes when one is given back */
@@ -87,6 +87,14 @@ void writeback_kick(struct fm_mm *mm)
 		return;
 	atomic_add(&wb->seq, 1u);
 	os_futex_wake(&wb->seq, 1, OS_FUTEX_ANY);
+}
+
+/* There is something for its next pass: it is woken once. */
+void writeback_note(struct fm_mm *mm)
+{
+	struct writeback *wb = atomic_get(&mm->wb);
+	if (wb && !atomic_get(&wb->noted) && !atomic_xchg(&wb->noted, 1u))
+		writeback_kick(mm);
 }
 
 /* Somebody waits for what is dirty, or written and not flushed. */
@@ -776,6 +784,7 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 	struct batch batch;
 
 	while (looked < 2) {
+		uint32_t begun = *at;
 		if (!batch_next(pool, bits, NULL, 0, 0, at, &batch)) {
 			*at = 0; /* from the beginning, once */
 			looked++;
@@ -793,8 +802,10 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				file_put(file);
 			}
 			page_unpin(pool, page);
-			if (err == -ENOBUFS || (!all && !dirty_many(pool)))
+			if (err == -ENOBUFS || (!all && dirty_few(pool))) {
+				*at = begun; /* the rest of them next time */
 				return;
+			}
 		}
 	}
 }
@@ -974,6 +985,7 @@ static void *writeback_main(void *arg)
 {
 	struct writeback *wb = arg;
 	for (;;) {
+		atomic_set(&wb->noted, 0u);
 		uint32_t seq = atomic_get(&wb->seq);
 		if (atomic_get(&wb->stop))
 			return NULL;

@@ -96,6 +96,7 @@ void trap_slots_close(struct trap *trap, void *mem, uint64_t len);
  * Fault path: these take the kernel's per-region lock only. */
 int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
+int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory into holes */
 /* The same for much at once, in pieces that lie together in the machine's memory where it has such: a device reads into those
  * with fewer segments. Takes the kernel's lock. */

@@ -355,14 +355,22 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return (int)ret;
 }
 
-int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+static int copy_as(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, uint64_t *ret_done)
 {
-	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK};
-	if (trap->has_wp)
-		copy.mode = UFFDIO_COPY_MODE_WP;
+	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK, .mode = mode};
 	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
 	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
 	return (int)ret;
+}
+
+int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	return copy_as(trap, dst, src, len, trap->has_wp ? UFFDIO_COPY_MODE_WP : 0, ret_done);
+}
+
+int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	return copy_as(trap, dst, src, len, 0, ret_done);
 }
 
 int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
