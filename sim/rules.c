@@ -98,7 +98,7 @@ void check_futex_wait(const uint32_t *word)
 			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
 	}
 	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file; file = file->next)
-		if ((word == &file->end_seq || word == &file->resizing) && check_page_locks())
+		if ((word == &file->ended.seq || word == &file->resizing) && check_page_locks())
 			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
 }
 

@@ -369,12 +369,12 @@ int dirty_wait(struct fault *vmf)
 	might_block(vmf->mm);
 	stats_add(vmf->mm->stats, write_throttled, 1);
 	while (!wait_is_over(vmf, over, until, &error)) {
-		uint32_t seq = atomic_get(&file->end_seq);
+		uint32_t seq = atomic_get(&file->ended.seq);
 		if (urge)
 			writeback_urge(vmf->mm);
 		if (wait_is_over(vmf, over, until, &error))
 			break;
-		urge = os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, os_now_ns() + WAIT_SLICE_NS) == -ETIMEDOUT;
+		urge = gate_wait(&file->ended, seq, os_now_ns() + WAIT_SLICE_NS) == -ETIMEDOUT;
 	}
 	if (!error && !vmf->paced && pause) {
 		vmf->paced = true;

@@ -52,6 +52,27 @@
 #endif
 #define NONE UINT32_MAX  /* no page, no entry */
 
+/* What is waited for seldom and comes often: who brings it makes a system call only where somebody sleeps. Who waits takes `seq`
+ * before he looks whether he has to. */
+struct gate {
+	uint32_t seq, sleepers; /* seq: futex */
+};
+
+static inline int gate_wait(struct gate *gate, uint32_t seq, uint64_t until_ns)
+{
+	atomic_add(&gate->sleepers, 1u);
+	int err = os_futex_wait(&gate->seq, seq, OS_FUTEX_ANY, until_ns);
+	atomic_sub(&gate->sleepers, 1u);
+	return err;
+}
+
+static inline void gate_open(struct gate *gate)
+{
+	atomic_add(&gate->seq, 1u);
+	if (atomic_get(&gate->sleepers))
+		os_futex_wake(&gate->seq, INT32_MAX, OS_FUTEX_ANY);
+}
+
 /* ------------------------------------------------------------------ pages and frames */
 
 /* A page's state word: flags below, pins above. Every change is one compare-and-swap. */
@@ -251,7 +272,7 @@ struct fm_file {
 	uint32_t dirty, writing, unflushed; /* pages; atomic */
 	uint32_t write_requests;            /* under way; atomic */
 	uint32_t written_seq;               /* writes that have ended; atomic */
-	uint32_t end_seq;                   /* futex: changes when a write or a flush has ended */
+	struct gate ended;                  /* a write or a flush has ended */
 	uint32_t error_seq, error_told;     /* failures so far, and how many of them some call has told; atomic */
 	int write_error;                    /* of the last failure; atomic */
 	uint32_t failing;                   /* nothing has been written since it; atomic */

@@ -206,8 +206,7 @@ static void change_end(struct fm_file *file)
 	atomic_add(&file->change_seq, 1u); /* before and at its end: see range_write() */
 	atomic_set(&file->punch_first, UINT64_MAX);
 	atomic_set(&file->punch_last, 0u);
-	atomic_add(&file->end_seq, 1u);
-	os_futex_wake(&file->end_seq, INT32_MAX, OS_FUTEX_ANY);
+	gate_open(&file->ended);
 }
 
 static int shrink(struct fm_file *file, uint64_t size)

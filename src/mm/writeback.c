@@ -20,7 +20,6 @@
  */
 #include "mm/mm.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 #ifdef FM_SIM
@@ -66,7 +65,7 @@ struct writeback {
 	uint32_t stop, urgent, noted; /* atomic */
 	struct os_lock lock;
 	struct write_request *free; /* lock */
-	uint32_t free_seq;          /* futex: changes when one is given back */
+	struct gate freed;          /* one has been given back */
 	uint32_t starved;           /* somebody found none; atomic */
 	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
 	struct fm_file *closing;    /* atomic stack */
@@ -122,7 +121,7 @@ static struct write_request *request_try(struct writeback *wb, struct fm_file *f
 static struct write_request *request_get(struct writeback *wb, struct fm_file *file, unsigned how, uint64_t until_ns)
 {
 	for (;;) {
-		uint32_t seq = atomic_get(&wb->free_seq);
+		uint32_t seq = atomic_get(&wb->freed.seq);
 		struct write_request *req = request_try(wb, file);
 		if (!req) { /* who gives one back sees this, or it is seen here what he has given */
 			atomic_set(&wb->starved, 1u);
@@ -133,7 +132,7 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 		requests_send(wb->mm); /* what is waited for may be our own */
 		requests_hold(wb->mm);
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
-		os_futex_wait(&wb->free_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+		gate_wait(&wb->freed, seq, slice < until_ns ? slice : until_ns);
 	}
 }
 
@@ -144,8 +143,7 @@ static void request_put(struct writeback *wb, struct write_request *req)
 	req->next = wb->free;
 	wb->free = req;
 	os_unlock(&wb->lock);
-	atomic_add(&wb->free_seq, 1u);
-	os_futex_wake(&wb->free_seq, INT_MAX, OS_FUTEX_ANY);
+	gate_open(&wb->freed);
 	/* The thread goes on when there is something to be had for it: it would look through all that is dirty for each single one. */
 	if (left <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
 		writeback_kick(wb->mm);
@@ -154,8 +152,7 @@ static void request_put(struct writeback *wb, struct write_request *req)
 /* Something of the file has ended: whoever waits for it looks again. */
 static void file_ended(struct fm_file *file)
 {
-	atomic_add(&file->end_seq, 1u);
-	os_futex_wake(&file->end_seq, INT_MAX, OS_FUTEX_ANY);
+	gate_open(&file->ended);
 	frame_freed(file->pool);
 }
 
@@ -567,13 +564,13 @@ static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
 static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	for (;;) {
-		uint32_t seq = atomic_get(&file->end_seq);
+		uint32_t seq = atomic_get(&file->ended.seq);
 		if (!range_changes(file, first, last))
 			return 0;
 		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
 		if (now >= until_ns)
 			return -ETIMEDOUT;
-		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+		gate_wait(&file->ended, seq, slice < until_ns ? slice : until_ns);
 	}
 }
 
@@ -716,7 +713,7 @@ static int flush_wait(struct fm_file *file, uint64_t until_ns)
 	uint32_t need = atomic_get(&file->written_seq);
 
 	for (;;) {
-		uint32_t seq = atomic_get(&file->end_seq);
+		uint32_t seq = atomic_get(&file->ended.seq);
 		os_lock(&file->flush_lock);
 		bool done = (int32_t)(file->flush_ended - need) >= 0;
 		int result = file->flush_result;
@@ -730,7 +727,7 @@ static int flush_wait(struct fm_file *file, uint64_t until_ns)
 		if (flush_begin(file))
 			continue;
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
-		os_futex_wait(&file->end_seq, seq, OS_FUTEX_ANY, slice < until_ns ? slice : until_ns);
+		gate_wait(&file->ended, seq, slice < until_ns ? slice : until_ns);
 	}
 }
 
