@@ -26,7 +26,7 @@
 
 static int write_file(int fd, uint64_t bytes)
 {
-	static uint64_t block[(1 << 20) / sizeof(uint64_t)];
+	static uint64_t block[(64 << 10) / sizeof(uint64_t)];
 	uint64_t state = 0x9e3779b97f4a7c15ull;
 
 	for (uint64_t done = 0; done < bytes; done += sizeof(block)) {

@@ -20,7 +20,7 @@
 /* Into the page cache, without a mapping. */
 static int cache_range(struct bench_run *run)
 {
-	static char buffer[1 << 20];
+	static char buffer[64 << 10];
 
 	for (uint64_t at = 0; at < run->range_bytes; at += sizeof(buffer))
 		if (pread(run->fd, buffer, sizeof(buffer), (off_t)at) < 0)

@@ -53,7 +53,7 @@ static int make_hole_file(struct demo *demo, const char *dir, char *why)
 /* A file of real blocks, all of it on the disk, none of it in memory. */
 static int make_cold_file(struct demo *demo, const char *dir, char *why)
 {
-	static uint64_t block[(1 << 20) / sizeof(uint64_t)];
+	static uint64_t block[(64 << 10) / sizeof(uint64_t)];
 	char path[PATH_MAX];
 	uint64_t state = 0x9e3779b97f4a7c15ull;
 	int fd;
