@@ -254,6 +254,8 @@ static bool is_elsewhere(const struct entry *entry)
 		if (m->tid == entry->tid)
 			m->tid = 0; /* answered with this */
 	}
+	if (latest == entry->fault.addr)
+		handler.latest[entry->tid] = latest;
 	return latest != entry->fault.addr;
 }
 

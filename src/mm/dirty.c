@@ -32,6 +32,7 @@
 
 #define WAIT_SLICE_NS (5 * OS_NSEC_PER_MSEC)
 #define PAUSE_LEAST_NS 20000u
+#define BIT_PAUSE_NS 1000u
 #define ROOM_MOST 64u /* pages */
 #define PAUSE_MOST_NS (50 * OS_NSEC_PER_MSEC)
 
@@ -44,9 +45,9 @@ static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 
 static void count_dirty(struct frame_pool *pool, struct page *page)
 {
-	bit_set(pool->dirty_bits, id_of(pool, page));
 	atomic_add(&page->file->dirty, 1u);
 	uint32_t before = atomic_add(&pool->dirty, 1u);
+	bit_set(pool->dirty_bits, id_of(pool, page)); /* last: see page_clean() */
 	stats_add(pool->mm->stats, dirty_pages, 1);
 	stats_add(pool->mm->stats, dirtied, 1);
 	if (!before || dirty_many(pool))
@@ -89,6 +90,9 @@ bool page_clean(struct frame_pool *pool, struct page *page)
 
 	if (!(old & PG_DIRTY))
 		return false;
+	/* A flush that has failed made it dirty without the lock, and is about to set the bit: set later it would be the next page's. */
+	while (!bit_is(pool->dirty_bits, id_of(pool, page)))
+		os_sleep_until(os_now_ns() + BIT_PAUSE_NS);
 	bit_clear(pool->aged_bits, id_of(pool, page));
 	bit_clear(pool->dirty_bits, id_of(pool, page));
 	page_set(page, 0, PG_DIRTY);
@@ -244,6 +248,22 @@ static uint32_t dirty_now(const struct frame_pool *pool)
 	return atomic_get(&p->dirty) + atomic_get(&p->writing);
 }
 
+/* From here on writers are slowed down. */
+static uint32_t dirty_free(const struct frame_pool *pool)
+{
+	uint32_t limit = dirty_limit(pool);
+	return limit - limit / 4;
+}
+
+/* How many pages may become dirty without that. */
+uint32_t dirty_room(const struct frame_pool *pool)
+{
+	uint32_t now = dirty_now(pool), free = dirty_free(pool);
+	uint32_t held = now + atomic_get(&((struct frame_pool *)(uintptr_t)pool)->unflushed), most = held_limit(pool);
+	uint32_t room = now < free ? free - now : 0, held_room = held < most ? most - held : 0;
+	return room < held_room ? room : held_room;
+}
+
 /* No more may become dirty for now. */
 bool dirty_over(const struct frame_pool *pool)
 {
@@ -282,7 +302,7 @@ bool unflushed_many(const struct frame_pool *pool)
  * to what the store takes, instead of going and stopping. */
 static uint64_t pause_ns(const struct fm_file *file, const struct frame_pool *pool)
 {
-	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), free = limit - limit / 4;
+	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), free = dirty_free(pool);
 	if (now <= free || limit < 64)
 		return 0;
 	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->write_ns) * (now - free) / (limit - free);

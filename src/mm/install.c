@@ -23,6 +23,7 @@
 #define BUSY_TRIES 50
 #define BUSY_PAUSE_NS 20000u
 #define NOMEM_TRIES 100
+#define DROP_TOGETHER 64u /* pages */
 
 /* ------------------------------------------------------------------ page tables */
 
@@ -269,18 +270,42 @@ void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page
 	mm_uncharge(mm, pool->page_size);
 }
 
-/* The copy that a slot still has is dropped while the page is locked: a read into the slot must not
- * come between. The page is installed, so nobody waits for this lock but one who unmaps it. */
-static void drop_duplicate(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+/* Pinned and locked, if it is a copy to be dropped. */
+static bool duplicate_take(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
+	const uint32_t flags = PG_DUP | PG_INSTALLED;
+	if ((atomic_get(&page->state) & flags) != flags || !page_try_pin(page))
+		return false;
 	if (!page_trylock(page)) { /* most often by the install that asked for this: later, else it could not be evicted */
 		atomic_set(&mm->after.again, true);
-		return;
+	} else {
+		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) == flags) /* else its write's end asks again */
+			return true;
+		page_unlock(pool, page);
 	}
-	uint32_t state = atomic_get(&page->state);
-	if ((state & PG_DUP) && (state & PG_INSTALLED) && !(state & PG_WRITEBACK)) /* else its end asks again */
-		page_drop_copy(mm, pool, page);
-	page_unlock(pool, page);
+	page_unpin(pool, page);
+	return false;
+}
+
+/* The copies that slots still have are dropped while the pages are locked: a read into a slot must not come between. They are
+ * installed, so nobody waits for these locks but one who unmaps them. Of up to `most` pages, from the first on: so many have been
+ * looked at. */
+static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struct page *first, uint32_t most)
+{
+	uint32_t count = 0;
+
+	while (count < most && count < DROP_TOGETHER && duplicate_take(mm, pool, first + count))
+		count++;
+	if (!count)
+		return 1;
+	trap_discard(mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift);
+	mm_uncharge(mm, (uint64_t)count << pool->shift);
+	for (uint32_t i = 0; i < count; i++) {
+		page_set(first + i, 0, PG_DUP);
+		page_unlock(pool, first + i);
+		page_unpin(pool, first + i);
+	}
+	return count;
 }
 
 struct span {
@@ -295,14 +320,11 @@ static void span_flush(struct fm_mm *mm, struct span *span)
 	*span = (struct span){0};
 }
 
-static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
-		      struct span *span)
+static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page, struct span *span)
 {
 	if (!page_try_pin(page))
 		return;
 	uint32_t state = atomic_get(&page->state);
-	if ((state & PG_DUP) && (state & PG_INSTALLED))
-		drop_duplicate(mm, pool, page);
 	struct fm_file *file = page->file;
 	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED) && !file->writable) {
 		uint64_t start = page_addr(&file->view, pool, page);
@@ -320,6 +342,16 @@ static void after_one(struct fm_mm *mm, struct frame_pool *pool, struct page *pa
 	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
 		span_flush(mm, span);
 	page_unpin(pool, page);
+}
+
+/* `count` pages whose frames are neighbours. */
+static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *first, uint32_t count, struct span *span)
+{
+	for (uint32_t i = 0; i < count; i += drop_duplicates(mm, pool, first + i, count - i))
+		;
+	for (uint32_t i = 0; i < count; i++)
+		if (page_is(first + i, PG_UNPROTECTED))
+			protect_one(mm, pool, first + i, span);
 }
 
 /* Put protection on what MOVE installed; drop what COPY left behind. Background thread; where `again` is left set, it is
@@ -344,9 +376,7 @@ bool after_work_run(struct fm_mm *mm)
 		os_unlock(&after->lock);
 		did |= some || overflowed;
 		if (some) {
-			for (uint32_t i = 0; i < item.count; i++)
-				after_one(mm, mm->pool[item.pool],
-					  &mm->pool[item.pool]->pages[item.page + i], &span);
+			after_some(mm, mm->pool[item.pool], &mm->pool[item.pool]->pages[item.page], item.count, &span);
 			continue;
 		}
 		span_flush(mm, &span);
@@ -355,7 +385,7 @@ bool after_work_run(struct fm_mm *mm)
 		for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 			for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
 				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
-					after_one(mm, mm->pool[p], &mm->pool[p]->pages[i], &span);
+					after_some(mm, mm->pool[p], &mm->pool[p]->pages[i], 1, &span);
 		span_flush(mm, &span);
 		if (atomic_get(&after->again))
 			return did;

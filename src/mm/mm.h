@@ -43,6 +43,7 @@
 
 #define MM_FRAMES_MIN 16 /* the smallest pool: see fm_budget_min() */
 #define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
+#define WRITE_STREAMS 4u       /* threads that write page after page, of one file */
 #define MM_POOLS_MAX 10  /* 4 KiB to 2 MiB */
 #define POOL_STAGES_MAX 64u
 #ifdef FM_SIM
@@ -289,6 +290,11 @@ struct fm_file {
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
 	uint32_t change_seq;                /* changes before that is said, and before it is taken back; atomic */
+	struct writer {
+		uint64_t next;  /* the page where it is expected; relaxed */
+		uint32_t count; /* how many came in with the last; relaxed */
+	} writer[WRITE_STREAMS];
+	uint32_t writers; /* so many have had a place; atomic */
 	uint32_t swept_seq;                 /* the view's unmap_seq, when what may not leave it had left; the write-back's */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
 	bool finished;                      /* it has been written for the mm's end */
@@ -656,6 +662,7 @@ int dirty_wait(struct fault *vmf);
 bool dirty_over(const struct frame_pool *pool);
 bool dirty_many(const struct frame_pool *pool);
 bool dirty_few(const struct frame_pool *pool);
+uint32_t dirty_room(const struct frame_pool *pool);
 bool unflushed_many(const struct frame_pool *pool);
 char *place_take(struct frame_pool *pool);
 void place_put(struct frame_pool *pool, const char *place);

@@ -228,14 +228,33 @@ static int shrink(struct fm_file *file, uint64_t size)
 	return err;
 }
 
+/* The page of the former end may have been written to past that, since it was zeroed there, and have been written back without:
+ * what is seen is what the store gets. */
+static void write_past(struct fm_file *file, uint64_t before)
+{
+	struct frame_pool *pool = file->pool;
+	struct page *page = before & (pool->page_size - 1) ? page_find(file, before >> pool->shift) : NULL;
+
+	if (!page)
+		return;
+	lock_unwritten(file, page);
+	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+		page_dirty(pool, page);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+}
+
 static int grow(struct fm_file *file, uint64_t size)
 {
-	int err = zero_past(file, atomic_get(&file->size_bytes));
+	uint64_t before = atomic_get(&file->size_bytes);
+	int err = zero_past(file, before);
 	if (!err)
 		err = file->store->ops->resize(file->store, size);
-	if (!err)
-		atomic_set(&file->size_bytes, size);
-	return err;
+	if (err)
+		return err;
+	atomic_set(&file->size_bytes, size);
+	write_past(file, before);
+	return 0;
 }
 
 int file_truncate(struct fm_file *file, uint64_t size)

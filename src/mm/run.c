@@ -12,8 +12,12 @@
 #define RUN_TRIES 20
 #ifdef FM_SIM
 #define STREAM_RUN 2u /* its pools are small */
+#define COPY_RUN 4u
+#define WRITE_RUN 4u
 #else
 #define STREAM_RUN 8u /* pages */
+#define COPY_RUN 16u  /* they are in memory twice for a while */
+#define WRITE_RUN 64u /* most of them written back in vain should the writer stop */
 #endif
 #define PT_BYTES (2ull << 20) /* what one page table covers, and one call of pt_get() */
 
@@ -50,22 +54,45 @@ struct run {
 };
 
 /* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. */
-static struct run gather(struct fault *vmf, struct page *page)
+static struct run gather(struct fault *vmf, struct page *page, uint32_t most)
 {
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP;
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | PG_DIRTY | PG_WRITEBACK;
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
 	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
 	uint64_t before = (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
 
-	for (uint64_t i = vmf->index + 1; after-- && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++)
+	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++)
 		if (run.first + run.count == pool->pages + pool->frames ||
 		    !join(file, run.first + run.count, i, mask, PG_UPTODATE))
 			break;
-	for (uint64_t i = vmf->index; before-- && i > vmf->low; i--, run.count++, run.first--)
+	for (uint64_t i = vmf->index; before-- && run.count < most && i > vmf->low; i--, run.count++, run.first--)
 		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, PG_UPTODATE))
 			break;
+	return run;
+}
+
+/* What can go in with `page`, after it, to be written to: clean ones, which nobody punches. */
+static struct run gather_writable(struct fault *vmf, struct page *page, uint32_t most)
+{
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | PG_DIRTY | PG_WRITEBACK;
+	struct fm_file *file = vmf->file;
+	struct frame_pool *pool = file->pool;
+	struct run run = {page, 1};
+	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
+	uint64_t after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
+
+	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++) {
+		struct page *next = page + run.count;
+		if (next == pool->pages + pool->frames || !join(file, next, i, mask, PG_UPTODATE))
+			break;
+		if (range_is_punched(file, i)) { /* asked under its lock: who begins to waits for that */
+			leave(pool, next);
+			break;
+		}
+		run.count++;
+	}
 	return run;
 }
 
@@ -95,12 +122,28 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 	return (uint32_t)(at / OS_PAGE);
 }
 
+/* The same by COPY, protected: it stays in the slots, too. */
+static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, int *ret_err)
+{
+	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
+	int err = -EAGAIN;
+
+	for (int tries = 0; at < len && (err >= 0 || err == -EAGAIN) && tries < RUN_TRIES; tries++) {
+		uint64_t done = 0;
+		err = trap_copy(mm->trap, dst + at, src + at, len - at, &done);
+		at += done;
+	}
+	*ret_err = err == -EFAULT ? -ENOENT : err; /* a hole in a slot */
+	return (uint32_t)(at / OS_PAGE);
+}
+
 /* Somebody has emptied slots behind us. Known to nobody, a hole would stay with its frame for the next page. The wanted one's
- * is page_install()'s. */
+ * is page_install()'s. Dirty are those that were to be written to, and have not been. */
 static void fill_holes(struct frame_pool *pool, struct page *first, uint32_t count, const struct page *wanted)
 {
 	for (struct page *page = first; page < first + count; page++)
 		if (page != wanted && trap_present((uint64_t)slot_of(pool, page)) == 0) {
+			page_clean(pool, page);
 			frame_fill(pool, page);
 			page_set(page, 0, PG_UPTODATE);
 		}
@@ -118,37 +161,44 @@ static bool look_after(struct view *view, struct page *first, uint32_t count, st
 	return lost;
 }
 
-/*
- * As page_install(), for vmf->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
- */
-int install_run(struct fault *vmf, struct page *page)
+/* How a run goes into the view. */
+static uint32_t run_in(struct fault *vmf, const struct run *run, bool write, int *ret_err)
+{
+	struct fm_mm *mm = vmf->mm;
+	struct frame_pool *pool = vmf->file->pool;
+	uint64_t dst = page_addr(vmf->view, pool, run->first), src = (uint64_t)slot_of(pool, run->first);
+	uint32_t went;
+
+	if (vmf->file->writable && !write)
+		return copy(mm, dst, src, run->count, ret_err);
+	for (uint32_t i = 0; write && i < run->count; i++) /* what does not go in stays so: it may have been there for a moment */
+		page_dirty(pool, run->first + i);
+	if (write)
+		trap_writable_begin(mm->trap);
+	went = move(mm, dst, src, run->count, NULL, ret_err);
+	if (write)
+		trap_writable_end(mm->trap);
+	return went;
+}
+
+/* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for that page. */
+static int run_install(struct fault *vmf, struct page *page, struct run run, bool write)
 {
 	struct view *view = vmf->view;
 	struct frame_pool *pool = vmf->file->pool;
-	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch, and a file open
-	 * for writing copies. */
-	bool alone = vmf->mm->install != FM_INSTALL_MOVE || vmf->file->record || vmf->file->writable || pool->page_size > OS_PAGE ||
-		     vmf->advice == FM_ADVICE_RANDOM || page_is(page, PG_INSTALLED | PG_DUP);
 	uint32_t went = 0;
 	bool lost = false;
 	int err;
 
-	page->keep = vmf->keep;
-	vmf->run_first = vmf->run_last = vmf->index;
-	/* A last page that is shown in part goes by itself. */
-	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high ||
-	    (vmf->index + 1) << pool->shift > atomic_get(&vmf->file->size_bytes))
-		return page_install(view, page, vmf->flags & FM_FAULT_WRITE);
-	struct run run = gather(vmf, page);
 	if (run.count > 1) {
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
 			run.first[i].keep = vmf->keep;
 		pt_get(vmf->mm, run.first, run.count, dst);
-		went = move(vmf->mm, dst, (uint64_t)slot_of(pool, run.first), run.count, NULL, &err);
+		went = run_in(vmf, &run, write, &err);
 		if (went)
-			pages_installed(view, run.first, went, pool->page_size, BY_MOVE);
+			pages_installed(view, run.first, went, pool->page_size, vmf->file->writable && !write ? BY_COPY : BY_MOVE);
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT))
@@ -158,11 +208,70 @@ int install_run(struct fault *vmf, struct page *page)
 		vmf->run_first = run.first->index;
 		vmf->run_last = vmf->run_first + run.count - 1;
 	}
-	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, false);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, write);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			leave(pool, run.first + i);
 	return err;
+}
+
+/*
+ * Who writes page after page will write the next ones, too: with each fault on his way twice as many come in to be written to. They
+ * are written back as if they had been. Plain numbers, without a lock: a race costs a guess. Returns how many, this one with them.
+ */
+static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer **ret_writer)
+{
+	struct writer *writer = NULL;
+	uint32_t count = 1;
+
+	for (uint32_t i = 0; i < WRITE_STREAMS && !writer; i++)
+		if (page_word(&file->writer[i], next) == index)
+			writer = &file->writer[i];
+	if (writer)
+		count = 2 * page_word(writer, count);
+	else
+		writer = &file->writer[atomic_add(&file->writers, 1u) % WRITE_STREAMS];
+	if (count > WRITE_RUN)
+		count = WRITE_RUN;
+	page_word_set(writer, count, count);
+	*ret_writer = writer;
+	return count;
+}
+
+static int write_run_install(struct fault *vmf, struct page *page)
+{
+	struct writer *writer;
+	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
+	bool alone = page_is(page, PG_WRITEBACK) || count == 1 || room < 2;
+	struct run run = alone ? (struct run){page, 1} : gather_writable(vmf, page, count < room ? count : room);
+
+	page_word_set(writer, next, vmf->index + run.count);
+	return run_install(vmf, page, run, true);
+}
+
+/*
+ * As page_install(), for vmf->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
+ */
+int install_run(struct fault *vmf, struct page *page)
+{
+	struct fm_file *file = vmf->file;
+	bool write = vmf->flags & FM_FAULT_WRITE;
+	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
+	bool alone = vmf->mm->install != FM_INSTALL_MOVE || file->record || file->pool->page_size > OS_PAGE ||
+		     vmf->advice == FM_ADVICE_RANDOM || page_is(page, PG_INSTALLED | PG_DUP);
+
+	page->keep = vmf->keep;
+	vmf->run_first = vmf->run_last = vmf->index;
+	/* A last page that is shown in part goes by itself. */
+	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high || (vmf->index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
+		return page_install(vmf->view, page, write);
+	if (write)
+		return write_run_install(vmf, page);
+	if (!file->writable)
+		return run_install(vmf, page, gather(vmf, page, UINT32_MAX), false);
+	if (page_is(page, PG_DIRTY)) /* by MOVE, writable */
+		return page_install(vmf->view, page, false);
+	return run_install(vmf, page, gather(vmf, page, COPY_RUN), false);
 }
 
 /* ------------------------------------------------------------------ out of the view */

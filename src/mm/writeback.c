@@ -136,7 +136,7 @@ static struct write_request *request_get(struct writeback *wb, struct fm_file *f
 	}
 }
 
-static void request_put(struct writeback *wb, struct write_request *req)
+static uint32_t request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
 	uint32_t left = atomic_sub(&req->file->write_requests, 1u) - 1;
@@ -144,9 +144,7 @@ static void request_put(struct writeback *wb, struct write_request *req)
 	wb->free = req;
 	os_unlock(&wb->lock);
 	gate_open(&wb->freed);
-	/* The thread goes on when there is something to be had for it: it would look through all that is dirty for each single one. */
-	if (left <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
-		writeback_kick(wb->mm);
+	return left;
 }
 
 /* Something of the file has ended: whoever waits for it looks again. */
@@ -192,7 +190,10 @@ static void request_end(struct writeback *wb, struct write_request *req)
 	struct fm_file *file = req->file;
 	for (uint32_t i = 0; i < req->count; i++)
 		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
-	request_put(wb, req);
+	/* The thread goes on when there is something to be had for it: it would look through all that is dirty for each single one. Not
+	 * for one that was given back unused: it would get that again. */
+	if (request_put(wb, req) <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
+		writeback_kick(wb->mm);
 	file_ended(file);
 	file_put(file);
 }
@@ -332,7 +333,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 	}
 	/* Who punches it waits for the lock, or is seen here. */
 	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) &&
-	    !range_is_punched(file, page->index))
+	    !range_is_punched(file, page->index) && bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
 		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */

@@ -98,7 +98,7 @@ static void fetch_messages(struct handler *handler)
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 {
 	struct handler *handler = trap->handler;
-	const struct seen_thread *seen = &handler->seen[tid % THREADS];
+	struct seen_thread *seen = &handler->seen[tid % THREADS];
 	uint64_t latest = seen->tid == tid ? seen->latest : addr;
 	fetch_messages(handler);
 	for (uint32_t i = 0; i < handler->msg_count; i++) {
@@ -111,6 +111,8 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
 			msg->event = 0; /* taken later, it would take back what was told */
 	}
+	if (latest == addr && seen->tid == tid) /* asked again, it is still here, also if it had been elsewhere in between */
+		seen->latest = addr;
 	return latest != addr;
 }
 
