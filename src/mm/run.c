@@ -227,10 +227,10 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 	for (uint32_t i = 0; i < WRITE_STREAMS && !writer; i++)
 		if (page_word(&file->writer[i], next) == index)
 			writer = &file->writer[i];
-	if (writer)
-		count = 2 * page_word(writer, count);
-	else
+	if (!writer)
 		writer = &file->writer[atomic_add(&file->writers, 1u) % WRITE_STREAMS];
+	else if (page_word(writer, count))
+		count = 2 * page_word(writer, count);
 	if (count > WRITE_RUN)
 		count = WRITE_RUN;
 	page_word_set(writer, count, count);
