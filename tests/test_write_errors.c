@@ -236,8 +236,9 @@ static void test_over_the_limit(void)
 static void test_lost(void)
 {
 	begin(4 * MIB);
-	write_pattern(mm, addr, 0, 10 * PAGE, SEED + 1);
 	set("write-error-every=1");
+	for (uint64_t page = 10; page-- > 0;) /* backwards: nobody's next page becomes dirty with it */
+		write_pattern(mm, addr, page * PAGE, PAGE, SEED + 1);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	CHECK_EQ(fm_file_close(file), -EIO);
 	EVENTUALLY(support_stats(mm).files == 0);
