@@ -238,7 +238,7 @@ static void test_lost(void)
 	begin(4 * MIB);
 	set("write-error-every=1");
 	for (uint64_t page = 10; page-- > 0;) /* backwards: nobody's next page becomes dirty with it */
-		write_pattern(mm, addr, page * PAGE, PAGE, SEED + 1);
+		write_pattern(mm, (char *)addr + page * PAGE, page * PAGE, PAGE, SEED + 1);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	CHECK_EQ(fm_file_close(file), -EIO);
 	EVENTUALLY(support_stats(mm).files == 0);
