@@ -20,12 +20,7 @@
 #define READS_MAX   8
 #define MOVE_BYTES  64 /* of a string move: 8 quadwords, the middle one straddles */
 #define WATCHDOG_S  60
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define OPS 20
-#else
-#define OPS 50
-#endif
+#define OPS         20 /* of each thread, in a run */
 
 static const char *map;
 static const unsigned char *want; /* the whole file, by plain reads */
