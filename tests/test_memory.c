@@ -114,7 +114,7 @@ int main(void)
 	close(fd);
 	run(16 * MIB, "20 times the budget", "memory:320M?seed=5", 320 * MIB, PAGE);
 	run(16 * MIB, "one page of each MiB", sparse, 8192 * MIB, MIB);
-	run(48 * MIB, "10 times a larger budget", "memory:480M?seed=5", 480 * MIB, PAGE);
+	run(48 * MIB, "5 times a larger budget", "memory:240M?seed=5", 240 * MIB, PAGE);
 	run(48 * MIB, "one page of each MiB of 24 GiB", sparse, 24576 * MIB, MIB);
 	return 0;
 }
