@@ -20,7 +20,11 @@
 #define READS_MAX   8
 #define MOVE_BYTES  64 /* of a string move: 8 quadwords, the middle one straddles */
 #define WATCHDOG_S  60
-#define OPS         20 /* of each thread, in a run */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define OPS 10 /* of each thread, in a run */
+#else
+#define OPS 20
+#endif
 
 static const char *map;
 static const unsigned char *want; /* the whole file, by plain reads */
