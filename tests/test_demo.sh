@@ -51,10 +51,13 @@ expect_ran() {
 
 cd "$dir"
 
-# ---- table
-status=0
-"$filemap" demo --file file --delay 50 --rounds 1 --only slow-store >out 2>err || status=$?
-expect_ran "$status"
+# ---- table; where others keep the machine so busy that a round is not done in time, it is tried again
+for try in 1 2 3; do
+	status=0
+	"$filemap" demo --file file --delay 50 --rounds 1 --only slow-store >out 2>err || status=$?
+	expect_ran "$status"
+	grep -q '^NOT SHOWN: .*not done after' out err || break
+done
 for way in control filemap filemap-hold kernel-mmap; do
 	grep -q "^slow-store  *$way " out || fail "no row of $way: $(cat out)"
 done
@@ -81,7 +84,9 @@ for row in rows:
     if "skipped" in row:
         assert row["skipped"], row
         continue
-    assert row["n"] > 0 and row["delay_ms"] > 0, row
+    # Whom a stall stops may have no sample at all.
+    assert row["n"] > 0 or row["way"] in ("kernel-mmap", "filemap-hold"), row
+    assert row["delay_ms"] > 0, row
     assert 0 <= row["p50_us"] <= row["p99_us"] <= row["max_us"], row
 for situation in ("slow-store", "fuse-stopped", "blkio-memcg", "error-retry", "proc-mem", "journal", "write-journal",
                   "write-frozen", "dirty-throttle", "unmap-dirty"):
@@ -132,7 +137,7 @@ for situation in slow-store fuse-stopped blkio-memcg journal write-frozen dirty-
 			i=$((i + 1))
 			sleep 0.1
 		done
-		sleep 1
+		sleep 0.3
 		kill -"$signal" "$demo" 2>/dev/null || :
 		wait "$demo" || :
 		expect_clean "$demo" "$situation, SIG$signal"

@@ -110,11 +110,11 @@ int main(void)
 	const char *sparse = support_path();
 	int fd = open(sparse, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(fd >= 0);
-	CHECK_EQ(ftruncate(fd, (off_t)(65536 * MIB)), 0);
+	CHECK_EQ(ftruncate(fd, (off_t)(24576 * MIB)), 0);
 	close(fd);
 	run(16 * MIB, "20 times the budget", "memory:320M?seed=5", 320 * MIB, PAGE);
 	run(16 * MIB, "one page of each MiB", sparse, 8192 * MIB, MIB);
-	run(48 * MIB, "20 times a larger budget", "memory:960M?seed=5", 960 * MIB, PAGE);
-	run(48 * MIB, "one page of each MiB of 64 GiB", sparse, 65536 * MIB, MIB);
+	run(48 * MIB, "5 times a larger budget", "memory:240M?seed=5", 240 * MIB, PAGE);
+	run(48 * MIB, "one page of each MiB of 24 GiB", sparse, 24576 * MIB, MIB);
 	return 0;
 }

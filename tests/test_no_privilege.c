@@ -60,9 +60,11 @@ static void test(void)
 	unsigned char *addr = support_map(file, 0, 1024 * PAGE);
 	support_expect(mm, addr, 0, 1024 * PAGE, SEED); /* twice the budget */
 	support_expect(mm, addr, 0, 1024 * PAGE, SEED);
-	if (test_trap() != FM_TRAP_CALL)
+	if (test_trap() != FM_TRAP_CALL) {
+		EVENTUALLY(support_store(addr + 1000 * PAGE).signo != 0); /* the protection follows a MOVE */
 		support_expect_signal(support_store(addr + 1000 * PAGE), SIGSEGV, EACCES,
 				      addr + 1000 * PAGE);
+	}
 	CHECK_OK(fm_unmap(mm, addr, 1024 * PAGE));
 	CHECK_OK(fm_file_close(file));
 	said = 0;

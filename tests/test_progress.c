@@ -20,11 +20,10 @@
 #define READS_MAX   8
 #define MOVE_BYTES  64 /* of a string move: 8 quadwords, the middle one straddles */
 #define WATCHDOG_S  60
-
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define OPS 20
+#define OPS 10 /* of each thread, in a run */
 #else
-#define OPS 50
+#define OPS 20
 #endif
 
 static const char *map;

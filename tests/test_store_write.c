@@ -573,6 +573,8 @@ static void test_refused(void)
 {
 	char *const args[] = {"./sleep", "1000", NULL};
 	pid_t pid;
+	int run[2];
+	char none;
 
 	if (!geteuid()) {
 		CHECK(!system("echo x > mine && chmod 644 mine"), "mine");
@@ -581,13 +583,16 @@ static void test_refused(void)
 		unlink("mine");
 	}
 	CHECK(!system("cp /bin/sleep sleep"), "cp");
+	CHECK(!pipe2(run, O_CLOEXEC), "%s", strerror(errno));
 	pid = fork();
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		execv(args[0], args);
 		_exit(1);
 	}
-	os_sleep_until(os_now_ns() + 50 * OS_NSEC_PER_MSEC);
+	close(run[1]);
+	CHECK(read(run[0], &none, 1) == 0, "sleep is not run"); /* its end is closed when it is */
+	close(run[0]);
 	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "being run");
 	closed(opened("file:sleep", 0));
 	kill(pid, SIGKILL);

@@ -17,7 +17,7 @@
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define ROUNDS 200
 #else
-#define ROUNDS 1000
+#define ROUNDS 300
 #endif
 
 static fm_mm *mm;
