@@ -297,7 +297,9 @@ struct fm_map_options {
  * reads as zeros (what is written there never reaches the store), anything beyond is SIGBUS. Mapping the same bytes again
  * gives the same address, with the permissions of both, and counts: each fm_map() wants its fm_unmap(). A write to what no
  * mapping allows to be written is SIGSEGV. A write that makes a page dirty may be held back, as a read is, while too much is
- * dirty; where the store refuses what is to be written back, it is SIGBUS with that errno.
+ * dirty; where the store refuses what is to be written back, it is SIGBUS with that errno. Who writes page after page gets up to
+ * 63 pages after it with one fault, within the mapping: they are dirty, too, are written back as they are, and have blocks of their
+ * own in a sparse file; not with FM_ADVICE_RANDOM.
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
  * Thread-safe. Never waits for a fault in flight.
  * Errors: -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
