@@ -39,6 +39,13 @@ static void *reader(void *arg)
 	return NULL;
 }
 
+/* Each fault takes the map lock first. One that comes after the end is SIGSEGV, as after munmap(). */
+static void wait_for_faults(uint64_t before, unsigned count)
+{
+	EVENTUALLY(started == count && support_stats(mm).lock_shared >= before + count);
+	support_sleep_ms(40); /* they are where they wait by then */
+}
+
 static void destroy_beneath(const char *setting, unsigned distinct)
 {
 	pthread_t thread[READERS];
@@ -49,11 +56,10 @@ static void destroy_beneath(const char *setting, unsigned distinct)
 	addr = support_map(file, 0, 64 * PAGE);
 	started = served = cancelled = 0;
 	CHECK_OK(fm_file_control(file, setting));
+	uint64_t before = support_stats(mm).lock_shared;
 	for (uintptr_t i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i % distinct * 4 * PAGE), 0);
-	EVENTUALLY(started == READERS);
-	/* All are in the fault by then; one that is not is told that the mm is gone. */
-	support_sleep_ms(40);
+	wait_for_faults(before, READERS);
 	CHECK_OK(fm_mm_destroy(mm));
 	for (int i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
@@ -85,10 +91,10 @@ static void test_deadline(void)
 	addr = support_map(file, 0, 64 * PAGE);
 	started = served = cancelled = 0;
 	CHECK_OK(fm_file_control(file, "stuck=1"));
+	uint64_t before = support_stats(mm).lock_shared;
 	for (uintptr_t i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i * PAGE), 0);
-	EVENTUALLY(started == READERS);
-	support_sleep_ms(40);
+	wait_for_faults(before, READERS);
 	CHECK_OK(fm_mm_destroy(mm));
 	for (int i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
@@ -97,10 +103,11 @@ static void test_deadline(void)
 
 static void start_readers(pthread_t *thread, unsigned count)
 {
+	uint64_t before = support_stats(mm).lock_shared;
 	started = served = cancelled = 0;
 	for (uintptr_t i = 0; i < count; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, reader, addr + i * PAGE), 0);
-	EVENTUALLY(started == count);
+	wait_for_faults(before, count);
 }
 
 /* Three quarters of the frames are pinned, a stuck store has the rest: its other readers wait for room there, those
@@ -120,10 +127,8 @@ static void test_frames(void)
 	addr = support_map(bad, 0, 64 * PAGE);
 	start_readers(stuck, READERS);
 	EVENTUALLY(support_stats(mm).frames_used >= 15); /* one may go to a page table */
-	support_sleep_ms(20);
 	addr = pinned;
 	start_readers(well, READERS);
-	support_sleep_ms(40);
 	CHECK_OK(fm_mm_destroy(mm));
 	for (int i = 0; i < READERS; i++) {
 		CHECK_EQ(pthread_join(stuck[i], NULL), 0);

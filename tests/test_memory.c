@@ -3,7 +3,7 @@
  * Memory: the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16 MiB, while it
  * reads 20 times the budget, and while it touches one page of each MiB of a sparse file of 8 GiB, which is all
  * page tables (DESIGN.md 5). No baseline is subtracted. Then the same with more, which does not hide in the 16 MiB.
- * Seen to fail with pt_release_empty() that does nothing, and with drop_duplicate() that does nothing (copy).
+ * Seen to fail with pt_release_empty() that does nothing. (Copies that are not dropped: sim/mutations.)
  */
 #include "support.h"
 
