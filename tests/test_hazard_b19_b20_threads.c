@@ -93,7 +93,7 @@ static void test_b19_late(void)
 	 * not installed: the bytes are still where they were read to. */
 	for (unsigned i = 0; i < OTHERS; i += 4) {
 		CHECK_OK(fm_advise(mm, other_map + i * PAGE, 4 * PAGE, FM_ADVICE_WILLNEED));
-		EVENTUALLY(support_stats(mm).requests == LATE);
+		EVENTUALLY(support_stats(mm).read_bytes == (i + 5) * PAGE && support_stats(mm).requests == LATE);
 	}
 	CHECK_EQ(support_stats(mm).read_bytes, (OTHERS + 1) * PAGE);
 	answers = true;
