@@ -60,6 +60,8 @@ static bool way_ran(const struct report *report, enum way way)
 	return false;
 }
 
+#define NO_POINT "-1 1\n" /* gnuplot wants at least one: outside the picture */
+
 /* Waits of 50 ms and more, as the line that such a wait is in time. */
 #define LONG_US 50000u
 
@@ -79,8 +81,7 @@ static void put_long(FILE *out, const struct report *report, enum way way, unsig
 					(double)us / 1e3, end, (double)us / 1e3);
 		}
 	}
-	/* gnuplot wants at least one point. */
-	fprintf(out, "-1 1\nEOD\n");
+	fprintf(out, NO_POINT "EOD\n");
 }
 
 /* The points of one probe in one panel, as an inline block of data. */
@@ -102,7 +103,7 @@ static void put_points(FILE *out, const struct report *report, enum way way, uns
 					(double)us / 1e3);
 		}
 	}
-	fprintf(out, "EOD\n");
+	fprintf(out, NO_POINT "EOD\n");
 }
 
 static void put_situations(FILE *out, const struct report *report, const double *begin, double end,
