@@ -22,10 +22,16 @@ fail() {
 	exit 1
 }
 
-# What the machine is to be like after a run of this process. Others may run here too.
+# What the machine is to be like after a run of this process. Others may run here too, and have loop devices.
 machine() {
 	ls -A "$TMPDIR"
-	cat /sys/block/*/queue/read_ahead_kb 2>/dev/null || :
+	for readahead in /sys/block/*/queue/read_ahead_kb; do
+		case $readahead in
+		/sys/block/loop*) ;;
+		*) cat "$readahead" 2>/dev/null || : ;;
+		esac
+	done
+	cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep "$TMPDIR" || :
 	ls -d /sys/fs/cgroup/*/filemap-bench."$1" 2>/dev/null || :
 }
 machine none >before
