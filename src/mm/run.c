@@ -53,46 +53,29 @@ struct run {
 	uint32_t count;
 };
 
-/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. */
-static struct run gather(struct fault *vmf, struct page *page, uint32_t most)
+/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. To be written to:
+ * only what comes after it, and nobody punches. */
+static struct run gather(struct fault *vmf, struct page *page, uint32_t most, bool write)
 {
 	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | PG_DIRTY | PG_WRITEBACK;
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
 	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
-	uint64_t before = (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
+	uint64_t before = write ? 0 : (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
 
-	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++)
-		if (run.first + run.count == pool->pages + pool->frames ||
-		    !join(file, run.first + run.count, i, mask, PG_UPTODATE))
-			break;
-	for (uint64_t i = vmf->index; before-- && run.count < most && i > vmf->low; i--, run.count++, run.first--)
-		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, PG_UPTODATE))
-			break;
-	return run;
-}
-
-/* What can go in with `page`, after it, to be written to: clean ones, which nobody punches. */
-static struct run gather_writable(struct fault *vmf, struct page *page, uint32_t most)
-{
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | PG_DIRTY | PG_WRITEBACK;
-	struct fm_file *file = vmf->file;
-	struct frame_pool *pool = file->pool;
-	struct run run = {page, 1};
-	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
-	uint64_t after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
-
-	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++) {
-		struct page *next = page + run.count;
+	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++) {
+		struct page *next = run.first + run.count;
 		if (next == pool->pages + pool->frames || !join(file, next, i, mask, PG_UPTODATE))
 			break;
-		if (range_is_punched(file, i)) { /* asked under its lock: who begins to waits for that */
+		if (write && range_is_punched(file, i)) { /* asked under its lock: who begins to waits for that */
 			leave(pool, next);
 			break;
 		}
-		run.count++;
 	}
+	for (uint64_t i = vmf->index; before-- && run.count < most && i > vmf->low; i--, run.count++, run.first--)
+		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, PG_UPTODATE))
+			break;
 	return run;
 }
 
@@ -243,7 +226,7 @@ static int write_run_install(struct fault *vmf, struct page *page)
 	struct writer *writer;
 	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
 	bool alone = page_is(page, PG_WRITEBACK) || count == 1 || room < 2;
-	struct run run = alone ? (struct run){page, 1} : gather_writable(vmf, page, count < room ? count : room);
+	struct run run = alone ? (struct run){page, 1} : gather(vmf, page, count < room ? count : room, true);
 
 	page_word_set(writer, next, vmf->index + run.count);
 	return run_install(vmf, page, run, true);
@@ -268,10 +251,10 @@ int install_run(struct fault *vmf, struct page *page)
 	if (write)
 		return write_run_install(vmf, page);
 	if (!file->writable)
-		return run_install(vmf, page, gather(vmf, page, UINT32_MAX), false);
+		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, false), false);
 	if (page_is(page, PG_DIRTY)) /* by MOVE, writable */
 		return page_install(vmf->view, page, false);
-	return run_install(vmf, page, gather(vmf, page, COPY_RUN), false);
+	return run_install(vmf, page, gather(vmf, page, COPY_RUN, false), false);
 }
 
 /* ------------------------------------------------------------------ out of the view */
