@@ -339,10 +339,10 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 	return !vmf->paced && !(vmf->flags & FM_FAULT_RETRY_NOWAIT) && pause_ns(file, file->pool) > 0;
 }
 
-/* A write fault has read its page, locked: may it be written to at once? What it has to pause for comes after. */
-bool dirty_may_come(const struct fault *vmf, const struct page *page)
+/* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause for comes after. */
+bool dirty_may_come(const struct fault *vmf)
 {
-	return !range_is_punched(vmf->file, vmf->index) && !is_written_in_place(page_state(page)) && !dirty_over(vmf->file->pool);
+	return !range_is_punched(vmf->file, vmf->index) && !dirty_over(vmf->file->pool);
 }
 
 /* The pause of a page that has become dirty. No lock held. */

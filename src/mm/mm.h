@@ -656,7 +656,7 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page);
 bool page_is_held(struct frame_pool *pool, const struct page *page);
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);
 bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
-bool dirty_may_come(const struct fault *vmf, const struct page *page);
+bool dirty_may_come(const struct fault *vmf);
 void dirty_pace(struct fault *vmf);
 int dirty_wait(struct fault *vmf);
 bool dirty_over(const struct frame_pool *pool);

@@ -433,7 +433,7 @@ int read_staged(struct fault *vmf)
 		err = recheck_after(file, epoch, UINT64_MAX, err);
 	int own = 0;
 	page->keep = vmf->keep;
-	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(vmf, page);
+	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(vmf);
 	if (staged_install(vmf->view, page, stage, write, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;
 		fault_after_install(vmf);
