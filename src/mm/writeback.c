@@ -799,7 +799,10 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				err = write_run(file, page, FOR_EVER, how, 0);
 				file_put(file);
 			}
-			page_unpin(pool, page);
+			if (err > 0)
+				page_unpin(pool, page);
+			else
+				page_unpin_quiet(pool, page); /* who waits for a frame asks for this pass: they would call each other for ever */
 			if (err == -ENOBUFS || (!all && dirty_few(pool))) {
 				*at = begun; /* the rest of them next time */
 				return;
