@@ -378,6 +378,8 @@ void check_quiet(void)
 			if (!PG_PINS(page->state) && !listed)
 				sim_fail("frame %u: nobody has it, and it is on no list to be found by: %#x", i,
 					 page->state);
+			if (page->list == LIST_HELD && !page_is_held(sim.mm->pool[p], page))
+				sim_fail("frame %u: held by nothing, and the clock does not come by it: %#x", i, page->state);
 			check_fresh(sim.mm->pool[p], page, i);
 			check_there(page, i);
 		}

@@ -83,6 +83,28 @@ static void dirty_again(struct frame_pool *pool, struct page *page)
 	count_dirty(pool, page);
 }
 
+/* Dirty or being written, or neither flushed. A write that ends well sets the bit before WRITEBACK goes, one that ends badly, and
+ * a flush, set DIRTY before WRITEBACK or the bit goes: so the word is looked at before the bits, and after. */
+static bool is_held(struct frame_pool *pool, const struct page *page)
+{
+	return page_is(page, PG_DIRTY | PG_WRITEBACK) || bit_is(pool->unflushed_bits, id_of(pool, page)) ||
+	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
+}
+
+/* Something that held it has ended: to the clock with it. Pinned. */
+static void let_go(struct frame_pool *pool, struct page *page)
+{
+	if (!is_held(pool, page))
+		lru_move(pool, page, LIST_HELD, page_is(page, PG_INSTALLED) ? LIST_ACTIVE : LIST_INACTIVE);
+}
+
+/* The clock has met it, held, and need not meet it again until it is not. What has ended meanwhile has not found it on the list. */
+void page_hold(struct frame_pool *pool, struct page *page)
+{
+	lru_set(pool, page, 1, LIST_HELD);
+	let_go(pool, page);
+}
+
 /* Page lock held; nobody can write to it. False: it was clean. */
 bool page_clean(struct frame_pool *pool, struct page *page)
 {
@@ -99,6 +121,7 @@ bool page_clean(struct frame_pool *pool, struct page *page)
 	atomic_sub(&page->file->dirty, 1u);
 	atomic_sub(&pool->dirty, 1u);
 	stats_sub(pool->mm->stats, dirty_pages, 1);
+	let_go(pool, page);
 	return true;
 }
 
@@ -133,6 +156,7 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 	atomic_sub(&page->file->unflushed, 1u);
 	atomic_sub(&pool->unflushed, 1u);
 	stats_sub(pool->mm->stats, unflushed_pages, 1);
+	let_go(pool, page);
 }
 
 /* A flush has ended: of one of its bits. Or what had been written since is not to be relied upon. */
@@ -165,6 +189,7 @@ void page_written(struct frame_pool *pool, struct page *page, int error, uint32_
 	old = atomic_get(&page->state);
 	while (!atomic_cas(&page->state, &old, old & ~(uint32_t)(PG_WRITEBACK | PG_WAITERS)))
 		;
+	let_go(pool, page);
 	if (old & PG_WAITERS)
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 }
@@ -189,17 +214,10 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page)
 	unflushed_end(pool, page, pool->flushing_bits);
 }
 
-/*
- * Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time. A write that ends well sets
- * the bit before WRITEBACK goes, one that ends badly, and a flush, set DIRTY before WRITEBACK or the bit goes: so the word is
- * looked at before the bits, and after.
- */
+/* Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time. */
 bool page_is_held(struct frame_pool *pool, const struct page *page)
 {
-	if (likely(!page->file->writable))
-		return false;
-	return page_is(page, PG_DIRTY | PG_WRITEBACK) || bit_is(pool->unflushed_bits, id_of(pool, page)) ||
-	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
+	return unlikely(page->file->writable) && is_held(pool, page);
 }
 
 /* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0 or

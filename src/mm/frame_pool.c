@@ -76,6 +76,17 @@ void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum p
 	os_unlock(&pool->lock);
 }
 
+/* If it is on the one list, to the end of the other. */
+void lru_move(struct frame_pool *pool, struct page *page, enum page_list from, enum page_list to)
+{
+	os_lock(&pool->lock);
+	if (page->list == from) {
+		queue_unlink(pool, page);
+		queue_append(pool, page, to);
+	}
+	os_unlock(&pool->lock);
+}
+
 /* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came in that order. They may
  * be anybody's by the time they are looked at: pin them. */
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count)

@@ -123,11 +123,11 @@ struct page {
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");
 
 /* AHEAD: not installed yet. YOUNG: installed, and touched by one fault. ACTIVE: installed, and come back to. INACTIVE: taken
- * out of the view, to see whether somebody comes back. COLD: not installed, and COLD_SHOWN: installed; both by FM_ADVICE_COLD. See
- * reclaim.c. */
+ * out of the view, to see whether somebody comes back. COLD: not installed, and COLD_SHOWN: installed; both by FM_ADVICE_COLD. HELD:
+ * the clock has met it dirty, or written and not flushed; it comes back when it is neither. See reclaim.c. */
 enum page_list {
 	LIST_NONE, LIST_FREE, LIST_HOLES, LIST_AHEAD, LIST_YOUNG, LIST_ACTIVE, LIST_INACTIVE, LIST_COLD, LIST_COLD_SHOWN,
-	LIST_COUNT
+	LIST_HELD, LIST_COUNT
 };
 
 struct page_queue {
@@ -654,6 +654,7 @@ void page_flushing(struct frame_pool *pool, struct page *page);
 void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed);
 void page_drop_dirty(struct frame_pool *pool, struct page *page);
 bool page_is_held(struct frame_pool *pool, const struct page *page);
+void page_hold(struct frame_pool *pool, struct page *page);
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);
 bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
 bool dirty_may_come(const struct fault *vmf);
@@ -734,6 +735,7 @@ void stage_put(struct frame_pool *pool, const char *stage);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);
+void lru_move(struct frame_pool *pool, struct page *page, enum page_list from, enum page_list to);
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count);
 void ghost_add(struct frame_pool *pool, const struct page *page);
 bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream);

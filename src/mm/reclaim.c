@@ -6,9 +6,10 @@
  * still cached. A touch brings one back cheaply and counts as use; one that reaches the head of INACTIVE untouched gives its
  * frame. Which installed pages are next is as in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody
  * came back to (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a scan pushes out
- * itself; what a stream brought goes from YOUNG at once, without a second chance. What is read ahead waits on AHEAD. Advice: what was called cold goes first; a page to be kept comes to ACTIVE by its first
- * touch, and is passed over once. Where installed pages can only be discarded (COPY), the background thread alone
- * evicts them, in the same order.
+ * itself; what a stream brought goes from YOUNG at once, without a second chance. What is read ahead waits on AHEAD; what has to
+ * be written and flushed first, on HELD, where nobody looks at it in vain. Advice: what was called cold goes first; a page to be
+ * kept comes to ACTIVE by its first touch, and is passed over once. Where installed pages can only be discarded (COPY), the
+ * background thread alone evicts them, in the same order.
  * A pinned page stays. Nothing here holds a lock across a kernel call but the page lock of the page at hand.
  * May call: page_cache, install, frame_pool, read (deadlines), os, stats.
  */
@@ -65,14 +66,13 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
+		} else if (page_is_held(pool, page)) {
+			page_hold(pool, page);
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else if (page_is_shared(page)) {
 			covered(a5_carried_over_reclaim);
 			lru_set(pool, page, 1, from);
-		} else if (page_is_held(pool, page)) {
-			lru_set(pool, page, 1, from);
-			writeback_urge(pool->mm);
 		} else {
 			if (!page_is(page, PG_HOT | PG_SPEC | PG_ERROR))
 				ghost_add(pool, page);
@@ -125,9 +125,11 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 		}
 		if (page_is(page, PG_GONE)) {
 			;
+		} else if (page_is_held(pool, page)) {
+			page_hold(pool, page);
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
-		} else if (page->keep || page_is_shared(page) || page_is_held(pool, page)) {
+		} else if (page->keep || page_is_shared(page)) {
 			page->keep = false;
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {
@@ -195,6 +197,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	}
 	if (!soft && background && freed < want)
 		freed += discard_active(pool, want - freed);
+	if (freed < want && lru_count(pool, LIST_HELD))
+		writeback_urge(mm);
 	return freed;
 }
 

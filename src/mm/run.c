@@ -273,7 +273,7 @@ static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t
 		struct page *page = first + count;
 		if (!join(file, page, first->index + count, mask, PG_UPTODATE | PG_INSTALLED))
 			break;
-		if (page_is_shared(page) || (let_off && page->keep)) {
+		if (page_is_shared(page) || page_is_held(pool, page) || (let_off && page->keep)) {
 			leave(pool, page);
 			break;
 		}
@@ -353,7 +353,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 {
 	enum page_list to = from;
 	uint32_t count = 1, went = 0;
-	bool stuck = false, last = false;
+	bool stuck = false, last = false, held = false;
 
 	if (!page_trylock(page)) {
 		lru_set(pool, page, 1, from);
@@ -362,6 +362,8 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	}
 	if (page_is(page, PG_GONE)) {
 		to = LIST_NONE;
+	} else if (page_is_held(pool, page)) {
+		held = true;
 	} else if (!page_is(page, PG_INSTALLED)) {
 		to = LIST_INACTIVE;
 	} else if (let_off && page->keep) {
@@ -379,7 +381,9 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 			to = LIST_INACTIVE;
 		}
 	}
-	if (!went)
+	if (held)
+		page_hold(pool, page);
+	else if (!went)
 		lru_set(pool, page, 1, to);
 	if (last)
 		*freed += went;
