@@ -353,8 +353,8 @@ static int read_whole(const char *path, char *buffer, size_t size)
 	return got < 0 ? -errno : 0;
 }
 
-/* A read is half a millisecond of work. Who begins it at the beginning of a time slice is not cut in two at the slice's end, and
- * then waits for all the probes' slices: a yield gives no new slice, a sleep does. */
+/* A read of smaps is half a millisecond of work. Who begins it at the beginning of a time slice is not cut in two at the slice's
+ * end, to wait for all the probes' slices: a yield gives no new slice, a sleep does. */
 static void monitor_pause(void)
 {
 	const struct timespec pause = {.tv_nsec = MONITOR_PAUSE_NS};
@@ -373,6 +373,7 @@ int monitor_run(pid_t pid, struct round *round)
 	if (round_wait_phase(round, PHASE_MEASURE) != PHASE_MEASURE)
 		return 0;
 	while (!round_over(round)) {
+		monitor_pause();
 		for (unsigned i = 0; i < 3; i++) {
 			uint64_t begin = demo_now_ns();
 			int error = read_whole(path[i], buffer, sizeof(buffer));
@@ -387,7 +388,7 @@ int monitor_run(pid_t pid, struct round *round)
 			}
 			recorder_add(&round->rec[PROBE_INSIDE + i], round->start_ns, begin,
 				     demo_now_ns());
-			monitor_pause();
+			sched_yield();
 		}
 	}
 	return 0;
