@@ -218,10 +218,14 @@ static int shrink(struct fm_file *file, uint64_t size)
 	change_begin(file, first, last_index(file));
 	atomic_set(&file->size_bytes, size);
 	int err = file->store->ops->resize(file->store, size);
-	if (err)
+	if (err) {
+		/* The page of the end that was not to be may have been read meanwhile, and have zeros behind it: it is read anew. */
+		struct drop_count pinned = {0};
 		atomic_set(&file->size_bytes, before);
-	else
+		file_each_cached(file, first, first, drop_clean, &pinned);
+	} else {
 		file_each_cached(file, gone, last_index(file), drop_page, NULL);
+	}
 	change_end(file);
 	if (!err)
 		(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
