@@ -31,6 +31,7 @@
 #include <limits.h>
 
 #define WAIT_SLICE_NS (5 * OS_NSEC_PER_MSEC)
+#define WAIT_SLICE_MOST_NS (20 * OS_NSEC_PER_MSEC)
 #define PAUSE_LEAST_NS 20000u
 #define BIT_PAUSE_NS 1000u
 #define ROOM_MOST 64u /* pages */
@@ -400,7 +401,7 @@ static bool wait_is_over(struct fault *vmf, bool over, uint64_t until, int *ret_
 int dirty_wait(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
-	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = pause_ns(file, file->pool);
+	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
 	bool over = dirty_over(file->pool), urge = true;
 	int error = 0;
 
@@ -412,7 +413,9 @@ int dirty_wait(struct fault *vmf)
 			writeback_urge(vmf->mm);
 		if (wait_is_over(vmf, over, until, &error))
 			break;
-		urge = gate_wait(&file->ended, seq, os_now_ns() + WAIT_SLICE_NS) == -ETIMEDOUT;
+		urge = gate_wait(&file->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
+		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked ever again */
+			slice *= 2;
 	}
 	if (!error && !vmf->paced && pause) {
 		vmf->paced = true;

@@ -66,7 +66,7 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (page_is_held(pool, page)) {
+		} else if (!page->user_pins && page_is_held(pool, page)) {
 			page_hold(pool, page);
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_ACTIVE);
@@ -125,7 +125,7 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 		}
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (page_is_held(pool, page)) {
+		} else if (!page->user_pins && page_is_held(pool, page)) {
 			page_hold(pool, page);
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);

@@ -362,7 +362,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	}
 	if (page_is(page, PG_GONE)) {
 		to = LIST_NONE;
-	} else if (page_is_held(pool, page)) {
+	} else if (!page->user_pins && page_is_held(pool, page)) {
 		held = true;
 	} else if (!page_is(page, PG_INSTALLED)) {
 		to = LIST_INACTIVE;

@@ -794,8 +794,10 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				continue;
 			struct fm_file *file = page->file;
 			int err = 0;
-			/* One that nobody refers to any more comes by way of its end. */
-			if (page_is(page, PG_DIRTY) && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
+			/* What the program has pinned stays dirty: for room it is written in vain. One that nobody refers to any more
+			 * comes by way of its end. */
+			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
+			if (page_is(page, PG_DIRTY) && !in_vain && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
 				file_put(file);
 			}
