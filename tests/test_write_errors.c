@@ -5,7 +5,7 @@
  * everything. Who writes meanwhile is not left hanging, and nobody else is stalled.
  * Seen to fail: with page_written() that takes each write for a good one (test_refused), with errors told twice or not at all
  * (test_told), with dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the error
- * (test_flush).
+ * (test_flush), with a truncate that leaves what was read while it failed (test_truncate_refused).
  */
 #include "write_support.h"
 
@@ -300,6 +300,46 @@ static void test_stuck(const char *what)
 	end();
 }
 
+/* ---- a truncate that the store refuses, after a while in which the page of the end that is not to be is read */
+
+static atomic_bool resizes, may_refuse;
+
+static int refuse_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	(void)store;
+	(void)size_bytes;
+	resizes = true;
+	while (!may_refuse)
+		support_sleep_ms(1);
+	return -EIO;
+}
+
+static void *truncate_in_vain(void *arg)
+{
+	(void)arg;
+	CHECK_EQ(fm_truncate(file, 20 * PAGE + 100), -EIO);
+	return NULL;
+}
+
+static void test_truncate_refused(void)
+{
+	static struct fm_store_ops refuses; /* the file's until it is closed */
+	pthread_t thread;
+
+	begin(MIB);
+	refuses = *file->store->ops;
+	refuses.resize = refuse_resize;
+	file->store->ops = &refuses;
+	resizes = may_refuse = false;
+	CHECK_EQ(pthread_create(&thread, NULL, truncate_in_vain, NULL), 0);
+	EVENTUALLY(resizes);
+	support_expect(mm, addr, 0, 20 * PAGE + 100, SEED);
+	may_refuse = true;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	support_expect(mm, addr, 0, LEN, SEED);
+	end();
+}
+
 /* ---- many */
 
 /* 100 of each kind, where chance has it: each is told somewhere, and nothing is lost in the end. */
@@ -364,6 +404,7 @@ static void test(void)
 	test_over_the_limit();
 	test_stuck("write-stuck");
 	test_stuck("flush-stuck");
+	test_truncate_refused();
 	test_hundred("EIO", -EIO, false);
 	test_hundred("ENOSPC", -ENOSPC, false);
 	test_hundred("EDQUOT", -EDQUOT, false);
