@@ -414,7 +414,7 @@ int dirty_wait(struct fault *vmf)
 		if (wait_is_over(vmf, over, until, &error))
 			break;
 		urge = gate_wait(&file->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
-		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked ever again */
+		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked again and again */
 			slice *= 2;
 	}
 	if (!error && !vmf->paced && pause) {
