@@ -283,7 +283,7 @@ static bool duplicate_take(struct fm_mm *mm, struct frame_pool *pool, struct pag
 			return true;
 		page_unlock(pool, page);
 	}
-	page_unpin(pool, page);
+	page_unpin_quiet(pool, page); /* who waits for a frame would call this thread, which looks again, and so on */
 	return false;
 }
 
@@ -341,7 +341,7 @@ static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *
 	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
 	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
 		span_flush(mm, span);
-	page_unpin(pool, page);
+	page_unpin_quiet(pool, page); /* as above */
 }
 
 /* `count` pages whose frames are neighbours. */

@@ -389,7 +389,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 		*freed += went;
 	/* In order, so that what is read into their frames will be a run again. */
 	page_unlock(pool, page);
-	if (stuck) /* who waits for a frame is not to try it again at once */
+	if (stuck || held) /* who waits for a frame is not to try it again at once */
 		page_unpin_quiet(pool, page);
 	else
 		page_unpin(pool, page);

@@ -735,6 +735,8 @@ static int flush_wait(struct fm_file *file, uint64_t until_ns)
 int file_flush(struct fm_file *file)
 {
 	might_block(file->mm);
+	/* By one that begins from here on: an earlier one may have covered what it has not counted, see write_done(). */
+	atomic_add(&file->written_seq, 1u);
 	return flush_wait(file, sync_deadline(file));
 }
 
