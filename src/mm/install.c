@@ -520,12 +520,14 @@ static int transfer_in(struct transfer *t, bool move)
 	return 0;
 }
 
-/* A taking-out that got stuck is undone; pieces that nobody has are left out. */
-static void transfer_back(struct transfer *t)
+/* A taking-out that got stuck is undone; pieces that nobody has are left out. Else some stay where they are. */
+static int transfer_back(struct transfer *t)
 {
+	int err;
 	t->back = true;
-	while (transfer_in(t, true) == -ENOENT)
+	while ((err = transfer_in(t, true)) == -ENOENT)
 		t->done += OS_PAGE;
+	return err;
 }
 
 /* Back to the slot, all of it; used for eviction and to roll an install back. With `missing` the slot has holes. */
@@ -933,12 +935,17 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			struct transfer back = {.mm = mm, .dst = t.src, .src = t.dst, .len = t.done};
 			stats_add(mm->stats, install_busy, 1);
 			trap_writable_begin(mm->trap);
-			transfer_back(&back);
+			int stuck = transfer_back(&back);
 			trap_writable_end(mm->trap);
 			if (back.copied || back.existed) {
 				page_set(page, PG_DUP, view->file->writable ? PG_UNPROTECTED : 0);
 				mm_charge(mm, pool->page_size);
 				after_add(mm, pool, page, 1);
+			}
+			if (stuck) { /* a large page in two halves, no memory to join them: the store has it all */
+				mm_assert(!view->file->writable);
+				page_gone_behind(view, page);
+				return 0;
 			}
 			return err == -EINVAL ? err : -EBUSY;
 		}
