@@ -191,17 +191,16 @@ uint32_t trap_unmarks(struct trap *trap)
 bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 {
 	(void)trap;
+	bool kept = true;
 	sim_point();
 	while (handler.begun != before) {
 		before = handler.ended;
-		for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
-			if (!trap_present(at))
-				return false;
+		kept = trap_all_present(addr, len);
 		sim_point();
 		if (handler.begun != before)
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	}
-	return true;
+	return kept;
 }
 
 static void notes_of_page_end(uint64_t page)

@@ -174,14 +174,14 @@ uint32_t trap_unmarks(struct trap *trap)
 
 bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 {
+	bool kept = true;
 	while (trap->telling && atomic_get(&trap->telling->begun) != before) {
 		before = atomic_get(&trap->telling->ended);
-		if (!trap_all_present(addr, len))
-			return false;
-		if (atomic_get(&trap->telling->begun) != before)
+		kept = trap_all_present(addr, len);
+		if (atomic_get(&trap->telling->begun) != before) /* also where some is lost: what is not yet may go with the next */
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	}
-	return true;
+	return kept;
 }
 
 bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg)
