@@ -103,13 +103,13 @@ static void evict_all(struct fm_file *file)
 	struct frame_pool *pool = file->pool;
 	for (uint32_t i = 0; i < pool->frames; i++) {
 		struct page *page = &pool->pages[i];
-		while (__atomic_load_n(&page->file, __ATOMIC_RELAXED) == file) {
+		while (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file) {
 			if (page_try_pin(page)) {
 				if (page->file == file && !page_is(page, PG_GONE))
 					evict_page(file, page);
 				page_unpin(pool, page);
 			}
-			if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) == file)
+			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file)
 				os_sleep_until(os_now_ns() + 50000);
 		}
 	}

@@ -360,7 +360,7 @@ void frame_free(struct frame_pool *pool, struct page *page)
 {
 	uint32_t state = atomic_get(&page->state);
 	mm_assert((state & PG_FREE) && !PG_PINS(state) && !(state & PG_LOCKED));
-	__atomic_store_n(&page->file, NULL, __ATOMIC_RELAXED);
+	__atomic_store_n(&page->file, NULL, __ATOMIC_RELEASE); /* the file may be freed once evict_all() has seen it */
 	stats_sub(pool->mm->stats, frames_used, 1);
 	if (unlikely(self()->map_held)) {
 		/* The last pin of a page that was found by mistake, in a search under the map lock. */

@@ -435,7 +435,7 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 		bucket_lock(bucket);
 		found = bucket_search_locked(pool, bucket, file, index);
 		if (!found) {
-			__atomic_store_n(&fresh->file, file, __ATOMIC_RELAXED);
+			__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
 			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
 			atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
 			fresh->keep = false;
