@@ -580,8 +580,8 @@ static void drop(struct fm_file *file, struct page *page, void *arg)
 	/* One pin is ours. Any other: somebody relies on the page, so it stays. */
 	uint32_t state = atomic_get(&page->state);
 	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_held(file->pool, page);
-	if (unwanted && (state & PG_INSTALLED))
-		unwanted = page_take_out(&file->view, page, true) == 0;
+	if (unwanted && (state & PG_INSTALLED)) /* on its way out it may have been there again for a moment, and written to: move_had_worked() */
+		unwanted = page_take_out(&file->view, page, true) == 0 && !page_is_held(file->pool, page);
 	if (unwanted)
 		page_remove(file->pool, page);
 	page_unlock(file->pool, page);
