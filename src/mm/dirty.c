@@ -84,12 +84,18 @@ static void dirty_again(struct frame_pool *pool, struct page *page)
 	count_dirty(pool, page);
 }
 
-/* Dirty or being written, or neither flushed. A write that ends well sets the bit before WRITEBACK goes, one that ends badly, and
+/* Dirty or being written, or not flushed yet. A write that ends well sets the bit before WRITEBACK goes, one that ends badly, and
  * a flush, set DIRTY before WRITEBACK or the bit goes: so the word is looked at before the bits, and after. */
 static bool is_held(struct frame_pool *pool, const struct page *page)
 {
 	return page_is(page, PG_DIRTY | PG_WRITEBACK) || bit_is(pool->unflushed_bits, id_of(pool, page)) ||
 	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
+}
+
+/* Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time. */
+bool page_is_held(struct frame_pool *pool, const struct page *page)
+{
+	return unlikely(page->file->writable) && is_held(pool, page);
 }
 
 /* Something that held it has ended: to the clock with it. Pinned. */
@@ -99,11 +105,15 @@ static void let_go(struct frame_pool *pool, struct page *page)
 		lru_move(pool, page, LIST_HELD, page_is(page, PG_INSTALLED) ? LIST_ACTIVE : LIST_INACTIVE);
 }
 
-/* The clock has met it, held, and need not meet it again until it is not. What has ended meanwhile has not found it on the list. */
-void page_hold(struct frame_pool *pool, struct page *page)
+/* The clock has met it. Held by what ends by itself, as a pin of the program's does not, it need not be met again until then: true,
+ * and on a list of its own. What has ended meanwhile has not found it there. Off its list, page lock held. */
+bool page_hold(struct frame_pool *pool, struct page *page)
 {
+	if (page->user_pins || !page_is_held(pool, page))
+		return false;
 	lru_set(pool, page, 1, LIST_HELD);
 	let_go(pool, page);
+	return true;
 }
 
 /* Page lock held; nobody can write to it. False: it was clean. */
@@ -168,20 +178,24 @@ void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bo
 	unflushed_end(pool, page, bits);
 }
 
-/* The write of it has ended. No lock needed; the pin is put by the caller. What it becomes is set before WRITEBACK goes:
- * see page_is_held(). `flush_failures`: the file's, when it began: a flush that has failed since may have lost it. */
+/* The store has it, by a write that is still recorded. It is to be flushed; unless it has been written to meanwhile, or is pinned: then
+ * it is dirty, held by that, and written again. A flush that fails can do no more. No lock needed. */
+void page_stored(struct frame_pool *pool, struct page *page)
+{
+	if (!page->file->scratch && !page_is(page, PG_DIRTY))
+		unflushed_add(pool, page, pool->unflushed_bits);
+}
+
+/* The write of it has ended; page_stored() was called if it ended well. No lock needed; the pin is put by the caller. What it
+ * becomes is set before WRITEBACK goes: see is_held(). `flush_failures`: the file's, when the write began: a flush that has
+ * failed since may have lost it; one that is to end yet finds the bit. */
 void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
 {
 	struct fm_file *file = page->file;
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
-	/* Written to meanwhile, or pinned, it is dirty, held by that, and written again: a flush that fails can do no more. */
-	if (!error && !file->scratch && !page_is(page, PG_DIRTY)) {
-		unflushed_add(pool, page, pool->unflushed_bits);
-		error = atomic_get(&file->flush_failures) != flush_failures; /* else the flush's end finds the bit */
-	}
-	if (error)
+	if (error || (!file->scratch && atomic_get(&file->flush_failures) != flush_failures))
 		page_flushed(pool, page, pool->unflushed_bits, true);
 	bit_clear(pool->writing_bits, id_of(pool, page));
 	atomic_sub(&file->writing, 1u);
@@ -213,12 +227,6 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page)
 	page_clean(pool, page);
 	unflushed_end(pool, page, pool->unflushed_bits);
 	unflushed_end(pool, page, pool->flushing_bits);
-}
-
-/* Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time. */
-bool page_is_held(struct frame_pool *pool, const struct page *page)
-{
-	return unlikely(page->file->writable) && is_held(pool, page);
 }
 
 /* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0 or

@@ -66,8 +66,8 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (!page->user_pins && page_is_held(pool, page)) {
-			page_hold(pool, page);
+		} else if (page_hold(pool, page)) {
+			;
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else if (page_is_shared(page)) {
@@ -125,8 +125,8 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 		}
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (!page->user_pins && page_is_held(pool, page)) {
-			page_hold(pool, page);
+		} else if (page_hold(pool, page)) {
+			;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
 		} else if (page->keep || page_is_shared(page)) {

@@ -353,7 +353,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 {
 	enum page_list to = from;
 	uint32_t count = 1, went = 0;
-	bool stuck = false, last = false, held = false;
+	bool stuck = false, last = false;
 
 	if (!page_trylock(page)) {
 		lru_set(pool, page, 1, from);
@@ -362,8 +362,8 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	}
 	if (page_is(page, PG_GONE)) {
 		to = LIST_NONE;
-	} else if (!page->user_pins && page_is_held(pool, page)) {
-		held = true;
+	} else if (page_hold(pool, page)) {
+		to = LIST_HELD;
 	} else if (!page_is(page, PG_INSTALLED)) {
 		to = LIST_INACTIVE;
 	} else if (let_off && page->keep) {
@@ -381,15 +381,13 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 			to = LIST_INACTIVE;
 		}
 	}
-	if (held)
-		page_hold(pool, page);
-	else if (!went)
+	if (to != LIST_HELD && !went)
 		lru_set(pool, page, 1, to);
 	if (last)
 		*freed += went;
 	/* In order, so that what is read into their frames will be a run again. */
 	page_unlock(pool, page);
-	if (stuck || held) /* who waits for a frame is not to try it again at once */
+	if (stuck || to == LIST_HELD) /* who waits for a frame is not to try it again at once */
 		page_unpin_quiet(pool, page);
 	else
 		page_unpin(pool, page);

@@ -221,11 +221,13 @@ static void write_done(struct io_request *io)
 		note_failure(file, io->error);
 	else
 		atomic_set(&file->failing, 0u);
+	uint32_t stored = io->error ? (uint32_t)(io->bytes_done >> pool->shift) : req->count;
+	for (uint32_t i = 0; i < stored; i++) /* so that a flush that covers this write counts what it has written */
+		page_stored(pool, &pool->pages[req->page[i]]);
 	atomic_add(&file->written_seq, 1u);
 	for (uint32_t i = 0; i < req->count; i++) {
 		struct page *page = &pool->pages[req->page[i]];
-		bool whole = !io->error || io->bytes_done >= (uint64_t)(i + 1) << pool->shift;
-		page_written(pool, page, whole ? 0 : io->error, req->flush_failures);
+		page_written(pool, page, i < stored ? 0 : io->error, req->flush_failures);
 		if (page_is(page, PG_DUP)) /* the background met it while it was being written from */
 			after_add(mm, pool, page, 1);
 	}
@@ -615,37 +617,24 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 
 /* ------------------------------------------------------------------ flushes */
 
-/* What has been written is the present flush's. */
-static void flush_begin_pages(struct fm_file *file)
+/* Of each of the file's pages that has its bit: what has been written is the present flush's (`begins`), or was, and that has ended. */
+static void flush_pages(struct fm_file *file, bool begins, bool failed)
 {
 	struct frame_pool *pool = file->pool;
+	uint64_t *bits = begins ? pool->unflushed_bits : pool->flushing_bits;
 	uint32_t words = (pool->frames + 63) / 64;
 
 	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
-		for (uint64_t left = atomic_get(&pool->unflushed_bits[word]); left; left &= left - 1) {
-			struct page *page = &pool->pages[word * 64 + (uint32_t)__builtin_ctzll(left)];
-			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file)
-					page_flushing(pool, page);
-				page_unpin(pool, page);
-			}
-		}
-}
-
-static void flush_end_pages(struct fm_file *file, bool failed)
-{
-	struct frame_pool *pool = file->pool;
-	uint32_t words = (pool->frames + 63) / 64;
-
-	for (uint32_t word = 0; word < words; word++)
-		for (uint64_t left = atomic_get(&pool->flushing_bits[word]); left; left &= left - 1) {
+		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
 			struct page *page = &pool->pages[id];
-			if (page_word(page, file) == file && page_try_pin(page)) {
-				if (page->file == file && bit_is(pool->flushing_bits, id))
-					page_flushed(pool, page, pool->flushing_bits, failed);
-				page_unpin(pool, page);
-			}
+			if (page_word(page, file) != file || !page_try_pin(page))
+				continue;
+			if (page->file == file && begins)
+				page_flushing(pool, page);
+			else if (page->file == file && bit_is(bits, id))
+				page_flushed(pool, page, bits, failed);
+			page_unpin(pool, page);
 		}
 }
 
@@ -661,9 +650,9 @@ static void flush_done(struct io_request *io)
 	if (error) {
 		note_failure(file, error);
 		atomic_add(&file->flush_failures, 1u);
-		flush_begin_pages(file); /* also of what was written since the store may have lost some */
+		flush_pages(file, true, false); /* also of what was written since the store may have lost some */
 	}
-	flush_end_pages(file, error != 0);
+	flush_pages(file, false, error != 0);
 	if (error) {
 		stats_add(mm->stats, flush_errors, 1);
 		tell_failure(file, 0, 0, error);
@@ -694,7 +683,7 @@ static bool flush_begin(struct fm_file *file)
 	os_unlock(&file->flush_lock);
 	if (!ours)
 		return false;
-	flush_begin_pages(file);
+	flush_pages(file, true, false);
 	struct io_request *io = file->flush_io;
 	io->store = file->store;
 	io->offset = 0;
@@ -735,8 +724,6 @@ static int flush_wait(struct fm_file *file, uint64_t until_ns)
 int file_flush(struct fm_file *file)
 {
 	might_block(file->mm);
-	/* By one that begins from here on: an earlier one may have covered what it has not counted, see write_done(). */
-	atomic_add(&file->written_seq, 1u);
 	return flush_wait(file, sync_deadline(file));
 }
 
