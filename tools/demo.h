@@ -86,6 +86,10 @@ uint64_t demo_now_ns(void);
 void demo_sleep_ms(unsigned ms);
 void recorder_add(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns,
 		  uint64_t end_ns);
+/* The same, of which `processor_ns` were spent ready to run, while others had the processors: with them in the worst, which must not
+ * hide anything; without them in the quantiles, which a few time slices of a machine with more threads than processors would make. */
+void recorder_add_less(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns,
+		       uint64_t end_ns, uint64_t processor_ns);
 void recorder_merge(struct recorder *into, const struct recorder *from);
 /* The smallest value that `permille` of the samples do not exceed; 0 when there are none. */
 uint64_t recorder_quantile(const struct recorder *rec, unsigned permille);

@@ -85,12 +85,18 @@ static uint64_t bucket_top(unsigned bucket)
 
 void recorder_add(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns, uint64_t end_ns)
 {
+	recorder_add_less(rec, round_start_ns, begin_ns, end_ns, 0);
+}
+
+void recorder_add_less(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns, uint64_t end_ns,
+		       uint64_t processor_ns)
+{
 	uint64_t ns = end_ns - begin_ns;
 	uint64_t slot = (end_ns - round_start_ns) / REC_SLOT_NS;
 	uint64_t us = (ns + 999) / 1000;
 
 	rec->n++;
-	rec->count[bucket_of(ns)]++;
+	rec->count[bucket_of(processor_ns < ns ? ns - processor_ns : 0)]++;
 	if (ns > rec->max_ns)
 		rec->max_ns = ns;
 	if (us > UINT32_MAX)
@@ -362,11 +368,26 @@ static void monitor_pause(void)
 	nanosleep(&pause, NULL);
 }
 
+/* How long this thread has been ready to run and had no processor, so far; 0 where the kernel does not tell. The second number:
+ * Documentation/scheduler/sched-stats.rst of Linux. */
+static uint64_t processor_wait_ns(int schedstat)
+{
+	unsigned long long wait_ns = 0;
+	char text[96];
+	ssize_t got = schedstat < 0 ? -1 : pread(schedstat, text, sizeof(text) - 1, 0);
+
+	if (got <= 0)
+		return 0;
+	text[got] = 0;
+	return sscanf(text, "%*s %llu", &wait_ns) == 1 ? wait_ns : 0;
+}
+
 int monitor_run(pid_t pid, struct round *round)
 {
 	static const char *const files[] = {"cmdline", "smaps", "maps"};
 	static char buffer[64 * 1024];
 	char path[3][64];
+	int schedstat = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
 
 	for (size_t i = 0; i < 3; i++)
 		snprintf(path[i], sizeof(path[i]), "/proc/%d/%s", (int)pid, files[i]);
@@ -375,8 +396,9 @@ int monitor_run(pid_t pid, struct round *round)
 	while (!round_over(round)) {
 		monitor_pause();
 		for (unsigned i = 0; i < 3; i++) {
-			uint64_t begin = demo_now_ns();
+			uint64_t before = processor_wait_ns(schedstat), begin = demo_now_ns();
 			int error = read_whole(path[i], buffer, sizeof(buffer));
+			uint64_t end = demo_now_ns();
 
 			if (error) { /* the subject may have ended with its round */
 				for (int wait = 0; wait < 100 && !round_over(round); wait++)
@@ -386,8 +408,8 @@ int monitor_run(pid_t pid, struct round *round)
 				round_fail(round, "monitor: %s: %s", path[i], strerror(-error));
 				return 1;
 			}
-			recorder_add(&round->rec[PROBE_INSIDE + i], round->start_ns, begin,
-				     demo_now_ns());
+			recorder_add_less(&round->rec[PROBE_INSIDE + i], round->start_ns, begin, end,
+					  processor_wait_ns(schedstat) - before);
 			sched_yield();
 		}
 	}
