@@ -406,8 +406,8 @@ struct transfer {
 /*
  * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
  * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then. Where
- * it can't be moved back for now (the kernel has it pinned, or has no memory), the place that it came from tells: empty, it
- * was moved. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: both sides do have memory.
+ * it can't be moved back (the kernel has it pinned for now, or has no memory; or meanwhile an error's mark stands there), the place
+ * that it came from tells: without a page, it was moved. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: both sides do have memory.
  */
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
@@ -420,7 +420,7 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	}
 	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
 		return 0;
-	return err != -EEXIST && trap_present(src) == 0 ? 1 : -EEXIST;
+	return trap_present(src) == 0 ? 1 : -EEXIST;
 }
 
 /* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that, where it arrives writable. */
