@@ -68,12 +68,17 @@ void page_dirty(struct frame_pool *pool, struct page *page)
 }
 
 /* A write or a flush of it has failed. Pinned, not locked: it may have lost its bytes meanwhile, or be dropped just now, which
- * page_remove() looks at after PG_GONE is set. */
+ * page_remove() looks at after PG_GONE is set. One that is dirty already can be found by its bit when this returns; whoever is to
+ * set that waits for nothing. */
 static void dirty_again(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 
 	do {
+		while ((old & (PG_DIRTY | PG_GONE)) == PG_DIRTY && !bit_is(pool->dirty_bits, id_of(pool, page))) {
+			os_sleep_until(os_now_ns() + BIT_PAUSE_NS);
+			old = atomic_get(&page->state);
+		}
 		if (old & (PG_DIRTY | PG_GONE))
 			return;
 		if (!(old & PG_UPTODATE)) {
@@ -179,10 +184,12 @@ void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bo
 }
 
 /* The store has it, by a write that is still recorded. It is to be flushed; unless it has been written to meanwhile, or is pinned: then
- * it is dirty, held by that, and written again. A flush that fails can do no more. No lock needed. */
+ * it is dirty, held by that, and written again. A flush that fails can do no more. But for who is only about to write to it: until the
+ * bit is set no sync finds it. No lock needed. */
 void page_stored(struct frame_pool *pool, struct page *page)
 {
-	if (!page->file->scratch && !page_is(page, PG_DIRTY))
+	bool again = page_is(page, PG_DIRTY) && bit_is(pool->dirty_bits, id_of(pool, page));
+	if (!page->file->scratch && !again)
 		unflushed_add(pool, page, pool->unflushed_bits);
 }
 
