@@ -408,9 +408,14 @@ static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 			 pool->pages[i].state);
 }
 
+static uint32_t frames_listed(const struct frame_pool *pool)
+{
+	return pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count;
+}
+
 static void check_frames_free(const struct frame_pool *pool)
 {
-	uint32_t listed = pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count;
+	uint32_t listed = frames_listed(pool);
 	for (uint32_t i = 0; i < pool->frames; i++)
 		if (!(pool->pages[i].state & PG_FREE))
 			sim_fail("frame %u is not free at the end: %#x", i, pool->pages[i].state);
@@ -423,6 +428,9 @@ void check_balance(void)
 	struct fm_mm *mm = sim.mm;
 	uint64_t charged = mm->charged_bytes, tables = mm->pt.used * (uint64_t)OS_PAGE;
 	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++) {
+		/* The last pin is put, and the frame on its way to its list: its thread may not have run since. */
+		for (int tries = 0; tries < 100 && frames_listed(mm->pool[p]) != mm->pool[p]->frames; tries++)
+			sim_sleep(OS_NSEC_PER_MSEC);
 		check_frames_free(mm->pool[p]);
 		for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
 			check_frame_memory(mm->pool[p], i);
