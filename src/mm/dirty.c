@@ -11,7 +11,7 @@
  *     --writeback: page_take_out, page_writing--> WRITEBACK, in its slot, which the store reads from
  *         a read brings it into the view by a copy, protected: INSTALLED|DUP
  *         a write makes that copy writable: DIRTY again, while the slot stays as it is: no torn page, and nobody waits
- *     --page_written, well--> clean, and unflushed; badly--> DIRTY
+ *     --page_stored, page_written, well--> clean, and unflushed; badly--> DIRTY
  *     --flush, well--> nothing to remember; badly--> DIRTY
  *
  * Invariants

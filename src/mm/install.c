@@ -406,8 +406,8 @@ struct transfer {
 /*
  * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
  * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then. Where
- * it can't be moved back (the kernel has it pinned for now, or has no memory; or meanwhile an error's mark stands there), the place
- * that it came from tells: without a page, it was moved. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: both sides do have memory.
+ * it can't be moved back (the kernel has it pinned for now, or has no memory; or meanwhile an error's mark stands there), both places
+ * tell: a page only where it was to go. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: it was not.
  */
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
@@ -420,7 +420,7 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	}
 	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
 		return 0;
-	return trap_present(src) == 0 ? 1 : -EEXIST;
+	return trap_present(src) == 0 && trap_present(dst) == 1 ? 1 : -EEXIST;
 }
 
 /* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that, where it arrives writable. */
@@ -579,8 +579,8 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
 }
 
-/* Somebody has emptied the view behind us, in part at least. Page lock held; not uptodate any more, to be read again. */
-void page_gone_behind(struct view *view, struct page *page)
+/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again. */
+static void page_in_pieces(struct view *view, struct page *page)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
@@ -589,7 +589,6 @@ void page_gone_behind(struct view *view, struct page *page)
 	/* The same bytes are in its slot until it can be written to in the view. */
 	bool kept = view->file->writable && page_is(page, PG_DUP) && !page_is(page, PG_UNPROTECTED);
 
-	stats_add(mm->stats, emptied_behind, 1);
 	if (kept || (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP))) { /* which may be being read from */
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -609,6 +608,13 @@ void page_gone_behind(struct view *view, struct page *page)
 	if (!kept)
 		dirty_emptied(pool, page);
 	pt_put(mm, page, 1, addr);
+}
+
+/* The same, where somebody has emptied the view behind us. */
+void page_gone_behind(struct view *view, struct page *page)
+{
+	stats_add(view->mm->stats, emptied_behind, 1);
+	page_in_pieces(view, page);
 }
 
 /* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. */
@@ -944,7 +950,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			}
 			if (stuck) { /* a large page in two halves, no memory to join them: the store has it all */
 				mm_assert(!view->file->writable);
-				page_gone_behind(view, page);
+				page_in_pieces(view, page);
 				return 0;
 			}
 			return err == -EINVAL ? err : -EBUSY;

@@ -198,7 +198,7 @@ static void request_end(struct writeback *wb, struct write_request *req)
 	file_put(file);
 }
 
-/* In the I/O thread. */
+/* In the I/O thread or a worker: beside the ends of other requests. */
 static void write_done(struct io_request *io)
 {
 	struct write_request *req = io->owner;
@@ -624,7 +624,8 @@ static void flush_pages(struct fm_file *file, bool begins, bool failed)
 	uint64_t *bits = begins ? pool->unflushed_bits : pool->flushing_bits;
 	uint32_t words = (pool->frames + 63) / 64;
 
-	for (uint32_t word = 0; word < words && atomic_get(&file->unflushed); word++)
+	/* The count is set after a bit, so it can be low by what others add just now: that may begin later, while nothing may end later. */
+	for (uint32_t word = 0; word < words && (!begins || atomic_get(&file->unflushed)); word++)
 		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
 			struct page *page = &pool->pages[id];
@@ -638,7 +639,7 @@ static void flush_pages(struct fm_file *file, bool begins, bool failed)
 		}
 }
 
-/* In the I/O thread. */
+/* As write_done(). */
 static void flush_done(struct io_request *io)
 {
 	struct fm_file *file = io->owner;
