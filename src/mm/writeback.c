@@ -496,7 +496,7 @@ static bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *
 static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how, uint64_t until_ns)
 {
 	int err = write_run(file, page, last, how, until_ns);
-	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2 && page_is(page, PG_WRITEBACK); tries++) {
+	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2; tries++) { /* it may have ended since */
 		requests_send(file->mm); /* it may be our own */
 		requests_hold(file->mm);
 		if (page_wait_written(file->mm, page, until_ns) < 0)
