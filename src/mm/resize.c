@@ -212,18 +212,15 @@ static void change_end(struct fm_file *file)
 static int shrink(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
-	uint64_t before = atomic_get(&file->size_bytes), first = size >> pool->shift;
+	uint64_t first = size >> pool->shift;
 	uint64_t gone = (size + pool->page_size - 1) >> pool->shift;
 
+	/* The store first: should it refuse, no page has been read with zeros past an end that was not to be. What is read between the
+	 * two past the new end is zeros, as the store has it, and goes. */
 	change_begin(file, first, last_index(file));
-	atomic_set(&file->size_bytes, size);
 	int err = file->store->ops->resize(file->store, size);
-	if (err) {
-		/* The page of the end that was not to be may have been read meanwhile, and have zeros behind it: it is read anew. */
-		struct drop_count pinned = {0};
-		atomic_set(&file->size_bytes, before);
-		file_each_cached(file, first, first, drop_clean, &pinned);
-	} else {
+	if (!err) {
+		atomic_set(&file->size_bytes, size);
 		file_each_cached(file, gone, last_index(file), drop_page, NULL);
 	}
 	change_end(file);
