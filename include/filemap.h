@@ -422,7 +422,7 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
 
 /**
  * Make a file open for writing longer or shorter. What is beyond the new end is gone from cache and store at return, and
- * touching it is SIGBUS from the beginning of the call; what is new reads as zeros. The only way in which a file grows: a
+ * touching it is SIGBUS, from when the store is shorter on; what is new reads as zeros. The only way in which a file grows: a
  * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
  * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
  * fm_map()), -EBUSY (the last page, which ends in it, is pinned, and the file is to grow), -EOPNOTSUPP, the store's (the size is then

@@ -334,9 +334,11 @@ static void test_truncate_refused(void)
 	CHECK_EQ(pthread_create(&thread, NULL, truncate_in_vain, NULL), 0);
 	EVENTUALLY(resizes);
 	support_expect(mm, addr, 0, 20 * PAGE + 100, SEED);
+	CHECK_OK(fm_pin(mm, addr + 20 * PAGE, PAGE, 0)); /* it cannot be read anew afterwards */
 	may_refuse = true;
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	support_expect(mm, addr, 0, LEN, SEED);
+	CHECK_OK(fm_unpin(mm, addr + 20 * PAGE, PAGE));
 	end();
 }
 
