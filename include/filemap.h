@@ -164,7 +164,9 @@ typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int 
 
 struct fm_file_options {
 	size_t size; /**< sizeof(struct fm_file_options) */
-	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. */
+	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096, and who reads a file from one end to the other
+	 *  gets 2 MiB of it at once in one huge page all the same, where the budget is 32 MiB or more and the
+	 *  kernel has a way (Linux 6.14, x86-64): `group_installs` of the statistics tells how often. */
 	uint32_t page_size;
 	/** Largest readahead window, in bytes; never more than an eighth of the budget. A window belongs
 	 *  to one reader's way through the file: forwards, backwards, or in equal steps (then of 32
@@ -590,7 +592,10 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(write_throttled, "write faults that were held back, too much being dirty")           \
 	X(write_in_place, "pages written where they were: they could not be taken out of the view") \
 	X(dirty_lost, "dirty pages that were lost: emptied behind us, or never to be written") \
-	X(spilled, "private pages written to a scratch file")
+	X(spilled, "private pages written to a scratch file")                                  \
+	X(groups_made, "groups: 2 MiB of small frames whose memory is one huge page")          \
+	X(groups_split, "of those: split, because a page of theirs went its own way")          \
+	X(group_installs, "installs of all of a group at once")
 
 #define FM_GAUGES(X)                                                                           \
 	X(budget_bytes, "memory budget")                                                       \

@@ -410,7 +410,8 @@ static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 
 static uint32_t frames_listed(const struct frame_pool *pool)
 {
-	return pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count;
+	return pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count + pool->queue[LIST_GROUPS].count +
+	       pool->queue[LIST_PARKED].count;
 }
 
 static void check_frames_free(const struct frame_pool *pool)

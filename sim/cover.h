@@ -66,7 +66,16 @@
 	X(a13_window_moved, "A13: a mark whose window has moved elsewhere")                    \
 	X(a13_cached_inside, "A13: a window with cached pages in it")                          \
 	X(a13_mark_on_cached, "A13: a mark put on a cached page")                              \
-	X(a14_larger_than_budget, "A14: fm_fault_in() of more than the budget holds")
+	X(a14_larger_than_budget, "A14: fm_fault_in() of more than the budget holds")            \
+	X(group_made_of_holes, "group: made of frames without memory")                         \
+	X(group_made_of_free, "group: made of frames that became free together")               \
+	X(group_freed, "group: all of it is free again")                                       \
+	X(group_parted, "group: split, and some of it was free")                               \
+	X(group_in, "group: all of it into the view at once")                                  \
+	X(group_out, "group: all of it out of the view at once")                               \
+	X(group_late, "group: the rest of it is waited for")                                   \
+	X(group_cached_inside, "group: some of what it was to hold is cached")                 \
+	X(stream_leapt, "a stream found again behind cached pages")
 
 #define COVER_EXITS(X)                                                                         \
 	X(exit_dying, "the mm is being destroyed")                                             \

@@ -499,6 +499,26 @@ int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t l
 	return copy_as(dst, src, len, false, ret_done);
 }
 
+bool trap_makes_way(const struct trap *trap)
+{
+	return trap->move;
+}
+
+/* Whatever is there would be lost. */
+void trap_make_way(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	enter_kernel("MADV_DONTNEED", true);
+	for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
+		if (is_there(at))
+			sim_fail("%#llx is to make way, and a page is there", (unsigned long long)at);
+}
+
+int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	return trap_fill(trap, dst, len);
+}
+
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 {
 	return trap_fill(trap, dst, len);

@@ -166,7 +166,7 @@ static bool frame_there(const struct frame_pool *pool)
 {
 	bool floor = pool->page_size == OS_PAGE && pool->frames - pool->queue[LIST_HOLES].count <= MM_FRAMES_MIN;
 	bool pause = pool->fill_failed_ns && sim.now_ns < pool->fill_failed_ns + OS_NSEC_PER_MSEC;
-	return pool->queue[LIST_FREE].count ||
+	return pool->queue[LIST_FREE].count || pool->queue[LIST_GROUPS].count || pool->queue[LIST_PARKED].count ||
 	       (pool->queue[LIST_HOLES].count && !pause &&
 		(floor || pool->mm->charged_bytes + pool->page_size <= pool->mm->budget_bytes));
 }
@@ -247,12 +247,12 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 {
 	const struct fm_file *file = vmf->file;
 	const struct frame_pool *pool = file->pool;
-	uint32_t limit = (pool->frames / 4 < 2 ? 2 : pool->frames / 4) + pool->user_pinned, now = pool->dirty + pool->writing;
+	uint32_t most = pool->frames / 4 < 2 ? 2 : pool->frames / 4, limit = most + pool->user_pinned, now = pool->dirty + pool->writing;
 	if (file->writable && page && (page->state & PG_WRITEBACK) && !(page->state & PG_UPTODATE))
 		return true;
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
-	bool over = !(page->state & PG_DIRTY) && (now >= limit || now + pool->unflushed >= 2 * limit);
+	bool over = !(page->state & PG_DIRTY) && (now >= limit || now + pool->unflushed >= limit + most);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
 	return over || in_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);
 }

@@ -205,6 +205,8 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 {
 	put_stale(vmf);
 	if (vmf->want == WANT_READ) {
+		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* it is in its window: read with a group */
+			submit_window(vmf);
 		int err = start_wanted_read(vmf, !ticket);
 		submit_window(vmf);
 		if (err && past_deadline(vmf)) {
@@ -308,6 +310,8 @@ static int install_locked(struct fault *vmf)
 		submit_window(vmf);
 		file_put(ahead);
 	}
+	if (group_wait(vmf, page))
+		return -EAGAIN;
 	/* Protected, it is not there for a write. */
 	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
 	int err = install_run(vmf, page);

@@ -31,7 +31,7 @@ static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 
 /* ------------------------------------------------------------------ queues; pool lock */
 
-static void queue_unlink(struct frame_pool *pool, struct page *page)
+void queue_unlink(struct frame_pool *pool, struct page *page)
 {
 	struct page_queue *queue = &pool->queue[page->list];
 	if (page->list == LIST_NONE)
@@ -48,7 +48,7 @@ static void queue_unlink(struct frame_pool *pool, struct page *page)
 	page->list = LIST_NONE;
 }
 
-static void queue_append(struct frame_pool *pool, struct page *page, enum page_list list)
+void queue_append(struct frame_pool *pool, struct page *page, enum page_list list)
 {
 	struct page_queue *queue = &pool->queue[list];
 	mm_assert(page->list == LIST_NONE);
@@ -87,8 +87,8 @@ void lru_move(struct frame_pool *pool, struct page *page, enum page_list from, e
 	os_unlock(&pool->lock);
 }
 
-/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came in that order. They may
- * be anybody's by the time they are looked at: pin them. */
+/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came in that order; of a group
+ * that is whole all of them. They may be anybody's by the time they are looked at: pin them. */
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count)
 {
 	struct page *first = NULL;
@@ -97,6 +97,8 @@ struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t mos
 	uint32_t id = pool->queue[list].head;
 	if (id != NONE)
 		first = &pool->pages[id];
+	if (first && most < GROUP_PAGES && group_is_whole(pool, first) && first == group_first(pool, first))
+		most = GROUP_PAGES;
 	while (count < most && id != NONE && pool->queue[list].head == id + count) {
 		queue_unlink(pool, first + count);
 		count++;
@@ -127,6 +129,12 @@ static struct page *lru_take_one(struct frame_pool *pool, enum page_list list)
 uint32_t lru_count(struct frame_pool *pool, enum page_list list)
 {
 	return __atomic_load_n(&pool->queue[list].count, __ATOMIC_RELAXED);
+}
+
+/* Free frames, single ones and groups. */
+uint32_t pool_spare(struct frame_pool *pool)
+{
+	return lru_count(pool, LIST_FREE) + groups_free(pool);
 }
 
 /* ------------------------------------------------------------------ ghosts */
@@ -177,7 +185,7 @@ bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t in
 /* The next fault that wants a new page will have to take a frame from another. */
 bool pool_under_pressure(struct frame_pool *pool)
 {
-	return lru_count(pool, LIST_FREE) < pool->free_low &&
+	return pool_spare(pool) < pool->free_low &&
 	       atomic_get(&pool->mm->charged_bytes) + pool->page_size > pool->mm->budget_bytes;
 }
 
@@ -208,10 +216,24 @@ bool pool_may_fill(struct frame_pool *pool)
 /* What a new page gets is a frame that another page had: the few that are free have been freed for that. */
 bool pool_evicts(struct frame_pool *pool)
 {
-	uint32_t spare = lru_count(pool, LIST_FREE);
+	uint32_t spare = pool_spare(pool);
 	if (pool_may_fill(pool)) /* what COPY discards leaves holes */
 		spare += lru_count(pool, LIST_HOLES);
 	return spare <= 2 * pool->free_high;
+}
+
+/* To where its likes wait. */
+static void free_put(struct frame_pool *pool, struct page *page)
+{
+	os_lock(&pool->lock);
+	queue_unlink(pool, page);
+	if (page_is(page, PG_HOLE))
+		queue_append(pool, page, LIST_HOLES);
+	else if (group_is_whole(pool, page))
+		group_park_locked(pool, page);
+	else
+		queue_append(pool, page, LIST_FREE);
+	os_unlock(&pool->lock);
 }
 
 /* Frames that were freed where the pool lock could not be taken. */
@@ -221,7 +243,7 @@ static void take_deferred(struct frame_pool *pool)
 	while (id) {
 		struct page *page = &pool->pages[id - 1];
 		id = (uint32_t)page->index;
-		lru_set(pool, page, 1, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
+		free_put(pool, page);
 	}
 }
 
@@ -262,6 +284,11 @@ bool pool_fill_ahead(struct frame_pool *pool)
 {
 	uint32_t count, done = 0;
 
+	if (fills_ahead(pool) && group_make(pool, true)) { /* by one change of a page table */
+		group_break(pool);
+		frame_freed(pool);
+		return true;
+	}
 	if (!fills_ahead(pool) || !mm_try_charge(pool->mm, (uint64_t)FILL_PIECE << pool->shift))
 		return false;
 	struct page *first = lru_take(pool, LIST_HOLES, FILL_PIECE, &count);
@@ -281,6 +308,18 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	return done > 0;
 }
 
+/* A free frame's next page, locked, with one pin. */
+void frame_begin(struct frame_pool *pool, struct page *page, bool hole)
+{
+	mm_assert(page_is(page, PG_FREE));
+	page_word_set(page, error, 0);
+	page->user_pins = 0;
+	page->request = 0;
+	page_word_set(page, noted, false);
+	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
+	stats_add(pool->mm->stats, frames_used, 1);
+}
+
 /* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. Without `fill` it may be a hole,
  * which is charged for: until its lock is put it has to get its memory, or be uncharged. */
 struct page *frame_alloc(struct frame_pool *pool, bool fill)
@@ -291,14 +330,8 @@ struct page *frame_alloc(struct frame_pool *pool, bool fill)
 		background_kick(pool->mm);
 	if (!page)
 		return NULL;
-	mm_assert(page_is(page, PG_FREE));
 	bool hole = page_is(page, PG_HOLE);
-	page_word_set(page, error, 0);
-	page->user_pins = 0;
-	page->request = 0;
-	page_word_set(page, noted, false);
-	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
-	stats_add(pool->mm->stats, frames_used, 1);
+	frame_begin(pool, page, hole);
 	if (fill && hole && pool->registered && !pool->grows && pool->frames >= 8 * FILL_PIECE)
 		atomic_set(&pool->wants_filled, 1u);
 	if (fill && hole && frame_fill_first(pool, page) < 0) {
@@ -372,7 +405,7 @@ void frame_free(struct frame_pool *pool, struct page *page)
 		} while (!atomic_cas(&pool->deferred, &head, id_of(pool, page) + 1));
 		return;
 	}
-	lru_set(pool, page, 1, state & PG_HOLE ? LIST_HOLES : LIST_FREE);
+	free_put(pool, page);
 	if (!(state & PG_HOLE) || pool_may_fill(pool)) /* else two that found no memory would wake each other without end */
 		frame_freed(pool);
 }
@@ -383,6 +416,8 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 	uint32_t released = 0;
 	for (; released < frames && !pool_at_floor(pool); released++) {
 		struct page *page = lru_take_one(pool, LIST_FREE);
+		if (!page && group_break(pool))
+			page = lru_take_one(pool, LIST_FREE);
 		if (!page)
 			break;
 		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
@@ -497,7 +532,8 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
 	size_t words = (pool->frames + 63) / 64;
 	pool->meta_len = pages_len + buckets_len + keepers_len + align_up(buckets * sizeof(*pool->ghosts), 64) +
-			 5 * words * sizeof(uint64_t);
+			 (5 * words + (pool->frames / GROUP_PAGES + 63) / 64) * sizeof(uint64_t) +
+			 pool->frames / GROUP_PAGES * sizeof(*pool->group_free);
 	pool->meta = os_meta_alloc(pool->meta_len);
 	if (!pool->meta)
 		return -ENOMEM;
@@ -515,6 +551,8 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	pool->writing_bits = bits + 2 * words;
 	pool->unflushed_bits = bits + 3 * words;
 	pool->flushing_bits = bits + 4 * words;
+	pool->whole_bits = bits + 5 * words;
+	pool->group_free = (uint16_t *)(pool->whole_bits + (pool->frames / GROUP_PAGES + 63) / 64);
 	return progress_init(pool, (struct keeper *)rest, keepers);
 }
 
@@ -546,7 +584,8 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 		pool->places_free = ~0ull >> (64 - PLACES);
 	}
 	pool->slots_len = (size_t)(pool->frames + pool->stages + pool->places) << pool->shift;
-	err = trap_slots_open(mm->trap, pool->slots_len, page_size, page_size == HUGE_UNIT, &slots,
+	pool->groups = groups_for(pool);
+	err = trap_slots_open(mm->trap, pool->slots_len, pool->groups ? TRAP_TOGETHER : page_size, page_size == HUGE_UNIT, &slots,
 			      &pool->registered);
 	if (err)
 		goto fail;

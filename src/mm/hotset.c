@@ -38,7 +38,7 @@ static uint64_t frames_spare(struct frame_pool *pool)
 
 	if (pool->grows || holes > free_bytes >> pool->shift) /* huge frames that have no memory yet are on no list */
 		holes = free_bytes >> pool->shift;
-	return lru_count(pool, LIST_FREE) + holes;
+	return pool_spare(pool) + holes;
 }
 
 static uint32_t run_most(const struct fm_file *file)

@@ -331,15 +331,16 @@ static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
 		bool huge = pool->grows;
-		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : 2u << 20))
+		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : TRAP_TOGETHER))
 			span_flush(mm, span);
 		if (span->end == span->start)
 			span->start = start;
 		span->end = end;
 		span->huge = huge;
 	}
-	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. */
-	if (span->end - span->start >= (span->huge ? TRAP_HUGE_TOGETHER : 1u << 20))
+	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. In part a huge page
+	 * would come apart. */
+	if (span->huge ? span->end - span->start >= TRAP_HUGE_TOGETHER : !(span->end % TRAP_TOGETHER))
 		span_flush(mm, span);
 	page_unpin_quiet(pool, page); /* as above */
 }
@@ -491,6 +492,8 @@ static bool take_back(struct transfer *t)
 
 static int transfer_in(struct transfer *t, bool move)
 {
+	if (move && !t->back && t->len == TRAP_TOGETHER && !t->done) /* its page lock is held */
+		trap_make_way(t->mm->trap, t->dst, t->len);
 	while (t->done < t->len) {
 		uint64_t done = 0;
 		int err = move ? trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,
@@ -624,6 +627,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 	struct frame_pool *pool = view->file->pool;
 	uint32_t soft = 0, spec = 0, hot = 0, set = PG_INSTALLED, clear = PG_SOFT | PG_SPEC;
 
+	group_installed(pool, first, count);
 	if (by == BY_COPY)
 		set |= PG_DUP;
 	if (by == BY_STAGE || by == BY_STAGE_WRITABLE) {
@@ -924,6 +928,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			     .src = page_addr(view, pool, page),
 			     .len = (uint64_t)page->shown * OS_PAGE, .leaves = page};
 	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
+	group_split(pool, page, 1);
 	if (page_is(page, PG_WRITEBACK)) /* what the store reads from stays where it is */
 		return -EBUSY;
 	if (page_is(page, PG_DUP) && page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */

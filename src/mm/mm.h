@@ -124,10 +124,11 @@ _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2
 
 /* AHEAD: not installed yet. YOUNG: installed, and touched by one fault. ACTIVE: installed, and come back to. INACTIVE: taken
  * out of the view, to see whether somebody comes back. COLD: not installed, and COLD_SHOWN: installed; both by FM_ADVICE_COLD. HELD:
- * the clock has met it dirty, or written and not flushed; it comes back when it is neither. See reclaim.c. */
+ * the clock has met it dirty, or written and not flushed; it comes back when it is neither. See reclaim.c. GROUPS and
+ * PARKED: free, and of a group, all of which is, or some: see group.c. */
 enum page_list {
 	LIST_NONE, LIST_FREE, LIST_HOLES, LIST_AHEAD, LIST_YOUNG, LIST_ACTIVE, LIST_INACTIVE, LIST_COLD, LIST_COLD_SHOWN,
-	LIST_HELD, LIST_COUNT
+	LIST_HELD, LIST_GROUPS, LIST_PARKED, LIST_COUNT
 };
 
 struct page_queue {
@@ -160,6 +161,10 @@ struct frame_pool {
 	bool grows;      /* huge frames get their memory a few at a time, by pool_grow() */
 	struct os_lock lock;
 	struct page_queue queue[LIST_COUNT];
+	uint32_t groups, group_next;  /* how many there may be; where to make the next one: the background thread's */
+	uint32_t wants_groups;        /* atomic */
+	uint64_t *whole_bits;         /* a bit for each group; atomic */
+	uint16_t *group_free;         /* frames of each that is whole that are free; pool lock */
 	uint32_t stages;              /* staging slots, behind those of the frames */
 	uint64_t stages_free;         /* a bit each; atomic */
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
@@ -479,6 +484,7 @@ struct fault {
 	bool exact;        /* a call says itself what is to be read: nothing beside it */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool paced;        /* a write: it has been held back once for what is dirty */
+	bool waited_for_group; /* for the rest of its page's */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */
 	uint32_t attempt;  /* the page's attempts by then */
@@ -543,6 +549,7 @@ enum page_add_flags {
 	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */
 	ADD_STREAM = 1u << 2,  /* readahead has foreseen it */
 };
+struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags);
 int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new);
 bool page_try_pin(struct page *page);
 void page_pin(struct page *page);
@@ -712,6 +719,7 @@ int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
+bool group_wait(struct fault *vmf, struct page *page);
 void take_out_dirty(struct fm_file *file, struct page *first, uint32_t most);
 uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
 
@@ -730,11 +738,14 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 void pool_destroy(struct frame_pool *pool);
 struct page *frame_alloc(struct frame_pool *pool, bool fill);
 void frame_drop(struct frame_pool *pool, struct page *page);
+void frame_begin(struct frame_pool *pool, struct page *page, bool hole);
 int frame_fill_first(struct frame_pool *pool, struct page *page);
 char *stage_take(struct frame_pool *pool);
 void stage_put(struct frame_pool *pool, const char *stage);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);
+void queue_unlink(struct frame_pool *pool, struct page *page);
+void queue_append(struct frame_pool *pool, struct page *page, enum page_list list);
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list);
 void lru_move(struct frame_pool *pool, struct page *page, enum page_list from, enum page_list to);
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count);
@@ -748,6 +759,28 @@ bool pool_grow(struct frame_pool *pool, uint32_t most);
 bool pool_grow_ahead(struct frame_pool *pool);
 bool pool_fill_ahead(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);
+uint32_t pool_spare(struct frame_pool *pool);
+uint32_t groups_free(struct frame_pool *pool);
+
+/* ---- group.c */
+#ifdef FM_SIM
+#define GROUP_PAGES 4u
+#else
+#define GROUP_PAGES (TRAP_TOGETHER / OS_PAGE)
+#endif
+uint32_t groups_for(const struct frame_pool *pool);
+bool group_is_whole(const struct frame_pool *pool, const struct page *page);
+struct page *group_first(const struct frame_pool *pool, const struct page *page);
+void group_split(struct frame_pool *pool, const struct page *first, uint32_t count);
+void group_park_locked(struct frame_pool *pool, struct page *page);
+void group_installed(struct frame_pool *pool, const struct page *first, uint32_t count);
+void group_split_locked(struct frame_pool *pool, uint32_t group);
+bool group_make(struct frame_pool *pool, bool only_holes);
+bool group_break(struct frame_pool *pool);
+struct page *group_take(struct frame_pool *pool);
+void groups_fill_ahead(struct frame_pool *pool);
+uint32_t group_release(struct frame_pool *pool);
+
 bool pool_may_fill(struct frame_pool *pool);
 bool pool_pauses(struct frame_pool *pool);
 bool pool_evicts(struct frame_pool *pool);

@@ -413,6 +413,36 @@ bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_g
 	return false;
 }
 
+/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then it is returned, pinned. */
+struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags)
+{
+	struct frame_pool *pool = file->pool;
+	struct bucket *bucket = bucket_of(file, index);
+
+	bucket_lock(bucket);
+	struct page *found = bucket_search_locked(pool, bucket, file, index);
+	if (!found) {
+		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
+		__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
+		atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
+		fresh->keep = false;
+		if (ghost_take(pool, file, index, flags & ADD_STREAM))
+			page_set(fresh, PG_HOT, 0);
+		atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));
+	}
+	bucket_unlock(bucket);
+	return found;
+}
+
+/* Groups are for streams, and what is read ahead has no need of their last ones. */
+static struct page *frame_get(struct frame_pool *pool, unsigned flags)
+{
+	struct page *page = frame_alloc(pool, !(flags & ADD_HOLE));
+	if (!page && !(flags & ADD_STREAM) && group_break(pool))
+		page = frame_alloc(pool, !(flags & ADD_HOLE));
+	return page;
+}
+
 /*
  * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
  * frame has memory (but see ADD_HOLE). -ENOMEM: no frame is free.
@@ -420,30 +450,17 @@ bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_g
 int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new)
 {
 	struct frame_pool *pool = file->pool;
-	struct bucket *bucket = bucket_of(file, index);
 	struct page *found = page_find(file, index);
 	struct page *fresh = NULL;
 
 	if (!found) {
-		bool fill = !(flags & ADD_HOLE);
-		fresh = frame_alloc(pool, fill);
+		fresh = frame_get(pool, flags);
 		/* A huge frame that is about to be populated is worth the wait; others' pages are not to make way for it. */
 		if (!fresh && (flags & ADD_RECLAIM) && !pool_may_grow(pool) && reclaim(pool, 4, false) > 0)
-			fresh = frame_alloc(pool, fill);
+			fresh = frame_get(pool, flags);
 		if (!fresh)
 			return -ENOMEM;
-		bucket_lock(bucket);
-		found = bucket_search_locked(pool, bucket, file, index);
-		if (!found) {
-			__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
-			__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
-			atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
-			fresh->keep = false;
-			if (ghost_take(pool, file, index, flags & ADD_STREAM))
-				page_set(fresh, PG_HOT, 0);
-			atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));
-		}
-		bucket_unlock(bucket);
+		found = page_insert(file, index, fresh, flags);
 	}
 	if (found) {
 		if (fresh) /* somebody was faster */

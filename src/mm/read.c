@@ -89,9 +89,8 @@ static int changed_behind(struct fm_file *file)
 	return -ESTALE;
 }
 
-/* `bytes` of the page have come, or an error. Page locked; is unlocked here. */
-static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
-			  uint32_t epoch)
+/* `bytes` of the page have come, or an error. Page locked. Returns the list where it belongs now. */
+static enum page_list page_has_come(struct fm_file *file, struct page *page, uint64_t bytes, int error, uint32_t epoch)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t wanted = page_bytes(file, page);
@@ -106,19 +105,24 @@ static void page_end_read(struct fm_file *file, struct page *page, uint64_t byte
 		error = changed_behind(file);
 	if (error) {
 		page_fail(page, error);
-		lru_set(pool, page, 1, LIST_INACTIVE);
-	} else {
-		covered_if(wanted < pool->page_size, a12_tail);
-		if (wanted < pool->page_size)
-			zero_tail(pool, page, wanted);
-		page_set(page, PG_UPTODATE, PG_ERROR);
-		/* file_forget() passes by what is not uptodate: one of the two sees the other. */
-		covered_if(file->epoch != epoch, a10_changed_meanwhile);
-		if (atomic_get(&file->epoch) != epoch)
-			page_set(page, 0, PG_UPTODATE);
-		lru_set(pool, page, 1, LIST_AHEAD);
+		return LIST_INACTIVE;
 	}
-	page_unlock(pool, page);
+	covered_if(wanted < pool->page_size, a12_tail);
+	if (wanted < pool->page_size)
+		zero_tail(pool, page, wanted);
+	page_set(page, PG_UPTODATE, PG_ERROR);
+	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+	covered_if(file->epoch != epoch, a10_changed_meanwhile);
+	if (atomic_get(&file->epoch) != epoch)
+		page_set(page, 0, PG_UPTODATE);
+	return LIST_AHEAD;
+}
+
+/* The same for one page, which is unlocked here. */
+static void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error, uint32_t epoch)
+{
+	lru_set(file->pool, page, 1, page_has_come(file, page, bytes, error, epoch));
+	page_unlock(file->pool, page);
 }
 
 /* An attempt that says nothing of this page alone: as if it had not been. Page locked. */
@@ -193,18 +197,33 @@ static void count_read(struct fm_mm *mm, uint64_t bytes, unsigned shorts, int er
 		stats_add(mm->stats, read_errors, 1);
 }
 
-/* All pages of one attempt; each locked and pinned by it. */
+/* All pages of one attempt; each locked and pinned by it. Neighbours go onto their list together. */
 static void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
 			   uint64_t bytes, int error, uint32_t epoch)
 {
+	bool unread = error && (count > 1 || error == -ECANCELED || error == -EAGAIN);
+	uint32_t first = 0;
+	enum page_list list = LIST_NONE;
+
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t size = file->pool->page_size, at = i * size;
 		uint64_t came = bytes > at ? bytes - at : 0;
-		if (error && (count > 1 || error == -ECANCELED || error == -EAGAIN))
+		if (unread) {
 			page_end_unread(file, pages[i]);
-		else
-			page_end_read(file, pages[i], came < size ? came : size, error, epoch);
+			continue;
+		}
+		enum page_list to = page_has_come(file, pages[i], came < size ? came : size, error, epoch);
+		if (i && (to != list || pages[i] != pages[i - 1] + 1)) {
+			lru_set(file->pool, pages[first], i - first, list);
+			first = i;
+		}
+		list = to;
 	}
+	if (unread || !count)
+		return;
+	lru_set(file->pool, pages[first], count - first, list);
+	for (uint32_t i = 0; i < count; i++)
+		page_unlock(file->pool, pages[i]);
 }
 
 /* ------------------------------------------------------------------ in the faulting thread */

@@ -25,11 +25,27 @@
 #define STEP_LONGEST 4096       /* pages; further apart are two readers */
 #define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
 #define FRAMES_SHARE 32         /* of the frames, for a window of each stream together: else readahead eats what it brought */
+#define GROUPS_SHARE 16         /* the same where windows are of groups */
+#define LEAP_MOST 4096u         /* pages that it may leap over if they are cached */
 #define LIVELY 256u             /* steps of other streams, beyond which a stream rests */
 #define TRUST 4096u             /* faults that a proven stream outlives a new one by */
 
 #define ra_get(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define ra_put(field, v) __atomic_store_n(&(field), (v), __ATOMIC_RELAXED)
+
+/* Groups are for who only reads, and whose every touch need not be seen. */
+static bool takes_groups(const struct fm_file *file)
+{
+	return file->pool->groups && !file->writable && !file->record;
+}
+
+static uint32_t frames_share(const struct fm_file *file)
+{
+	uint32_t share = file->pool->frames / GROUPS_SHARE;
+	if (!takes_groups(file))
+		return file->pool->frames / FRAMES_SHARE;
+	return share < GROUP_PAGES ? GROUP_PAGES : share;
+}
 
 void ra_init(struct fm_file *file, uint32_t max_bytes)
 {
@@ -39,8 +55,8 @@ void ra_init(struct fm_file *file, uint32_t max_bytes)
 	most = max_bytes == UINT32_MAX ? 0 : max_bytes / page_size;
 	if (max_bytes != UINT32_MAX && !most)
 		most = 1;
-	if (most > file->pool->frames / FRAMES_SHARE)
-		most = file->pool->frames / FRAMES_SHARE + 1;
+	if (most > frames_share(file))
+		most = frames_share(file) + 1;
 	file->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
@@ -91,6 +107,33 @@ static struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct
 		return &ra->stream[i];
 	}
 	return NULL;
+}
+
+static bool is_cached(struct fm_file *file, uint64_t index)
+{
+	struct page *page = page_find(file, index);
+	if (page)
+		page_unpin(file->pool, page);
+	return page != NULL;
+}
+
+/* The stream that has come to this page over others that were cached, and in the view, so that nobody heard of it; NULL: there is
+ * none. */
+static struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra_stream *ret)
+{
+	struct ra_stream *nearest = NULL;
+	uint64_t shortest = LEAP_MOST + 1;
+
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&file->ra.stream[i]);
+		uint64_t leap = now.stride == 1 ? index - now.edge : now.edge - index;
+		if (!now.used || (now.stride != 1 && now.stride != -1) || !leap || leap >= shortest)
+			continue;
+		shortest = leap;
+		nearest = &file->ra.stream[i];
+		*ret = now;
+	}
+	return nearest && is_cached(file, ret->edge) && is_cached(file, index - (uint64_t)ret->stride) ? nearest : NULL;
 }
 
 /* The place of the stream that moved longest ago; those that have proven themselves stay longer. */
@@ -164,13 +207,17 @@ static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool wait
 {
 	bool unit = s->stride == 1 || s->stride == -1;
 	uint32_t most = ra_get(file->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
-	uint32_t share = file->pool->frames / FRAMES_SHARE / lively_streams(&file->ra) + 1;
+	uint32_t share = frames_share(file) / lively_streams(&file->ra) + 1;
 	uint32_t grown = s->size ? 2 * s->size : unit ? WINDOW_FIRST : STEPS_FIRST;
 
 	if (usual < 2)
 		usual = 2;
+	if (unit && takes_groups(file) && share >= GROUP_PAGES / 4 && share < GROUP_PAGES)
+		share = GROUP_PAGES;
 	if (most > share)
 		most = share;
+	if (unit && takes_groups(file) && most >= GROUP_PAGES && usual < GROUP_PAGES)
+		usual = GROUP_PAGES;
 	if (!unit && most > STEPS_MOST)
 		most = STEPS_MOST;
 	if (!waited && grown > usual)
@@ -180,6 +227,12 @@ static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool wait
 }
 
 /* ------------------------------------------------------------------ windows */
+
+/* The last page of a window of that many pages or more, so that the next one begins with a group. */
+static uint64_t group_end(uint64_t last, bool backward)
+{
+	return backward ? last - last % GROUP_PAGES : last - (last + 1) % GROUP_PAGES;
+}
 
 /* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them, and
  * the mapping shows them. False: there are none. */
@@ -201,6 +254,10 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	if (!count)
 		return false;
 	uint64_t last = from + (uint64_t)s->stride * (count - 1);
+	if (count >= GROUP_PAGES && step == 1 && takes_groups(vmf->file)) {
+		last = group_end(last, s->stride < 0);
+		count = (uint32_t)(s->stride < 0 ? from - last : last - from) + 1;
+	}
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
 	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
@@ -240,19 +297,30 @@ static void ra_tick(struct ra_state *ra)
 	ra_put(ra->clock, clock ? clock : 1);
 }
 
+/* The page is the first that a stream comes to of what could be a group. */
+static bool enters_group(const struct fm_file *file, const struct ra_stream *s, uint64_t index, uint32_t size)
+{
+	if (!takes_groups(file) || size < GROUP_PAGES)
+		return false;
+	return (s->stride == 1 && index % GROUP_PAGES == 0) || (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
+}
+
 /* The wanted page is not cached: choose what follows it, `vmf->more` pages to be read with it and the window vmf->ra.
  * False: it is read alone. Map lock held. */
 bool ra_sync_window(struct fault *vmf)
 {
 	struct ra_state *ra = &vmf->file->ra;
 	struct ra_stream now;
-	bool full = vmf->advice == FM_ADVICE_SEQUENTIAL, some = false;
+	bool full = vmf->advice == FM_ADVICE_SEQUENTIAL, some = false, whole = false;
 
 	vmf->ra.count = vmf->more = 0;
 	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
 	ra_tick(ra);
 	struct ra_stream *s = stream_find(ra, vmf->index, &now);
+	if (!s)
+		s = stream_leaping(vmf->file, vmf->index, &now);
+	covered_if(s && now.last != vmf->index && !steps_to(&now, vmf->index), stream_leapt);
 	if (!s) {
 		s = stream_new(ra, vmf->index, &now);
 		/* Who begins at the beginning will mostly go on. */
@@ -266,11 +334,13 @@ bool ra_sync_window(struct fault *vmf)
 		if (full)
 			now.size = ra_get(ra->most);
 		uint32_t size = stream_grow(vmf->file, &now, now.size > 0);
-		/* Absent though it may have been asked for: it goes on from here. */
-		some = window_set(vmf, &now, vmf->index + (uint64_t)now.stride, size - 1);
+		/* Absent though it may have been asked for: it goes on from here. With a group, if one may begin here. */
+		uint64_t from = enters_group(vmf->file, &now, vmf->index, size) ? vmf->index : vmf->index + (uint64_t)now.stride;
+		some = window_set(vmf, &now, from, from == vmf->index ? size : size - 1);
+		whole = from == vmf->index;
 	}
 	stream_put(s, &now);
-	if (some && now.stride == 1 && read_is_inline(vmf->file)) {
+	if (some && now.stride == 1 && !whole && read_is_inline(vmf->file)) {
 		vmf->more = vmf->ra.count / 2 < READ_INLINE_MOST - 1 ? vmf->ra.count / 2 : READ_INLINE_MOST - 1;
 		vmf->ra.start += vmf->more;
 		vmf->ra.mark += vmf->more;
@@ -363,6 +433,48 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	return 0;
 }
 
+/* All of a group is to be read: into one that is whole. Returns how many pages; 0: there is none to be had. */
+static uint32_t submit_group(struct fm_file *file, const struct ra_window *window, uint64_t index, uint32_t most)
+{
+	struct frame_pool *pool = file->pool;
+	struct page *run[READ_PAGES_MAX], *first = group_take(pool), *found = NULL;
+	uint32_t count = 0, fresh = 0;
+
+	if (!first)
+		return 0;
+	for (; fresh < GROUP_PAGES; fresh++) {
+		found = page_insert(file, index + fresh, first + fresh, ADD_STREAM);
+		if (found)
+			break;
+		if (index + fresh == window->mark)
+			page_set(first + fresh, PG_MARK, 0);
+		page_set(first + fresh, PG_SPEC, 0);
+	}
+	for (uint32_t i = 0; i < fresh; i++) {
+		run[count++] = first + i;
+		if (count == most || i + 1 == fresh) {
+			submit_run(file, run, count);
+			count = 0;
+		}
+	}
+	covered_if(found, group_cached_inside);
+	if (found) { /* some of it is cached already */
+		page_unpin(pool, found);
+		group_split(pool, first, 1);
+		for (uint32_t i = fresh; i < GROUP_PAGES; i++)
+			frame_drop(pool, first + i);
+	}
+	return fresh;
+}
+
+/* The window goes on with a group, none of which seems to be cached. */
+static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
+{
+	if (index % GROUP_PAGES || index + GROUP_PAGES > end)
+		return false;
+	return !is_cached(file, index);
+}
+
 /* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free.
  * Returns the page it has come to. */
 uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
@@ -374,9 +486,24 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
 	might_block(file->mm);
 	if (atomic_get(&file->changed) || atomic_get(&file->mm->dying))
 		return index;
+	bool groups = window->step == 1 && takes_groups(file);
+	uint64_t whole = atomic_get(&file->size_bytes) >> file->pool->shift; /* pages: the last one may not be */
+	if (whole > window->start + window->count)
+		whole = window->start + window->count;
 	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++) {
 		struct page *page;
 		bool fresh = false;
+		if (groups && begins_group(file, index, whole)) {
+			submit_run(file, run, count);
+			count = segments = 0;
+			uint32_t done = submit_group(file, window, index, most);
+			if (done) {
+				index += done;
+				i += done - 1;
+				continue;
+			}
+			groups = false;
+		}
 		if (window_page(file, window, &mark, index, &page, &fresh) < 0)
 			break;
 		index += window->step;

@@ -51,16 +51,13 @@ void mm_uncharge(struct fm_mm *mm, uint64_t bytes)
 
 /* ------------------------------------------------------------------ the clock */
 
-/* Give the frame of the oldest page of INACTIVE or AHEAD back. 1: done; 0: not that one; -1: there is none. */
-static int evict_one(struct frame_pool *pool, enum page_list from)
+/* A page that was taken from a list: give its frame back, or put it where it belongs. */
+static bool evict_page(struct frame_pool *pool, struct page *page, enum page_list from)
 {
-	uint32_t count;
-	struct page *page = lru_take(pool, from, 1, &count);
-	int freed = 0;
-	if (!page)
-		return -1;
+	bool freed = false;
+
 	if (!page_try_pin(page))
-		return 0;
+		return false;
 	if (!page_trylock(page)) {
 		lru_set(pool, page, 1, from);
 	} else {
@@ -78,12 +75,24 @@ static int evict_one(struct frame_pool *pool, enum page_list from)
 				ghost_add(pool, page);
 			page_remove(pool, page);
 			stats_add(pool->mm->stats, evictions, 1);
-			freed = 1;
+			freed = true;
 		}
 		page_unlock(pool, page);
 	}
 	page_unpin_quiet(pool, page); /* one that stays is not to be tried again at once */
 	return freed;
+}
+
+/* Give the frame of the oldest page of INACTIVE or AHEAD back, or of all of a group. How many; -1: the list is empty. */
+static int evict_some(struct frame_pool *pool, enum page_list from)
+{
+	uint32_t count;
+	struct page *first = lru_take(pool, from, 1, &count);
+	int freed = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		freed += evict_page(pool, first + i, from);
+	return first ? freed : -1;
 }
 
 /* S3-FIFO: what nobody came back to, or has come to yet, makes way first, but for an eighth. After `in_vain` pages that did not,
@@ -182,14 +191,14 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 			in_vain += count;
 		}
 		bool first = ahead > pool->frames / 8 || (failed & 1);
-		int evicted = failed < cold ? evict_one(pool, LIST_COLD) : -1;
+		int evicted = failed < cold ? evict_some(pool, LIST_COLD) : -1;
 		if (evicted < 0)
-			evicted = evict_one(pool, first ? LIST_AHEAD : LIST_INACTIVE);
+			evicted = evict_some(pool, first ? LIST_AHEAD : LIST_INACTIVE);
 		if (evicted < 0)
-			evicted = evict_one(pool, first ? LIST_INACTIVE : LIST_AHEAD);
+			evicted = evict_some(pool, first ? LIST_INACTIVE : LIST_AHEAD);
 		failed = evicted > 0 ? 0 : failed + 1;
 		if (evicted > 0) {
-			freed++;
+			freed += (uint32_t)evicted;
 			in_vain = 0;
 		}
 		if (evicted < 0 && !some)
@@ -206,7 +215,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 
 static bool frame_to_be_had(struct frame_pool *pool)
 {
-	return lru_count(pool, LIST_FREE) > 0 || pool_may_fill(pool);
+	return pool_spare(pool) > 0 || pool_may_fill(pool);
 }
 
 /* A frame has become free, or a page that could give one has lost its last pin. */
@@ -314,7 +323,7 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 		if (pool == poor)
 			continue;
 		uint32_t frames = poor->page_size * 4u / pool->page_size + 1;
-		uint32_t spare = lru_count(pool, LIST_FREE);
+		uint32_t spare = pool_spare(pool);
 		if (spare < frames)
 			reclaim(pool, frames - spare, true);
 		if (pool_release_memory(pool, frames)) /* else who is told would only call this again */
@@ -324,18 +333,19 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 
 static void balance(struct fm_mm *mm, struct frame_pool *pool)
 {
+	groups_fill_ahead(pool);
 	while (pool_grow_ahead(pool) || pool_fill_ahead(pool))
 		;
 	uint64_t charged = atomic_get(&mm->charged_bytes);
 	if (charged > mm->budget_bytes) {
 		uint32_t over = (uint32_t)((charged - mm->budget_bytes) >> pool->shift) + 1;
-		uint32_t spare = lru_count(pool, LIST_FREE);
+		uint32_t spare = pool_spare(pool);
 		pt_release_empty(mm, 1024);
 		if (spare < over && !pool_at_floor(pool))
 			reclaim(pool, over - spare, true);
 		pool_release_memory(pool, over);
 	}
-	uint32_t spare = lru_count(pool, LIST_FREE);
+	uint32_t spare = pool_spare(pool);
 	bool poor = !pool_may_fill(pool);
 	if (spare < pool->free_low && poor) {
 		uint32_t freed = reclaim(pool, pool->free_high - spare, true);

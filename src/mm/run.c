@@ -10,6 +10,7 @@
 #include "mm/mm.h"
 
 #define RUN_TRIES 20
+#define GROUP_PATIENCE_NS (20 * OS_NSEC_PER_MSEC)
 #ifdef FM_SIM
 #define STREAM_RUN 2u /* its pools are small */
 #define COPY_RUN 4u
@@ -158,10 +159,65 @@ static uint32_t run_in(struct fault *vmf, const struct run *run, bool write, int
 		page_dirty(pool, run->first + i);
 	if (write)
 		trap_writable_begin(mm->trap);
+	if (run->count == GROUP_PAGES && group_is_whole(pool, run->first) && run->first == group_first(pool, run->first))
+		trap_make_way(mm->trap, dst, run->count * OS_PAGE); /* the locks of all pages that could be there are held */
 	went = move(mm, dst, src, run->count, NULL, ret_err);
 	if (write)
 		trap_writable_end(mm->trap);
 	return went;
+}
+
+/* A page of a group that is whole, and all of which is on its way into memory: one that is being read, pinned. NULL: there is none,
+ * or they will not go in together. */
+static struct page *late_one(struct fault *vmf, struct page *page)
+{
+	struct fm_file *file = vmf->file;
+	struct frame_pool *pool = file->pool;
+
+	if (likely(!pool->groups) || !group_is_whole(pool, page) || page_is(page, PG_INSTALLED) || file->writable)
+		return NULL;
+	struct page *first = group_first(pool, page), *late = NULL;
+	uint64_t index = page->index - (uint64_t)(page - first);
+	if (index % GROUP_PAGES || index < vmf->low || index + GROUP_PAGES > vmf->high)
+		return NULL;
+	bool all = true;
+	for (uint32_t i = GROUP_PAGES; all && i-- > 0;) {
+		uint32_t state = atomic_get(&first[i].state);
+		if (!late && (state & (PG_LOCKED | PG_UPTODATE)) == PG_LOCKED && page_try_pin(first + i))
+			late = first + i;
+		all = is_of(first + i, file, index + i);
+	}
+	if (late && !all) {
+		page_unpin(pool, late);
+		late = NULL;
+	}
+	return late;
+}
+
+/*
+ * The rest of a group that is about to be there is waited for, a moment long: then all of it goes in by one change of a page table.
+ * Page lock held, and a pin; true: the lock has been put, to look again.
+ */
+bool group_wait(struct fault *vmf, struct page *page)
+{
+	uint64_t until = 0;
+
+	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) || vmf->exact)
+		return false;
+	for (struct page *late; (late = late_one(vmf, page)) != NULL;) {
+		if (!vmf->waited_for_group)
+			page_unlock(vmf->file->pool, page);
+		vmf->waited_for_group = true;
+		covered(group_late);
+		if (!until)
+			until = os_now_ns() + GROUP_PATIENCE_NS;
+		read_wanted(vmf->file, late);
+		int err = page_wait(vmf->mm, late, vmf->flags & FM_FAULT_KILLABLE, until);
+		page_unpin(vmf->file->pool, late);
+		if (err)
+			break;
+	}
+	return vmf->waited_for_group;
 }
 
 /* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for that page. */
@@ -292,6 +348,8 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 
 	if (!went)
 		return 0;
+	covered_if(went == GROUP_PAGES && group_is_whole(pool, first) && first == group_first(pool, first), group_out);
+	group_split(pool, first, went);
 	for (uint32_t i = 0; i < went; i++)
 		page_set(first + i, PG_SOFT, PG_INSTALLED | PG_UNPROTECTED);
 	stats_sub(mm->stats, pages_installed, went);

@@ -20,10 +20,12 @@ struct trap {
 	enum fm_trap kind;
 	int fd;
 	bool has_move, has_wp, has_poison;
+	bool makes_way; /* see trap_make_way() */
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
-	char *scratch; /* TRAP_TOGETHER bytes, nobody's, for trap_fill_together(); or NULL */
+	char *scratch;         /* SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved from; or NULL */
+	uint32_t scratch_busy; /* a bit each; atomic */
 	struct telling *telling; /* from handler_start() to the trap's end */
 	struct {
 		uint64_t start, end; /* atomic; 0: none */

@@ -153,17 +153,41 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	return 0;
 }
 
+#define SCRATCHES 2u
+
+/* Whether a huge page comes where there was a page table, once MADV_DONTNEED has emptied it (Linux 6.14, x86-64). Asked once: it clears
+ * a huge page. */
+static bool makes_way(char *mem)
+{
+	static uint32_t known; /* 0: no; 1: no way; 2: there is one; atomic */
+	unsigned char there = 0;
+
+	if (!atomic_get(&known)) {
+		madvise(mem, TRAP_TOGETHER, MADV_NOHUGEPAGE);
+		*(volatile char *)mem = 0;
+		madvise(mem, TRAP_TOGETHER, MADV_HUGEPAGE);
+		madvise(mem, TRAP_TOGETHER, MADV_DONTNEED);
+		*(volatile char *)mem = 0;
+		bool way = mincore(mem + TRAP_TOGETHER / 2, OS_PAGE, &there) == 0 && there & 1;
+		madvise(mem, TRAP_TOGETHER, MADV_DONTNEED);
+		atomic_set(&known, way ? 2u : 1u);
+	}
+	return atomic_get(&known) == 2;
+}
+
 static int scratch_open(struct trap *trap)
 {
 	char *mem;
-	int err = reserve(TRAP_TOGETHER, TRAP_TOGETHER, true, &mem);
-	if (!err && mprotect(mem, TRAP_TOGETHER, PROT_READ | PROT_WRITE) < 0) {
+	int err = reserve(SCRATCHES * TRAP_TOGETHER, TRAP_TOGETHER, true, &mem);
+	if (!err && mprotect(mem, SCRATCHES * TRAP_TOGETHER, PROT_READ | PROT_WRITE) < 0) {
 		err = -errno;
-		munmap(mem, TRAP_TOGETHER);
+		munmap(mem, SCRATCHES * TRAP_TOGETHER);
 	}
-	if (!err)
-		trap->scratch = mem;
-	return err;
+	if (err)
+		return err;
+	trap->scratch = mem;
+	trap->makes_way = makes_way(mem);
+	return 0;
 }
 
 int trap_create(const struct trap_options *options, struct trap **ret_trap)
@@ -211,7 +235,7 @@ void trap_destroy(struct trap *trap)
 	trap_stop(trap);
 	telling_close(trap);
 	if (trap->scratch)
-		munmap(trap->scratch, TRAP_TOGETHER);
+		munmap(trap->scratch, SCRATCHES * TRAP_TOGETHER);
 	if (trap->fd >= 0)
 		close(trap->fd);
 	free(trap);
@@ -248,7 +272,7 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 {
 	char *mem;
 	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
-	int err = reserve(len, align, align >= CHUNK && trap->has_move, &mem);
+	int err = reserve(len, align, align >= TRAP_TOGETHER && trap->has_move && !trap->makes_way, &mem);
 	if (err)
 		return err;
 	if (trap->has_wp)
@@ -390,16 +414,30 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 	return 0;
 }
 
-/* From huge pages, in halves, so that it is here that they come apart, and not in somebody's fault. */
-static int move_together(struct trap *trap, uint64_t dst)
+/* 0: there is none to be had now. */
+static uint64_t scratch_take(struct trap *trap)
 {
-	uint64_t from = (uint64_t)(uintptr_t)trap->scratch, at = 0, done;
+	for (uint32_t i = 0; trap->scratch && i < SCRATCHES; i++)
+		if (!(__atomic_fetch_or(&trap->scratch_busy, 1u << i, __ATOMIC_ACQUIRE) >> i & 1))
+			return (uint64_t)(uintptr_t)trap->scratch + i * TRAP_TOGETHER;
+	return 0;
+}
+
+static void scratch_put(struct trap *trap, uint64_t scratch)
+{
+	uint32_t i = (uint32_t)((scratch - (uint64_t)(uintptr_t)trap->scratch) / TRAP_TOGETHER);
+	__atomic_fetch_and(&trap->scratch_busy, ~(1u << i), __ATOMIC_RELEASE);
+}
+
+/* From a huge page. In halves: then it is here that it comes apart, and not in somebody's fault. */
+static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_t piece)
+{
+	uint64_t at = 0, done;
 
 	if (os_syscall3(SYS_madvise, from, TRAP_TOGETHER, MADV_POPULATE_WRITE) < 0)
 		return -ENOMEM;
 	for (int tries = 0; at < TRAP_TOGETHER && tries < MOVE_TRIES; tries++) {
-		uint64_t half = TRAP_TOGETHER / 2 - at % (TRAP_TOGETHER / 2);
-		int err = trap_move(trap, dst + at, from + at, half, &done);
+		int err = trap_move(trap, dst + at, from + at, piece - at % piece, &done);
 		at += done;
 		if (err == -EEXIST)
 			at += OS_PAGE; /* that one is not a hole */
@@ -409,13 +447,40 @@ static int move_together(struct trap *trap, uint64_t dst)
 	return at < TRAP_TOGETHER ? -EAGAIN : 0;
 }
 
+void trap_make_way(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	if (trap->makes_way && len == TRAP_TOGETHER && !tell_pending(trap)) /* what stands there may be the mark of an error */
+		os_syscall3(SYS_madvise, addr, len, MADV_DONTNEED);
+}
+
+bool trap_makes_way(const struct trap *trap)
+{
+	return trap->makes_way;
+}
+
+int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len)
+{
+	uint64_t scratch = len == TRAP_TOGETHER ? scratch_take(trap) : 0;
+	if (!scratch)
+		return -EBUSY;
+	/* A page table, which pieces have left there, would make small pages of it. */
+	os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
+	int err = move_together(trap, dst, scratch, TRAP_TOGETHER);
+	if (err < 0)
+		os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
+	scratch_put(trap, scratch);
+	return err;
+}
+
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 {
-	uint64_t at = 0;
-	while (trap->scratch && len - at >= TRAP_TOGETHER && move_together(trap, dst + at) == 0)
+	uint64_t at = 0, scratch = scratch_take(trap);
+	while (scratch && len - at >= TRAP_TOGETHER && move_together(trap, dst + at, scratch, TRAP_TOGETHER / 2) == 0)
 		at += TRAP_TOGETHER;
-	if (trap->scratch && at < len)
-		os_syscall3(SYS_madvise, trap->scratch, TRAP_TOGETHER, MADV_DONTNEED);
+	if (scratch && at < len)
+		os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
+	if (scratch)
+		scratch_put(trap, scratch);
 	return trap_fill(trap, dst + at, len - at);
 }
 
