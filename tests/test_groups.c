@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Groups: 2 MiB of small frames whose memory is one huge page, for who reads from one end to the other. What they hold is what
+ * the file holds, in whichever direction it is read and also where there is less memory than it has bytes; a page of theirs that goes
+ * its own way splits them, and a reader of single pages gets their frames.
+ * Seen to fail: with windows that end anywhere (test_forward), with pages that are read into each other's frames (test_forward), with
+ * the free frames of a group that is split being nobody's (test_single_pages: it never ends). See break/groups_*.
+ */
+#include "support.h"
+
+#define SEED 41
+#define GROUP (2 * MIB)
+#define FILE_GROUPS 40u
+#define SIZE (FILE_GROUPS * GROUP + 3 * PAGE + 100)
+#define BUDGET (64 * MIB)
+
+static const char *path;
+static fm_mm *mm;
+static fm_file *file;
+static const unsigned char *addr;
+
+static bool has_groups(void)
+{
+	const char *install = getenv("FM_TEST_INSTALL");
+	return !install || strcmp(install, "copy") != 0;
+}
+
+/* Reads of a program, each of which may fault; by the call trap what it asks for before. */
+static bool faults(void)
+{
+	const char *trap = getenv("FM_TEST_TRAP");
+	return !trap || strcmp(trap, "call") != 0;
+}
+
+static void begin(uint64_t budget, uint32_t readahead)
+{
+	const struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = readahead};
+	mm = support_mm(budget);
+	file = support_open(mm, path, &options);
+	addr = support_map(file, 0, SIZE);
+}
+
+static void end(void)
+{
+	CHECK_OK(fm_unmap(mm, (void *)addr, SIZE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
+static void expect_some(uint64_t offset)
+{
+	unsigned char buf[64];
+	uint64_t len = SIZE - offset < sizeof(buf) ? SIZE - offset : sizeof(buf);
+	CHECK_OK(support_read(mm, addr + offset, buf, len));
+	CHECK_EQ(support_differs(buf, offset, len, SEED), UINT64_MAX);
+}
+
+static void scan(bool backward)
+{
+	uint64_t pages = (SIZE + PAGE - 1) / PAGE;
+	for (uint64_t i = 0; i < pages; i++)
+		expect_some((backward ? pages - 1 - i : i) * PAGE + (i * 64) % 4000 % 100);
+}
+
+/* Scan until groups have come in together: the first are made while a scan runs, and it may be faster. */
+static void scan_groups(bool backward)
+{
+	for (int tries = 0; tries < 20; tries++) {
+		uint64_t before = support_stats(mm).group_installs;
+		scan(backward);
+		if (!has_groups() || !faults() || support_stats(mm).group_installs >= before + FILE_GROUPS / 8)
+			return;
+	}
+	CHECK_FAIL("%llu groups made, %llu split, and of none all has come in at once", (unsigned long long)support_stats(mm).groups_made,
+		   (unsigned long long)support_stats(mm).groups_split);
+}
+
+static void test_forward(void)
+{
+	begin(BUDGET, 0);
+	scan_groups(false);
+	if (!has_groups())
+		CHECK_EQ(support_stats(mm).groups_made, 0);
+	end();
+}
+
+static void test_backward(void)
+{
+	begin(BUDGET, 0);
+	scan_groups(true);
+	end();
+}
+
+/* All bytes, where all of it fits. */
+static void test_all_bytes(void)
+{
+	unsigned char *buf = malloc(GROUP);
+	CHECK(buf);
+	begin(2 * BUDGET, 0);
+	for (uint64_t at = 0; at < SIZE; at += GROUP) {
+		uint64_t len = SIZE - at < GROUP ? SIZE - at : GROUP;
+		CHECK_OK(support_read(mm, addr + at, buf, len));
+		CHECK_EQ(support_differs(buf, at, len, SEED), UINT64_MAX);
+	}
+	free(buf);
+	end();
+}
+
+/* A pinned page stays when the rest of its group goes, which splits it. */
+static void test_page_of_its_own(void)
+{
+	unsigned char buf[PAGE];
+	begin(BUDGET, 0);
+	scan_groups(false);
+	for (unsigned i = 0; i < FILE_GROUPS; i += 4)
+		CHECK_OK(fm_pin(mm, (void *)(addr + i * GROUP + 77 * PAGE), PAGE, 0));
+	scan(false);
+	scan(false);
+	for (unsigned i = 0; i < FILE_GROUPS; i += 4) {
+		memcpy(buf, addr + i * GROUP + 77 * PAGE, PAGE);
+		CHECK_EQ(support_differs(buf, i * GROUP + 77 * PAGE, PAGE, SEED), UINT64_MAX);
+		CHECK_OK(fm_unpin(mm, (void *)(addr + i * GROUP + 77 * PAGE), PAGE));
+	}
+	if (support_stats(mm).groups_made > FILE_GROUPS / 2)
+		CHECK(support_stats(mm).groups_split > 0);
+	for (uint64_t i = 0; i < FILE_GROUPS; i++) {
+		CHECK_OK(fm_advise(mm, (void *)(addr + i * GROUP + 5 * PAGE), PAGE, FM_ADVICE_DONTNEED));
+		expect_some(i * GROUP + 5 * PAGE);
+		expect_some(i * GROUP + 6 * PAGE);
+	}
+	end();
+}
+
+/* Frames that are kept for streams are everybody's when there are no others. */
+static void test_single_pages(void)
+{
+	uint64_t at = 1;
+	begin(BUDGET, 0);
+	scan_groups(false);
+	CHECK_OK(fm_advise(mm, (void *)addr, SIZE, FM_ADVICE_RANDOM));
+	for (unsigned i = 0; i < 30000; i++) {
+		at = at * 6364136223846793005ull + 1442695040888963407ull;
+		expect_some((at >> 33) % (SIZE / PAGE) * PAGE);
+	}
+	CHECK_OK(fm_advise(mm, (void *)addr, SIZE, FM_ADVICE_NORMAL));
+	CHECK_OK(fm_advise(mm, (void *)addr, SIZE, FM_ADVICE_DONTNEED));
+	scan_groups(false); /* and they come back to streams */
+	end();
+}
+
+static void tests(void)
+{
+	path = support_file(SIZE, SEED);
+	test_forward();
+	test_backward();
+	test_all_bytes();
+	test_page_of_its_own();
+	test_single_pages();
+}
+
+int main(void)
+{
+	support_start();
+	tests();
+	support_end();
+	return 0;
+}
