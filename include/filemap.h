@@ -164,9 +164,9 @@ typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int 
 
 struct fm_file_options {
 	size_t size; /**< sizeof(struct fm_file_options) */
-	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096, and who reads a file from one end to the other
-	 *  gets 2 MiB of it at once in one huge page all the same, where the budget is 32 MiB or more and the
-	 *  kernel has a way (Linux 6.14, x86-64): `group_installs` of the statistics tells how often. */
+	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. Who reads a file from one end to the other gets 2 MiB
+	 *  of it at once as one huge page all the same, where the budget is 32 MiB or more and pages are moved
+	 *  (FM_INSTALL_AUTO, Linux 6.8): `group_installs` of the statistics tells how often. */
 	uint32_t page_size;
 	/** Largest readahead window, in bytes; never more than an eighth of the budget. A window belongs
 	 *  to one reader's way through the file: forwards, backwards, or in equal steps (then of 32

@@ -428,6 +428,8 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		int err = is_there(src + done) && is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
 		if (err) {
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
+			if (err == -EBUSY && done && sim_chance(128)) /* 6.18: what a batch has moved before is not counted */
+				return err;
 			*ret_done = done;
 			return done ? -EAGAIN : move_result(err);
 		}
@@ -499,24 +501,12 @@ int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t l
 	return copy_as(dst, src, len, false, ret_done);
 }
 
-bool trap_makes_way(const struct trap *trap)
+int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret_done)
 {
-	return trap->move;
-}
-
-/* Whatever is there would be lost. */
-void trap_make_way(struct trap *trap, uint64_t addr, uint64_t len)
-{
-	(void)trap;
-	enter_kernel("MADV_DONTNEED", true);
-	for (uint64_t at = addr; at < addr + len; at += OS_PAGE)
-		if (is_there(at))
-			sim_fail("%#llx is to make way, and a page is there", (unsigned long long)at);
-}
-
-int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len)
-{
-	return trap_fill(trap, dst, len);
+	uint64_t some = sim_chance(16) ? sim_below(2) * OS_PAGE : len; /* no huge page */
+	int err = trap_fill(trap, dst, some);
+	*ret_done = err ? 0 : some;
+	return err ? err : some < len ? -EAGAIN : 0;
 }
 
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)

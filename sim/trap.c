@@ -70,6 +70,11 @@ void region_pin(struct view_region *region)
 	atomic_add(&region->pins, 1u);
 }
 
+void trap_region_huge(struct view_region *region)
+{
+	(void)region;
+}
+
 void region_unpin(struct view_region *region)
 {
 	uint32_t old = atomic_sub(&region->pins, 1u);
@@ -77,9 +82,10 @@ void region_unpin(struct view_region *region)
 		sim_fail("a region's pin is put twice");
 }
 
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
 		     void *owner)
 {
+	(void)huge;
 	int place = 0;
 	if (kernel_refuses())
 		return -ENOMEM;

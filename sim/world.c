@@ -1059,6 +1059,8 @@ static void open_file(uint32_t f)
 		mark(open_refused);
 		refused = sim_marks.meta_refused;
 	}
+	if (sim_chance(128)) /* as if streams had come before */
+		world.file[f]->huge = HUGE_YES;
 	world.view[f] = world.file[f]->view.region.base;
 	if (sim_store[f].writable)
 		world.size[f][world.sizes[f]++] = (struct size){sim_store[f].size[0], 0, STILL};

@@ -21,6 +21,7 @@
 static struct {
 	fm_mm *mm;
 	char *map;
+	uint64_t bytes;
 } shared;
 
 static void *ask(void *arg)
@@ -126,9 +127,9 @@ static void *on_small_stack(void *arg)
 	CHECK_EQ(mprotect(mem, PAGE, PROT_NONE), 0); /* what overflows dies */
 	stack_t stack = {.ss_sp = mem + PAGE, .ss_size = size};
 	CHECK_EQ(sigaltstack(&stack, NULL), 0);
-	uint64_t start = (uint64_t)(uintptr_t)arg * FILE_BYTES / 4;
-	for (uint64_t at = 0; at < FILE_BYTES; at += PAGE) {
-		uint64_t offset = (start + at) % FILE_BYTES;
+	uint64_t start = (uint64_t)(uintptr_t)arg * shared.bytes / 4;
+	for (uint64_t at = 0; at < shared.bytes; at += PAGE) {
+		uint64_t offset = (start + at) % shared.bytes;
 		CHECK_EQ(((const volatile unsigned char *)shared.map)[offset], support_byte(offset, 1));
 	}
 	stack.ss_flags = SS_DISABLE;
@@ -137,20 +138,22 @@ static void *on_small_stack(void *arg)
 	return NULL;
 }
 
-static void test_b20_stack(void)
+/* With little memory, and with enough for groups. */
+static void test_b20_stack(uint64_t budget, uint64_t bytes)
 {
 	pthread_t thread[4];
 
 	if (SUPPORT_SANITIZED || test_trap() != FM_TRAP_INLINE)
 		return;
-	fm_mm *mm = shared.mm = support_mm(64 * PAGE);
-	fm_file *file = support_open(mm, support_file(FILE_BYTES, 1), NULL);
-	shared.map = support_map(file, 0, FILE_BYTES);
+	fm_mm *mm = shared.mm = support_mm(budget);
+	fm_file *file = support_open(mm, support_file(bytes, 1), NULL);
+	shared.map = support_map(file, 0, bytes);
+	shared.bytes = bytes;
 	for (uintptr_t i = 0; i < 4; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, on_small_stack, (void *)i), 0);
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
-	CHECK_OK(fm_unmap(mm, shared.map, FILE_BYTES));
+	CHECK_OK(fm_unmap(mm, shared.map, bytes));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
@@ -184,7 +187,8 @@ int main(void)
 	hazard_watch("a read was lost with the thread that asked for it");
 	test_b19_exit();
 	test_b19_late();
-	test_b20_stack();
+	test_b20_stack(64 * PAGE, FILE_BYTES);
+	test_b20_stack(32 * MIB + MIB, 40 * MIB);
 	test_b20_thread_locals();
 	return 0;
 }

@@ -366,7 +366,7 @@ static void willneed(const struct piece *piece)
 			;
 		uint64_t size = last - first + 1 < window ? last - first + 1 : window;
 		ra_submit(file, &(struct ra_window){.start = first, .mark = UINT64_MAX, .step = 1,
-						   .count = (uint32_t)size});
+						   .count = (uint32_t)size}, false);
 	}
 }
 

@@ -111,7 +111,7 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 
 	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
 	if (fpin && window) {
-		ra_submit(fpin, &vmf->ra);
+		ra_submit(fpin, &vmf->ra, true);
 		vmf->ra.count = 0;
 	} else if (window) { /* the ticket's request is for the page alone */
 		vmf->ra.start -= vmf->more;
@@ -136,7 +136,7 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 		vmf->want = WANT_AHEAD;
 		return NULL;
 	}
-	ra_submit(fpin, &vmf->ra);
+	ra_submit(fpin, &vmf->ra, true);
 	vmf->ra.count = 0;
 	return fpin;
 }
@@ -149,6 +149,9 @@ static int add_page(struct fault *vmf)
 	bool fresh;
 	uint64_t until = fault_deadline(vmf);
 
+	vmf->page = page_find(file, vmf->index); /* by its own window it may be under way */
+	if (vmf->page)
+		return 0;
 	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
 		int wait = read_wait_for_room(file, until);
 		covered(no_request_d);

@@ -189,7 +189,7 @@ static void submit_window(struct fault *vmf)
 {
 	if (!vmf->ra.count)
 		return;
-	ra_submit(vmf->file, &vmf->ra);
+	ra_submit(vmf->file, &vmf->ra, true);
 	vmf->ra.count = 0;
 }
 
@@ -208,6 +208,8 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* it is in its window: read with a group */
 			submit_window(vmf);
 		int err = start_wanted_read(vmf, !ticket);
+		if (!err && vmf->page && !vmf->waited)
+			read_wanted(vmf->file, vmf->page);
 		submit_window(vmf);
 		if (err && past_deadline(vmf)) {
 			covered(exit_frame_timeout_n);
@@ -306,12 +308,13 @@ static int install_locked(struct fault *vmf)
 		file_get(ahead);
 	map_unlock_shared(&vmf->mm->map);
 	put_stale(vmf);
-	if (ahead) {
-		submit_window(vmf);
-		file_put(ahead);
-	}
-	if (group_wait(vmf, page))
+	if (group_wait(vmf, page)) {
+		if (ahead) {
+			submit_window(vmf);
+			file_put(ahead);
+		}
 		return -EAGAIN;
+	}
 	/* Protected, it is not there for a write. */
 	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
 	int err = install_run(vmf, page);
@@ -319,6 +322,10 @@ static int install_locked(struct fault *vmf)
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
+	if (ahead) { /* which may have to take pages out of the cache */
+		submit_window(vmf);
+		file_put(ahead);
+	}
 	fault_after_install(vmf); /* also where the page itself was lost: its neighbours may be in the view */
 	covered_if(err == -EAGAIN, exit_install_again);
 	covered_if(err == -ENOMEM, exit_install_no_memory);

@@ -246,7 +246,8 @@ static int view_open(struct fm_file *file)
 		return -EOVERFLOW;
 	file->view.mm = file->mm;
 	file->view.file = file;
-	int err = trap_region_open(file->mm->trap, &file->view.region, len, file->pool->groups ? TRAP_TOGETHER : unit, &file->view);
+	bool groups = file->pool->groups && !file->writable;
+	int err = trap_region_open(file->mm->trap, &file->view.region, len, groups ? TRAP_TOGETHER : unit, unit >= TRAP_TOGETHER, &file->view);
 	if (!err)
 		stats_add(file->mm->stats, views, 1);
 	return err;

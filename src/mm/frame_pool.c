@@ -145,11 +145,18 @@ uint32_t pool_spare(struct frame_pool *pool)
  * nine of them tell the page, seven the time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
  */
 #define GHOST_MOMENTS 128u
+#define GHOST_LINE 32u
 
 static uint64_t ghost_hash(const struct fm_file *file, uint64_t index)
 {
 	uint64_t hash = (index + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
 	return hash ^ hash >> 29;
+}
+
+/* Neighbours lie in one line of the processor's cache. */
+static uint16_t *ghost_at(const struct frame_pool *pool, const struct fm_file *file, uint64_t index)
+{
+	return &pool->ghosts[(ghost_hash(file, index / GHOST_LINE) * GHOST_LINE + index % GHOST_LINE) & pool->ghost_mask];
 }
 
 /* Of `frames` evictions there are half as many moments as can be told. */
@@ -162,7 +169,7 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 {
 	uint64_t hash = ghost_hash(page->file, page->index);
 	__atomic_fetch_add(&pool->ghost_clock, 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&pool->ghosts[hash & pool->ghost_mask],
+	__atomic_store_n(ghost_at(pool, page->file, page->index),
 			 (uint16_t)((hash >> 55) * GHOST_MOMENTS + ghost_moment(pool)), __ATOMIC_RELAXED);
 }
 
@@ -174,7 +181,7 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream)
 {
 	uint64_t hash = ghost_hash(file, index);
-	uint32_t ghost = __atomic_load_n(&pool->ghosts[hash & pool->ghost_mask], __ATOMIC_RELAXED);
+	uint32_t ghost = __atomic_load_n(ghost_at(pool, file, index), __ATOMIC_RELAXED);
 	if (ghost / GHOST_MOMENTS != hash >> 55 || (ghost_moment(pool) - ghost) % GHOST_MOMENTS > GHOST_MOMENTS / 2)
 		return false;
 	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + ghost % GHOST_MOMENTS / 4) % 4 == 0;
@@ -308,16 +315,15 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	return done > 0;
 }
 
-/* A free frame's next page, locked, with one pin. */
-void frame_begin(struct frame_pool *pool, struct page *page, bool hole)
+/* A free frame's next page, locked, with one pin and these flags. It is to be counted. */
+void frame_begin(struct page *page, uint32_t flags)
 {
 	mm_assert(page_is(page, PG_FREE));
 	page_word_set(page, error, 0);
 	page->user_pins = 0;
 	page->request = 0;
 	page_word_set(page, noted, false);
-	atomic_set(&page->state, PG_LOCKED | PG_PIN | (hole ? PG_HOLE : 0));
-	stats_add(pool->mm->stats, frames_used, 1);
+	atomic_set(&page->state, PG_LOCKED | PG_PIN | flags);
 }
 
 /* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. Without `fill` it may be a hole,
@@ -331,7 +337,8 @@ struct page *frame_alloc(struct frame_pool *pool, bool fill)
 	if (!page)
 		return NULL;
 	bool hole = page_is(page, PG_HOLE);
-	frame_begin(pool, page, hole);
+	frame_begin(page, hole ? PG_HOLE : 0);
+	stats_add(pool->mm->stats, frames_used, 1);
 	if (fill && hole && pool->registered && !pool->grows && pool->frames >= 8 * FILL_PIECE)
 		atomic_set(&pool->wants_filled, 1u);
 	if (fill && hole && frame_fill_first(pool, page) < 0) {

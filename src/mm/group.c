@@ -17,6 +17,7 @@
 
 #define AHEAD 8u /* groups */
 #define TAKE_MOST (2 * GROUP_PAGES) /* frames to be freed for one that is whole */
+#define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
 #define LOOK_AT 64u /* groups, under the pool lock */
 #ifdef FM_SIM
 #define LEAST 4u /* groups in a pool: its pools are small */
@@ -33,7 +34,7 @@ static uint32_t group_of(const struct frame_pool *pool, const struct page *page)
 uint32_t groups_for(const struct frame_pool *pool)
 {
 	uint32_t count = pool->frames / GROUP_PAGES;
-	bool may = pool->page_size == OS_PAGE && pool->mm->install == FM_INSTALL_MOVE && trap_makes_way(pool->mm->trap);
+	bool may = pool->page_size == OS_PAGE && pool->mm->install == FM_INSTALL_MOVE;
 	return may && count >= LEAST ? count : 0;
 }
 
@@ -179,37 +180,36 @@ static struct page *take_all(struct frame_pool *pool, enum page_list list)
 	return first;
 }
 
-static void put_all(struct frame_pool *pool, struct page *first, enum page_list list)
+static void put_all(struct frame_pool *pool, struct page *first, bool whole)
 {
 	os_lock(&pool->lock);
-	if (list == LIST_GROUPS)
+	if (whole)
 		bit_set(pool->whole_bits, group_of(pool, first));
 	for (struct page *page = first; page < first + GROUP_PAGES; page++)
-		if (list == LIST_GROUPS)
+		if (whole)
 			group_park_locked(pool, page);
 		else
-			queue_append(pool, page, list);
+			queue_append(pool, page, page_is(page, PG_HOLE) ? LIST_HOLES : LIST_FREE);
 	os_unlock(&pool->lock);
 }
 
-/* Make one of frames that are off their list; `holes`: they have no memory yet, and it is charged for. False: they are holes. */
+/* Make one of frames that are off their list; `holes`: they have no memory yet, and it is charged for. False: they are single ones. */
 static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 {
 	uint64_t slot = (uint64_t)slot_of(pool, first), len = (uint64_t)GROUP_PAGES << pool->shift;
 
 	if (!holes) /* small pages, which become a huge one */
 		trap_discard(pool->mm->trap, slot, len);
-	int err = trap_fill_whole(pool->mm->trap, slot, len);
-	if (err) {
-		if (err != -EBUSY) {
-			trap_discard(pool->mm->trap, slot, len);
-			atomic_set(&pool->fill_failed_ns, os_now_ns());
-		}
-		mm_uncharge(pool->mm, len);
-	}
+	uint64_t done;
+	int err = trap_fill_whole(pool->mm->trap, slot, len, &done);
+	uint32_t filled = err ? (uint32_t)(done >> pool->shift) : GROUP_PAGES;
+	if (err)
+		mm_uncharge(pool->mm, len - done);
+	if (err && err != -EBUSY)
+		atomic_set(&pool->groups_failed_ns, os_now_ns()); /* there may be small pages all the same */
 	for (uint32_t i = 0; i < GROUP_PAGES; i++)
-		page_set(first + i, err ? PG_HOLE : 0, err ? 0 : PG_HOLE);
-	put_all(pool, first, err ? LIST_HOLES : LIST_GROUPS);
+		page_set(first + i, i < filled ? 0 : PG_HOLE, i < filled ? PG_HOLE : 0);
+	put_all(pool, first, !err);
 	covered_if(!err && holes, group_made_of_holes);
 	covered_if(!err && !holes, group_made_of_free);
 	if (!err)
@@ -217,14 +217,21 @@ static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 	return !err;
 }
 
+/* The system has just had no huge page. */
+static bool pauses(struct frame_pool *pool)
+{
+	uint64_t failed_ns = atomic_get(&pool->groups_failed_ns);
+	return unlikely(failed_ns) && os_now_ns() < failed_ns + PAUSE_NS;
+}
+
 /* Of holes, where there is room in the budget; else, but for `only_holes`, of frames that have become free together, as long as there
- * are more for others. Takes the kernel's lock. False: there are none. */
+ * are more for others: that takes the kernel's lock. False: there are none. */
 bool group_make(struct frame_pool *pool, bool only_holes)
 {
 	uint64_t len = (uint64_t)GROUP_PAGES << pool->shift;
 	struct page *first = NULL;
 
-	if (!pool->groups || pool_pauses(pool))
+	if (!pool->groups || pool_pauses(pool) || pauses(pool))
 		return false;
 	if (has_room(pool) && mm_try_charge(pool->mm, len)) {
 		first = take_all(pool, LIST_HOLES);
@@ -237,27 +244,49 @@ bool group_make(struct frame_pool *pool, bool only_holes)
 	return first && make_of(pool, first, false);
 }
 
-/* The frames of a free one, as they come from frame_alloc(). NULL: there is none. No lock held. */
-struct page *group_take(struct frame_pool *pool)
+/* The frames of a free one, as they come from frame_alloc(), to be read ahead. NULL: there is none; with `evict`
+ * what is oldest makes way. No lock held, and none of the kernel's taken but regions'. */
+struct page *group_take(struct frame_pool *pool, bool evict)
 {
 	struct page *first = take(pool);
+	uint32_t spare = pool->frames / 8 + TAKE_MOST; /* single frames, that lie here and there: those of a group may be among them soon */
 
 	if (!enough(pool) && !atomic_xchg(&pool->wants_groups, 1u))
 		background_kick(pool->mm);
-	if (!first && group_make(pool, false))
+	if (!first && group_make(pool, true))
 		first = take(pool);
 	/* What a stream has left behind lies together, and goes as fast as it came. Of what others have, some first. */
-	for (uint32_t freed = 0, some; !first && freed < TAKE_MOST && !has_room(pool); freed += some) {
+	for (uint32_t freed = 0, some; !first && evict && freed < TAKE_MOST && lru_count(pool, LIST_FREE) < spare && !has_room(pool); freed += some) {
 		some = reclaim(pool, 1, false);
 		first = take(pool);
 		if (!some)
 			break;
 	}
-	if (!first && group_make(pool, false))
-		first = take(pool);
 	for (uint32_t i = 0; first && i < GROUP_PAGES; i++)
-		frame_begin(pool, first + i, false);
+		frame_begin(first + i, 0);
+	if (first)
+		stats_add(pool->mm->stats, frames_used, GROUP_PAGES);
 	return first;
+}
+
+/* For huge pages: the views of files that streams have come to, and no others, whose faults it would hold up. Background thread. */
+void groups_open_views(struct fm_mm *mm)
+{
+	struct fm_file *file;
+
+	if (likely(!atomic_get(&mm->wants_huge)) || !atomic_xchg(&mm->wants_huge, 0u))
+		return;
+	do {
+		os_lock(&mm->files_lock);
+		for (file = mm->files; file && (atomic_get(&file->huge) != HUGE_WANTED || !file_try_get(file)); file = file->next)
+			;
+		os_unlock(&mm->files_lock);
+		if (file) {
+			trap_region_huge(&file->view.region);
+			atomic_set(&file->huge, (uint32_t)HUGE_YES);
+			file_put(file);
+		}
+	} while (file);
 }
 
 /* Make some, where streams want them. What nobody comes back to is left for the streams to take out: it is little work, and each

@@ -98,7 +98,7 @@ static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 			replay->inside = range->count;
 			break;
 		}
-		if (page_add(file, index, ADD_STREAM, &run[count], &fresh) < 0) {
+		if (page_add(file, index, ADD_STREAM | ADD_SINGLE, &run[count], &fresh) < 0) {
 			*ret_dry = true;
 			background_kick(file->mm); /* huge frames are populated there, a few at a time */
 			break;

@@ -435,12 +435,13 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
-/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone. Most often the next
- * MOVE tells; where it fails for another reason, what is undone would leave that one behind. True: it has been counted. */
+/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone; one that stopped at EBUSY
+ * may not count what it had moved in one batch (Linux 6.18). Most often the next MOVE tells; where it fails for another reason, what is
+ * undone would leave those behind. True: one has been counted. */
 static bool move_uncounted(struct transfer *t, int err)
 {
 	uint64_t dst = t->dst + t->done, src = t->src + t->done;
-	if (!t->done || !err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
+	if (!err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
 		return false;
 	t->done += OS_PAGE;
 	return true;
@@ -492,8 +493,6 @@ static bool take_back(struct transfer *t)
 
 static int transfer_in(struct transfer *t, bool move)
 {
-	if (move && !t->back && t->len == TRAP_TOGETHER && !t->done) /* its page lock is held */
-		trap_make_way(t->mm->trap, t->dst, t->len);
 	while (t->done < t->len) {
 		uint64_t done = 0;
 		int err = move ? trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,

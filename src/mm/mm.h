@@ -163,6 +163,7 @@ struct frame_pool {
 	struct page_queue queue[LIST_COUNT];
 	uint32_t groups, group_next;  /* how many there may be; where to make the next one: the background thread's */
 	uint32_t wants_groups;        /* atomic */
+	uint64_t groups_failed_ns;    /* when the system last had no huge page; atomic */
 	uint64_t *whole_bits;         /* a bit for each group; atomic */
 	uint16_t *group_free;         /* frames of each that is whole that are free; pool lock */
 	uint32_t stages;              /* staging slots, behind those of the frames */
@@ -248,12 +249,16 @@ struct ra_window {
 	uint32_t step, count;
 };
 
+/* Whether huge pages can come into its view, which is for streams. */
+enum file_huge { HUGE_NO, HUGE_WANTED, HUGE_YES };
+
 struct fm_file {
 	struct fm_mm *mm;
 	struct fm_store *store;
 	struct frame_pool *pool;
 	struct view view;
 	struct ra_state ra;
+	uint32_t huge; /* enum file_huge; atomic */
 	uint32_t refs; /* atomic */
 	uint32_t handles; /* the program's own: 1, then 0; atomic */
 	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
@@ -391,6 +396,7 @@ struct fm_mm {
 	struct fm_file *files;
 	struct fm_file *reap_list, *close_list; /* atomic stacks */
 	uint32_t file_count;       /* atomic, futex: 0 when all are gone */
+	uint32_t wants_huge;       /* some file does; atomic */
 
 	struct os_lock request_lock;
 	struct read_request *requests;
@@ -548,6 +554,7 @@ enum page_add_flags {
 	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */
 	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */
 	ADD_STREAM = 1u << 2,  /* readahead has foreseen it */
+	ADD_SINGLE = 1u << 3,  /* and wants frames for single pages, also of groups */
 };
 struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags);
 int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new);
@@ -727,7 +734,7 @@ uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t m
 void ra_init(struct fm_file *file, uint32_t max_bytes);
 bool ra_sync_window(struct fault *vmf);
 bool ra_async_window(struct fault *vmf, struct page *page);
-uint64_t ra_submit(struct fm_file *file, const struct ra_window *window);
+uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool evict);
 void ra_late(struct fm_file *file, uint64_t index);
 void ra_wasted(struct fm_file *file);
 uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead);
@@ -738,7 +745,7 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 void pool_destroy(struct frame_pool *pool);
 struct page *frame_alloc(struct frame_pool *pool, bool fill);
 void frame_drop(struct frame_pool *pool, struct page *page);
-void frame_begin(struct frame_pool *pool, struct page *page, bool hole);
+void frame_begin(struct page *page, uint32_t flags);
 int frame_fill_first(struct frame_pool *pool, struct page *page);
 char *stage_take(struct frame_pool *pool);
 void stage_put(struct frame_pool *pool, const char *stage);
@@ -777,9 +784,9 @@ void group_installed(struct frame_pool *pool, const struct page *first, uint32_t
 void group_split_locked(struct frame_pool *pool, uint32_t group);
 bool group_make(struct frame_pool *pool, bool only_holes);
 bool group_break(struct frame_pool *pool);
-struct page *group_take(struct frame_pool *pool);
+struct page *group_take(struct frame_pool *pool, bool evict);
 void groups_fill_ahead(struct frame_pool *pool);
-uint32_t group_release(struct frame_pool *pool);
+void groups_open_views(struct fm_mm *mm);
 
 bool pool_may_fill(struct frame_pool *pool);
 bool pool_pauses(struct frame_pool *pool);

@@ -173,8 +173,11 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 {
 	uint32_t ends, old = atomic_get(&page->state);
 	mm_assert(old & PG_LOCKED);
+	while (PG_PINS(old) && !(old & (PG_WAITERS | PG_TICKETS | PG_ASKED))) /* nobody is to be told, and somebody keeps it */
+		if (atomic_cas(&page->state, &old, old & ~PG_LOCKED))
+			return;
 	page_pin(page); /* the word is still looked at after the waiters are free to go */
-	old += PG_PIN;
+	old = atomic_get(&page->state);
 	do { /* who asked is told now; of an error, by the next call */
 		ends = PG_LOCKED | PG_WAITERS | PG_TICKETS | (old & PG_UPTODATE ? PG_ASKED : 0);
 	} while (!atomic_cas(&page->state, &old, old & ~ends));
@@ -297,12 +300,15 @@ void page_check(struct frame_pool *pool, const struct page *page)
 
 /* ------------------------------------------------------------------ the index */
 
+/* Those of neighbours lie side by side, as many as a line of the processor's cache holds. */
+#define LINE (64 / sizeof(struct bucket))
+
 static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 {
-	uint64_t hash = (index + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull);
+	uint64_t hash = index / LINE + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull;
 	hash *= 0xff51afd7ed558ccdull;
 	hash ^= hash >> 32;
-	return &file->pool->buckets[hash & file->pool->bucket_mask];
+	return &file->pool->buckets[(hash * LINE + index % LINE) & file->pool->bucket_mask];
 }
 
 static void bucket_lock(struct bucket *bucket)
@@ -438,7 +444,7 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 static struct page *frame_get(struct frame_pool *pool, unsigned flags)
 {
 	struct page *page = frame_alloc(pool, !(flags & ADD_HOLE));
-	if (!page && !(flags & ADD_STREAM) && group_break(pool))
+	if (!page && (!(flags & ADD_STREAM) || (flags & ADD_SINGLE)) && group_break(pool))
 		page = frame_alloc(pool, !(flags & ADD_HOLE));
 	return page;
 }

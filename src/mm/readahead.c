@@ -34,15 +34,30 @@
 #define ra_put(field, v) __atomic_store_n(&(field), (v), __ATOMIC_RELAXED)
 
 /* Groups are for who only reads, and whose every touch need not be seen. */
-static bool takes_groups(const struct fm_file *file)
+static bool may_take_groups(const struct fm_file *file)
 {
 	return file->pool->groups && !file->writable && !file->record;
+}
+
+static bool takes_groups(const struct fm_file *file)
+{
+	return may_take_groups(file) && __atomic_load_n(&file->huge, __ATOMIC_ACQUIRE) == HUGE_YES;
+}
+
+/* A stream of it has come far enough. */
+static void want_groups(struct fm_file *file)
+{
+	uint32_t no = HUGE_NO;
+	if (!may_take_groups(file) || atomic_get(&file->huge) != HUGE_NO || !atomic_cas(&file->huge, &no, (uint32_t)HUGE_WANTED))
+		return;
+	atomic_set(&file->mm->wants_huge, 1u);
+	background_kick(file->mm);
 }
 
 static uint32_t frames_share(const struct fm_file *file)
 {
 	uint32_t share = file->pool->frames / GROUPS_SHARE;
-	if (!takes_groups(file))
+	if (!may_take_groups(file))
 		return file->pool->frames / FRAMES_SHARE;
 	return share < GROUP_PAGES ? GROUP_PAGES : share;
 }
@@ -223,6 +238,8 @@ static uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool wait
 	if (!waited && grown > usual)
 		grown = s->size > usual ? s->size : usual;
 	s->size = grown < most ? grown : most;
+	if (unit && 8 * s->size >= GROUP_PAGES)
+		want_groups(file);
 	return s->size;
 }
 
@@ -433,11 +450,11 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	return 0;
 }
 
-/* All of a group is to be read: into one that is whole. Returns how many pages; 0: there is none to be had. */
-static uint32_t submit_group(struct fm_file *file, const struct ra_window *window, uint64_t index, uint32_t most)
+/* All of a group is to be read: into one that is whole. `run` is to work with. Returns how many pages; 0: there is none to be had. */
+static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark, uint32_t most, bool evict, struct page **run)
 {
 	struct frame_pool *pool = file->pool;
-	struct page *run[READ_PAGES_MAX], *first = group_take(pool), *found = NULL;
+	struct page *first = group_take(pool, evict), *found = NULL;
 	uint32_t count = 0, fresh = 0;
 
 	if (!first)
@@ -446,9 +463,9 @@ static uint32_t submit_group(struct fm_file *file, const struct ra_window *windo
 		found = page_insert(file, index + fresh, first + fresh, ADD_STREAM);
 		if (found)
 			break;
-		if (index + fresh == window->mark)
-			page_set(first + fresh, PG_MARK, 0);
 		page_set(first + fresh, PG_SPEC, 0);
+		if (index + fresh == mark)
+			page_set(first + fresh, PG_MARK, 0);
 	}
 	for (uint32_t i = 0; i < fresh; i++) {
 		run[count++] = first + i;
@@ -475,9 +492,10 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 	return !is_cached(file, index);
 }
 
-/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free.
+/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free; with
+ * `evict`, groups that others have.
  * Returns the page it has come to. */
-uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
+uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool evict)
 {
 	struct page *run[READ_PAGES_MAX];
 	uint32_t count = 0, segments = 0, most = read_pages_most(file->pool, window->count);
@@ -496,7 +514,7 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window)
 		if (groups && begins_group(file, index, whole)) {
 			submit_run(file, run, count);
 			count = segments = 0;
-			uint32_t done = submit_group(file, window, index, most);
+			uint32_t done = submit_group(file, index, mark, most, evict, run);
 			if (done) {
 				index += done;
 				i += done - 1;
@@ -558,7 +576,7 @@ uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 	if (from > last)
 		return ahead;
 	struct ra_window window = {.start = from, .mark = UINT64_MAX, .step = 1, .count = (uint32_t)(last - from + 1)};
-	return base + (ra_submit(file, &window) << pool->shift);
+	return base + (ra_submit(file, &window, false) << pool->shift);
 }
 
 /* A read of several pages failed: be careful for a while. */

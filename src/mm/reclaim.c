@@ -389,6 +389,7 @@ static void *background_main(void *arg)
 		if (atomic_get(&mm->background_stop))
 			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
+		groups_open_views(mm);
 		bool did = after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);

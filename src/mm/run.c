@@ -99,8 +99,8 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 				at += OS_PAGE;
 		}
 	}
-	/* Of several, the one that it stopped at may have gone uncounted, too: see move_after_exist(). */
-	if (at < len && err != -EEXIST && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
+	/* Of several, those that it stopped at may have gone uncounted: see move_after_exist(). */
+	while (at < len && err != -EEXIST && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
 		at += OS_PAGE;
 	*ret_err = err;
 	return (uint32_t)(at / OS_PAGE);
@@ -159,8 +159,6 @@ static uint32_t run_in(struct fault *vmf, const struct run *run, bool write, int
 		page_dirty(pool, run->first + i);
 	if (write)
 		trap_writable_begin(mm->trap);
-	if (run->count == GROUP_PAGES && group_is_whole(pool, run->first) && run->first == group_first(pool, run->first))
-		trap_make_way(mm->trap, dst, run->count * OS_PAGE); /* the locks of all pages that could be there are held */
 	went = move(mm, dst, src, run->count, NULL, ret_err);
 	if (write)
 		trap_writable_end(mm->trap);
@@ -194,6 +192,12 @@ static struct page *late_one(struct fault *vmf, struct page *page)
 	return late;
 }
 
+static uint64_t patience_until(const struct fault *vmf)
+{
+	uint64_t until = os_now_ns() + GROUP_PATIENCE_NS, deadline = fault_deadline(vmf);
+	return until < deadline ? until : deadline;
+}
+
 /*
  * The rest of a group that is about to be there is waited for, a moment long: then all of it goes in by one change of a page table.
  * Page lock held, and a pin; true: the lock has been put, to look again.
@@ -202,7 +206,7 @@ bool group_wait(struct fault *vmf, struct page *page)
 {
 	uint64_t until = 0;
 
-	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) || vmf->exact)
+	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) || vmf->exact || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
 	for (struct page *late; (late = late_one(vmf, page)) != NULL;) {
 		if (!vmf->waited_for_group)
@@ -210,7 +214,7 @@ bool group_wait(struct fault *vmf, struct page *page)
 		vmf->waited_for_group = true;
 		covered(group_late);
 		if (!until)
-			until = os_now_ns() + GROUP_PATIENCE_NS;
+			until = patience_until(vmf);
 		read_wanted(vmf->file, late);
 		int err = page_wait(vmf->mm, late, vmf->flags & FM_FAULT_KILLABLE, until);
 		page_unpin(vmf->file->pool, late);

@@ -20,7 +20,6 @@ struct trap {
 	enum fm_trap kind;
 	int fd;
 	bool has_move, has_wp, has_poison;
-	bool makes_way; /* see trap_make_way() */
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;

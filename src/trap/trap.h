@@ -80,9 +80,12 @@ void trap_drain(struct trap *trap);
 bool trap_has_move(const struct trap *trap);
 const char *trap_kind_name(enum fm_trap kind);
 
-/* Reserve address space (PROT_NONE), align it, and open it for the trap. -ENOMEM and the like. */
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+/* Reserve address space (PROT_NONE), align it, and open it for the trap; `huge`: as trap_region_huge(). -ENOMEM and the like. */
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
 		     void *owner);
+/* From here on a read that faults where nothing is makes no page table, so that a huge page can come in by one MOVE. Such a fault takes
+ * longer, and one that writes clears a huge page in vain. Takes the kernel's mmap_lock. */
+void trap_region_huge(struct view_region *region);
 /* Out of the registry, and, if no fault is in it any more, unmapped. False: not yet; call again. */
 bool trap_region_close(struct view_region *region);
 
@@ -102,16 +105,9 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len); /* zeroed memory i
  * with fewer segments. Takes the kernel's lock. */
 #define TRAP_TOGETHER (2u << 20)
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len);
-/*
- * TRAP_TOGETHER bytes of a view, aligned to as many, are empty, and the caller keeps them so: the page table that a fault has left
- * there goes, so that a huge page can come in by one MOVE. Nothing is promised; takes the kernel's lock. Where the kernel has no such
- * way (before Linux 6.14), or no huge pages, views of huge pages are for huge pages from the beginning, which makes each fault clear one in
- * vain.
- */
-void trap_make_way(struct trap *trap, uint64_t addr, uint64_t len);
-bool trap_makes_way(const struct trap *trap);
-/* TRAP_TOGETHER bytes, aligned to as many, as one huge page. -EBUSY: not now, nothing is there; else, badly: some of it may be. */
-int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len);
+/* TRAP_TOGETHER bytes, aligned to as many, that are holes, as one huge page. An error: there is none to be had now; *ret_done bytes of
+ * them are there all the same. */
+int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret_done);
 /* These take the kernel's mmap_lock: never with a lock of ours held. With a page lock only trap_discard(), where an install of
  * the page must not come between (a copy that goes, a page that is given up). */
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len);

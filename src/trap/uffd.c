@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -155,26 +156,6 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 
 #define SCRATCHES 2u
 
-/* Whether a huge page comes where there was a page table, once MADV_DONTNEED has emptied it (Linux 6.14, x86-64). Asked once: it clears
- * a huge page. */
-static bool makes_way(char *mem)
-{
-	static uint32_t known; /* 0: no; 1: no way; 2: there is one; atomic */
-	unsigned char there = 0;
-
-	if (!atomic_get(&known)) {
-		madvise(mem, TRAP_TOGETHER, MADV_NOHUGEPAGE);
-		*(volatile char *)mem = 0;
-		madvise(mem, TRAP_TOGETHER, MADV_HUGEPAGE);
-		madvise(mem, TRAP_TOGETHER, MADV_DONTNEED);
-		*(volatile char *)mem = 0;
-		bool way = mincore(mem + TRAP_TOGETHER / 2, OS_PAGE, &there) == 0 && there & 1;
-		madvise(mem, TRAP_TOGETHER, MADV_DONTNEED);
-		atomic_set(&known, way ? 2u : 1u);
-	}
-	return atomic_get(&known) == 2;
-}
-
 static int scratch_open(struct trap *trap)
 {
 	char *mem;
@@ -186,7 +167,6 @@ static int scratch_open(struct trap *trap)
 	if (err)
 		return err;
 	trap->scratch = mem;
-	trap->makes_way = makes_way(mem);
 	return 0;
 }
 
@@ -267,12 +247,12 @@ static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
 	return err;
 }
 
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
 		     void *owner)
 {
 	char *mem;
 	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
-	int err = reserve(len, align, align >= TRAP_TOGETHER && trap->has_move && !trap->makes_way, &mem);
+	int err = reserve(len, align, huge && trap->has_move, &mem);
 	if (err)
 		return err;
 	if (trap->has_wp)
@@ -429,13 +409,10 @@ static void scratch_put(struct trap *trap, uint64_t scratch)
 	__atomic_fetch_and(&trap->scratch_busy, ~(1u << i), __ATOMIC_RELEASE);
 }
 
-/* From a huge page. In halves: then it is here that it comes apart, and not in somebody's fault. */
-static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_t piece)
+static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_t piece, uint64_t *ret_done)
 {
 	uint64_t at = 0, done;
 
-	if (os_syscall3(SYS_madvise, from, TRAP_TOGETHER, MADV_POPULATE_WRITE) < 0)
-		return -ENOMEM;
 	for (int tries = 0; at < TRAP_TOGETHER && tries < MOVE_TRIES; tries++) {
 		int err = trap_move(trap, dst + at, from + at, piece - at % piece, &done);
 		at += done;
@@ -444,28 +421,27 @@ static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_
 		else if (err < 0 && err != -EAGAIN)
 			break;
 	}
+	*ret_done = at;
 	return at < TRAP_TOGETHER ? -EAGAIN : 0;
 }
 
-void trap_make_way(struct trap *trap, uint64_t addr, uint64_t len)
+void trap_region_huge(struct view_region *region)
 {
-	if (trap->makes_way && len == TRAP_TOGETHER && !tell_pending(trap)) /* what stands there may be the mark of an error */
-		os_syscall3(SYS_madvise, addr, len, MADV_DONTNEED);
+	os_syscall3(SYS_madvise, region->base, region->len, MADV_HUGEPAGE);
 }
 
-bool trap_makes_way(const struct trap *trap)
-{
-	return trap->makes_way;
-}
-
-int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len)
+int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret_done)
 {
 	uint64_t scratch = len == TRAP_TOGETHER ? scratch_take(trap) : 0;
+	*ret_done = 0;
 	if (!scratch)
 		return -EBUSY;
 	/* A page table, which pieces have left there, would make small pages of it. */
 	os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
-	int err = move_together(trap, dst, scratch, TRAP_TOGETHER);
+	/* Not by MADV_POPULATE_WRITE, which has the kernel's mmap_lock while a page is cleared: a fault of this thread has the lock of
+	 * this region alone. Where there is no huge page, a small one comes, and the MOVE finds no more. */
+	*(volatile char *)(uintptr_t)scratch = 0;
+	int err = move_together(trap, dst, scratch, TRAP_TOGETHER, ret_done);
 	if (err < 0)
 		os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
 	scratch_put(trap, scratch);
@@ -474,8 +450,10 @@ int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len)
 
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 {
-	uint64_t at = 0, scratch = scratch_take(trap);
-	while (scratch && len - at >= TRAP_TOGETHER && move_together(trap, dst + at, scratch, TRAP_TOGETHER / 2) == 0)
+	uint64_t at = 0, done, scratch = scratch_take(trap);
+	/* In halves: then it is here that a huge page comes apart, and not in somebody's fault. */
+	while (scratch && len - at >= TRAP_TOGETHER && os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_POPULATE_WRITE) == 0 &&
+	       move_together(trap, dst + at, scratch, TRAP_TOGETHER / 2, &done) == 0)
 		at += TRAP_TOGETHER;
 	if (scratch && at < len)
 		os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
