@@ -149,10 +149,10 @@ static int add_page(struct fault *vmf)
 	bool fresh;
 	uint64_t until = fault_deadline(vmf);
 
-	vmf->page = page_find(file, vmf->index); /* by its own window it may be under way */
-	if (vmf->page)
-		return 0;
 	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
+		vmf->page = page_find(file, vmf->index); /* by its own window it may be under way */
+		if (vmf->page)
+			return 0;
 		int wait = read_wait_for_room(file, until);
 		covered(no_request_d);
 		covered_if(wait == -ETIMEDOUT, exit_room_timeout);

@@ -49,6 +49,12 @@ struct page *group_first(const struct frame_pool *pool, const struct page *page)
 	return &pool->pages[group_of(pool, page) * GROUP_PAGES];
 }
 
+/* They are all of one that is whole. */
+bool group_is_all(const struct frame_pool *pool, const struct page *first, uint32_t count)
+{
+	return count == GROUP_PAGES && first == group_first(pool, first) && group_is_whole(pool, first);
+}
+
 /* It is none any more: those of its frames that are free are free like others. Pool lock. */
 void group_split_locked(struct frame_pool *pool, uint32_t group)
 {
@@ -71,7 +77,7 @@ void group_split_locked(struct frame_pool *pool, uint32_t group)
 /* Some pages have moved by themselves. */
 void group_split(struct frame_pool *pool, const struct page *first, uint32_t count)
 {
-	if (likely(!pool->groups) || (count == GROUP_PAGES && first == group_first(pool, first)))
+	if (likely(!pool->groups) || group_is_all(pool, first, count))
 		return;
 	for (uint32_t group = group_of(pool, first); group <= group_of(pool, first + count - 1) && group < pool->groups; group++) {
 		if (likely(!bit_is(pool->whole_bits, group)))
@@ -120,7 +126,7 @@ bool group_break(struct frame_pool *pool)
 /* Into a view. */
 void group_installed(struct frame_pool *pool, const struct page *first, uint32_t count)
 {
-	if (count == GROUP_PAGES && group_is_whole(pool, first) && first == group_first(pool, first)) {
+	if (group_is_all(pool, first, count)) {
 		covered(group_in);
 		stats_add(pool->mm->stats, group_installs, 1);
 	}

@@ -778,6 +778,7 @@ uint32_t groups_free(struct frame_pool *pool);
 uint32_t groups_for(const struct frame_pool *pool);
 bool group_is_whole(const struct frame_pool *pool, const struct page *page);
 struct page *group_first(const struct frame_pool *pool, const struct page *page);
+bool group_is_all(const struct frame_pool *pool, const struct page *first, uint32_t count);
 void group_split(struct frame_pool *pool, const struct page *first, uint32_t count);
 void group_park_locked(struct frame_pool *pool, struct page *page);
 void group_installed(struct frame_pool *pool, const struct page *first, uint32_t count);

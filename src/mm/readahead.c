@@ -126,10 +126,8 @@ static struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct
 
 static bool is_cached(struct fm_file *file, uint64_t index)
 {
-	struct page *page = page_find(file, index);
-	if (page)
-		page_unpin(file->pool, page);
-	return page != NULL;
+	struct page_glance unused; /* no pin, whose end would call who waits for a frame */
+	return page_glance(file, index, &unused);
 }
 
 /* The stream that has come to this page over others that were cached, and in the view, so that nobody heard of it; NULL: there is
@@ -566,12 +564,8 @@ uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 	last = last - from < most ? last : from + most;
 	if (ahead > at) {
 		from = (ahead - base) >> pool->shift;
-	} else {
-		struct page *page = page_find(file, from);
-		if (page) { /* a range that is called for again and again, or has been there all the while */
-			page_unpin(pool, page);
-			return base + ((from + 1) << pool->shift);
-		}
+	} else if (is_cached(file, from)) { /* a range that is called for again and again, or has been there all the while */
+		return base + ((from + 1) << pool->shift);
 	}
 	if (from > last)
 		return ahead;

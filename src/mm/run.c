@@ -352,7 +352,7 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 
 	if (!went)
 		return 0;
-	covered_if(went == GROUP_PAGES && group_is_whole(pool, first) && first == group_first(pool, first), group_out);
+	covered_if(group_is_all(pool, first, went), group_out);
 	group_split(pool, first, went);
 	for (uint32_t i = 0; i < went; i++)
 		page_set(first + i, PG_SOFT, PG_INSTALLED | PG_UNPROTECTED);
