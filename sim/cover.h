@@ -75,7 +75,8 @@
 	X(group_out, "group: all of it out of the view at once")                               \
 	X(group_late, "group: the rest of it is waited for")                                   \
 	X(group_cached_inside, "group: some of what it was to hold is cached")                 \
-	X(stream_leapt, "a stream found again behind cached pages")
+	X(stream_leapt, "a stream found again behind cached pages")                           \
+	X(staged_ahead, "a page that is read ahead into a staging slot")
 
 #define COVER_EXITS(X)                                                                         \
 	X(exit_dying, "the mm is being destroyed")                                             \

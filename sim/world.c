@@ -243,7 +243,7 @@ static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 		struct view_page *page = kernel_view(addr);
 		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, call, instruction);
 		/* Where a store is all but dead, others' signals may wake it again and again. */
-		if (tries > TRIES_MAX + (sim.now_ns - begun_ns) / (100 * OS_NSEC_PER_MSEC))
+		if (tries > TRIES_MAX + (sim.now_ns - begun_ns) / OS_NSEC_PER_MSEC)
 			sim_fail("an access to page %llu of object %u makes no progress",
 				 (unsigned long long)index_of(f, n + at), f);
 		if (r == 0) {
@@ -931,12 +931,23 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	sim_point();
 }
 
+/* In equal steps through a file, which becomes a stream. */
+static void walk(uint32_t f, uint32_t n)
+{
+	uint32_t step = 1 + sim_below(3);
+
+	for (uint32_t left = 4 + sim_below(5); left-- && n < world.pages[f]; n += step)
+		do_op(OP_ACCESS, f, n, n);
+}
+
 static void *worker(void *arg)
 {
 	(void)arg;
 	sim.self->signals_open = true;
 	for (uint32_t i = 0; i < world.ops; i++) {
 		uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]), m;
+		if (sim_chance(8))
+			walk(f, n);
 		if (sim_chance(128)) /* some pages are everybody's */
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
 		m = n + sim_below(4);

@@ -366,12 +366,14 @@ void frame_drop(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had. */
-char *stage_take(struct frame_pool *pool)
+/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had; but for `last`, which is for
+ * faults, an eighth of them is left. */
+char *stage_take(struct frame_pool *pool, bool last)
 {
 	uint64_t before = atomic_get(&pool->stages_free);
+	uint32_t leave = last ? 0 : pool->stages / 8;
 	do {
-		if (!before)
+		if ((uint32_t)__builtin_popcountll(before) <= leave)
 			return NULL;
 	} while (!atomic_cas(&pool->stages_free, &before, before & (before - 1)));
 	return pool->slots + ((size_t)(pool->frames + (uint32_t)__builtin_ctzll(before)) << pool->shift);

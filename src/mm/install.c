@@ -435,16 +435,26 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
-/* A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone; one that stopped at EBUSY
- * may not count what it had moved in one batch (Linux 6.18). Most often the next MOVE tells; where it fails for another reason, what is
- * undone would leave those behind. True: one has been counted. */
-static bool move_uncounted(struct transfer *t, int err)
+/*
+ * A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone; one that stopped at EBUSY
+ * may not count what it had moved in one batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is
+ * tried with the first of them, or undone: that would leave the others behind. Returns the bytes that have gone.
+ */
+uint64_t move_uncounted(uint64_t dst, uint64_t src, uint64_t len)
 {
-	uint64_t dst = t->dst + t->done, src = t->src + t->done;
-	if (!err || err == -EAGAIN || err == -EEXIST || trap_present(src) || trap_present(dst) != 1)
+	uint64_t at = 0;
+	while (at < len && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
+		at += OS_PAGE;
+	return at;
+}
+
+static bool count_uncounted(struct transfer *t, int err)
+{
+	if (likely(!err || err == -EAGAIN))
 		return false;
-	t->done += OS_PAGE;
-	return true;
+	uint64_t more = move_uncounted(t->dst + t->done, t->src + t->done, t->len - t->done);
+	t->done += more;
+	return more > 0;
 }
 
 /* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
@@ -504,9 +514,9 @@ static int transfer_in(struct transfer *t, bool move)
 			t->copied = true;
 		if (err == -EFAULT && !move) /* a hole in the slot: what was moved before has been emptied behind us */
 			err = -ENOENT;
-		if (err == -EEXIST && move && move_had_worked(t))
+		if (unlikely(move && count_uncounted(t, err)))
 			continue;
-		if (unlikely(move && move_uncounted(t, err)))
+		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
 		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
 		 * to undo a taking-out, whose holes would be copied. */
@@ -540,9 +550,9 @@ static int transfer_out(struct transfer *t)
 		int err = trap_move(t->mm->trap, t->dst + t->done, t->src + t->done,
 				    t->len - t->done, &done);
 		t->done += done;
-		if (err == -EEXIST && move_had_worked(t))
+		if (unlikely(count_uncounted(t, err)))
 			continue;
-		if (unlikely(move_uncounted(t, err)))
+		if (err == -EEXIST && move_had_worked(t))
 			continue;
 		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
 		 * rolled back. */

@@ -243,10 +243,14 @@ struct ra_state {
 	uint32_t wasted;    /* pages thrown away untouched, of late */
 };
 
-/* Pages to read beside the wanted one: `count`, each `step` after the one before. */
+/* Pages to read beside the wanted one: `count`, each `step` after the one before. In steps of several they go into the view as
+ * soon as they have come, from `low` to before `high`, where the mapping shows them. */
 struct ra_window {
 	uint64_t start, mark;
 	uint32_t step, count;
+	uint64_t low, high;
+	uint32_t unmap_seq; /* the view's, when the mapping was found */
+	bool keep;          /* FM_ADVICE_KEEP */
 };
 
 /* Whether huge pages can come into its view, which is for streams. */
@@ -615,6 +619,7 @@ uint32_t request_pages(const struct read_request *req, struct page **pages);
 bool read_may_stage(const struct fault *vmf);
 int read_staged(struct fault *vmf);
 int read_submit_staged(struct fault *vmf);
+int read_submit_ahead(struct fm_file *file, struct page *page, char *stage, uint32_t unmap_seq);
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
 void read_wanted(struct fm_file *file, struct page *page);
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns);
@@ -624,7 +629,7 @@ bool read_has_room(struct fm_file *file, bool may_wait);
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns);
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 void request_send(struct fm_mm *mm, struct io_request *io);
-void requests_hold(struct fm_mm *mm);
+bool requests_hold(struct fm_mm *mm);
 void requests_send(struct fm_mm *mm);
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
@@ -640,6 +645,7 @@ enum installed_by {
 void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page);
+uint64_t move_uncounted(uint64_t dst, uint64_t src, uint64_t len);
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src);
 bool page_is_there(const struct view *view, const struct page *page);
 void page_gone_behind(struct view *view, struct page *page);
@@ -747,7 +753,7 @@ struct page *frame_alloc(struct frame_pool *pool, bool fill);
 void frame_drop(struct frame_pool *pool, struct page *page);
 void frame_begin(struct page *page, uint32_t flags);
 int frame_fill_first(struct frame_pool *pool, struct page *page);
-char *stage_take(struct frame_pool *pool);
+char *stage_take(struct frame_pool *pool, bool last);
 void stage_put(struct frame_pool *pool, const char *stage);
 void frame_free(struct frame_pool *pool, struct page *page);
 int frame_fill(struct frame_pool *pool, struct page *page);

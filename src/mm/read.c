@@ -381,11 +381,12 @@ static int stage_fill(struct frame_pool *pool, const char *stage)
 static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, int err, uint32_t epoch)
 {
 	uint64_t wanted = page_bytes(file, page);
-
 	bool unread = err == -ECANCELED || err == -EAGAIN || (!err && (bytes >= wanted || file->writable));
 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);
+	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the page has no memory to be uptodate in */
+		err = changed_behind(file);
 	if (unread)
 		page_end_unread(file, page);
 	else
@@ -418,7 +419,7 @@ int read_staged(struct fault *vmf)
 	struct frame_pool *pool = file->pool;
 	struct page *page = vmf->page;
 	uint32_t more = 0;
-	char *stage = atomic_get(&file->changed) ? NULL : stage_take(pool);
+	char *stage = atomic_get(&file->changed) ? NULL : stage_take(pool, true);
 
 	might_block(file->mm);
 	if (stage && !inline_begin(file, &more)) {
@@ -729,10 +730,12 @@ void request_send(struct fm_mm *mm, struct io_request *io)
 }
 
 /* Requests that are made between these two go to the I/O thread together. Nothing is waited for meanwhile that could wait for
- * them: not so in the experiment, where the map lock is held over reads. */
-void requests_hold(struct fm_mm *mm)
+ * them: not so in the experiment, where the map lock is held over reads. False: they are held already. */
+bool requests_hold(struct fm_mm *mm)
 {
+	bool begun = !self()->plugged;
 	self()->plugged = !(mm->flags & FM_MM_HOLD_LOCK);
+	return begun;
 }
 
 void requests_send(struct fm_mm *mm)
@@ -786,6 +789,18 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 	return 0;
 }
 
+/* One page, which is a hole that is charged for, into a staging slot. */
+static void submit_staged(struct read_request *req, struct page *page, char *stage, uint64_t addr, uint32_t unmap_seq)
+{
+	page_word_set(page, attempt, page->attempt + 1);
+	req->stage = stage;
+	req->stage_addr = addr;
+	req->unmap_seq = unmap_seq;
+	req->io.iov[0] = (struct iovec){stage, OS_PAGE};
+	req->io.iov_count = 1;
+	request_submit(req, &page);
+}
+
 /* The same for vmf->page alone, which is fresh: a hole, whose memory is charged for. Read into a staging slot, it is in the view
  * when its lock is put. Failing this it is a hole that is not charged for. */
 int read_submit_staged(struct fault *vmf)
@@ -793,7 +808,7 @@ int read_submit_staged(struct fault *vmf)
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 	struct page *page = vmf->page;
-	char *stage = stage_take(pool);
+	char *stage = stage_take(pool, true);
 	struct read_request *req;
 
 	if (!stage && frame_fill_first(pool, page) == 0)
@@ -805,13 +820,20 @@ int read_submit_staged(struct fault *vmf)
 		mm_uncharge(vmf->mm, pool->page_size);
 		return -EAGAIN;
 	}
-	page_word_set(page, attempt, page->attempt + 1);
-	req->stage = stage;
-	req->stage_addr = vmf->addr;
-	req->unmap_seq = vmf->unmap_seq;
-	req->io.iov[0] = (struct iovec){stage, OS_PAGE};
-	req->io.iov_count = 1;
-	request_submit(req, &page);
+	submit_staged(req, page, stage, vmf->addr, vmf->unmap_seq);
+	return 0;
+}
+
+/* The same for a page that nobody wants yet, with its staging slot. */
+int read_submit_ahead(struct fm_file *file, struct page *page, char *stage, uint32_t unmap_seq)
+{
+	struct read_request *req = request_begin(file, 1, true);
+	if (!req) {
+		stage_put(file->pool, stage);
+		mm_uncharge(file->mm, file->pool->page_size);
+		return -EAGAIN;
+	}
+	submit_staged(req, page, stage, page_addr(&file->view, file->pool, page), unmap_seq);
 	return 0;
 }
 

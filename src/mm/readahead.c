@@ -276,7 +276,8 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
 	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
-				     .count = count};
+				     .count = count, .low = vmf->low, .high = vmf->high,
+				     .unmap_seq = vmf->unmap_seq, .keep = vmf->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
 }
@@ -410,6 +411,14 @@ void ra_late(struct fm_file *file, uint64_t index)
 
 /* ------------------------------------------------------------------ submitting */
 
+/* As if it had never been thought of. */
+static void forget(struct frame_pool *pool, struct page *page)
+{
+	page_set(page, 0, PG_SPEC | PG_MARK);
+	page_remove(pool, page);
+	page_unlock(pool, page);
+}
+
 static void submit_run(struct fm_file *file, struct page **pages, uint32_t count)
 {
 	struct frame_pool *pool = file->pool;
@@ -417,11 +426,8 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 		return;
 	int err = read_submit(file, pages, count, true);
 	for (uint32_t i = 0; i < count; i++) {
-		if (err) { /* no place for it: as if it had never been thought of */
-			page_set(pages[i], 0, PG_SPEC | PG_MARK);
-			page_remove(pool, pages[i]);
-			page_unlock(pool, pages[i]);
-		}
+		if (err) /* no place for it */
+			forget(pool, pages[i]);
 		page_unpin(pool, pages[i]);
 	}
 	if (err)
@@ -490,6 +496,64 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 	return !is_cached(file, index);
 }
 
+/*
+ * In steps each page would be a fault of its own, and a MOVE that interrupts other processors: they go into the view by themselves
+ * when they have come, by way of staging slots. Not the one with the mark, which has to be touched; nor where each touch is
+ * recorded.
+ */
+static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
+{
+	if (index == mark || index < window->low || index >= window->high || file->record || pool_pauses(file->pool) ||
+	    (index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
+		return NULL;
+	return stage_take(file->pool, false);
+}
+
+/* One page in the frame that it has, which is a hole if there is a staging slot. */
+static void submit_single(struct fm_file *file, const struct ra_window *window, struct page *page, char *stage)
+{
+	page_set(page, PG_SPEC, 0);
+	if (!stage) {
+		submit_run(file, &page, 1);
+		return;
+	}
+	page->keep = window->keep;
+	covered(staged_ahead);
+	if (read_submit_ahead(file, page, stage, window->unmap_seq) == 0)
+		stats_add(file->mm->stats, ra_pages, 1);
+	else
+		forget(file->pool, page);
+	page_unpin(file->pool, page);
+}
+
+/* A window in steps of more than one page. */
+static uint64_t submit_steps(struct fm_file *file, const struct ra_window *window)
+{
+	uint64_t end = file_pages(file), mark = window->mark, index = window->start;
+	bool held = requests_hold(file->mm);
+	int err = 0;
+
+	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++, index += window->step) {
+		struct page *page;
+		bool fresh = false;
+		char *stage = stage_for(file, window, mark, index);
+		err = stage ? page_add(file, index, ADD_STREAM | ADD_HOLE, &page, &fresh) : window_page(file, window, &mark, index, &page, &fresh);
+		if (stage && (!fresh || !page_is(page, PG_HOLE))) {
+			stage_put(file->pool, stage);
+			stage = NULL;
+		}
+		if (err)
+			break;
+		if (fresh)
+			submit_single(file, window, page, stage);
+		else
+			page_unpin(file->pool, page);
+	}
+	if (held)
+		requests_send(file->mm);
+	return index;
+}
+
 /* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free; with
  * `evict`, groups that others have.
  * Returns the page it has come to. */
@@ -502,7 +566,9 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 	might_block(file->mm);
 	if (atomic_get(&file->changed) || atomic_get(&file->mm->dying))
 		return index;
-	bool groups = window->step == 1 && takes_groups(file);
+	if (window->step > 1)
+		return submit_steps(file, window);
+	bool groups = takes_groups(file);
 	uint64_t whole = atomic_get(&file->size_bytes) >> file->pool->shift; /* pages: the last one may not be */
 	if (whole > window->start + window->count)
 		whole = window->start + window->count;
@@ -522,7 +588,7 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 		}
 		if (window_page(file, window, &mark, index, &page, &fresh) < 0)
 			break;
-		index += window->step;
+		index++;
 		covered_if(!fresh && count, a13_cached_inside);
 		if (fresh) {
 			page_set(page, PG_SPEC, 0);
@@ -535,7 +601,7 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 		} else {
 			page_unpin(file->pool, page);
 		}
-		if (!fresh || count == most || window->step > 1) {
+		if (!fresh || count == most) {
 			submit_run(file, run, count);
 			count = segments = 0;
 		}

@@ -91,6 +91,10 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 		uint64_t done = 0;
 		err = trap_move(mm->trap, dst + at, src + at, len - at, &done);
 		at += done;
+		if (unlikely(err < 0 && err != -EAGAIN) && (done = move_uncounted(dst + at, src + at, len - at)) > 0) {
+			at += done;
+			err = -EAGAIN;
+		}
 		if (err == -EEXIST) { /* it may have moved that one all the same; back in the view it can be written to */
 			if (leaves && leaves->file->writable)
 				page_dirty(leaves->file->pool, leaves + at / OS_PAGE);
@@ -99,9 +103,7 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 				at += OS_PAGE;
 		}
 	}
-	/* Of several, those that it stopped at may have gone uncounted: see move_after_exist(). */
-	while (at < len && err != -EEXIST && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
-		at += OS_PAGE;
+	at += move_uncounted(dst + at, src + at, len - at);
 	*ret_err = err;
 	return (uint32_t)(at / OS_PAGE);
 }
