@@ -97,6 +97,8 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 
 	covered_if(!error && !wanted, a10_all_past_end);
 	covered_if(!error && bytes < wanted, a10_ended_early);
+	if (!error && page_is(page, PG_HOLE)) /* there was no memory for it, which a read of nothing does not notice */
+		error = -ENOMEM;
 	if (!error && !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
 		error = -ENXIO;
 	if (!error && bytes < wanted && file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
