@@ -242,7 +242,7 @@ static const struct page *page_of(const struct fault *vmf)
 	return NULL;
 }
 
-/* A write that has to wait: for what is dirty, for a write of the page where it is, or for a hole. */
+/* A write that has to wait: for what is dirty, for a write of the page where it is, for a place to go by, or for a hole. */
 static bool held_back(const struct fault *vmf, const struct page *page)
 {
 	const struct fm_file *file = vmf->file;
@@ -254,7 +254,8 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 		return false;
 	bool over = !(page->state & PG_DIRTY) && (now >= limit || now + pool->unflushed >= limit + most);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
-	return over || in_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);
+	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;
+	return over || in_place || by_a_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);
 }
 
 void sim_watch_fault_try(const void *arg);

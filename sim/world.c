@@ -934,9 +934,11 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 /* In equal steps through a file, which becomes a stream. */
 static void walk(uint32_t f, uint32_t n)
 {
-	uint32_t step = 1 + sim_below(3);
+	uint32_t step = 1 + sim_below(3), left = 6 + sim_below(8);
 
-	for (uint32_t left = 4 + sim_below(5); left-- && n < world.pages[f]; n += step)
+	if (sim_chance(128)) /* backwards, which ends below 0 */
+		step = -step;
+	for (; left-- && n < world.pages[f]; n += step)
 		do_op(OP_ACCESS, f, n, n);
 }
 
@@ -946,7 +948,7 @@ static void *worker(void *arg)
 	sim.self->signals_open = true;
 	for (uint32_t i = 0; i < world.ops; i++) {
 		uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]), m;
-		if (sim_chance(8))
+		if (sim_chance(20))
 			walk(f, n);
 		if (sim_chance(128)) /* some pages are everybody's */
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);

@@ -10,6 +10,7 @@
  *                       or in equal steps; several go on side by side
  *   else                the wanted page alone, and a new stream begins, which is believed at its second page (in steps:
  *                       at its third)
+ * What is read in steps goes into the view as soon as it has come, but for the page with the mark.
  * A window doubles each time up to WINDOW_USUAL, and beyond as long as the reader has to wait for it. Its first page
  * carries a mark: touching that submits the next one, so that a whole window is always under way. Waste and errors
  * make windows smaller for a while. One fault takes a stream one step on, however many tries it needs.
@@ -259,8 +260,10 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	if (end > vmf->mapped_end) /* what is not mapped is not come to */
 		end = vmf->mapped_end;
 	vmf->ra.count = 0;
-	if (from < end) /* what would lie before the beginning is a huge number */
-		most = s->stride < 0 ? from / step + 1 : (end - from + step - 1) / step;
+	if (from < end && s->stride > 0) /* what would lie before the beginning is a huge number */
+		most = (end - from + step - 1) / step;
+	else if (from < end && from >= vmf->low)
+		most = (from - vmf->low) / step + 1;
 	covered_if(!most, a13_past_end);
 	covered_if(from < end && count > most && s->stride < 0, a13_start_cut);
 	covered_if(from < end && count > most && s->stride > 0, a13_end);
