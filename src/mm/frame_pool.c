@@ -533,14 +533,15 @@ static void stages_fill(struct frame_pool *pool)
 
 static int pool_alloc_meta(struct frame_pool *pool)
 {
-	uint32_t buckets = 16, keepers = keepers_for(pool->frames);
-	while (buckets < pool->frames / 2)
-		buckets *= 2;
+	uint32_t ghosts = 16, keepers = keepers_for(pool->frames);
+	uint32_t buckets = (pool->frames / 16 * 5 / BUCKET_LINE + 2) * BUCKET_LINE; /* a chain has three pages where all are in use */
+	while (ghosts < pool->frames / 2)
+		ghosts *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
 	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
 	size_t words = (pool->frames + 63) / 64;
-	pool->meta_len = pages_len + buckets_len + keepers_len + align_up(buckets * sizeof(*pool->ghosts), 64) +
+	pool->meta_len = pages_len + buckets_len + keepers_len + align_up(ghosts * sizeof(*pool->ghosts), 64) +
 			 (5 * words + (pool->frames / GROUP_PAGES + 63) / 64) * sizeof(uint64_t) +
 			 pool->frames / GROUP_PAGES * sizeof(*pool->group_free);
 	pool->meta = os_meta_alloc(pool->meta_len);
@@ -548,13 +549,13 @@ static int pool_alloc_meta(struct frame_pool *pool)
 		return -ENOMEM;
 	pool->pages = pool->meta;
 	pool->buckets = (struct bucket *)((char *)pool->meta + pages_len);
-	pool->bucket_mask = buckets - 1;
+	pool->bucket_lines = buckets / BUCKET_LINE;
 	for (uint32_t i = 0; i < buckets; i++)
 		pool->buckets[i].head = NONE;
 	char *rest = (char *)pool->buckets + buckets_len;
 	pool->ghosts = (uint16_t *)(rest + keepers_len);
-	pool->ghost_mask = buckets - 1;
-	uint64_t *bits = (uint64_t *)(rest + keepers_len + align_up(buckets * sizeof(*pool->ghosts), 64));
+	pool->ghost_mask = ghosts - 1;
+	uint64_t *bits = (uint64_t *)(rest + keepers_len + align_up(ghosts * sizeof(*pool->ghosts), 64));
 	pool->dirty_bits = bits;
 	pool->aged_bits = bits + words;
 	pool->writing_bits = bits + 2 * words;

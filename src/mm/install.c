@@ -30,19 +30,28 @@
 int pt_init(struct fm_mm *mm)
 {
 	struct pt_table *pt = &mm->pt;
-	pt->free_head = NONE;
+	pt->free_head = PT_END;
 	for (uint32_t i = 0; i < pt->entries; i++) {
 		pt->range[i].next = pt->free_head;
 		pt->free_head = i;
 	}
 	for (uint32_t i = 0; i <= pt->mask; i++)
-		pt->heads[i] = NONE;
+		pt->heads[i] = PT_END;
 	return 0;
 }
 
 static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 {
 	return &pt->heads[(key * 0x9e3779b97f4a7c15ull >> 32) & pt->mask];
+}
+
+/* PT_END: it has none. Page-table lock. */
+static uint32_t pt_find(struct pt_table *pt, uint64_t key)
+{
+	uint32_t id = *pt_head(pt, key);
+	while (id != PT_END && pt->range[id].key != key)
+		id = pt->range[id].next;
+	return id;
 }
 
 /*
@@ -64,19 +73,18 @@ void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 		os_futex_wait(&pt->release_seq, seq, OS_FUTEX_ANY, OS_FOREVER);
 		os_lock(&pt->lock);
 	}
-	uint32_t *head = pt_head(pt, key), id = *head;
-	while (id != NONE && pt->range[id].key != key)
-		id = pt->range[id].next;
-	if (id == NONE && pt->free_head != NONE) {
+	uint32_t id = pt_find(pt, key);
+	if (id == PT_END && pt->free_head != PT_END && key < PT_KEYS) {
+		uint32_t *head = pt_head(pt, key);
 		id = pt->free_head;
-		atomic_set(&pt->free_head, pt->range[id].next);
+		atomic_set(&pt->free_head, (uint32_t)pt->range[id].next);
 		pt->range[id] = (struct pt_range){.key = key, .next = *head};
 		*head = id;
 		pt->used++;
 		atomic_add(&pt->empty, 1u);
 		fresh = true;
 	}
-	if (id != NONE) {
+	if (id != PT_END) {
 		if (!pt->range[id].count)
 			atomic_sub(&pt->empty, 1u);
 		pt->range[id].count += count;
@@ -84,7 +92,7 @@ void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 		pt->uncounted += count;
 	}
 	for (uint32_t i = 0; i < count; i++)
-		first[i].uncounted = id == NONE;
+		first[i].uncounted = id == PT_END;
 	os_unlock(&pt->lock);
 	if (fresh) {
 		mm_charge(mm, OS_PAGE);
@@ -99,16 +107,14 @@ void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 	uint32_t uncounted = 0;
 
 	os_lock(&pt->lock);
-	uint32_t id = *pt_head(pt, key);
-	while (id != NONE && pt->range[id].key != key)
-		id = pt->range[id].next;
+	uint32_t id = pt_find(pt, key);
 	for (uint32_t i = 0; i < count; i++) {
 		uncounted += first[i].uncounted;
 		first[i].uncounted = false;
 	}
 	pt->uncounted -= uncounted;
 	count -= uncounted;
-	if (id != NONE && count && pt->range[id].count) {
+	if (id != PT_END && count && pt->range[id].count) {
 		pt->range[id].count -= count < pt->range[id].count ? count : pt->range[id].count;
 		if (!pt->range[id].count)
 			atomic_add(&pt->empty, 1u);
@@ -121,12 +127,15 @@ void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 
 static bool pt_unlink(struct pt_table *pt, uint32_t id)
 {
-	uint32_t *at = pt_head(pt, pt->range[id].key);
-	while (*at != NONE && *at != id)
-		at = &pt->range[*at].next;
-	if (*at == NONE)
+	uint32_t *head = pt_head(pt, pt->range[id].key), at = *head, before = PT_END;
+	for (; at != PT_END && at != id; at = pt->range[at].next)
+		before = at;
+	if (at == PT_END)
 		return false; /* a free entry */
-	*at = pt->range[id].next;
+	if (before == PT_END)
+		*head = pt->range[id].next;
+	else
+		pt->range[before].next = pt->range[id].next;
 	pt->range[id].next = pt->free_head;
 	atomic_set(&pt->free_head, id);
 	pt->used--;
@@ -195,7 +204,7 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 bool pt_behind(struct fm_mm *mm)
 {
 	uint64_t most = mm->budget_bytes + mm->budget_bytes / 32 + PT_SLACK_BYTES;
-	return (atomic_get(&mm->charged_bytes) > most || atomic_get(&mm->pt.free_head) == NONE) &&
+	return (atomic_get(&mm->charged_bytes) > most || atomic_get(&mm->pt.free_head) == PT_END) &&
 	       atomic_get(&mm->pt.empty) > 0;
 }
 

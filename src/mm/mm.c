@@ -111,8 +111,8 @@ static int alloc_meta(struct fm_mm *mm)
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
 	uint32_t requests = requests_for(frames);
 	/* At worst each page lies in a range of its own, and its page table takes as much of the budget. */
-	uint32_t ranges = frames / 2 + 512, heads = 16, after = frames / 16 + 64;
-	while (heads < ranges / 2)
+	uint32_t ranges = frames / 2 + 512 < PT_END ? frames / 2 + 512 : PT_END, heads = 16, after = frames / 32 + 64;
+	while (heads < frames / 8)
 		heads *= 2;
 	size_t requests_len = round64(requests * sizeof(struct read_request));
 	size_t ranges_len = round64(ranges * sizeof(struct pt_range));

@@ -301,14 +301,13 @@ void page_check(struct frame_pool *pool, const struct page *page)
 /* ------------------------------------------------------------------ the index */
 
 /* Those of neighbours lie side by side, as many as a line of the processor's cache holds. */
-#define LINE (64 / sizeof(struct bucket))
-
 static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 {
-	uint64_t hash = index / LINE + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull;
+	uint64_t hash = index / BUCKET_LINE + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull;
 	hash *= 0xff51afd7ed558ccdull;
 	hash ^= hash >> 32;
-	return &file->pool->buckets[(hash * LINE + index % LINE) & file->pool->bucket_mask];
+	uint64_t line = (uint32_t)hash * (uint64_t)file->pool->bucket_lines >> 32;
+	return &file->pool->buckets[line * BUCKET_LINE + index % BUCKET_LINE];
 }
 
 static void bucket_lock(struct bucket *bucket)
