@@ -389,8 +389,15 @@ static int move_one(uint64_t dst, uint64_t src)
 		slot_fill(dst, page->tag);
 		view_remove(page);
 	}
-	wake_faults(dst);
 	return 0;
+}
+
+/* Called are those who wait for what is counted. */
+static void move_counted(uint64_t dst, uint64_t done, uint64_t *ret_done)
+{
+	for (uint64_t at = 0; at < done; at += OS_PAGE)
+		wake_faults(dst + at);
+	*ret_done = done;
 }
 
 static int move_result(int err)
@@ -430,7 +437,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
 			if (err == -EBUSY && done && sim_chance(128)) /* 6.18: what a batch has moved before is not counted */
 				return err;
-			*ret_done = done;
+			move_counted(dst, done, ret_done);
 			return done ? -EAGAIN : move_result(err);
 		}
 		/* Linux 6.18 beside a WRITEPROTECT; see install.c. Once in 500,000 times, so never twice running. */
@@ -438,21 +445,21 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 			last_lie[sim.self->id] = dst + done;
 			mark(move_exists_moved);
 			event("MOVE %#llx to %#llx: EEXIST after the page was moved", src, dst, 0, 0);
-			*ret_done = done;
+			move_counted(dst, done, ret_done);
 			return done ? -EAGAIN : -EEXIST;
 		}
 		last_lie[sim.self->id] = 0;
 		done += OS_PAGE;
 		if (done < len && sim_chance(sim.opt.part_256)) {
 			mark(move_part);
-			*ret_done = done;
+			move_counted(dst, done, ret_done);
 			return -EAGAIN;
 		}
 		if (done < len)
 			sim_point();
 	}
 	event("MOVE %#llx to %#llx, %llu bytes", src, dst, len, 0);
-	*ret_done = done;
+	move_counted(dst, done, ret_done);
 	return 0;
 }
 

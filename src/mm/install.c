@@ -58,9 +58,10 @@ static uint32_t pt_find(struct pt_table *pt, uint64_t key)
  * More installed pages in the 2 MiB around addr, of neighbouring frames. Their locks held. When the table is full they go
  * uncounted, which they remember; until such pages have left, no table is given back, since it could be theirs. A range whose
  * table is being given back at this very moment, because it was empty, is waited for: else what is installed would be discarded
- * with it. That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread.
+ * with it. That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread. Where
+ * others wait for this thread it may not: false.
  */
-void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
+bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr, bool may_wait)
 {
 	struct pt_table *pt = &mm->pt;
 	uint64_t key = addr >> 21;
@@ -70,6 +71,8 @@ void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 	while (pt->releasing == key) {
 		uint32_t seq = atomic_get(&pt->release_seq);
 		os_unlock(&pt->lock);
+		if (!may_wait)
+			return false;
 		os_futex_wait(&pt->release_seq, seq, OS_FUTEX_ANY, OS_FOREVER);
 		os_lock(&pt->lock);
 	}
@@ -98,6 +101,7 @@ void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 		mm_charge(mm, OS_PAGE);
 		stats_add(mm->stats, pt_ranges, 1);
 	}
+	return true;
 }
 
 void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
@@ -414,6 +418,22 @@ struct transfer {
 };
 
 /*
+ * A MOVE of several pages that stopped at EEXIST (see move_after_exist()) says only how many went before, and one more has gone; one that stopped at EBUSY
+ * may not count what it had moved in one batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is
+ * tried with the first of them, or undone: that would leave the others behind. Returns the bytes that have gone. The kernel has called
+ * nobody for them (thread trap).
+ */
+uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len)
+{
+	uint64_t at = 0;
+	while (at < len && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
+		at += OS_PAGE;
+	if (at)
+		trap_wake(mm->trap, dst, at);
+	return at;
+}
+
+/*
  * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
  * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then. Where
  * it can't be moved back (the kernel has it pinned for now, or has no memory; or meanwhile an error's mark stands there), both places
@@ -430,7 +450,7 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	}
 	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
 		return 0;
-	return trap_present(src) == 0 && trap_present(dst) == 1 ? 1 : -EEXIST;
+	return move_uncounted(mm, dst, src, OS_PAGE) ? 1 : -EEXIST;
 }
 
 /* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that, where it arrives writable. */
@@ -444,24 +464,11 @@ static bool move_had_worked(struct transfer *t)
 	return after >= 0;
 }
 
-/*
- * A MOVE of several pages that stopped at that EEXIST says only how many went before, and one more has gone; one that stopped at EBUSY
- * may not count what it had moved in one batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is
- * tried with the first of them, or undone: that would leave the others behind. Returns the bytes that have gone.
- */
-uint64_t move_uncounted(uint64_t dst, uint64_t src, uint64_t len)
-{
-	uint64_t at = 0;
-	while (at < len && trap_present(src + at) == 0 && trap_present(dst + at) == 1)
-		at += OS_PAGE;
-	return at;
-}
-
 static bool count_uncounted(struct transfer *t, int err)
 {
 	if (likely(!err || err == -EAGAIN))
 		return false;
-	uint64_t more = move_uncounted(t->dst + t->done, t->src + t->done, t->len - t->done);
+	uint64_t more = move_uncounted(t->mm, t->dst + t->done, t->src + t->done, t->len - t->done);
 	t->done += more;
 	return more > 0;
 }
@@ -728,7 +735,7 @@ int page_install(struct view *view, struct page *page, bool write)
 	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
-	pt_get(mm, page, 1, t.dst);
+	pt_get(mm, page, 1, t.dst, true);
 	if (write && move)
 		page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
@@ -881,7 +888,7 @@ int page_make_writable(struct view *view, struct page *page)
 }
 
 /* A page's bytes go from a staging slot into the view, where with `write` they can be written to. Locked and pinned; a hole that
- * is charged for, and neither uptodate nor past the end. 0: it is uptodate, and in the view. Else as it was. */
+ * is charged for, as is its page table, and neither uptodate nor past the end. 0: it is uptodate, and in the view. Else as it was. */
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write)
 {
 	struct fm_mm *mm = view->mm;
@@ -889,7 +896,6 @@ int page_install_from(struct view *view, struct page *page, const char *stage, b
 	uint64_t dst = page_addr(view, pool, page), done;
 	int err = -EAGAIN;
 
-	pt_get(mm, page, 1, dst);
 	if (write) {
 		page_dirty(pool, page);
 		trap_writable_begin(mm->trap);

@@ -649,11 +649,11 @@ enum installed_by {
 void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const struct page *page);
-uint64_t move_uncounted(uint64_t dst, uint64_t src, uint64_t len);
+uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len);
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src);
 bool page_is_there(const struct view *view, const struct page *page);
 void page_gone_behind(struct view *view, struct page *page);
-void pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
+bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr, bool may_wait);
 void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr);
 int page_take_out(struct view *view, struct page *page, bool may_block);
 int page_bring_out(struct view *view, struct page *page);

@@ -307,7 +307,7 @@ static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 	hash *= 0xff51afd7ed558ccdull;
 	hash ^= hash >> 32;
 	uint64_t line = (uint32_t)hash * (uint64_t)file->pool->bucket_lines >> 32;
-	return &file->pool->buckets[line * BUCKET_LINE + index % BUCKET_LINE];
+	return &file->pool->buckets[line * BUCKET_LINE + (index ^ hash >> 40) % BUCKET_LINE]; /* in steps, too, each of them */
 }
 
 static void bucket_lock(struct bucket *bucket)

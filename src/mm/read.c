@@ -396,14 +396,15 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 }
 
 /* What was read into a staging slot goes into the view, with `write` to be written to. Page locked, which ends here. *err becomes
- * -EAGAIN where the object has changed. False: it is not in the view. */
-static bool staged_install(struct view *view, struct page *page, const char *stage, bool write, uint64_t bytes, uint32_t epoch,
-			   int *err)
+ * -EAGAIN where the object has changed. `may_wait`: see pt_get(). False: it is not in the view. */
+static bool staged_install(struct view *view, struct page *page, const char *stage, bool write, bool may_wait, uint64_t bytes,
+			   uint32_t epoch, int *err)
 {
 	struct fm_file *file = view->file;
 	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;
 
-	if (*err || !all || page_install_from(view, page, stage, write) < 0) {
+	if (*err || !all || !pt_get(view->mm, page, 1, page_addr(view, file->pool, page), may_wait) ||
+	    page_install_from(view, page, stage, write) < 0) {
 		staged_end(file, page, bytes, *err, epoch);
 		return false;
 	}
@@ -456,7 +457,7 @@ int read_staged(struct fault *vmf)
 	int own = 0;
 	page->keep = vmf->keep;
 	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(vmf);
-	if (staged_install(vmf->view, page, stage, write, bytes, epoch, &err)) {
+	if (staged_install(vmf->view, page, stage, write, true, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;
 		fault_after_install(vmf);
 	} else {
@@ -626,7 +627,7 @@ static int staged_done(struct read_request *req, struct page *page, int err)
 	uint64_t index = page->index;
 
 	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
-	bool there = staged_install(&file->view, page, req->stage, false, req->io.bytes_done, req->epoch, &err);
+	bool there = staged_install(&file->view, page, req->stage, false, false, req->io.bytes_done, req->epoch, &err);
 	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
 		covered(exit_unmapped_staged);
 		file_take_out(file, index, index);

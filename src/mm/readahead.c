@@ -274,12 +274,15 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	uint64_t last = from + (uint64_t)s->stride * (count - 1);
 	if (count >= GROUP_PAGES && step == 1 && takes_groups(vmf->file)) {
 		last = group_end(last, s->stride < 0);
+		if (s->stride < 0 && last < vmf->low)
+			last += GROUP_PAGES;
 		count = (uint32_t)(s->stride < 0 ? from - last : last - from) + 1;
 	}
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
 	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
-				     .count = count, .low = vmf->low, .high = vmf->high,
+				     .count = count, .low = vmf->low,
+				     .high = vmf->flags & FM_FAULT_WRITE ? 0 : vmf->high, /* it would come in protected */
 				     .unmap_seq = vmf->unmap_seq, .keep = vmf->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
@@ -506,7 +509,7 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
  */
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
 {
-	if (index == mark || index < window->low || index >= window->high || file->record || pool_pauses(file->pool) ||
+	if (index == mark || index < window->low || index >= window->high || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
 	    (index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
 		return NULL;
 	return stage_take(file->pool, false);

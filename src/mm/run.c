@@ -91,7 +91,7 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 		uint64_t done = 0;
 		err = trap_move(mm->trap, dst + at, src + at, len - at, &done);
 		at += done;
-		if (unlikely(err < 0 && err != -EAGAIN) && (done = move_uncounted(dst + at, src + at, len - at)) > 0) {
+		if (unlikely(err < 0 && err != -EAGAIN) && (done = move_uncounted(mm, dst + at, src + at, len - at)) > 0) {
 			at += done;
 			err = -EAGAIN;
 		}
@@ -103,7 +103,7 @@ static uint32_t move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 				at += OS_PAGE;
 		}
 	}
-	at += move_uncounted(dst + at, src + at, len - at);
+	at += move_uncounted(mm, dst + at, src + at, len - at);
 	*ret_err = err;
 	return (uint32_t)(at / OS_PAGE);
 }
@@ -240,7 +240,7 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
 			run.first[i].keep = vmf->keep;
-		pt_get(vmf->mm, run.first, run.count, dst);
+		pt_get(vmf->mm, run.first, run.count, dst, true);
 		went = run_in(vmf, &run, write, &err);
 		if (went)
 			pages_installed(view, run.first, went, pool->page_size, vmf->file->writable && !write ? BY_COPY : BY_MOVE);
