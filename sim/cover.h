@@ -74,6 +74,7 @@
 	X(group_in, "group: all of it into the view at once")                                  \
 	X(group_out, "group: all of it out of the view at once")                               \
 	X(group_late, "group: the rest of it is waited for")                                   \
+	X(run_behind_a_read, "run: to be written to, behind a page that was read first")            \
 	X(group_cached_inside, "group: some of what it was to hold is cached")                 \
 	X(stream_leapt, "a stream found again behind cached pages")                           \
 	X(staged_ahead, "a page that is read ahead into a staging slot")

@@ -931,15 +931,19 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	sim_point();
 }
 
-/* In equal steps through a file, which becomes a stream. */
+/* In equal steps through a file, which becomes a stream; or page after page, and what was read is written to. */
 static void walk(uint32_t f, uint32_t n)
 {
-	uint32_t step = 1 + sim_below(3), left = 6 + sim_below(8);
+	bool amends = world.weight[OP_WRITE] && sim_chance(128);
+	uint32_t step = amends ? 1 : 1 + sim_below(3), left = 6 + sim_below(8);
 
-	if (sim_chance(128)) /* backwards, which ends below 0 */
+	if (!amends && sim_chance(128)) /* backwards, which ends below 0 */
 		step = -step;
-	for (; left-- && n < world.pages[f]; n += step)
+	for (; left-- && n < world.pages[f]; n += step) {
 		do_op(OP_ACCESS, f, n, n);
+		if (amends)
+			do_op(OP_WRITE, f, n, n);
+	}
 }
 
 static void *worker(void *arg)

@@ -4,7 +4,8 @@
  * the file holds, in whichever direction it is read and also where there is less memory than it has bytes; a page of theirs that goes
  * its own way splits them, and a reader of single pages gets their frames.
  * Seen to fail: with windows that end anywhere (test_forward), with pages that are read into each other's frames (test_forward), with
- * the free frames of a group that is split being nobody's (test_single_pages: it never ends). See break/groups_*.
+ * the free frames of a group that is split being nobody's (test_single_pages: it never ends), with pages that go out of the view
+ * one by one (test_mapped_again). See break/groups_*.
  */
 #include "support.h"
 
@@ -148,6 +149,42 @@ static void test_single_pages(void)
 	end();
 }
 
+/* What is unmapped and mapped again goes out of the view, and comes back, as it came: nothing is read again. */
+static void test_mapped_again(void)
+{
+	begin(2 * BUDGET, 0);
+	scan_groups(false);
+	struct fm_stats before = support_stats(mm);
+	CHECK_OK(fm_unmap(mm, (void *)addr, SIZE));
+	addr = support_map(file, 0, SIZE);
+	scan(false);
+	struct fm_stats stats = support_stats(mm);
+	CHECK_EQ(stats.read_bytes, before.read_bytes);
+	if (faults())
+		CHECK_GE(stats.group_installs - before.group_installs, FILE_GROUPS / 8);
+	CHECK_GE(before.groups_split + 2, stats.groups_split);
+	end();
+}
+
+/* Another file, when the first has gone with what was in its view. */
+static void test_file_gone(void)
+{
+	begin(2 * BUDGET, 0);
+	for (int turn = 0; turn < 3; turn++) {
+		scan(turn == 1);
+		CHECK_OK(fm_unmap(mm, (void *)addr, SIZE));
+		CHECK_OK(fm_file_close(file));
+		EVENTUALLY(support_stats(mm).files == 0);
+		CHECK_EQ(support_stats(mm).pages_installed, 0);
+		CHECK_EQ(support_stats(mm).frames_used, 0);
+		file = support_open(mm, path, NULL);
+		addr = support_map(file, 0, SIZE);
+	}
+	scan_groups(false);
+	CHECK_EQ(support_stats(mm).emptied_behind, 0);
+	end();
+}
+
 static void tests(void)
 {
 	path = support_file(SIZE, SEED);
@@ -158,6 +195,8 @@ static void tests(void)
 	test_backward();
 	test_page_of_its_own();
 	test_single_pages();
+	test_mapped_again();
+	test_file_gone();
 }
 
 int main(void)

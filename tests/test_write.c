@@ -3,7 +3,8 @@
  * Shared mappings that are written to: what is written is read again, by whatever way, is in the file after fm_sync() and
  * after the last close; and what must not be written to is not.
  * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left out (test_tail),
- * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened).
+ * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened), with pages read together
+ * where a writer is to come (test_amended).
  */
 #include "write_support.h"
 
@@ -517,6 +518,42 @@ static void test_durable(void)
 	free(buf);
 }
 
+/* Page after page is read and then written to: few of that are faults, and nothing is dirty that was only read, but for a few
+ * pages that a writer who stops had ahead of him. What is dirty comes back into the view together. */
+static void test_amended(void)
+{
+	const uint64_t pages = 1024, len = pages * PAGE, few = pages / 10, ahead = 64;
+	bool alone = test_trap() == FM_TRAP_CALL || test_install() != FM_INSTALL_MOVE;
+	unsigned char buf[64];
+
+	begin(32 * MIB, len);
+	for (uint64_t at = 0; at < len / 2; at += PAGE) {
+		CHECK_OK(support_read(mm, addr + at, buf, sizeof(buf)));
+		CHECK_EQ(support_differs(buf, at, sizeof(buf), SEED), UINT64_MAX);
+		write_pattern(mm, addr + at, at, sizeof(buf), SEED + 1);
+	}
+	struct fm_stats written = support_stats(mm);
+	if (!alone)
+		CHECK_GE(few, written.faults);
+	CHECK_GE(written.dirtied, pages / 2);
+	CHECK_GE(pages / 2 + ahead, written.dirtied);
+	CHECK_OK(fm_unmap(mm, addr, len));
+	addr = write_map(file, 0, len);
+	for (uint64_t at = 0; at < len; at += PAGE) {
+		CHECK_OK(support_read(mm, addr + at, buf, sizeof(buf)));
+		CHECK_EQ(support_differs(buf, at, sizeof(buf), at < len / 2 ? SEED + 1 : SEED), UINT64_MAX);
+	}
+	struct fm_stats read = support_stats(mm);
+	if (!alone)
+		CHECK_GE(2 * few, read.faults - written.faults);
+	CHECK_GE(pages / 2 + ahead, read.dirtied);
+	CHECK_OK(fm_sync(mm, addr, len, 0));
+	for (uint64_t at = 0; at < len; at += PAGE)
+		write_expect_file(path, at, sizeof(buf), at < len / 2 ? SEED + 1 : SEED);
+	CHECK_EQ(support_stats(mm).dirty_lost, 0);
+	end(len);
+}
+
 static void test(void)
 {
 	test_sync();
@@ -538,6 +575,7 @@ static void test(void)
 	test_punch();
 	test_invalidate();
 	test_durable();
+	test_amended();
 }
 
 int main(int argc, char **argv)

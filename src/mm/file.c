@@ -75,8 +75,30 @@ void file_drop_pins(struct fm_file *file)
 		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, unpin_page, NULL);
 }
 
-/* Empty the cache of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
- * way out, but for pins that the program never gave back. */
+#define EMPTY_BYTES (64ull << 20)
+#define EMPTIED_MOST 64u
+
+/* Which parts of a view have been emptied, as far as it is remembered. */
+struct emptied {
+	uint64_t part[EMPTIED_MOST]; /* its number, plus 1 */
+};
+
+/* Nobody is to see the view any more: its memory goes by large parts, where a page is. A call for each page would take longer
+ * than reading it has. */
+static void empty_around(struct fm_file *file, const struct page *page, struct emptied *emptied)
+{
+	const struct view_region *region = &file->view.region;
+	uint64_t part = (page_addr(&file->view, file->pool, page) - region->base) / EMPTY_BYTES, start = part * EMPTY_BYTES;
+	uint64_t *known = &emptied->part[part % EMPTIED_MOST];
+
+	if (*known == part + 1)
+		return;
+	*known = part + 1;
+	trap_discard(file->mm->trap, region->base + start, region->len - start < EMPTY_BYTES ? region->len - start : EMPTY_BYTES);
+}
+
+/* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its way out, but for pins that the
+ * program never gave back. What the view had of it is gone, or goes with the region. */
 static void evict_page(struct fm_file *file, struct page *page)
 {
 	struct frame_pool *pool = file->pool;
@@ -85,15 +107,8 @@ static void evict_page(struct fm_file *file, struct page *page)
 	if (file->writable) /* given up, or nobody else's business: a private mapping's */
 		page_drop_dirty(pool, page);
 	page_drop_pins(file, page);
-	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
-		if (page_bring_out(&file->view, page) == 0)
-			break;
-		if (tries > 100) { /* the kernel keeps it pinned: its memory goes with the region */
-			page_forget(&file->view, page);
-			break;
-		}
-		os_sleep_until(os_now_ns() + 50000);
-	}
+	if (page_is(page, PG_INSTALLED))
+		page_forget(&file->view, page);
 	page_remove(pool, page);
 	page_unlock(pool, page);
 }
@@ -101,12 +116,17 @@ static void evict_page(struct fm_file *file, struct page *page)
 static void evict_all(struct fm_file *file)
 {
 	struct frame_pool *pool = file->pool;
+	struct emptied emptied = {0};
+
 	for (uint32_t i = 0; i < pool->frames; i++) {
 		struct page *page = &pool->pages[i];
 		while (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file) {
 			if (page_try_pin(page)) {
-				if (page->file == file && !page_is(page, PG_GONE))
+				if (page->file == file && !page_is(page, PG_GONE)) {
+					if (page_is(page, PG_INSTALLED))
+						empty_around(file, page, &emptied);
 					evict_page(file, page);
+				}
 				page_unpin(pool, page);
 			}
 			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file)

@@ -290,7 +290,7 @@ static bool duplicate_take(struct fm_mm *mm, struct frame_pool *pool, struct pag
 	if ((atomic_get(&page->state) & flags) != flags || !page_try_pin(page))
 		return false;
 	if (!page_trylock(page)) { /* most often by the install that asked for this: later, else it could not be evicted */
-		atomic_set(&mm->after.again, true);
+		after_add(mm, pool, page, 1);
 	} else {
 		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) == flags) /* else its write's end asks again */
 			return true;
@@ -368,42 +368,33 @@ static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *f
 			protect_one(mm, pool, first + i, span);
 }
 
-/* Put protection on what MOVE installed; drop what COPY left behind. Background thread; where `again` is left set, it is
- * to come back soon. False: there was nothing to do. */
+/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. What is added meanwhile waits for the next
+ * time, so that what can't be done now is not tried for ever. False: there was nothing to do. */
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = &mm->after;
 	struct span span = {0};
-	bool did = false;
 
-	for (;;) {
+	os_lock(&after->lock);
+	uint32_t left = after->count;
+	bool overflowed = after->overflowed, did = left || overflowed;
+	after->overflowed = false;
+	os_unlock(&after->lock);
+	for (; left; left--) {
 		os_lock(&after->lock);
-		bool some = after->count > 0, overflowed = after->overflowed;
 		struct after_item item = after->item[after->head];
-		if (some) {
-			after->head = (after->head + 1) % after->capacity;
-			after->count--;
-		} else {
-			overflowed |= after->again;
-			after->overflowed = after->again = false;
-		}
+		after->head = (after->head + 1) % after->capacity;
+		after->count--;
 		os_unlock(&after->lock);
-		did |= some || overflowed;
-		if (some) {
-			after_some(mm, mm->pool[item.pool], &mm->pool[item.pool]->pages[item.page], item.count, &span);
-			continue;
-		}
-		span_flush(mm, &span);
-		if (!overflowed)
-			return did;
-		for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
-			for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
-				if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
-					after_some(mm, mm->pool[p], &mm->pool[p]->pages[i], 1, &span);
-		span_flush(mm, &span);
-		if (atomic_get(&after->again))
-			return did;
+		after_some(mm, mm->pool[item.pool], &mm->pool[item.pool]->pages[item.page], item.count, &span);
 	}
+	span_flush(mm, &span);
+	for (int p = 0; overflowed && p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
+		for (uint32_t i = 0; i < mm->pool[p]->frames; i++)
+			if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
+				after_some(mm, mm->pool[p], &mm->pool[p]->pages[i], 1, &span);
+	span_flush(mm, &span);
+	return did;
 }
 
 /* ------------------------------------------------------------------ installing */
@@ -922,7 +913,8 @@ int page_install_from(struct view *view, struct page *page, const char *stage, b
 void page_forget(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
-	if (!page_is(page, PG_DUP)) /* what it had not shown is still in the slot */
+	group_split(pool, page, 1);
+	if (!page_is(page, PG_DUP) && page->shown < pool->page_size / OS_PAGE) /* what it had not shown is still in the slot */
 		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));

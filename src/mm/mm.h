@@ -367,7 +367,6 @@ struct after_work {
 	struct os_lock lock;
 	uint32_t capacity, head, count;
 	bool overflowed;
-	bool again; /* some page was locked: look at all of them once more; atomic */
 	struct after_item {
 		uint16_t pool, count;
 		uint32_t page;
@@ -737,7 +736,7 @@ int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
 bool group_wait(struct fault *vmf, struct page *page);
-void take_out_dirty(struct fm_file *file, struct page *first, uint32_t most);
+void take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never);
 uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
 
 /* readahead.c */

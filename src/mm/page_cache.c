@@ -555,6 +555,27 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 	}
 }
 
+struct span {
+	uint64_t last;
+	uint32_t never;
+};
+
+static void out_with_the_next(struct fm_file *file, struct page *page, void *arg)
+{
+	const struct span *span = arg;
+	if (page_is(page, PG_INSTALLED) && page->index < span->last)
+		take_out_together(file, page, (uint32_t)(span->last - page->index < UINT16_MAX ? span->last - page->index + 1 : UINT16_MAX), 0, span->never);
+}
+
+/* What goes out of the view together, goes; none of those pages that have one of `never`. The rest is left to whoever looks at
+ * each page. */
+static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, uint32_t never)
+{
+	struct span span = {last, never};
+	if (first < last)
+		file_each_cached(file, first, last, out_with_the_next, &span);
+}
+
 static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
@@ -591,6 +612,7 @@ static void take_out(struct fm_file *file, struct page *page, void *arg)
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
+	take_out_runs(file, first, last, 0);
 	file_each_cached(file, first, last, take_out, NULL);
 }
 
@@ -648,6 +670,7 @@ void file_keep(struct fm_file *file, uint64_t first, uint64_t last)
 void file_cool(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
+	take_out_runs(file, first, last, PG_DIRTY);
 	file_each_cached(file, first, last, cool, NULL);
 }
 
@@ -687,5 +710,6 @@ void file_forget(struct fm_file *file)
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
+	take_out_runs(file, first, last, PG_DIRTY);
 	file_each_cached(file, first, last, drop, NULL);
 }

@@ -398,8 +398,7 @@ static void *background_main(void *arg)
 			pt_release_empty(mm, mm->pt.entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);
-		bool more = atomic_get(&mm->after.again) || atomic_get(&mm->reap_list);
-		if ((somebody_waits(mm) || more) && next > now + TICK_NS)
+		if ((somebody_waits(mm) || atomic_get(&mm->reap_list)) && next > now + TICK_NS)
 			next = now + TICK_NS;
 		/* While there is protecting to do, it looks around by itself, so that nobody has to wake it, and many pages come
 		 * together. What is noted just before it says that it sleeps is seen here, what comes after calls. */

@@ -54,11 +54,16 @@ struct run {
 	uint32_t count;
 };
 
-/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. To be written to:
- * only what comes after it, and nobody punches. */
-static struct run gather(struct fault *vmf, struct page *page, uint32_t most, bool write)
+enum gather { GATHER_CLEAN, GATHER_DIRTY, GATHER_TO_WRITE };
+
+/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. Where it can be written
+ * to then: only what comes after it, and nobody punches. */
+static struct run gather(struct fault *vmf, struct page *page, uint32_t most, enum gather what)
 {
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | PG_DIRTY | PG_WRITEBACK;
+	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | (what == GATHER_TO_WRITE ? 0 : PG_DIRTY) |
+			      (what == GATHER_CLEAN ? 0 : PG_WRITEBACK); /* what is being written may be copied */
+	const uint32_t flags = PG_UPTODATE | (what == GATHER_DIRTY ? PG_DIRTY : 0);
+	bool write = what != GATHER_CLEAN;
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
@@ -67,7 +72,7 @@ static struct run gather(struct fault *vmf, struct page *page, uint32_t most, bo
 
 	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++) {
 		struct page *next = run.first + run.count;
-		if (next == pool->pages + pool->frames || !join(file, next, i, mask, PG_UPTODATE))
+		if (next == pool->pages + pool->frames || !join(file, next, i, mask, flags))
 			break;
 		if (write && range_is_punched(file, i)) { /* asked under its lock: who begins to waits for that */
 			leave(pool, next);
@@ -75,7 +80,7 @@ static struct run gather(struct fault *vmf, struct page *page, uint32_t most, bo
 		}
 	}
 	for (uint64_t i = vmf->index; before-- && run.count < most && i > vmf->low; i--, run.count++, run.first--)
-		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, PG_UPTODATE))
+		if (run.first == pool->pages || !join(file, run.first - 1, i - 1, mask, flags))
 			break;
 	return run;
 }
@@ -283,15 +288,35 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 	return count;
 }
 
+/* A write is to be expected where this page is read: who changes what he reads, page after page, has come to it. */
+static bool writer_comes(const struct fm_file *file, uint64_t index)
+{
+	bool comes = false;
+
+	for (uint32_t i = 0; i < WRITE_STREAMS; i++)
+		comes |= page_word(&file->writer[i], next) == index && page_word(&file->writer[i], count) > 1;
+	return comes;
+}
+
 static int write_run_install(struct fault *vmf, struct page *page)
 {
 	struct writer *writer;
 	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
-	bool alone = page_is(page, PG_WRITEBACK) || count == 1 || room < 2;
-	struct run run = alone ? (struct run){page, 1} : gather(vmf, page, count < room ? count : room, true);
+	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
+	int err = there ? page_install(vmf->view, page, true) : 0;
 
+	if (err)
+		return err;
+	struct run run = alone ? (struct run){page, 1} : gather(vmf, page, count < room ? count : room, GATHER_TO_WRITE);
 	page_word_set(writer, next, vmf->index + run.count);
-	return run_install(vmf, page, run, true);
+	if (there) { /* the others come in behind it */
+		run.first++;
+		run.count--;
+		covered_if(run.count > 1, run_behind_a_read);
+	}
+	err = run_install(vmf, page, run, true);
+	vmf->run_first = vmf->index;
+	return err;
 }
 
 /*
@@ -303,7 +328,7 @@ int install_run(struct fault *vmf, struct page *page)
 	bool write = vmf->flags & FM_FAULT_WRITE;
 	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
 	bool alone = vmf->mm->install != FM_INSTALL_MOVE || file->record || file->pool->page_size > OS_PAGE ||
-		     vmf->advice == FM_ADVICE_RANDOM || page_is(page, PG_INSTALLED | PG_DUP);
+		     vmf->advice == FM_ADVICE_RANDOM || (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
 	page->keep = vmf->keep;
 	vmf->run_first = vmf->run_last = vmf->index;
@@ -313,10 +338,13 @@ int install_run(struct fault *vmf, struct page *page)
 	if (write)
 		return write_run_install(vmf, page);
 	if (!file->writable)
-		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, false), false);
-	if (page_is(page, PG_DIRTY)) /* by MOVE, writable */
+		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, GATHER_CLEAN), false);
+	bool dirty = page_is(page, PG_DIRTY);
+	if (dirty ? page_is(page, PG_WRITEBACK) : writer_comes(file, vmf->index))
 		return page_install(vmf->view, page, false);
-	return run_install(vmf, page, gather(vmf, page, COPY_RUN, false), false);
+	if (dirty) /* by MOVE, writable */
+		return run_install(vmf, page, gather(vmf, page, WRITE_RUN, GATHER_DIRTY), true);
+	return run_install(vmf, page, gather(vmf, page, COPY_RUN, GATHER_CLEAN), false);
 }
 
 /* ------------------------------------------------------------------ out of the view */
@@ -343,12 +371,11 @@ static uint32_t gather_out(struct frame_pool *pool, struct page *first, uint32_t
 	return count;
 }
 
-/* Out of the view, and on INACTIVE, what goes of them in one call. `last`: out of the cache, too. */
-static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count, bool last)
+/* Some pages from the first on, locked and pinned: out of the view by one call. Returns how many went. */
+static uint32_t take_out_some(struct frame_pool *pool, struct page *first, uint32_t count)
 {
 	struct fm_mm *mm = pool->mm;
-	struct view *view = &first->file->view;
-	uint64_t src = page_addr(view, pool, first);
+	uint64_t src = page_addr(&first->file->view, pool, first);
 	int err;
 	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err) : 0;
 
@@ -357,10 +384,23 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	covered_if(group_is_all(pool, first, went), group_out);
 	group_split(pool, first, went);
 	for (uint32_t i = 0; i < went; i++)
-		page_set(first + i, PG_SOFT, PG_INSTALLED | PG_UNPROTECTED);
+		page_set(first + i, 0, PG_INSTALLED | PG_UNPROTECTED);
 	stats_sub(mm->stats, pages_installed, went);
-	stats_add(mm->stats, deactivations, went);
 	pt_put(mm, first, went, src);
+	return went;
+}
+
+/* The same for the clock: what goes is on INACTIVE then. `last`: out of the cache, too. */
+static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count, bool last)
+{
+	struct fm_mm *mm = pool->mm;
+	uint32_t went = take_out_some(pool, first, count);
+
+	if (!went)
+		return 0;
+	for (uint32_t i = 0; i < went; i++)
+		page_set(first + i, PG_SOFT, 0);
+	stats_add(mm->stats, deactivations, went);
 	if (!last)
 		lru_set(pool, first, went, LIST_INACTIVE);
 	for (uint32_t i = 0; last && i < went; i++) {
@@ -373,39 +413,30 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 }
 
 /*
- * A dirty page is about to be written back, and with it, most likely, those after it: they go out of the view by one call, if there
- * are some whose frames are neighbours, up to `most`. What a thread brings back in between is taken out by itself. Pinned, not
- * locked. Nothing is promised.
+ * A page and those after it whose frames are neighbours, up to `most`, out of the view by one call: pages that have all of `flags`
+ * and none of `never`. The first is pinned, and not locked. What a thread brings back in between, and what may not go just now,
+ * is left where it is: nothing is promised.
  */
-void take_out_dirty(struct fm_file *file, struct page *first, uint32_t most)
+void take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never)
 {
-	const uint32_t flags = PG_UPTODATE | PG_INSTALLED | PG_UNPROTECTED | PG_DIRTY;
-	const uint32_t mask = flags | PG_WRITEBACK | PG_GONE | PG_HOLE | PG_DUP;
-	struct fm_mm *mm = file->mm;
+	const uint32_t all = flags | PG_UPTODATE | PG_INSTALLED;
+	const uint32_t mask = all | never | PG_WRITEBACK | PG_GONE | PG_HOLE | PG_DUP;
 	struct frame_pool *pool = file->pool;
-	uint64_t index = first->index, src = page_addr(&file->view, pool, first);
-	uint32_t count = 0, went = 0;
-	int err;
+	uint64_t index = first->index, addr = page_addr(&file->view, pool, first);
+	uint32_t count = 0;
 
-	if (mm->install != FM_INSTALL_MOVE)
+	if (file->mm->install != FM_INSTALL_MOVE || pool->page_size > OS_PAGE)
 		return;
-	for (; count < most && (!count || (src + count * OS_PAGE) % PT_BYTES); count++) {
+	for (; count < most && (!count || (addr + count * OS_PAGE) % PT_BYTES); count++) {
 		struct page *page = first + count;
-		if (page == pool->pages + pool->frames || !join(file, page, index + count, mask, flags))
+		if (page == pool->pages + pool->frames || !join(file, page, index + count, mask, all))
 			break;
 		if (page->user_pins || (count && page_is_shared(page))) { /* an instruction may need it just now */
 			leave(pool, page);
 			break;
 		}
 	}
-	if (count > 1)
-		went = move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err);
-	for (uint32_t i = 0; i < went; i++)
-		page_set(first + i, 0, PG_INSTALLED | PG_UNPROTECTED);
-	if (went) {
-		stats_sub(mm->stats, pages_installed, went);
-		pt_put(mm, first, went, src);
-	}
+	(void)take_out_some(pool, first, count);
 	for (uint32_t i = 0; i < count; i++)
 		leave(pool, first + i);
 }

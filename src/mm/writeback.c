@@ -395,7 +395,8 @@ static int write_run(struct fm_file *file, struct page *first, uint64_t last, un
 	req->ends = req->in_place = false;
 	req->unmap_seq = atomic_get(&file->view.unmap_seq);
 	if (index < last)
-		take_out_dirty(file, first, last - index < WRITE_PAGES_MAX ? (uint32_t)(last - index + 1) : WRITE_PAGES_MAX);
+		take_out_together(file, first, last - index < WRITE_PAGES_MAX ? (uint32_t)(last - index + 1) : WRITE_PAGES_MAX,
+				  PG_UNPROTECTED | PG_DIRTY, 0);
 	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last && req->io.iov_count < IO_SEGMENTS_MAX) {
 		struct page *page = first;
 		if (req->count)
