@@ -509,9 +509,10 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
  */
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
 {
-	if (index == mark || index < window->low || index >= window->high || file->record || !lru_count(file->pool, LIST_HOLES) ||
-	    pool_pauses(file->pool) || pt_behind(file->mm) ||
+	if (index == mark || index < window->low || index >= window->high || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
 	    (index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
+		return NULL;
+	if (!lru_count(file->pool, LIST_HOLES))
 		return NULL;
 	return stage_take(file->pool, false);
 }
