@@ -354,6 +354,9 @@ int report_add_round(struct report *report, enum way way, size_t situation,
 void report_skip(struct report *report, enum way way, size_t situation, const char *why);
 void report_failure(struct report *report, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+/* In this situation nobody stalled under filemap, yet some probe's p99 is above its bound: a few ms, which may be this machine's
+ * noise. More rounds tell. */
+bool report_is_close(const struct report *report, size_t situation);
 /* Bounds and verdicts; failures for what the demonstration is to show and did not. */
 void report_judge(struct report *report);
 void report_table(const struct report *report);

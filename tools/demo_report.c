@@ -141,6 +141,16 @@ static void judge_cell(const struct report *report, enum way way, size_t situati
 	}
 }
 
+bool report_is_close(const struct report *report, size_t situation)
+{
+	struct cell cell = report->cell[WAY_FILEMAP][situation];
+
+	if (!cell.rec || cell.held_over_block)
+		return false;
+	judge_cell(report, WAY_FILEMAP, situation, &cell);
+	return !cell.stalled && (cell.slow & ~demo_situations[situation].excused);
+}
+
 /* What `filemap` promises, in this situation. */
 static void judge_filemap(struct report *report, const struct situation *situation,
 			  const struct cell *cell)
