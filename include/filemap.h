@@ -162,11 +162,14 @@ enum fm_file_flags {
  *  of the library's or in one that syncs, with no lock held; calls on the mm but fm_mm_destroy() are allowed. */
 typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
 
+/** Of `page_size`: by how the file is read. Its pages are of 4096 bytes; who reads it from one end to the other gets 2 MiB of it
+ *  at once, as one huge page, where the budget is 32 MiB or more and pages are moved (FM_INSTALL_AUTO, Linux 6.8). What was chosen
+ *  is in the statistics: `groups_made`, `group_installs`, and `groups_split` for what was read otherwise after all. */
+#define FM_PAGE_SIZE_AUTO 0u
+
 struct fm_file_options {
 	size_t size; /**< sizeof(struct fm_file_options) */
-	/** Unit of the page cache: a power of two, 4096 to 2 MiB. 0: 4096. Who reads a file from one end to the other gets 2 MiB
-	 *  of it at once as one huge page all the same, where the budget is 32 MiB or more and pages are moved
-	 *  (FM_INSTALL_AUTO, Linux 6.8): `group_installs` of the statistics tells how often. */
+	/** Unit of the page cache: a power of two, 4096 to 2 MiB; or FM_PAGE_SIZE_AUTO. */
 	uint32_t page_size;
 	/** Largest readahead window, in bytes; never more than an eighth of the budget. A window belongs
 	 *  to one reader's way through the file: forwards, backwards, or in equal steps (then of 32

@@ -170,19 +170,39 @@ static void test_mapped_again(void)
 static void test_file_gone(void)
 {
 	begin(2 * BUDGET, 0);
+	uint64_t charged = support_stats(mm).budget_bytes;
 	for (int turn = 0; turn < 3; turn++) {
 		scan(turn == 1);
+		for (unsigned i = 1; i < FILE_GROUPS; i += 5) /* stays in the view, and is never unpinned */
+			CHECK_OK(fm_pin(mm, (void *)(addr + i * GROUP + 77 * PAGE), PAGE, 0));
 		CHECK_OK(fm_unmap(mm, (void *)addr, SIZE));
 		CHECK_OK(fm_file_close(file));
 		EVENTUALLY(support_stats(mm).files == 0);
 		CHECK_EQ(support_stats(mm).pages_installed, 0);
 		CHECK_EQ(support_stats(mm).frames_used, 0);
+		CHECK_EQ(support_stats(mm).pins, 0);
+		CHECK_GE(charged, support_stats(mm).charged_bytes);
 		file = support_open(mm, path, NULL);
 		addr = support_map(file, 0, SIZE);
 	}
 	scan_groups(false);
 	CHECK_EQ(support_stats(mm).emptied_behind, 0);
 	end();
+}
+
+/* The mm goes, with all that two files have in their views. */
+static void test_mm_gone(void)
+{
+	begin(2 * BUDGET, 0);
+	const unsigned char *first = addr;
+	fm_file *other = support_open(mm, support_file(SIZE, SEED), NULL);
+	scan(false);
+	addr = support_map(other, 0, SIZE);
+	scan(false);
+	addr = first;
+	for (unsigned i = 0; i < FILE_GROUPS; i++)
+		expect_some(i * GROUP + 7 * PAGE);
+	CHECK_OK(fm_mm_destroy(mm));
 }
 
 static void tests(void)
@@ -197,6 +217,7 @@ static void tests(void)
 	test_single_pages();
 	test_mapped_again();
 	test_file_gone();
+	test_mm_gone();
 }
 
 int main(void)

@@ -170,7 +170,7 @@ int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *optio
 	err = copy_options(&ours, sizeof(ours), options);
 	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || 
 	    (ours.flags & ~(uint32_t)(FM_FILE_WRITE | FM_FILE_CREATE)) || ours.flags == FM_FILE_CREATE ||
-	    (ours.page_size && !page_size_valid(ours.page_size)))
+	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, &ours, ret_file);
 	if (!err && ((*ret_file)->record || (*ret_file)->writable))

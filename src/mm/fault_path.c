@@ -272,6 +272,8 @@ static void take_out_unmapped(struct fault *vmf)
 		if (!mm_range_mapped(vmf->mm, addr))
 			file_take_out(vmf->file, i, i);
 	}
+	if (vmf->file->writable) /* what is being written just then has to be swept out later */
+		atomic_set(&vmf->file->swept_seq, vmf->unmap_seq);
 }
 
 /* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is taken out again. */
@@ -399,6 +401,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	}
 	vmf->advice = vmf->vma->advice;
 	vmf->keep = vmf->vma->keep;
+	vmf->writable = vmf->vma->writable;
 	vmf->on_error = vmf->vma->on_error;
 	vmf->on_error_arg = vmf->vma->on_error_arg;
 	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;

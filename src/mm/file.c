@@ -76,25 +76,30 @@ void file_drop_pins(struct fm_file *file)
 }
 
 #define EMPTY_BYTES (64ull << 20)
-#define EMPTIED_MOST 64u
+#define EMPTY_PARTS 4096u
 
-/* Which parts of a view have been emptied, as far as it is remembered. */
+/* Which parts of a view have been emptied: a bit each. */
 struct emptied {
-	uint64_t part[EMPTIED_MOST]; /* its number, plus 1 */
+	uint64_t part[EMPTY_PARTS / 64];
 };
 
-/* Nobody is to see the view any more: its memory goes by large parts, where a page is. A call for each page would take longer
- * than reading it has. */
+/* Nobody is to see the view any more: its memory goes by large parts, those where a page is. A call for each page would take longer
+ * than reading it has; but for files of more than can be remembered. */
 static void empty_around(struct fm_file *file, const struct page *page, struct emptied *emptied)
 {
 	const struct view_region *region = &file->view.region;
-	uint64_t part = (page_addr(&file->view, file->pool, page) - region->base) / EMPTY_BYTES, start = part * EMPTY_BYTES;
-	uint64_t *known = &emptied->part[part % EMPTIED_MOST];
+	uint64_t offset = page_addr(&file->view, file->pool, page) - region->base, part = offset / EMPTY_BYTES, start = part * EMPTY_BYTES;
+	uint64_t end = start + EMPTY_BYTES < region->len ? start + EMPTY_BYTES : region->len;
 
-	if (*known == part + 1)
+	if (part >= EMPTY_PARTS) {
+		start = offset;
+		end = offset + file->pool->page_size;
+	} else if (emptied->part[part / 64] & 1ull << part % 64) {
 		return;
-	*known = part + 1;
-	trap_discard(file->mm->trap, region->base + start, region->len - start < EMPTY_BYTES ? region->len - start : EMPTY_BYTES);
+	} else {
+		emptied->part[part / 64] |= 1ull << part % 64;
+	}
+	trap_discard(file->mm->trap, region->base + start, end - start);
 }
 
 /* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its way out, but for pins that the
@@ -374,7 +379,7 @@ static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file
 int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
 	      struct fm_file **ret_file)
 {
-	uint32_t page_size = options->page_size ? options->page_size : OS_PAGE;
+	uint32_t page_size = options->page_size == FM_PAGE_SIZE_AUTO ? OS_PAGE : options->page_size;
 	unsigned flags = (options->flags & FM_FILE_WRITE ? FM_STORE_OPEN_WRITE : 0u) |
 			 (options->flags & FM_FILE_CREATE ? FM_STORE_OPEN_CREATE : 0u);
 	char why[256] = "";

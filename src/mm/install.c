@@ -283,15 +283,14 @@ void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page
 	mm_uncharge(mm, pool->page_size);
 }
 
-/* Pinned and locked, if it is a copy to be dropped. */
-static bool duplicate_take(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
+/* Pinned and locked, if it is a copy to be dropped. *ret_later: somebody has its lock. */
+static bool duplicate_take(struct frame_pool *pool, struct page *page, bool *ret_later)
 {
 	const uint32_t flags = PG_DUP | PG_INSTALLED;
 	if ((atomic_get(&page->state) & flags) != flags || !page_try_pin(page))
 		return false;
-	if (!page_trylock(page)) { /* most often by the install that asked for this: later, else it could not be evicted */
-		after_add(mm, pool, page, 1);
-	} else {
+	*ret_later = !page_trylock(page);
+	if (!*ret_later) {
 		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) == flags) /* else its write's end asks again */
 			return true;
 		page_unlock(pool, page);
@@ -306,9 +305,14 @@ static bool duplicate_take(struct fm_mm *mm, struct frame_pool *pool, struct pag
 static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struct page *first, uint32_t most)
 {
 	uint32_t count = 0;
+	bool later = false;
 
-	while (count < most && count < DROP_TOGETHER && duplicate_take(mm, pool, first + count))
+	while (count < most && count < DROP_TOGETHER && duplicate_take(pool, first + count, &later))
 		count++;
+	if (!count && later) { /* most often by the install that asked for this: all of it later, else it could not be evicted */
+		after_add(mm, pool, first, most);
+		return most;
+	}
 	if (!count)
 		return 1;
 	trap_discard(mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift);
@@ -576,7 +580,7 @@ static int transfer_out(struct transfer *t)
 
 /* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer uptodate: a write or a flush that fails
  * just now does not make it dirty again, or did before. */
-static void dirty_emptied(struct frame_pool *pool, struct page *page)
+void dirty_emptied(struct frame_pool *pool, struct page *page)
 {
 	struct fm_file *file = page->file;
 	if (!page_is(page, PG_DIRTY))
@@ -688,8 +692,9 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	pt_put(mm, page, 1, t->dst);
 	if (err != -ENOENT && !torn)
 		return err;
-	frame_fill(view->file->pool, page); /* holes in the slot */
 	page_set(page, 0, PG_UPTODATE);
+	if (!page_is(page, PG_WRITEBACK)) /* else the store is to meet the holes in the slot, and not zeros; who reads it anew fills them */
+		frame_fill(view->file->pool, page);
 	dirty_emptied(view->file->pool, page);
 	return -EAGAIN;
 }
@@ -928,6 +933,8 @@ void page_discard(struct view *view, struct page *page)
 	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
 	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
 		page_drop_dirty(view->file->pool, page);
+	if (!page_is(page, PG_DUP)) /* MOVE may have met something there */
+		trap_discard(view->mm->trap, (uint64_t)slot_of(view->file->pool, page), view->file->pool->page_size);
 	page_forget(view, page);
 }
 

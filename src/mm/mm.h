@@ -480,7 +480,7 @@ struct fault {
 	uint64_t addr, index, byte; /* byte: the offset in the file, of the touched address */
 	uint32_t flags;
 	uint32_t advice; /* copied from the vma: needed after the drop, as are these: */
-	bool keep;
+	bool keep, writable;
 	fm_error_fn on_error;
 	void *on_error_arg;
 	struct page *page; /* carried over the retry, with its pin, which belongs to the fault */
@@ -658,6 +658,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block);
 int page_bring_out(struct view *view, struct page *page);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
+void dirty_emptied(struct frame_pool *pool, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
 void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page);
 void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count);
@@ -736,7 +737,7 @@ int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 /* run.c */
 int install_run(struct fault *vmf, struct page *page);
 bool group_wait(struct fault *vmf, struct page *page);
-void take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never);
+uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never);
 uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
 
 /* readahead.c */

@@ -558,20 +558,25 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 struct span {
 	uint64_t last;
 	uint32_t never;
+	uint64_t stuck, stuck_end; /* pages that would not go together */
 };
 
 static void out_with_the_next(struct fm_file *file, struct page *page, void *arg)
 {
-	const struct span *span = arg;
-	if (page_is(page, PG_INSTALLED) && page->index < span->last)
-		take_out_together(file, page, (uint32_t)(span->last - page->index < UINT16_MAX ? span->last - page->index + 1 : UINT16_MAX), 0, span->never);
+	struct span *span = arg;
+	uint64_t index = page->index, after = span->last - index;
+
+	if (index >= span->last || (index >= span->stuck && index < span->stuck_end) || !page_is(page, PG_INSTALLED))
+		return;
+	span->stuck = index;
+	span->stuck_end = index + take_out_together(file, page, (uint32_t)(after < UINT16_MAX ? after + 1 : UINT16_MAX), 0, span->never);
 }
 
 /* What goes out of the view together, goes; none of those pages that have one of `never`. The rest is left to whoever looks at
  * each page. */
 static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, uint32_t never)
 {
-	struct span span = {last, never};
+	struct span span = {last, never, 0, 0};
 	if (first < last)
 		file_each_cached(file, first, last, out_with_the_next, &span);
 }

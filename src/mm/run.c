@@ -128,16 +128,31 @@ static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 	return (uint32_t)(at / OS_PAGE);
 }
 
-/* Somebody has emptied slots behind us. Known to nobody, a hole would stay with its frame for the next page. The wanted one's
- * is page_install()'s. Dirty are those that were to be written to, and have not been. */
-static void fill_holes(struct frame_pool *pool, struct page *first, uint32_t count, const struct page *wanted)
+/* Somebody has emptied a slot behind us, and the run ended there. Known to nobody, the hole would stay with its frame for the next
+ * page. The wanted one's is page_install()'s. `was_dirty`: its bytes were the only ones; else it was to be written to, and has not
+ * been. */
+static void fill_hole(struct frame_pool *pool, struct page *page, bool was_dirty)
 {
-	for (struct page *page = first; page < first + count; page++)
-		if (page != wanted && trap_present((uint64_t)slot_of(pool, page)) == 0) {
-			page_clean(pool, page);
-			frame_fill(pool, page);
-			page_set(page, 0, PG_UPTODATE);
-		}
+	if (trap_present((uint64_t)slot_of(pool, page)) != 0)
+		return;
+	page_set(page, 0, PG_UPTODATE);
+	if (page_is(page, PG_WRITEBACK)) /* the store is to meet the hole, and not zeros; who reads it anew fills it */
+		return;
+	frame_fill(pool, page);
+	if (was_dirty)
+		dirty_emptied(pool, page);
+	else
+		page_clean(pool, page);
+}
+
+/* Which of a run are dirty by now: a bit each of the first 64, which is as many as are ever moved in to be written to. */
+static uint64_t dirty_of(const struct run *run)
+{
+	uint64_t dirty = 0;
+	for (uint32_t i = 0; i < run->count && i < 64; i++)
+		if (page_is(run->first + i, PG_DIRTY))
+			dirty |= 1ull << i;
+	return dirty;
 }
 
 /* Marks of errors were taken away beside the install, and some of its pages with them. True: `wanted` is among those. */
@@ -240,7 +255,8 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 	bool lost = false;
 	int err;
 
-	if (run.count > 1) {
+	if (run.count > 1 || (run.count && run.first != page)) {
+		uint64_t dirty = dirty_of(&run);
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
@@ -251,14 +267,14 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 			pages_installed(view, run.first, went, pool->page_size, vmf->file->writable && !write ? BY_COPY : BY_MOVE);
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
-		if (unlikely(went < run.count && err == -ENOENT))
-			fill_holes(pool, run.first + went, run.count - went, page);
+		if (unlikely(went < run.count && err == -ENOENT && run.first + went != page))
+			fill_hole(pool, run.first + went, went < 64 && dirty >> went & 1);
 		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
 		vmf->run_first = run.first->index;
 		vmf->run_last = vmf->run_first + run.count - 1;
 	}
-	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, write);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, vmf->flags & FM_FAULT_WRITE);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			leave(pool, run.first + i);
@@ -301,6 +317,9 @@ static bool writer_comes(const struct fm_file *file, uint64_t index)
 static int write_run_install(struct fault *vmf, struct page *page)
 {
 	struct writer *writer;
+
+	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
+		return page_install(vmf->view, page, true);
 	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
 	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
 	int err = there ? page_install(vmf->view, page, true) : 0;
@@ -340,7 +359,8 @@ int install_run(struct fault *vmf, struct page *page)
 	if (!file->writable)
 		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, GATHER_CLEAN), false);
 	bool dirty = page_is(page, PG_DIRTY);
-	if (dirty ? page_is(page, PG_WRITEBACK) : writer_comes(file, vmf->index))
+	/* What can be written to is not to lie about where a mapping does not allow it. */
+	if (dirty ? page_is(page, PG_WRITEBACK) || !vmf->writable : writer_comes(file, vmf->index))
 		return page_install(vmf->view, page, false);
 	if (dirty) /* by MOVE, writable */
 		return run_install(vmf, page, gather(vmf, page, WRITE_RUN, GATHER_DIRTY), true);
@@ -414,10 +434,10 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 
 /*
  * A page and those after it whose frames are neighbours, up to `most`, out of the view by one call: pages that have all of `flags`
- * and none of `never`. The first is pinned, and not locked. What a thread brings back in between, and what may not go just now,
- * is left where it is: nothing is promised.
+ * and none of `never`. The first has one pin, the caller's, and no lock. What a thread brings back in between, and what may not go
+ * just now, is left where it is: nothing is promised. Returns how many there were of which none would go; 0: some have gone.
  */
-void take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never)
+uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never)
 {
 	const uint32_t all = flags | PG_UPTODATE | PG_INSTALLED;
 	const uint32_t mask = all | never | PG_WRITEBACK | PG_GONE | PG_HOLE | PG_DUP;
@@ -426,19 +446,20 @@ void take_out_together(struct fm_file *file, struct page *first, uint32_t most, 
 	uint32_t count = 0;
 
 	if (file->mm->install != FM_INSTALL_MOVE || pool->page_size > OS_PAGE)
-		return;
+		return 1;
 	for (; count < most && (!count || (addr + count * OS_PAGE) % PT_BYTES); count++) {
 		struct page *page = first + count;
 		if (page == pool->pages + pool->frames || !join(file, page, index + count, mask, all))
 			break;
-		if (page->user_pins || (count && page_is_shared(page))) { /* an instruction may need it just now */
+		if (page->user_pins || PG_PINS(page_state(page)) > (count ? 1u : 2u)) { /* an instruction may need it just now */
 			leave(pool, page);
 			break;
 		}
 	}
-	(void)take_out_some(pool, first, count);
+	uint32_t went = take_out_some(pool, first, count);
 	for (uint32_t i = 0; i < count; i++)
 		leave(pool, first + i);
+	return went ? 0 : count;
 }
 
 /* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
