@@ -71,6 +71,7 @@ struct writeback {
 	struct fm_file *closing;    /* atomic stack */
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
+	uint64_t sweep_ns;          /* the thread's: not before */
 	uint32_t cursor[MM_POOLS_MAX];
 	uint32_t count;
 	size_t len;
@@ -877,10 +878,15 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 }
 
 /* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
- * there. By COPY that is all of it. */
-static void files_sweep(struct fm_mm *mm)
+ * there. By COPY that is all of it. Where some is left it is looked at again SOON_NS later, and not before: who waits for a frame is
+ * told of each pin that is put here, and would ask for the next pass. True: some is left. */
+static bool files_sweep(struct writeback *wb, uint64_t now)
 {
+	struct fm_mm *mm = wb->mm;
 	struct fm_file *file = NULL;
+
+	if (now < wb->sweep_ns)
+		return true;
 	do {
 		os_lock(&mm->files_lock);
 		for (file = mm->files; file; file = file->next)
@@ -889,16 +895,19 @@ static void files_sweep(struct fm_mm *mm)
 				break;
 		os_unlock(&mm->files_lock);
 		if (!file)
-			return;
+			return false;
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (!left)
 			atomic_set(&file->swept_seq, seq);
 		file_put(file);
-		if (left)
-			return;
+		if (left) {
+			wb->sweep_ns = now + SOON_NS;
+			return true;
+		}
 	} while (file);
+	return false;
 }
 
 static void give_up(struct fm_file *file)
@@ -988,9 +997,9 @@ static void *writeback_main(void *arg)
 		late_ones(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
-		files_sweep(wb->mm);
+		bool left = files_sweep(wb, now);
 		close_some(wb, now);
-		if (wb->closing_list)
+		if (wb->closing_list || left)
 			next = now + SOON_NS;
 		else if (anything_to_do(wb->mm))
 			next = now + TICK_NS;
