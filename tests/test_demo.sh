@@ -72,7 +72,7 @@ grep -q '^slow-store  *filemap-hold  *map-unmap .*STALL$' out || fail "hold did 
 situations="slow-store fuse-stopped blkio-memcg error-retry proc-mem journal write-journal write-frozen dirty-throttle unmap-dirty"
 only=
 if [ "${1:-none}" != none ]; then
-	situations="slow-store write-journal unmap-dirty"
+	situations="write-journal unmap-dirty"
 	for one in $situations; do
 		only="$only --only $one"
 	done

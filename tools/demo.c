@@ -28,7 +28,7 @@
 #define DELAY_MAX_MS     5000
 #define ROUNDS_DEFAULT   2
 #define ROUNDS_MAX       20
-#define ROUNDS_MORE      3 /* times as many, where it is close */
+#define ROUNDS_MOST      6 /* where it is close, and nobody has said how many */
 #define FILE_MIN_BYTES   (16u << 20)
 #define FILE_MADE_BYTES  (64u << 20)
 #define SAMPLES_MIN      1000
@@ -39,6 +39,7 @@ struct plan {
 	unsigned situations; /* bits */
 	unsigned ways;       /* bits */
 	unsigned rounds;
+	unsigned rounds_most; /* where it is close */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -94,9 +95,8 @@ static void usage(FILE *out)
 		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
 		"                    (default: the largest library found under /usr/lib)\n"
 		"  --delay MS        delay of each read, %u to %u (default %u)\n"
-		"  --rounds N        rounds of each way, 1 to %u (default %u); where nobody stalled, yet a\n"
-		"                    row of filemap's is above this machine's noise, up to twice as many\n"
-		"                    more are added to them\n"
+		"  --rounds N        rounds of each way, 1 to %u (default %u, and up to %u of filemap's where\n"
+		"                    nobody stalled, yet a row is above this machine's noise)\n"
 		"  --only SITUATION  only this situation; may be repeated\n"
 		"  --way WAY         only this way and its control; may be repeated\n"
 		"  --json            one JSON object a row instead of the table\n"
@@ -104,7 +104,7 @@ static void usage(FILE *out)
 		"  --help            this text\n"
 		"\n"
 		"Situations:\n",
-		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT);
+		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT, ROUNDS_MOST);
 	for (size_t i = 0; i < demo_situation_count; i++)
 		fprintf(out, "  %-14s %s\n", demo_situations[i].name, demo_situations[i].what);
 	fprintf(out, "\n"
@@ -574,7 +574,7 @@ static void run_situation(struct demo *demo, struct report *report, const struct
 			ways &= ~situation->setup_ways;
 		}
 	}
-	for (unsigned r = 0; r < plan->rounds || (r < ROUNDS_MORE * plan->rounds && report_is_close(report, index)); r++) {
+	for (unsigned r = 0; r < plan->rounds || (r < plan->rounds_most && report_is_close(report, index)); r++) {
 		unsigned now = r < plan->rounds ? ways : ways & (WAY_BIT(WAY_CONTROL) | WAY_BIT(WAY_FILEMAP));
 
 		for (enum way way = 0; way < WAY_COUNT && !interrupted; way++) {
@@ -583,7 +583,7 @@ static void run_situation(struct demo *demo, struct report *report, const struct
 			if (!(now & WAY_BIT(way)))
 				continue;
 			progress("%s: %s, round %u of %u", situation->name, demo_way_names[way],
-				 r + 1, r < plan->rounds ? plan->rounds : ROUNDS_MORE * plan->rounds);
+				 r + 1, r < plan->rounds ? plan->rounds : plan->rounds_most);
 			if (run_round(demo, situation, way, &round_ns))
 				report_failure(report, "%s, %s: %s", situation->name,
 					       demo_way_names[way], demo->round->failure);
@@ -680,11 +680,14 @@ static int run_demo(struct demo *demo, const struct plan *plan)
 int verb_demo(int argc, char **argv)
 {
 	struct demo demo = {.delay_ms = DELAY_DEFAULT_MS};
-	struct plan plan = {.rounds = ROUNDS_DEFAULT};
+	struct plan plan = {0};
 	int status = parse_options(argc, argv, &demo, &plan);
 
 	if (status)
 		return status - 1;
+	plan.rounds_most = plan.rounds ? plan.rounds : ROUNDS_MOST;
+	if (!plan.rounds)
+		plan.rounds = ROUNDS_DEFAULT;
 	if (!plan.situations)
 		plan.situations = (1u << demo_situation_count) - 1;
 	if (!plan.ways)
