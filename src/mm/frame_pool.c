@@ -11,7 +11,6 @@
 #include "mm/mm.h"
 
 #define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
-#define GROUP_PIECE_SHIFT 9  /* and all of a group */
 #ifdef FM_SIM
 #define FILL_PIECE 2u
 #else
@@ -185,8 +184,7 @@ bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t in
 	uint32_t ghost = __atomic_load_n(ghost_at(pool, file, index), __ATOMIC_RELAXED);
 	if (ghost / GHOST_MOMENTS != hash >> 55 || (ghost_moment(pool) - ghost) % GHOST_MOMENTS > GHOST_MOMENTS / 2)
 		return false;
-	unsigned shift = pool->groups && !file->writable ? GROUP_PIECE_SHIFT : STREAM_PIECE_SHIFT;
-	return !stream || ((ghost_hash(file, index >> shift) >> 32) + ghost % GHOST_MOMENTS / 4) % 4 == 0;
+	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + ghost % GHOST_MOMENTS / 4) % 4 == 0;
 }
 
 /* ------------------------------------------------------------------ frames */
