@@ -148,7 +148,8 @@ bool report_is_close(const struct report *report, size_t situation)
 	if (!cell.rec || cell.held_over_block)
 		return false;
 	judge_cell(report, WAY_FILEMAP, situation, &cell);
-	return !cell.stalled && (cell.slow & ~demo_situations[situation].excused);
+	unsigned excused = demo_situations[situation].excused;
+	return !(cell.stalled & ~excused) && (cell.slow & ~excused);
 }
 
 /* What `filemap` promises, in this situation. */

@@ -272,8 +272,10 @@ static void take_out_unmapped(struct fault *vmf)
 		if (!mm_range_mapped(vmf->mm, addr))
 			file_take_out(vmf->file, i, i);
 	}
-	if (vmf->file->writable) /* what is being written just then has to be swept out later */
+	if (vmf->file->writable) { /* what is being written just then has to be swept out later */
 		atomic_set(&vmf->file->swept_seq, vmf->unmap_seq);
+		writeback_note(vmf->mm);
+	}
 }
 
 /* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is taken out again. */

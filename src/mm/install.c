@@ -680,8 +680,20 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		after_add(mm, pool, first, count);
 }
 
-/* An install that got stuck is undone. -EAGAIN: the page is not uptodate any more; else `err`. */
-static int install_undo(struct view *view, struct page *page, struct transfer *t, int err)
+/* The page's slot was emptied while the store reads from it, which is to meet the hole, and not zeros. True: so it stays one, and who
+ * reads the page anew fills it. Page lock held; not uptodate any more. */
+bool page_hole_stays(struct frame_pool *pool, struct page *page)
+{
+	if (!page_is(page, PG_WRITEBACK))
+		return false;
+	page_set(page, PG_HOLE, 0);
+	mm_uncharge(pool->mm, pool->page_size);
+	return true;
+}
+
+/* An install that got stuck is undone. `to_write`: the page is dirty only because it was to be written to. -EAGAIN: it is not uptodate
+ * any more; else `err`. */
+static int install_undo(struct view *view, struct page *page, struct transfer *t, bool to_write, int err)
 {
 	struct fm_mm *mm = view->mm;
 	struct transfer back = {.mm = mm, .dst = t->src, .src = t->dst, .len = t->done};
@@ -693,8 +705,10 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	if (err != -ENOENT && !torn)
 		return err;
 	page_set(page, 0, PG_UPTODATE);
-	if (!page_is(page, PG_WRITEBACK)) /* else the store is to meet the holes in the slot, and not zeros; who reads it anew fills them */
+	if (!page_hole_stays(view->file->pool, page))
 		frame_fill(view->file->pool, page);
+	if (to_write)
+		page_clean(view->file->pool, page);
 	dirty_emptied(view->file->pool, page);
 	return -EAGAIN;
 }
@@ -732,7 +746,8 @@ int page_install(struct view *view, struct page *page, bool write)
 		     * slot, and by COPY be taken for one that has none there */
 		return -EAGAIN;
 	pt_get(mm, page, 1, t.dst, true);
-	if (write && move)
+	bool to_write = write && move && !page_is(page, PG_DIRTY);
+	if (to_write)
 		page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	bool guarded = move && view->file->writable;
@@ -742,7 +757,7 @@ int page_install(struct view *view, struct page *page, bool write)
 	if (guarded)
 		trap_writable_end(mm->trap);
 	if (err)
-		return install_undo(view, page, &t, err);
+		return install_undo(view, page, &t, to_write, err);
 	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen on 6.18: about one MOVE
 	 * in 30,000 under load moves the page, and then fails with EEXIST. */
 	if (t.existed)

@@ -659,6 +659,7 @@ int page_bring_out(struct view *view, struct page *page);
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
 void dirty_emptied(struct frame_pool *pool, struct page *page);
+bool page_hole_stays(struct frame_pool *pool, struct page *page);
 bool page_really_there(struct view *view, struct page *page);
 void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page);
 void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count);

@@ -129,20 +129,18 @@ static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 }
 
 /* Somebody has emptied a slot behind us, and the run ended there. Known to nobody, the hole would stay with its frame for the next
- * page. The wanted one's is page_install()'s. `was_dirty`: its bytes were the only ones; else it was to be written to, and has not
- * been. */
-static void fill_hole(struct frame_pool *pool, struct page *page, bool was_dirty)
+ * page. The wanted one's is page_install()'s. `to_write`: it is dirty because it was to be written to, and has not been; else what is
+ * dirty has lost the only bytes. */
+static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 {
 	if (trap_present((uint64_t)slot_of(pool, page)) != 0)
 		return;
 	page_set(page, 0, PG_UPTODATE);
-	if (page_is(page, PG_WRITEBACK)) /* the store is to meet the hole, and not zeros; who reads it anew fills it */
-		return;
-	frame_fill(pool, page);
-	if (was_dirty)
-		dirty_emptied(pool, page);
-	else
+	if (!page_hole_stays(pool, page))
+		frame_fill(pool, page);
+	if (to_write)
 		page_clean(pool, page);
+	dirty_emptied(pool, page);
 }
 
 /* Which of a run are dirty by now: a bit each of the first 64, which is as many as are ever moved in to be written to. */
@@ -268,7 +266,9 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT && run.first + went != page))
-			fill_hole(pool, run.first + went, went < 64 && dirty >> went & 1);
+			fill_hole(pool, run.first + went, write && !(dirty >> went & 1));
+		if (unlikely(write && went < run.count && err == -ENOENT && run.first + went == page && !(dirty >> went & 1)))
+			page_clean(pool, page); /* page_install() looks whether it was */
 		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
 		vmf->run_first = run.first->index;
@@ -359,7 +359,7 @@ int install_run(struct fault *vmf, struct page *page)
 	if (!file->writable)
 		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, GATHER_CLEAN), false);
 	bool dirty = page_is(page, PG_DIRTY);
-	/* What can be written to is not to lie about where a mapping does not allow it. */
+	/* Its neighbours are not to be written to where the mapping does not allow it. */
 	if (dirty ? page_is(page, PG_WRITEBACK) || !vmf->writable : writer_comes(file, vmf->index))
 		return page_install(vmf->view, page, false);
 	if (dirty) /* by MOVE, writable */

@@ -874,11 +874,12 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 	if (!page_is(page, PG_INSTALLED) || mm_range_mapped(file->mm, page_addr(&file->view, file->pool, page)))
 		return;
 	file_take_out(file, page->index, page->index);
-	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page);
+	/* What the program has pinned is taken out when it is unpinned. */
+	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) && !page_word(page, user_pins);
 }
 
 /* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
- * there. By COPY that is all of it. Where some is left it is looked at again SOON_NS later, and not before: who waits for a frame is
+ * there. By COPY that is all of it. Where some is left it is looked at again, but not before wb->sweep_ns: who waits for a frame is
  * told of each pin that is put here, and would ask for the next pass. True: some is left. */
 static bool files_sweep(struct writeback *wb, uint64_t now)
 {
@@ -898,12 +899,14 @@ static bool files_sweep(struct writeback *wb, uint64_t now)
 			return false;
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
+		atomic_set(&file->swept_seq, seq); /* first: who sets it back from here on has a page that may not be met */
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
-		if (!left)
-			atomic_set(&file->swept_seq, seq);
+		if (left)
+			atomic_set(&file->swept_seq, seq - 1);
 		file_put(file);
 		if (left) {
-			wb->sweep_ns = now + SOON_NS;
+			uint64_t ended = os_now_ns();
+			wb->sweep_ns = ended + SOON_NS + 10 * (ended - now); /* a tenth of the time at most */
 			return true;
 		}
 	} while (file);
@@ -980,7 +983,7 @@ static bool anything_to_do(struct fm_mm *mm)
 {
 	bool some = false;
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
-		some |= atomic_get(&mm->pool[i]->dirty) || atomic_get(&mm->pool[i]->unflushed);
+		some |= atomic_get(&mm->pool[i]->dirty) || atomic_get(&mm->pool[i]->writing) || atomic_get(&mm->pool[i]->unflushed);
 	return some;
 }
 
@@ -999,10 +1002,12 @@ static void *writeback_main(void *arg)
 		files_flush(wb, now, urgent);
 		bool left = files_sweep(wb, now);
 		close_some(wb, now);
-		if (wb->closing_list || left)
+		if (wb->closing_list)
 			next = now + SOON_NS;
 		else if (anything_to_do(wb->mm))
 			next = now + TICK_NS;
+		if (left && wb->sweep_ns < next)
+			next = wb->sweep_ns;
 		os_futex_wait(&wb->seq, seq, OS_FUTEX_ANY, next);
 	}
 }
