@@ -95,8 +95,8 @@ static void usage(FILE *out)
 		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
 		"                    (default: the largest library found under /usr/lib)\n"
 		"  --delay MS        delay of each read, %u to %u (default %u)\n"
-		"  --rounds N        rounds of each way, 1 to %u (default %u, and up to %u of filemap's where\n"
-		"                    nobody stalled, yet a row is above this machine's noise)\n"
+		"  --rounds N[-MOST] rounds of each way, 1 to %u (default %u-%u): N, and up to MOST of filemap's\n"
+		"                    where nobody stalled, yet a row is above this machine's noise\n"
 		"  --only SITUATION  only this situation; may be repeated\n"
 		"  --way WAY         only this way and its control; may be repeated\n"
 		"  --json            one JSON object a row instead of the table\n"
@@ -137,6 +137,20 @@ static int parse_number(const char *option, const char *text, unsigned min, unsi
 	}
 	*ret_value = (unsigned)value;
 	return 0;
+}
+
+/* N, or N-MOST. */
+static int parse_rounds(const char *text, struct plan *plan)
+{
+	char first[16];
+	const char *dash = strchr(text, '-');
+
+	if (!dash || dash == text || (size_t)(dash - text) >= sizeof(first))
+		return parse_number("--rounds", text, 1, ROUNDS_MAX, &plan->rounds);
+	snprintf(first, sizeof(first), "%.*s", (int)(dash - text), text);
+	if (parse_number("--rounds", first, 1, ROUNDS_MAX, &plan->rounds))
+		return -1;
+	return parse_number("--rounds", dash + 1, plan->rounds, ROUNDS_MAX, &plan->rounds_most);
 }
 
 static int parse_situation(const char *text, unsigned *bits)
@@ -203,7 +217,7 @@ static int parse_options(int argc, char **argv, struct demo *demo, struct plan *
 					     &demo->delay_ms);
 			break;
 		case OPT_ROUNDS:
-			error = parse_number("--rounds", optarg, 1, ROUNDS_MAX, &plan->rounds);
+			error = parse_rounds(optarg, plan);
 			break;
 		case OPT_ONLY:
 			error = parse_situation(optarg, &plan->situations);
@@ -685,9 +699,12 @@ int verb_demo(int argc, char **argv)
 
 	if (status)
 		return status - 1;
-	plan.rounds_most = plan.rounds ? plan.rounds : ROUNDS_MOST;
-	if (!plan.rounds)
+	if (!plan.rounds) {
 		plan.rounds = ROUNDS_DEFAULT;
+		plan.rounds_most = ROUNDS_MOST;
+	}
+	if (!plan.rounds_most)
+		plan.rounds_most = plan.rounds;
 	if (!plan.situations)
 		plan.situations = (1u << demo_situation_count) - 1;
 	if (!plan.ways)
