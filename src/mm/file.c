@@ -311,6 +311,7 @@ static int file_be_writable(struct fm_file *file)
 {
 	file->flush_io = calloc(1, sizeof(*file->flush_io));
 	int err = file->flush_io ? writeback_open(file->mm) : -ENOMEM;
+	file->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
 	if (!err)
 		file->writable = true;
 	return err;

@@ -300,7 +300,7 @@ struct fm_file {
 	uint32_t flush_covers, flush_ended; /* what of written_seq the present one, and the last, covers; flush_lock */
 	uint32_t flush_failures;            /* atomic */
 	int flush_result;                   /* of the last; flush_lock */
-	uint64_t flushed_ns;                /* when the last flush ended; atomic */
+	uint64_t flushed_ns;                /* when the last flush ended, or the file was opened; atomic */
 	struct io_request *flush_io;        /* part of the mm's write-back */
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */

@@ -555,7 +555,7 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 	}
 }
 
-struct span {
+struct going {
 	uint64_t last;
 	uint32_t never;
 	uint64_t stuck, stuck_end; /* pages that would not go together */
@@ -563,22 +563,24 @@ struct span {
 
 static void out_with_the_next(struct fm_file *file, struct page *page, void *arg)
 {
-	struct span *span = arg;
-	uint64_t index = page->index, after = span->last - index;
+	struct going *going = arg;
 
-	if (index >= span->last || (index >= span->stuck && index < span->stuck_end) || !page_is(page, PG_INSTALLED))
+	if (!page_is(page, PG_INSTALLED)) /* asked first: one that is just being made this page has no index to be relied upon */
 		return;
-	span->stuck = index;
-	span->stuck_end = index + take_out_together(file, page, (uint32_t)(after < UINT16_MAX ? after + 1 : UINT16_MAX), 0, span->never);
+	uint64_t index = page->index, after = going->last - index;
+	if (index >= going->last || (index >= going->stuck && index < going->stuck_end))
+		return;
+	going->stuck = index;
+	going->stuck_end = index + take_out_together(file, page, (uint32_t)(after < UINT16_MAX ? after + 1 : UINT16_MAX), 0, going->never);
 }
 
 /* What goes out of the view together, goes; none of those pages that have one of `never`. The rest is left to whoever looks at
  * each page. */
 static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, uint32_t never)
 {
-	struct span span = {last, never, 0, 0};
+	struct going going = {last, never, 0, 0};
 	if (first < last)
-		file_each_cached(file, first, last, out_with_the_next, &span);
+		file_each_cached(file, first, last, out_with_the_next, &going);
 }
 
 static bool try_take_out(struct fm_file *file, struct page *page, bool discard)

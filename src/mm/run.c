@@ -254,7 +254,7 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 	int err;
 
 	if (run.count > 1 || (run.count && run.first != page)) {
-		uint64_t dirty = dirty_of(&run);
+		uint64_t dirty = write ? dirty_of(&run) : 0;
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
@@ -265,10 +265,13 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 			pages_installed(view, run.first, went, pool->page_size, vmf->file->writable && !write ? BY_COPY : BY_MOVE);
 		if (went < run.count)
 			pt_put(vmf->mm, run.first + went, run.count - went, dst);
-		if (unlikely(went < run.count && err == -ENOENT && run.first + went != page))
-			fill_hole(pool, run.first + went, write && !(dirty >> went & 1));
-		if (unlikely(write && went < run.count && err == -ENOENT && run.first + went == page && !(dirty >> went & 1)))
-			page_clean(pool, page); /* page_install() looks whether it was */
+		if (unlikely(went < run.count && err == -ENOENT)) {
+			bool to_write = write && !(dirty >> went & 1);
+			if (run.first + went != page)
+				fill_hole(pool, run.first + went, to_write);
+			else if (to_write)
+				page_clean(pool, page); /* page_install() looks whether it was */
+		}
 		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
 		vmf->run_first = run.first->index;
