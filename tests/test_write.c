@@ -4,7 +4,7 @@
  * after the last close; and what must not be written to is not.
  * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left out (test_tail),
  * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened), with pages read together
- * where a writer is to come (test_amended).
+ * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows (test_dirty_read_only).
  */
 #include "write_support.h"
 
@@ -232,6 +232,30 @@ static void test_permissions(void)
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 	write_expect_file(path, 0, LEN, SEED + 1);
+}
+
+/* What is dirty comes in protected where the mapping does not allow a write, and is written back all the same. */
+static void test_dirty_read_only(void)
+{
+	begin(MIB, LEN);
+	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 1);
+	CHECK_OK(fm_unmap(mm, addr, LEN));
+	addr = support_map(file, 0, LEN);
+	CHECK_GE(support_stats(mm).dirty_pages, 1);
+	support_expect(mm, addr, 0, 32 * PAGE, SEED + 1);
+	for (unsigned page = 0; test_trap() != FM_TRAP_CALL && page < 40; page += 3)
+		support_expect_signal(support_store(addr + page * PAGE), SIGSEGV, EACCES, addr + page * PAGE);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	write_expect_file(path, 0, 32 * PAGE, SEED + 1);
+	/* And again, for who may write. */
+	CHECK(write_map(file, 0, LEN) == addr);
+	write_pattern(mm, addr, 0, 48 * PAGE, SEED + 2);
+	support_expect(mm, addr, 0, 48 * PAGE, SEED + 2);
+	CHECK_OK(fm_unmap(mm, addr, LEN));
+	CHECK_OK(fm_unmap(mm, addr, LEN));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+	write_expect_file(path, 0, 48 * PAGE, SEED + 2);
 }
 
 static void test_create(void)
@@ -563,6 +587,7 @@ static void test(void)
 	test_tail();
 	test_resize();
 	test_permissions();
+	test_dirty_read_only();
 	test_create();
 	test_unlinked();
 	test_reopened();

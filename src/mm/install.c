@@ -8,8 +8,8 @@
  *   INSTALLED                in the view; the slot is empty
  *   INSTALLED|DUP            in the view, and the slot still has memory (after a COPY)
  * In a file open for writing (pages of 4096 bytes) what is installed for a read comes by COPY, protected from its first moment, and
- * what is installed for a write, or is dirty anyway, by MOVE: it arrives writable, which PG_UNPROTECTED then means. The view's
- * bytes and those that the slot of a DUP has are the same until it is made writable.
+ * what is installed for a write, or is dirty anyway where the mapping allows writes, by MOVE: it arrives writable, which
+ * PG_UNPROTECTED then means. The view's bytes and those that the slot of a DUP has are the same until it is made writable.
  * The fault path uses MOVE and COPY only. Discarding takes the kernel's mmap_lock, which another thread's
  * stalled mmap() may hold: the background thread does it, and callers that unmap or advise.
  * May call: trap, page_cache, os, stats.
@@ -715,26 +715,28 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 
 /* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and not while the store reads from
  * its slot. */
-static bool moves_in(const struct view *view, const struct page *page, bool write)
+static bool moves_in(const struct fault *vmf, const struct page *page, bool write)
 {
-	if (view->mm->install != FM_INSTALL_MOVE)
+	if (vmf->mm->install != FM_INSTALL_MOVE)
 		return false;
-	return !view->file->writable || ((write || page_is(page, PG_DIRTY)) && !page_is(page, PG_WRITEBACK));
+	return !vmf->file->writable || ((write || (page_is(page, PG_DIRTY) && vmf->writable)) && !page_is(page, PG_WRITEBACK));
 }
 
 /*
- * Page lock and a pin held; the page is uptodate. 0: it is in the view, with `write` so that it can be written to. -EAGAIN: look
- * again; its bytes are gone (somebody emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else
+ * Page lock and a pin held; the page is uptodate. 0: it is in the view, so that it can be written to where the fault wants that. -EAGAIN:
+ * look again; its bytes are gone (somebody emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else
  * -ENOMEM and the like.
  */
-int page_install(struct view *view, struct page *page, bool write)
+int page_install(struct fault *vmf, struct page *page)
 {
+	bool write = vmf->flags & FM_FAULT_WRITE;
+	struct view *view = vmf->view;
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
 	struct transfer t = {.mm = mm, .dst = page_addr(view, pool, page),
 			     .src = (uint64_t)slot_of(pool, page),
 			     .len = shown_bytes(view->file, page)};
-	bool move = moves_in(view, page, write);
+	bool move = moves_in(vmf, page, write);
 
 	might_block(mm);
 	page_check(pool, page);

@@ -637,7 +637,7 @@ void requests_send(struct fm_mm *mm);
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
-int page_install(struct view *view, struct page *page, bool write);
+int page_install(struct fault *vmf, struct page *page);
 int page_make_writable(struct view *view, struct page *page);
 enum installed_by {
 	BY_MOVE,

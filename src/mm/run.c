@@ -277,7 +277,7 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 		vmf->run_first = run.first->index;
 		vmf->run_last = vmf->run_first + run.count - 1;
 	}
-	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(view, page, vmf->flags & FM_FAULT_WRITE);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(vmf, page);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			leave(pool, run.first + i);
@@ -322,10 +322,10 @@ static int write_run_install(struct fault *vmf, struct page *page)
 	struct writer *writer;
 
 	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
-		return page_install(vmf->view, page, true);
+		return page_install(vmf, page);
 	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
 	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
-	int err = there ? page_install(vmf->view, page, true) : 0;
+	int err = there ? page_install(vmf, page) : 0;
 
 	if (err)
 		return err;
@@ -356,7 +356,7 @@ int install_run(struct fault *vmf, struct page *page)
 	vmf->run_first = vmf->run_last = vmf->index;
 	/* A last page that is shown in part goes by itself. */
 	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high || (vmf->index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
-		return page_install(vmf->view, page, write);
+		return page_install(vmf, page);
 	if (write)
 		return write_run_install(vmf, page);
 	if (!file->writable)
@@ -364,7 +364,7 @@ int install_run(struct fault *vmf, struct page *page)
 	bool dirty = page_is(page, PG_DIRTY);
 	/* Its neighbours are not to be written to where the mapping does not allow it. */
 	if (dirty ? page_is(page, PG_WRITEBACK) || !vmf->writable : writer_comes(file, vmf->index))
-		return page_install(vmf->view, page, false);
+		return page_install(vmf, page);
 	if (dirty) /* by MOVE, writable */
 		return run_install(vmf, page, gather(vmf, page, WRITE_RUN, GATHER_DIRTY), true);
 	return run_install(vmf, page, gather(vmf, page, COPY_RUN, GATHER_CLEAN), false);
