@@ -49,6 +49,7 @@ static struct {
 	uint64_t instructions, pin_ns, no_memory;
 	bool keeps_pins; /* until the end of all */
 	bool writes; /* most objects are open for writing, and are written to */
+	bool amends; /* one is, page after page, most of which are cached */
 	bool toggles; /* objects change between all and next to nothing */
 	struct fm_queue *queue;
 	uint32_t flying_most; /* ranges that it holds */
@@ -934,7 +935,7 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 /* In equal steps through a file, which becomes a stream; or page after page, and what was read is written to. */
 static void walk(uint32_t f, uint32_t n)
 {
-	bool amends = world.weight[OP_WRITE] && sim_chance(128);
+	bool amends = world.weight[OP_WRITE] && sim_chance(world.amends ? 240 : 128);
 	uint32_t step = amends ? 1 : 1 + sim_below(3), left = 6 + sim_below(8);
 
 	if (!amends && sim_chance(128)) /* backwards, which ends below 0 */
@@ -952,8 +953,8 @@ static void *worker(void *arg)
 	sim.self->signals_open = true;
 	for (uint32_t i = 0; i < world.ops; i++) {
 		uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]), m;
-		if (sim_chance(20))
-			walk(f, n);
+		if (sim_chance(world.amends ? 128 : 20))
+			walk(f, world.amends ? n / 4 : n);
 		if (sim_chance(128)) /* some pages are everybody's */
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
 		m = n + sim_below(4);
@@ -1414,7 +1415,20 @@ static void choose_writes(void)
 		world.weight[OP_PIN] = sim_chance(128);
 		world.ops = 6 + sim_below(12);
 	}
-	if (sim_chance(96)) { /* else few reads get through for the first write to be made */
+	if (world.amends) {
+		struct sim_store *s = &sim_store[0];
+		s->pages = sim_limited(24 + sim_below(SIM_PAGES - 30), sim_limits.pages);
+		s->stride = 1;
+		s->size[0] = (s->base + s->pages) * OS_PAGE;
+		s->writable = true;
+		world.changed[0] = 2;
+		world.pages[0] = s->pages + 2;
+		world.files = 1;
+		world.frames = 64;
+		world.ops = 2 + sim_below(4);
+		world.workers = 2;
+	}
+	if (world.amends || sim_chance(96)) { /* else few reads get through for the first write to be made */
 		sim.opt.slow_256 = 0;
 		sim.opt.io_ns = 1000ull << sim_below(8);
 	}
@@ -1440,6 +1454,7 @@ static void choose_program(void)
 	bool large = sim_chance(24) && !sim_without(large);
 	world.pin_ns = 100000;
 	world.writes = !large && sim_chance(96) && !sim_without(writable);
+	world.amends = world.writes && sim_chance(24);
 	world.files = sim_limited(1 + sim_below(SIM_FILES), sim_limits.files);
 	world.workers = 2 + sim_below(WORKERS_MAX - 1);
 	world.ops = 2 + sim_below(8);

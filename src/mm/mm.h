@@ -311,6 +311,7 @@ struct fm_file {
 	} writer[WRITE_STREAMS];
 	uint32_t writers; /* so many have had a place; atomic */
 	uint32_t swept_seq;                 /* the view's unmap_seq, when what may not leave it had left; the write-back's */
+	uint32_t sweep_pass;                /* in which it was looked at last; the write-back thread's */
 	uint32_t closing;                   /* rounds of writing since its last reference was put */
 	bool finished;                      /* it has been written for the mm's end */
 	bool given_up;                      /* what is still dirty then is lost */

@@ -72,6 +72,7 @@ struct writeback {
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
 	uint64_t sweep_ns;          /* the thread's: not before */
+	uint32_t sweep_pass;        /* the thread's */
 	uint32_t cursor[MM_POOLS_MAX];
 	uint32_t count;
 	size_t len;
@@ -878,39 +879,49 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) && !page_word(page, user_pins);
 }
 
+/* One that has pages to be swept, with a reference; in each pass another. NULL: it was the last. */
+static struct fm_file *sweep_next(struct writeback *wb)
+{
+	struct fm_mm *mm = wb->mm;
+	struct fm_file *file;
+
+	os_lock(&mm->files_lock);
+	for (file = mm->files; file; file = file->next)
+		if (file->writable && file->sweep_pass != wb->sweep_pass && atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq) &&
+		    !atomic_get(&file->unflushed) && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	if (file)
+		file->sweep_pass = wb->sweep_pass;
+	return file;
+}
+
 /* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
  * there. By COPY that is all of it. Where some is left it is looked at again, but not before wb->sweep_ns: who waits for a frame is
  * told of each pin that is put here, and would ask for the next pass. True: some is left. */
 static bool files_sweep(struct writeback *wb, uint64_t now)
 {
-	struct fm_mm *mm = wb->mm;
-	struct fm_file *file = NULL;
+	struct fm_file *file;
+	bool some_left = false;
 
 	if (now < wb->sweep_ns)
 		return true;
-	do {
-		os_lock(&mm->files_lock);
-		for (file = mm->files; file; file = file->next)
-			if (file->writable && atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq) && !atomic_get(&file->unflushed) &&
-			    file_try_get(file))
-				break;
-		os_unlock(&mm->files_lock);
-		if (!file)
-			return false;
+	wb->sweep_pass++;
+	while ((file = sweep_next(wb)) != NULL) {
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
 		atomic_set(&file->swept_seq, seq); /* first: who sets it back from here on has a page that may not be met */
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (left)
 			atomic_set(&file->swept_seq, seq - 1);
+		some_left |= left;
 		file_put(file);
-		if (left) {
-			uint64_t ended = os_now_ns();
-			wb->sweep_ns = ended + SOON_NS + 10 * (ended - now); /* a tenth of the time at most */
-			return true;
-		}
-	} while (file);
-	return false;
+	}
+	if (some_left) {
+		uint64_t ended = os_now_ns();
+		wb->sweep_ns = ended + SOON_NS + 10 * (ended - now); /* a tenth of the time at most */
+	}
+	return some_left;
 }
 
 static void give_up(struct fm_file *file)
