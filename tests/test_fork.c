@@ -4,7 +4,7 @@
  * meanwhile; calls on the parent's objects give -EOWNERDEAD, also when the child has an mm of its own, which
  * works; exec leaves nothing behind; the parent and its threads do not notice.
  * Seen to fail: without MADV_DONTFORK on views (the child reads bytes), without the child's PROT_NONE in their
- * places (test_own_memory), without the check of the owner (test_owner_dead).
+ * places (test_own_memory), without the check of the owner (test_owner_dead), with a thread's number kept (test_own_mm).
  */
 #include "support.h"
 
@@ -131,6 +131,23 @@ static int own_works(void *arg)
 	return all_calls();
 }
 
+/* Errors are told to the child's thread as they were to its parent's, which has another number. */
+static int own_errors(void *arg)
+{
+	fm_mm *own = own_mm();
+	fm_file *bad;
+	void *map;
+
+	(void)arg;
+	alarm(60);
+	if (!own || fm_file_open(own, "faulty:memory:1M?error-every=1", NULL, &bad) || fm_map(bad, 0, MIB, NULL, &map))
+		return 1;
+	if (support_load((char *)map + 5 * PAGE).signo != SIGBUS || support_store((char *)map + 9 * PAGE).signo != SIGSEGV)
+		return 2;
+	alarm(0);
+	return fm_mm_destroy(own) ? 3 : 0;
+}
+
 static int may_have(void *hint, size_t len)
 {
 	unsigned char *got = mmap(hint, len, PROT_READ | PROT_WRITE,
@@ -200,6 +217,10 @@ static void test_own_mm(void)
 	if (!ENDS_WELL(status))
 		CHECK_FAIL("status %#x", status);
 	end();
+	if (test_trap() != FM_TRAP_CALL) {
+		CHECK_EQ(own_errors(NULL), 0);
+		CHECK(ENDS_WELL(support_child(own_errors, NULL)));
+	}
 }
 
 static void check_cloexec(void)

@@ -4,12 +4,14 @@
  * which comes before the signal. A write is SIGSEGV: at once where the page is absent or came by COPY, and where
  * it came by MOVE as soon as the protection has followed.
  * Seen to fail: with si_errno left 0, with FM_ERROR_RETRY taken for RAISE, with the protection after a MOVE left
- * out (test_write).
+ * out (test_write), with each kind of SIGBUS taken for ours (test_broken_memory).
  */
 #include "support.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define SEED 5
 
@@ -202,9 +204,39 @@ static void test_threads(void)
 	support_mm_end(mm);
 }
 
+/* The kernel says that the memory of a page is broken. */
+static void broken(void *addr)
+{
+	siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AR, .si_addr = addr};
+	CHECK_EQ(syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS, &info), 0);
+}
+
+/* It is the program's to be told. The handler thread's own mark looks the same, but nothing is there that can be read. */
+static void test_broken_memory(void)
+{
+	fm_mm *mm = support_mm(4 * MIB);
+	fm_file *file = support_open(mm, support_file(2 * PAGE, SEED), NULL);
+	unsigned char *addr = support_map(file, 0, 2 * PAGE);
+
+	support_expect(mm, addr, 0, 2 * PAGE, SEED);
+	struct support_signal got = support_catch(broken, addr + 5);
+	if (test_trap() == FM_TRAP_THREAD) {
+		CHECK_EQ(got.signo, 0);
+	} else {
+		CHECK_EQ(got.signo, SIGBUS);
+		CHECK_EQ(got.code, BUS_MCEERR_AR);
+		CHECK(got.addr == addr + 5);
+	}
+	support_expect(mm, addr, 0, 2 * PAGE, SEED);
+	CHECK_OK(fm_unmap(mm, addr, 2 * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(mm);
+}
+
 static void test(void)
 {
 	test_past_end();
+	test_broken_memory();
 	test_errno();
 	test_write();
 	if (traps()) { /* the call trap has nobody to call back, and no errno for an absent page */

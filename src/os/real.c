@@ -28,21 +28,17 @@
  * by which pthread_cancel() would unwind from inside the fault path. */
 #define OS_SIGNALS_BLOCKED (~(1ull << (33 - 1)))
 
-static __thread struct {
-	uint64_t area[OS_THREAD_LOCAL_BYTES / 8];
-	uint32_t tid;
-} os_tls __attribute__((tls_model("initial-exec")));
+static __thread uint64_t os_tls[OS_THREAD_LOCAL_BYTES / 8] __attribute__((tls_model("initial-exec")));
 
 void *os_thread_local(void)
 {
-	return os_tls.area;
+	return os_tls;
 }
 
+/* Asked each time: a child has another. */
 uint32_t os_gettid(void)
 {
-	if (!os_tls.tid)
-		os_tls.tid = (uint32_t)os_syscall1(SYS_gettid, 0);
-	return os_tls.tid;
+	return (uint32_t)os_syscall1(SYS_gettid, 0);
 }
 
 uint64_t os_now_ns(void)

@@ -3,7 +3,8 @@
  * The SIGBUS handler: the inline trap, and what the other traps need of it.
  *
  * Owns the process's SIGBUS action, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
- * BUS_ADRERR (or a poisoned page's, or one of ours: TRAP_TOLD) inside a view; all others go to the handler that was there before.
+ * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD) inside a view; all others go to the
+ * handler that was there before.
  * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
  * May call: registry, os, and mm through struct trap_client.
  */
@@ -77,6 +78,20 @@ static uint64_t address_of(const siginfo_t *info)
 	return (uint64_t)(uintptr_t)(info->si_code == TRAP_TOLD ? info->si_value.sival_ptr : info->si_addr);
 }
 
+/* The memory itself is broken, which is the program's to be told. The mark by which the handler thread tells an error comes with the
+ * same code, but there is no page behind it; and what is there by now can be read. */
+static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
+{
+	char byte;
+	struct iovec to = {&byte, 1}, from = {info->si_addr, 1};
+
+	if (info->si_code != BUS_MCEERR_AR)
+		return false;
+	return trap->kind != FM_TRAP_THREAD ||
+	       (trap_present((uint64_t)(uintptr_t)info->si_addr) == 1 &&
+		os_syscall6(SYS_process_vm_readv, os_syscall1(SYS_getpid, 0), (long)&to, 1, (long)&from, 1, 0) < 0);
+}
+
 static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 {
 	struct trap *trap = region->trap;
@@ -88,6 +103,10 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	void *arg = NULL;
 	int err;
 
+	if (memory_is_broken(trap, info)) {
+		region_unpin(region);
+		return false;
+	}
 	if (trap->kind == FM_TRAP_INLINE) {
 		err = trap->client->fault(region, &fault, &error, &fn, &arg);
 	} else if (trap->kind == FM_TRAP_THREAD) {
