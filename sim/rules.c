@@ -252,7 +252,10 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 		return true;
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
-	bool over = !(page->state & PG_DIRTY) && (now >= limit || now + pool->unflushed >= limit + most);
+	/* A quarter of that is for those that have an eighth of it at most. */
+	uint32_t spare = limit / 4, own = file->dirty + file->writing, held = limit + most;
+	bool few = own < (spare + 1) / 2 && now < limit + spare;
+	bool over = !(page->state & PG_DIRTY) && ((now >= limit && !few) || now + pool->unflushed >= held || own + file->unflushed >= held - spare);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
 	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;
 	return over || in_place || by_a_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);

@@ -2,7 +2,7 @@
 /*
  * Private mappings: what is written to one stays in it, whatever the budget; it never reaches the file, nor another mapping.
  * Seen to fail: with the bits of the scratch file left clear (test_spills), with a private mapping that is given the file's
- * own view (test_independent).
+ * own view (test_independent), with a record and a readahead of its own (test_recorded).
  */
 #include "write_support.h"
 
@@ -135,8 +135,44 @@ static void test_tail(void)
 	write_expect_file(path, 0, len, SEED);
 }
 
+/* Its touches are the object's, which is opened once, and has one record; and it reads no more ahead than that is to. */
+static void test_recorded(void)
+{
+	struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX};
+	const char *record = support_path();
+	char line[256];
+	unsigned ranges = 0;
+
+	hazard_watch("a call, or an access, never ended");
+	mm = support_mm(2 * MIB);
+	path = support_file(64 * PAGE, SEED);
+	file = support_open(mm, support_format("%s?record=%s", path, record), &options);
+	unsigned char *a = map_private(0, 64 * PAGE), *b = map_private(0, 64 * PAGE);
+	support_expect(mm, a + 3 * PAGE, 3 * PAGE, PAGE, SEED);
+	support_expect(mm, a + 4 * PAGE, 4 * PAGE, PAGE, SEED);
+	support_expect(mm, b + 50 * PAGE, 50 * PAGE, PAGE, SEED);
+	write_pattern(mm, b + 20 * PAGE, 20 * PAGE, 10, SEED + 1);
+	CHECK_EQ(support_stats(mm).ra_pages, 0);
+	CHECK_OK(fm_unmap(mm, a, 64 * PAGE));
+	CHECK_OK(fm_unmap(mm, b, 64 * PAGE));
+	end();
+	FILE *f = fopen(record, "r");
+	CHECK(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long long start, len;
+		if (sscanf(line, "%llu %llu", &start, &len) != 2)
+			continue;
+		CHECK((start == 3 * PAGE && len == 2 * PAGE) || ((start == 50 * PAGE || start == 20 * PAGE) && len == PAGE));
+		ranges++;
+	}
+	fclose(f);
+	CHECK_EQ(ranges, 3);
+	unlink(record);
+}
+
 static void test(void)
 {
+	test_recorded();
 	test_independent();
 	test_spills(fm_budget_min(4096), MIB / 4);
 	test_spills(MIB, 2 * MIB);

@@ -3,7 +3,8 @@
  * Shared mappings that are written to: what is written is read again, by whatever way, is in the file after fm_sync() and
  * after the last close; and what must not be written to is not.
  * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left out (test_tail),
- * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened), with pages read together
+ * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened), or that
+ * goes on while anything is dirty (test_opened_beside), with pages read together
  * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows (test_dirty_read_only).
  */
 #include "write_support.h"
@@ -308,6 +309,28 @@ static void test_unlinked(void)
 }
 
 /* Opened again, at once or beside: what was written before is seen. */
+/* Opened once more while a page is pinned, and stays dirty therefore, and while a private mapping has dirty pages of its own: what was
+ * written is seen, and the call returns. */
+static void test_opened_beside(void)
+{
+	begin(4 * MIB, LEN);
+	unsigned char *own = write_map_flags(file, 0, LEN, FM_MAP_WRITE | FM_MAP_PRIVATE);
+	write_pattern(mm, own, 0, LEN, SEED + 2);
+	write_pattern(mm, addr, 0, 8 * PAGE, SEED + 1);
+	CHECK_OK(fm_pin(mm, addr, PAGE, FM_WRITE));
+	fm_file *other = support_open(mm, path, NULL);
+	const void *map = support_map(other, 0, LEN);
+	support_expect(mm, map, 0, 8 * PAGE, SEED + 1);
+	support_expect(mm, (const char *)map + 8 * PAGE, 8 * PAGE, LEN - 8 * PAGE, SEED);
+	CHECK_EQ(support_stats(mm).spilled, 0);
+	CHECK_OK(fm_unpin(mm, addr, PAGE));
+	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, LEN));
+	CHECK_OK(fm_file_close(other));
+	CHECK_OK(fm_unmap(mm, own, LEN));
+	end(LEN);
+	write_expect_file(path, 0, 8 * PAGE, SEED + 1);
+}
+
 static void test_reopened(void)
 {
 	begin(4 * MIB, LEN);
@@ -591,6 +614,7 @@ static void test(void)
 	test_create();
 	test_unlinked();
 	test_reopened();
+	test_opened_beside();
 	test_coherent();
 	test_partial_unmap();
 	test_fork();

@@ -5,9 +5,12 @@
  * everything. Who writes meanwhile is not left hanging, and nobody else is stalled.
  * Seen to fail: with page_written() that takes each write for a good one (test_refused), with errors told twice or not at all
  * (test_told), with dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the error
- * (test_flush), with a truncate that leaves what was read while it failed (test_truncate_refused).
+ * (test_flush), with a limit for all files together alone, and with a background that ends its pass where one has its share of requests
+ * (test_others), with a truncate that leaves what was read while it failed (test_truncate_refused).
  */
 #include "write_support.h"
+
+#include <limits.h>
 
 #define SEED 71
 #define PAGES 128
@@ -300,6 +303,54 @@ static void test_stuck(const char *what)
 	end();
 }
 
+static atomic_uint filled;
+
+/* Until there is no more room for it; a request for each page. */
+static void *fill_up(void *arg)
+{
+	unsigned char buf[PAGE];
+	int err = 0;
+	for (filled = 0; filled < PAGES && !err; filled += 2) {
+		support_fill(buf, filled * PAGE, PAGE, SEED + 1);
+		err = write_to(mm, addr + filled * PAGE, buf, PAGE);
+	}
+	CHECK(!err || err == -ENOSPC);
+	return arg;
+}
+
+/* A file has all the dirty pages that it may have, and its store takes none of them, or does not make them durable: others are written
+ * to, far more than fits, and written back, also by the background alone. */
+static void test_others(const char *what)
+{
+	pthread_t filler;
+	const char *own = support_file(LEN, SEED + 5);
+
+	begin(MIB);
+	set("write-error=ENOSPC");
+	set(support_format("%s=1", what));
+	CHECK_EQ(pthread_create(&filler, NULL, fill_up, NULL), 0);
+	for (unsigned before = UINT_MAX; before != filled; support_sleep_ms(300))
+		before = filled;
+	fm_file *other = write_open(mm, own);
+	unsigned char *at = write_map(other, 0, LEN);
+	for (unsigned i = 1; i <= 3; i++) {
+		hazard_watch("who writes to another file waits for the store that is dead");
+		write_pattern(mm, at, 0, LEN, SEED + 5 + i);
+		support_expect(mm, at, 0, LEN, SEED + 5 + i);
+	}
+	hazard_watch("what is dirty of another file is not written by the background");
+	EVENTUALLY(!__atomic_load_n(&other->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->writing, __ATOMIC_SEQ_CST));
+	write_expect_file(own, 0, LEN, SEED + 8);
+	CHECK_OK(fm_sync(mm, at, LEN, 0));
+	CHECK_OK(fm_unmap(mm, at, LEN));
+	CHECK_OK(fm_file_close(other));
+	set(support_format("%s=0", what));
+	CHECK_EQ(pthread_join(filler, NULL), 0);
+	(void)fm_sync(mm, addr, LEN, 0);
+	CHECK_OK(fm_sync(mm, addr, LEN, 0));
+	end();
+}
+
 /* ---- a truncate that the store refuses, after a while in which the page of the end that is not to be is read */
 
 static atomic_bool resizes, may_refuse;
@@ -409,6 +460,9 @@ static void test(void)
 	test_over_the_limit();
 	test_stuck("write-stuck");
 	test_stuck("flush-stuck");
+	test_others("write-stuck");
+	test_others("flush-stuck");
+	test_others("write-error-every");
 	test_truncate_refused();
 	test_hundred("EIO", -EIO, false);
 	test_hundred("ENOSPC", -ENOSPC, false);

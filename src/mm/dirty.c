@@ -289,30 +289,43 @@ static uint32_t dirty_free(const struct frame_pool *pool)
 	return limit - limit / 4;
 }
 
-/* How many pages may become dirty without that. */
-uint32_t dirty_room(const struct frame_pool *pool)
+/*
+ * `more` pages of a file may become dirty beside those that are. One whose store is dead, or refuses everything, comes to have as many
+ * as it may, and keeps them: so it leaves some room for others, who may use it while they themselves have a few.
+ */
+static bool room_for(const struct fm_file *const_file, uint32_t more)
 {
-	uint32_t now = dirty_now(pool), free = dirty_free(pool);
-	uint32_t held = now + atomic_get(&((struct frame_pool *)(uintptr_t)pool)->unflushed), most = held_limit(pool);
-	uint32_t room = now < free ? free - now : 0, held_room = held < most ? most - held : 0;
-	return room < held_room ? room : held_room;
+	struct fm_file *file = (struct fm_file *)(uintptr_t)const_file;
+	struct frame_pool *pool = file->pool;
+	uint32_t limit = dirty_limit(pool), most = held_limit(pool), spare = limit / 4;
+	uint32_t now = dirty_now(pool) + more, held = now + atomic_get(&pool->unflushed);
+	uint32_t own_now = atomic_get(&file->dirty) + atomic_get(&file->writing) + more, own_held = own_now + atomic_get(&file->unflushed);
+
+	if (held > most || own_held > most - spare)
+		return false;
+	return now <= limit || (now <= limit + spare && own_now <= (spare + 1) / 2);
 }
 
-/* No more may become dirty for now. */
-bool dirty_over(const struct frame_pool *pool)
+/* How many pages of a file may become dirty before its writers are slowed down. */
+uint32_t dirty_room(const struct fm_file *file)
 {
-	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
-	uint32_t now = dirty_now(pool), limit = dirty_limit(pool);
-	return now >= limit || now + atomic_get(&p->unflushed) >= held_limit(pool);
+	uint32_t now = dirty_now(file->pool), free = dirty_free(file->pool), room = now < free ? free - now : 0;
+	while (room && !room_for(file, room))
+		room /= 2;
+	return room;
+}
+
+/* No more of a file may become dirty for now. */
+static bool dirty_over(const struct fm_file *file)
+{
+	return !room_for(file, 1);
 }
 
 /* Who has been held back goes on when there is room for some: with one page's for each, it would sleep and wake for every page. */
-static bool dirty_has_room(const struct frame_pool *pool)
+static bool dirty_has_room(const struct fm_file *file)
 {
-	struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
-	uint32_t limit = dirty_limit(pool), some = limit / 16 < ROOM_MOST ? limit / 16 : ROOM_MOST;
-	uint32_t now = dirty_now(pool) + some;
-	return now < limit && now + atomic_get(&p->unflushed) < held_limit(pool);
+	uint32_t limit = dirty_limit(file->pool), some = limit / 16 < ROOM_MOST ? limit / 16 : ROOM_MOST;
+	return room_for(file, 1 + some);
 }
 
 /* The background begins to write without waiting for pages to grow old, and goes on until there are few. */
@@ -365,7 +378,7 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 		return true;
 	if (state & PG_DIRTY)
 		return false;
-	if (dirty_over(file->pool)) {
+	if (dirty_over(file)) {
 		if (atomic_get(&file->failing))
 			*ret_error = atomic_get(&file->write_error);
 		return true;
@@ -376,7 +389,7 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 /* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause for comes after. */
 bool dirty_may_come(const struct fault *vmf)
 {
-	return !range_is_punched(vmf->file, vmf->index) && !dirty_over(vmf->file->pool);
+	return !range_is_punched(vmf->file, vmf->index) && !dirty_over(vmf->file);
 }
 
 /* The pause of a page that has become dirty. No lock held. */
@@ -403,7 +416,7 @@ static bool wait_is_over(struct fault *vmf, bool over, uint64_t until, int *ret_
 		*ret_error = -ETIMEDOUT;
 	else if (range_is_punched(file, vmf->index) || (vmf->page && is_written_in_place(page_state(vmf->page))))
 		return false;
-	else if (!over || dirty_has_room(file->pool) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
+	else if (!over || dirty_has_room(file) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
 		return true;
 	else if (atomic_get(&file->failing))
 		*ret_error = atomic_get(&file->write_error);
@@ -417,7 +430,7 @@ int dirty_wait(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
-	bool over = dirty_over(file->pool), urge = true;
+	bool over = dirty_over(file), urge = true;
 	int error = 0;
 
 	might_block(vmf->mm);

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#define DEADLINE_MOST_NS ((uint64_t)INT64_MAX)
 #define VIEW_SLACK (1ull << 30) /* how far past the end a mapping may reach */
 
 void file_get(struct fm_file *file)
@@ -61,6 +62,8 @@ void page_drop_pins(struct fm_file *file, struct page *page)
 static void unpin_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
+	if (!page_word(page, user_pins)) /* it may be locked by a read that does not end */
+		return;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
 	page_drop_pins(file, page);
@@ -134,8 +137,10 @@ static void evict_all(struct fm_file *file)
 				}
 				page_unpin(pool, page);
 			}
-			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file)
+			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file) {
 				os_sleep_until(os_now_ns() + 50000);
+				progress_drop_all(pool); /* one may have been in use a moment ago, and have it */
+			}
 		}
 	}
 }
@@ -171,7 +176,7 @@ static void file_free(struct fm_file *file)
 {
 	if (file->replay)
 		replay_end(file);
-	if (file->record)
+	if (file->record && !file->base)
 		record_end(file);
 	if (file->store)
 		file->store->ops->close(file->store);
@@ -259,7 +264,7 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 		os_unlock(&mm->pools_lock);
 		os_signals_restore(mask);
 		if (!ours) /* somebody was faster; look again */
-			pool_destroy(made);
+			pool_drop(made);
 	}
 }
 
@@ -317,28 +322,46 @@ static int file_be_writable(struct fm_file *file)
 	return err;
 }
 
-/* What another handle of the same object has dirty is written, so that it is read. By the URI alone: no more is promised. */
+/* The next handle of an object after `last` that has something to be written; NULL: there is none. True: it has a reference; else it is
+ * being closed, which writes it. */
+static bool next_written(struct fm_mm *mm, const char *uri, struct fm_file *last, struct fm_file **ret_file)
+{
+	struct fm_file *file;
+	os_sigmask mask = os_signals_block();
+	os_lock(&mm->files_lock);
+	for (file = last ? last->next : mm->files; file; file = file->next)
+		if (file->writable && !file->scratch && (atomic_get(&file->dirty) || atomic_get(&file->writing)) &&
+		    strcmp(file->uri, uri) == 0)
+			break;
+	bool ours = file && file_try_get(file);
+	os_unlock(&mm->files_lock);
+	os_signals_restore(mask);
+	*ret_file = file;
+	return ours;
+}
+
+/* What another handle of the same object has dirty is written, so that it is read. By the URI alone: no more is promised; nor of what
+ * becomes dirty meanwhile, or is pinned and stays so: each handle is written once. */
 static void write_others(struct fm_mm *mm, const char *uri)
 {
-	for (;;) {
-		struct fm_file *file;
-		os_sigmask mask = os_signals_block();
-		os_lock(&mm->files_lock);
-		for (file = mm->files; file; file = file->next)
-			if (file->writable && (atomic_get(&file->dirty) || atomic_get(&file->writing)) &&
-			    strcmp(file->uri, uri) == 0)
-				break;
-		bool ours = file && file_try_get(file);
-		os_unlock(&mm->files_lock);
-		int err = ours ? writeback_range(file, 0, UINT64_MAX, true) : 0;
-		if (ours)
-			file_put(file);
-		os_signals_restore(mask);
-		if (!file || err)
-			return;
-		if (!ours) /* it is being closed, which writes it */
+	struct fm_file *last = NULL, *file;
+	int err = 0;
+
+	while (!err) {
+		bool ours = next_written(mm, uri, last, &file);
+		if (!file)
+			break;
+		if (!ours) {
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+			continue;
+		}
+		if (last)
+			file_put(last);
+		last = file; /* its reference keeps it in the list */
+		err = writeback_range(file, 0, UINT64_MAX, true);
 	}
+	if (last)
+		file_put(last);
 }
 
 /* Everything but the store. On failure the file is the caller's to free. */
@@ -347,8 +370,13 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	struct fm_mm *mm = file->mm;
 	file->size_bytes = file->store->size_bytes;
 	file->version = file->store->opened;
+	file->readahead_bytes = readahead_bytes;
 	ra_init(file, readahead_bytes);
-	int err = record_begin(file);
+	int err = 0;
+	if (file->base) /* the same object: its touches are among that one's */
+		file->record = file->base->record;
+	else
+		err = record_begin(file);
 	if (!err)
 		err = replay_ask(file);
 	if (err)
@@ -362,7 +390,7 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	file_list(file);
 	if (file->replay)
 		replay_begin(file);
-	if (file->record)
+	if (file->record && !file->base)
 		record_list(file);
 	return 0;
 }
@@ -407,6 +435,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		goto fail;
 	}
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
+		file->deadline_ns = DEADLINE_MOST_NS;
 	if ((options->flags & FM_FILE_WRITE) && (mm->flags & FM_KEEP) && !(file->store->caps & FM_STORE_KEEPS)) {
 		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only", uri);
 		err = -EOPNOTSUPP;
@@ -454,7 +484,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file)
 		err = file_be_writable(file);
 	}
 	if (!err)
-		err = file_begin(file, 0);
+		err = file_begin(file, base->readahead_bytes);
 	if (err) {
 		file_free(file);
 		return err;

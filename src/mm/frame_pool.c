@@ -526,6 +526,7 @@ static void stages_fill(struct frame_pool *pool)
 	if (pool->registered && trap_fill(pool->mm->trap, start, len) < 0) {
 		trap_discard(pool->mm->trap, start, len);
 		mm_uncharge(pool->mm, len);
+		pool->stages_charged = 0;
 		return;
 	}
 	pool->stages_free = ~0ull >> (64 - pool->stages);
@@ -584,7 +585,7 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	pool->free_low = pool->free_high / 2;
 	for (int i = 0; i < LIST_COUNT; i++)
 		pool->queue[i] = (struct page_queue){NONE, NONE, 0};
-	pool->stages = stages_for(mm, page_size, pool->frames);
+	pool->stages = pool->stages_charged = stages_for(mm, page_size, pool->frames);
 	pool->frames -= pool->stages;
 	err = pool->frames < MM_FRAMES_MIN ? -ENOSPC : pool_alloc_meta(pool);
 	if (err)
@@ -616,8 +617,15 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	*ret_pool = pool;
 	return 0;
 fail:
-	pool_destroy(pool);
+	pool_drop(pool);
 	return err;
+}
+
+/* One that nothing was ever read into: what it was charged for is free again. */
+void pool_drop(struct frame_pool *pool)
+{
+	mm_uncharge(pool->mm, (uint64_t)(pool->filled + pool->stages_charged) << pool->shift);
+	pool_destroy(pool);
 }
 
 void pool_destroy(struct frame_pool *pool)

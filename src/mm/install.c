@@ -166,11 +166,21 @@ static uint64_t pt_choose_empty(struct pt_table *pt)
 	return key;
 }
 
+/* Of this mm, pinned: where a view has gone, another mm's may lie by now. */
+static struct view_region *own_region(struct fm_mm *mm, uint64_t addr)
+{
+	struct view_region *region = region_find(addr);
+	if (!region || ((struct view *)region->owner)->mm == mm)
+		return region;
+	region_unpin(region);
+	return NULL;
+}
+
 static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 {
-	struct view_region *region = region_find(start);
+	struct view_region *region = own_region(mm, start);
 	if (!region)
-		region = region_find(end - OS_PAGE);
+		region = own_region(mm, end - OS_PAGE);
 	if (!region)
 		return; /* its view has gone, and the table with it */
 	if (start < region->base)
@@ -602,7 +612,8 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
 }
 
-/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again. */
+/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again; but for one that is all there after all, as what
+ * has been swapped out is. */
 static void page_in_pieces(struct view *view, struct page *page)
 {
 	struct fm_mm *mm = view->mm;
@@ -618,10 +629,13 @@ static void page_in_pieces(struct view *view, struct page *page)
 		mm_uncharge(mm, pool->page_size);
 	} else if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len, .leaves = page};
-		if (transfer_out(&t) < 0) /* what is left of it, and memory for the rest */
+		bool out = transfer_out(&t) == 0;
+		kept = out && !t.missing;
+		if (!out)
 			trap_discard(mm->trap, addr, len);
-		frame_fill(pool, page);
-		page_set(page, 0, PG_INSTALLED | PG_UPTODATE | PG_UNPROTECTED | PG_SOFT);
+		if (!kept || len < pool->page_size) /* what is left of it, and memory for the rest */
+			frame_fill(pool, page);
+		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED | (kept ? 0 : PG_UPTODATE | PG_SOFT));
 		stats_sub(mm->stats, pages_installed, 1);
 	} else {
 		if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */

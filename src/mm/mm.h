@@ -169,6 +169,7 @@ struct frame_pool {
 	uint16_t *group_free;         /* frames of each that is whole that are free; pool lock */
 	uint32_t stages;              /* staging slots, behind those of the frames */
 	uint64_t stages_free;         /* a bit each; atomic */
+	uint32_t stages_charged;      /* for so many the budget is charged */
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
 	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
 	uint32_t wants_filled;        /* readers had to fill frames themselves; atomic */
@@ -267,6 +268,7 @@ struct fm_file {
 	uint32_t refs; /* atomic */
 	uint32_t handles; /* the program's own: 1, then 0; atomic */
 	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
+	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t deadline_ns;
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
 	uint32_t changed_policy;
@@ -304,7 +306,7 @@ struct fm_file {
 	struct io_request *flush_io;        /* part of the mm's write-back */
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
-	uint32_t change_seq;                /* changes before that is said, and before it is taken back; atomic */
+	uint32_t passed_by;                 /* so many dirty pages were not written because they were; atomic */
 	struct writer {
 		uint64_t next;  /* the page where it is expected; relaxed */
 		uint32_t count; /* how many came in with the last; relaxed */
@@ -358,8 +360,8 @@ struct read_request {
 	uint32_t unmap_seq; /* the view's, when it was */
 	uint32_t busy;      /* atomic */
 	bool speculative;   /* request lock */
-	bool cancelled;     /* request lock */
-	bool abandoned;     /* its pages have been taken from it; request lock */
+	uint32_t cancelled; /* set under the request lock; atomic */
+	uint32_t abandoned; /* its pages have been taken from it; as `cancelled` */
 	uint32_t next_free;
 };
 
@@ -687,10 +689,9 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 bool dirty_may_come(const struct fault *vmf);
 void dirty_pace(struct fault *vmf);
 int dirty_wait(struct fault *vmf);
-bool dirty_over(const struct frame_pool *pool);
 bool dirty_many(const struct frame_pool *pool);
 bool dirty_few(const struct frame_pool *pool);
-uint32_t dirty_room(const struct frame_pool *pool);
+uint32_t dirty_room(const struct fm_file *file);
 bool unflushed_many(const struct frame_pool *pool);
 char *place_take(struct frame_pool *pool);
 void place_put(struct frame_pool *pool, const char *place);
@@ -755,6 +756,7 @@ void ra_shrink(struct fm_file *file);
 /* frame_pool.c */
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
 void pool_destroy(struct frame_pool *pool);
+void pool_drop(struct frame_pool *pool);
 struct page *frame_alloc(struct frame_pool *pool, bool fill);
 void frame_drop(struct frame_pool *pool, struct page *page);
 void frame_begin(struct page *page, uint32_t flags);

@@ -333,7 +333,7 @@ static void bucket_unlock(struct bucket *bucket)
 
 static bool page_is_of(struct page *page, const struct fm_file *file, uint64_t index)
 {
-	return __atomic_load_n(&page->file, __ATOMIC_RELAXED) == file &&
+	return __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file && /* as page_insert() */
 	       __atomic_load_n(&page->index, __ATOMIC_RELAXED) == index;
 }
 
@@ -357,12 +357,15 @@ static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket
 /* The same with the bucket locked: nothing leaves the chain meanwhile, so what is found is it, and no pin has to be put here,
  * which could come to free a frame under this lock. */
 static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket *bucket, const struct fm_file *file,
-					 uint64_t index)
+					 uint64_t index, bool *ret_full)
 {
+	*ret_full = false;
 	for (uint32_t id = atomic_get(&bucket->head); id != NONE; id = atomic_get(&pool->pages[id].hash_next)) {
 		struct page *page = &pool->pages[id];
-		if (page_is_of(page, file, index) && page_try_pin(page))
-			return page;
+		if (!page_is_of(page, file, index))
+			continue;
+		*ret_full = !page_try_pin(page);
+		return *ret_full ? NULL : page;
 	}
 	return NULL;
 }
@@ -418,17 +421,21 @@ bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_g
 	return false;
 }
 
-/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then it is returned, pinned. */
+/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then it is returned, pinned; or `fresh`
+ * itself is, as it came, where that one has as many pins as it can have. */
 struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags)
 {
 	struct frame_pool *pool = file->pool;
 	struct bucket *bucket = bucket_of(file, index);
 
 	bucket_lock(bucket);
-	struct page *found = bucket_search_locked(pool, bucket, file, index);
-	if (!found) {
+	bool full;
+	struct page *found = bucket_search_locked(pool, bucket, file, index, &full);
+	if (full) {
+		found = fresh;
+	} else if (!found) {
+		__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED); /* first: it is still that of the page that was there before */
 		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
-		__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED);
 		atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
 		fresh->keep = false;
 		if (ghost_take(pool, file, index, flags & ADD_STREAM))
@@ -466,6 +473,10 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 		if (!fresh)
 			return -ENOMEM;
 		found = page_insert(file, index, fresh, flags);
+		if (unlikely(found == fresh)) { /* later, when some of its pins have been put */
+			frame_drop(pool, fresh);
+			return -ENOMEM;
+		}
 	}
 	if (found) {
 		if (fresh) /* somebody was faster */
@@ -519,8 +530,9 @@ uint64_t file_pages(struct fm_file *file)
 static struct page *page_find_surely(struct fm_file *file, uint64_t index)
 {
 	struct bucket *bucket = bucket_of(file, index);
+	bool full;
 	bucket_lock(bucket);
-	struct page *page = bucket_search_locked(file->pool, bucket, file, index);
+	struct page *page = bucket_search_locked(file->pool, bucket, file, index, &full);
 	bucket_unlock(bucket);
 	return page;
 }
@@ -544,12 +556,12 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 	}
 	for (uint32_t i = 0; i < pool->frames; i++) {
 		struct page *page = &pool->pages[i];
-		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file ||
-		    !page_try_pin(page))
+		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file || !page_try_pin(page))
 			continue;
+		/* Asked once more before the index: what is just being made a page of it has the former one until then. */
+		bool ours = __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file;
 		uint64_t index = __atomic_load_n(&page->index, __ATOMIC_RELAXED);
-		if (page_is_of(page, file, index) && index >= first && index <= last &&
-		    !page_is(page, PG_GONE))
+		if (ours && index >= first && index <= last && !page_is(page, PG_GONE))
 			fn(file, page, arg);
 		page_unpin(pool, page);
 	}

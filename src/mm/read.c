@@ -653,7 +653,7 @@ static void read_done(struct io_request *io)
 	int err = io->error;
 
 	os_lock(&mm->request_lock);
-	bool abandoned = req->abandoned;
+	bool abandoned = atomic_get(&req->abandoned);
 	for (uint32_t i = 0; !abandoned && i < count; i++)
 		pages[i]->request = 0;
 	os_unlock(&mm->request_lock);
@@ -716,7 +716,8 @@ static struct read_request *request_begin(struct fm_file *file, uint32_t count, 
 	req->file = file;
 	req->page_count = count;
 	req->speculative = speculative;
-	req->cancelled = req->abandoned = false;
+	atomic_set(&req->cancelled, 0u);
+	atomic_set(&req->abandoned, 0u);
 	req->stage = NULL;
 	req->epoch = atomic_get(&file->epoch);
 	return req;
@@ -749,6 +750,11 @@ void requests_send(struct fm_mm *mm)
 		io_kick(mm->io);
 }
 
+static bool asked_to_end(struct read_request *req)
+{
+	return atomic_get(&req->cancelled) || atomic_get(&req->abandoned);
+}
+
 /* Its pages' locks are its own from here on, and it has pins on them. */
 static void request_submit(struct read_request *req, struct page **pages)
 {
@@ -774,6 +780,12 @@ static void request_submit(struct read_request *req, struct page **pages)
 	if (file->deadline_ns)
 		background_kick(mm);
 	request_send(mm, &req->io);
+	if (unlikely(asked_to_end(req))) { /* before there was anything to be cancelled. By now it may be another's, of which the same holds */
+		os_lock(&mm->request_lock);
+		if (atomic_get(&req->busy) && asked_to_end(req))
+			io_cancel(mm->io, &req->io);
+		os_unlock(&mm->request_lock);
+	}
 }
 
 /*
@@ -876,8 +888,9 @@ bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 		return false;
 	os_lock(&mm->request_lock);
 	struct read_request *req = request_of(mm, page);
-	if (req && req->page_count > 1 && !req->cancelled) {
-		req->cancelled = aborted = true;
+	if (req && req->page_count > 1 && !atomic_get(&req->cancelled)) {
+		aborted = true;
+		atomic_set(&req->cancelled, 1u);
 		io_cancel(mm->io, &req->io);
 	}
 	os_unlock(&mm->request_lock);
@@ -894,7 +907,7 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 	int count = request_segments(req, segments);
 	bool req_staged = req->stage != NULL;
 
-	req->abandoned = true;
+	atomic_set(&req->abandoned, 1u);
 	for (int i = 0; i < count; i++)
 		for (struct page *page = segment_first(file->pool, &segments[i]); page < segment_end(file->pool, &segments[i]); page++) {
 			page->request = 0;
@@ -922,7 +935,7 @@ void read_abandon_page(struct fm_mm *mm, struct page *page)
 {
 	os_lock(&mm->request_lock);
 	struct read_request *req = request_of(mm, page);
-	if (req && !req->abandoned)
+	if (req && !atomic_get(&req->abandoned))
 		request_abandon(mm, req);
 	else
 		os_unlock(&mm->request_lock);
@@ -934,7 +947,7 @@ void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 	for (uint32_t i = 0; i < mm->request_count; i++) {
 		struct read_request *req = &mm->requests[i];
 		os_lock(&mm->request_lock);
-		bool waits = atomic_get(&req->busy) && !req->abandoned && req->deadline_ns != OS_FOREVER;
+		bool waits = atomic_get(&req->busy) && !atomic_get(&req->abandoned) && req->deadline_ns != OS_FOREVER;
 		/* Else it has ended, and its pages may be another's by now. */
 		bool here = waits && req->file->pool->pages[req->first].request == i + 1;
 		if (here && req->deadline_ns <= now_ns) {
@@ -953,8 +966,8 @@ void read_cancel_all(struct fm_mm *mm, struct fm_file *file)
 	for (uint32_t i = 0; i < mm->request_count; i++) {
 		struct read_request *req = &mm->requests[i];
 		os_lock(&mm->request_lock);
-		if (atomic_get(&req->busy) && (!file || req->file == file) && !req->cancelled) {
-			req->cancelled = true;
+		if (atomic_get(&req->busy) && (!file || req->file == file) && !atomic_get(&req->cancelled)) {
+			atomic_set(&req->cancelled, 1u);
 			io_cancel(mm->io, &req->io);
 		}
 		os_unlock(&mm->request_lock);

@@ -486,7 +486,8 @@ static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark
 	}
 	covered_if(found, group_cached_inside);
 	if (found) { /* some of it is cached already */
-		page_unpin(pool, found);
+		if (likely(found != first + fresh))
+			page_unpin(pool, found);
 		group_split(pool, first, 1);
 		for (uint32_t i = fresh; i < GROUP_PAGES; i++)
 			frame_drop(pool, first + i);

@@ -77,7 +77,8 @@ void record_touch(struct record *record, struct page *page)
 	if (page_word(page, noted))
 		return;
 	page_word_set(page, noted, true);
-	record_index(record, page->index);
+	/* Or of a private mapping, whose pages are of 4096 bytes. */
+	record_index(record, page->index >> (record->file->pool->shift - page->file->pool->shift));
 }
 
 /* ------------------------------------------------------------------ writing it out; the closer */

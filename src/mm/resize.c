@@ -193,7 +193,6 @@ static uint64_t last_index(const struct fm_file *file)
 /* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
 static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 {
-	atomic_add(&file->change_seq, 1u);
 	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
 	atomic_set(&file->punch_last, last);
 	atomic_set(&file->punch_first, first);
@@ -203,7 +202,6 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 static void change_end(struct fm_file *file)
 {
 	atomic_add(&file->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
-	atomic_add(&file->change_seq, 1u); /* before and at its end: see range_write() */
 	atomic_set(&file->punch_first, UINT64_MAX);
 	atomic_set(&file->punch_last, 0u);
 	gate_open(&file->ended);

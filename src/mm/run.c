@@ -323,7 +323,7 @@ static int write_run_install(struct fault *vmf, struct page *page)
 
 	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
 		return page_install(vmf, page);
-	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file->pool);
+	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file);
 	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
 	int err = there ? page_install(vmf, page) : 0;
 

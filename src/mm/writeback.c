@@ -106,11 +106,16 @@ void writeback_urge(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
+/* One store may have half of them: were it to die with all, nobody else could write. */
+static bool has_its_share(const struct writeback *wb, struct fm_file *file)
+{
+	return atomic_get(&file->write_requests) >= wb->count / 2;
+}
+
 static struct write_request *request_try(struct writeback *wb, struct fm_file *file)
 {
 	os_lock(&wb->lock);
-	/* One store may have half of them: were it to die with all, nobody else could write. */
-	struct write_request *req = atomic_get(&file->write_requests) < wb->count / 2 ? wb->free : NULL;
+	struct write_request *req = has_its_share(wb, file) ? NULL : wb->free;
 	if (req) {
 		wb->free = req->next;
 		atomic_add(&file->write_requests, 1u);
@@ -336,8 +341,11 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 	}
 	/* Who punches it waits for the lock, or is seen here. */
-	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) &&
-	    !range_is_punched(file, page->index) && bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
+	bool punched = range_is_punched(file, page->index);
+	if (punched)
+		atomic_add(&file->passed_by, 1u);
+	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) && !punched &&
+	    bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
 		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */
@@ -584,16 +592,16 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 {
 	int err = 0;
 	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
-	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. A pass that began
-	 * before the punch said so, or took it back, sees change_seq change, or finds it there at its end. */
+	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. What is punched
+	 * elsewhere is not waited for: who drops old segments of a log all the time would keep it from its end. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
-		uint32_t changes = atomic_get(&file->change_seq);
+		uint32_t passed_by = atomic_get(&file->passed_by);
 		err = range_wait_change(file, first, last, until_ns);
 		if (!err)
 			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
-		pass -= range_changes(file, first, last) || atomic_get(&file->change_seq) != changes;
+		pass -= range_changes(file, first, last) || atomic_get(&file->passed_by) != passed_by;
 	}
 	return err;
 }
@@ -787,12 +795,19 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				continue;
 			struct fm_file *file = page->file;
 			int err = 0;
+			bool stuck = has_its_share(wb, file); /* others' are not to wait for it */
 			/* What the program has pinned stays dirty: for room it is written in vain. One that nobody refers to any more
 			 * comes by way of its end. */
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
-			if (page_is(page, PG_DIRTY) && !in_vain && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
+			if (page_is(page, PG_DIRTY) && !in_vain && !stuck && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) &&
+			    file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
+				stuck = err == -ENOBUFS && has_its_share(wb, file);
 				file_put(file);
+			}
+			if (stuck) { /* when one of its requests has ended, it is asked again */
+				atomic_set(&wb->starved, 1u);
+				err = 0;
 			}
 			if (err > 0)
 				page_unpin(pool, page);
