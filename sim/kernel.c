@@ -595,6 +595,16 @@ bool kernel_unmark(uint64_t addr)
 	return there;
 }
 
+bool trap_has_swap(void)
+{
+	return false;
+}
+
+bool trap_has_bytes(uint64_t addr)
+{
+	return trap_present(addr);
+}
+
 int trap_present(uint64_t addr)
 {
 	sim_point();

@@ -3,8 +3,10 @@
  * fm_map() and fm_unmap(): what is mapped shows the file's bytes and zeros behind them, nothing else does.
  * Seen to fail: with the zeroing of the last page's tail left out (test_tail), with the count of a
  * mapping left out (test_counts), with segment_cut() at the end of an unmap left out (test_partial), with a new link
- * count taken for a change (test_unlinked), with a pin, a descriptor, a view or a struct fm_file not given back.
+ * count taken for a change (test_unlinked), with a pin, a descriptor, a view or a struct fm_file not given back,
+ * with discard_range() that takes any region for its own (test_two_spaces).
  */
+#include "mm/mm.h"
 #include "support.h"
 
 #include <signal.h>
@@ -323,6 +325,33 @@ static void test_two_files(void)
 	support_mm_end(other);
 }
 
+/* Where the view of one mm's file was, another mm's comes to lie: it gives back page tables of its own only. */
+static void test_two_spaces(void)
+{
+	fm_mm *first = support_mm(8 * MIB), *second = support_mm(8 * MIB);
+	fm_file *file = support_open(second, "memory:64M", NULL);
+	unsigned char *addr = support_map(file, 0, 64 * MIB), byte;
+
+	for (uint64_t at = 0; at < 64 * MIB; at += MIB)
+		CHECK_OK(support_read(second, addr + at, &byte, 1));
+	CHECK_OK(fm_unmap(second, addr, 64 * MIB));
+	CHECK_OK(fm_file_close(file));
+	EVENTUALLY(support_stats(second).views == 0 && support_stats(second).frames_used == 0);
+	file = support_open(first, support_file(16 * PAGE, SEED), NULL);
+	const unsigned char *other = support_map(file, 0, 16 * PAGE);
+	support_expect(first, other, 0, 16 * PAGE, SEED);
+	uint64_t installed = support_stats(first).pages_installed;
+	pt_release_empty(second, UINT32_MAX);
+	for (unsigned page = 0; page < 16 && installed == 16; page++)
+		CHECK_EQ(trap_present((uintptr_t)other + page * PAGE), 1);
+	support_expect(first, other, 0, 16 * PAGE, SEED);
+	CHECK_EQ(support_stats(first).emptied_behind, 0);
+	CHECK_OK(fm_unmap(first, (void *)(uintptr_t)other, 16 * PAGE));
+	CHECK_OK(fm_file_close(file));
+	support_mm_end(first);
+	support_mm_end(second);
+}
+
 static void test(void)
 {
 	test_arguments();
@@ -336,6 +365,7 @@ static void test(void)
 	test_unlinked();
 	test_many();
 	test_two_files();
+	test_two_spaces();
 }
 
 int main(void)

@@ -10,6 +10,7 @@
 #include "write_support.h"
 
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #define SEED 5
 #define LEN (64 * PAGE)
@@ -238,8 +239,9 @@ static void test_permissions(void)
 /* What is dirty comes in protected where the mapping does not allow a write, and is written back all the same. */
 static void test_dirty_read_only(void)
 {
-	begin(MIB, LEN);
+	begin(16 * MIB, LEN); /* the background leaves it alone */
 	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 1);
+	support_faults_settled(mm); /* one that is still under way takes out what it has brought in too late, a moment later */
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	addr = support_map(file, 0, LEN);
 	CHECK_GE(support_stats(mm).dirty_pages, 1);
@@ -309,6 +311,32 @@ static void test_unlinked(void)
 }
 
 /* Opened again, at once or beside: what was written before is seen. */
+/* What the kernel has swapped out is still there: for who pins it, and for who syncs. Where the system has no swap there is nothing to
+ * be seen. */
+static void test_swapped(void)
+{
+	struct sysinfo info;
+	CHECK_EQ(sysinfo(&info), 0);
+	if (!info.totalswap)
+		return;
+	for (unsigned round = 0; round < 8; round++) {
+		begin(16 * MIB, LEN);
+		write_pattern(mm, addr, 0, LEN, SEED + 1);
+		CHECK_EQ(madvise(addr, LEN, 21 /* MADV_PAGEOUT */), 0);
+		support_sleep_ms(20);
+		if (round % 2) {
+			CHECK_OK(fm_pin(mm, addr, LEN, round & 2 ? FM_WRITE : 0));
+			support_expect(mm, addr, 0, LEN, SEED + 1);
+			CHECK_OK(fm_unpin(mm, addr, LEN));
+		}
+		CHECK_OK(fm_sync(mm, addr, LEN, 0));
+		write_expect_file(path, 0, LEN, SEED + 1);
+		CHECK_EQ(support_stats(mm).dirty_lost, 0);
+		CHECK_EQ(support_stats(mm).emptied_behind, 0);
+		end(LEN);
+	}
+}
+
 /* Opened once more while a page is pinned, and stays dirty therefore, and while a private mapping has dirty pages of its own: what was
  * written is seen, and the call returns. */
 static void test_opened_beside(void)
@@ -615,6 +643,7 @@ static void test(void)
 	test_unlinked();
 	test_reopened();
 	test_opened_beside();
+	test_swapped();
 	test_coherent();
 	test_partial_unmap();
 	test_fork();

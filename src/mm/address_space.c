@@ -298,6 +298,16 @@ bool mm_range_mapped(struct fm_mm *mm, uint64_t addr)
 	return mapped;
 }
 
+/* The same; and where it is `written`, which is to say that it can be written to there, that is allowed. */
+bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
+{
+	map_lock_shared(&mm->map);
+	const struct vma *vma = mm_find_vma(mm, addr);
+	bool allows = vma && (!written || vma->writable);
+	map_unlock_shared(&mm->map);
+	return allows;
+}
+
 /* ------------------------------------------------------------------ advise */
 
 /* Set the advice of what is mapped; *ret_gap: not all of it was. */

@@ -263,13 +263,13 @@ static void take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 	}
 }
 
-/* What the fault has installed and nothing maps any more. */
+/* What the fault has installed and nothing maps any more, or only for reading, where it may have come to be written to. */
 static void take_out_unmapped(struct fault *vmf)
 {
 	uint32_t shift = vmf->file->pool->shift;
 	for (uint64_t i = vmf->run_first; i <= vmf->run_last; i++) {
 		uint64_t addr = i == vmf->index ? vmf->addr : vmf->view->region.base + (i << shift);
-		if (!mm_range_mapped(vmf->mm, addr))
+		if (!mm_range_allows(vmf->mm, addr, vmf->file->writable && vmf->writable))
 			file_take_out(vmf->file, i, i);
 	}
 	if (vmf->file->writable) { /* what is being written just then has to be swept out later */
@@ -339,6 +339,8 @@ static int install_locked(struct fault *vmf)
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
 	}
+	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable && (!vmf->exact || trap_has_swap()))
+		page_unprotect_again(vmf->view, page);
 	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	return 0;

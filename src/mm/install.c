@@ -1079,9 +1079,25 @@ int page_bring_out(struct view *view, struct page *page)
 	return 0;
 }
 
+/*
+ * It can be written to, as far as is known here, and yet a write of it has faulted once more: what is swapped out keeps its protection
+ * on its way through a slot, since the kernel moves the entry that it has for it as it is (seen on Linux 6.18). Pinned, not locked.
+ */
+void page_unprotect_again(struct view *view, struct page *page)
+{
+	if (!page_trylock(page))
+		return;
+	if ((page_state(page) & (PG_GONE | PG_INSTALLED | PG_UNPROTECTED)) == (PG_INSTALLED | PG_UNPROTECTED))
+		trap_unprotect(view->mm->trap, page_addr(view, view->file->pool, page), OS_PAGE);
+	page_unlock(view->file->pool, page);
+}
+
 bool page_is_there(const struct view *view, const struct page *page)
 {
-	return trap_all_present(page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);
+	uint64_t addr = page_addr(view, view->file->pool, page), end = addr + (uint64_t)page->shown * OS_PAGE;
+	while (addr < end && trap_has_bytes(addr))
+		addr += OS_PAGE;
+	return addr == end;
 }
 
 /*

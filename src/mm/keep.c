@@ -7,17 +7,12 @@
  * way. So nothing is believed here but the state words, which change by one instruction each, and what memory is there: a
  * dirty page's bytes are in the view, in its slot, or, for a moment, in a place between the two. Nobody else is left, so no
  * lock is taken. What was being written is written once more.
- * May call: store (`write`, `flush`), trap_present(), os. Raw system calls only.
+ * May call: store (`write`, `flush`), trap_has_bytes(), os. Raw system calls only.
  */
 #include "mm/mm.h"
 
 #define TRIES 10
 #define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
-
-static bool is_there(uint64_t addr)
-{
-	return trap_present(addr) == 1;
-}
 
 /* Where a page's bytes are; NULL: they are gone. */
 static char *bytes_at(const struct frame_pool *pool, const struct page *page, uint32_t state)
@@ -26,13 +21,13 @@ static char *bytes_at(const struct frame_pool *pool, const struct page *page, ui
 	uint64_t shown = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
 	/* A page that may be written to is newer in the view than what its slot may still have; one that is on its way out of
 	 * the view, or into it, is in one of the two. */
-	bool first = (state & PG_INSTALLED) && is_there(shown);
+	bool first = (state & PG_INSTALLED) && trap_has_bytes(shown);
 
 	if (first)
 		return (char *)shown;
-	if (!pool->registered || is_there(slot))
+	if (!pool->registered || trap_has_bytes(slot))
 		return (char *)slot;
-	return is_there(shown) ? (char *)shown : NULL;
+	return trap_has_bytes(shown) ? (char *)shown : NULL;
 }
 
 static int write_all(struct fm_store *store, char *from, uint64_t len, uint64_t offset)

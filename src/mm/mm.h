@@ -527,6 +527,7 @@ int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);
 int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice);
 int mm_residency_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned char *vec);
 bool mm_range_mapped(struct fm_mm *mm, uint64_t addr);
+bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written);
 const struct vma *mm_find_vma(struct fm_mm *mm, uint64_t addr); /* map lock */
 void mm_unmap_all(struct fm_mm *mm);
 
@@ -642,6 +643,7 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 /* install.c */
 int page_install(struct fault *vmf, struct page *page);
 int page_make_writable(struct view *view, struct page *page);
+void page_unprotect_again(struct view *view, struct page *page);
 enum installed_by {
 	BY_MOVE,
 	BY_COPY,  /* the slot has memory, too */

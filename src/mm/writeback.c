@@ -268,7 +268,7 @@ static void late_ones(struct writeback *wb)
 			page_really_there(&file->view, &file->pool->pages[req->page[stopped]]);
 		for (uint32_t i = 0; i < req->count; i++) {
 			struct page *page = &file->pool->pages[req->page[i]];
-			if (page_is(page, PG_INSTALLED) && !mm_range_mapped(wb->mm, page_addr(&file->view, file->pool, page)))
+			if (page_is(page, PG_INSTALLED) && !mm_range_allows(wb->mm, page_addr(&file->view, file->pool, page), page_is(page, PG_UNPROTECTED)))
 				file_take_out(file, page->index, page->index);
 		}
 		request_end(wb, req);
@@ -887,7 +887,7 @@ static void files_flush(struct writeback *wb, uint64_t now, bool urgent)
 static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg)
 {
 	bool *left = arg;
-	if (!page_is(page, PG_INSTALLED) || mm_range_mapped(file->mm, page_addr(&file->view, file->pool, page)))
+	if (!page_is(page, PG_INSTALLED) || mm_range_allows(file->mm, page_addr(&file->view, file->pool, page), page_is(page, PG_UNPROTECTED)))
 		return;
 	file_take_out(file, page->index, page->index);
 	/* What the program has pinned is taken out when it is unpinned. */

@@ -120,6 +120,8 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
 /* A page of a view is copied to a slot with memory, where the kernel moves nothing. The same lock. -EFAULT: it is not there. */
 int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr);
 int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
+bool trap_has_swap(void); /* the system has some */
+bool trap_has_bytes(uint64_t addr); /* so it has, or has been swapped out; also where a mark for an error stands, if the system has swap */
 static inline bool trap_all_present(uint64_t addr, uint64_t len)
 {
 	bool all = true;

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -519,6 +520,31 @@ int trap_present(uint64_t addr)
 	unsigned char vec = 0;
 	long ret = os_syscall3(SYS_mincore, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE, &vec);
 	return ret < 0 ? (int)ret : vec & 1;
+}
+
+bool trap_has_swap(void)
+{
+	struct sysinfo info;
+	return os_syscall1(SYS_sysinfo, &info) == 0 && info.totalswap;
+}
+
+#define PAGEMAP_THERE (3ull << 62) /* present, or swapped out (Linux: Documentation/admin-guide/mm/pagemap.rst) */
+
+/* mincore() says of what has been swapped out that it is not there. Only the page map tells, which takes three calls. */
+bool trap_has_bytes(uint64_t addr)
+{
+	uint64_t entry = 0;
+
+	if (trap_present(addr) != 0)
+		return true;
+	if (!trap_has_swap())
+		return false;
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	long got = os_syscall4(SYS_pread64, fd, &entry, sizeof(entry), addr / OS_PAGE * sizeof(entry));
+	os_syscall1(SYS_close, fd);
+	return got == sizeof(entry) && (entry & PAGEMAP_THERE);
 }
 
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
