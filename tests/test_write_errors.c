@@ -6,7 +6,7 @@
  * Seen to fail: with page_written() that takes each write for a good one (test_refused), with errors told twice or not at all
  * (test_told), with dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the error
  * (test_flush), with a limit for all files together alone, and with a background that ends its pass where one has its share of requests
- * (test_others), with a truncate that leaves what was read while it failed (test_truncate_refused).
+ * (test_others), with pins that are looked for on locked pages (test_end), with a truncate that leaves what was read while it failed (test_truncate_refused).
  */
 #include "write_support.h"
 
@@ -303,6 +303,30 @@ static void test_stuck(const char *what)
 	end();
 }
 
+static void *read_in_vain(void *arg)
+{
+	unsigned char byte;
+	CHECK_LT(support_read(mm, arg, &byte, 1), 0);
+	return NULL;
+}
+
+/* The end comes although a page is pinned, and another is being read, which never ends. */
+static void test_end(void)
+{
+	pthread_t thread;
+
+	begin(4 * MIB);
+	write_pattern(mm, addr, 0, PAGE, SEED + 1);
+	CHECK_OK(fm_pin(mm, addr, PAGE, FM_WRITE));
+	set("stuck=1");
+	CHECK_EQ(pthread_create(&thread, NULL, read_in_vain, addr + 100 * PAGE), 0);
+	support_sleep_ms(200); /* an inline read is no request */
+	hazard_watch("the mm's end waits for a read that never ends");
+	CHECK_OK(fm_mm_destroy(mm));
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	write_expect_file(path, 0, PAGE, SEED + 1);
+}
+
 static atomic_uint filled;
 
 /* Until there is no more room for it; a request for each page. */
@@ -339,9 +363,10 @@ static void test_others(const char *what)
 		support_expect(mm, at, 0, LEN, SEED + 5 + i);
 	}
 	hazard_watch("what is dirty of another file is not written by the background");
-	EVENTUALLY(!__atomic_load_n(&other->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->writing, __ATOMIC_SEQ_CST));
-	write_expect_file(own, 0, LEN, SEED + 8);
+	if (!strcmp(what, "write-stuck")) /* at once, since much is */
+		EVENTUALLY(!__atomic_load_n(&other->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->writing, __ATOMIC_SEQ_CST));
 	CHECK_OK(fm_sync(mm, at, LEN, 0));
+	write_expect_file(own, 0, LEN, SEED + 8);
 	CHECK_OK(fm_unmap(mm, at, LEN));
 	CHECK_OK(fm_file_close(other));
 	set(support_format("%s=0", what));
@@ -460,6 +485,7 @@ static void test(void)
 	test_over_the_limit();
 	test_stuck("write-stuck");
 	test_stuck("flush-stuck");
+	test_end();
 	test_others("write-stuck");
 	test_others("flush-stuck");
 	test_others("write-error-every");
