@@ -63,8 +63,9 @@ enum fm_trap {
 	/** A handler thread reads fault messages. System calls are served too where the kernel
 	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline. */
 	FM_TRAP_THREAD = 2,
-	/** No trap: pages come in by fm_fault_in() and fm_pin() only; touching an absent page is
-	 *  SIGBUS to the program. */
+	/** No trap: pages come in by fm_fault_in() and fm_pin() only; reading an absent page is
+	 *  SIGBUS to the program (-ENODATA), writing to one, or to one that was not brought in for that,
+	 *  SIGSEGV (-EACCES). Callbacks of mappings are not asked. */
 	FM_TRAP_CALL = 3,
 };
 
@@ -123,7 +124,8 @@ FM_PUBLIC uint64_t fm_budget_min(uint32_t page_size);
  * Make an address space. All its metadata is allocated and populated here, in proportion to the
  * budget. Thread-safe.
  * Errors: -EINVAL (options, budget below fm_budget_min(4096)), -ENOMEM, -ENOSYS (no userfaultfd),
- * -EPERM (userfaultfd closed to this user), -EOPNOTSUPP (a feature asked for is missing). Where a
+ * -EPERM (userfaultfd closed to this user), -EOPNOTSUPP (a feature asked for is missing), -EMFILE (256
+ * address spaces in this process). Where a
  * log function is given, one line says which and what to do about it.
  */
 FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
@@ -158,8 +160,10 @@ enum fm_file_flags {
 };
 
 /** A write to the store failed, or it could not make durable what had been written: `error` is the negative errno, `offset` and
- *  `len` say where (len 0: the whole file). The bytes are still there, dirty, and are written again later. Called in a thread
- *  of the library's or in one that syncs, with no lock held; calls on the mm but fm_mm_destroy() are allowed. */
+ *  `len` say where (len 0: the whole file). The bytes are still there, dirty, and are written again later. Called in the thread by
+ *  which I/O ends, with no lock held: it is to note it down, and to wake somebody who acts. What waits for I/O would wait for this
+ *  very thread: no access to a mapping, and of the calls fm_get_stats(), fm_completions() without a time to wait, and fm_sync() with
+ *  FM_SYNC_ASYNC only. */
 typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
 
 /** Of `page_size`: by how the file is read. Its pages are of 4096 bytes; who reads it from one end to the other gets 2 MiB of it
@@ -227,7 +231,8 @@ FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
  *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; the reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
-/** The file's size in bytes when it was opened. Thread- and signal-safe. */
+/** The file's size in bytes, as it is known by now: when it was opened, after fm_truncate(), or when a changed file was looked at last
+ *  (FM_CHANGED_REFRESH). Thread- and signal-safe. */
 FM_PUBLIC int fm_file_size(fm_file *file, uint64_t *ret_size);
 
 /**
@@ -309,7 +314,7 @@ struct fm_map_options {
  * Thread-safe. Never waits for a fault in flight.
  * Errors: -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
  * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
- * -ECHILD.
+ * -EOWNERDEAD.
  */
 FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
 		     const struct fm_map_options *options, void **ret_addr);
@@ -547,7 +552,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 #define FM_COUNTERS(X)                                                                         \
 	X(faults, "faults that ended, each once however many tries it took")                   \
 	X(faults_major, "of those: needed a read of the store")                                \
-	X(faults_minor, "of those: found their page in the cache")                             \
+	X(faults_minor, "of those: began no read of their own")                                \
 	X(faults_sigbus, "of those: ended in SIGBUS")                                          \
 	X(faults_segv, "of those: ended in SIGSEGV")                                           \
 	X(fault_retries, "tries beyond the first, after the map lock was dropped")             \

@@ -40,12 +40,23 @@ static int write_file(int fd, uint64_t bytes)
 	return fsync(fd) ? -errno : 0;
 }
 
+/* A file that is about to be made goes at the end; but one that is somebody else's does not. */
+static int to_be_unlinked(struct bench_machine *machine, const char *path)
+{
+	int error = access(path, F_OK) == 0 ? -EEXIST : undo_add(machine->undo, UNDO_UNLINK, 0, path, NULL);
+
+	if (error)
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR, or give --file", path, strerror(-error));
+	return error;
+}
+
 int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t bytes)
 {
 	int fd, error;
 
 	snprintf(machine->made, sizeof(machine->made), "%s/filemap-bench.%d", dir, (int)getpid());
-	undo_add(machine->undo, UNDO_UNLINK, 0, machine->made, NULL);
+	if (to_be_unlinked(machine, machine->made))
+		return -1;
 	fd = open(machine->made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0) {
 		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR or give --file", machine->made,
@@ -71,7 +82,8 @@ int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t 
 		return 0;
 	if (!machine->scratch[0]) {
 		snprintf(machine->scratch, sizeof(machine->scratch), "%s/filemap-bench-scratch.%d", dir, (int)getpid());
-		undo_add(machine->undo, UNDO_UNLINK, 0, machine->scratch, NULL);
+		if (to_be_unlinked(machine, machine->scratch))
+			return -1;
 	}
 	fd = open(machine->scratch, O_RDWR | O_CREAT | O_NOFOLLOW | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0) {

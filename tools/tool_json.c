@@ -4,12 +4,37 @@
 
 #include <math.h>
 
+/* How many bytes a character of UTF-8 takes here; 0: it is none. */
+static size_t utf8_bytes(const unsigned char *at)
+{
+	unsigned char c = at[0];
+	size_t count = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+
+	for (size_t i = 1; i < count; i++)
+		if ((at[i] & 0xc0) != 0x80)
+			return 0;
+	if ((c == 0xe0 && at[1] < 0xa0) || (c == 0xed && at[1] >= 0xa0) || (c == 0xf0 && at[1] < 0x90) || (c == 0xf4 && at[1] >= 0x90))
+		return 0; /* longer than need be, half of a pair, or past the last */
+	return count;
+}
+
+/* Names of files and processes may be any bytes; what is no character is one that says so. */
 static void print_text(FILE *out, const char *text)
 {
 	fputc('"', out);
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
+		size_t bytes = utf8_bytes((const unsigned char *)text);
 
+		if (bytes > 1) {
+			fwrite(text, 1, bytes, out);
+			text += bytes - 1;
+			continue;
+		}
+		if (!bytes) {
+			fputs("\\ufffd", out);
+			continue;
+		}
 		if (c == '"' || c == '\\')
 			fprintf(out, "\\%c", c);
 		else if (c < 0x20 || c == 0x7f)

@@ -265,6 +265,7 @@ static void tell_json(const struct recording *r, int status)
 {
 	struct tool_json json = {.out = stdout};
 
+	putchar('\n'); /* the program may have ended in the middle of a line */
 	json_open(&json, NULL, '{');
 	json_text(&json, "out", r->out);
 	json_number(&json, "exit_status", (uint64_t)status);

@@ -133,14 +133,19 @@ static void print_header(void)
 
 enum form { FORM_ROW, FORM_PAGE, FORM_JSON };
 
-/* Show every page of a process. Returns how many; *ret_error is why there were no more. */
-static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error)
+/* Show every page of a process. Returns how many; *ret_error is why there were no more, *ret_foreign how many are of another
+ * version. */
+static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error, unsigned *ret_foreign)
 {
 	char name[32];
-	unsigned n;
+	unsigned n, foreign = 0;
 
 	process_name(pid, name);
-	for (n = 0; (*ret_error = stats_read_process(pid, n, &page)) == 0; n++) {
+	for (n = 0; (*ret_error = stats_read_process(pid, n, &page)) == 0 || *ret_error == -EPROTO; n++) {
+		if (*ret_error) {
+			foreign++;
+			continue;
+		}
 		tool_clean(page.trap);
 		tool_clean(page.install);
 		stats_collect(&page, &stats);
@@ -151,26 +156,29 @@ static unsigned show_process(int pid, enum form form, struct tool_json *json, in
 		else
 			print_row(pid, name);
 	}
-	return n;
+	*ret_foreign = foreign;
+	return n - foreign;
 }
 
 static int stat_one(const char *text, bool as_json)
 {
 	struct tool_json json = {.out = stdout};
 	uint64_t pid;
-	unsigned shown;
+	unsigned shown, foreign;
 	int error;
 
 	if (!tool_parse_count(text, &pid) || pid == 0 || pid > INT_MAX)
 		return tool_error(TOOL_USAGE, "stat: %s: not a process id", text);
 	if (as_json)
 		json_open(&json, NULL, '[');
-	shown = show_process((int)pid, as_json ? FORM_JSON : FORM_PAGE, &json, &error);
+	shown = show_process((int)pid, as_json ? FORM_JSON : FORM_PAGE, &json, &error, &foreign);
 	if (as_json) {
 		json_close(&json, ']');
 		putchar('\n');
 	}
-	if (error == -ENOENT && shown)
+	if (foreign)
+		error = -EPROTO;
+	else if (error == -ENOENT && shown)
 		return TOOL_OK;
 	switch (error) {
 	case -ENOENT:
@@ -195,7 +203,7 @@ static int stat_all(bool as_json)
 	struct tool_json json = {.out = stdout};
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
-	unsigned shown = 0;
+	unsigned shown = 0, foreign = 0;
 	uint64_t pid;
 	int error;
 
@@ -209,15 +217,20 @@ static int stat_all(bool as_json)
 		if (!isdigit((unsigned char)entry->d_name[0]) ||
 		    !tool_parse_count(entry->d_name, &pid) || pid > INT_MAX)
 			continue;
-		shown += show_process((int)pid, as_json ? FORM_JSON : FORM_ROW, &json, &error);
+		unsigned of_this;
+		shown += show_process((int)pid, as_json ? FORM_JSON : FORM_ROW, &json, &error, &of_this);
+		foreign += of_this;
 	}
 	closedir(proc);
 	if (as_json) {
 		json_close(&json, ']');
 		putchar('\n');
-	} else if (!shown) {
+	} else if (!shown && !foreign) {
 		printf("no process of yours uses filemap at present\n");
 	}
+	if (foreign)
+		return tool_error(TOOL_FAILED, "stat: %u address space%s of another version of filemap: %s not shown", foreign,
+				  foreign == 1 ? "" : "s", foreign == 1 ? "is" : "are");
 	return TOOL_OK;
 }
 

@@ -61,14 +61,14 @@ int verify_fail(const char *what, int error)
 
 	if (error == -EINVAL)
 		status = TOOL_USAGE;
-	else if (error == -ENOSYS || error == -EPERM || error == -EOPNOTSUPP)
+	else if (!what && (error == -ENOSYS || error == -EPERM || error == -EOPNOTSUPP))
 		status = TOOL_CANNOT;
 	pthread_mutex_lock(&log_lock);
 	memcpy(line, log_line, sizeof(line));
 	pthread_mutex_unlock(&log_lock);
 	if (*line)
 		return tool_error(status, "verify: %s", line);
-	return tool_error(status, "verify: %s: %s", what, strerror(-error));
+	return tool_error(status, "verify: %s: %s", what ? what : "address space", strerror(-error));
 }
 
 /* ------------------------------------------------------------------ one run */
@@ -101,7 +101,7 @@ static int open_mm(struct run *run)
 	};
 	int error = fm_mm_create(&options, &run->job.mm);
 
-	return error ? verify_fail("address space", error) : TOOL_OK;
+	return error ? verify_fail(NULL, error) : TOOL_OK;
 }
 
 static int open_file(struct run *run)

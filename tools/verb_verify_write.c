@@ -61,7 +61,7 @@ static int open_all(const struct verify_settings *set, enum fm_trap trap, uint32
 	int error = fm_mm_create(&mm_options, &job->mm);
 
 	if (error)
-		return verify_fail("address space", error);
+		return verify_fail(NULL, error);
 	error = fm_file_open(job->mm, set->uri, &options, &job->file);
 	if (error) {
 		int status = verify_fail(set->uri, error);
@@ -84,6 +84,28 @@ static int close_all(struct verify_pattern *job, int status)
 	return error && !status ? verify_fail("closing", error) : status;
 }
 
+#define GROW_MOST (1ull << 30) /* by which a file can become longer while it is open */
+
+/* To a size that may take opening it several times. `job` is open, before and after; but for an error it may not be. */
+static int resize(const struct verify_settings *set, uint32_t flags, struct verify_pattern *job, uint64_t size)
+{
+	for (;;) {
+		uint64_t next = set->size > size + GROW_MOST ? size + GROW_MOST : set->size;
+		int error = fm_truncate(job->file, next), status;
+
+		if (error)
+			return close_all(job, verify_fail(set->uri, error));
+		if (next == set->size)
+			return TOOL_OK;
+		status = close_all(job, TOOL_OK);
+		if (!status)
+			status = open_all(set, FM_TRAP_CALL, flags, job);
+		if (status)
+			return status;
+		size = next;
+	}
+}
+
 int verify_write_prepare(struct verify_settings *set)
 {
 	uint32_t flags = FM_FILE_WRITE | (is_memory(set->uri) ? 0 : FM_FILE_CREATE);
@@ -103,9 +125,9 @@ int verify_write_prepare(struct verify_settings *set)
 	if (!set->size)
 		set->size = size ? size : SIZE_NEW;
 	if (!status && set->size != size && !is_memory(set->uri)) {
-		error = fm_truncate(job.file, set->size);
-		if (error)
-			status = verify_fail(set->uri, error);
+		status = resize(set, flags, &job, size);
+		if (status)
+			return status;
 	} else if (!status && set->size != size) {
 		status = tool_error(TOOL_USAGE, "verify: --size: the URI tells the size of a memory store");
 	}

@@ -22,7 +22,7 @@ extern const enum fm_trap verify_traps[];
 
 /* The library's log: its last error is the line that verify_fail() tells. */
 void verify_on_log(void *arg, enum fm_log_level level, const char *line);
-/* One line; the exit status. */
+/* One line; the exit status. `what` is NULL where no address space could be made: that alone may be the machine's doing. */
 int verify_fail(const char *what, int error);
 double verify_now_s(void);
 

@@ -535,6 +535,7 @@ int fm_sync(fm_mm *mm, void *addr, size_t len, unsigned flags)
 	if (err || (flags & ~(unsigned)FM_SYNC_ASYNC))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
+	stats_add(mm->stats, syncs, 1);
 	err = mm_sync_range(mm, start & ~(uint64_t)(OS_PAGE - 1), end, flags);
 	os_signals_restore(mask);
 	return err;
@@ -547,6 +548,7 @@ int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags)
 	if (err || (flags & ~(unsigned)FM_SYNC_ASYNC))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
+	stats_add(file->mm->stats, syncs, 1);
 	err = file_sync(file, first, last, flags);
 	os_signals_restore(mask);
 	return err;

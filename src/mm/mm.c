@@ -44,10 +44,27 @@ static uint64_t read_limit(const char *path)
 	return value;
 }
 
+/* The least limit of a group and of those that it lies in. `group` is shortened. */
+static uint64_t least_limit(const char *root, char *group, const char *name)
+{
+	uint64_t limit = UINT64_MAX;
+	char path[PATH_MAX + 64];
+
+	for (;;) {
+		snprintf(path, sizeof(path), "%s%s/%s", root, strcmp(group, "/") ? group : "", name);
+		uint64_t here = read_limit(path);
+		limit = here < limit ? here : limit;
+		char *last = strrchr(group, '/');
+		if (!last)
+			return limit;
+		*last = 0;
+	}
+}
+
 /* The memory limit of the cgroup this process is in: version 2's file, or version 1's. */
 static uint64_t cgroup_limit(void)
 {
-	char line[512], path[700];
+	char line[PATH_MAX];
 	uint64_t limit = UINT64_MAX;
 	FILE *f = fopen("/proc/self/cgroup", "re");
 	if (!f)
@@ -60,14 +77,11 @@ static uint64_t cgroup_limit(void)
 		if (!group)
 			continue;
 		*group++ = 0;
+		uint64_t here = UINT64_MAX;
 		if (!*controllers)
-			snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", group);
+			here = least_limit("/sys/fs/cgroup", group, "memory.max");
 		else if (strstr(controllers, "memory"))
-			snprintf(path, sizeof(path), "/sys/fs/cgroup/memory%s/memory.limit_in_bytes",
-				 group);
-		else
-			continue;
-		uint64_t here = read_limit(path);
+			here = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
 		limit = here < limit ? here : limit;
 	}
 	fclose(f);

@@ -664,7 +664,7 @@ static void read_done(struct io_request *io)
 	err = store_error(err);
 
 	note_latency(file, os_now_ns() - req->started_ns);
-	count_read(mm, io->bytes_done, io->shorts, err);
+	count_read(mm, io->bytes_done, io->shorts, abandoned ? 0 : err); /* as a failure it has been counted */
 	if ((!err || err == -EIO) && !abandoned)
 		err = recheck_after(file, req->epoch, io->ended, err);
 	if (!abandoned && req->stage)

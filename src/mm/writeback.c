@@ -745,7 +745,6 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 	uint64_t until = sync_deadline(file);
 	uint32_t told = atomic_get(&file->error_told);
 
-	stats_add(file->mm->stats, syncs, 1);
 	if (!file->writable || file->scratch)
 		return 0;
 	might_block(file->mm);
