@@ -167,7 +167,7 @@ enum fm_file_flags {
 typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
 
 /** Of `page_size`: by how the file is read. Its pages are of 4096 bytes; who reads it from one end to the other gets 2 MiB of it
- *  at once, as one huge page, where the budget is 32 MiB or more and pages are moved (FM_INSTALL_AUTO, Linux 6.8). What was chosen
+ *  at once, as one huge page, where the budget is 13 MiB or more and pages are moved (FM_INSTALL_AUTO, Linux 6.8). What was chosen
  *  is in the statistics: `groups_made`, `group_installs`, and `groups_split` for what was read otherwise after all. */
 #define FM_PAGE_SIZE_AUTO 0u
 

@@ -50,7 +50,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
 		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
-		.quick = {.range_bytes = 128 * MIB, .limit_ms = 300},
+		.quick = {.range_bytes = 128 * MIB, .limit_ms = 250},
 	},
 	{
 		.name = "seq-cold-over-budget",
@@ -61,7 +61,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL,
 		.full = {.range_bytes = 512 * MIB, .limit_ms = 1500},
-		.quick = {.range_bytes = 256 * MIB, .limit_ms = 300},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 250},
 	},
 	{
 		.name = "rand-cold",
@@ -71,7 +71,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1, 4, 16},
 		.ways = RANDOM | BENCH_BIT(LIMIT),
 		.full = {.range_bytes = UINT64_MAX, .ops = 8192, .limit_ms = 700},
-		.quick = {.range_bytes = UINT64_MAX, .ops = 2048, .limit_ms = 250},
+		.quick = {.range_bytes = UINT64_MAX, .ops = 2048, .limit_ms = 150},
 	},
 	{
 		.name = "rand-nowait",
@@ -83,7 +83,7 @@ const struct bench_workload bench_workloads[] = {
 			BENCH_BIT(LIMIT),
 		.nowait = true,
 		.full = {.range_bytes = UINT64_MAX, .ops = 16384, .limit_ms = 700},
-		.quick = {.range_bytes = UINT64_MAX, .ops = 4096, .limit_ms = 250},
+		.quick = {.range_bytes = UINT64_MAX, .ops = 4096, .limit_ms = 150},
 	},
 	{
 		.name = "zipf-over-budget",
@@ -94,7 +94,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = RANDOM,
 		.full = {.range_bytes = 512 * MIB, .ops = 32768, .warm_ops = 32768, .limit_ms = 1000},
-		.quick = {.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 16384, .limit_ms = 250},
+		.quick = {.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 12288, .limit_ms = 200},
 	},
 	{
 		.name = "backward",
@@ -104,7 +104,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL & ~BENCH_BIT(KERNEL_SEQUENTIAL),
 		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 64 * MIB, .limit_ms = 300},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 250},
 	},
 	{
 		.name = "strided",
@@ -115,7 +115,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = RANDOM | BENCH_BIT(KERNEL_WILLNEED) | BENCH_BIT(LIMIT),
 		.full = {.range_bytes = GIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 256 * MIB, .limit_ms = 300},
+		.quick = {.range_bytes = 256 * MIB, .limit_ms = 250},
 	},
 	{
 		.name = "multi-stream",
@@ -125,7 +125,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL | BENCH_BIT(KERNEL_WILLNEED),
 		.full = {.range_bytes = 256 * MIB, .limit_ms = 1000},
-		.quick = {.range_bytes = 64 * MIB, .limit_ms = 300},
+		.quick = {.range_bytes = 64 * MIB, .limit_ms = 250},
 	},
 	{
 		.name = "loop-over-budget",
@@ -136,7 +136,7 @@ const struct bench_workload bench_workloads[] = {
 		.threads = {1},
 		.ways = SEQUENTIAL & ~BENCH_BIT(LIMIT),
 		.full = {.range_bytes = 120 * MIB, .limit_ms = 1500},
-		.quick = {.range_bytes = 60 * MIB, .limit_ms = 400},
+		.quick = {.range_bytes = 60 * MIB, .limit_ms = 300},
 	},
 	{
 		.name = "hot",
@@ -252,7 +252,7 @@ const struct bench_workload bench_workloads[] = {
 		.writes = true,
 		.whole = true,
 		.full = {.range_bytes = 512 * MIB, .ops = 32768, .limit_ms = 4000},
-		.quick = {.range_bytes = 256 * MIB, .ops = 16384, .limit_ms = 600},
+		.quick = {.range_bytes = 128 * MIB, .ops = 16384, .limit_ms = 450},
 	},
 	{
 		.name = "seq-write",
@@ -264,7 +264,7 @@ const struct bench_workload bench_workloads[] = {
 		.ways = WRITE,
 		.writes = true,
 		.full = {.range_bytes = 512 * MIB, .limit_ms = 4000},
-		.quick = {.range_bytes = 256 * MIB, .limit_ms = 600},
+		.quick = {.range_bytes = 128 * MIB, .limit_ms = 450},
 	},
 	{
 		.name = "write-sync",
@@ -279,7 +279,7 @@ const struct bench_workload bench_workloads[] = {
 		.whole = true,
 		.hot = true,
 		.full = {.range_bytes = 64 * MIB, .ops = 512, .limit_ms = 2500},
-		.quick = {.range_bytes = 32 * MIB, .ops = 128, .limit_ms = 500},
+		.quick = {.range_bytes = 32 * MIB, .ops = 128, .limit_ms = 400},
 	},
 	{
 		.name = "write-fault",

@@ -22,7 +22,7 @@
 #ifdef FM_SIM
 #define LEAST 4u /* groups in a pool: its pools are small */
 #else
-#define LEAST 16u
+#define LEAST 6u
 #endif
 
 static uint32_t group_of(const struct frame_pool *pool, const struct page *page)
