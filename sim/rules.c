@@ -290,6 +290,15 @@ void sim_watch_fault_try(const void *arg)
 			 tried[i].ready);
 }
 
+/* What is read to go into the view by itself goes where something is mapped; or was, when it was asked for. */
+void sim_watch_staging(const void *arg);
+void sim_watch_staging(const void *arg)
+{
+	const struct read_request *req = arg;
+	if (req->file->view.unmap_seq == req->unmap_seq && !mm_find_vma(req->file->mm, req->stage_addr))
+		sim_fail("a page is read to go to %#llx of the view, where nothing is mapped", (unsigned long long)req->stage_addr);
+}
+
 /* ------------------------------------------------------------------ 9: the budget */
 
 /*

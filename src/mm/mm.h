@@ -250,7 +250,7 @@ struct ra_state {
 struct ra_window {
 	uint64_t start, mark;
 	uint32_t step, count;
-	uint64_t low, high;
+	bool stages;        /* its pages may go into the view by themselves */
 	uint32_t unmap_seq; /* the view's, when the mapping was found */
 	bool keep;          /* FM_ADVICE_KEEP */
 };

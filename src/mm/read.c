@@ -813,6 +813,7 @@ static void submit_staged(struct read_request *req, struct page *page, char *sta
 	req->unmap_seq = unmap_seq;
 	req->io.iov[0] = (struct iovec){stage, OS_PAGE};
 	req->io.iov_count = 1;
+	watched(staging, req);
 	request_submit(req, &page);
 }
 

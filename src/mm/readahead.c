@@ -281,8 +281,7 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
 	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
-				     .count = count, .low = vmf->low,
-				     .high = vmf->flags & FM_FAULT_WRITE ? 0 : vmf->high, /* it would come in protected */
+				     .count = count, .stages = !(vmf->flags & FM_FAULT_WRITE), /* it would come in protected */
 				     .unmap_seq = vmf->unmap_seq, .keep = vmf->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
@@ -510,7 +509,7 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
  */
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
 {
-	if (index == mark || index < window->low || index >= window->high || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
+	if (index == mark || !window->stages || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
 	    (index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
 		return NULL;
 	if (!lru_count(file->pool, LIST_HOLES))
