@@ -141,6 +141,20 @@ static bool can_be_written_to(const struct page *page)
 	return view && !view->poison && !view->protected;
 }
 
+/* What MOVE brings into a view can be written to from then on, also where it is only on its way back. */
+void check_arrival(uint64_t addr)
+{
+	for (uint32_t p = 0; sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
+		for (uint32_t i = 0; i < sim.mm->pool[p]->frames; i++) {
+			const struct page *page = &sim.mm->pool[p]->pages[i];
+			if (!page->file || !page->file->writable || (page->state & (PG_DIRTY | PG_GONE | PG_FREE)) ||
+			    page->file->view.region.base + (page->index << page->file->pool->shift) != addr)
+				continue;
+			if (page->state & PG_LOCKED)
+				sim_fail("frame %u arrives in the view, where it can be written to, and is clean: %#x", i, page->state);
+		}
+}
+
 static void written_page_changed(const struct page *page, uint32_t i, uint32_t old, uint32_t now)
 {
 	struct sim_store *s = (struct sim_store *)page->file->store;

@@ -380,6 +380,8 @@ static int move_one(uint64_t dst, uint64_t src)
 			slot_fill(dst, tags);
 		else
 			memcpy(view_add(dst)->tag, tags, sizeof(tags));
+		if (!slot_at(dst))
+			check_arrival(dst);
 	} else {
 		struct view_page *page = kernel_view(src);
 		if (*slot_at(dst) == SLOT_PRESENT)

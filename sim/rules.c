@@ -253,8 +253,8 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
 	/* A quarter of that is for those that have an eighth of it at most. */
-	uint32_t spare = limit / 4, own = file->dirty + file->writing, held = limit + most;
-	bool few = own < (spare + 1) / 2 && now < limit + spare;
+	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4, own = file->dirty + file->writing, held = limit + most;
+	bool few = own < (spare < 4 ? 2 : (spare + 1) / 2) + pool->user_pinned && now < limit + spare;
 	bool over = !(page->state & PG_DIRTY) && ((now >= limit && !few) || now + pool->unflushed >= held || own + file->unflushed >= held - spare);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
 	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;

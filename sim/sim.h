@@ -344,6 +344,7 @@ void check_device_writes(uint64_t slot);
 void check_written_to(const struct fm_file *file, uint64_t index);
 void check_written_counts(void);
 bool check_is_held(const struct fm_file *file, uint64_t index);
+void check_arrival(uint64_t addr);
 void check_reset(void);
 
 /* ---- memory and the kernel's page table (kernel.c) */

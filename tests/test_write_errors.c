@@ -320,7 +320,7 @@ static void test_end(void)
 	CHECK_OK(fm_pin(mm, addr, PAGE, FM_WRITE));
 	set("stuck=1");
 	CHECK_EQ(pthread_create(&thread, NULL, read_in_vain, addr + 100 * PAGE), 0);
-	support_sleep_ms(200); /* an inline read is no request */
+	EVENTUALLY(__atomic_load_n(&file->inflight, __ATOMIC_SEQ_CST));
 	hazard_watch("the mm's end waits for a read that never ends");
 	CHECK_OK(fm_mm_destroy(mm));
 	CHECK_EQ(pthread_join(thread, NULL), 0);
@@ -352,8 +352,9 @@ static void test_others(const char *what)
 	begin(MIB);
 	set("write-error=ENOSPC");
 	set(support_format("%s=1", what));
+	filled = 0;
 	CHECK_EQ(pthread_create(&filler, NULL, fill_up, NULL), 0);
-	for (unsigned before = UINT_MAX; before != filled; support_sleep_ms(300))
+	for (unsigned before = 0; !before || before != filled; support_sleep_ms(300))
 		before = filled;
 	fm_file *other = write_open(mm, own);
 	unsigned char *at = write_map(other, 0, LEN);

@@ -297,13 +297,14 @@ static bool room_for(const struct fm_file *const_file, uint32_t more)
 {
 	struct fm_file *file = (struct fm_file *)(uintptr_t)const_file;
 	struct frame_pool *pool = file->pool;
-	uint32_t limit = dirty_limit(pool), most = held_limit(pool), spare = limit / 4;
+	uint32_t limit = dirty_limit(pool), most = held_limit(pool), spare = limit / 4 < 2 ? 2 : limit / 4;
+	uint32_t few = spare < 4 ? 2 : (spare + 1) / 2; /* one instruction may write to two pages */
 	uint32_t now = dirty_now(pool) + more, held = now + atomic_get(&pool->unflushed);
 	uint32_t own_now = atomic_get(&file->dirty) + atomic_get(&file->writing) + more, own_held = own_now + atomic_get(&file->unflushed);
 
 	if (held > most || own_held > most - spare)
 		return false;
-	return now <= limit || (now <= limit + spare && own_now <= (spare + 1) / 2);
+	return now <= limit || (now <= limit + spare && own_now <= few + atomic_get(&pool->user_pinned)); /* what is pinned stays dirty */
 }
 
 /* How many pages of a file may become dirty before its writers are slowed down. */

@@ -327,7 +327,6 @@ static int file_be_writable(struct fm_file *file)
 static bool next_written(struct fm_mm *mm, const char *uri, struct fm_file *last, struct fm_file **ret_file)
 {
 	struct fm_file *file;
-	os_sigmask mask = os_signals_block();
 	os_lock(&mm->files_lock);
 	for (file = last ? last->next : mm->files; file; file = file->next)
 		if (file->writable && !file->scratch && (atomic_get(&file->dirty) || atomic_get(&file->writing)) &&
@@ -335,7 +334,6 @@ static bool next_written(struct fm_mm *mm, const char *uri, struct fm_file *last
 			break;
 	bool ours = file && file_try_get(file);
 	os_unlock(&mm->files_lock);
-	os_signals_restore(mask);
 	*ret_file = file;
 	return ours;
 }
@@ -345,6 +343,7 @@ static bool next_written(struct fm_mm *mm, const char *uri, struct fm_file *last
 static void write_others(struct fm_mm *mm, const char *uri)
 {
 	struct fm_file *last = NULL, *file;
+	os_sigmask mask = os_signals_block(); /* pages are locked meanwhile, which a handler may come to touch */
 	int err = 0;
 
 	while (!err) {
@@ -362,6 +361,7 @@ static void write_others(struct fm_mm *mm, const char *uri)
 	}
 	if (last)
 		file_put(last);
+	os_signals_restore(mask);
 }
 
 /* Everything but the store. On failure the file is the caller's to free. */

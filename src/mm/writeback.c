@@ -779,6 +779,7 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 	struct frame_pool *pool = wb->mm->pool[place];
 	uint32_t *at = &wb->cursor[place], looked = 0;
 	uint64_t now = os_now_ns();
+	const struct fm_file *full = NULL; /* a file that has its share of requests: others are not to wait for it */
 	struct batch batch;
 
 	while (looked < 2) {
@@ -790,23 +791,20 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 		}
 		for (uint32_t i = 0; i < batch.count; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
-			if (!bit_is(bits, batch.id[i]) || !page_try_pin(page))
+			if (!bit_is(bits, batch.id[i]) || (full && page_word(page, file) == full) || !page_try_pin(page))
 				continue;
-			struct fm_file *file = page->file;
+			struct fm_file *file = page->file; /* of one that is not dirty any more maybe none */
 			int err = 0;
-			bool stuck = has_its_share(wb, file); /* others' are not to wait for it */
 			/* What the program has pinned stays dirty: for room it is written in vain. One that nobody refers to any more
 			 * comes by way of its end. */
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
-			if (page_is(page, PG_DIRTY) && !in_vain && !stuck && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) &&
-			    file_try_get(file)) {
+			if (page_is(page, PG_DIRTY) && !in_vain && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
-				stuck = err == -ENOBUFS && has_its_share(wb, file);
+				if (err == -ENOBUFS && has_its_share(wb, file) && atomic_get(&file->dirty) < atomic_get(&pool->dirty)) {
+					full = file;
+					err = 0;
+				}
 				file_put(file);
-			}
-			if (stuck) { /* when one of its requests has ended, it is asked again */
-				atomic_set(&wb->starved, 1u);
-				err = 0;
 			}
 			if (err > 0)
 				page_unpin(pool, page);

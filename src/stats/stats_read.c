@@ -59,7 +59,7 @@ static bool page_sound(const struct stats_page *page)
 	       page->size_bytes == sizeof(*page);
 }
 
-/* 0, -EPROTO when this is no page of our version, or why it cannot be read. */
+/* 0, -EPROTO when this is no page of our version, or why it cannot be read; -ENOENT also of one that is just being made. */
 static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 {
 	struct stat st;
@@ -69,6 +69,8 @@ static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 	/* Before the open: opening what is not a file can have effects. */
 	if (fstatat(dir_fd, name, &st, 0) < 0)
 		return -errno;
+	if (S_ISREG(st.st_mode) && !st.st_size)
+		return -ENOENT;
 	if (!S_ISREG(st.st_mode) || st.st_size != (off_t)sizeof(*ret_copy))
 		return -EPROTO;
 	fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -81,7 +83,7 @@ static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 	if (len < 0)
 		return (int)len;
 	if (len != (ssize_t)sizeof(*ret_copy) || !page_sound(ret_copy))
-		return -EPROTO;
+		return len == (ssize_t)sizeof(*ret_copy) && !ret_copy->magic ? -ENOENT : -EPROTO;
 	ret_copy->trap[sizeof(ret_copy->trap) - 1] = '\0';
 	ret_copy->install[sizeof(ret_copy->install) - 1] = '\0';
 	return 0;

@@ -87,9 +87,11 @@ static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
 
 	if (info->si_code != BUS_MCEERR_AR)
 		return false;
+	uint64_t addr = (uint64_t)(uintptr_t)info->si_addr;
 	return trap->kind != FM_TRAP_THREAD ||
-	       (trap_present((uint64_t)(uintptr_t)info->si_addr) == 1 &&
-		os_syscall6(SYS_process_vm_readv, os_syscall1(SYS_getpid, 0), (long)&to, 1, (long)&from, 1, 0) < 0);
+	       (trap_present(addr) == 1 &&
+		os_syscall6(SYS_process_vm_readv, os_syscall1(SYS_getpid, 0), (long)&to, 1, (long)&from, 1, 0) == -EFAULT &&
+		trap_present(addr) == 1);
 }
 
 static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
