@@ -212,10 +212,10 @@ static void test_distrust(void)
 	stats_page_destroy(page, fd);
 
 	imposter(sizeof(good), &good, 0);
-	imposter(0, NULL, -EPROTO);
+	imposter(0, NULL, -ENOENT); /* these two are as one that is just being made: passed over */
 	imposter(sizeof(good) - 8, NULL, -EPROTO);
 	imposter(sizeof(good) + 8, &good, -EPROTO);
-	imposter(sizeof(good), NULL, -EPROTO);
+	imposter(sizeof(good), NULL, -ENOENT);
 	memcpy(&bad, &good, sizeof(bad));
 	bad.magic++;
 	imposter(sizeof(bad), &bad, -EPROTO);

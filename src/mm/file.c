@@ -351,7 +351,9 @@ static void write_others(struct fm_mm *mm, const char *uri)
 		if (!file)
 			break;
 		if (!ours) {
+			os_signals_restore(mask);
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+			mask = os_signals_block();
 			continue;
 		}
 		if (last)
