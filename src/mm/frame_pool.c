@@ -320,7 +320,7 @@ void frame_begin(struct page *page, uint32_t flags)
 {
 	mm_assert(page_is(page, PG_FREE));
 	page_word_set(page, error, 0);
-	page->user_pins = 0;
+	page_word_set(page, user_pins, 0);
 	page->request = 0;
 	page_word_set(page, noted, false);
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | flags);
