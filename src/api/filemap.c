@@ -460,7 +460,8 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 			atomic_sub(&pool->user_pinned, 1u);
 			stats_sub(mm->stats, pins, 1);
 			page_unpin(pool, page);
-			if (!mm_range_allows(mm, addr, view->file->writable && page_is(page, PG_UNPROTECTED))) /* unmapped meanwhile: the pin had kept it in the view */
+			/* Unmapped meanwhile, or mapped for reading only: the pin had kept it in the view. */
+			if (!mm_range_allows(mm, addr, view->file->writable && page_is(page, PG_UNPROTECTED)))
 				file_take_out(view->file, page->index, page->index);
 		}
 	}

@@ -290,15 +290,7 @@ void mm_unmap_all(struct fm_mm *mm)
 	}
 }
 
-bool mm_range_mapped(struct fm_mm *mm, uint64_t addr)
-{
-	map_lock_shared(&mm->map);
-	bool mapped = mm_find_vma(mm, addr) != NULL;
-	map_unlock_shared(&mm->map);
-	return mapped;
-}
-
-/* The same; and where it is `written`, which is to say that it can be written to there, that is allowed. */
+/* It is mapped; and where it is `written`, which is to say that it can be written to there, that is allowed. */
 bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 {
 	map_lock_shared(&mm->map);
@@ -306,6 +298,11 @@ bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 	bool allows = vma && (!written || vma->writable);
 	map_unlock_shared(&mm->map);
 	return allows;
+}
+
+bool mm_range_mapped(struct fm_mm *mm, uint64_t addr)
+{
+	return mm_range_allows(mm, addr, false);
 }
 
 /* ------------------------------------------------------------------ advise */

@@ -339,7 +339,8 @@ static int install_locked(struct fault *vmf)
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
 	}
-	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable && trap_has_swap()) /* else that call would wait for nothing */
+	/* Only where there is swap: it may wait for the kernel's lock. */
+	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable && trap_has_swap())
 		page_unprotect_again(vmf->view, page);
 	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
