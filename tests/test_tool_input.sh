@@ -127,6 +127,7 @@ bad 1 directory/ verify file:directory/
 bad 1 file/below verify file/below
 bad 1 fifo verify fifo
 bad 1 /dev/null verify /dev/null
+bad 1 'no size' verify /proc/cpuinfo
 bad 2 URI verify ''
 bad 2 file: verify file:
 bad 2 memory: verify memory:
@@ -187,6 +188,27 @@ if "$filemap" --help >/dev/full 2>err; then
 	: >out
 	complain "--help >/dev/full: status 0"
 fi
+# lost COMMAND...: standard output is closed, which must be told.
+lost() {
+	cases=$((cases + 1))
+	"$filemap" "$@" >&- 2>err </dev/null
+	status=$?
+	: >out
+	if [ $status -ne 1 ] || ! grep -q 'standard output' err; then
+		complain "$* >&-: status $status, not 1 and a line about standard output"
+	fi
+}
+lost --help
+lost verify file
+lost verify --json file
+lost stat
+lost verify --write --overwrite --size 64K victim
+if grep -q 'verify' victim 2>/dev/null; then
+	echo "verify --write >&-: its output is in the file that it was given" >&2
+	failed=$((failed + 1))
+fi
+cases=$((cases + 1))
+"$filemap" verify file <&- >out 2>&- || complain "verify file <&- 2>&-: failed"
 
 echo "$cases cases, $failed failed"
 [ $failed -eq 0 ]

@@ -6,7 +6,9 @@
 #include "filemap.h"
 #include "tool.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name;
@@ -33,16 +35,32 @@ static int help(void)
 	return TOOL_OK;
 }
 
-/* Output that did not arrive is a failure (a full disk, a closed pipe). */
+/* Output that did not arrive is a failure (a full disk, a closed pipe). A verb may have flushed
+ * already: then the stream remembers that this failed. */
 static int finish(int status)
 {
-	if (fflush(stdout) != 0 && status == TOOL_OK)
+	bool lost = fflush(stdout) != 0 || ferror(stdout);
+
+	if (lost && status == TOOL_OK)
 		return tool_error(TOOL_FAILED, "standard output: cannot be written");
 	return status;
 }
 
+/* Where a standard stream is closed, the next file that is opened would take its number, and what is
+ * printed would be written into that file. So the number is taken first, by something that cannot be
+ * written to: output is then told as lost. False: even /dev/null cannot be opened. */
+static bool standard_streams_open(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!standard_streams_open())
+		return TOOL_FAILED;
 	if (argc < 2)
 		return tool_error(TOOL_USAGE, "no verb; see filemap --help");
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)

@@ -527,6 +527,18 @@ static const char *open_trouble(int error, unsigned flags)
 	return strerror(-error);
 }
 
+/* Files below /proc are regular files of size 0 that have bytes all the same: the kernel makes the
+ * bytes as they are read. Such a file cannot be mapped, and must not be taken for an empty one. */
+static bool has_no_size(int fd, const struct stat *st)
+{
+	struct stat again;
+	char byte;
+
+	if (!S_ISREG(st->st_mode) || st->st_size || pread(fd, &byte, 1, 0) != 1)
+		return false;
+	return !fstat(fd, &again) && !again.st_size; /* else somebody has written to it just now */
+}
+
 /* Open the descriptors; on failure file_close() clears up. */
 static int file_open_fds(struct file_store *file, const char *path, unsigned flags, bool direct, char *error_text,
 			 size_t error_text_len)
@@ -558,6 +570,10 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	if (refused)
 		return store_say(error, error_text, error_text_len,
 				 "%s: is %s: give a regular file or a block device", path, refused);
+	if (!error && has_no_size(file->buffered_fd, &st))
+		return store_say(-ENODEV, error_text, error_text_len,
+				 "%s: has bytes and no size, as files below /proc: copy it, and give the copy",
+				 path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
 		file->links = (uint32_t)st.st_nlink;
