@@ -143,9 +143,31 @@ FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
 /* ------------------------------------------------------------------ files */
 
-/** What to do when somebody changes the file behind an open snapshot of it. */
+/**
+ * What to do when somebody changes the file behind an open snapshot of it.
+ *
+ * A change is another size or another modification time (mtime) than the snapshot's. The library looks at both after
+ * each read of the store. What touches the inode alone is no change: chmod, chown, link, unlink, rename, setxattr, reading
+ * (atime), an overlay's copy-up. Setting mtime (touch) is one, though no byte differs.
+ *
+ * These changes cannot be told by size and mtime, so that mapped pages may be older than others:
+ *   - stores through a writable mmap() of the file, by any process, after the first store to a page since the kernel wrote
+ *     that page back; on tmpfs all such stores
+ *   - a rewrite in place that sets mtime back to the very same nanosecond (utimensat(), touch -r), unless the library reads
+ *     while mtime is another one
+ *   - one write() call that was already under way when the file was opened, or was looked at under FM_CHANGED_REFRESH
+ *   - writes to a block device
+ *   - on NFS, FUSE and other remote file systems: what the kernel's attribute cache does not know yet. With a deadline the
+ *     server is never asked, so the attribute cache alone decides
+ *   - where time stamps are coarse. Linux 6.13 and later give each change of a file on ext4, XFS, Btrfs and tmpfs a time
+ *     stamp of its own. Elsewhere stamps are one tick of the kernel apart (1 to 10 ms), and on ext4 with 128-byte inodes,
+ *     ext3 and FAT one or two seconds. fm_file_open() with FM_CHANGED_ERROR waits once until this time has passed since the
+ *     file's last change. A file that is written during that wait, and for the last time in the tick or second in which the
+ *     wait ends, is not seen to change.
+ * Where this is not enough, let writers make a new file and rename() it over the old one.
+ */
 enum fm_changed {
-	FM_CHANGED_ERROR = 0,   /**< pages not yet read fail with ESTALE; never mixed bytes */
+	FM_CHANGED_ERROR = 0,   /**< pages not yet read fail with -ESTALE: never bytes from before and after a change */
 	FM_CHANGED_REFRESH = 1, /**< cached pages are dropped and read anew */
 };
 

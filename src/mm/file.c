@@ -366,10 +366,28 @@ static void write_others(struct fm_mm *mm, const char *uri)
 	os_signals_restore(mask);
 }
 
+/* A snapshot is of one moment only if every later change gets another version. Where the object was changed so recently that
+ * this is not so yet (some milliseconds; a second where the file system stores whole seconds), wait until it is. Once: who
+ * writes all the time is found by the change that follows. */
+static void snapshot_settle(struct fm_file *file)
+{
+	struct fm_store *store = file->store;
+	struct fm_store_version now;
+
+	if (file->writable || file->changed_policy != FM_CHANGED_ERROR || !store->opened.young_ns)
+		return;
+	os_sleep_until(os_now_ns() + store->opened.young_ns);
+	if (store->ops->version(store, &now) < 0)
+		return;
+	store->opened = now;
+	atomic_set(&store->size_bytes, now.size);
+}
+
 /* Everything but the store. On failure the file is the caller's to free. */
 static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 {
 	struct fm_mm *mm = file->mm;
+	snapshot_settle(file);
 	file->size_bytes = file->store->size_bytes;
 	file->version = file->store->opened;
 	file->readahead_bytes = readahead_bytes;

@@ -273,7 +273,7 @@ struct fm_file {
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
 	uint32_t changed_policy;
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
-	struct fm_store_version version; /* version_lock */
+	struct fm_store_version version; /* version_lock; young_ns: could then have been changed again without another version */
 	struct os_lock version_lock;
 	uint64_t checked; /* io_ends() before the version was last asked for, and was the same; atomic */
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */

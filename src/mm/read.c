@@ -17,10 +17,40 @@
 /* ------------------------------------------------------------------ the snapshot */
 
 /*
+ * The object's version is `now`, which the store was asked for in `epoch`. Takes it over where it is another one and the
+ * policy is FM_CHANGED_REFRESH, and marks the file as changed under FM_CHANGED_ERROR. Returns whether what is cached may be older.
+ * A version that was young when it was taken over may have been given to a later change, too: once no more change can get it,
+ * all that was read meanwhile is old, though the version is the same.
+ */
+static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now, uint64_t asked)
+{
+	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
+
+	os_lock(&file->version_lock);
+	bool late = atomic_get(&file->epoch) != epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
+	bool same = store_version_same(now, &file->version), grown_up = file->version.young_ns && !now->young_ns;
+	bool old = late || !same || (grown_up && refresh);
+	if (!old) {
+		atomic_set(&file->checked, asked);
+	} else if (!late && refresh) {
+		file->version = *now;
+		atomic_add(&file->epoch, 1u);
+		atomic_set(&file->size_bytes, now->size);
+		atomic_set(&file->store->size_bytes, now->size); /* by which it tells short from ended */
+	} else if (!late) {
+		atomic_set(&file->changed, 1u);
+	}
+	os_unlock(&file->version_lock);
+	if (!late && !same)
+		stats_add(file->mm->stats, files_changed, 1);
+	return old;
+}
+
+/*
  * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine knows nothing of it): has
  * somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what
  * was read is to be forgotten with the rest, read again.
- * The kernel sets a file's ctime before it lets new bytes be seen, so a read that saw any is found out here; stores
+ * The kernel sets a file's mtime before it lets new bytes be seen, so a read that saw any is found out here; stores
  * through somebody's writable mapping are not, after the first to a page. Where several reads had ended before the store was
  * asked, its answer is for all of them.
  */
@@ -28,7 +58,6 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 {
 	struct fm_store_version now;
 	const struct fm_store_ops *ops = file->store->ops;
-	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
 	if (atomic_get(&file->changed))
 		return -ESTALE;
@@ -40,26 +69,12 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	if (atomic_get(&file->checked) >= ended)
 		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
 	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is judged by its answer */
+	uint32_t before = atomic_get(&file->epoch);
 	if (ops->version(file->store, &now) < 0)
 		return 0;
-	os_lock(&file->version_lock);
-	bool same = memcmp(&now, &file->version, sizeof(now)) == 0;
-	if (same)
-		atomic_set(&file->checked, asked);
-	if (!same && refresh) {
-		file->version = now;
-		atomic_add(&file->epoch, 1u);
-		atomic_set(&file->size_bytes, now.size);
-		atomic_set(&file->store->size_bytes, now.size); /* by which it tells short from ended */
-	}
-	os_unlock(&file->version_lock);
-	if (same)
+	if (!version_note(file, before, &now, asked))
 		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
-	stats_add(file->mm->stats, files_changed, 1);
-	if (refresh)
-		return -EAGAIN;
-	atomic_set(&file->changed, 1u);
-	return -ESTALE;
+	return atomic_get(&file->changed) ? -ESTALE : -EAGAIN;
 }
 
 /* A change explains what the read came to better than its own result. */

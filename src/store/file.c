@@ -24,10 +24,13 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DIRECT_ALIGN 4096u
@@ -39,7 +42,7 @@ struct file_store {
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */
-	uint32_t links; /* names it had when it was opened */
+	uint64_t grain_ns; /* see stamp_grain_ns() */
 	uint32_t name_unsynced; /* atomic: it was made by opening it, and no flush has ended well yet */
 	int folder_fd;          /* then; -1: could not be opened */
 };
@@ -306,34 +309,88 @@ static uint64_t timestamp_ns(struct statx_timestamp t)
 	return (uint64_t)t.tv_sec * OS_NSEC_PER_SEC + t.tv_nsec;
 }
 
-/* A device node's times tell nothing of its bytes. A name more or less changes a file's ctime, and
- * explains it: unlinking what one has mapped is no change of its bytes. Where a server may be dead and there is a
+/* From Linux 6.13 on these file systems give a change a time stamp of its own whenever somebody has
+ * asked for the file's time stamps since the change before it. */
+static bool kernel_stamps_apart(int fd)
+{
+	static const unsigned multigrain[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC};
+	struct utsname name;
+	struct statfs fs;
+	unsigned major, minor;
+
+	if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2 || fstatfs(fd, &fs))
+		return false;
+	if (major < 6 || (major == 6 && minor < 13))
+		return false;
+	for (size_t i = 0; i < sizeof(multigrain) / sizeof(multigrain[0]); i++)
+		if ((unsigned)fs.f_type == multigrain[i])
+			return true;
+	return false;
+}
+
+/*
+ * Two changes within this time can leave the same time stamp. A program can set mtime, but not ctime: where both
+ * are whole seconds, the file system stores no more (ext4 with inodes of 128 bytes, ext3). FAT stores every second second.
+ * Elsewhere the kernel stamps with a clock that moves at each tick. 0: every change is told apart.
+ */
+static uint64_t stamp_grain_ns(int fd, const struct stat *st)
+{
+	struct timespec tick = {0, 10000000};
+	struct statfs fs;
+
+	(void)clock_getres(CLOCK_REALTIME_COARSE, &tick);
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == MSDOS_SUPER_MAGIC)
+		return 2 * OS_NSEC_PER_SEC + (uint64_t)tick.tv_nsec;
+	if (!st->st_mtim.tv_nsec && !st->st_ctim.tv_nsec)
+		return OS_NSEC_PER_SEC + (uint64_t)tick.tv_nsec;
+	return kernel_stamps_apart(fd) ? 0 : (uint64_t)tick.tv_nsec;
+}
+
+/* The wall clock, by which the kernel stamps; 0 where it is not needed. */
+static uint64_t stamp_now_ns(const struct file_store *file)
+{
+	struct timespec now;
+
+	if (!file->grain_ns || clock_gettime(CLOCK_REALTIME, &now))
+		return 0;
+	return (uint64_t)now.tv_sec * OS_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+/* For how long after `now_ns` a change can still get the time stamp that the file had by then. */
+static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, uint64_t mtime_ns)
+{
+	uint64_t age = now_ns - mtime_ns;
+
+	return now_ns >= mtime_ns && age < file->grain_ns ? file->grain_ns - age : 0;
+}
+
+/* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an overlay's copy-up, too, none of
+ * which changes a byte. A device node's times tell nothing of its bytes. Where a server may be dead and there is a
  * deadline for that, what the kernel knows must do: asking the server could take for ever. */
 static int file_version(struct fm_store *store, struct fm_store_version *ret_version)
 {
 	struct file_store *file = (struct file_store *)store;
 	int flags = AT_EMPTY_PATH;
+	uint64_t size, now_ns = stamp_now_ns(file); /* before the time stamp is asked for */
 	struct statx stx;
-	uint64_t size;
 	long error;
 
 	if (file->is_block) {
 		error = os_syscall3(SYS_ioctl, file->buffered_fd, BLKGETSIZE64, &size);
 		if (!error)
-			*ret_version = (struct fm_store_version){size, {0, 0}};
+			*ret_version = (struct fm_store_version){.size = size};
 		return (int)error;
 	}
 	if (file->is_remote && store->deadline_ns)
 		flags |= AT_STATX_DONT_SYNC;
-	error = os_syscall5(SYS_statx, file->buffered_fd, "", flags,
-			    STATX_SIZE | STATX_CTIME | STATX_MTIME | STATX_NLINK, &stx);
+	/* Asking for mtime is also what has the kernel stamp the next change apart. */
+	error = os_syscall5(SYS_statx, file->buffered_fd, "", flags, STATX_SIZE | STATX_MTIME, &stx);
 	if (!error)
 		*ret_version = (struct fm_store_version){
-			stx.stx_size,
-			{timestamp_ns(stx.stx_ctime), timestamp_ns(stx.stx_mtime)},
+			.size = stx.stx_size,
+			.version = {0, timestamp_ns(stx.stx_mtime)},
+			.young_ns = stamp_young_ns(file, now_ns, timestamp_ns(stx.stx_mtime)),
 		};
-	if (!error && stx.stx_nlink != file->links)
-		ret_version->version[0] = store->opened.version[0];
 	return (int)error;
 }
 
@@ -576,8 +633,8 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 				 path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
-		file->links = (uint32_t)st.st_nlink;
 		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
+		file->grain_ns = stamp_grain_ns(file->buffered_fd, &st);
 		if (direct)
 			file->direct_fd = open_direct(path, access_mode, &st);
 		if (file->direct_fd >= 0 && access_mode == O_RDWR)

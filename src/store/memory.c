@@ -257,7 +257,7 @@ static int memory_version(struct fm_store *store, struct fm_store_version *ret_v
 {
 	struct memory_store *memory = (struct memory_store *)store;
 
-	*ret_version = (struct fm_store_version){store->size_bytes, {memory->seed, 0}};
+	*ret_version = (struct fm_store_version){.size = store->size_bytes, .version = {memory->seed}};
 	return 0;
 }
 

@@ -19,12 +19,20 @@ struct io_engine;
 struct io_request;
 struct fm_store;
 
-/* What is compared to tell that somebody changed the object: size and a version (a file's ctime
- * and mtime, an object's ETag). */
+/* What is compared to tell that somebody changed the object: its size and a version (version[1] is a file's
+ * mtime, version[0] another store's own). */
 struct fm_store_version {
 	uint64_t size;
 	uint64_t version[2];
+	/* Not compared: a change that comes within this time may get this very version again, because the time stamps are
+	 * coarse. 0: the next change will have another version. */
+	uint64_t young_ns;
 };
+
+static inline bool store_version_same(const struct fm_store_version *a, const struct fm_store_version *b)
+{
+	return a->size == b->size && a->version[0] == b->version[0] && a->version[1] == b->version[1];
+}
 
 enum fm_store_caps {
 	FM_STORE_READ_INLINE =
