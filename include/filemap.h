@@ -213,10 +213,15 @@ struct fm_file_options {
 
 /**
  * Open an object of a store.
- *   file:PATH, or a plain PATH       a local regular file or block device
+ *   PATH                             a local regular file or block device. What does not begin with one of the
+ *                                    schemes below is a path: a name byte for byte, without decoding and without
+ *                                    parameters ("100%.db", "a?b", "log:1"). A path that begins like a scheme is
+ *                                    written ./memory:1M
+ *   file:PATH                        the same, with parameters
  *   memory:SIZE[?seed=N]             SIZE bytes of a pattern, for tests and measurements
  *   faulty:URI?PARAMETERS            any store, made slow or bad; see fm_file_control()
- * Parameters follow '?' and are joined by '&'. Every store takes
+ * Behind a scheme parameters follow '?' and are joined by '&'; there, and so in the path inside a faulty:, %25 is a percent sign,
+ * %3F a question mark. Every store takes
  *   deadline=TIME                    as the option
  *   record=FILE                      write to FILE which ranges are touched, in the order of their first
  *                                    touch: each second that brings something new, and when the last

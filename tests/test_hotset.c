@@ -130,7 +130,7 @@ static void test_order(void)
 	const char *path = support_file(512 * PAGE, SEED), *record = support_path();
 
 	mm = support_mm(64 * KIB); /* 16 frames: pages go and come back */
-	open_file(support_format("%s?record=%s", path, record), 512 * PAGE);
+	open_file(support_format("file:%s?record=%s", path, record), 512 * PAGE);
 	for (unsigned i = 0; i < sizeof(order) / sizeof(*order); i++)
 		touch(order[i]);
 	for (unsigned i = 0; i < 5 * 40; i++) { /* and again, evicted meanwhile, and far down the log */
@@ -294,14 +294,14 @@ static void test_replay(void)
 	for (unsigned i = 0; i < PAGES; i++)
 		page[i] = i * 1237 % 4096; /* prime to it: no page twice */
 	mm = support_mm(16 * MIB);
-	open_file(support_format("%s?record=%s", path, hot), 4096 * PAGE);
+	open_file(support_format("file:%s?record=%s", path, hot), 4096 * PAGE);
 	for (unsigned i = 0; i < PAGES; i++)
 		touch(page[i]);
 	close_file();
 	support_mm_end(mm);
 
 	mm = telling_mm(16 * MIB);
-	open_file(support_format("%s?hotset=%s", path, hot), 4096 * PAGE);
+	open_file(support_format("file:%s?hotset=%s", path, hot), 4096 * PAGE);
 	wait_for_pages(PAGES);
 	struct fm_stats before = support_stats(mm);
 	for (unsigned i = 0; i < PAGES; i++)
@@ -361,7 +361,7 @@ static void test_other_page_size(void)
 	struct fm_file_options options = {.size = sizeof(options), .page_size = 65536, .readahead_bytes = UINT32_MAX};
 	const char *path = support_file(204801, SEED);
 	mm = support_mm(16 * MIB);
-	file = support_open(mm, support_format("%s?hotset=%s", path, hot), &options);
+	file = support_open(mm, support_format("file:%s?hotset=%s", path, hot), &options);
 	addr = support_map(file, 0, mapped = 204801);
 	wait_for_pages(2);
 	support_expect(mm, addr + 200704, 200704, 4097, SEED);
@@ -459,7 +459,7 @@ static void test_changed(void)
 	const char *path = support_file(64 * PAGE, SEED);
 	const char *hot = write_list("filemap-hotset 1\nsize 16777216\nversion 5\n1048576 4096\n8192 8192\n258048 40960\n");
 	mm = telling_mm(16 * MIB);
-	open_file(support_format("%s?hotset=%s", path, hot), 64 * PAGE);
+	open_file(support_format("file:%s?hotset=%s", path, hot), 64 * PAGE);
 	wait_for_pages(3);
 	CHECK_EQ(told_count, 1);
 	CHECK(strstr(told, "has changed since"));
@@ -478,7 +478,7 @@ static void test_sections(void)
 		 "filemap-hotset 1\nuri file:%s\n16384 4096\n", one, two, one);
 	const char *hot = write_list(text);
 	mm = telling_mm(16 * MIB);
-	open_file(support_format("%s?hotset=%s", one, hot), 64 * PAGE);
+	open_file(support_format("file:%s?hotset=%s", one, hot), 64 * PAGE);
 	wait_for_pages(2);
 	close_file();
 	open_file(support_format("file:%s?hotset=%s", two, hot), 64 * PAGE);

@@ -408,7 +408,7 @@ static void test_direct_refused(void)
 
 	make_file("f", 100000);
 	store = opened("f");
-	plain = opened("f?direct=0");
+	plain = opened("file:f?direct=0");
 	for (int fd = 3; fd < 64 && direct < 0; fd++) {
 		int flags = fcntl(fd, F_GETFL);
 
@@ -906,8 +906,8 @@ static void test_many(void)
 {
 	make_file("f", 6 << 20);
 	many_on("faulty:memory:6M?delay=0..20ms&short-every=5&error-every=50", "memory:6M", MANY);
-	many_on("faulty:f?delay=0..5ms&short-every=5&error-every=50", "f?direct=0", 0);
-	many_on("f", "f?direct=0", 0);
+	many_on("faulty:f?delay=0..5ms&short-every=5&error-every=50", "file:f?direct=0", 0);
+	many_on("f", "file:f?direct=0", 0);
 	many_on("memory:6M", "memory:6M", 2);
 	unlink("f");
 }

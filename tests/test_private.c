@@ -146,7 +146,7 @@ static void test_recorded(void)
 	hazard_watch("a call, or an access, never ended");
 	mm = support_mm(2 * MIB);
 	path = support_file(64 * PAGE, SEED);
-	file = support_open(mm, support_format("%s?record=%s", path, record), &options);
+	file = support_open(mm, support_format("file:%s?record=%s", path, record), &options);
 	unsigned char *a = map_private(0, 64 * PAGE), *b = map_private(0, 64 * PAGE);
 	support_expect(mm, a + 3 * PAGE, 3 * PAGE, PAGE, SEED);
 	support_expect(mm, a + 4 * PAGE, 4 * PAGE, PAGE, SEED);

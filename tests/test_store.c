@@ -195,7 +195,7 @@ static void test_file_direct(void)
 		CHECK(!read_once(store, page, 4096, 32768, &done) && done == 4096, "%zu", done);
 		CHECK(!is_cached("direct", 32768), "aligned reads were given up");
 		closed(store);
-		store = opened("direct?direct=0");
+		store = opened("file:direct?direct=0");
 		CHECK(!read_once(store, page, 4096, 32768, &done) && done == 4096, "%zu", done);
 		CHECK(is_cached("direct", 32768), "direct=0 reads directly");
 		closed(store);

@@ -164,16 +164,22 @@ bad 1 directory record --out directory -- true
 bad 1 fifo record --out fifo -- true
 bad 1 nosuchprogram record -- nosuchprogram
 bad 1 ./file record -- ./file
-bad 2 record verify 'file?record='
-bad 1 /nowhere/x verify 'file?record=/nowhere/x'
-bad 1 directory verify 'file?record=directory'
-bad 1 directory verify 'file?hotset=directory'
-bad 2 'line 1' verify 'file?hotset=file'
+bad 2 record verify 'file:file?record='
+bad 1 /nowhere/x verify 'file:file?record=/nowhere/x'
+bad 1 directory verify 'file:file?record=directory'
+bad 1 directory verify 'file:file?hotset=directory'
+bad 2 'line 1' verify 'file:file?hotset=file'
 printf 'filemap-hotset 1\n0 9999999999999999999999\n' >wrong
-bad 2 'line 2' verify 'file?hotset=wrong'
+bad 2 'line 2' verify 'file:file?hotset=wrong'
 printf 'filemap-hotset 1\nranges 2\n0 4096\n' >wrong
-bad 2 'cut short' verify 'file?hotset=wrong'
-good verify 'file?hotset=absent'
+bad 2 'cut short' verify 'file:file?hotset=wrong'
+good verify 'file:file?hotset=absent'
+for name in 'x%41.db' 'a?b.db' 'q?record=file' 'log:1' '100%' './memory:1M'; do
+	cp file "$name"
+	good verify "$name"
+	good verify "file:$(printf %s "$name" | sed 's/%/%25/g; s/?/%3F/g')"
+done
+cmp -s file 'q?record=file' || complain 'a plain path had parameters'
 
 # ---- and what must work
 good verify empty

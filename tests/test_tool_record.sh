@@ -44,14 +44,14 @@ printf '%s\n' 'filemap-hotset 1' "uri file:$dir/a" 'size 300000' 'page 4096' 'ra
 grep -v '^version' hot | diff want - >&2 || fail "not the list that was expected"
 
 # ---- and back: all of it is read ahead
-"$filemap" verify --order random --json 'a?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
+"$filemap" verify --order random --json 'file:a?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
 
 # ---- several: one file with a section each, of which each file finds its own
 record 0 --out hot -- sh -c '"$0" verify a && "$0" verify --order reverse b && "$0" verify a' "$filemap"
 [ "$(grep -c '^filemap-hotset 1$' hot)" -eq 3 ] || fail "not three sections"
 [ "$(sed -n 's/^uri .*\///p' hot | tr '\n' ' ')" = 'a b a ' ] || fail "not in the order of opening"
 grep -q 'hot: 3 files' err || fail "not told how many"
-"$filemap" verify 'b?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
+"$filemap" verify 'file:b?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
 [ ! -s err ] || fail "of several sections its own was not found"
 FILEMAP_HOTSET=hot "$filemap" verify b >out 2>err || fail "FILEMAP_HOTSET: cannot be opened"
 

@@ -154,6 +154,11 @@ static void test_opens(void)
 
 	make_file("plain", 5);
 	make_file("what?", 6);
+	make_file("plain?direct=0", 10);
+	make_file("x%41", 11);
+	make_file("memory:1M.db", 12);
+	make_file("a&b", 13);
+	make_file("100%A", 14);
 	make_file("nosuch:thing", 7);
 	make_file("100%", 8);
 	make_file("a b", 9);
@@ -161,10 +166,18 @@ static void test_opens(void)
 	opens("plain", "file", 5, 0);
 	opens("./plain", "file", 5, 0);
 	opens("file:plain", "file", 5, 0);
-	opens("plain?direct=0&deadline=2s", "file", 5, 2000000000);
+	opens("file:plain?direct=0&deadline=2s", "file", 5, 2000000000);
 	opens("file:plain?direct=1", "file", 5, 0);
 	opens("what?", "file", 6, 0);
-	opens("what%3F", "file", 6, 0);
+	opens("plain?direct=0", "file", 10, 0);
+	opens("x%41", "file", 11, 0);
+	opens("file:x%2541", "file", 11, 0);
+	opens("faulty:x%2541", "faulty", 11, 0);
+	opens("./memory:1M.db", "file", 12, 0);
+	opens("file:memory:1M.db", "file", 12, 0);
+	opens("faulty:./memory:1M.db", "faulty", 12, 0);
+	opens("a&b", "file", 13, 0);
+	opens("100%A", "file", 14, 0);
 	opens("file:what%3f", "file", 6, 0);
 	opens("nosuch:thing", "file", 7, 0);
 	opens("file:nosuch:thing", "file", 7, 0);
@@ -194,21 +207,25 @@ static void test_refusals(void)
 	refused("plain/below", -ENOTDIR, "Not a directory");
 	refused("file:", -EINVAL, "write file:PATH");
 	refused("file:100%", -EINVAL, "write %25");
-	refused("nosuch:other", -EINVAL,
-		"no store 'nosuch': use file:, memory:, faulty: or a path");
-	refused("http://localhost/", -EINVAL, "no store 'http'");
-	refused("faulty:nosuch:x", -EINVAL, "no store 'nosuch'");
+	refused("nosuch:other", -ENOENT, "nosuch:other: No such file or directory (a plain path, for the schemes are");
+	refused("http://localhost/", -ENOENT, "the schemes are file:, memory:, faulty:");
+	refused("plain%41", -ENOENT, "plain%41: No such file or directory");
+	refused("what%3F", -ENOENT, "what%3F: No such file or directory");
+	refused("missing?record=x", -ENOENT, "a plain path has no parameters");
+	refused("faulty:nosuch:x", -ENOENT, "nosuch:x: No such file");
+	refused("FILE:plain", -ENOENT, "FILE:plain: No such file");
+	refused("memory:1M.db", -EINVAL, "the path of a file with this name is ./memory:1M.db");
 	refused("faulty:missing", -ENOENT, "missing: No such file");
 	refused("faulty:memory:1M?dely=1ms", -EINVAL,
 		"faulty:…: unknown parameter 'dely'; known are delay, rate, iops, error, "
 		"error-every, error-at, short-every, stuck, seed, write-delay, write-error, write-error-every, "
 		"write-error-at, write-short-every, write-stuck, flush-delay, flush-error, flush-error-every, "
 		"flush-stuck, lose, deadline, hotset, record");
-	refused("plain?delay=1ms", -EINVAL,
+	refused("file:plain?delay=1ms", -EINVAL,
 		"unknown parameter 'delay'; known are direct, deadline, hotset, record");
-	refused("plain?direct", -EINVAL, "bad parameter 'direct'");
-	refused("plain?direct=2", -EINVAL, "bad direct '2'");
-	refused("plain?deadline=5", -EINVAL, "bad deadline '5'");
+	refused("file:plain?direct", -EINVAL, "bad parameter 'direct'");
+	refused("file:plain?direct=2", -EINVAL, "bad direct '2'");
+	refused("file:plain?deadline=5", -EINVAL, "bad deadline '5'");
 	refused("faulty:plain?delay=5", -EINVAL, "bad delay '5'");
 	refused("faulty:plain?delay=5ms..1ms", -EINVAL, "bad delay");
 	refused("faulty:plain?error=EWHAT", -EINVAL, "bad error 'EWHAT'");
@@ -272,20 +289,23 @@ static void test_common(void)
 {
 	char newline[300];
 
-	opens("plain?hotset=a&direct=0&record=b", "file", 5, 0);
+	opens("file:plain?hotset=a&direct=0&record=b", "file", 5, 0);
 	opens("faulty:memory:64K?hotset=a&delay=1ms", "faulty", 65536, 0);
 	refused("memory:1M?record=", -EINVAL, "record is empty");
-	refused("plain?hotset", -EINVAL, "bad parameter 'hotset'");
-	value("plain?hotset=a&direct=0&record=b%26c", "hotset", "a");
-	value("plain?hotset=a&direct=0&record=b%26c", "record", "b&c");
-	value("plain?hotset=a", "record", NULL);
+	refused("file:plain?hotset", -EINVAL, "bad parameter 'hotset'");
+	value("file:plain?hotset=a&direct=0&record=b%26c", "hotset", "a");
+	value("file:plain?hotset=a&direct=0&record=b%26c", "record", "b&c");
+	value("file:plain?hotset=a", "record", NULL);
 	value("faulty:memory:64K?delay=1ms&record=x", "record", "x");
 	value("plain", "hotset", NULL);
+	value("plain?hotset=a", "hotset", NULL);
+	value("plain?record=a", "record", NULL);
 	value("what?", "hotset", NULL);
-	name("plain?hotset=a", "file:%s/plain");
+	name("file:plain?hotset=a", "file:%s/plain");
 	name("file:./plain?direct=0", "file:%s/plain");
 	name("what?", "file:%s/what?");
 	name("100%", "file:%s/100%%25");
+	name("plain?direct=0", "file:%s/plain?direct=0");
 	name("faulty:memory:64K?delay=1ms&seed=3", "faulty:memory:64K");
 	snprintf(newline, sizeof(newline), "new\nline");
 	make_file(newline, 1);
@@ -296,7 +316,8 @@ static void test_common(void)
 int main(void)
 {
 	static const char *const names[] = {"plain", "what?", "nosuch:thing", "100%",
-					    "a b",   "empty", "fifo",         "closed"};
+					    "a b",   "empty", "fifo",         "closed",
+					    "plain?direct=0", "x%41", "memory:1M.db", "a&b", "100%A"};
 
 	CHECK(mkdtemp(dir) && !chdir(dir), "%s: %s", dir, strerror(errno));
 	test_numbers();

@@ -126,7 +126,7 @@ static int filemap_open(struct bench_run *run)
 	if (workload->memory)
 		snprintf(uri, sizeof(uri), "memory:%llu", (unsigned long long)run->range_bytes);
 	else
-		snprintf(uri, sizeof(uri), "file:%s", run->cell->in.path);
+		snprintf(uri, sizeof(uri), "%s%s", run->cell->in.path[0] == '/' ? "" : "./", run->cell->in.path);
 	error = fm_mm_create(&mm_options, &library.mm);
 	if (error)
 		return fail(run, "address space", error);

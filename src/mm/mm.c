@@ -13,6 +13,14 @@
 #define BUDGET_DEFAULT_MIN (16ull << 20)
 #define BUDGET_DEFAULT_MAX (1ull << 30)
 
+/* Names of files may hold any byte but NUL: the log function gets one line all the same. */
+static void line_clean(char *line)
+{
+	for (; *line; line++)
+		if ((unsigned char)*line < 0x20 || *line == 0x7f)
+			*line = '?';
+}
+
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 {
 	char line[512];
@@ -22,6 +30,7 @@ void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
+	line_clean(line);
 	mm->log(mm->log_arg, level, line);
 }
 

@@ -339,8 +339,8 @@ int store_memory_open(const char *spec, unsigned flags, const char *parameters, 
 	if (store_parse_size(spec, &size))
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "memory:%s: bad size: write a number with K, M, G or T, such as "
-				 "memory:64M",
-				 spec);
+				 "memory:64M; the path of a file with this name is ./memory:%s",
+				 spec, spec);
 	memory = calloc(1, sizeof(*memory));
 	if (!memory)
 		return store_say(-ENOMEM, error_text, error_text_len, "memory:%s: %s", spec,

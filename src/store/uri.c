@@ -2,8 +2,10 @@
 /*
  * URIs: which store a text names, and with which parameters. Owns no state and no lock.
  * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
- * belong to the outermost store of the chain that knows them (`seed`: to all that do). A text that
- * does not begin with a known scheme and is the name of an existing file is that file, undecoded.
+ * belong to the outermost store of the chain that knows them (`seed`: to all that do).
+ * A text that does not begin with a known scheme is a plain path: the name of a file, byte for byte,
+ * without parameters. Whether such a file exists changes nothing. Behind a scheme everything is
+ * percent-decoded, and '?' begins the parameters.
  * May call: the stores' open functions, libc. Ordinary context only, except store_read_full() and store_write_full().
  */
 #include "store.h"
@@ -16,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define KEY_LEN     64
 #define FILTERS_MAX 4
@@ -214,14 +215,12 @@ static bool kind_knows(const struct store_kind *kind, const char *key)
 	return false;
 }
 
-/* The length of "scheme" in "scheme:...", or 0. */
-static size_t scheme_len(const char *text)
+/* The store whose scheme, and a ':', `text` begins with. NULL: `text` is a plain path. */
+static const struct store_kind *kind_of(const char *text)
 {
-	size_t len =
-		strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
-	bool is_letter = (text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z');
+	const char *colon = strchr(text, ':');
 
-	return is_letter && text[len] == ':' ? len : 0;
+	return colon ? kind_find(text, (size_t)(colon - text)) : NULL;
 }
 
 /* ------------------------------------------------------------------ opening */
@@ -264,26 +263,20 @@ static int take_common(struct parsed *p, const char *key, const char *value)
 	return 0;
 }
 
-/* The schemes, outermost first. *ret_rest is what follows them; a plain path has none. */
+/* Collect the schemes in p->chain, outermost first. *ret_rest is the text behind the last one. */
 static int parse_schemes(struct parsed *p, const char **ret_rest)
 {
 	const char *at = p->uri;
 
 	for (;;) {
-		size_t len = scheme_len(at);
-		const struct store_kind *kind;
+		const struct store_kind *kind = kind_of(at);
 
-		kind = len ? kind_find(at, len) : NULL;
-		if (!len || (!kind && !access(at, F_OK))) {
+		if (!kind) {
 			p->chain[p->depth++] = kind_find("file", 4);
 			break;
 		}
-		if (!kind)
-			return store_say(-EINVAL, p->error_text, p->error_text_len,
-					 "no store '%.*s': use file:, memory:, faulty: or a path",
-					 (int)len, at);
 		p->chain[p->depth++] = kind;
-		at += len + 1;
+		at += strlen(kind->scheme) + 1;
 		if (kind->open)
 			break;
 		if (p->depth == FILTERS_MAX)
@@ -375,22 +368,20 @@ static int parse_parameters(struct parsed *p, const char *query)
 	return 0;
 }
 
+/* Take `rest`, which follows the schemes, apart: p->text is what comes before the '?', decoded. A
+ * plain path stays as it is. */
 static int parse_text(struct parsed *p, const char *rest)
 {
 	const char *query = strchr(rest, '?');
 	size_t len = query ? (size_t)(query - rest) : strlen(rest);
-	bool is_plain = rest == p->uri;
 	int error;
 
-	/* A plain path that exists as it stands is not decoded. */
-	if (is_plain && !access(rest, F_OK)) {
+	if (rest == p->uri) {
 		strcpy(p->text, rest);
 		return 0;
 	}
 	error = percent_decode(rest, len, p->text, strlen(p->uri) + 1);
-	if (error && is_plain)
-		strcpy(p->text, rest); /* it will be missed under the name that was given */
-	else if (error)
+	if (error)
 		return store_say(error, p->error_text, p->error_text_len,
 				 "%s: bad percent escape: write %%25 for a percent sign", p->uri);
 	return query ? parse_parameters(p, query) : 0;
@@ -427,6 +418,22 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 	return 0;
 }
 
+/* Add to the words about a missing plain path why the text was taken for a path, where it looks like more. */
+static void explain_plain(const struct parsed *p)
+{
+	const char *query = strchr(p->uri, '?'), *why = NULL;
+	size_t used = p->error_text && p->error_text_len ? strlen(p->error_text) : 0;
+
+	if (kind_of(p->uri) || !used)
+		return;
+	if (query && strchr(query, '='))
+		why = "a plain path has no parameters: write file:PATH?KEY=VALUE";
+	else if (strchr(p->uri, ':'))
+		why = "a plain path, for the schemes are file:, memory:, faulty:";
+	if (why)
+		snprintf(p->error_text + used, p->error_text_len - used, " (%s)", why);
+}
+
 /* *ret_room holds p's texts: free(). */
 static int parse(struct parsed *p, char **ret_room)
 {
@@ -461,8 +468,11 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	if (!error && flags & FM_STORE_OPEN_CREATE && !(flags & FM_STORE_OPEN_WRITE))
 		error = store_say(-EINVAL, error_text, error_text_len, "%s: what is to be made is to be opened for writing",
 				  uri);
-	if (!error)
+	if (!error) {
 		error = open_chain(&p, ret_store);
+		if (error == -ENOENT)
+			explain_plain(&p);
+	}
 	free(room);
 	return error;
 }
