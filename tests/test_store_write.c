@@ -337,7 +337,7 @@ static int find_folder_fd(void)
 	char name[64], target[256];
 	ssize_t len;
 
-	for (int fd = 3; fd < 64; fd++) {
+	for (int fd = 3; fd < 1024; fd++) {
 		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
 		len = readlink(name, target, sizeof(target) - 1);
 		if (len <= 0)

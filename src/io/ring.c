@@ -8,6 +8,8 @@
  */
 #include "io/engine.h"
 
+#include "os/fds.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
@@ -55,21 +57,35 @@ static int uring_init(struct io_uring *uring)
 	return error;
 }
 
+/* To a high number. Where there is none left the ring stays where it is. */
+static void uring_high(struct io_uring *uring)
+{
+	int fd = os_fd_high(uring->ring_fd);
+
+	if (fd >= 0)
+		uring->ring_fd = uring->enter_ring_fd = fd;
+}
+
 int ring_open(struct io_engine *engine)
 {
+	struct os_fds_low low;
 	unsigned kernel_workers[2] = {RING_KERNEL_WORKERS, 0};
 	struct io_ring *ring = os_meta_alloc(sizeof(*ring));
 	int error;
 
 	if (!ring)
 		return -ENOMEM;
+	os_fds_low_take(&low);
 	error = uring_init(&ring->uring);
+	if (!error)
+		uring_high(&ring->uring);
+	os_fds_low_give(&low);
 	if (error)
 		goto out_free;
 	/* Blocking: a read of it by the ring waits until it is written. */
-	engine->event_fd = eventfd(0, EFD_CLOEXEC);
+	engine->event_fd = os_fd_make(eventfd(0, EFD_CLOEXEC));
 	if (engine->event_fd < 0) {
-		error = -errno;
+		error = engine->event_fd;
 		goto out_exit;
 	}
 	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);

@@ -9,6 +9,7 @@
  * Owns struct os_keeper's memory. Not signal-safe but for what runs in the keeper itself.
  * May call: the kernel; clone() of the C library.
  */
+#include "os/fds.h"
 #include "os/os.h"
 #include "os/syscall.h"
 
@@ -81,10 +82,10 @@ int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
 
 	*keeper = (struct os_keeper){.fn = fn, .arg = arg, .program_fd = -1, .stop_fd = -1};
 	keeper->program = (int)os_syscall1(SYS_getpid, 0);
-	keeper->program_fd = (int)os_syscall2(SYS_pidfd_open, keeper->program, 0);
+	keeper->program_fd = os_fd_high((int)os_syscall2(SYS_pidfd_open, keeper->program, 0));
 	if (keeper->program_fd < 0)
 		return keeper->program_fd;
-	keeper->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	keeper->stop_fd = os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	void *mem = mmap(NULL, STACK_BYTES + LOCALS_BYTES, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (keeper->stop_fd < 0 || mem == MAP_FAILED) {

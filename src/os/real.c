@@ -6,6 +6,7 @@
 #include "os/os.h"
 
 #include "os/atomic.h"
+#include "os/fds.h"
 #include "os/syscall.h"
 
 #include <errno.h>
@@ -131,8 +132,7 @@ void os_signals_restore(os_sigmask mask)
 
 int os_event_open(void)
 {
-	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return fd < 0 ? -errno : fd;
+	return os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 void os_event_close(int fd)

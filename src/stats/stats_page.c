@@ -4,10 +4,12 @@
  * populated (recording must never fault), then sealed: nobody can resize it, and nobody but this
  * mapping can write it. A forked child keeps the mapping; its records would be ours, which is
  * harmless, and readers pass the child over by the pid in the page.
- * Takes no lock. May call: the kernel (not signal-safe), nothing of ours.
+ * Takes no lock. May call: the kernel (not signal-safe), os.
  */
 #include "stats/stats.h"
 #include "stats/stats_layout.h"
+
+#include "os/fds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,9 +54,9 @@ int stats_page_create(const char *trap, const char *install, struct stats_page *
 	struct stats_page *page = MAP_FAILED;
 	int fd, error;
 
-	fd = memfd_create(STATS_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	fd = os_fd_make(memfd_create(STATS_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (ftruncate(fd, sizeof(*page)) < 0)
 		goto fail;
 	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);

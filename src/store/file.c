@@ -17,6 +17,7 @@
 
 #include "io/io.h"
 #include "os/atomic.h"
+#include "os/fds.h"
 #include "os/os.h"
 #include "os/syscall.h"
 
@@ -460,13 +461,14 @@ static bool fs_is_remote(int fd)
 	return true;
 }
 
-/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. */
+/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. A descriptor or
+ * negative errno. */
 static int open_quietly(const char *path, int flags)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NOATIME);
+	int fd = os_fd_open(AT_FDCWD, path, flags | O_NOATIME, 0);
 
-	if (fd < 0 && errno == EPERM)
-		fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd == -EPERM)
+		fd = os_fd_open(AT_FDCWD, path, flags, 0);
 	return fd;
 }
 
@@ -477,7 +479,7 @@ static int open_buffered(const char *path, int access_mode)
 {
 	int fd = open_quietly(path, access_mode | O_NONBLOCK);
 
-	if (fd < 0 && errno == EWOULDBLOCK)
+	if (fd == -EWOULDBLOCK)
 		return open_quietly(path, access_mode);
 	if (fd >= 0)
 		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
@@ -533,7 +535,7 @@ static int open_folder(const char *path, const struct stat *made)
 
 	if (slash) {
 		*slash = '\0';
-		fd = open(slash == real ? "/" : real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		fd = os_fd_open(AT_FDCWD, slash == real ? "/" : real, O_RDONLY | O_DIRECTORY, 0);
 		if (fd >= 0 && (fstatat(fd, slash + 1, &st, AT_SYMLINK_NOFOLLOW) || st.st_dev != made->st_dev ||
 				st.st_ino != made->st_ino)) {
 			close(fd);
@@ -548,17 +550,16 @@ static int open_folder(const char *path, const struct stat *made)
  * nothing, as open() does. 0: it is there. */
 static int file_make(struct file_store *file, const char *path)
 {
-	int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY;
-	int fd = open(path, flags | O_EXCL, 0666);
+	int fd = os_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL, 0666);
 	struct stat st;
 
-	if (fd < 0 && errno == EEXIST) {
+	if (fd == -EEXIST) {
 		if (!stat(path, &st))
 			return 0;
-		fd = open(path, flags, 0666);
+		fd = os_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT, 0666);
 	}
 	if (fd < 0)
-		return -errno;
+		return fd;
 	file->buffered_fd = fd;
 	file->name_unsynced = 1;
 	if (!fstat(fd, &st))
@@ -618,7 +619,9 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 		if (!refused) {
 			if (file->buffered_fd < 0)
 				file->buffered_fd = open_buffered(path, access_mode);
-			if (file->buffered_fd < 0 || fstat(file->buffered_fd, &st))
+			if (file->buffered_fd < 0)
+				error = file->buffered_fd;
+			else if (fstat(file->buffered_fd, &st))
 				error = -errno;
 			else
 				refused = kind_refused(st.st_mode, &error);

@@ -5,6 +5,8 @@
  */
 #include "store/hotset.h"
 
+#include "os/fds.h"
+
 #include "os/atomic.h"
 #include "os/os.h"
 
@@ -305,12 +307,12 @@ void hotset_free(struct hotset *set)
 int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len, struct hotset *ret_set)
 {
 	struct reader r = {.path = path, .wanted = wanted, .why = why, .why_len = why_len};
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), error = 0;
+	int fd = os_fd_open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0), error = 0;
 	struct stat st;
 	FILE *f;
 
 	if (fd < 0)
-		return store_say(-errno, why, why_len, "hotset %s: %s", path, strerror(errno));
+		return store_say(fd, why, why_len, "hotset %s: %s", path, strerror(-fd));
 	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
 		error = store_say(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, why, why_len, "hotset %s: not a regular file",
 				  path);

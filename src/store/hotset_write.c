@@ -6,6 +6,7 @@
 #include "store/hotset.h"
 
 #include "os/atomic.h"
+#include "os/fds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,9 +38,9 @@ int hotset_target_open(const char *path, const char *uri, char *why, size_t why_
 		return refuse(path, *path ? -EISDIR : -ENOENT, why, why_len);
 	if (slash) /* "/" itself keeps its slash */
 		snprintf(folder, sizeof(folder), "%.*s", slash == path ? 1 : (int)(slash - path), path);
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = os_fd_open(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0 || faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
-		error = -errno;
+		error = fd < 0 ? fd : -errno;
 		if (fd >= 0)
 			close(fd);
 		return refuse(path, error, why, why_len);
@@ -182,9 +183,9 @@ int hotset_save(const struct hotset_target *target, const struct hotset_about *a
 
 	/* The folder may be somebody else's too: the name is new, and nobody's link. */
 	snprintf(name, sizeof(name), ".%s.%d-%u", target->name, (int)getpid(), atomic_add(&last, 1u));
-	int fd = openat(target->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	int fd = os_fd_open(target->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0666);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	FILE *f = fdopen(fd, "w");
 	if (!f) {
 		close(fd);

@@ -10,6 +10,7 @@
 #include "store.h"
 
 #include "os/atomic.h"
+#include "os/fds.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -149,15 +150,15 @@ static const struct fm_store_ops private_ops = {
 static int scratch_open(const char *dir)
 {
 	char path[4096];
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int fd = os_fd_open(AT_FDCWD, dir, O_TMPFILE | O_RDWR, 0600);
 
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-		return fd < 0 ? -errno : fd;
+	if (fd >= 0 || (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -EINVAL))
+		return fd;
 	if ((size_t)snprintf(path, sizeof(path), "%s/filemap-XXXXXX", dir) >= sizeof(path))
 		return -ENAMETOOLONG;
-	fd = mkostemp(path, O_CLOEXEC);
+	fd = os_fd_make(mkostemp(path, O_CLOEXEC));
 	if (fd < 0)
-		return -errno;
+		return fd;
 	unlink(path);
 	return fd;
 }

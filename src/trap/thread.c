@@ -7,6 +7,7 @@
  * pending asks without end): one entry for each (thread, address), a repeated message finds it.
  * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
  */
+#include "os/fds.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/registry.h"
@@ -266,8 +267,8 @@ int handler_start(struct trap *trap)
 		handler->entry[i].next = handler->free;
 		handler->free = &handler->entry[i];
 	}
-	handler->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int err = handler->event_fd < 0 ? -errno : telling_open(trap);
+	handler->event_fd = os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	int err = handler->event_fd < 0 ? handler->event_fd : telling_open(trap);
 	if (!err)
 		err = os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
 	if (err) {

@@ -4,6 +4,7 @@
  * Owns struct trap. The operations on pages are signal-safe and hold no lock of ours.
  * May call: os, the kernel, registry, thread.c.
  */
+#include "os/fds.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/registry.h"
@@ -45,13 +46,13 @@ static int uffd_new(int flags)
 	if (fd == -EINVAL && (flags & ABI_USER_MODE_ONLY)) /* Linux before 5.11 */
 		fd = os_syscall1(SYS_userfaultfd, flags & ~ABI_USER_MODE_ONLY);
 	if (fd != -EPERM)
-		return (int)fd;
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+		return os_fd_high((int)fd);
+	int dev = os_fd_open(AT_FDCWD, "/dev/userfaultfd", O_RDWR, 0);
 	if (dev < 0)
 		return -EPERM;
 	fd = os_syscall3(SYS_ioctl, dev, ABI_IOC_NEW, flags);
 	close(dev);
-	return (int)fd;
+	return os_fd_high((int)fd);
 }
 
 static int uffd_features(int flags, uint64_t *ret_features)
