@@ -409,7 +409,7 @@ static void test_direct_refused(void)
 	make_file("f", 100000);
 	store = opened("f");
 	plain = opened("file:f?direct=0");
-	for (int fd = 3; fd < 64 && direct < 0; fd++) {
+	for (int fd = 3; fd < 1024 && direct < 0; fd++) {
 		int flags = fcntl(fd, F_GETFL);
 
 		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;

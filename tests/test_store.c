@@ -235,7 +235,7 @@ static void test_file_direct_refused(void)
 
 	make_file("refused", 5000);
 	store = opened("refused");
-	for (int fd = 3; fd < 64 && direct < 0; fd++) {
+	for (int fd = 3; fd < 1024 && direct < 0; fd++) {
 		int flags = fcntl(fd, F_GETFL);
 
 		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;

@@ -427,7 +427,7 @@ static void test_direct_refused(void)
 
 	if (stand_in < 0)
 		stand_in = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	for (int fd = 3; fd < 64 && direct < 0; fd++) {
+	for (int fd = 3; fd < 1024 && direct < 0; fd++) {
 		int flags = fcntl(fd, F_GETFL);
 
 		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;
