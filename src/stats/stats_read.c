@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/fd and copies
+ * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/fd, or a thread's, and copies
  * them with pread(): no mapping, so that a file that only looks like a stats page and is cut short
  * under us gives a short read and no SIGBUS. Nothing that is found is believed before it has been
  * checked: kind, size, magic, version, pid. Takes no lock, of ours or of that process.
@@ -107,17 +107,73 @@ static int find_page(DIR *dir, int pid, unsigned nth, struct stats_page *copy)
 	return -ENOENT;
 }
 
+static bool dir_is_empty(DIR *dir)
+{
+	struct dirent *entry;
+	bool empty = true;
+
+	while (empty && (entry = readdir(dir)))
+		empty = entry->d_name[0] == '.';
+	rewinddir(dir);
+	return empty;
+}
+
+/* A thread's descriptors, if it has some. */
+static DIR *open_thread(int pid, const char *tid)
+{
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/fd", pid, tid);
+	dir = opendir(path);
+	if (dir && dir_is_empty(dir)) {
+		closedir(dir);
+		dir = NULL;
+	}
+	return dir;
+}
+
+/* The descriptors of a process whose main thread has ended by pthread_exit(): /proc/PID/fd is empty then, and the other threads
+ * have them. NULL: no thread has any. */
+static DIR *open_any_thread(int pid)
+{
+	struct dirent *entry;
+	char path[48];
+	DIR *tasks, *dir = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	while (tasks && !dir && (entry = readdir(tasks)))
+		if (entry->d_name[0] != '.')
+			dir = open_thread(pid, entry->d_name);
+	if (tasks)
+		closedir(tasks);
+	return dir;
+}
+
+/* The descriptors of a process; NULL, and errno says why. */
+static DIR *open_descriptors(int pid)
+{
+	char path[48];
+	DIR *dir, *other;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	other = dir && dir_is_empty(dir) ? open_any_thread(pid) : NULL;
+	if (other)
+		closedir(dir);
+	return other ? other : dir;
+}
+
 int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy)
 {
 	struct stats_page *copy;
-	char path[48];
 	DIR *dir;
 	int error;
 
 	if (pid <= 0)
 		return -ESRCH;
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	dir = opendir(path);
+	dir = open_descriptors(pid);
 	if (!dir)
 		return errno == ENOENT ? -ESRCH : -errno;
 	copy = malloc(sizeof(*copy));

@@ -82,16 +82,11 @@ static uint64_t address_of(const siginfo_t *info)
  * same code, but there is no page behind it; and what is there by now can be read. */
 static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
 {
-	char byte;
-	struct iovec to = {&byte, 1}, from = {info->si_addr, 1};
-
 	if (info->si_code != BUS_MCEERR_AR)
 		return false;
 	uint64_t addr = (uint64_t)(uintptr_t)info->si_addr;
 	return trap->kind != FM_TRAP_THREAD ||
-	       (trap_present(addr) == 1 &&
-		os_syscall6(SYS_process_vm_readv, os_syscall1(SYS_getpid, 0), (long)&to, 1, (long)&from, 1, 0) == -EFAULT &&
-		trap_present(addr) == 1);
+	       (trap_present(addr) == 1 && !trap_readable(addr) && trap_present(addr) == 1);
 }
 
 static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)

@@ -119,6 +119,7 @@ int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
 /* A page of a view is copied to a slot with memory, where the kernel moves nothing. The same lock. -EFAULT: it is not there. */
 int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr);
+bool trap_readable(uint64_t addr); /* the program may read what is there: false also of an absent page, and of PROT_NONE */
 int trap_present(uint64_t addr); /* 1, 0 (also where a mark for an error stands) or negative errno */
 bool trap_has_swap(void); /* the system has some */
 bool trap_has_bytes(uint64_t addr); /* so it has, or has been swapped out; also where a mark for an error stands, if the system has swap */

@@ -156,6 +156,12 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	return 0;
 }
 
+static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
+{
+	struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)mem, len}, .mode = mode};
+	return (int)os_syscall3(SYS_ioctl, trap->fd, UFFDIO_REGISTER, &reg);
+}
+
 #define SCRATCHES 2u
 
 static int scratch_open(struct trap *trap)
@@ -172,6 +178,23 @@ static int scratch_open(struct trap *trap)
 	return 0;
 }
 
+static int fetched_open(struct trap *trap)
+{
+	char *mem;
+	int err = reserve(OS_PAGE, OS_PAGE, false, &mem);
+	if (err)
+		return err;
+	if (mprotect(mem, OS_PAGE, PROT_READ | PROT_WRITE) < 0)
+		err = -errno;
+	if (!err)
+		err = uffd_register(trap, mem, OS_PAGE, UFFDIO_REGISTER_MODE_MISSING);
+	if (err)
+		munmap(mem, OS_PAGE);
+	else
+		trap->fetched = mem;
+	return err;
+}
+
 int trap_create(const struct trap_options *options, struct trap **ret_trap)
 {
 	struct trap *trap = calloc(1, sizeof(*trap));
@@ -185,6 +208,8 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		err = trap_open(options, trap);
 	if (!err && trap->has_move)
 		err = scratch_open(trap);
+	if (!err)
+		err = fetched_open(trap);
 	if (!err)
 		err = trap_sigbus_install();
 	if (!err && trap->kind == FM_TRAP_THREAD)
@@ -218,6 +243,8 @@ void trap_destroy(struct trap *trap)
 	telling_close(trap);
 	if (trap->scratch)
 		munmap(trap->scratch, SCRATCHES * TRAP_TOGETHER);
+	if (trap->fetched)
+		munmap(trap->fetched, OS_PAGE);
 	if (trap->fd >= 0)
 		close(trap->fd);
 	free(trap);
@@ -229,12 +256,6 @@ bool trap_has_move(const struct trap *trap)
 }
 
 /* ------------------------------------------------------------------ address space */
-
-static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
-{
-	struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)mem, len}, .mode = mode};
-	return (int)os_syscall3(SYS_ioctl, trap->fd, UFFDIO_REGISTER, &reg);
-}
 
 /*
  * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
@@ -508,12 +529,54 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+/* By the calling thread's own number: the main thread may have ended, and then getpid() names nobody who has memory. */
+static long read_own(void *to, uint64_t addr, size_t len)
+{
+	struct iovec local = {to, len}, remote = {(void *)(uintptr_t)addr, len};
+	return os_syscall6(SYS_process_vm_readv, os_gettid(), (long)&local, 1, (long)&remote, 1, 0);
+}
+
+/* Also what the program has made unreadable by mprotect(). */
+static long read_forced(void *to, uint64_t addr, size_t len)
+{
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	long got = os_syscall4(SYS_pread64, fd, to, len, addr);
+	os_syscall1(SYS_close, fd);
+	return got;
+}
+
+/* Where process_vm_readv() is forbidden: the userfaultfd copies the page to a place of its own, whose memory then moves on. */
+static long read_by_copy(struct trap *trap, void *to, uint64_t addr)
+{
+	uint64_t place = (uint64_t)(uintptr_t)trap->fetched, done;
+
+	os_lock(&trap->fetch_lock);
+	int err = copy_as(trap, place, addr, OS_PAGE, 0, &done);
+	if (!err)
+		memcpy(to, trap->fetched, OS_PAGE);
+	os_syscall3(SYS_madvise, place, OS_PAGE, MADV_DONTNEED);
+	os_unlock(&trap->fetch_lock);
+	return err ? err : (long)OS_PAGE;
+}
+
 int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 {
-	struct iovec to = {(void *)(uintptr_t)slot, OS_PAGE}, from = {(void *)(uintptr_t)addr, OS_PAGE};
-	(void)trap;
-	long ret = os_syscall6(SYS_process_vm_readv, getpid(), (long)&to, 1, (long)&from, 1, 0);
-	return ret == OS_PAGE ? 0 : ret < 0 ? (int)ret : -EFAULT;
+	void *to = (void *)(uintptr_t)slot;
+	long ret = read_own(to, addr, OS_PAGE);
+
+	if (ret != OS_PAGE && ret != -EFAULT && ret < 0)
+		ret = read_by_copy(trap, to, addr);
+	if (ret != OS_PAGE && trap_has_bytes(addr))
+		ret = read_forced(to, addr, OS_PAGE);
+	return ret == OS_PAGE ? 0 : -EFAULT;
+}
+
+bool trap_readable(uint64_t addr)
+{
+	/* The kernel reads the set before it finds that there is no such operation. */
+	return os_syscall4(SYS_rt_sigprocmask, ~0, addr & ~7ull, NULL, 8) != -EFAULT;
 }
 
 int trap_present(uint64_t addr)
@@ -540,7 +603,7 @@ bool trap_has_bytes(uint64_t addr)
 		return true;
 	if (!trap_has_swap())
 		return false;
-	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
 	long got = os_syscall4(SYS_pread64, fd, &entry, sizeof(entry), addr / OS_PAGE * sizeof(entry));
