@@ -61,7 +61,13 @@ enum fm_trap {
 	 *  call that is given a cold address fails with EFAULT: see fm_fault_in() and fm_pin(). */
 	FM_TRAP_INLINE = 1,
 	/** A handler thread reads fault messages. System calls are served too where the kernel
-	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline. */
+	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline.
+	 *  A system call waits for its page with the locks that it holds, and others wait for these
+	 *  as long: of a pipe, or of the file that it writes to. No read of the library's waits for
+	 *  a lock of a local file: write() from a mapping of the same file works. Writing back does:
+	 *  a read() with O_DIRECT into a mapping of the file that it reads can wait for ever while
+	 *  fm_punch() or fm_truncate() changes those pages, or while no more may be dirty and another
+	 *  write() to that file waits. A server of a FUSE file system must not map its own files. */
 	FM_TRAP_THREAD = 2,
 	/** No trap: pages come in by fm_fault_in() and fm_pin() only; reading an absent page is
 	 *  SIGBUS to the program (-ENODATA), writing to one, or to one that was not brought in for that,

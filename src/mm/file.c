@@ -430,7 +430,8 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 {
 	uint32_t page_size = options->page_size == FM_PAGE_SIZE_AUTO ? OS_PAGE : options->page_size;
 	unsigned flags = (options->flags & FM_FILE_WRITE ? FM_STORE_OPEN_WRITE : 0u) |
-			 (options->flags & FM_FILE_CREATE ? FM_STORE_OPEN_CREATE : 0u);
+			 (options->flags & FM_FILE_CREATE ? FM_STORE_OPEN_CREATE : 0u) |
+			 (trap_serves_calls(mm->trap) ? FM_STORE_OPEN_LOCKLESS : 0u);
 	char why[256] = "";
 	int err = check_options(mm, uri, options, page_size);
 	if (err)

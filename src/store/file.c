@@ -41,6 +41,10 @@ struct file_store {
 	int buffered_fd;
 	int direct_fd;           /* -1: none */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
+	bool lockless;           /* no read may wait for the inode's lock: see file_read_lockless() and learn_locks() */
+	bool buffered_locks;     /* ...and a buffered read would take it */
+	bool direct_locks;       /* ...and a direct read waits for it, also where it is asked not to wait */
+	uint32_t nowait_refused; /* atomic: the file system cannot say that a direct read would wait */
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */
 	uint64_t grain_ns; /* see stamp_grain_ns() */
@@ -93,10 +97,63 @@ static int file_transfer(struct file_store *file, file_transfer_fn transfer, con
 	return 0;
 }
 
+/* A direct read that could not be made without waiting: it is left for now, or for good. */
+static void file_nowait_failed(struct file_store *file, ssize_t error, uint64_t offset, size_t len)
+{
+	if (error == -EINVAL)
+		file_direct_refused(file, offset, len);
+	else if (error == -EOPNOTSUPP)
+		atomic_set(&file->nowait_refused, 1);
+}
+
+static bool is_nowait_failure(ssize_t result)
+{
+	return result == -EAGAIN || result == -EINVAL || result == -EOPNOTSUPP;
+}
+
+static bool file_asks_nowait(struct file_store *file, int fd)
+{
+	return fd != file->buffered_fd && !file->direct_locks && !atomic_get(&file->nowait_refused);
+}
+
+/*
+ * A read that may be for a system call which holds the inode's lock, as write() does while it faults in what it is given. A
+ * direct read wants that lock: it is asked not to wait for it, where the file system heeds that (btrfs does not). A buffered
+ * read does without on some file systems, see learn_locks(); elsewhere the kernel's own fault is the only way that does.
+ */
+static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
+			      size_t *ret_done)
+{
+	int fd = file_choose_fd(file, iov, iov_count, offset), error;
+
+	if (file_asks_nowait(file, fd)) {
+		ssize_t n = os_preadv_nowait(fd, iov, iov_count, offset);
+
+		if (!is_nowait_failure(n)) {
+			*ret_done = n < 0 ? 0 : (size_t)n;
+			return n < 0 ? (int)n : 0;
+		}
+		file_nowait_failed(file, n, offset, store_iov_bytes(iov, iov_count));
+	}
+	if (file->buffered_locks) {
+		error = file_read_mapped(file->buffered_fd, iov, iov_count, offset, ret_done);
+		if (!error || error == -EIO || error == -EFAULT)
+			return error;
+	}
+	ssize_t n = os_preadv(file->buffered_fd, iov, iov_count, offset);
+
+	*ret_done = n < 0 ? 0 : (size_t)n;
+	return n < 0 ? (int)n : 0;
+}
+
 static int file_read(struct fm_store *store, const struct iovec *iov, int iov_count,
 		     uint64_t offset, size_t *ret_done)
 {
-	return file_transfer((struct file_store *)store, os_preadv, iov, iov_count, offset, ret_done);
+	struct file_store *file = (struct file_store *)store;
+
+	if (file->lockless)
+		return file_read_lockless(file, iov, iov_count, offset, ret_done);
+	return file_transfer(file, os_preadv, iov, iov_count, offset, ret_done);
 }
 
 static int file_write(struct fm_store *store, const struct iovec *iov, int iov_count,
@@ -111,10 +168,37 @@ static int file_ring_start(struct io_engine *engine, struct io_request *request,
 				       : io_ring_read(engine, request, fd);
 }
 
+static void file_ring_done(struct io_engine *engine, struct io_request *request, int result);
+
+/* As file_read_lockless(). `refused`: a direct read would have to wait. */
+static int file_ring_lockless(struct file_store *file, struct io_engine *engine, struct io_request *request, bool refused)
+{
+	int fd = file_choose_fd(file, request->rest, request->rest_count, request->offset + request->bytes_done);
+	bool direct = !refused && file_asks_nowait(file, fd);
+
+	if (!direct && file->buffered_locks)
+		return -EOPNOTSUPP; /* a worker's */
+	request->ring_nowait = direct;
+	return io_ring_read(engine, request, direct ? fd : file->buffered_fd);
+}
+
+static void file_ring_refused(struct file_store *file, struct io_engine *engine, struct io_request *request, int error)
+{
+	file_nowait_failed(file, error, request->offset + request->bytes_done,
+			   store_iov_bytes(request->rest, request->rest_count));
+	request->ring_nowait = false;
+	if (file_ring_lockless(file, engine, request, true))
+		io_by_worker(engine, request, &file->store);
+}
+
 static void file_ring_done(struct io_engine *engine, struct io_request *request, int result)
 {
 	struct file_store *file = request->store_private[1];
 
+	if (request->ring_nowait && is_nowait_failure(result)) {
+		file_ring_refused(file, engine, request, result);
+		return;
+	}
 	if (result == -EINVAL && request->ring_fd != file->buffered_fd) {
 		file_direct_refused(file, request->offset + request->bytes_done,
 				    store_iov_bytes(request->rest, request->rest_count));
@@ -133,6 +217,9 @@ static int file_submit(struct fm_store *store, struct io_engine *engine, struct 
 	request->store_private[1] = file;
 	request->ring_fn = file_ring_done;
 	request->ring_async = file->is_remote;
+	request->ring_nowait = false;
+	if (file->lockless && request->op == IO_READ)
+		return file_ring_lockless(file, engine, request, false);
 	return file_ring_start(engine, request,
 			       file_choose_fd(file, request->rest, request->rest_count,
 					      request->offset + request->bytes_done));
@@ -443,6 +530,36 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 	return "not a file";
 }
 
+/*
+ * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is known, and the worst is
+ * assumed: overlayfs passes on to some other, NFS and Ceph take the lock for every read. FUSE takes it for none.
+ */
+static void learn_locks(struct file_store *file)
+{
+	static const struct {
+		unsigned type;
+		bool buffered_locks, direct_locks;
+	} known[] = {
+		{EXT4_SUPER_MAGIC, false, false}, {XFS_SUPER_MAGIC, true, false}, {F2FS_SUPER_MAGIC, false, false},
+		{BTRFS_SUPER_MAGIC, false, true}, {TMPFS_MAGIC, false, false},
+	};
+	struct statfs fs;
+	struct statx stx;
+
+	file->lockless = file->buffered_locks = file->direct_locks = true;
+	if (fstatfs(file->buffered_fd, &fs) || statx(file->buffered_fd, "", AT_EMPTY_PATH, STATX_TYPE, &stx))
+		return;
+	if ((unsigned)fs.f_type == FUSE_SUPER_MAGIC)
+		file->lockless = false;
+	if (S_ISBLK(stx.stx_mode) || stx.stx_attributes & STATX_ATTR_DAX)
+		return;
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if ((unsigned)fs.f_type == known[i].type) {
+			file->buffered_locks = known[i].buffered_locks;
+			file->direct_locks = known[i].direct_locks;
+		}
+}
+
 /* Whether a server's silence could block the thread that only starts a read: on FUSE, io_uring asks
  * the server first whether the file can be polled. These are known not to. */
 static bool fs_is_remote(int fd)
@@ -638,6 +755,8 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 		file->is_block = S_ISBLK(st.st_mode);
 		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
 		file->grain_ns = stamp_grain_ns(file->buffered_fd, &st);
+		if (flags & FM_STORE_OPEN_LOCKLESS)
+			learn_locks(file);
 		if (direct)
 			file->direct_fd = open_direct(path, access_mode, &st);
 		if (file->direct_fd >= 0 && access_mode == O_RDWR)

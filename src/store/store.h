@@ -46,6 +46,8 @@ enum fm_store_caps {
 enum fm_store_open {
 	FM_STORE_OPEN_WRITE = 1u << 0,  /* -EROFS, -EACCES, -ETXTBSY, ... where it cannot be; -EOPNOTSUPP: no such store can */
 	FM_STORE_OPEN_CREATE = 1u << 1, /* with WRITE: made, empty, where it does not exist */
+	/* No read waits for a lock that a system call on the object may hold while it waits for memory. */
+	FM_STORE_OPEN_LOCKLESS = 1u << 2,
 };
 
 struct fm_store_ops {
@@ -158,6 +160,9 @@ int store_say(int error, char *error_text, size_t error_text_len, const char *fo
 /* `parameters` is what follows the '?', without it; NULL or empty: none. */
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store);
+/* A read that takes no lock of the file's: see mapped.c. 0 and *ret_done, which may be short. -EIO and -EFAULT as of preadv(); any
+ * other error: the file cannot be mapped here, and nothing was read. */
+int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done);
 int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 /* faulty's, over `inner` while lose=1; see lose.c. Closing it leaves `inner` open. 0 or -ENOMEM. */
