@@ -54,6 +54,22 @@ void check_may_block(const char *what)
 		sim_fail("%s with a small lock held", what);
 }
 
+/* Where the machine's clock source has no vDSO, reading the clock is a system call. */
+void check_clock(void)
+{
+	if (sim.self && self()->map_held && !sim.hold)
+		sim_fail("the clock is read under the map lock");
+}
+
+/* The map lock may be given back before the next point, and is to be seen. */
+void sim_watch_map_lock(const void *lock);
+void sim_watch_map_lock(const void *lock)
+{
+	(void)lock;
+	if (sim.self && !!self()->map_held != sim.self->map_seen)
+		check_step();
+}
+
 void check_lock_taken(const char *what)
 {
 	if (sim.self && sim.self->signals_open)

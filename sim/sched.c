@@ -405,8 +405,7 @@ void *os_thread_local(void)
 
 uint64_t os_now_ns(void)
 {
-	if (sim.self && !!self()->map_held != sim.self->map_seen)
-		check_step(); /* the map lock may be given back before the next point, and is to be seen */
+	check_clock();
 	return sim.now_ns;
 }
 

@@ -329,6 +329,7 @@ void sim_again(char *to, size_t size); /* the command that repeats this run */
 
 /* ---- checkers (check.c, rules.c) */
 void check_may_block(const char *what);
+void check_clock(void); /* the clock is read */
 void check_lock_taken(const char *what);
 void check_map_taken(void);
 void check_nothing_held(const char *what);

@@ -8,7 +8,9 @@
  *   rin   readers that came, in units of READER; low bits: a writer is there, and its phase
  *   rout  readers that went, in units of READER
  *   win   writers that came; wout writers that went
- * The only system call between lock and unlock is the unlock's own wake-up.
+ * The only system call between lock and unlock is the unlock's own wake-up. Reading the clock is one where the machine's
+ * clock source has no vDSO (hpet, acpi_pm, xen): so the clock is read before the look that finds the lock taken, and after
+ * the lock is given back. What is recorded as held is longer by as much, never shorter.
  * May call: os, stats.
  */
 #include "mm/mm.h"
@@ -24,15 +26,15 @@
 #define WAKE_READERS 1u
 #define WAKE_WRITERS 2u
 
-static void lock_taken(struct map_lock *lock, uint64_t asked_ns, bool contended, bool exclusive)
+/* `now_ns`: of just before the lock was found to be taken. */
+static void lock_taken(struct map_lock *lock, uint64_t asked_ns, uint64_t now_ns, bool contended, bool exclusive)
 {
 	struct thread_local_area *t = self();
-	uint64_t now = os_now_ns();
 	mm_assert(!t->map_held); /* rank 1 is taken first, and once */
 	t->map_held = 1;
 	t->map_exclusive = exclusive;
-	t->map_since_ns = now;
-	stats_record(&lock->stats->lock_wait_ns, contended ? now - asked_ns : 0);
+	t->map_since_ns = now_ns;
+	stats_record(&lock->stats->lock_wait_ns, contended ? now_ns - asked_ns : 0);
 	if (contended)
 		stats_add(lock->stats, lock_contended, 1);
 	if (exclusive)
@@ -41,34 +43,38 @@ static void lock_taken(struct map_lock *lock, uint64_t asked_ns, bool contended,
 		stats_add(lock->stats, lock_shared, 1);
 }
 
+/* Before the lock is given back. */
 static void lock_given(struct map_lock *lock)
 {
 	struct thread_local_area *t = self();
-	uint64_t held_ns = os_now_ns() - t->map_since_ns;
 	mm_assert(t->map_held);
+	(void)lock;
+	watched(map_lock, lock);
 	t->map_held = 0;
-	stats_record(t->map_exclusive ? &lock->stats->lock_hold_exclusive_ns
-				      : &lock->stats->lock_hold_shared_ns,
-		     held_ns);
+}
+
+/* After it. The lock and its statistics outlive this: the mm waits for every call that is inside. */
+static void record_hold(struct map_lock *lock, bool exclusive)
+{
+	uint64_t held_ns = os_now_ns() - self()->map_since_ns;
+	stats_record(exclusive ? &lock->stats->lock_hold_exclusive_ns : &lock->stats->lock_hold_shared_ns, held_ns);
 }
 
 void map_lock_shared(struct map_lock *lock)
 {
+	uint64_t asked_ns = os_now_ns(), now_ns = asked_ns;
 	uint32_t writer = atomic_add(&lock->rin, READER) & WRITER_BITS;
-	uint64_t asked_ns = 0;
-	if (writer) {
-		asked_ns = os_now_ns();
-		for (int spin = 0;; spin++) {
-			uint32_t now = atomic_get(&lock->rin);
-			if ((now & WRITER_BITS) != writer)
-				break;
-			if (spin < SPINS)
-				os_relax();
-			else
-				os_futex_wait(&lock->rin, now, WAKE_READERS, OS_FOREVER);
-		}
+	for (int spin = 0; writer; spin++) {
+		now_ns = os_now_ns();
+		uint32_t now = atomic_get(&lock->rin);
+		if ((now & WRITER_BITS) != writer)
+			break;
+		if (spin < SPINS)
+			os_relax();
+		else
+			os_futex_wait(&lock->rin, now, WAKE_READERS, OS_FOREVER);
 	}
-	lock_taken(lock, asked_ns, writer != 0, false);
+	lock_taken(lock, asked_ns, now_ns, writer != 0, false);
 }
 
 void map_unlock_shared(struct map_lock *lock)
@@ -77,9 +83,11 @@ void map_unlock_shared(struct map_lock *lock)
 	atomic_add(&lock->rout, READER);
 	if (atomic_get(&lock->rin) & WRITER_PRESENT)
 		os_futex_wake(&lock->rout, 1, WAKE_WRITERS);
+	record_hold(lock, false);
 }
 
-static bool wait_until(uint32_t *word, uint32_t value)
+/* True: it had to wait. *now_ns: of just before the last look. */
+static bool wait_until(uint32_t *word, uint32_t value, uint64_t *now_ns)
 {
 	for (int spin = 0;; spin++) {
 		uint32_t now = atomic_get(word);
@@ -89,17 +97,18 @@ static bool wait_until(uint32_t *word, uint32_t value)
 			os_relax();
 		else
 			os_futex_wait(word, now, WAKE_WRITERS, OS_FOREVER);
+		*now_ns = os_now_ns();
 	}
 }
 
 void map_lock_exclusive(struct map_lock *lock)
 {
-	uint64_t asked_ns = os_now_ns();
+	uint64_t asked_ns = os_now_ns(), now_ns = asked_ns;
 	uint32_t ticket = atomic_add(&lock->win, 1u);
-	bool contended = wait_until(&lock->wout, ticket);
+	bool contended = wait_until(&lock->wout, ticket, &now_ns);
 	uint32_t before = atomic_add(&lock->rin, WRITER_PRESENT | (ticket & WRITER_PHASE));
-	contended |= wait_until(&lock->rout, before & ~(READER - 1));
-	lock_taken(lock, asked_ns, contended, true);
+	contended |= wait_until(&lock->rout, before & ~(READER - 1), &now_ns);
+	lock_taken(lock, asked_ns, now_ns, contended, true);
 }
 
 void map_unlock_exclusive(struct map_lock *lock)
@@ -113,6 +122,7 @@ void map_unlock_exclusive(struct map_lock *lock)
 	uint32_t went = atomic_add(&lock->wout, 1u) + 1;
 	if (atomic_get(&lock->win) != went)
 		os_futex_wake(&lock->wout, INT_MAX, WAKE_WRITERS);
+	record_hold(lock, true);
 }
 
 void might_block(struct fm_mm *mm)
