@@ -35,7 +35,7 @@ static inline void hazard_watch(const char *words)
 {
 	pthread_t thread;
 	hazard_watched.words = words;
-	hazard_watched.until_ns = support_now_ns() + HAZARD_SECONDS * 1000 * MS_NS;
+	hazard_watched.until_ns = support_now_ns() + HAZARD_SECONDS * 1000 * MS_NS * support_slower();
 	if (hazard_watched.owner == getpid())
 		return;
 	hazard_watched.owner = getpid();

@@ -28,6 +28,13 @@ uint64_t support_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
+unsigned support_slower(void)
+{
+	const char *text = getenv("FM_TEST_SLOWER");
+	unsigned times = text ? (unsigned)atoi(text) : 1;
+	return times ? times : 1;
+}
+
 void support_sleep_ms(unsigned ms)
 {
 	struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
@@ -54,9 +61,29 @@ unsigned support_fds(void)
 	return count_entries("/proc/self/fd") - 1; /* its own */
 }
 
+/* Threads that the kernel makes for an io_uring are among the process's tasks for some seconds after the ring has gone. */
+static bool is_kernels(const char *tid)
+{
+	char path[300], name[32] = "";
+	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	FILE *comm = fopen(path, "re");
+	if (!comm)
+		return false;
+	bool kernels = fgets(name, sizeof(name), comm) && strncmp(name, "iou-", 4) == 0;
+	fclose(comm);
+	return kernels;
+}
+
 unsigned support_threads(void)
 {
-	return count_entries("/proc/self/task");
+	unsigned count = 0;
+	DIR *dir = opendir("/proc/self/task");
+
+	CHECK(dir);
+	for (const struct dirent *entry; (entry = readdir(dir));)
+		count += entry->d_name[0] != '.' && !is_kernels(entry->d_name);
+	closedir(dir);
+	return count;
 }
 
 static const char *entry_name(const char *line, uint64_t *ret_size)

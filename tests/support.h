@@ -57,7 +57,7 @@ struct fm_stats support_stats(fm_mm *mm);
 /* Faults so far, when no more come: under the thread trap a thread may go on before its fault is counted. */
 uint64_t support_faults_settled(fm_mm *mm);
 
-unsigned support_threads(void); /* of this process */
+unsigned support_threads(void); /* of this process, without those that the kernel made for an io_uring */
 unsigned support_fds(void);
 /* Bytes of the library's regions: what is marked not to be copied, or to be wiped, by fork(). */
 uint64_t support_regions(void);
@@ -65,7 +65,7 @@ uint64_t support_regions(void);
 /* Poll until cond is true; a check fails after a time that is far beyond any doubt. */
 #define EVENTUALLY(cond)                                                                           \
 	do {                                                                                       \
-		uint64_t until_ns = support_now_ns() + 20000 * MS_NS;                              \
+		uint64_t until_ns = support_now_ns() + 20000 * MS_NS * support_slower();                              \
 		while (!(cond)) {                                                                  \
 			if (support_now_ns() > until_ns)                                           \
 				CHECK_FAIL("%s: never came true", #cond);                          \
@@ -73,6 +73,8 @@ uint64_t support_regions(void);
 		}                                                                                  \
 	} while (0)
 uint64_t support_now_ns(void);
+/* FM_TEST_SLOWER: how many times slower than usual this machine is, as an emulated one; 1 if not set. For bounds against hangs. */
+unsigned support_slower(void);
 void support_sleep_ms(unsigned ms);
 
 /* ---- bytes */
