@@ -578,6 +578,10 @@ FM_PUBLIC int fm_guard(void (*body)(void *arg), void *arg, struct fm_error *ret_
  * For programs that install their own SIGBUS handler after the library's: call this first.
  * Returns true when the signal was a fault on a mapping and has been dealt with: return from the
  * handler at once. Install with SA_SIGINFO and a full sa_mask. Signal-safe.
+ *
+ * Before Linux 6.6 the thread trap has a SIGSEGV handler, too: the kernel refuses a failed access of a system call there by
+ * taking the page's rights away for a moment, and an access of another thread that meets this moment is repeated. A program
+ * that installs its own SIGSEGV handler after the library's calls this function first in that one as well.
  */
 FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SIGBUS handler: the inline trap, and what the other traps need of it.
+ * The SIGBUS handler: the inline trap, and what the other traps need of it. Where the thread trap has no marks to tell errors
+ * by (before Linux 6.6), a SIGSEGV handler, too.
  *
- * Owns the process's SIGBUS action, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
+ * Owns the process's actions for these, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
  * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD) inside a view; all others go to the
  * handler that was there before.
  * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
@@ -20,8 +21,11 @@
 #define BUS_MCEERR_AR 4
 #endif
 
-static struct sigaction before; /* what handled SIGBUS before us */
-static uint32_t installed;
+struct claimed {
+	struct sigaction before; /* what handled the signal before us */
+	uint32_t installed;
+};
+static struct claimed sigbus, sigsegv;
 
 /* ------------------------------------------------------------------ what the instruction was */
 
@@ -124,8 +128,26 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	return true;
 }
 
+/* The kernel refused an access while it was to refuse another thread's, or this thread's earlier one: true, it is repeated.
+ * A SIGSEGV by which we tell an error ourselves has an errno. */
+static bool is_momentary(const siginfo_t *info)
+{
+	int saved = errno;
+	if (info->si_code != SEGV_ACCERR || info->si_errno)
+		return false;
+	uint64_t addr = (uint64_t)(uintptr_t)info->si_addr;
+	struct view_region *region = region_find(addr);
+	bool ours = region && tell_was_refusing(region->trap, addr);
+	if (region)
+		region_unpin(region);
+	errno = saved;
+	return ours;
+}
+
 bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 {
+	if (signo == SIGSEGV && info)
+		return is_momentary(info);
 	if (signo != SIGBUS || !info || !ucontext)
 		return false;
 	if (info->si_code != BUS_ADRERR && info->si_code != BUS_MCEERR_AR && info->si_code != TRAP_TOLD)
@@ -170,25 +192,26 @@ static void queue_to_self(siginfo_t *info, ucontext_t *uc)
 	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), os_gettid(), signo, info);
 }
 
-/* To whoever handled SIGBUS before us. */
-static void chain(siginfo_t *info, ucontext_t *uc)
+/* To whoever handled the signal before us. */
+static void chain(int signo, siginfo_t *info, ucontext_t *uc)
 {
-	if (!(before.sa_flags & SA_SIGINFO) &&
-	    (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN)) {
+	const struct sigaction *before = signo == SIGSEGV ? &sigsegv.before : &sigbus.before;
+	if (!(before->sa_flags & SA_SIGINFO) &&
+	    (before->sa_handler == SIG_DFL || before->sa_handler == SIG_IGN)) {
 		struct sigaction dfl = {.sa_handler = SIG_DFL};
-		sigaction(SIGBUS, &dfl, NULL);
+		sigaction(signo, &dfl, NULL);
 		queue_to_self(info, uc);
 		return;
 	}
-	uint64_t mask = mask_word(&uc->uc_sigmask) | mask_word(&before.sa_mask);
-	if (!(before.sa_flags & SA_NODEFER))
-		mask |= BIT(SIGBUS);
+	uint64_t mask = mask_word(&uc->uc_sigmask) | mask_word(&before->sa_mask);
+	if (!(before->sa_flags & SA_NODEFER))
+		mask |= BIT(signo);
 	uint64_t ours = os_signals_block();
 	set_mask(mask);
-	if (before.sa_flags & SA_SIGINFO)
-		before.sa_sigaction(SIGBUS, info, uc);
+	if (before->sa_flags & SA_SIGINFO)
+		before->sa_sigaction(signo, info, uc);
 	else
-		before.sa_handler(SIGBUS);
+		before->sa_handler(signo);
 	set_mask(ours);
 }
 
@@ -206,29 +229,39 @@ void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext)
 		return;
 	}
 	told.si_code = BUS_ADRERR;
-	chain(&told, ucontext);
+	chain(SIGBUS, &told, ucontext);
 }
 
-static void on_sigbus(int signo, siginfo_t *info, void *ucontext)
+static void on_signal(int signo, siginfo_t *info, void *ucontext)
 {
 	if (!trap_sigbus(signo, info, ucontext))
-		chain(info, ucontext);
+		chain(signo, info, ucontext);
 }
 
-int trap_sigbus_install(void)
+static int install(int signo, struct claimed *claimed)
 {
 	uint32_t no = 0;
-	if (!atomic_cas(&installed, &no, 1u))
+	if (!atomic_cas(&claimed->installed, &no, 1u))
 		return 0;
-	struct sigaction ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	sigfillset(&ours.sa_mask);
 	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the fault path. Not 33, by
 	 * which set*id() reaches all threads: it must not wait for a slow store. */
 	uint64_t mask = ~BIT(33);
 	memcpy(&ours.sa_mask, &mask, sizeof(mask));
-	if (sigaction(SIGBUS, &ours, &before) < 0) {
-		installed = 0;
+	if (sigaction(signo, &ours, &claimed->before) < 0) {
+		claimed->installed = 0;
 		return -errno;
 	}
 	return 0;
+}
+
+int trap_sigbus_install(void)
+{
+	return install(SIGBUS, &sigbus);
+}
+
+int trap_sigsegv_install(void)
+{
+	return install(SIGSEGV, &sigsegv);
 }

@@ -35,6 +35,7 @@ struct trap {
 
 /* Of uffd.c, for thread.c. */
 bool trap_in_slots(struct trap *trap, uint64_t addr);
+bool uffd_has_poison(const struct trap *trap); /* Linux 6.6 */
 int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
 /* Of thread.c, for uffd.c. */
 int handler_start(struct trap *trap);
@@ -49,5 +50,8 @@ void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 void tell_forget(struct trap *trap, uint32_t tid);
 void tell_sweep(struct trap *trap);
 bool tell_pending(struct trap *trap);
+bool tell_was_refusing(struct trap *trap, uint64_t addr);
+/* Of inline.c, for tell.c. */
+int trap_sigsegv_install(void);
 
 #endif

@@ -3,11 +3,13 @@
  * The thread trap: how a failed access is told.
  *
  *   nothing there   the page is poisoned, a mark that each access meets: the thread gets SIGBUS and our handler finds in
- *                   its note what it was; a system call gets EFAULT. Before Linux 6.6 there is no mark: by signal, too.
+ *                   its note what it was; a system call gets EFAULT.
  *   a page there    (a write) no mark can stand there, and the page stays, whoever has it pinned. A thread of the program
  *                   that may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
- *                   its message without end, or a thread that blocks SIGBUS, is refused by the kernel itself: the page's
- *                   place is read-only for a moment.
+ *                   its message without end (or would not wake at all, where it waits for pinned pages), or a thread
+ *                   that blocks SIGBUS, is refused by the kernel itself: the page's place is read-only for a moment.
+ *   no marks        (before Linux 6.6) nothing there is told like a write to a page that is there. The page's place
+ *                   allows no access for that moment.
  *
  * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note is over with the thread's
  * next message, and with its mark; that of a system call is there for its mark's sake only. Marks are taken away beside installs, and COPY puts pages into their place: so the
@@ -27,6 +29,9 @@
 #define OTHERS_NS (20 * OS_NSEC_PER_MSEC)   /* what it takes a thread that was woken to meet the mark */
 #define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was */
 #define REFUSE_NS (200000u)
+#define REFUSE_DOUBLED 6 /* times at most, for a thread that is slow to wake up */
+#define MOMENTS 16
+#define LATE_NS (OS_NSEC_PER_SEC) /* a SIGSEGV that comes later after a moment of refusal is not of that moment */
 #define RUNNING 64
 #define RUNNING_MOST 8
 
@@ -50,12 +55,24 @@ struct telling {
 	struct { /* threads met awake again and again; a hash. Handler thread only */
 		uint32_t tid, count;
 	} running[RUNNING];
+	struct { /* the latest access that the kernel itself refused. Handler thread only */
+		uint64_t page;
+		uint32_t tid, times;
+	} refused;
+	uint64_t refusing;     /* the page that allows less for a moment; 0: none; atomic */
+	uint32_t refusals;     /* such moments; atomic */
+	struct {               /* the latest of them, for a thread that met one and is told late. Each is atomic */
+		uint64_t page, ended_ns;
+		uint32_t meant; /* the thread that is to have the kernel's SIGSEGV; 0: none */
+	} moment[MOMENTS];
 };
 
 int telling_open(struct trap *trap)
 {
 	trap->telling = os_meta_alloc(sizeof(*trap->telling));
-	return trap->telling ? 0 : -ENOMEM;
+	if (!trap->telling)
+		return -ENOMEM;
+	return uffd_has_poison(trap) ? 0 : trap_sigsegv_install();
 }
 
 void telling_close(struct trap *trap)
@@ -172,9 +189,18 @@ uint32_t trap_unmarks(struct trap *trap)
 	return trap->telling ? atomic_get(&trap->telling->ended) : 0;
 }
 
+/* A page that is there by now can be read when this returns, also by a system call. */
+static void await_refusal(struct telling *t, uint64_t addr, uint64_t len)
+{
+	uint64_t page;
+	while (t && (page = atomic_get(&t->refusing)) >= addr && page < addr + len)
+		os_sleep_until(os_now_ns() + REFUSE_NS / 8);
+}
+
 bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 {
 	bool kept = true;
+	await_refusal(trap->telling, addr, len);
 	while (trap->telling && atomic_get(&trap->telling->begun) != before) {
 		before = atomic_get(&trap->telling->ended);
 		kept = trap_all_present(addr, len);
@@ -293,13 +319,30 @@ static enum access access_of(const struct trap *trap, uint32_t tid)
 	return text[0] == 'r' ? ACCESS_OVER : text[0] == '-' ? ACCESS_OWN : ACCESS_CALL;
 }
 
-static bool blocks_sigbus(uint32_t tid)
+static bool has_sigbus(const char *status, const char *field)
+{
+	const char *at = strstr(status, field);
+	return !at || (strtoull(at + strlen(field), NULL, 16) >> (SIGBUS - 1) & 1);
+}
+
+/* The thread blocks SIGBUS, or the process ignores it: a signal that is sent tells the thread nothing. */
+static bool refuses_sigbus(uint32_t tid)
 {
 	char text[4096];
 	if (read_of_thread(tid, "status", text, sizeof(text)) <= 0)
 		return true;
-	const char *blocked = strstr(text, "\nSigBlk:");
-	return !blocked || (strtoull(blocked + 8, NULL, 16) >> (SIGBUS - 1) & 1);
+	return has_sigbus(text, "\nSigBlk:") || has_sigbus(text, "\nSigIgn:");
+}
+
+/* What the kernel does to a process that blocks or ignores the SIGBUS of its own access: it ends. */
+static void die_of_sigbus(void)
+{
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	uint64_t mask = 1ull << (SIGBUS - 1);
+
+	sigaction(SIGBUS, &dfl, NULL);
+	os_syscall4(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, sizeof(mask));
+	os_syscall3(SYS_tgkill, os_syscall1(SYS_getpid, 0), os_gettid(), SIGBUS);
 }
 
 /* Not as the kernel would, with si_addr: only a thread itself may be sent such. */
@@ -313,15 +356,58 @@ static bool signal_thread(uint32_t tid, uint64_t addr)
 	return os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), tid, SIGBUS, &info) == 0;
 }
 
-/* The page's place is read-only for a moment: not the region, in which other threads may write to what is theirs to write. It
- * does not move meanwhile, it is copied. What else writes there is refused as well, by the kernel's own SIGSEGV, which
- * fm_guard() does not see. If the thread is slower than this its message comes again. */
-static void refuse_for_a_moment(struct trap *trap, uint64_t page)
+/* A thread that is slower than the moment lasts sends its message again: it gets twice as long each time. */
+static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 {
-	os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ);
+	bool again = t->refused.tid == tid && t->refused.page == page;
+	uint32_t times = again ? t->refused.times + 1 : 0;
+
+	t->refused.tid = tid;
+	t->refused.page = page;
+	t->refused.times = times < REFUSE_DOUBLED ? times : REFUSE_DOUBLED;
+	return (uint64_t)REFUSE_NS << t->refused.times;
+}
+
+/* The page's place allows `prot` alone for a moment: not the region, in which other threads may write to what is theirs to
+ * write. The page does not move meanwhile, it is copied. What else writes there (or, with PROT_NONE, reads there) is refused
+ * as well, by the kernel's own SIGSEGV. Where there are no marks, trap_sigsegv() has that access repeated; where there are,
+ * fm_guard() does not see that signal. */
+static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, int prot, bool meant)
+{
+	struct telling *t = trap->telling;
+	uint32_t at = atomic_add(&t->refusals, 1u) % MOMENTS;
+
+	atomic_set(&t->moment[at].meant, meant ? tid : 0u);
+	atomic_set(&t->moment[at].ended_ns, UINT64_MAX - LATE_NS);
+	atomic_set(&t->moment[at].page, page);
+	atomic_set(&t->refusing, page);
+	os_syscall3(SYS_mprotect, page, OS_PAGE, prot);
 	trap_wake(trap, page, OS_PAGE);
-	os_sleep_until(os_now_ns() + REFUSE_NS);
-	os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ | PROT_WRITE);
+	os_sleep_until(os_now_ns() + refusal_ns(t, tid, page));
+	/* As the region was opened: see trap_region_open(). */
+	if (!trap->has_wp || os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ | PROT_WRITE) < 0)
+		os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ);
+	atomic_set(&t->moment[at].ended_ns, os_now_ns());
+	atomic_set(&t->refusing, 0ull);
+}
+
+/* The kernel refused an access to this address for no other reason than a moment of refusal that was meant for another
+ * access: it can be repeated when this returns true. Signal-safe. */
+bool tell_was_refusing(struct trap *trap, uint64_t addr)
+{
+	struct telling *t = trap->telling;
+	uint64_t page = page_of(addr), now = os_now_ns();
+	bool was = false, meant = false;
+
+	for (uint32_t i = 0; t && i < MOMENTS; i++) {
+		if (atomic_get(&t->moment[i].page) != page || now > atomic_get(&t->moment[i].ended_ns) + LATE_NS)
+			continue;
+		was = true;
+		meant |= atomic_get(&t->moment[i].meant) == os_gettid();
+	}
+	while (was && !meant && atomic_get(&t->refusing) == page)
+		os_sleep_until(os_now_ns() + REFUSE_NS / 8);
+	return was && !meant;
 }
 
 /* A thread that is awake comes again if it still has to. One that always is has a signal pending, in a system call. */
@@ -335,7 +421,8 @@ static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 	return t->running[at].count > RUNNING_MOST;
 }
 
-static void refuse_write(struct trap *trap, uint32_t tid, uint64_t addr)
+/* Tell without a mark: by a signal where the thread itself accesses the page, else by the kernel's own refusal. */
+static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot, const struct fm_error *error)
 {
 	enum access access = access_of(trap, tid);
 	bool always = is_always_awake(trap->telling, tid, access == ACCESS_OVER);
@@ -345,13 +432,16 @@ static void refuse_write(struct trap *trap, uint32_t tid, uint64_t addr)
 		tell_forget(trap, tid);
 		return;
 	}
-	if (access == ACCESS_OWN && !blocks_sigbus(tid) && signal_thread(tid, addr))
+	bool deaf = access == ACCESS_OWN && refuses_sigbus(tid);
+	if (access == ACCESS_OWN && !deaf && signal_thread(tid, addr))
 		return;
 	tell_forget(trap, tid);
+	if (deaf && error->signo == SIGBUS)
+		die_of_sigbus();
 	if (access == ACCESS_OVER && !always)
 		trap_wake(trap, page_of(addr), OS_PAGE);
 	else
-		refuse_for_a_moment(trap, page_of(addr));
+		refuse_for_a_moment(trap, tid, page_of(addr), prot, deaf);
 }
 
 /* ------------------------------------------------------------------ telling */
@@ -363,15 +453,15 @@ void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 	uint64_t page = page_of(addr);
 	bool call = !trap->user_mode_only && access_of(trap, tid) == ACCESS_CALL;
 	note_put(trap, tid, call, page, error, fn, arg);
-	int err = uffd_poison(trap, page, OS_PAGE);
-	bool there = err == -EEXIST && trap_present(page) != 0;
+	int err = uffd_has_poison(trap) ? uffd_poison(trap, page, OS_PAGE) : -EOPNOTSUPP;
+	bool there = err && trap_present(page) != 0;
 	if (there && write) {
-		refuse_write(trap, tid, addr);
-	} else if (err == -EEXIST) {
+		refuse(trap, tid, addr, PROT_READ, error);
+	} else if (there || err == -EEXIST) {
 		if (there) /* by now: nothing is wrong any more */
 			tell_forget(trap, tid);
 		trap_wake(trap, page, OS_PAGE); /* or it meets the mark that another had put there */
 	} else if (err) {
-		signal_thread(tid, addr);
+		refuse(trap, tid, addr, PROT_NONE, error);
 	}
 }

@@ -623,10 +623,13 @@ void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
 		os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WAKE, &range);
 }
 
+bool uffd_has_poison(const struct trap *trap)
+{
+	return trap->has_poison;
+}
+
 int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	struct abi_poison poison = {.start = addr, .len = len};
-	if (!trap->has_poison)
-		return -EOPNOTSUPP;
 	return (int)os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_POISON, &poison);
 }
