@@ -142,7 +142,11 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * memory and descriptors are given back. Waits for threads that are inside a read of the store
  * which cannot be interrupted (a local file without a deadline). What is dirty is written first. Not from inside a fault.
  * Not concurrently with other calls on the same mm.
- * Errors: -EIO: some of it could not be written, in several tries or within 10 seconds a file, and is lost (the log function is told of which file); all
+ * A store that refuses is tried again, with pauses, for 10 seconds a file. A store that does not answer is waited for, 10
+ * seconds a file from the last thing that it took. What is dirty then is given up, and never written later. A request that
+ * the store has under way by then, and does not end, may still get there: the memory, the descriptors and the addresses
+ * that belong to it are given back when it ends. No callback is called after the return.
+ * Errors: -EIO: some of what was dirty is lost, or may be; the log function is told of which file, how much, and why. All
  * else is done.
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
@@ -182,7 +186,11 @@ enum fm_file_flags {
 	/** For writing too. The file is then this process's: what others write to it is neither looked for nor found
 	 *  (`changed` has no meaning), and what they read of it is as old as the last fm_sync(). Pages are of 4096 bytes.
 	 *  What is dirty is written after some seconds, or when much is; when the file is closed, the mm destroyed or the program
-	 *  ends by exit(); and, where it ends in another way, with FM_KEEP alone. */
+	 *  ends by returning from main, by exit() or by quick_exit(); and, where it ends in another way, as by _exit(), with
+	 *  FM_KEEP alone. What the program writes at its end, in its atexit() handlers and static destructors, is written
+	 *  back too. What is written after the library's last handler may be lost: the log function is told of the first such
+	 *  write. That moment comes after the destructors of all shared libraries; with quick_exit(), after all handlers but
+	 *  those that are older than the library, where it was loaded by dlopen(). */
 	FM_FILE_WRITE = 1u << 0,
 	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
 };
@@ -190,7 +198,7 @@ enum fm_file_flags {
 /** A write to the store failed, or it could not make durable what had been written: `error` is the negative errno, `offset` and
  *  `len` say where (len 0: the whole file). The bytes are still there, dirty, and are written again later. Called in the thread by
  *  which I/O ends, with no lock held: it is to note it down, and to wake somebody who acts. What waits for I/O would wait for this
- *  very thread: no access to a mapping, and of the calls fm_get_stats(), fm_completions() without a time to wait, and fm_sync() with
+ *  very thread: no access to a mapping, no exit(), and of the calls fm_get_stats(), fm_completions() without a time to wait, and fm_sync() with
  *  FM_SYNC_ASYNC only. */
 typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
 
@@ -261,7 +269,8 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
 /** Give the program's reference back. Mappings keep the file open. What is dirty is written first (not flushed: that is
- *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; the reference is given back all the same. */
+ *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; -ETIMEDOUT: the file's deadline has passed, or the store has
+ *  taken nothing for 10 seconds: the rest is written in the background. The reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
 /** The file's size in bytes, as it is known by now: when it was opened, after fm_truncate(), or when a changed file was looked at last
@@ -346,8 +355,8 @@ struct fm_map_options {
  * 63 pages after it with one fault, within the mapping: they are dirty, too, are written back as they are, and have blocks of their
  * own in a sparse file; not with FM_ADVICE_RANDOM.
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
- * Thread-safe. Never waits for a fault in flight.
- * Errors: -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
+ * Thread-safe. Never waits for a fault in flight. FM_MAP_PRIVATE writes what is dirty of the file first.
+ * Errors: of that writing, or -ETIMEDOUT, as fm_file_close(); -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
  * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
  * -EOWNERDEAD.
  */

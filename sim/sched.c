@@ -391,6 +391,11 @@ void os_thread_join(struct os_thread *thread)
 	thread->started = false;
 }
 
+void os_thread_detach(struct os_thread *thread)
+{
+	thread->started = false;
+}
+
 uint32_t os_gettid(void)
 {
 	return sim.self ? sim.self->id + 1 : 99;

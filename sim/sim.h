@@ -113,6 +113,8 @@
 	X(invalidated, "fm_invalidate(): 0")                                                   \
 	X(invalidate_error, "... an error")                                                    \
 	X(destroy_lost, "fm_mm_destroy(): -EIO, something was lost")                           \
+	X(destroy_left_behind, "fm_mm_destroy(): a thread waits for a write of a slow store") \
+	X(process_ends, "what is dirty is written for the end of the process")       \
 	X(meta_refused, "allocations and threads that were refused")                           \
 	X(create_refused, "... so that fm_mm_create() failed")                                 \
 	X(open_refused, "... or fm_file_open()")                                               \

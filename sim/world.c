@@ -1045,18 +1045,60 @@ static bool some_mapped(uint32_t f)
 	return false;
 }
 
-static void give_all_back(void)
+static void need_written(uint32_t need[][SIM_PAGES][SIM_TAGS])
 {
+	for (uint32_t f = 0; f < world.files; f++)
+		if (sim_store[f].writable)
+			written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
+}
+
+/* As exit() does it, in a process whose threads are all still there, also where files are just being closed. All that was
+ * written is in the stores then, unless a store fails, or is slower than the end waits for. */
+static void process_ends(uint32_t need[][SIM_PAGES][SIM_TAGS])
+{
+	uint64_t begun = sim.now_ns;
+
+	mark(process_ends);
+	event("ends the process", 0, 0, 0, 0);
+	api_process_ends(false);
+	bool failed = sim.now_ns - begun >= 10 * OS_NSEC_PER_SEC;
+	for (uint32_t f = 0; f < world.files; f++)
+		failed |= sim_store[f].write_failures > 0;
+	for (uint32_t f = 0; f < world.files && !failed; f++)
+		if (sim_store[f].writable)
+			written_check_stored(&sim_store[f], need[f], sim_store[f].size[0]);
+}
+
+static void give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
+{
+	bool written[SIM_FILES] = {0};
+	for (uint32_t f = 0; f < world.files; f++) { /* the handle goes first, and what is written then goes with the last mapping */
+		written[f] = ends && sim_store[f].writable && !sim_store[f].write_failures;
+		if (written[f]) {
+			do_map(f, 0, world.pages[f] - 1);
+			fm_file_close(world.file[f]);
+		}
+		for (uint32_t n = 0; written[f] && n < world.pages[f]; n++) {
+			access_pages(f, n, 1, true);
+			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
+				sim_sleep(10000);
+		}
+	}
+	if (ends)
+		need_written(need);
 	for (uint32_t f = 0; f < world.files; f++) {
 		uint64_t len = (index_of(f, world.pages[f] - 1) - index_of(f, 0) + 1) * OS_PAGE;
 		world.closing[f] = true;
 		for (int i = 0; some_mapped(f); i++) { /* each takes one fm_map() back */
-			if (i > 1 + WORKERS_MAX * 10)
+			if (i > 2 + WORKERS_MAX * 10)
 				sim_fail("object %u is unmapped as often as it was mapped, and is mapped", f);
 			fm_unmap(sim.mm, (void *)addr_of(f, 0), len);
 		}
-		fm_file_close(world.file[f]);
+		if (!written[f])
+			fm_file_close(world.file[f]);
 	}
+	if (ends)
+		process_ends(need);
 	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
 		if (i > 40000) /* what can't be written is tried again, some times, seconds apart */
 			sim_fail("a file has no mapping, no handle and no read, and does not go");
@@ -1185,12 +1227,12 @@ static void *main_thread(void *arg)
 			check_quiet();
 		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
 			was_closed = true;
-		if (was_closed) {
-			for (uint32_t f = 0; f < world.files; f++)
-				if (sim_store[f].writable)
-					written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
-			give_all_back();
-		}
+		bool ends = !sim.small && sim_chance(128);
+		need_written(need);
+		if (was_closed)
+			give_all_back(need, ends);
+		else if (ends)
+			process_ends(need);
 		sim.dying = true;
 	}
 	event("destroys the address space", 0, 0, 0, 0);
@@ -1211,6 +1253,10 @@ static void *main_thread(void *arg)
 			written_check_stored(&sim_store[f], need[f], sim_store[f].size[0]);
 	for (uint32_t i = 0; i < world.workers; i++)
 		sim_join(thread[i]);
+	for (uint32_t i = 0; i < 10000 && sim.allocated; i++) { /* a thread waits for a write that was slower than the end */
+		mark(destroy_left_behind);
+		sim_sleep(10 * OS_NSEC_PER_MSEC);
+	}
 	if (sim_events_open())
 		sim_fail("events are left open");
 	if (sim.allocated)

@@ -17,6 +17,8 @@
 
 static struct fm_mm *live[LIVE_MAX]; /* atomic */
 static struct fm_mm *flushing;       /* seq_cst: the one that the end of the process is looking at */
+static uint32_t finishing;           /* calls of fm_mm_destroy() that still write; atomic */
+static uint32_t ending;              /* the thread that writes for the end of the process; 0: none does; atomic */
 
 const char *fm_version(void)
 {
@@ -40,6 +42,10 @@ static void forget_parents(void)
 	if (trap_is_child()) {
 		for (int i = 0; i < LIVE_MAX; i++)
 			atomic_set(&live[i], NULL);
+		atomic_set(&flushing, NULL);
+		atomic_set(&finishing, 0u);
+		atomic_set(&ending, 0u);
+		self()->finishing = 0;
 		queues_forget();
 	}
 }
@@ -81,23 +87,70 @@ static int file_alive(const struct fm_file *file)
 	return file ? mm_alive(file->mm) : -EINVAL;
 }
 
-/* Most programs end without taking anything down: what was recorded is written then, and what is dirty. */
-static void write_at_exit(void)
+/* ------------------------------------------------------------------ the end of the process */
+
+/*
+ * Most programs end without taking anything down: what is dirty is written then, and what was recorded. The program's own
+ * last words may come before or after any handler of ours, so the same is done at several moments:
+ *   - by atexit(), from the first file on that there is something to be written of. It runs before handlers that are older.
+ *   - by a destructor of the lowest priority. It runs after the atexit() handlers and static destructors of the program, and
+ *     after those of shared libraries that use this one.
+ *   - by an atexit() handler that the destructor adds. The C library calls it after the destructors of all shared libraries,
+ *     which matters where this library is linked into the program itself.
+ *   - by at_quick_exit(), from the loading of this library on: handlers run in the reverse order.
+ * After the last of them a write to a mapping is told to the log function.
+ */
+
+/* Only one thread at a time. False: the calling thread is inside already, and a callback has called exit(). */
+static bool ending_begin(void)
+{
+	uint32_t own = os_gettid(), other = 0;
+
+	while (!atomic_cas(&ending, &other, own)) {
+		if (other == own)
+			return false;
+		other = 0;
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+	}
+	return true;
+}
+
+static void finish_mm(struct fm_mm *mm, uint64_t until, bool last)
+{
+	os_sigmask mask = os_signals_block();
+	writeback_finish(mm);
+	os_signals_restore(mask);
+	records_flush(mm, until);
+	if (last)
+		atomic_set(&mm->ended, true);
+}
+
+void api_process_ends(bool last)
 {
 	uint64_t until = os_now_ns() + EXIT_NS;
-	if (trap_is_child())
+	if (trap_is_child() || !ending_begin())
 		return;
 	for (int i = 0; i < LIVE_MAX; i++) {
 		struct fm_mm *mm = atomic_get(&live[i]);
-		atomic_set(&flushing, mm);
-		if (mm && atomic_get(&live[i]) == mm) { /* else it may be gone: see fm_mm_destroy() */
-			os_sigmask mask = os_signals_block();
-			writeback_finish(mm);
-			os_signals_restore(mask);
-			records_flush(mm, until);
-		}
+		__atomic_store_n(&flushing, mm, __ATOMIC_SEQ_CST);
+		if (mm && atomic_get(&live[i]) == mm) /* else it may be gone: see fm_mm_destroy() */
+			finish_mm(mm, until, last);
 		atomic_set(&flushing, NULL);
 	}
+	while (atomic_get(&finishing) > self()->finishing) /* other threads' fm_mm_destroy() */
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+	atomic_set(&ending, 0u);
+}
+
+static void finishing_add(int calls)
+{
+	self()->finishing += (uint32_t)calls;
+	atomic_add(&finishing, (uint32_t)calls);
+}
+
+static void write_at_exit(void)
+{
+	api_process_ends(false);
 }
 
 static void watch_exit(void)
@@ -106,6 +159,30 @@ static void watch_exit(void)
 	if (!atomic_xchg(&watched, 1u))
 		atexit(write_at_exit);
 }
+
+#ifndef FM_SIM
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wprio-ctor-dtor" /* below 101, so that a program has none that run later */
+
+static void write_at_last(void)
+{
+	api_process_ends(true);
+}
+
+__attribute__((destructor(0))) static void write_at_unload(void)
+{
+	api_process_ends(false);
+	atexit(write_at_last);
+}
+
+__attribute__((constructor(0))) static void watch_quick_exit(void)
+{
+	os_stay_loaded();
+	at_quick_exit(write_at_last);
+}
+
+#pragma GCC diagnostic pop
+#endif
 
 /* A caller's structure may be older and shorter than ours, never longer. */
 static int copy_options(void *ours, size_t our_size, const void *theirs)
@@ -151,10 +228,15 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = mm_alive(mm);
 	if (err)
 		return err;
-	if (!live_remove(mm))
+	finishing_add(1); /* before it is taken from the list: exit() in another thread finds it in one of the two */
+	if (!live_remove(mm)) {
+		finishing_add(-1);
 		return -EOWNERDEAD;
+	}
 	while (__atomic_load_n(&flushing, __ATOMIC_SEQ_CST) == mm) /* another thread has called exit() */
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+	mm_finish(mm);
+	finishing_add(-1);
 	return mm_destroy(mm);
 }
 
@@ -193,7 +275,7 @@ int fm_file_close(fm_file *file)
 		return err;
 	os_sigmask mask = os_signals_block();
 	if (atomic_get(&file->handles) && file->writable) /* who opens it next reads the store */
-		err = writeback_range(file, 0, UINT64_MAX, true);
+		err = writeback_all(file);
 	if (atomic_xchg(&file->handles, 0u))
 		file_put(file);
 	os_signals_restore(mask);

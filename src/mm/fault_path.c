@@ -495,6 +495,8 @@ static int client_fault(struct view_region *region, const struct trap_fault *fau
 		error_fill(&vmf, err, ret_error);
 		*ret_fn = vmf.on_error;
 		*ret_arg = vmf.on_error_arg;
+	} else if (unlikely(fault->write && atomic_get(&view->mm->ended))) {
+		writeback_late(view->mm, true);
 	}
 	return err;
 }
@@ -556,6 +558,8 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 		error_fill(&wait->vmf, err, ret_error);
 		*ret_fn = wait->vmf.on_error;
 		*ret_arg = wait->vmf.on_error_arg;
+	} else if (unlikely(fault->write && atomic_get(&view->mm->ended))) {
+		writeback_late(view->mm, false);
 	}
 	return err;
 }

@@ -359,7 +359,7 @@ static void write_others(struct fm_mm *mm, const char *uri)
 		if (last)
 			file_put(last);
 		last = file; /* its reference keeps it in the list */
-		err = writeback_range(file, 0, UINT64_MAX, true);
+		err = writeback_all(file);
 	}
 	if (last)
 		file_put(last);
@@ -485,7 +485,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file)
 	char why[256] = "";
 	struct fm_file *file;
 	/* What has been written to it before is seen; not to be read from the store meanwhile. */
-	int err = writeback_range(base, 0, UINT64_MAX, true);
+	int err = writeback_all(base);
 
 	if (err)
 		return err;

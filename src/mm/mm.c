@@ -12,6 +12,9 @@
 
 #define BUDGET_DEFAULT_MIN (16ull << 20)
 #define BUDGET_DEFAULT_MAX (1ull << 30)
+#define END_SOON_NS (OS_NSEC_PER_SEC / 2) /* what fm_mm_destroy() waits for requests where it has waited for their store before */
+
+uint64_t mm_patience_ns = 10 * OS_NSEC_PER_SEC;
 
 /* Names of files may hold any byte but NUL: the log function gets one line all the same. */
 static void line_clean(char *line)
@@ -25,13 +28,30 @@ void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 {
 	char line[512];
 	va_list args;
-	if (!mm->log)
+	if (!mm->log || !mm_call_begin(mm))
 		return;
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
 	line_clean(line);
 	mm->log(mm->log_arg, level, line);
+	mm_call_end(mm);
+}
+
+/* Stands before a call of a callback that the program has given the mm or a file. False: fm_mm_destroy() has returned, or is
+ * about to, and the callback must not be called. */
+bool mm_call_begin(struct fm_mm *mm)
+{
+	atomic_add(&mm->calling, 1u);
+	if (!atomic_get(&mm->silent))
+		return true;
+	mm_call_end(mm);
+	return false;
+}
+
+void mm_call_end(struct fm_mm *mm)
+{
+	atomic_sub(&mm->calling, 1u);
 }
 
 static void note(void *arg, const char *line)
@@ -242,6 +262,7 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 	if (mm->flags & FM_KEEP) {
 		err = keep_start(mm);
 		if (err) {
+			mm_finish(mm);
 			mm_destroy(mm);
 			return err;
 		}
@@ -331,16 +352,9 @@ static void drop_handles(struct fm_mm *mm)
 	}
 }
 
-/* -EIO: something that was dirty could not be written, and is lost. */
-int mm_destroy(struct fm_mm *mm)
+/* The faults that are under way end, the mappings go, and the program's references. */
+static void end_uses(struct fm_mm *mm)
 {
-	os_sigmask mask = os_signals_block();
-	/* First: else what is written back could be written to again without end. */
-	atomic_set(&mm->dying, true);
-	writeback_finish(mm);
-	keep_stop(mm);
-	queues_end(mm);
-	abort_stores(mm);
 	while (faults_inside(mm)) {
 		read_cancel_all(mm, NULL);
 		wake_all(mm);
@@ -351,16 +365,32 @@ int mm_destroy(struct fm_mm *mm)
 	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
 		progress_drop_all(mm->pool[p]);
 	drop_handles(mm);
-	while (atomic_get(&mm->file_count)) {
+}
+
+/* Wait until all files have gone, and with them all requests. False: some are still there at `until`. */
+static bool wait_for_files(struct fm_mm *mm, uint64_t until)
+{
+	uint32_t left;
+	while ((left = atomic_get(&mm->file_count)) != 0) {
+		uint64_t now = os_now_ns();
+		if (now >= until)
+			return false;
 		read_cancel_all(mm, NULL);
-		uint32_t left = atomic_get(&mm->file_count);
-		if (left)
-			os_futex_wait(&mm->file_count, left, OS_FUTEX_ANY,
-				      os_now_ns() + 10 * OS_NSEC_PER_MSEC);
+		os_futex_wait(&mm->file_count, left, OS_FUTEX_ANY, now + 10 * OS_NSEC_PER_MSEC);
 	}
-	while (atomic_get(&mm->requests_busy))
-		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 10);
-	int ret = atomic_get(&mm->lost) ? -EIO : 0;
+	while (atomic_get(&mm->requests_busy)) {
+		uint64_t now = os_now_ns();
+		if (now >= until)
+			return false;
+		os_sleep_until(now + OS_NSEC_PER_MSEC / 10);
+	}
+	return true;
+}
+
+/* All files have gone: the threads end, and the memory is given back. */
+static void end_threads(struct fm_mm *mm)
+{
+	os_sigmask mask = os_signals_block();
 	writeback_stop(mm);
 	background_stop(mm);
 	closer_stop(mm);
@@ -370,5 +400,68 @@ int mm_destroy(struct fm_mm *mm)
 	os_signals_restore(mask);
 	io_engine_destroy(mm->io);
 	mm_free(mm);
+}
+
+/* Wait until no callback of the program runs any more, and none is called from here on. */
+static void silence(struct fm_mm *mm)
+{
+	atomic_set(&mm->silent, true);
+	while (atomic_get(&mm->calling))
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+}
+
+/* A thread that waits for a store that does not answer, in place of the program. */
+static void *end_later(void *arg)
+{
+	struct fm_mm *mm = arg;
+	wait_for_files(mm, OS_FOREVER);
+	end_threads(mm);
+	return NULL;
+}
+
+/* Some request of a store does not end. The memory that it uses stays until it has ended: a thread waits for that. False: no
+ * thread is to be had. */
+static bool leave_behind(struct fm_mm *mm)
+{
+	struct os_thread thread = {0};
+	mm_log(mm, FM_LOG_WARNING, "a store does not end what it was asked to do: what the address space holds is given back when it does");
+	silence(mm);
+	if (os_thread_start(&thread, "fm-end", end_later, mm)) {
+		atomic_set(&mm->silent, false);
+		return false;
+	}
+	os_thread_detach(&thread);
+	return true;
+}
+
+/* The first part of the end: what is dirty is written, as far as its store will have it. */
+void mm_finish(struct fm_mm *mm)
+{
+	os_sigmask mask = os_signals_block();
+	/* First: else what is written back could be written to again without end. */
+	atomic_set(&mm->dying, true);
+	writeback_finish(mm);
+	os_signals_restore(mask);
+}
+
+/* The rest of the end, after mm_finish(). -EIO: something that was dirty could not be written, and is lost. */
+int mm_destroy(struct fm_mm *mm)
+{
+	os_sigmask mask = os_signals_block();
+	keep_stop(mm);
+	queues_end(mm);
+	abort_stores(mm);
+	end_uses(mm);
+	bool ended = wait_for_files(mm, os_now_ns() + (atomic_get(&mm->lost) ? END_SOON_NS : mm_patience_ns));
+	if (!ended) {
+		writeback_cancel(mm);
+		ended = wait_for_files(mm, os_now_ns() + END_SOON_NS);
+	}
+	int ret = atomic_get(&mm->lost) ? -EIO : 0;
+	if (!ended && !leave_behind(mm))
+		ended = wait_for_files(mm, OS_FOREVER);
+	if (ended)
+		end_threads(mm);
+	os_signals_restore(mask);
 	return ret;
 }

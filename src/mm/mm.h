@@ -314,9 +314,11 @@ struct fm_file {
 	uint32_t writers; /* so many have had a place; atomic */
 	uint32_t swept_seq;                 /* the view's unmap_seq, when what may not leave it had left; the write-back's */
 	uint32_t sweep_pass;                /* in which it was looked at last; the write-back thread's */
-	uint32_t closing;                   /* rounds of writing since its last reference was put */
-	bool finished;                      /* it has been written for the mm's end */
-	bool given_up;                      /* what is still dirty then is lost */
+	uint64_t closing_ns;                /* since when its last reference has been put, and writes fail; 0: they do not */
+	uint32_t finished;                  /* the last writeback_finish() that has written the file */
+	uint32_t stored_seq;                /* writes that have brought bytes to the store; atomic */
+	uint64_t finish_spent_ns;           /* how long writeback_finish() has waited for the file's store */
+	bool given_up;                      /* what is still dirty is lost, and no write begins any more; atomic */
 	struct record *record; /* NULL: touches are not noted */
 	struct replay *replay; /* the hot set that is being read; files_lock */
 	char uri[];
@@ -393,6 +395,11 @@ struct fm_mm {
 	uint32_t flags, install;
 	bool dying; /* atomic */
 	bool lost;  /* by its end, something that was dirty; atomic */
+	uint32_t finishes; /* calls of writeback_finish(); atomic */
+	bool ended;        /* the process has ended but for its last instructions: nobody waits for write-back; atomic */
+	uint32_t late;     /* futex: 1: written to since, 2: the log has been told */
+	bool silent;       /* the program's callbacks are not called any more; atomic */
+	uint32_t calling;  /* callbacks of the program that run now; atomic */
 	struct stats_page *stats;
 	int stats_fd;
 	fm_log_fn log;
@@ -722,6 +729,9 @@ int file_flush(struct fm_file *file);
 int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
 bool writeback_close(struct fm_file *file);
 void writeback_finish(struct fm_mm *mm);
+void writeback_cancel(struct fm_mm *mm);
+void writeback_late(struct fm_mm *mm, bool may_wait);
+int writeback_all(struct fm_file *file);
 void file_write_failed(struct fm_file *file, int error);
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 {
@@ -893,7 +903,11 @@ void might_block(struct fm_mm *mm);
 
 /* file.c and mm.c */
 int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm);
+void mm_finish(struct fm_mm *mm);
 int mm_destroy(struct fm_mm *mm);
+/* How long an end, or a call that is not fm_sync(), waits for a store that refuses or does not answer: 10 seconds, as
+ * filemap.h says. A variable for the tests' sake. */
+extern uint64_t mm_patience_ns;
 int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
 	      struct fm_file **ret_file);
 int file_open_private(struct fm_file *base, struct fm_file **ret_file);
@@ -903,6 +917,8 @@ void file_put(struct fm_file *file);
 void file_drop_pins(struct fm_file *file);
 void page_drop_pins(struct fm_file *file, struct page *page);
 void file_reap(struct fm_mm *mm);
+bool mm_call_begin(struct fm_mm *mm);
+void mm_call_end(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);
 int closer_start(struct fm_mm *mm);
@@ -911,9 +927,13 @@ void closer_stop(struct fm_mm *mm);
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* ../api: the process ends; with `last` nothing of the library runs after the call. */
+void api_process_ends(bool last);
+
 /* What a thread of the program remembers: in os_thread_local(). */
 struct thread_local_area {
 	uint32_t map_held; /* map locks held: 0 or 1 */
+	uint32_t finishing; /* calls of fm_mm_destroy() that the thread is inside, and that still write */
 	bool map_exclusive;
 	uint64_t map_since_ns;
 	bool plugged, unsent; /* requests are kept for io_kick(); there are some */

@@ -11,9 +11,13 @@
  * failures, `error_told` how many of them some call has returned: each call compares at its end with what had been told at
  * its beginning. The background tries again after RETRY_NS.
  *
- * The end of a file. Its last reference may be put with pages dirty: the background thread hands it here, and gets it back
- * when all is written, or after CLOSE_ROUNDS failures in a row: what is dirty then is lost, which the log is told, and
- * `dirty_lost`.
+ * The end of a file. Its last reference may be put with pages dirty: the background thread hands the file here, and gets
+ * it back when all is written, or when writes have failed for mm_patience_ns: what is dirty then is lost, which the log is
+ * told, and `dirty_lost`.
+ *
+ * The end of the mm, and of the process. writeback_finish() writes each file. A file that has lost its last reference
+ * and has not come here yet is waited for. A store that refuses is tried again, with pauses, and a store that does
+ * not answer is waited for, both for mm_patience_ns.
  *
  * Owns struct writeback. wb->lock protects the list of free requests. Nothing waits with a page lock held but for the kernel.
  * May call: dirty, page_cache, install, io, store, trap, os, stats.
@@ -33,8 +37,10 @@
 #define TICK_NS (100 * OS_NSEC_PER_MSEC)
 #define SOON_NS (2 * OS_NSEC_PER_MSEC)
 #define RETRY_NS OS_NSEC_PER_SEC
-#define CLOSE_ROUNDS 5u
-#define FINISH_NS (10 * OS_NSEC_PER_SEC) /* filemap.h says so */
+#define LATE_NS (OS_NSEC_PER_SEC / 2)
+#define FINISH_LEAST_NS (100 * OS_NSEC_PER_MSEC) /* where the end of the process has waited for as long before */
+#define PAUSE_LEAST_NS (5 * OS_NSEC_PER_MSEC) /* between two tries at a store that refuses, at the end */
+#define PAUSE_MOST_NS (500 * OS_NSEC_PER_MSEC)
 #define FOR_EVER UINT64_MAX
 
 /* How pages are gathered for a write. */
@@ -172,8 +178,10 @@ static void note_failure(struct fm_file *file, int error)
 
 static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)
 {
-	if (file->on_write_error)
-		file->on_write_error(file->on_write_error_arg, offset, len, error);
+	if (!file->on_write_error || !mm_call_begin(file->mm))
+		return;
+	file->on_write_error(file->on_write_error_arg, offset, len, error);
+	mm_call_end(file->mm);
 }
 
 /* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the next fm_sync() tells. */
@@ -229,6 +237,8 @@ static void write_done(struct io_request *io)
 	else
 		atomic_set(&file->failing, 0u);
 	uint32_t stored = io->error ? (uint32_t)(io->bytes_done >> pool->shift) : req->count;
+	if (stored)
+		atomic_add(&file->stored_seq, 1u);
 	for (uint32_t i = 0; i < stored; i++) /* so that a flush that covers this write counts what it has written */
 		page_stored(pool, &pool->pages[req->page[i]]);
 	atomic_add(&file->written_seq, 1u);
@@ -394,9 +404,11 @@ static int write_run(struct fm_file *file, struct page *first, uint64_t last, un
 	struct writeback *wb = file->mm->wb;
 	struct frame_pool *pool = file->pool;
 	uint64_t index = first->index;
-	struct write_request *req = request_get(wb, file, how, until_ns);
 	int err = 0;
 
+	if (atomic_get(&file->given_up)) /* a later user of the file may have written newer bytes */
+		return -EAGAIN;
+	struct write_request *req = request_get(wb, file, how, until_ns);
 	if (!req)
 		return -ENOBUFS;
 	req->file = file;
@@ -609,6 +621,23 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 static uint64_t sync_deadline(const struct fm_file *file)
 {
 	return file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
+}
+
+/* What is dirty of a file is written, not flushed. Returns 0, the errno of what has failed meanwhile, or -ETIMEDOUT: the file's
+ * deadline has passed, or, where it has none, the store has taken nothing for mm_patience_ns. */
+int writeback_all(struct fm_file *file)
+{
+	uint32_t errors = atomic_get(&file->error_seq), stored;
+	int err;
+
+	if (!file->writable)
+		return 0;
+	might_block(file->mm);
+	do {
+		stored = atomic_get(&file->stored_seq);
+		err = range_write(file, 0, FOR_EVER, os_now_ns() + (file->deadline_ns ? file->deadline_ns : mm_patience_ns));
+	} while (err == -ETIMEDOUT && !file->deadline_ns && atomic_get(&file->stored_seq) != stored);
+	return err ? err : atomic_get(&file->error_seq) != errors ? atomic_get(&file->write_error) : 0;
 }
 
 /* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed meanwhile. */
@@ -936,31 +965,65 @@ static bool files_sweep(struct writeback *wb, uint64_t now)
 	return some_left;
 }
 
-static void give_up(struct fm_file *file)
+static bool has_unwritten(struct fm_file *file)
 {
-	uint32_t lost = atomic_get(&file->dirty);
-	file->given_up = true;
+	return atomic_get(&file->dirty) || atomic_get(&file->writing);
+}
+
+/* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store has not answered. */
+static void tell_unwritten(struct fm_file *file, int error)
+{
+	uint32_t dirty = atomic_get(&file->dirty), writing = atomic_get(&file->writing);
+	int last = atomic_get(&file->write_error);
+
+	if (error == -ETIMEDOUT && !writing && last)
+		error = last;
+	if (writing)
+		mm_log(file->mm, FM_LOG_ERROR, "%s: its store has not answered for %u seconds: %u pages are still being written, and may or may not get there; %u more are dirty, and not written: %s",
+		       file->uri, (uint32_t)(mm_patience_ns / OS_NSEC_PER_SEC), writing, dirty, strerror(ETIMEDOUT));
+	else
+		mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, dirty,
+		       strerror(-error));
+}
+
+/* Nothing of the file is written from here on: what is dirty is lost. */
+static void give_up(struct fm_file *file, int error)
+{
+	if (atomic_xchg(&file->given_up, true))
+		return;
 	if (atomic_get(&file->mm->dying))
 		atomic_set(&file->mm->lost, true);
-	stats_add(file->mm->stats, dirty_lost, lost);
-	mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, lost,
-	       strerror(-atomic_get(&file->write_error)));
+	stats_add(file->mm->stats, dirty_lost, atomic_get(&file->dirty));
+	tell_unwritten(file, error);
+}
+
+/* Its last reference has been put, and its writes have failed for long enough. The mm's end waits by itself. */
+static bool close_in_vain(struct fm_file *file, uint64_t now)
+{
+	if (!atomic_get(&file->failing))
+		file->closing_ns = 0;
+	else if (!file->closing_ns)
+		file->closing_ns = now;
+	return file->closing_ns && now >= file->closing_ns + mm_patience_ns && !atomic_get(&file->writing);
 }
 
 /* A file that nobody refers to any more; our reference is its last. True: it has been put. */
 static bool close_one(struct fm_file *file, uint64_t now)
 {
-	if (!atomic_get(&file->dirty) && !atomic_get(&file->writing)) {
+	bool given_up = atomic_get(&file->given_up);
+	if (given_up ? !atomic_get(&file->writing) : !has_unwritten(file)) {
 		file_put(file);
 		return true;
 	}
-	if (!atomic_get(&file->dirty) || (rests(file, now) && !atomic_get(&file->mm->dying)))
+	if (given_up || !atomic_get(&file->dirty))
 		return false;
-	if (atomic_get(&file->failing) && file->closing++ >= CLOSE_ROUNDS && !atomic_get(&file->writing)) {
-		give_up(file);
+	if (close_in_vain(file, now)) {
+		give_up(file, atomic_get(&file->write_error));
 		file_put(file);
 		return true;
 	}
+	if (rests(file, now))
+		return false;
 	file_drop_pins(file);
 	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
 	return false;
@@ -1010,6 +1073,32 @@ static bool anything_to_do(struct fm_mm *mm)
 	return some;
 }
 
+/* True: something is being written to when the process has all but ended. The log is told once. */
+static bool tell_late(struct fm_mm *mm)
+{
+	if (!atomic_get(&mm->late))
+		return false;
+	if (atomic_get(&mm->late) == 1) {
+		mm_log(mm, FM_LOG_ERROR, "a mapping is written to after the last moment at which the library could write it back: such bytes may be lost");
+		atomic_set(&mm->late, 2u);
+		os_futex_wake(&mm->late, INT32_MAX, OS_FUTEX_ANY);
+	}
+	return true;
+}
+
+/* Something has been written to after the end of the process: the thread that writes has to tell, and to write it at once. With
+ * `may_wait` the log has been told when this returns, for the process may end at any moment. */
+void writeback_late(struct fm_mm *mm, bool may_wait)
+{
+	uint64_t until = os_now_ns() + LATE_NS;
+	uint32_t none = 0;
+
+	(void)atomic_cas(&mm->late, &none, 1u);
+	writeback_kick(mm);
+	while (may_wait && atomic_get(&mm->late) == 1 && os_now_ns() < until)
+		os_futex_wait(&mm->late, 1, OS_FUTEX_ANY, until);
+}
+
 static void *writeback_main(void *arg)
 {
 	struct writeback *wb = arg;
@@ -1020,6 +1109,7 @@ static void *writeback_main(void *arg)
 			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		bool urgent = atomic_xchg(&wb->urgent, 0u);
+		urgent |= tell_late(wb->mm);
 		late_ones(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
@@ -1094,33 +1184,106 @@ void writeback_free(struct fm_mm *mm)
 	mm->wb = NULL;
 }
 
-static struct fm_file *next_dirty(struct fm_mm *mm)
+/* The next file that the call `finish` has not written yet, with a reference. NULL: there is none; but with *ret_closing
+ * there is a file on its way to the thread that writes it, and it has no reference to be had. */
+static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *ret_closing)
 {
 	struct fm_file *file;
+
+	*ret_closing = false;
 	os_lock(&mm->files_lock);
-	for (file = mm->files; file; file = file->next)
-		if (file->writable && !file->scratch && !file->finished && !file->given_up &&
-		    (atomic_get(&file->dirty) || atomic_get(&file->writing)) && file_try_get(file))
+	for (file = mm->files; file; file = file->next) {
+		if (!file->writable || file->scratch || file->finished == finish || atomic_get(&file->given_up) || !has_unwritten(file))
+			continue;
+		if (file_try_get(file))
 			break;
+		*ret_closing = true;
+	}
 	os_unlock(&mm->files_lock);
 	return file;
 }
 
-/* The mm is dying: what is dirty is written, if its store will have it. What threads still write to meanwhile, in pages that
- * they have, is written with the end of the file. */
+/* Write what is dirty of a file until the store has taken it all. Returns 0; -ETIMEDOUT if nothing has got there for `most_ns`;
+ * or the errno with which the store has refused for as long. What other threads write meanwhile is not waited for. */
+static int write_out(struct fm_file *file, uint64_t most_ns)
+{
+	uint64_t pause = PAUSE_LEAST_NS, failing_ns = 0;
+
+	for (;;) {
+		uint32_t stored = atomic_get(&file->stored_seq), errors = atomic_get(&file->error_seq);
+		uint64_t begun = os_now_ns();
+		int err = range_write(file, 0, FOR_EVER, begun + most_ns);
+		uint64_t now = os_now_ns();
+		if (!has_unwritten(file))
+			return 0;
+		if (err == -ETIMEDOUT && atomic_get(&file->stored_seq) != stored)
+			continue; /* a store that is slow */
+		if (err)
+			return err;
+		if (atomic_get(&file->error_seq) == errors || atomic_get(&file->given_up))
+			return 0;
+		failing_ns = failing_ns ? failing_ns : begun;
+		if (now + pause >= failing_ns + most_ns)
+			return atomic_get(&file->write_error);
+		os_sleep_until(now + pause);
+		pause = pause * 2 < PAUSE_MOST_NS ? pause * 2 : PAUSE_MOST_NS;
+	}
+}
+
+/* One file's part of writeback_finish(). The end of a process comes here several times: all together wait for mm_patience_ns. */
+static void finish_one(struct fm_file *file)
+{
+	uint64_t begun = os_now_ns(), spent = file->finish_spent_ns;
+	int err;
+
+	file_drop_pins(file);
+	err = write_out(file, spent + FINISH_LEAST_NS < mm_patience_ns ? mm_patience_ns - spent : FINISH_LEAST_NS);
+	if (!err)
+		return;
+	file->finish_spent_ns = spent + (os_now_ns() - begun);
+	if (atomic_get(&file->mm->dying))
+		give_up(file, err);
+	else if (spent < mm_patience_ns)
+		tell_unwritten(file, err);
+}
+
+/*
+ * The mm, or the process, ends: write what is dirty, if its store will have it. What threads still write to meanwhile, in
+ * pages that they have, is written with the end of the file. A file that has lost its last reference is waited for until
+ * the thread that writes it has it: from then on a reference can be taken. Blocks, for mm_patience_ns a file at most.
+ */
 void writeback_finish(struct fm_mm *mm)
 {
-	struct fm_file *file;
+	uint32_t finish = atomic_add(&mm->finishes, 1u) + 1;
+	uint64_t waits_until = 0;
 
-	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
-		uint64_t until = os_now_ns() + FINISH_NS;
-		int err = 0;
-		file_drop_pins(file);
-		for (uint32_t round = 0; round < CLOSE_ROUNDS && err != -ETIMEDOUT && (!round || err || atomic_get(&file->failing)); round++)
-			err = range_write(file, 0, FOR_EVER, until);
-		if ((err || atomic_get(&file->failing)) && atomic_get(&file->dirty) + atomic_get(&file->writing))
-			give_up(file);
-		file->finished = true;
-		file_put(file);
+	while (atomic_get(&mm->wb)) {
+		bool closing;
+		struct fm_file *file = next_unwritten(mm, finish, &closing);
+		if (file) {
+			finish_one(file);
+			file->finished = finish;
+			file_put(file);
+			continue;
+		}
+		uint64_t now = os_now_ns();
+		waits_until = waits_until ? waits_until : now + mm_patience_ns;
+		if (!closing || now >= waits_until)
+			return;
+		os_sleep_until(now + OS_NSEC_PER_MSEC);
 	}
+}
+
+/* The mm is dying, and has given up what is dirty: ask for an early end of the writes and flushes that are under way. */
+void writeback_cancel(struct fm_mm *mm)
+{
+	struct writeback *wb = atomic_get(&mm->wb);
+
+	for (uint32_t i = 0; wb && i < wb->count; i++)
+		io_cancel(mm->io, &wb->request[i].io);
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file; file = file->next)
+		if (file->flush_io)
+			io_cancel(mm->io, file->flush_io);
+	os_unlock(&mm->files_lock);
 }

@@ -43,6 +43,7 @@ struct os_thread {
 /* With all signals blocked. Not signal-safe. */
 int os_thread_start(struct os_thread *thread, const char *name, os_thread_fn fn, void *arg);
 void os_thread_join(struct os_thread *thread);
+void os_thread_detach(struct os_thread *thread); /* nobody joins it */
 
 /* ---- signals: block all that may be blocked, before a lock is taken in a public call */
 typedef uint64_t os_sigmask;
@@ -66,6 +67,9 @@ void *os_meta_alloc(size_t len);
 void os_meta_free(void *mem, size_t len);
 /* Touch the pages of this library's code and data, so that none of them faults later. */
 void os_populate_self(void);
+/* Keep the library loaded until the process ends: dlclose() does not unload it from then on. Its threads, its handler of
+ * SIGBUS and its handlers for the end of the process need its code. Not signal-safe. */
+void os_stay_loaded(void);
 /* Make the next 2 KiB of this thread's stack present, before a lock is taken. */
 void os_populate_stack(void);
 

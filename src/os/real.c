@@ -9,6 +9,7 @@
 #include "os/fds.h"
 #include "os/syscall.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
 #include <linux/futex.h>
@@ -112,6 +113,28 @@ void os_thread_join(struct os_thread *thread)
 		return;
 	pthread_join((pthread_t)thread->handle, NULL);
 	thread->started = false;
+}
+
+void os_thread_detach(struct os_thread *thread)
+{
+	if (thread->started)
+		pthread_detach((pthread_t)thread->handle);
+	thread->started = false;
+}
+
+/* Weak: a program that is linked statically has no dynamic loader, and nothing can unload it. */
+extern __typeof__(dlopen) dlopen __attribute__((weak));
+extern __typeof__(dladdr1) dladdr1 __attribute__((weak));
+
+void os_stay_loaded(void)
+{
+	struct link_map *map = NULL;
+	Dl_info info;
+
+	if (!dlopen || !dladdr1 || !dladdr1((void *)os_stay_loaded, &info, (void **)&map, RTLD_DL_LINKMAP))
+		return;
+	if (map && map->l_name && map->l_name[0]) /* else it is part of the program itself */
+		(void)dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 /* ---- signals */
