@@ -209,7 +209,7 @@ static void check_since(uint64_t *since, bool forgotten, const char *what)
 /* Not one that is held back for page tables, or what is dirty. */
 static bool ticket_for_frame(const struct ticket *ticket)
 {
-	while (ticket && !ticket->file)
+	while (ticket && (!ticket->file || ticket->throttled))
 		ticket = ticket->next;
 	return ticket != NULL;
 }

@@ -162,13 +162,20 @@ static void test_a14(void)
 	support_mm_end(mm);
 }
 
-int main(void)
+static void part_begins(void)
 {
 	hazard_watch("a window or a populate loop never ended");
+}
+
+int main(void)
+{
+	part_begins(); /* each with all of the watchdog's time */
 	test_a12(4096);
 	test_a12(65536);
 	test_a12(2 << 20);
+	part_begins();
 	test_a13_offsets();
+	part_begins();
 	test_a13_window(500, 1, 1, 0); /* nobody's way yet */
 	test_a13_window(1023, 1, 1, 0);
 	test_a13_window(0, 1, 1, 3); /* the first window is 4 pages */
@@ -182,9 +189,13 @@ int main(void)
 	test_a13_window(1000, 10, 3, 0);
 	test_a13_window(500, -10, 3, 1);
 	test_a13_window(25, -10, 3, 0);
+	part_begins();
 	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, false, 4 * MIB + 123));
+	part_begins();
 	EVENTUALLY(test_a13_once(FM_ADVICE_SEQUENTIAL, false, 4 * MIB + 123));
+	part_begins();
 	EVENTUALLY(test_a13_once(FM_ADVICE_NORMAL, true, 4 * MIB + 123));
+	part_begins();
 	test_a14();
 	return 0;
 }

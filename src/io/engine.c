@@ -30,7 +30,7 @@ void engine_finish(struct io_engine *engine, struct io_request *request, int err
 	os_lock(&engine->lock);
 	cancel_forget(engine, request);
 	if (request->holds_turn) {
-		queue_release(&engine->queues[QUEUE_TURN], request->store);
+		queue_release(&engine->queues[QUEUE_TURN], request->store, request->op);
 		atomic_set(&engine->issued, engine->issued - 1);
 	}
 	request->holds_turn = false;
@@ -302,6 +302,7 @@ static void start_wanted_worker(struct io_engine *engine)
 		return;
 	os_lock(&engine->lock);
 	engine->workers_max = engine->workers; /* no more threads to be had */
+	engine->queues[QUEUE_WORK].room = engine->workers;
 	os_unlock(&engine->lock);
 }
 
@@ -387,8 +388,8 @@ static void engine_limits(struct io_engine *engine, const struct io_engine_optio
 		workers = WORKERS_LIMIT;
 	share = workers > 1 ? workers / 2 : 1;
 	engine->workers_max = engine->workers_room = workers;
-	queue_init(&engine->queues[QUEUE_TURN], QUEUE_TURN, depth, depth - depth / 4);
-	queue_init(&engine->queues[QUEUE_WORK], QUEUE_WORK, share, share - share / 4);
+	queue_init(&engine->queues[QUEUE_TURN], QUEUE_TURN, depth, depth - depth / 4, 0);
+	queue_init(&engine->queues[QUEUE_WORK], QUEUE_WORK, share, share - share / 4, workers);
 }
 
 static void engine_stop(struct io_engine *engine)

@@ -37,6 +37,8 @@ enum io_place {
 struct io_queue {
 	struct io_store_queue *first[2], *last[2];
 	uint32_t limit[2]; /* requests of one store under way at most */
+	uint32_t room;     /* of all stores together; 0: no end. A store may have no more of it than are left for others */
+	uint32_t busy;
 	enum io_queue_index index;
 };
 
@@ -86,10 +88,10 @@ struct io_engine {
 void io_list_push(struct io_list *list, struct io_request *request);
 struct io_request *io_list_pop(struct io_list *list);
 void queue_init(struct io_queue *queue, enum io_queue_index index, uint32_t demand,
-		uint32_t speculative);
+		uint32_t speculative, uint32_t room);
 void queue_push(struct io_queue *queue, struct fm_store *store, struct io_request *request);
 struct io_request *queue_take(struct io_queue *queue);
-void queue_release(struct io_queue *queue, struct fm_store *store);
+void queue_release(struct io_queue *queue, struct fm_store *store, enum io_op op);
 static inline bool queue_has(const struct io_queue *queue)
 {
 	return queue->first[IO_DEMAND] || queue->first[IO_SPECULATIVE];

@@ -41,9 +41,9 @@ struct io_request *io_list_pop(struct io_list *list)
 /* ------------------------------------------------------------------ turns of stores */
 
 void queue_init(struct io_queue *queue, enum io_queue_index index, uint32_t demand,
-		uint32_t speculative)
+		uint32_t speculative, uint32_t room)
 {
-	*queue = (struct io_queue){.index = index, .limit = {demand, speculative}};
+	*queue = (struct io_queue){.index = index, .limit = {demand, speculative}, .room = room};
 }
 
 static void turn_add(struct io_queue *queue, struct io_store_queue *waiting, int priority)
@@ -127,31 +127,69 @@ void queue_push(struct io_queue *queue, struct fm_store *store, struct io_reques
 	turn_update(queue, waiting);
 }
 
+/*
+ * The first of a store's requests that may have one of the room's places, or NULL. Stores that die one after the other each leave
+ * as many places as they take. Writes leave some to the reads of their own store: a write may wait for a lock that a system
+ * call holds, which waits for such a read.
+ */
+static struct io_request *waiting_next(const struct io_queue *queue, const struct io_store_queue *waiting, int priority)
+{
+	struct io_request *request = waiting->first[priority];
+
+	if (!queue->room)
+		return request;
+	if (queue->busy >= queue->room || (waiting->busy && waiting->busy >= queue->room - queue->busy))
+		return NULL;
+	if (waiting->busy_writes && waiting->busy_writes >= queue->limit[IO_SPECULATIVE])
+		while (request && request->op != IO_READ)
+			request = request->next;
+	return request;
+}
+
+/* The store whose turn it is, of those that may have one. */
+static struct io_request *turn_next(const struct io_queue *queue, int priority, struct io_store_queue **ret_waiting)
+{
+	struct io_store_queue *waiting = queue->first[priority];
+	struct io_request *request = NULL;
+
+	for (; waiting && !(request = waiting_next(queue, waiting, priority)); waiting = waiting->next[priority])
+		;
+	*ret_waiting = waiting;
+	return request;
+}
+
 /* The next request to serve: it is under way from here on, until queue_release(). NULL: none. */
 struct io_request *queue_take(struct io_queue *queue)
 {
-	int priority = queue->first[IO_DEMAND] ? IO_DEMAND : IO_SPECULATIVE;
-	struct io_store_queue *waiting = queue->first[priority];
-	struct io_request *request;
+	int priority = IO_DEMAND;
+	struct io_store_queue *waiting;
+	struct io_request *request = turn_next(queue, priority, &waiting);
 
-	if (!waiting)
+	if (!request) {
+		priority = IO_SPECULATIVE;
+		request = turn_next(queue, priority, &waiting);
+	}
+	if (!request)
 		return NULL;
-	request = waiting->first[priority];
-	assert(request && atomic_get(&request->state) == IO_QUEUED);
+	assert(atomic_get(&request->state) == IO_QUEUED);
 	waiting_unlink(waiting, request);
 	atomic_set(&request->state, IO_ISSUED);
 	waiting->busy++;
+	waiting->busy_writes += request->op != IO_READ;
+	queue->busy++;
 	turn_remove(queue, waiting, priority); /* to the end of the line */
 	turn_update(queue, waiting);
 	return request;
 }
 
-void queue_release(struct io_queue *queue, struct fm_store *store)
+void queue_release(struct io_queue *queue, struct fm_store *store, enum io_op op)
 {
 	struct io_store_queue *waiting = &store->queue[queue->index];
 
-	assert(waiting->busy > 0);
+	assert(waiting->busy > 0 && queue->busy > 0);
 	waiting->busy--;
+	waiting->busy_writes -= op != IO_READ;
+	queue->busy--;
 	turn_update(queue, waiting);
 }
 

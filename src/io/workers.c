@@ -19,8 +19,10 @@ static void worker_result(struct io_engine *engine, struct io_request *request, 
 {
 	bool ends = error || request->bytes_done + bytes == request->total_bytes;
 
+	if (ends) /* before another can take this one's place, and end */
+		request->ended = atomic_add(&engine->ends, 1) + 1;
 	os_lock(&engine->lock);
-	queue_release(&engine->queues[QUEUE_WORK], request->work_store);
+	queue_release(&engine->queues[QUEUE_WORK], request->work_store, request->op);
 	if (!ends) {
 		request->rest_error = error;
 		request->rest_bytes = bytes;
@@ -30,7 +32,6 @@ static void worker_result(struct io_engine *engine, struct io_request *request, 
 	os_unlock(&engine->lock);
 	if (ends) {
 		request->bytes_done += bytes;
-		request->ended = atomic_add(&engine->ends, 1) + 1;
 		engine_finish(engine, request, error);
 	}
 	io_engine_wake(engine);

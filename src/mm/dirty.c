@@ -329,6 +329,15 @@ static bool dirty_has_room(const struct fm_file *file)
 	return room_for(file, 1 + some);
 }
 
+/* A write that had been held back, of this file, is worth another try. It is also where nothing of the file is on its way: no end of
+ * a write would tell. */
+bool dirty_may_go_on(const struct fm_file *const_file)
+{
+	struct fm_file *file = (struct fm_file *)(uintptr_t)const_file;
+	bool idle = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
+	return atomic_get(&file->failing) || dirty_has_room(file) || (idle && !dirty_over(file));
+}
+
 /* The background begins to write without waiting for pages to grow old, and goes on until there are few. */
 bool dirty_many(const struct frame_pool *pool)
 {

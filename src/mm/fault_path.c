@@ -231,7 +231,7 @@ static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 		}
 		stats_add(vmf->mm->stats, write_throttled, 1);
 		if (ticket)
-			frame_queue_throttled(vmf->file->pool, ticket);
+			frame_queue_throttled(vmf->file, ticket, fault_deadline(vmf));
 		else
 			frame_ask(vmf->file);
 		writeback_urge(vmf->mm);
@@ -371,7 +371,7 @@ static bool give_way(struct fault *vmf, struct ticket *ticket)
 	if (!(vmf->flags & FM_FAULT_RETRY_NOWAIT))
 		pt_throttle(vmf->mm);
 	else if (ticket)
-		frame_queue_throttled(vmf->file->pool, ticket);
+		frame_queue_last(vmf->file->pool, ticket);
 	return (vmf->flags & FM_FAULT_RETRY_NOWAIT) && ticket;
 }
 

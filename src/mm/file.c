@@ -183,6 +183,7 @@ static void file_free(struct fm_file *file)
 	if (file->base)
 		file_put(file->base);
 	free(file->flush_io);
+	free(file->own_write);
 	free(file);
 }
 
@@ -315,7 +316,8 @@ static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
 static int file_be_writable(struct fm_file *file)
 {
 	file->flush_io = calloc(1, sizeof(*file->flush_io));
-	int err = file->flush_io ? writeback_open(file->mm) : -ENOMEM;
+	file->own_write = writeback_request_alloc();
+	int err = file->flush_io && file->own_write ? writeback_open(file->mm) : -ENOMEM;
 	file->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
 	if (!err)
 		file->writable = true;

@@ -166,7 +166,7 @@ static int alloc_meta(struct fm_mm *mm)
 	if (!mem)
 		return -ENOMEM;
 	mm->requests = (struct read_request *)mem;
-	mm->request_count = requests;
+	mm->request_count = mm->requests_left = requests;
 	mm->request_free = NONE;
 	for (uint32_t i = requests; i-- > 0;) {
 		mm->requests[i].next_free = mm->request_free;

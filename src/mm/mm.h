@@ -148,6 +148,7 @@ struct wait_queue { /* of tickets */
 };
 void ticket_queue(struct wait_queue *queue, struct ticket *ticket);
 struct ticket *ticket_take(struct wait_queue *queue);
+struct ticket *ticket_take_throttled(struct wait_queue *queue);
 
 /* The frames of one page size, their index and their clock. */
 struct frame_pool {
@@ -304,9 +305,11 @@ struct fm_file {
 	int flush_result;                   /* of the last; flush_lock */
 	uint64_t flushed_ns;                /* when the last flush ended, or the file was opened; atomic */
 	struct io_request *flush_io;        /* part of the mm's write-back */
+	struct write_request *own_write;    /* a request that no other file can take; the write-back's */
 	uint32_t resizing;                  /* futex: 0 free, 1 taken, 2 waited for: truncates and punches are one at a time */
 	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
 	uint32_t passed_by;                 /* so many dirty pages were not written because they were; atomic */
+	uint32_t syncs_alone;               /* syncs that no punch or truncate is to begin beside; atomic */
 	struct writer {
 		uint64_t next;  /* the page where it is expected; relaxed */
 		uint32_t count; /* how many came in with the last; relaxed */
@@ -418,6 +421,7 @@ struct fm_mm {
 	struct os_lock request_lock;
 	struct read_request *requests;
 	uint32_t request_count, request_free;
+	uint32_t requests_left; /* free; request_lock to change, atomic */
 	uint32_t requests_busy; /* atomic */
 
 	int event_fd;            /* fm_event_fd()'s; -1: nobody asked; atomic */
@@ -522,6 +526,8 @@ struct ticket {
 	struct ticket *next;
 	struct page *page; /* what it waits for; NULL: a frame */
 	struct fm_file *file; /* whose share of frames it waits for, too; or NULL */
+	bool throttled;       /* it waits for room for dirty pages of `file` in place of a frame */
+	uint64_t until_ns;    /* ...or until then */
 	void (*run)(struct ticket *ticket);
 	int error; /* of the attempt that it waited for; 0 if none */
 };
@@ -696,6 +702,7 @@ bool page_hold(struct frame_pool *pool, struct page *page);
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns);
 bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
 bool dirty_may_come(const struct fault *vmf);
+bool dirty_may_go_on(const struct fm_file *file);
 void dirty_pace(struct fault *vmf);
 int dirty_wait(struct fault *vmf);
 bool dirty_many(const struct frame_pool *pool);
@@ -719,6 +726,7 @@ static inline bool bit_clear(uint64_t *bits, uint32_t id)
 
 /* writeback.c */
 int writeback_open(struct fm_mm *mm);
+struct write_request *writeback_request_alloc(void);
 void writeback_stop(struct fm_mm *mm);
 void writeback_free(struct fm_mm *mm);
 void writeback_kick(struct fm_mm *mm);
@@ -828,7 +836,8 @@ static inline char *slot_of(const struct frame_pool *pool, const struct page *pa
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
 int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns);
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket);
-void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket);
+void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t until_ns);
+void frame_queue_last(struct frame_pool *pool, struct ticket *ticket);
 void frame_freed(struct frame_pool *pool);
 void frame_ask(struct fm_file *file);
 void background_kick(struct fm_mm *mm);

@@ -111,19 +111,23 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 	os_unlock(&queue->lock);
 }
 
+/* Whether it is worth running. Else those of a store that is dead would take each turn from others. */
 static bool ticket_ready(const struct ticket *ticket)
 {
-	return !ticket->file || read_has_room(ticket->file, false) || atomic_get(&ticket->file->mm->dying);
+	if (!ticket->file || atomic_get(&ticket->file->mm->dying))
+		return true;
+	if (!ticket->throttled)
+		return read_has_room(ticket->file, false);
+	return dirty_may_go_on(ticket->file) || (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
 }
 
-/* The oldest that could go on, or NULL: those of a store that is stuck with its share of frames are passed by. */
-struct ticket *ticket_take(struct wait_queue *queue)
+static struct ticket *take_from(struct wait_queue *queue, bool throttled)
 {
 	if (!atomic_get(&queue->head))
 		return NULL;
 	os_lock(&queue->lock);
 	struct ticket **at = &queue->head;
-	while (*at && !ticket_ready(*at))
+	while (*at && !(throttled ? (*at)->throttled : ticket_ready(*at)))
 		at = &(*at)->next;
 	struct ticket *ticket = *at;
 	if (ticket) {
@@ -133,6 +137,18 @@ struct ticket *ticket_take(struct wait_queue *queue)
 	}
 	os_unlock(&queue->lock);
 	return ticket;
+}
+
+/* The oldest that could go on, or NULL: those of a store that is stuck with its share are passed by. */
+struct ticket *ticket_take(struct wait_queue *queue)
+{
+	return take_from(queue, false);
+}
+
+/* The oldest that waits for room for dirty pages, whether or not there is some. */
+struct ticket *ticket_take_throttled(struct wait_queue *queue)
+{
+	return take_from(queue, true);
 }
 
 static struct wait_queue *page_queue_of(struct fm_mm *mm, const struct page *page)

@@ -340,6 +340,7 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	if (!err || err == -EIO) /* also what ended before its end */
 		err = recheck_after(file, epoch, UINT64_MAX, err);
 	bool dropped = err == -EAGAIN;
+	inline_end(file, count); /* as in read_done() */
 	page_pin(page);
 	pages_end_read(file, pages, count, bytes, err, epoch);
 	for (uint32_t i = 1; i < count; i++)
@@ -350,7 +351,6 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 		file_forget(file);
 	if (err && count > 1)
 		ra_shrink(file);
-	inline_end(file, count);
 	return own;
 }
 
@@ -547,10 +547,11 @@ int read_page(struct fm_file *file, struct page *page, uint32_t more)
 
 /* ------------------------------------------------------------------ requests */
 
-/* One store may have half of them: were it to die with all, nobody else could read. */
+/* One store may have as many as it leaves to others: half of them, or, where one has died with half, a quarter. Were it to die with
+ * all, nobody else could read. */
 static uint32_t requests_most(const struct fm_file *file)
 {
-	return file->mm->request_count / 2;
+	return atomic_get(&file->mm->requests_left);
 }
 
 static struct read_request *request_get(struct fm_file *file)
@@ -562,6 +563,7 @@ static struct read_request *request_get(struct fm_file *file)
 		atomic_add(&file->requests, 1u);
 		req = &mm->requests[mm->request_free];
 		atomic_set(&mm->request_free, req->next_free);
+		atomic_set(&mm->requests_left, mm->requests_left - 1);
 	}
 	os_unlock(&mm->request_lock);
 	if (req)
@@ -575,6 +577,7 @@ static void request_put(struct fm_mm *mm, struct read_request *req)
 	atomic_set(&req->busy, 0u);
 	req->next_free = mm->request_free;
 	atomic_set(&mm->request_free, (uint32_t)(req - mm->requests));
+	atomic_set(&mm->requests_left, mm->requests_left + 1);
 	os_unlock(&mm->request_lock);
 	stats_sub(mm->stats, requests, 1);
 	atomic_sub(&mm->requests_busy, 1u);
@@ -682,6 +685,9 @@ static void read_done(struct io_request *io)
 	count_read(mm, io->bytes_done, io->shorts, abandoned ? 0 : err); /* as a failure it has been counted */
 	if ((!err || err == -EIO) && !abandoned)
 		err = recheck_after(file, req->epoch, io->ended, err);
+	/* Before anybody can see that they have come: who goes on to the mark is to find room for the next window. */
+	atomic_sub(&file->inflight, count);
+	atomic_sub(&file->requests, 1u);
 	if (!abandoned && req->stage)
 		err = staged_done(req, pages[0], err);
 	else if (!abandoned)
@@ -694,8 +700,6 @@ static void read_done(struct io_request *io)
 		file_forget(file);
 	if (err && count > 1)
 		ra_shrink(file);
-	atomic_sub(&file->inflight, count);
-	atomic_sub(&file->requests, 1u);
 	struct frame_pool *pool = file->pool;
 	request_put(mm, req);
 	if (unlikely(replays_under_way(mm)))

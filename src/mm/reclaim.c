@@ -20,6 +20,7 @@
 #define RUN_DIRECT 16u /* pages; a fault wants one */
 #define RUN_BACKGROUND 256u
 #define LET_OFF_DIRECT 64u /* pages that a fault looks at before it passes over none any more */
+#define FAILED_MOST 16u /* evictions, until both lists are tried */
 #define TICK_NS (5 * OS_NSEC_PER_MSEC)
 #define PROTECT_DELAY_NS (2 * OS_NSEC_PER_MSEC)
 
@@ -190,7 +191,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 				continue;
 			in_vain += count;
 		}
-		bool first = ahead > pool->frames / 8 || (failed & 1);
+		/* What is ahead may be pinned, all of it: by faults that wait for room for dirty pages. Then each list in turn. */
+		bool first = (ahead > pool->frames / 8 && failed < FAILED_MOST) || (failed & 1);
 		int evicted = failed < cold ? evict_some(pool, LIST_COLD) : -1;
 		if (evicted < 0)
 			evicted = evict_some(pool, first ? LIST_AHEAD : LIST_INACTIVE);
@@ -247,6 +249,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 	struct frame_pool *pool = file->pool;
 	ticket->page = NULL;
 	ticket->file = file;
+	ticket->throttled = false;
 	stats_add(pool->mm->stats, frame_waits, 1);
 	ticket_queue(&pool->tickets, ticket);
 	if (frame_to_be_had(pool) && read_has_room(file, false)) {
@@ -259,11 +262,23 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 	background_kick(pool->mm);
 }
 
+/* A write: it will be run when more of its file may be dirty, or until then, or when the background thread looks around. */
+void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t until_ns)
+{
+	ticket->page = NULL;
+	ticket->file = file;
+	ticket->throttled = true;
+	ticket->until_ns = until_ns;
+	ticket_queue(&file->pool->tickets, ticket);
+	background_kick(file->mm);
+}
+
 /* It will be run when the background thread has given a page table back, or looks around. */
-void frame_queue_throttled(struct frame_pool *pool, struct ticket *ticket)
+void frame_queue_last(struct frame_pool *pool, struct ticket *ticket)
 {
 	ticket->page = NULL;
 	ticket->file = NULL;
+	ticket->throttled = false;
 	ticket_queue(&pool->tickets, ticket);
 	background_kick(pool->mm);
 }
@@ -354,6 +369,14 @@ static void balance(struct fm_mm *mm, struct frame_pool *pool)
 	}
 }
 
+/* What a write waits for may have come in a way that ticket_ready() does not know: one that it passes by has its turn all the same. */
+static void run_throttled(struct frame_pool *pool)
+{
+	struct ticket *ticket = ticket_take_throttled(&pool->tickets);
+	if (ticket)
+		ticket->run(ticket);
+}
+
 /* Let the oldest tickets try: a keeper's place may have grown old, and what a ticket for a frame waits for (a request,
  * memory of another page size) may have come without a word. At most every TICK_NS: a try that fails queues again. */
 static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
@@ -366,6 +389,7 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 			progress_drop_old(mm->pool[i], now_ns);
 		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->starved))
 			frame_freed(mm->pool[i]);
+		run_throttled(mm->pool[i]);
 		progress_tick(mm->pool[i]);
 	}
 }

@@ -190,9 +190,21 @@ static uint64_t last_index(const struct fm_file *file)
 	return UINT64_MAX >> file->pool->shift;
 }
 
+/* A sync that had to pass by pages because of changes has none beside it until it has ended. */
+static void wait_for_syncs(struct fm_file *file)
+{
+	for (;;) {
+		uint32_t seq = atomic_get(&file->ended.seq);
+		if (!atomic_get(&file->syncs_alone) || atomic_get(&file->mm->dying))
+			return;
+		gate_wait(&file->ended, seq, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+	}
+}
+
 /* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
 static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 {
+	wait_for_syncs(file);
 	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
 	atomic_set(&file->punch_last, last);
 	atomic_set(&file->punch_first, first);

@@ -62,6 +62,7 @@ struct write_request {
 	uint32_t flush_failures; /* the file's, when it began */
 	bool in_place;      /* some page is written from the view, where it stays */
 	bool missing;       /* it came upon a page that was not there */
+	bool taken;         /* of a file's own: it is in use; wb->lock */
 };
 
 struct writeback {
@@ -112,20 +113,33 @@ void writeback_urge(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
-/* One store may have half of them: were it to die with all, nobody else could write. */
+/* One file may have half of them: were its store to die with all, nobody else could write. Two that die have all of them: then
+ * each has one of its own that is left. */
 static bool has_its_share(const struct writeback *wb, struct fm_file *file)
 {
 	return atomic_get(&file->write_requests) >= wb->count / 2;
 }
 
+/* wb->lock held. */
+static struct write_request *request_take(struct writeback *wb, struct fm_file *file)
+{
+	struct write_request *req = has_its_share(wb, file) ? NULL : wb->free;
+
+	if (req)
+		wb->free = req->next;
+	else if (!file->own_write->taken)
+		req = file->own_write;
+	if (req)
+		req->taken = true;
+	return req;
+}
+
 static struct write_request *request_try(struct writeback *wb, struct fm_file *file)
 {
 	os_lock(&wb->lock);
-	struct write_request *req = has_its_share(wb, file) ? NULL : wb->free;
-	if (req) {
-		wb->free = req->next;
+	struct write_request *req = request_take(wb, file);
+	if (req)
 		atomic_add(&file->write_requests, 1u);
-	}
 	os_unlock(&wb->lock);
 	return req;
 }
@@ -153,8 +167,11 @@ static uint32_t request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
 	uint32_t left = atomic_sub(&req->file->write_requests, 1u) - 1;
-	req->next = wb->free;
-	wb->free = req;
+	req->taken = false;
+	if (req != req->file->own_write) {
+		req->next = wb->free;
+		wb->free = req;
+	}
 	os_unlock(&wb->lock);
 	gate_open(&wb->freed);
 	return left;
@@ -333,8 +350,9 @@ static uint64_t bytes_of(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
-/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it is not to be had now. */
-static int request_add(struct write_request *req, struct page *page, unsigned how)
+/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it is not to be had now;
+ * -ETIMEDOUT: nor until then. */
+static int request_add(struct write_request *req, struct page *page, unsigned how, uint64_t until_ns)
 {
 	struct fm_file *file = req->file;
 	struct frame_pool *pool = file->pool;
@@ -346,9 +364,12 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		/* With others gathered nobody is waited for: they would not be on their way meanwhile. */
 		if (!(how & HOW_WAIT) || req->count)
 			return -EAGAIN;
+		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
+		if (now >= until_ns)
+			return -ETIMEDOUT;
 		requests_send(file->mm);
 		requests_hold(file->mm);
-		page_wait(file->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+		page_wait(file->mm, page, false, slice < until_ns ? slice : until_ns);
 	}
 	/* Who punches it waits for the lock, or is seen here. */
 	bool punched = range_is_punched(file, page->index);
@@ -397,7 +418,7 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 
 /*
  * Write a dirty page, pinned, and what is dirty after it, up to page `last`. Returns how many pages are on their way, or why
- * the first of them is not: -EBUSY as of page_freeze(), -EAGAIN, -ENOBUFS: no request to be had. Takes no pin away.
+ * the first of them is not: -EBUSY as of page_freeze(), -EAGAIN, -ETIMEDOUT, -ENOBUFS: no request to be had. Takes no pin away.
  */
 static int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how, uint64_t until_ns)
 {
@@ -427,7 +448,7 @@ static int write_run(struct fm_file *file, struct page *first, uint64_t last, un
 			page_pin(first);
 		if (!page)
 			break;
-		err = request_add(req, page, how);
+		err = request_add(req, page, how, until_ns);
 		if (err)
 			page_unpin(pool, page);
 	}
@@ -545,7 +566,7 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 			if (is_in(page, file, first, last) && page_is(page, PG_DIRTY))
 				err = write_surely(file, page, last, how, until_ns);
 			page_unpin(pool, page);
-			if (err == -ENOBUFS)
+			if (err == -ENOBUFS || err == -ETIMEDOUT)
 				return os_now_ns() >= until_ns ? -ETIMEDOUT : 0;
 		}
 	return 0;
@@ -600,8 +621,26 @@ static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last
 	}
 }
 
+/* What was passed by once because it was being punched would be passed by again where punches never pause: from here on none begins. */
+static void sync_alone(struct fm_file *file, bool *alone)
+{
+	if (*alone)
+		return;
+	*alone = true;
+	atomic_add(&file->syncs_alone, 1u);
+}
+
+static void sync_not_alone(struct fm_file *file, bool alone)
+{
+	if (!alone)
+		return;
+	atomic_sub(&file->syncs_alone, 1u);
+	gate_open(&file->ended);
+}
+
 static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
+	bool alone = false;
 	int err = 0;
 	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
 	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. What is punched
@@ -613,8 +652,12 @@ static int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint
 			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
-		pass -= range_changes(file, first, last) || atomic_get(&file->passed_by) != passed_by;
+		if (range_changes(file, first, last) || atomic_get(&file->passed_by) != passed_by) {
+			sync_alone(file, &alone);
+			pass--;
+		}
 	}
+	sync_not_alone(file, alone);
 	return err;
 }
 
@@ -808,7 +851,7 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 	struct frame_pool *pool = wb->mm->pool[place];
 	uint32_t *at = &wb->cursor[place], looked = 0;
 	uint64_t now = os_now_ns();
-	const struct fm_file *full = NULL; /* a file that has its share of requests: others are not to wait for it */
+	const struct fm_file *full = NULL; /* a file that has its share of requests, and its own: others are not to wait for it */
 	struct batch batch;
 
 	while (looked < 2) {
@@ -829,7 +872,7 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
 			if (page_is(page, PG_DIRTY) && !in_vain && !rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
-				if (err == -ENOBUFS && has_its_share(wb, file) && atomic_get(&file->dirty) < atomic_get(&pool->dirty)) {
+				if (err == -ENOBUFS && atomic_get(&file->dirty) < atomic_get(&pool->dirty)) {
 					full = file;
 					err = 0;
 				}
@@ -1131,6 +1174,11 @@ static uint32_t requests_for(const struct fm_mm *mm)
 {
 	uint64_t count = mm->budget_bytes / OS_PAGE / 256;
 	return count < 8 ? 8 : count > 64 ? 64 : (uint32_t)count;
+}
+
+struct write_request *writeback_request_alloc(void)
+{
+	return calloc(1, sizeof(struct write_request));
 }
 
 /* With the first file that is opened for writing. 0 or -ENOMEM and the like. */

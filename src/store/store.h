@@ -99,6 +99,7 @@ struct io_store_queue {
 	struct io_store_queue *next[2], *prev[2]; /* among the stores that may have a turn */
 	bool has_turn[2];
 	uint32_t busy;
+	uint32_t busy_writes; /* of them; also flushes */
 };
 
 /* Zero-initialised by whoever opens it. */

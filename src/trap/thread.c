@@ -2,7 +2,8 @@
 /*
  * The thread trap: a handler reads fault messages and serves each without ever waiting.
  *
- * Owns struct handler. The entries belong to the handler thread; `again`, which may be called in any thread, only puts
+ * Owns struct handler. There is an entry for each fault that waits, however many: were they to run out, those that wait for one
+ * dead store would keep all others from being read. The entries belong to the handler thread; `again`, which may be called in any thread, only puts
  * an entry on a stack and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a signal
  * pending asks without end): one entry for each (thread, address), a repeated message finds it.
  * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
@@ -18,14 +19,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#define ENTRIES 1024
+#define ENTRIES 256 /* that are allocated together */
+#define BUCKETS 1024 /* of entries, by thread */
 #define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
 #define RECENT 4
 #define MESSAGES 16
 
 struct entry {
 	struct entry *next; /* free list, or the stack of those to be driven again */
-	struct entry *used_next, **used_pprev;
+	struct entry *used_next, **used_pprev; /* of its bucket */
 	struct handler *handler;
 	struct view_region *region;
 	struct trap_fault fault;
@@ -40,21 +42,57 @@ struct seen_thread {
 	uint64_t progress[TRAP_PROGRESS_BYTES / 8];
 };
 
+struct entries {
+	struct entries *next;
+	size_t len;
+	struct entry entry[ENTRIES]; /* their states lie behind them */
+};
+
 struct handler {
 	struct trap *trap;
 	struct os_thread thread;
 	int event_fd;
 	uint32_t stop;
 	struct entry *again;    /* atomic stack */
-	struct entry *free, *used;
+	struct entry *free, *used[BUCKETS];
+	struct entries *entries;
 	uint32_t in_use; /* atomic */
 	uint64_t unique;
 	struct uffd_msg msg[MESSAGES]; /* read and not taken yet; a ring */
 	uint32_t msg_at, msg_count;
 	struct seen_thread seen[THREADS];
-	struct entry entry[ENTRIES];
-	size_t len;
 };
+
+/* ------------------------------------------------------------------ entries */
+
+static int entries_add(struct handler *handler)
+{
+	size_t state = (handler->trap->client->state_bytes + 63) & ~(size_t)63;
+	size_t len = sizeof(struct entries) + ENTRIES * state;
+	struct entries *more = os_meta_alloc(len);
+	if (!more)
+		return -ENOMEM;
+	more->len = len;
+	more->next = handler->entries;
+	handler->entries = more;
+	char *states = (char *)(more + 1);
+	for (uint32_t i = 0; i < ENTRIES; i++) {
+		more->entry[i].handler = handler;
+		more->entry[i].state = states + i * state;
+		more->entry[i].next = handler->free;
+		handler->free = &more->entry[i];
+	}
+	return 0;
+}
+
+static void entries_free(struct handler *handler)
+{
+	while (handler->entries) {
+		struct entries *entries = handler->entries;
+		handler->entries = entries->next;
+		os_meta_free(entries, entries->len);
+	}
+}
 
 /* ------------------------------------------------------------------ serving */
 
@@ -141,7 +179,7 @@ static void drive(struct handler *handler, struct entry *entry)
 
 static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
 {
-	struct entry *entry = handler->used;
+	struct entry *entry = handler->used[tid % BUCKETS];
 	while (entry && (entry->tid != tid || entry->fault.addr != addr))
 		entry = entry->used_next;
 	return entry != NULL;
@@ -185,18 +223,19 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 		trap_wake(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
-	struct entry *entry = handler->free;
+	struct entry *entry = handler->free; /* read_messages() has seen that there is one */
+	struct entry **bucket = &handler->used[tid % BUCKETS];
 	handler->free = entry->next;
 	atomic_add(&handler->in_use, 1u);
 	tell_forget(handler->trap, tid); /* it did not ask: this is another access. Never seen as neither served nor told */
 	entry->region = region;
 	entry->fault = (struct trap_fault){.addr = addr, .write = write};
 	entry->tid = tid;
-	entry->used_next = handler->used;
-	entry->used_pprev = &handler->used;
+	entry->used_next = *bucket;
+	entry->used_pprev = bucket;
 	if (entry->used_next)
 		entry->used_next->used_pprev = &entry->used_next;
-	handler->used = entry;
+	*bucket = entry;
 	look_back(handler, tid, &entry->fault);
 	memset(entry->state, 0, handler->trap->client->state_bytes);
 	drive(handler, entry);
@@ -218,10 +257,16 @@ static void drive_again(struct handler *handler)
 	}
 }
 
+/* Where all wait for something, more are made. False: the system has no memory for them now; those that come free must do. */
+static bool has_entry(struct handler *handler)
+{
+	return handler->free || !entries_add(handler);
+}
+
 static void read_messages(struct handler *handler)
 {
 	fetch_messages(handler);
-	for (uint32_t most = MESSAGES; most && handler->msg_count && handler->in_use < ENTRIES; most--) {
+	for (uint32_t most = MESSAGES; most && handler->msg_count && has_entry(handler); most--) {
 		struct uffd_msg msg = handler->msg[handler->msg_at];
 		handler->msg_at = (handler->msg_at + 1) % MESSAGES;
 		handler->msg_count--;
@@ -237,8 +282,9 @@ static void *handler_main(void *arg)
 					{.fd = handler->trap->fd, .events = POLLIN}};
 		struct timespec tick = {.tv_nsec = (tell_pending(handler->trap) ? 10 : 100) * 1000 * 1000};
 		uint64_t drop;
-		int count = handler->in_use < ENTRIES ? 2 : 1;
-		if (!handler->msg_count || handler->in_use == ENTRIES) /* else there is more to do */
+		bool full = !has_entry(handler);
+		int count = full ? 1 : 2;
+		if (!handler->msg_count || full) /* else there is more to do */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
 		if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->event_fd, &drop, sizeof(drop));
@@ -253,29 +299,22 @@ static void *handler_main(void *arg)
 
 int handler_start(struct trap *trap)
 {
-	size_t state = (trap->client->state_bytes + 63) & ~(size_t)63;
-	size_t len = sizeof(struct handler) + ENTRIES * state;
-	struct handler *handler = os_meta_alloc(len);
+	struct handler *handler = os_meta_alloc(sizeof(*handler));
 	if (!handler)
 		return -ENOMEM;
 	handler->trap = trap;
-	handler->len = len;
-	char *states = (char *)(handler + 1);
-	for (uint32_t i = 0; i < ENTRIES; i++) {
-		handler->entry[i].handler = handler;
-		handler->entry[i].state = states + i * state;
-		handler->entry[i].next = handler->free;
-		handler->free = &handler->entry[i];
-	}
 	handler->event_fd = os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	int err = handler->event_fd < 0 ? handler->event_fd : telling_open(trap);
+	if (!err)
+		err = entries_add(handler);
 	if (!err)
 		err = os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
 	if (err) {
 		telling_close(trap);
 		if (handler->event_fd >= 0)
 			close(handler->event_fd);
-		os_meta_free(handler, len);
+		entries_free(handler);
+		os_meta_free(handler, sizeof(*handler));
 		return err;
 	}
 	trap->handler = handler;
@@ -299,5 +338,6 @@ void handler_stop(struct trap *trap)
 	os_thread_join(&handler->thread);
 	trap->handler = NULL;
 	close(handler->event_fd);
-	os_meta_free(handler, handler->len);
+	entries_free(handler);
+	os_meta_free(handler, sizeof(*handler));
 }

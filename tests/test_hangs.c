@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is dead holds up what is alive by nothing that both must have:
+ *   - 1,200 threads that wait for a dead store in the thread trap, and a fault on another file;
+ *   - two files whose writes never end, and fm_sync() of a third;
+ *   - 200 threads that wait for room for dirty pages of a dead file, and one that writes to another file;
+ *   - a sync of a whole file beside threads that punch it without a pause: they never end, it does.
+ * None of them looks at how long something takes: a watchdog ends what hangs.
+ */
+#include "hazard_support.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#define WAITERS (SUPPORT_SANITIZED ? 400u : 1200u)
+#define WRITERS 200u /* each holds a frame while it waits for room */
+#define DEAD_BYTES (64 * MIB)
+#define LIVE_BYTES (16 * MIB)
+
+static fm_mm *mm_of(enum fm_trap trap, uint64_t budget)
+{
+	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = budget, .trap = trap};
+	fm_mm *mm;
+	int error = fm_mm_create(&options, &mm);
+
+	if (error == -ENOSYS || error == -EPERM || error == -EOPNOTSUPP)
+		SKIP("no trap: %s", strerror(-error));
+	CHECK_OK(error);
+	return mm;
+}
+
+static char *open_and_map(fm_mm *mm, const char *uri, uint64_t len, bool writable, fm_file **ret_file)
+{
+	struct fm_file_options open_for = {.size = sizeof(open_for), .flags = writable ? FM_FILE_WRITE : 0};
+	struct fm_map_options map_for = {.size = sizeof(map_for), .flags = writable ? FM_MAP_WRITE : 0};
+	void *addr;
+
+	CHECK_OK(fm_file_open(mm, uri, &open_for, ret_file));
+	CHECK_OK(fm_map(*ret_file, 0, len, &map_for, &addr));
+	return addr;
+}
+
+/* ------------------------------------------------------------------ threads whose access does not end before the mm does */
+
+struct stuck {
+	pthread_t thread;
+	fm_mm *mm;
+	volatile char *at;
+	bool write;
+};
+
+static void touch(void *arg)
+{
+	struct stuck *s = arg;
+
+	if (s->write)
+		*s->at = 1;
+	else
+		(void)*s->at;
+}
+
+static void *stuck_main(void *arg)
+{
+	support_catch(touch, arg);
+	return NULL;
+}
+
+static void stuck_start(struct stuck *s, fm_mm *mm, char *at, bool write)
+{
+	pthread_attr_t attr;
+
+	*s = (struct stuck){.mm = mm, .at = at, .write = write};
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, SUPPORT_SANITIZED ? 512 * KIB : 128 * KIB), 0);
+	CHECK_EQ(pthread_create(&s->thread, &attr, stuck_main, s), 0);
+	pthread_attr_destroy(&attr);
+}
+
+static void stuck_join(struct stuck *s, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		CHECK_EQ(pthread_join(s[i].thread, NULL), 0);
+}
+
+/* ------------------------------------------------------------------ the tests */
+
+static void test_waiters(void)
+{
+	static struct stuck stuck[WAITERS];
+	fm_mm *mm = mm_of(FM_TRAP_THREAD, 64 * MIB);
+	fm_file *dead_file, *live_file;
+	char *dead = open_and_map(mm, "faulty:memory:64M?stuck=1", DEAD_BYTES, false, &dead_file);
+	char *live = open_and_map(mm, "memory:16M", LIVE_BYTES, false, &live_file);
+
+	for (unsigned i = 0; i < WAITERS; i++)
+		stuck_start(&stuck[i], mm, dead + i * 7 * PAGE, false);
+	EVENTUALLY(support_stats(mm).requests > 0);
+	support_sleep_ms(300); /* until most of them wait: with fewer the test shows less */
+	for (unsigned i = 0; i < 64; i++)
+		(void)((volatile char *)live)[i * 33 * PAGE];
+	CHECK_OK(fm_mm_destroy(mm));
+	stuck_join(stuck, WAITERS);
+}
+
+/* So many pages of a dead file are dirty, no two of them neighbours, that its writes take all the requests that they may. */
+static void dirty_scattered(char *map, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		map[i * 2 * PAGE] = 1;
+}
+
+static void test_dead_writers(enum fm_trap trap)
+{
+	fm_mm *mm = mm_of(trap, 8 * MIB);
+	fm_file *dead[2], *live_file;
+	char *map[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		map[i] = open_and_map(mm, support_format("faulty:memory:%uM", 64 + i), DEAD_BYTES, true, &dead[i]);
+		CHECK_OK(fm_file_control(dead[i], "write-stuck=1"));
+		dirty_scattered(map[i], 60);
+		CHECK_OK(fm_file_sync(dead[i], 0, DEAD_BYTES, FM_SYNC_ASYNC));
+	}
+	char *live = open_and_map(mm, "faulty:memory:16M", LIVE_BYTES, true, &live_file);
+	for (unsigned i = 0; i < 200; i++) {
+		live[i * 3 * PAGE] = 7;
+		if (i % 20 == 0)
+			CHECK_OK(fm_file_sync(live_file, 0, LIVE_BYTES, 0));
+	}
+	CHECK_OK(fm_file_sync(live_file, 0, LIVE_BYTES, 0));
+	for (unsigned i = 0; i < 2; i++)
+		CHECK_OK(fm_file_control(dead[i], "write-stuck=0"));
+	CHECK_OK(fm_mm_destroy(mm));
+}
+
+static void test_throttled(void)
+{
+	static struct stuck stuck[WRITERS];
+	fm_mm *mm = mm_of(FM_TRAP_THREAD, 4 * MIB); /* a quarter of 1,024 frames may be dirty */
+	fm_file *dead_file, *live_file;
+	char *dead = open_and_map(mm, "faulty:memory:64M", DEAD_BYTES, true, &dead_file);
+	char *live = open_and_map(mm, "faulty:memory:16M", LIVE_BYTES, true, &live_file);
+
+	CHECK_OK(fm_file_control(dead_file, "write-stuck=1"));
+	dirty_scattered(dead, 200);
+	for (unsigned i = 0; i < WRITERS; i++) /* who comes first has the rest of the room */
+		stuck_start(&stuck[i], mm, dead + (1000 + i * 2) * PAGE, true);
+	support_sleep_ms(200);
+	for (unsigned i = 0; i < 1000; i++)
+		live[i * PAGE] = 7;
+	CHECK_OK(fm_file_control(dead_file, "write-stuck=0"));
+	stuck_join(stuck, WRITERS);
+	CHECK_OK(fm_mm_destroy(mm));
+}
+
+/* ------------------------------------------------------------------ a sync beside punches */
+
+#define PUNCHERS 4u
+#define PUNCHED 200u /* pages of each */
+
+struct puncher {
+	pthread_t thread;
+	fm_file *file;
+	char *map;
+	unsigned at, *stop;
+};
+
+static void *punch_main(void *arg)
+{
+	struct puncher *p = arg;
+
+	while (!__atomic_load_n(p->stop, __ATOMIC_SEQ_CST)) {
+		for (unsigned i = 0; i < PUNCHED; i++) /* so that it takes a while */
+			p->map[(p->at + i) * PAGE] = 1;
+		CHECK_OK(fm_punch(p->file, p->at * PAGE, PUNCHED * PAGE));
+	}
+	return NULL;
+}
+
+static void test_sync_beside_punches(enum fm_trap trap)
+{
+	struct puncher puncher[PUNCHERS];
+	fm_mm *mm = mm_of(trap, 32 * MIB);
+	fm_file *file;
+	char *map = open_and_map(mm, support_file(LIVE_BYTES, 1), LIVE_BYTES, true, &file);
+	unsigned stop = 0;
+
+	for (unsigned i = 0; i < PUNCHERS; i++) {
+		puncher[i] = (struct puncher){.file = file, .map = map, .at = PUNCHED * i, .stop = &stop};
+		CHECK_EQ(pthread_create(&puncher[i].thread, NULL, punch_main, &puncher[i]), 0);
+	}
+	for (unsigned i = 0; i < 10; i++) {
+		for (unsigned page = 0; page < 20; page++)
+			map[(1000 + page) * PAGE] = (char)i;
+		CHECK_OK(fm_file_sync(file, 0, LIVE_BYTES, 0));
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < PUNCHERS; i++)
+		CHECK_EQ(pthread_join(puncher[i].thread, NULL), 0);
+	CHECK_OK(fm_mm_destroy(mm));
+}
+
+int main(void)
+{
+	hazard_watch("a sync beside punches does not end");
+	support_start();
+	test_sync_beside_punches(FM_TRAP_INLINE);
+	hazard_watch("two dead files hold up a third");
+	test_dead_writers(FM_TRAP_INLINE);
+	test_dead_writers(FM_TRAP_THREAD);
+	hazard_watch("those that write to a dead file hold up who writes to another");
+	test_throttled();
+	hazard_watch("those that wait for a dead store hold up a fault on another");
+	test_waiters();
+	support_end();
+	return 0;
+}
