@@ -467,7 +467,9 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
 
 /**
  * Make a file open for writing longer or shorter. What is beyond the new end is gone from cache and store at return, and
- * touching it is SIGBUS, from when the store is shorter on; what is new reads as zeros. The only way in which a file grows: a
+ * touching it is SIGBUS (-ENXIO), from the call's beginning on where it was not mapped in; what is new reads as zeros. Bytes that
+ * stay are read as ever meanwhile. Private mappings of the file (FM_MAP_PRIVATE) lose what lies beyond the last page, also
+ * what was written to them; what was written within the last page stays in them. The only way in which a file grows: a
  * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
  * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
  * fm_map()), -EBUSY (the last page, which ends in it, is pinned, and the file is to grow), -EOPNOTSUPP, the store's (the size is then

@@ -395,6 +395,7 @@ struct sim_store {
 	uint64_t any_error_step;
 	bool locked;       /* by a system call: writes and changes wait for it, and reads, unless the object is lockless */
 	bool lockless;     /* it was opened so */
+	uint32_t refused; /* reads of it that the machine had fail */
 	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
 	/* Of one that is open for writing; size[0] is its present size. */
 	bool writable;

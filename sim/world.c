@@ -60,6 +60,7 @@ static struct {
 	} flying[QUEUE_MAX];
 	struct fm_mm_options mm_options;
 	bool destroy_inside;
+	bool alone; /* no readahead */
 	struct size size[SIM_FILES][SIZES_MAX]; /* of those open for writing */
 	uint32_t sizes[SIM_FILES];
 	bool resizing[SIM_FILES]; /* by some thread */
@@ -1071,7 +1072,7 @@ static void give_all_back(void)
 static uint64_t choose_readahead(void)
 {
 	uint64_t bytes = sim_chance(64) ? UINT32_MAX : sim_chance(128) ? 16 << 10 : 0;
-	return sim_without(readahead) ? UINT32_MAX : bytes;
+	return sim_without(readahead) || world.alone ? UINT32_MAX : bytes;
 }
 
 static void open_file(uint32_t f)
@@ -1349,6 +1350,31 @@ static void choose_changes(void)
 	sim.opt.slow_256 = sim.opt.error_256 = 0;
 }
 
+/* One object that nothing is wrong with becomes shorter and longer while many read it: no read may fail but past its end. */
+static void choose_truncates(void)
+{
+	struct sim_store *s = &sim_store[0];
+	memset(world.weight, 0, sizeof(world.weight));
+	world.weight[OP_ACCESS] = 6;
+	world.weight[OP_TRUNCATE] = 3;
+	world.weight[OP_ADVISE] = 3;
+	world.ops *= 3;
+	world.alone = true;
+	world.files = 1;
+	world.workers = WORKERS_MAX;
+	world.changed[0] = 2;
+	world.deadline_ns[0] = 0;
+	memset(s->bad, 0, sizeof(s->bad));
+	s->writable = true;
+	s->pages = 2 + sim_below(6);
+	s->base = 0;
+	s->stride = 1;
+	s->size[0] = s->pages * OS_PAGE;
+	world.pages[0] = s->pages + 2;
+	sim.opt.io_ns = 1000ull << sim_below(8);
+	sim.opt.slow_256 = sim.opt.error_256 = 0;
+}
+
 /* All frames are under way to slow stores, or held. */
 static void choose_hunger(void)
 {
@@ -1464,6 +1490,8 @@ static void choose_fashion(void)
 		choose_deadlines();
 	else if (n < 22 && sim_store[0].page_size == OS_PAGE)
 		choose_marks();
+	else if (n < 28 && sim_store[0].page_size == OS_PAGE && !sim_without(writable) && !sim_without(truncate))
+		choose_truncates();
 }
 
 static void choose_program(void)

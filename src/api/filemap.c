@@ -205,7 +205,7 @@ int fm_file_size(fm_file *file, uint64_t *ret_size)
 	int err = file_alive(file);
 	if (err || !ret_size)
 		return err ? err : -EINVAL;
-	*ret_size = atomic_get(&file->size_bytes);
+	*ret_size = file_size(file);
 	return 0;
 }
 

@@ -229,7 +229,7 @@ unsigned filemap_fault(struct fault *vmf)
 			covered_by(may_drop(vmf), read_failed);
 		return FM_FAULT_SIGBUS;
 	}
-	if (vmf->byte >= ((atomic_get(&file->size_bytes) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1))) {
+	if (vmf->byte >= ((file_size(file) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1))) {
 		covered_by(may_drop(vmf), past_end);
 		vmf->error = -ENXIO;
 		return FM_FAULT_SIGBUS;

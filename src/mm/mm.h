@@ -267,7 +267,6 @@ struct fm_file {
 	uint32_t huge; /* enum file_huge; atomic */
 	uint32_t refs; /* atomic */
 	uint32_t handles; /* the program's own: 1, then 0; atomic */
-	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t deadline_ns;
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
@@ -518,6 +517,12 @@ struct ticket {
 	void (*run)(struct ticket *ticket);
 	int error; /* of the attempt that it waited for; 0 if none */
 };
+
+/* Changes with fm_truncate(), and where another version of the object is taken over. The store keeps the only account. */
+static inline uint64_t file_size(const struct fm_file *file)
+{
+	return store_size(file->store);
+}
 
 /* address_space.c */
 int mm_map_range(struct view *view, uint64_t offset, size_t len,

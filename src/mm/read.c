@@ -35,8 +35,7 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 	} else if (!late && refresh) {
 		file->version = *now;
 		atomic_add(&file->epoch, 1u);
-		atomic_set(&file->size_bytes, now->size);
-		atomic_set(&file->store->size_bytes, now->size); /* by which it tells short from ended */
+		store_size_set(file->store, now->size);
 	} else if (!late) {
 		atomic_set(&file->changed, 1u);
 	}
@@ -88,7 +87,7 @@ static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, i
 
 static uint64_t page_bytes(struct fm_file *file, const struct page *page)
 {
-	uint64_t size = atomic_get(&file->size_bytes), start = page->index << file->pool->shift;
+	uint64_t size = file_size(file), start = page->index << file->pool->shift;
 	uint64_t rest = start < size ? size - start : 0;
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
@@ -124,6 +123,10 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 		page_fail(page, error);
 		return LIST_INACTIVE;
 	}
+	/* What the store has past the new end of a file that is being made shorter is the file's, should the store refuse. shrink()
+	 * zeroes it. */
+	if (wanted < bytes && range_is_punched(file, page->index))
+		wanted = bytes;
 	covered_if(wanted < pool->page_size, a12_tail);
 	if (wanted < pool->page_size)
 		zero_tail(pool, page, wanted);
@@ -368,7 +371,7 @@ bool read_may_stage(const struct fault *vmf)
 	       !(vmf->exact && (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
 	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
-	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
+	       (vmf->index + 1) << pool->shift <= file_size(vmf->file);
 }
 
 /* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone again. */
