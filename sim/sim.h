@@ -390,6 +390,7 @@ struct sim_store {
 	uint32_t pages;
 	uint32_t version;
 	uint64_t size[16], holes[16]; /* of each version; holes: a bit for each page that was punched */
+	uint64_t since[16];           /* the step at which it came */
 	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;

@@ -59,6 +59,7 @@ void store_change(struct sim_store *s, uint64_t size)
 	s->size[s->version + 1] = size;
 	s->holes[s->version + 1] = s->holes[s->version];
 	s->version++;
+	s->since[s->version] = sim.step;
 	event("object %llu: version %llu, %llu bytes", s->id, s->version, size, 0);
 }
 

@@ -133,6 +133,16 @@ static uint64_t size_since(uint32_t f, uint64_t step, bool most)
 	return size;
 }
 
+/* The least size of an object's versions since a step: who is told of an older end has not had the store asked. */
+static uint64_t size_looked_at(const struct sim_store *s, uint64_t step)
+{
+	uint64_t size = s->size[s->version];
+	for (uint32_t v = s->version; v > 0 && s->since[v] > step; v--)
+		if (s->size[v - 1] < size)
+			size = s->size[v - 1];
+	return size;
+}
+
 /* May an operation on a page that began at a step end with this? */
 static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembered)
 {
@@ -144,6 +154,8 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 			smallest = s->size[v];
 	if (s->writable)
 		smallest = size_since(f, remembered ? 0 : begun, false);
+	else if (world.changed[f] == FM_CHANGED_REFRESH && !s->no_version && !remembered)
+		smallest = size_looked_at(s, begun);
 	if (s->writable && !err && byte >= size_since(f, begun, true))
 		return false;
 	if (s->writable && s->write_failures && (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */

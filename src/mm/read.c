@@ -76,6 +76,79 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	return atomic_get(&file->changed) ? -ESTALE : -EAGAIN;
 }
 
+/* The file whose version decides: a private mapping's file has the size of its base. */
+static struct fm_file *file_of_version(const struct fm_file *file)
+{
+	return file->base ? file->base : (struct fm_file *)(uintptr_t)file;
+}
+
+/* Whether an end that is known may be an old one, so that the store is to be asked. */
+bool file_may_grow(const struct fm_file *file)
+{
+	const struct fm_file *known = file_of_version(file);
+	return known->changed_policy == FM_CHANGED_REFRESH && !known->writable && known->store->ops->version;
+}
+
+/* Ask the store for the version of a file under FM_CHANGED_REFRESH. What is cached of an older one is forgotten, and the size is the
+ * present one at return. 0, or the store's error. No lock but page locks of others may be held. */
+int file_look(struct fm_file *file)
+{
+	struct fm_file *known = file_of_version(file);
+	struct fm_store_version now;
+	uint64_t asked = io_ends(known->mm->io);
+	uint32_t before = atomic_get(&known->epoch);
+	int err = known->store->ops->version(known->store, &now);
+
+	if (!err && version_note(known, before, &now, asked))
+		file_forget(known);
+	return err;
+}
+
+/* The version as it is now, of which the file is to be a snapshot: see snapshot_settle(). */
+static int version_settled(struct fm_file *file, struct fm_store_version *ret_now)
+{
+	const struct fm_store_ops *ops = file->store->ops;
+	int err = ops->version(file->store, ret_now);
+
+	if (err || !ret_now->young_ns || file->changed_policy != FM_CHANGED_ERROR)
+		return err;
+	os_sleep_until(os_now_ns() + ret_now->young_ns);
+	return ops->version(file->store, ret_now);
+}
+
+/* Make the file a snapshot of the object as it is now, also where it was found changed (-ESTALE). Of a file that is not open for
+ * writing. *ret_changed: it was of another version. Blocks on the store. */
+int snapshot_renew(struct fm_file *file, bool *ret_changed)
+{
+	struct fm_store_version now;
+
+	for (;;) {
+		uint32_t epoch = atomic_get(&file->epoch);
+		int err = version_settled(file, &now);
+		if (err)
+			return err;
+		os_lock(&file->version_lock);
+		bool late = atomic_get(&file->epoch) != epoch;
+		bool other = atomic_get(&file->changed) || !store_version_same(&now, &file->version);
+		bool old = other || file->version.young_ns;
+		if (!late && old) {
+			file->version = now;
+			atomic_add(&file->epoch, 1u);
+			store_size_set(file->store, now.size);
+			atomic_set(&file->changed, 0u);
+		}
+		os_unlock(&file->version_lock);
+		if (late)
+			continue;
+		if (old)
+			file_forget(file);
+		if (other)
+			stats_add(file->mm->stats, files_changed, 1);
+		*ret_changed = other;
+		return 0;
+	}
+}
+
 /* A change explains what the read came to better than its own result. */
 static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, int err)
 {
@@ -97,9 +170,13 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 	memset(slot_of(pool, page) + bytes, 0, pool->page_size - bytes);
 }
 
-static int changed_behind(struct fm_file *file)
+/* A read that began in `epoch` ended before the file's end. */
+static int changed_behind(struct fm_file *file, uint32_t epoch)
 {
-	atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+	os_lock(&file->version_lock);
+	if (atomic_get(&file->epoch) == epoch) /* else the file has another version by now */
+		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+	os_unlock(&file->version_lock);
 	return -ESTALE;
 }
 
@@ -118,7 +195,7 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 	if (!error && bytes < wanted && file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
 		wanted = bytes;
 	else if (!error && bytes < wanted) /* it ended before its end: somebody truncated it */
-		error = changed_behind(file);
+		error = changed_behind(file, epoch);
 	if (error) {
 		page_fail(page, error);
 		return LIST_INACTIVE;
@@ -406,7 +483,7 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);
 	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the page has no memory to be uptodate in */
-		err = changed_behind(file);
+		err = changed_behind(file, epoch);
 	if (unread)
 		page_end_unread(file, page);
 	else

@@ -251,18 +251,29 @@ static void cut_private(struct fm_file *own, uint64_t size)
 	change_end(own);
 }
 
+/* One that is made from here on knows no other size. */
+static void cut_privates(struct fm_file *file, uint64_t size)
+{
+	for (struct fm_file *own = NULL; (own = next_private(file, own));)
+		cut_private(own, size);
+}
+
+/* The store has become shorter: what lies past its end goes. */
+static void cut(struct fm_file *file, uint64_t size)
+{
+	file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
+	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+}
+
 static int shrink(struct fm_file *file, uint64_t size)
 {
 	change_begin(file, first_cut(file, size), last_index(file));
 	int err = store_resize(file->store, size);
 	if (!err)
-		file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
-	if (!err)
-		(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+		cut(file, size);
 	change_end(file);
-	/* One that is made from here on knows no other size. */
-	for (struct fm_file *own = NULL; !err && (own = next_private(file, own));)
-		cut_private(own, size);
+	if (!err)
+		cut_privates(file, size);
 	return err;
 }
 
@@ -385,7 +396,102 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	return err;
 }
 
+/* ------------------------------------------------------------------ what others have made of it */
+
+/* A file open for writing is longer in the store than is known. What others have written behind the former end, in its last
+ * page, is there and not in the cache. */
+static int grown(struct fm_file *file, uint64_t size)
+{
+	struct drop_count count = {0};
+	uint64_t before = file_size(file), last = first_cut(file, before);
+
+	for (int tries = 0; tries < 10; tries++) { /* the page may be written to again and again */
+		int err = writeback_range(file, last, last, true);
+		if (!err && atomic_get(&file->unflushed)) /* else the page would be held */
+			err = file_flush(file);
+		if (err)
+			return err;
+		count.busy = 0;
+		change_begin(file, last, last);
+		if (last < first_gone(file, before))
+			file_each_cached(file, last, last, drop_clean, &count);
+		if (!count.busy)
+			store_size_set(file->store, size);
+		change_end(file);
+		if (!count.busy)
+			return 0;
+	}
+	return -EBUSY;
+}
+
+/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer again. */
+static int shrunk(struct fm_file *file, uint64_t size)
+{
+	struct fm_store_version now;
+
+	change_begin(file, first_cut(file, size), last_index(file));
+	int err = file->store->ops->version(file->store, &now);
+	if (!err && now.size != size)
+		err = -EAGAIN;
+	if (!err) {
+		store_size_set(file->store, size);
+		cut(file, size);
+	}
+	change_end(file);
+	if (!err)
+		cut_privates(file, size);
+	return err;
+}
+
+/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another one. */
+static int size_renew(struct fm_file *file, bool *ret_other)
+{
+	struct fm_store_version now;
+	int err = 0;
+
+	resize_begin(file);
+	uint64_t before = file_size(file);
+	do {
+		err = file->store->ops->version(file->store, &now);
+		if (!err && now.size > before)
+			err = grown(file, now.size);
+		else if (!err && now.size < before)
+			err = shrunk(file, now.size);
+	} while (err == -EAGAIN);
+	resize_end(file);
+	*ret_other = !err && now.size != before;
+	return err;
+}
+
+/* See fm_file_refresh(). */
+int file_refresh(struct fm_file *file, bool *ret_changed)
+{
+	might_block(file->mm);
+	if (!file->store->ops->version)
+		return -EOPNOTSUPP;
+	if (!file->writable)
+		return snapshot_renew(file, ret_changed);
+	int err = size_renew(file, ret_changed);
+	return err ? err : file_drop(file, 0, 0);
+}
+
 /* ------------------------------------------------------------------ the rest */
+
+/* fm_invalidate() also finds out how long the file is; but a snapshot stays what it is. */
+int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	bool other;
+	int err = 0;
+
+	might_block(file->mm);
+	if (file->writable && file->store->ops->version)
+		err = size_renew(file, &other);
+	else if (file_may_grow(file))
+		err = file_look(file);
+	if (err && err != -EOPNOTSUPP) /* a store may be unable to tell */
+		return err;
+	return file_drop(file, offset, len);
+}
 
 int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 {
