@@ -177,8 +177,13 @@ FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
  * Where this is not enough, let writers make a new file and rename() it over the old one.
  */
 enum fm_changed {
-	FM_CHANGED_ERROR = 0,   /**< pages not yet read fail with -ESTALE: never bytes from before and after a change */
-	FM_CHANGED_REFRESH = 1, /**< cached pages are dropped and read anew */
+	/** Pages not yet read fail with -ESTALE: never bytes from before and after a change. Growth is a change, too: from size and
+	 *  mtime alone it cannot be told that only something was appended. fm_file_refresh() makes the file a new snapshot. */
+	FM_CHANGED_ERROR = 0,
+	/** Cached pages are dropped and read anew. The library looks after each read, and when something past the end is touched: so
+	 *  growth is seen by whoever maps more than there is and touches it. What was appended to a last page that is in view
+	 *  already shows when a change is found, by one of these or by fm_file_refresh(); until then its rest reads as zeros. */
+	FM_CHANGED_REFRESH = 1,
 };
 
 /** Flags of struct fm_file_options. */
@@ -273,9 +278,24 @@ FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
  *  taken nothing for 10 seconds: the rest is written in the background. The reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
-/** The file's size in bytes, as it is known by now: when it was opened, after fm_truncate(), or when a changed file was looked at last
- *  (FM_CHANGED_REFRESH). Thread- and signal-safe. */
+/** The file's size in bytes, as it is known by now: when it was opened, after fm_truncate(), or when the store was looked at last
+ *  (by FM_CHANGED_REFRESH, fm_file_refresh() or fm_invalidate()). Thread- and signal-safe. */
 FM_PUBLIC int fm_file_size(fm_file *file, uint64_t *ret_size);
+
+/**
+ * Look at once whether others have changed the file, its size or its bytes, and take over what there is.
+ *   A file that is not open for writing: where it has changed, all that is cached is dropped, also what fm_pin() holds, so that
+ * it is read anew, and the size is the present one. Under FM_CHANGED_ERROR the file is then a snapshot of its present state:
+ * this is how a program goes on after -ESTALE, with the mappings that it has.
+ *   A file open for writing: for what was changed by other ways than this library, such as ftruncate() or write() by a
+ * descriptor of the program's own. The size is taken over; what is dirty within it is written and flushed; what is cached is
+ * dropped. What is dirty beyond a smaller size is lost.
+ * *ret_changed (may be NULL) tells whether the file had changed; of one open for writing, whether its size had.
+ * Thread-safe, also against faults; not signal-safe. Blocks on the store; under FM_CHANGED_ERROR, where time stamps are
+ * coarse, also until the next change can be told (see enum fm_changed).
+ * Errors: -EOPNOTSUPP (the store cannot tell); of a file open for writing also those of fm_invalidate(); the store's.
+ */
+FM_PUBLIC int fm_file_refresh(fm_file *file, bool *ret_changed);
 
 /**
  * Read bytes from the store itself, past the page cache: what a plain read would give. A read is
@@ -476,7 +496,9 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
 
 /**
  * Make a file open for writing longer or shorter. What is beyond the new end is gone from cache and store at return, and
- * touching it is SIGBUS, from when the store is shorter on; what is new reads as zeros. The only way in which a file grows: a
+ * touching it is SIGBUS (-ENXIO), from the call's beginning on where it was not mapped in; what is new reads as zeros. Bytes that
+ * stay are read as ever meanwhile. Private mappings of the file (FM_MAP_PRIVATE) lose what lies beyond the last page, also
+ * what was written to them; what was written within the last page stays in them. The only way in which a file grows: a
  * write past its end is SIGBUS, or in the last page's rest, lost. Thread-safe, also against faults. Blocks on writes
  * under way and on the store. Errors: -EINVAL, -EACCES (not open for writing), -EFBIG (beyond the view's reserve, see
  * fm_map()), -EBUSY (the last page, which ends in it, is pinned, and the file is to grow), -EOPNOTSUPP, the store's (the size is then
@@ -494,7 +516,9 @@ FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
 
 /**
  * Drop what is cached of [offset, offset+len), so that it is read from the store anew; `len` 0: to the end. For what others
- * have written there, which the file's mappings would not show. Dirty pages are written first (not flushed). Thread-safe.
+ * have written there, which the file's mappings would not show. Dirty pages are written first (not flushed). The file's size is
+ * the present one at return; but a snapshot (FM_CHANGED_ERROR, not open for writing) keeps its size, and what was
+ * changed in it is -ESTALE: see fm_file_refresh(). Thread-safe.
  * Errors: -EINVAL, -EBUSY (some page is pinned, or written to again and again: it was left), the store's.
  */
 FM_PUBLIC int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len);

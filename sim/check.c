@@ -248,6 +248,12 @@ void check_written_counts(void)
 	}
 }
 
+static bool is_no_error(const struct page *page)
+{
+	const struct sim_store *s = (const struct sim_store *)page->file->store;
+	return page->error == -EIO && s->writable && !s->refused && !sim.emptied;
+}
+
 static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32_t old)
 {
 	uint32_t now = page->state, changed = old ^ now;
@@ -280,8 +286,9 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		written_page_changed(page, i, old, now);
 	if (now & ~old & PG_ERROR)
 		shadow[p].failed[i] = true;
-	/* The errno can be told from here on, and is told to all who came before the lock was free. */
-	if (shadow[p].failed[i] && page->file && !(now & PG_FREE))
+	/* The errno can be told from here on, and is told to all who came before the lock was free. Where no read of a file that is
+	 * this process's own has failed, there is none: what ends before its end is the library's mistake. */
+	if (shadow[p].failed[i] && page->file && !(now & PG_FREE) && !is_no_error(page))
 		store_note_error((struct sim_store *)page->file->store, page->index * page->file->pool->page_size,
 				 page->file->pool->page_size);
 	if (!(now & PG_LOCKED) && shadow[p].installed[i])

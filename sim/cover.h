@@ -16,6 +16,7 @@
 	X(no_mapping, "no mapping here (any more)")                                            \
 	X(read_only, "write to a read-only mapping")                                           \
 	X(past_end, "beyond end of file")                                                      \
+	X(size_asked, "beyond the end that is known: the store is asked")                      \
 	X(uptodate, "uptodate, page lock free")                                                \
 	X(mark, "uptodate, readahead mark")                                                    \
 	X(locked, "locked by another")                                                         \

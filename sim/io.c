@@ -242,6 +242,7 @@ static void end(struct flight *f)
 		return;
 	if (f->error) {
 		mark(io_error);
+		s->refused++;
 		store_note_error(s, r->offset, len);
 		return;
 	}
@@ -253,7 +254,12 @@ static void end(struct flight *f)
 		return;
 	}
 	mark(io_ended);
+	if (s->writable && r->offset + r->bytes_done < store_size(&s->store)) { /* as the engine: nothing more came before the end */
+		r->error = -EIO;
+		return;
+	}
 	if (s->version && sim_chance(128)) { /* nothing more came before the end it knew of */
+		s->refused++;
 		r->error = -EIO;
 		store_note_error(s, r->offset, len);
 	}

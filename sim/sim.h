@@ -392,11 +392,13 @@ struct sim_store {
 	uint32_t pages;
 	uint32_t version;
 	uint64_t size[16], holes[16]; /* of each version; holes: a bit for each page that was punched */
+	uint64_t since[16];           /* the step at which it came */
 	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;
 	bool locked;       /* by a system call: writes and changes wait for it, and reads, unless the object is lockless */
 	bool lockless;     /* it was opened so */
+	uint32_t refused; /* reads of it that the machine had fail */
 	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
 	/* Of one that is open for writing; size[0] is its present size. */
 	bool writable;

@@ -59,6 +59,7 @@ void store_change(struct sim_store *s, uint64_t size)
 	s->size[s->version + 1] = size;
 	s->holes[s->version + 1] = s->holes[s->version];
 	s->version++;
+	s->since[s->version] = sim.step;
 	event("object %llu: version %llu, %llu bytes", s->id, s->version, size, 0);
 }
 
@@ -161,6 +162,7 @@ static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_cou
 		return -ECANCELED;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(s, offset, len)) {
 		mark(inline_errors);
+		s->refused++;
 		store_note_error(s, offset, len);
 		event("the read fails", 0, 0, 0, 0);
 		return store_random_error();
@@ -192,15 +194,17 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 				rest[n++] = (struct iovec){(char *)iov[i].iov_base + cut,
 							   iov[i].iov_len - cut};
 		}
-		if (!n || offset + done >= atomic_get(&store->size_bytes))
+		if (!n || offset + done >= store_reach(store))
 			break;
 		int err = store->ops->read(store, rest, n, offset + done, &got);
 		if (err)
 			return err;
-		if (!got)
+		if (!got && offset + done < store_size(store))
 			return -EIO;
+		if (!got) /* while it is made shorter, only the store knows where it ends */
+			break;
 		done += got;
-		if (done < store_iov_bytes(iov, iov_count) && offset + done < store->size_bytes)
+		if (done < store_iov_bytes(iov, iov_count) && offset + done < store_size(store))
 			++*ret_short;
 	}
 	*ret_done = done;
@@ -284,10 +288,10 @@ static int sim_resize(struct fm_store *store, uint64_t size)
 	if (err)
 		return err;
 	s->size[0] = size;
-	atomic_set(&store->size_bytes, size);
 	if (size < before)
 		written_put_zeros(s, sector_at(s, size), sector_at(s, before), io_new_flight());
-	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
+	/* Its blocks are given back, one after the other: others read it meanwhile. */
+	sim_sleep((sim_chance(128) ? 20 : 1) * (1 + sim_below((uint32_t)sim.opt.io_ns)));
 	return 0;
 }
 

@@ -60,6 +60,7 @@ static struct {
 	} flying[QUEUE_MAX];
 	struct fm_mm_options mm_options;
 	bool destroy_inside;
+	bool alone; /* no readahead */
 	struct size size[SIM_FILES][SIZES_MAX]; /* of those open for writing */
 	uint32_t sizes[SIM_FILES];
 	bool resizing[SIM_FILES]; /* by some thread */
@@ -132,6 +133,16 @@ static uint64_t size_since(uint32_t f, uint64_t step, bool most)
 	return size;
 }
 
+/* The least size of an object's versions since a step: who is told of an older end has not had the store asked. */
+static uint64_t size_looked_at(const struct sim_store *s, uint64_t step)
+{
+	uint64_t size = s->size[s->version];
+	for (uint32_t v = s->version; v > 0 && s->since[v] > step; v--)
+		if (s->size[v - 1] < size)
+			size = s->size[v - 1];
+	return size;
+}
+
 /* May an operation on a page that began at a step end with this? */
 static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembered)
 {
@@ -143,6 +154,8 @@ static bool allowed(uint32_t f, uint32_t n, int err, uint64_t begun, bool rememb
 			smallest = s->size[v];
 	if (s->writable)
 		smallest = size_since(f, remembered ? 0 : begun, false);
+	else if (world.changed[f] == FM_CHANGED_REFRESH && !s->no_version && !remembered)
+		smallest = size_looked_at(s, begun);
 	if (s->writable && !err && byte >= size_since(f, begun, true))
 		return false;
 	if (s->writable && s->write_failures && (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */
@@ -1113,7 +1126,7 @@ static void give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 static uint64_t choose_readahead(void)
 {
 	uint64_t bytes = sim_chance(64) ? UINT32_MAX : sim_chance(128) ? 16 << 10 : 0;
-	return sim_without(readahead) ? UINT32_MAX : bytes;
+	return sim_without(readahead) || world.alone ? UINT32_MAX : bytes;
 }
 
 static void open_file(uint32_t f)
@@ -1395,6 +1408,31 @@ static void choose_changes(void)
 	sim.opt.slow_256 = sim.opt.error_256 = 0;
 }
 
+/* One object that nothing is wrong with becomes shorter and longer while many read it: no read may fail but past its end. */
+static void choose_truncates(void)
+{
+	struct sim_store *s = &sim_store[0];
+	memset(world.weight, 0, sizeof(world.weight));
+	world.weight[OP_ACCESS] = 6;
+	world.weight[OP_TRUNCATE] = 3;
+	world.weight[OP_ADVISE] = 3;
+	world.ops *= 3;
+	world.alone = true;
+	world.files = 1;
+	world.workers = WORKERS_MAX;
+	world.changed[0] = 2;
+	world.deadline_ns[0] = 0;
+	memset(s->bad, 0, sizeof(s->bad));
+	s->writable = true;
+	s->pages = 2 + sim_below(6);
+	s->base = 0;
+	s->stride = 1;
+	s->size[0] = s->pages * OS_PAGE;
+	world.pages[0] = s->pages + 2;
+	sim.opt.io_ns = 1000ull << sim_below(8);
+	sim.opt.slow_256 = sim.opt.error_256 = 0;
+}
+
 /* All frames are under way to slow stores, or held. */
 static void choose_hunger(void)
 {
@@ -1510,6 +1548,8 @@ static void choose_fashion(void)
 		choose_deadlines();
 	else if (n < 22 && sim_store[0].page_size == OS_PAGE)
 		choose_marks();
+	else if (n < 28 && sim_store[0].page_size == OS_PAGE && !sim_without(writable) && !sim_without(truncate))
+		choose_truncates();
 }
 
 static void choose_program(void)

@@ -2,7 +2,9 @@
 /*
  * What counts as a change of a file: its size and its modification time. What touches the inode alone is none: a reader
  * goes on. A write is one, whatever has happened to the inode before.
- * Seen to fail: with ctime counted as a change (test_metadata).
+ * A file that grows is followed under FM_CHANGED_REFRESH, and by fm_file_refresh(), which also ends -ESTALE.
+ * Seen to fail: with ctime counted as a change (test_metadata); with the store not asked past the end that is known
+ * (test_growth).
  */
 #include "support.h"
 
@@ -162,9 +164,188 @@ static void test_changes(void)
 	}
 }
 
+/* ------------------------------------------------------------------ growth */
+
+static void append(uint64_t at, uint64_t len)
+{
+	unsigned char buf[8 * PAGE];
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	CHECK(fd >= 0 && len <= sizeof(buf));
+	support_fill(buf, at, len, SEED);
+	CHECK_EQ(pwrite(fd, buf, len, (off_t)at), (ssize_t)len);
+	close(fd);
+}
+
+static uint64_t size_of(fm_file *file)
+{
+	uint64_t size;
+	CHECK_OK(fm_file_size(file, &size));
+	return size;
+}
+
+static int try_pin(const unsigned char *addr)
+{
+	int err = fm_pin(mm, addr, 1, 0);
+	if (!err)
+		CHECK_OK(fm_unpin(mm, addr, 1));
+	return err;
+}
+
+/* Until the read of it has ended. */
+static int try_nowait(const unsigned char *addr)
+{
+	int err;
+	while ((err = fm_fault_in(mm, addr, 1, FM_NOWAIT)) == -EAGAIN)
+		support_sleep_ms(1);
+	return err;
+}
+
+/* A tail reader: it maps more than there is, and what is appended can be touched. */
+static void test_growth(uint32_t page_size)
+{
+	struct fm_file_options options = snapshot;
+	uint64_t size = 4 * PAGE + 100;
+
+	options.changed = FM_CHANGED_REFRESH;
+	options.page_size = page_size;
+	path = support_file(size, SEED);
+	fm_file *file = support_open(mm, path, &options);
+	unsigned char *addr = support_map(file, 0, PAGES * PAGE);
+	support_expect(mm, addr, 0, size, SEED);
+	CHECK_EQ(touch(addr + 6 * PAGE), -ENXIO);
+	for (unsigned round = 0; round < 6; round++) {
+		append(size, 3 * PAGE);
+		size += 3 * PAGE;
+		const unsigned char *last = addr + (size - 1) / PAGE * PAGE;
+		int err = round % 3 == 0 ? touch(last) : round % 3 == 1 ? try_pin(last) : try_nowait(last);
+		CHECK_EQ(err, 0);
+		CHECK_EQ(size_of(file), size);
+		support_expect(mm, addr, 0, size, SEED); /* the page of the former end, too */
+		CHECK_EQ(touch(last + PAGE), -ENXIO);
+	}
+	/* Within the last page, which is in view: only who looks knows. */
+	append(size, 50);
+	bool changed = false;
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(changed);
+	size += 50;
+	CHECK_EQ(size_of(file), size);
+	support_expect(mm, addr, 0, size, SEED);
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(!changed);
+	/* fm_invalidate() looks, too. */
+	append(size, 2 * PAGE);
+	size += 2 * PAGE;
+	CHECK_OK(fm_invalidate(file, 0, 0));
+	CHECK_EQ(size_of(file), size);
+	support_expect(mm, addr, 0, size, SEED);
+	/* Shorter. */
+	CHECK_EQ(truncate(path, 2 * PAGE + 7), 0);
+	CHECK_OK(fm_file_refresh(file, NULL));
+	CHECK_EQ(size_of(file), 2 * PAGE + 7);
+	CHECK_EQ(touch(addr + 3 * PAGE), -ENXIO);
+	support_expect(mm, addr, 0, 2 * PAGE + 7, SEED);
+	CHECK_OK(fm_unmap(mm, addr, PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+}
+
+/* A private mapping has the file's size, whoever finds it out. */
+static void test_private_growth(void)
+{
+	struct fm_file_options options = snapshot;
+	struct fm_map_options private = {.size = sizeof(private), .flags = FM_MAP_PRIVATE};
+	void *addr;
+
+	options.changed = FM_CHANGED_REFRESH;
+	path = support_file(2 * PAGE, SEED);
+	fm_file *file = support_open(mm, path, &options);
+	CHECK_OK(fm_map(file, 0, 8 * PAGE, &private, &addr));
+	CHECK_EQ(touch((unsigned char *)addr + 2 * PAGE), -ENXIO);
+	append(2 * PAGE, 2 * PAGE);
+	support_expect(mm, addr, 0, 4 * PAGE, SEED);
+	CHECK_EQ(size_of(file), 4 * PAGE);
+	CHECK_OK(fm_unmap(mm, addr, 8 * PAGE));
+	CHECK_OK(fm_file_close(file));
+}
+
+/* After -ESTALE the same mappings go on, with the file as it is now. */
+static void test_new_snapshot(void)
+{
+	path = support_file(PAGES * PAGE, SEED);
+	fm_file *file = support_open(mm, path, &snapshot);
+	unsigned char *addr = support_map(file, 0, 2 * PAGES * PAGE);
+
+	support_expect(mm, addr, 0, 8 * PAGE, SEED);
+	for (unsigned page = 0; page < PAGES; page++)
+		overwrite(path, page, SEED + 1);
+	CHECK_EQ(touch(addr + 40 * PAGE), -ESTALE);
+	append(PAGES * PAGE, PAGE);
+	CHECK_EQ(touch(addr + PAGES * PAGE), -ENXIO); /* the snapshot ends there */
+	bool changed = false;
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(changed);
+	support_expect(mm, addr, 0, PAGES * PAGE, SEED + 1);
+	support_expect(mm, addr + PAGES * PAGE, PAGES * PAGE, PAGE, SEED);
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(!changed);
+	overwrite(path, 3, SEED);
+	CHECK_OK(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_DONTNEED));
+	CHECK_EQ(touch(addr), -ESTALE);
+	CHECK_OK(fm_unmap(mm, addr, 2 * PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+}
+
+/* A file open for writing that is made longer and shorter by another descriptor of the program. */
+static void test_own_descriptor(void)
+{
+	struct fm_file_options options = snapshot;
+	struct fm_map_options writing = {.size = sizeof(writing), .flags = FM_MAP_WRITE};
+	uint64_t size = 4 * PAGE + 100;
+	void *map;
+	bool changed = true;
+
+	options.flags = FM_FILE_WRITE;
+	path = support_file(size, SEED);
+	fm_file *file = support_open(mm, path, &options);
+	CHECK_OK(fm_map(file, 0, PAGES * PAGE, &writing, &map));
+	unsigned char *addr = map;
+	support_expect(mm, addr, 0, size, SEED);
+	CHECK_OK(fm_pin(mm, addr + 4 * PAGE, 1, FM_WRITE));
+	addr[4 * PAGE] = 77; /* in the page of the end */
+	CHECK_OK(fm_unpin(mm, addr + 4 * PAGE, 1));
+	append(size, 2 * PAGE);
+	size += 2 * PAGE;
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(changed);
+	CHECK_EQ(size_of(file), size);
+	support_expect(mm, addr, 0, 4 * PAGE, SEED);
+	support_expect(mm, addr + 4 * PAGE + 1, 4 * PAGE + 1, size - 4 * PAGE - 1, SEED);
+	unsigned char byte;
+	CHECK_OK(support_read(mm, addr + 4 * PAGE, &byte, 1));
+	CHECK_EQ(byte, 77);
+	CHECK_EQ(truncate(path, 2 * PAGE + 5), 0);
+	CHECK_OK(fm_file_refresh(file, NULL));
+	CHECK_EQ(size_of(file), 2 * PAGE + 5);
+	CHECK_EQ(touch(addr + 4 * PAGE), -ENXIO);
+	support_expect(mm, addr, 0, 2 * PAGE + 5, SEED);
+	CHECK_OK(support_read(mm, addr + 2 * PAGE + 5, &byte, 1));
+	CHECK_EQ(byte, 0);
+	CHECK_OK(fm_file_sync(file, 0, 0, 0));
+	CHECK_OK(fm_file_refresh(file, &changed));
+	CHECK(!changed);
+	CHECK_OK(fm_unmap(mm, map, PAGES * PAGE));
+	CHECK_OK(fm_file_close(file));
+}
+
 static void test(void)
 {
 	mm = support_mm(4 * MIB);
+	test_growth(0);
+	test_growth(4 * PAGE);
+	test_private_growth();
+	test_new_snapshot();
+	test_own_descriptor();
 	test_metadata(FM_CHANGED_ERROR);
 	test_metadata(FM_CHANGED_REFRESH);
 	test_changes();

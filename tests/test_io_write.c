@@ -168,7 +168,7 @@ static void test_bytes(const char *uri, unsigned flags)
 	struct fm_store *store = opened(uri, FM_STORE_OPEN_WRITE | flags);
 	struct job *job;
 
-	CHECK(!store->ops->resize(store, 200000), "resize");
+	CHECK(!store_resize(store, 200000), "resize");
 	does(engine, store, IO_WRITE, 8192, 65536, 0, 65536);
 	does(engine, store, IO_WRITE, 100, 10, 0, 10);
 	does(engine, store, IO_WRITE, 196608, 200000 - 196608, 0, 200000 - 196608);
@@ -218,7 +218,7 @@ static void test_direct_refused(void)
 
 		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;
 	}
-	CHECK(!store->ops->resize(store, 100000), "resize");
+	CHECK(!store_resize(store, 100000), "resize");
 	if (stand_in >= 0 && direct >= 0 && pwrite(stand_in, "", 1, 0) < 0 && errno == EINVAL) {
 		CHECK(dup2(stand_in, direct) == direct, "%s", strerror(errno));
 		for (int i = 0; i < 2; i++)
@@ -441,7 +441,7 @@ static void test_lose(void)
 	struct io_engine *engine = engine_with(0);
 	struct fm_store *store = opened("faulty:file:f?lose=1", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
 
-	CHECK(!store->ops->resize(store, 100000), "resize");
+	CHECK(!store_resize(store, 100000), "resize");
 	does(engine, store, IO_WRITE, 4096, 20000, 0, 20000);
 	has(store, 4096, 20000);
 	CHECK(file_byte("f", 4096) == 0, "not flushed, and there");
@@ -571,7 +571,7 @@ static void test_full(void)
 	}
 	engine = engine_with(0);
 	store = opened("file:mnt/f", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	CHECK(!store->ops->resize(store, 1 << 20), "resize");
+	CHECK(!store_resize(store, 1 << 20), "resize");
 	job = job_new(store, IO_WRITE, 0, 1 << 20);
 	job_submit(engine, job);
 	CHECK(job_wait(job) == -ENOSPC, "%d", job->request.error);

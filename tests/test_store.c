@@ -136,7 +136,7 @@ static void test_file_tail(const char *parameters, size_t size)
 	make_file("tail", size);
 	snprintf(uri, sizeof(uri), "file:tail%s", parameters);
 	store = opened(uri);
-	CHECK(store->size_bytes == size, "%llu", (unsigned long long)store->size_bytes);
+	CHECK(store_size(store) == size, "%llu", (unsigned long long)store_size(store));
 	memset(pages, 0xee, 3 * 4096);
 	CHECK(!store_read_full(store, iov, 3, 0, &done, &shorts), "%s of %zu", uri, size);
 	CHECK(done == size, "%s: %zu of %zu bytes", uri, done, size);
@@ -291,7 +291,7 @@ static void test_file_version(void)
 	CHECK(!truncate("version", 101), "%s", strerror(errno));
 	CHECK(!store->ops->version(store, &now), "version");
 	CHECK(now.size == 101, "size %llu", (unsigned long long)now.size);
-	CHECK(store->size_bytes == 100, "the size when opened has changed");
+	CHECK(store_size(store) == 100, "the size when opened has changed");
 	closed(store);
 }
 

@@ -94,7 +94,7 @@ static void model_is(struct fm_store *store, const struct model *model, const ch
 	unsigned shorts;
 	size_t done = 0;
 
-	CHECK(store->size_bytes == model->size, "%s: %llu bytes, not %zu", where, (unsigned long long)store->size_bytes,
+	CHECK(store_size(store) == model->size, "%s: %llu bytes, not %zu", where, (unsigned long long)store_size(store),
 	      model->size);
 	for (size_t at = 0; at < model->size; at += 4096) {
 		size_t want = model->size - at < 4096 ? model->size - at : 4096;
@@ -113,7 +113,7 @@ static void model_is(struct fm_store *store, const struct model *model, const ch
 
 static struct model model_of(struct fm_store *store)
 {
-	struct model model = {malloc(4 << 20), store->size_bytes};
+	struct model model = {malloc(4 << 20), store_size(store)};
 	struct iovec iov = {model.bytes, model.size};
 	unsigned shorts;
 	size_t done = 0;
@@ -135,7 +135,7 @@ static void model_write(struct fm_store *store, struct model *model, unsigned ch
 
 static void model_resize(struct fm_store *store, struct model *model, size_t size)
 {
-	int error = store->ops->resize(store, size);
+	int error = store_resize(store, size);
 
 	CHECK(!error, "resize to %zu gives %d", size, error);
 	if (size > model->size)
@@ -235,15 +235,15 @@ static void test_memory(void)
 	CHECK(!plain->ops->read(plain, &iov, 1, at, &done) && done == 20, "%zu", done);
 	memcpy(b + 3, "abcdef", 6);
 	CHECK(!memcmp(a, b, 20), "others than those written have changed, or not those");
-	CHECK(store->ops->resize(store, (1ull << 40) + (1ull << 31)) == -EFBIG, "no end to it");
-	CHECK(store->size_bytes == 1ull << 40, "the size has changed");
-	CHECK(!store->ops->resize(store, (1ull << 40) + (1ull << 30)), "1 GiB more");
+	CHECK(store_resize(store, (1ull << 40) + (1ull << 31)) == -EFBIG, "no end to it");
+	CHECK(store_size(store) == 1ull << 40, "the size has changed");
+	CHECK(!store_resize(store, (1ull << 40) + (1ull << 30)), "1 GiB more");
 	CHECK(write_once(store, a, 20, (1ull << 40) + (1ull << 30) - 10, &done) == 0 && done == 10, "%zu", done);
 	CHECK(plain->ops->write(plain, &iov, 1, 0, &done) < 0, "not opened for writing");
 	closed(store);
 	closed(plain);
 	store = opened("memory:10000?seed=5", FM_STORE_OPEN_WRITE);
-	CHECK(!store->ops->resize(store, 9000) && !store->ops->resize(store, 10000), "resize");
+	CHECK(!store_resize(store, 9000) && !store_resize(store, 10000), "resize");
 	CHECK(!store->ops->read(store, &(struct iovec){a, 20}, 1, 8990, &done) && done == 20, "%zu", done);
 	for (int i = 10; i < 20; i++)
 		CHECK(!a[i], "what was cut off comes back");
@@ -275,14 +275,14 @@ static void test_made(void)
 	refused(".", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE, -EISDIR, "directory");
 	umask(027);
 	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	CHECK(store->size_bytes == 0 && !stat("new", &st) && (st.st_mode & 07777) == 0640, "mode %o", st.st_mode);
-	CHECK(!store->ops->resize(store, 10), "resize");
+	CHECK(store_size(store) == 0 && !stat("new", &st) && (st.st_mode & 07777) == 0640, "mode %o", st.st_mode);
+	CHECK(!store_resize(store, 10), "resize");
 	written(store, "0123456789", 10, 0);
 	flushed(store);
 	flushed(store);
 	closed(store);
 	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE); /* it is there: as it is */
-	CHECK(store->size_bytes == 10, "emptied");
+	CHECK(store_size(store) == 10, "emptied");
 	closed(store);
 	CHECK(!symlink("target", "link"), "%s", strerror(errno));
 	store = opened("link", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -407,7 +407,7 @@ static void test_blocks(void)
 	struct fm_store *store = opened("file:blocks", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
 	struct stat st;
 
-	CHECK(!store->ops->resize(store, 1 << 20), "resize");
+	CHECK(!store_resize(store, 1 << 20), "resize");
 	CHECK(!store->ops->reserve(store, 0, 2 << 20), "reserve");
 	CHECK(!stat("blocks", &st) && st.st_blocks >= (2 << 20) / 512 && st.st_size == 1 << 20, "%ld blocks of %ld",
 	      (long)st.st_blocks, (long)st.st_size);
@@ -469,7 +469,7 @@ static void test_direct(void)
 	char *page = aligned_alloc(4096, 4096);
 
 	memset(page, 3, 4096);
-	CHECK(!store->ops->resize(store, 20000), "resize");
+	CHECK(!store_resize(store, 20000), "resize");
 	written(store, page, 4096, 4096);
 	if (is_cached("direct", 4096)) {
 		printf("this file system has no direct writes: not tested\n");
@@ -532,7 +532,7 @@ static void test_coherent(void)
 	unsigned char bytes[17384];
 	int fd;
 
-	CHECK(!store->ops->resize(store, 17384), "resize");
+	CHECK(!store_resize(store, 17384), "resize");
 	fd = open("both", O_RDONLY);
 	for (int i = 0; i < 3; i++) {
 		sides[i].store = store;
@@ -818,7 +818,7 @@ static void test_lose(void)
 	unsigned count;
 	char buf[100];
 
-	CHECK(!store->ops->resize(store, PIECES * 4096 + 1000), "resize");
+	CHECK(!store_resize(store, PIECES * 4096 + 1000), "resize");
 	written(store, "first", 5, 4094);
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "is not read");
 	CHECK(file_byte("lost", 4094) == 0, "has got there by itself");
@@ -843,7 +843,7 @@ static void test_lose(void)
 	CHECK(which[0] == which[1] && which[0] != which[2], "not decided by the seed");
 	CHECK(survivors(store, "1", &which[0]) == 0, "1 is all");
 	written(store, "again", 5, 4094);
-	CHECK(!store->ops->resize(store, 4096) && !store->ops->resize(store, 9000), "resize");
+	CHECK(!store_resize(store, 4096) && !store_resize(store, 9000), "resize");
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5), "beyond the end it is still there");
 	written(store, "again", 5, 4094);
 	CHECK(!store->ops->punch(store, 4096, 4096), "punch");
@@ -900,7 +900,7 @@ static void test_full(void)
 	int error;
 
 	memset(bytes, 7, 1 << 20);
-	CHECK(!store->ops->resize(store, 1 << 20), "resize");
+	CHECK(!store_resize(store, 1 << 20), "resize");
 	CHECK(store->ops->reserve(store, 0, 1 << 20) == -ENOSPC, "there is no such space");
 	error = store_write_full(store, &iov, 1, 0, &done);
 	CHECK(error == -ENOSPC && done > 4096 && done <= 256 << 10, "%d after %zu", error, done);
@@ -953,8 +953,8 @@ static void test_block(void)
 		return;
 	snprintf(uri, sizeof(uri), "file:%s", loop);
 	store = opened(uri, FM_STORE_OPEN_WRITE);
-	CHECK(store->size_bytes == 64 << 20, "%llu", (unsigned long long)store->size_bytes);
-	CHECK(store->ops->resize(store, 4096) == -EOPNOTSUPP, "resize");
+	CHECK(store_size(store) == 64 << 20, "%llu", (unsigned long long)store_size(store));
+	CHECK(store_resize(store, 4096) == -EOPNOTSUPP, "resize");
 	CHECK(!store->ops->reserve(store, 0, 4096), "reserve");
 	memset(page, 5, 4096);
 	written(store, page, 4096, 8192);

@@ -287,13 +287,27 @@ int fm_file_size(fm_file *file, uint64_t *ret_size)
 	int err = file_alive(file);
 	if (err || !ret_size)
 		return err ? err : -EINVAL;
-	*ret_size = atomic_get(&file->size_bytes);
+	*ret_size = file_size(file);
 	return 0;
 }
 
 /* A plain read of the store. A local file serves what is aligned by its direct descriptor, and the
  * other descriptor of a file that is open for writing has no readahead. So the rest of the last
  * page is read by itself: the whole read would else be several times slower. */
+int fm_file_refresh(fm_file *file, bool *ret_changed)
+{
+	bool changed = false;
+	int err = file_alive(file);
+	if (err)
+		return err;
+	os_sigmask mask = os_signals_block();
+	err = file_refresh(file, &changed);
+	os_signals_restore(mask);
+	if (!err && ret_changed)
+		*ret_changed = changed;
+	return err;
+}
+
 int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	size_t tail = len % OS_PAGE, done = 0;
@@ -695,7 +709,7 @@ int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
-	err = file_drop(file, offset, len);
+	err = file_invalidate_range(file, offset, len);
 	os_signals_restore(mask);
 	return err;
 }

@@ -146,11 +146,13 @@ static void issue_new(struct io_engine *engine)
 /* ------------------------------------------------------------------ what came back */
 
 /* What the store has left undone is no error: it was the end of the object. Nothing is written past that, so there is
- * no such excuse for a write. */
+ * no such excuse for a write. While the object is made shorter only the store knows where its end is: there it is where a
+ * read brings nothing. */
 static bool request_at_end(const struct io_request *request)
 {
-	return request->op == IO_READ &&
-	       request->offset + request->bytes_done >= atomic_get(&request->store->size_bytes);
+	uint64_t end = request->rest_bytes ? store_reach(request->store) : store_size(request->store);
+
+	return request->op == IO_READ && request->offset + request->bytes_done >= end;
 }
 
 /* The last call of the store ended: the request ends too, or goes on with the rest. */

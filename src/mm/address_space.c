@@ -445,7 +445,7 @@ static void piece_residency(const struct piece *piece, unsigned char *vec)
 	struct fm_file *file = piece->view->file;
 	uint64_t base = piece->view->region.base, pieces = file->pool->page_size / OS_PAGE;
 	uint64_t first = (piece->start - base) / OS_PAGE, end = (piece->end - base) / OS_PAGE;
-	uint64_t file_end = (atomic_get(&file->size_bytes) + OS_PAGE - 1) / OS_PAGE;
+	uint64_t file_end = (file_size(file) + OS_PAGE - 1) / OS_PAGE;
 	struct page_glance page;
 	bool cached = false;
 

@@ -193,6 +193,29 @@ static void leave_to_caller(struct fault *vmf, struct page *page, enum fault_wan
 	vmf->want = want;
 }
 
+/* Whether the touched byte is past the end, which is that of the last 4096-byte page. */
+static bool past_end(const struct fault *vmf)
+{
+	return vmf->byte >= ((file_size(vmf->file) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1));
+}
+
+/*
+ * Past the end that is known, and the file may have grown: the store is asked, once for each fault. Returns fpin with the
+ * map lock dropped; or NULL with the lock held, and vmf->want tells the caller to ask.
+ */
+static struct fm_file *ask_size(struct fault *vmf)
+{
+	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
+
+	vmf->asked_size = true;
+	covered_by(fpin, size_asked);
+	if (fpin)
+		(void)file_look(fpin);
+	else
+		vmf->want = WANT_SIZE;
+	return fpin;
+}
+
 static void count_major(struct fault *vmf)
 {
 	if (!vmf->counted_major)
@@ -229,7 +252,11 @@ unsigned filemap_fault(struct fault *vmf)
 			covered_by(may_drop(vmf), read_failed);
 		return FM_FAULT_SIGBUS;
 	}
-	if (vmf->byte >= ((atomic_get(&file->size_bytes) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1))) {
+	if (past_end(vmf)) {
+		if (!vmf->asked_size && file_may_grow(file)) {
+			fpin = ask_size(vmf);
+			goto out_retry;
+		}
 		covered_by(may_drop(vmf), past_end);
 		vmf->error = -ENXIO;
 		return FM_FAULT_SIGBUS;

@@ -101,6 +101,10 @@ static void wait_under_lock(struct fault *vmf)
 
 	might_block(vmf->mm); /* counts */
 	put_stale(vmf);
+	if (vmf->want == WANT_SIZE) {
+		(void)file_look(file);
+		return;
+	}
 	if (vmf->want == WANT_THROTTLE) {
 		if (!vmf->error && !page_is(vmf->page, PG_UPTODATE))
 			vmf->error = page_wait_written(vmf->mm, vmf->page, fault_deadline(vmf));
@@ -204,6 +208,10 @@ static bool past_deadline(const struct fault *vmf)
 static bool submit_wanted(struct fault *vmf, struct ticket *ticket)
 {
 	put_stale(vmf);
+	if (vmf->want == WANT_SIZE) {
+		(void)file_look(vmf->file);
+		return false;
+	}
 	if (vmf->want == WANT_READ) {
 		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* it is in its window: read with a group */
 			submit_window(vmf);

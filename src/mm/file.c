@@ -272,8 +272,8 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 static int view_open(struct fm_file *file)
 {
 	uint64_t unit = file->pool->page_size;
-	uint64_t len = ((file->size_bytes + unit - 1) & ~(unit - 1)) + VIEW_SLACK;
-	if (file->size_bytes > (1ull << 46))
+	uint64_t len = ((file_size(file) + unit - 1) & ~(unit - 1)) + VIEW_SLACK;
+	if (file_size(file) > (1ull << 46))
 		return -EOVERFLOW;
 	file->view.mm = file->mm;
 	file->view.file = file;
@@ -382,7 +382,7 @@ static void snapshot_settle(struct fm_file *file)
 	if (store->ops->version(store, &now) < 0)
 		return;
 	store->opened = now;
-	atomic_set(&store->size_bytes, now.size);
+	store_size_set(store, now.size);
 }
 
 /* Everything but the store. On failure the file is the caller's to free. */
@@ -390,7 +390,6 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 {
 	struct fm_mm *mm = file->mm;
 	snapshot_settle(file);
-	file->size_bytes = file->store->size_bytes;
 	file->version = file->store->opened;
 	file->readahead_bytes = readahead_bytes;
 	ra_init(file, readahead_bytes);
@@ -406,7 +405,7 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	err = view_open(file);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s",
-		       (unsigned long long)file->size_bytes, strerror(-err));
+		       (unsigned long long)file_size(file), strerror(-err));
 		return err;
 	}
 	file_list(file);

@@ -306,7 +306,7 @@ static void tell_difference(struct fm_file *file, const char *path, const struct
 /* Read the list, and have a thread for it. *ret_replay: NULL where it has nothing for this file. */
 static int replay_load(struct fm_file *file, const char *path, bool strictly, struct replay **ret_replay)
 {
-	struct hotset_wanted wanted = {.uri = file->uri, .strictly = strictly, .size_bytes = atomic_get(&file->size_bytes),
+	struct hotset_wanted wanted = {.uri = file->uri, .strictly = strictly, .size_bytes = file_size(file),
 				       .shift = file->pool->shift, .pages_max = file->pool->frames};
 	char why[PATH_MAX + 256] = "";
 	struct replay *replay = calloc(1, sizeof(*replay));

@@ -275,7 +275,7 @@ uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const
 /* How much of the page is shown: whole kernel pages up to the end of the file. */
 static uint64_t shown_bytes(struct fm_file *file, const struct page *page)
 {
-	uint64_t size = atomic_get(&file->size_bytes);
+	uint64_t size = file_size(file);
 	uint64_t start = page->index << file->pool->shift;
 	if (start >= size)
 		return 0;

@@ -51,7 +51,7 @@ static void keep_page(const struct frame_pool *pool, const struct page *page)
 
 	if (!(state & (PG_DIRTY | PG_WRITEBACK)) || (state & PG_FREE) || !file || !file->writable || file->scratch)
 		return;
-	uint64_t offset = page->index << pool->shift, size = file->size_bytes;
+	uint64_t offset = page->index << pool->shift, size = file_size(file);
 	char *from = offset < size ? bytes_at(pool, page, state) : NULL;
 	if (!from)
 		return;

@@ -268,7 +268,6 @@ struct fm_file {
 	uint32_t huge; /* enum file_huge; atomic */
 	uint32_t refs; /* atomic */
 	uint32_t handles; /* the program's own: 1, then 0; atomic */
-	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t deadline_ns;
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
@@ -483,6 +482,7 @@ enum fault_want {
 	WANT_READ,  /* vmf->page (or, if NULL, vmf->index) has to be read */
 	WANT_AHEAD, /* LOCKED: submit the readahead that a mark asked for */
 	WANT_THROTTLE, /* a write: too much is dirty, or the page can't be written to for a moment */
+	WANT_SIZE, /* past the end that is known: the store is to be asked whether the file has grown */
 };
 
 /* One fault, from the trap to its end, over all its tries. */
@@ -511,6 +511,7 @@ struct fault {
 	bool exact;        /* a call says itself what is to be read: nothing beside it */
 	bool repeated;     /* this very access faulted before, and was served */
 	bool paced;        /* a write: it has been held back once for what is dirty */
+	bool asked_size;   /* the store has been asked whether the file has grown */
 	bool waited_for_group; /* for the rest of its page's */
 	bool waited;       /* a ticket's wait is over: the attempt's errno is ours */
 	bool had_error;    /* when the wait began the page had one already: an older attempt's */
@@ -531,6 +532,12 @@ struct ticket {
 	void (*run)(struct ticket *ticket);
 	int error; /* of the attempt that it waited for; 0 if none */
 };
+
+/* Changes with fm_truncate(), and where another version of the object is taken over. The store keeps the only account. */
+static inline uint64_t file_size(const struct fm_file *file)
+{
+	return store_size(file->store);
+}
 
 /* address_space.c */
 int mm_map_range(struct view *view, uint64_t offset, size_t len,
@@ -651,6 +658,9 @@ void read_cancel_all(struct fm_mm *mm, struct fm_file *file);
 void request_send(struct fm_mm *mm, struct io_request *io);
 bool requests_hold(struct fm_mm *mm);
 void requests_send(struct fm_mm *mm);
+bool file_may_grow(const struct fm_file *file);
+int file_look(struct fm_file *file);
+int snapshot_renew(struct fm_file *file, bool *ret_changed);
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
@@ -755,6 +765,8 @@ void keep_stop(struct fm_mm *mm);
 int file_truncate(struct fm_file *file, uint64_t size);
 int file_punch(struct fm_file *file, uint64_t offset, uint64_t len);
 int file_drop(struct fm_file *file, uint64_t offset, uint64_t len);
+int file_refresh(struct fm_file *file, bool *ret_changed);
+int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len);
 int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len);
 
 /* run.c */

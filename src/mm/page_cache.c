@@ -539,7 +539,7 @@ void page_remove(struct frame_pool *pool, struct page *page)
 
 uint64_t file_pages(struct fm_file *file)
 {
-	return (atomic_get(&file->size_bytes) + file->pool->page_size - 1) >> file->pool->shift;
+	return (file_size(file) + file->pool->page_size - 1) >> file->pool->shift;
 }
 
 /* As page_find(), and not to be overtaken. Not under the map lock. */

@@ -35,8 +35,7 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 	} else if (!late && refresh) {
 		file->version = *now;
 		atomic_add(&file->epoch, 1u);
-		atomic_set(&file->size_bytes, now->size);
-		atomic_set(&file->store->size_bytes, now->size); /* by which it tells short from ended */
+		store_size_set(file->store, now->size);
 	} else if (!late) {
 		atomic_set(&file->changed, 1u);
 	}
@@ -77,6 +76,79 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	return atomic_get(&file->changed) ? -ESTALE : -EAGAIN;
 }
 
+/* The file whose version decides: a private mapping's file has the size of its base. */
+static struct fm_file *file_of_version(const struct fm_file *file)
+{
+	return file->base ? file->base : (struct fm_file *)(uintptr_t)file;
+}
+
+/* Whether an end that is known may be an old one, so that the store is to be asked. */
+bool file_may_grow(const struct fm_file *file)
+{
+	const struct fm_file *known = file_of_version(file);
+	return known->changed_policy == FM_CHANGED_REFRESH && !known->writable && known->store->ops->version;
+}
+
+/* Ask the store for the version of a file under FM_CHANGED_REFRESH. What is cached of an older one is forgotten, and the size is the
+ * present one at return. 0, or the store's error. No lock but page locks of others may be held. */
+int file_look(struct fm_file *file)
+{
+	struct fm_file *known = file_of_version(file);
+	struct fm_store_version now;
+	uint64_t asked = io_ends(known->mm->io);
+	uint32_t before = atomic_get(&known->epoch);
+	int err = known->store->ops->version(known->store, &now);
+
+	if (!err && version_note(known, before, &now, asked))
+		file_forget(known);
+	return err;
+}
+
+/* The version as it is now, of which the file is to be a snapshot: see snapshot_settle(). */
+static int version_settled(struct fm_file *file, struct fm_store_version *ret_now)
+{
+	const struct fm_store_ops *ops = file->store->ops;
+	int err = ops->version(file->store, ret_now);
+
+	if (err || !ret_now->young_ns || file->changed_policy != FM_CHANGED_ERROR)
+		return err;
+	os_sleep_until(os_now_ns() + ret_now->young_ns);
+	return ops->version(file->store, ret_now);
+}
+
+/* Make the file a snapshot of the object as it is now, also where it was found changed (-ESTALE). Of a file that is not open for
+ * writing. *ret_changed: it was of another version. Blocks on the store. */
+int snapshot_renew(struct fm_file *file, bool *ret_changed)
+{
+	struct fm_store_version now;
+
+	for (;;) {
+		uint32_t epoch = atomic_get(&file->epoch);
+		int err = version_settled(file, &now);
+		if (err)
+			return err;
+		os_lock(&file->version_lock);
+		bool late = atomic_get(&file->epoch) != epoch;
+		bool other = atomic_get(&file->changed) || !store_version_same(&now, &file->version);
+		bool old = other || file->version.young_ns;
+		if (!late && old) {
+			file->version = now;
+			atomic_add(&file->epoch, 1u);
+			store_size_set(file->store, now.size);
+			atomic_set(&file->changed, 0u);
+		}
+		os_unlock(&file->version_lock);
+		if (late)
+			continue;
+		if (old)
+			file_forget(file);
+		if (other)
+			stats_add(file->mm->stats, files_changed, 1);
+		*ret_changed = other;
+		return 0;
+	}
+}
+
 /* A change explains what the read came to better than its own result. */
 static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, int err)
 {
@@ -88,7 +160,7 @@ static int recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, i
 
 static uint64_t page_bytes(struct fm_file *file, const struct page *page)
 {
-	uint64_t size = atomic_get(&file->size_bytes), start = page->index << file->pool->shift;
+	uint64_t size = file_size(file), start = page->index << file->pool->shift;
 	uint64_t rest = start < size ? size - start : 0;
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
@@ -98,9 +170,13 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 	memset(slot_of(pool, page) + bytes, 0, pool->page_size - bytes);
 }
 
-static int changed_behind(struct fm_file *file)
+/* A read that began in `epoch` ended before the file's end. */
+static int changed_behind(struct fm_file *file, uint32_t epoch)
 {
-	atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+	os_lock(&file->version_lock);
+	if (atomic_get(&file->epoch) == epoch) /* else the file has another version by now */
+		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
+	os_unlock(&file->version_lock);
 	return -ESTALE;
 }
 
@@ -119,11 +195,15 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 	if (!error && bytes < wanted && file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
 		wanted = bytes;
 	else if (!error && bytes < wanted) /* it ended before its end: somebody truncated it */
-		error = changed_behind(file);
+		error = changed_behind(file, epoch);
 	if (error) {
 		page_fail(page, error);
 		return LIST_INACTIVE;
 	}
+	/* What the store has past the new end of a file that is being made shorter is the file's, should the store refuse. shrink()
+	 * zeroes it. */
+	if (wanted < bytes && range_is_punched(file, page->index))
+		wanted = bytes;
 	covered_if(wanted < pool->page_size, a12_tail);
 	if (wanted < pool->page_size)
 		zero_tail(pool, page, wanted);
@@ -368,7 +448,7 @@ bool read_may_stage(const struct fault *vmf)
 	       !(vmf->exact && (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
 	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
-	       (vmf->index + 1) << pool->shift <= atomic_get(&vmf->file->size_bytes);
+	       (vmf->index + 1) << pool->shift <= file_size(vmf->file);
 }
 
 /* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone again. */
@@ -403,7 +483,7 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);
 	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the page has no memory to be uptodate in */
-		err = changed_behind(file);
+		err = changed_behind(file, epoch);
 	if (unread)
 		page_end_unread(file, page);
 	else

@@ -510,7 +510,7 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
 {
 	if (index == mark || !window->stages || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
-	    (index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
+	    (index + 1) << file->pool->shift > file_size(file))
 		return NULL;
 	if (!lru_count(file->pool, LIST_HOLES))
 		return NULL;
@@ -577,7 +577,7 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 	if (window->step > 1)
 		return submit_steps(file, window);
 	bool groups = takes_groups(file);
-	uint64_t whole = atomic_get(&file->size_bytes) >> file->pool->shift; /* pages: the last one may not be */
+	uint64_t whole = file_size(file) >> file->pool->shift; /* pages: the last one may not be */
 	if (whole > window->start + window->count)
 		whole = window->start + window->count;
 	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++) {

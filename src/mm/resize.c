@@ -5,7 +5,8 @@
  * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which pages are meant, so that none
  * of them becomes dirty (dirty_must_wait()) and none is gathered to be written; who syncs waits until it is over. Then the writes
  * of them that are under way are waited for, so that none makes the store longer again, or fills the hole; then the store; then
- * the pages go, dirty or not: should the store refuse, they are as they were. A read that began before the store changed has
+ * the pages go, dirty or not: should the store refuse, they are as they were. A shorter file has its new size before the store
+ * begins (store_resize()). Private mappings of the file lose what they have past its new end, too. A read that began before the store changed has
  * its page locked, or in the index, when they are looked for; one that begins later has the new bytes.
  * Holds a page lock over no wait but the kernel's.
  * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
@@ -219,23 +220,72 @@ static void change_end(struct fm_file *file)
 	gate_open(&file->ended);
 }
 
+/* The first page that is not within `size` whole, and the first of which nothing is. */
+static uint64_t first_cut(const struct fm_file *file, uint64_t size)
+{
+	return size >> file->pool->shift;
+}
+
+static uint64_t first_gone(const struct fm_file *file, uint64_t size)
+{
+	return (size + file->pool->page_size - 1) >> file->pool->shift;
+}
+
+/* The next private file over `base` after `last`, with a reference, which also keeps its place in the list; NULL: there is none. Puts
+ * the reference to `last`. One that is being closed has no mapping any more, and is passed over. */
+static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
+{
+	struct fm_mm *mm = base->mm;
+	struct fm_file *file;
+
+	os_lock(&mm->files_lock);
+	for (file = last ? last->next : mm->files; file; file = file->next)
+		if (file->base == base && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	if (last)
+		file_put(last);
+	return file;
+}
+
+/* A private mapping's file, whose base has become shorter. What was written to it within its last page stays, past the new end
+ * too, as with mmap(). What was not is dropped, and read anew. */
+static void cut_private(struct fm_file *own, uint64_t size)
+{
+	struct drop_count count = {0};
+	uint64_t first = first_cut(own, size), gone = first_gone(own, size);
+
+	change_begin(own, first, last_index(own));
+	file_each_cached(own, gone, last_index(own), drop_page, NULL);
+	(void)own->store->ops->resize(own->store, size);
+	if (first < gone)
+		file_each_cached(own, first, first, drop_clean, &count);
+	change_end(own);
+}
+
+/* One that is made from here on knows no other size. */
+static void cut_privates(struct fm_file *file, uint64_t size)
+{
+	for (struct fm_file *own = NULL; (own = next_private(file, own));)
+		cut_private(own, size);
+}
+
+/* The store has become shorter: what lies past its end goes. */
+static void cut(struct fm_file *file, uint64_t size)
+{
+	file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
+	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+}
+
 static int shrink(struct fm_file *file, uint64_t size)
 {
-	struct frame_pool *pool = file->pool;
-	uint64_t first = size >> pool->shift;
-	uint64_t gone = (size + pool->page_size - 1) >> pool->shift;
-
-	/* The store first: should it refuse, no page has been read with zeros past an end that was not to be. What is read between the
-	 * two past the new end is zeros, as the store has it, and goes. */
-	change_begin(file, first, last_index(file));
-	int err = file->store->ops->resize(file->store, size);
-	if (!err) {
-		atomic_set(&file->size_bytes, size);
-		file_each_cached(file, gone, last_index(file), drop_page, NULL);
-	}
+	change_begin(file, first_cut(file, size), last_index(file));
+	int err = store_resize(file->store, size);
+	if (!err)
+		cut(file, size);
 	change_end(file);
 	if (!err)
-		(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+		cut_privates(file, size);
 	return err;
 }
 
@@ -257,13 +307,12 @@ static void write_past(struct fm_file *file, uint64_t before)
 
 static int grow(struct fm_file *file, uint64_t size)
 {
-	uint64_t before = atomic_get(&file->size_bytes);
+	uint64_t before = file_size(file);
 	int err = zero_past(file, before);
 	if (!err)
-		err = file->store->ops->resize(file->store, size);
+		err = store_resize(file->store, size);
 	if (err)
 		return err;
-	atomic_set(&file->size_bytes, size);
 	write_past(file, before);
 	return 0;
 }
@@ -275,7 +324,7 @@ int file_truncate(struct fm_file *file, uint64_t size)
 	if (!file->store->ops->resize)
 		return -EOPNOTSUPP;
 	resize_begin(file);
-	uint64_t before = atomic_get(&file->size_bytes);
+	uint64_t before = file_size(file);
 	if (size < before)
 		err = shrink(file, size);
 	else if (size > before)
@@ -315,7 +364,7 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	uint32_t shift = file->pool->shift;
-	uint64_t end = (last + 1) << shift, size = atomic_get(&file->size_bytes);
+	uint64_t end = (last + 1) << shift, size = file_size(file);
 	struct drop_count count = {0};
 
 	file_each_cached(file, first, last, count_pinned, &count);
@@ -339,7 +388,7 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	if (!file->store->ops->punch)
 		return -EOPNOTSUPP;
 	resize_begin(file);
-	uint64_t size = atomic_get(&file->size_bytes);
+	uint64_t size = file_size(file);
 	if (end > size)
 		end = size;
 	if (offset < end) {
@@ -359,7 +408,102 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	return err;
 }
 
+/* ------------------------------------------------------------------ what others have made of it */
+
+/* A file open for writing is longer in the store than is known. What others have written behind the former end, in its last
+ * page, is there and not in the cache. */
+static int grown(struct fm_file *file, uint64_t size)
+{
+	struct drop_count count = {0};
+	uint64_t before = file_size(file), last = first_cut(file, before);
+
+	for (int tries = 0; tries < 10; tries++) { /* the page may be written to again and again */
+		int err = writeback_range(file, last, last, true);
+		if (!err && atomic_get(&file->unflushed)) /* else the page would be held */
+			err = file_flush(file);
+		if (err)
+			return err;
+		count.busy = 0;
+		change_begin(file, last, last);
+		if (last < first_gone(file, before))
+			file_each_cached(file, last, last, drop_clean, &count);
+		if (!count.busy)
+			store_size_set(file->store, size);
+		change_end(file);
+		if (!count.busy)
+			return 0;
+	}
+	return -EBUSY;
+}
+
+/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer again. */
+static int shrunk(struct fm_file *file, uint64_t size)
+{
+	struct fm_store_version now;
+
+	change_begin(file, first_cut(file, size), last_index(file));
+	int err = file->store->ops->version(file->store, &now);
+	if (!err && now.size != size)
+		err = -EAGAIN;
+	if (!err) {
+		store_size_set(file->store, size);
+		cut(file, size);
+	}
+	change_end(file);
+	if (!err)
+		cut_privates(file, size);
+	return err;
+}
+
+/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another one. */
+static int size_renew(struct fm_file *file, bool *ret_other)
+{
+	struct fm_store_version now;
+	int err = 0;
+
+	resize_begin(file);
+	uint64_t before = file_size(file);
+	do {
+		err = file->store->ops->version(file->store, &now);
+		if (!err && now.size > before)
+			err = grown(file, now.size);
+		else if (!err && now.size < before)
+			err = shrunk(file, now.size);
+	} while (err == -EAGAIN);
+	resize_end(file);
+	*ret_other = !err && now.size != before;
+	return err;
+}
+
+/* See fm_file_refresh(). */
+int file_refresh(struct fm_file *file, bool *ret_changed)
+{
+	might_block(file->mm);
+	if (!file->store->ops->version)
+		return -EOPNOTSUPP;
+	if (!file->writable)
+		return snapshot_renew(file, ret_changed);
+	int err = size_renew(file, ret_changed);
+	return err ? err : file_drop(file, 0, 0);
+}
+
 /* ------------------------------------------------------------------ the rest */
+
+/* fm_invalidate() also finds out how long the file is; but a snapshot stays what it is. */
+int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	bool other;
+	int err = 0;
+
+	might_block(file->mm);
+	if (file->writable && file->store->ops->version)
+		err = size_renew(file, &other);
+	else if (file_may_grow(file))
+		err = file_look(file);
+	if (err && err != -EOPNOTSUPP) /* a store may be unable to tell */
+		return err;
+	return file_drop(file, offset, len);
+}
 
 int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 {

@@ -67,7 +67,7 @@ static struct run gather(struct fault *vmf, struct page *page, uint32_t most, en
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
-	uint64_t addr = page_addr(vmf->view, pool, page), size = atomic_get(&file->size_bytes);
+	uint64_t addr = page_addr(vmf->view, pool, page), size = file_size(file);
 	uint64_t before = write ? 0 : (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
 
 	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++) {
@@ -355,7 +355,7 @@ int install_run(struct fault *vmf, struct page *page)
 	page->keep = vmf->keep;
 	vmf->run_first = vmf->run_last = vmf->index;
 	/* A last page that is shown in part goes by itself. */
-	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high || (vmf->index + 1) << file->pool->shift > atomic_get(&file->size_bytes))
+	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high || (vmf->index + 1) << file->pool->shift > file_size(file))
 		return page_install(vmf, page);
 	if (write)
 		return write_run_install(vmf, page);

@@ -345,7 +345,7 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 
 static uint64_t bytes_of(struct fm_file *file, const struct page *page)
 {
-	uint64_t size = atomic_get(&file->size_bytes), start = page->index << file->pool->shift;
+	uint64_t size = file_size(file), start = page->index << file->pool->shift;
 	uint64_t rest = start < size ? size - start : 0;
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }

@@ -387,11 +387,8 @@ static void faulty_cancel(struct fm_store *store, struct io_engine *engine,
 static int faulty_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct fm_store *inner = faulty_target((struct faulty_store *)store);
-	int error = inner->ops->resize ? inner->ops->resize(inner, size_bytes) : -EOPNOTSUPP;
 
-	if (!error)
-		atomic_set(&store->size_bytes, size_bytes);
-	return error;
+	return inner->ops->resize ? inner->ops->resize(inner, size_bytes) : -EOPNOTSUPP;
 }
 
 static int faulty_punch(struct fm_store *store, uint64_t offset, uint64_t len)
@@ -700,7 +697,7 @@ int store_faulty_open(struct fm_store *inner, const char *parameters, char *erro
 	}
 	faulty->store.ops = &faulty_ops;
 	faulty->store.caps = FM_STORE_SUBMIT | (inner->caps & (FM_STORE_READ_INLINE | FM_STORE_WRITE));
-	faulty->store.size_bytes = inner->size_bytes;
+	faulty->store.below = inner;
 	faulty->store.opened = inner->opened;
 	*ret_store = &faulty->store;
 	return 0;

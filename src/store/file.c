@@ -70,7 +70,7 @@ static int file_choose_fd(struct file_store *file, const struct iovec *iov, int 
  * complaint; elsewhere, do not ask again. */
 static void file_direct_refused(struct file_store *file, uint64_t offset, size_t len)
 {
-	if (offset + len <= atomic_get(&file->store.size_bytes))
+	if (offset + len <= store_size(&file->store))
 		atomic_set(&file->direct_refused, 1);
 }
 
@@ -310,8 +310,6 @@ static int file_resize(struct fm_store *store, uint64_t size_bytes)
 	do {
 		error = os_syscall2(SYS_ftruncate, file->buffered_fd, size_bytes);
 	} while (error == -EINTR);
-	if (!error)
-		atomic_set(&store->size_bytes, size_bytes);
 	return (int)error;
 }
 
@@ -334,7 +332,7 @@ static const char zeros[ZEROS_BYTES] __attribute__((aligned(DIRECT_ALIGN)));
 /* Not beyond the end: that would make it longer. */
 static int file_write_zeros(struct file_store *file, uint64_t offset, uint64_t len)
 {
-	uint64_t size = atomic_get(&file->store.size_bytes);
+	uint64_t size = store_size(&file->store);
 	uint64_t end = offset < size && len > size - offset ? size : offset + len;
 	struct iovec iov[ZEROS_AT_ONCE];
 	int error = 0;

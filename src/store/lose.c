@@ -103,7 +103,7 @@ static int page_write(struct lose_store *lose, uint64_t offset, const char *in, 
 
 static int pages_pass_on(struct lose_store *lose, uint64_t from, uint64_t to)
 {
-	uint64_t begin = from * OS_PAGE, size = lose->inner->size_bytes;
+	uint64_t begin = from * OS_PAGE, size = store_reach(lose->inner);
 	uint64_t end = to * OS_PAGE < size ? to * OS_PAGE : size;
 	struct iovec iov = {lose->bytes + begin, begin < end ? end - begin : 0};
 	size_t done;
@@ -162,7 +162,7 @@ static int lose_read(struct fm_store *store, const struct iovec *iov, int iov_co
 /* With the lock held. Short at the end of the object, and where the inner store could not be read. */
 static int write_here(struct lose_store *lose, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
 {
-	uint64_t size = lose->inner->size_bytes;
+	uint64_t size = store_reach(lose->inner);
 	size_t done = 0;
 
 	for (int i = 0; i < iov_count; i++)
@@ -354,7 +354,7 @@ int store_lose_open(struct fm_store *inner, struct fm_store **ret_store)
 
 	if (!lose)
 		return -ENOMEM;
-	lose->room = page_up(inner->size_bytes) * OS_PAGE + GROW_BYTES;
+	lose->room = page_up(store_size(inner)) * OS_PAGE + GROW_BYTES;
 	lose->bytes = room_map(lose->room);
 	lose->dirty = room_map(lose->room / OS_PAGE);
 	if (!lose->bytes || !lose->dirty) {
@@ -364,7 +364,7 @@ int store_lose_open(struct fm_store *inner, struct fm_store **ret_store)
 	lose->inner = inner;
 	lose->store.ops = &lose_ops;
 	lose->store.caps = FM_STORE_WRITE;
-	lose->store.size_bytes = inner->size_bytes;
+	lose->store.below = inner;
 	*ret_store = &lose->store;
 	return 0;
 }

@@ -134,7 +134,7 @@ static void memory_pages(struct memory_store *memory, uint64_t offset, char *buf
 static size_t memory_transfer(struct memory_store *memory, const struct iovec *iov, int iov_count, uint64_t offset,
 			      bool is_write)
 {
-	uint64_t size = atomic_get(&memory->store.size_bytes);
+	uint64_t size = store_reach(&memory->store);
 	size_t done = 0;
 
 	for (int i = 0; i < iov_count && offset + done < size; i++) {
@@ -211,7 +211,7 @@ static uint64_t page_up(uint64_t offset)
 static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct memory_store *memory = (struct memory_store *)store;
-	uint64_t old = store->size_bytes, middle = page_up(old);
+	uint64_t old = store_reach(store), middle = page_up(old);
 
 	if (!memory->bytes)
 		return -EBADF;
@@ -224,7 +224,6 @@ static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 	} else if (page_up(size_bytes) < middle) {
 		(void)madvise(memory->bytes + page_up(size_bytes), middle - page_up(size_bytes), MADV_DONTNEED);
 	}
-	atomic_set(&store->size_bytes, size_bytes);
 	return 0;
 }
 
@@ -232,7 +231,7 @@ static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 static int memory_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct memory_store *memory = (struct memory_store *)store;
-	uint64_t end = page_up(store->size_bytes);
+	uint64_t end = page_up(store_size(store));
 
 	if (!memory->bytes)
 		return -EBADF;
@@ -257,7 +256,7 @@ static int memory_version(struct fm_store *store, struct fm_store_version *ret_v
 {
 	struct memory_store *memory = (struct memory_store *)store;
 
-	*ret_version = (struct fm_store_version){.size = store->size_bytes, .version = {memory->seed}};
+	*ret_version = (struct fm_store_version){.size = store_size(store), .version = {memory->seed}};
 	return 0;
 }
 

@@ -3,8 +3,8 @@
  * The store of a private mapping: over another store, which it borrows and never writes to. What is written here goes to a scratch
  * file without a name, at the same offset; a bit for each 4096 bytes tells that they are there. All else is read from the store
  * below. Owns the scratch file and the bits: address space in proportion to the object, memory to what has been written.
- * No lock: a page's bit is set after its bytes are in the scratch file, and never cleared; whoever reads a page writes none of
- * it at the same time (the page lock sees to it). `read` and `write` are signal-safe. No submit: workers serve it.
+ * No lock: a page's bit is set after its bytes are in the scratch file, and cleared only when the store below has become
+ * shorter; whoever reads a page writes none of it at the same time (the page lock sees to it). Its size is that of the store below. `read` and `write` are signal-safe. No submit: workers serve it.
  * May call: os.h.
  */
 #include "store.h"
@@ -67,7 +67,7 @@ static int private_read(struct fm_store *store, const struct iovec *iov, int iov
 			size_t *ret_done)
 {
 	struct private_store *own = (struct private_store *)store;
-	uint64_t left = offset < store->size_bytes ? store->size_bytes - offset : 0;
+	uint64_t size = store_reach(store), left = offset < size ? size - offset : 0;
 	size_t len = store_iov_bytes(iov, iov_count);
 	struct iovec part;
 
@@ -98,7 +98,7 @@ static int private_write(struct fm_store *store, const struct iovec *iov, int io
 	for (uint64_t at = offset; at < offset + (uint64_t)n; at = (at / OS_PAGE + 1) * OS_PAGE) {
 		uint64_t end = (at / OS_PAGE + 1) * OS_PAGE;
 
-		if (end <= offset + (uint64_t)n || offset + (uint64_t)n >= store->size_bytes)
+		if (end <= offset + (uint64_t)n || offset + (uint64_t)n >= store_size(store))
 			atomic_or(&own->bits[at / OS_PAGE / 64], 1ull << (at / OS_PAGE % 64));
 	}
 	*ret_done = (size_t)n;
@@ -108,6 +108,22 @@ static int private_write(struct fm_store *store, const struct iovec *iov, int io
 static int private_flush(struct fm_store *store)
 {
 	(void)store; /* it ends with its mapping */
+	return 0;
+}
+
+/* The store below has become shorter: what was written beyond its end is gone, and would be the store's zeros should it
+ * grow again. Nothing of this is read or written meanwhile. */
+static int private_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	struct private_store *own = (struct private_store *)store;
+	uint64_t first = (size_bytes + OS_PAGE - 1) / OS_PAGE, words = own->bits_len / sizeof(*own->bits), word = first / 64;
+
+	if (word < words && first % 64)
+		atomic_and(&own->bits[word++], (1ull << first % 64) - 1);
+	for (; word < words && word * sizeof(*own->bits) % OS_PAGE; word++)
+		atomic_set(&own->bits[word], 0);
+	if (word < words)
+		(void)madvise(own->bits + word, (words - word) * sizeof(*own->bits), MADV_DONTNEED);
 	return 0;
 }
 
@@ -143,6 +159,7 @@ static const struct fm_store_ops private_ops = {
 	.version = private_version,
 	.write = private_write,
 	.flush = private_flush,
+	.resize = private_resize,
 	.close = private_close,
 };
 
@@ -176,7 +193,7 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 	own->base = base;
 	own->store.ops = &private_ops;
 	own->store.caps = FM_STORE_WRITE | (base->caps & FM_STORE_READ_INLINE);
-	own->store.size_bytes = base->size_bytes;
+	own->store.below = base;
 	own->store.opened = base->opened;
 	own->store.deadline_ns = base->deadline_ns;
 	own->scratch_fd = scratch_open(dir);
@@ -188,7 +205,7 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 				 "%s: no scratch file for a private mapping can be made here: %s; set TMPDIR", dir,
 				 strerror(-error));
 	}
-	own->bits_len = (size_t)(((base->size_bytes + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) & ~(uint64_t)(OS_PAGE - 1));
+	own->bits_len = (size_t)(((store_size(base) + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) & ~(uint64_t)(OS_PAGE - 1));
 	own->bits = mmap(NULL, own->bits_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (own->bits == MAP_FAILED) {
 		own->bits = NULL;

@@ -10,6 +10,8 @@
 #ifndef FM_STORE_H
 #define FM_STORE_H
 
+#include "os/atomic.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -81,8 +83,8 @@ struct fm_store_ops {
 	int (*flush)(struct fm_store *store);
 	int (*submit_flush)(struct fm_store *store, struct io_engine *engine,
 			    struct io_request *request);
-	/* Make it longer or shorter; store->size_bytes (atomic) is the new size when it returns 0. What is beyond the old end
-	 * reads as zeros. No read or write beyond the smaller of the two sizes is under way. May block. */
+	/* Make it longer or shorter; called by store_resize(), which keeps account of the size. What is beyond the old end
+	 * reads as zeros. No write beyond the smaller of the two sizes is under way. May block. */
 	int (*resize)(struct fm_store *store, uint64_t size_bytes);
 	/* [offset, offset + len) reads as zeros, its space given back; `offset` and `len` are multiples of 4096. May block. */
 	int (*punch)(struct fm_store *store, uint64_t offset, uint64_t len);
@@ -106,7 +108,9 @@ struct io_store_queue {
 struct fm_store {
 	const struct fm_store_ops *ops;
 	uint32_t caps;
-	uint64_t size_bytes;  /* when opened, or as `resize` has made it: atomic */
+	struct fm_store *below; /* whose size is this store's too; NULL: the next two are this store's own */
+	uint64_t size_bytes;   /* see store_size(); atomic */
+	uint64_t former_bytes; /* see store_reach(); atomic */
 	uint64_t deadline_ns; /* from the URI, of every store in a chain; 0: none. With one,
 			       * `version` of a file on a remote file system does not ask its
 			       * server. */
@@ -133,6 +137,55 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 /* Write all of it, going on after short writes; a write that takes nothing is -EIO. *ret_done counts also where it fails. */
 int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		     size_t *ret_done);
+
+/* The store of a chain that keeps the account of the size. There is no other copy of it. */
+static inline struct fm_store *store_size_owner(struct fm_store *store)
+{
+	while (store->below)
+		store = store->below;
+	return store;
+}
+
+/* The object's size: when it was opened, as store_resize() has made it, or as mm has found it to be by now. */
+static inline uint64_t store_size(struct fm_store *store)
+{
+	return atomic_get(&store_size_owner(store)->size_bytes);
+}
+
+static inline void store_size_set(struct fm_store *store, uint64_t size_bytes)
+{
+	atomic_set(&store_size_owner(store)->size_bytes, size_bytes);
+}
+
+/* How far the store may still have bytes: to its size, or, while the object is being made shorter, to its former size. */
+static inline uint64_t store_reach(struct fm_store *store)
+{
+	struct fm_store *owner = store_size_owner(store);
+	uint64_t size = atomic_get(&owner->size_bytes), former = atomic_get(&owner->former_bytes);
+
+	return former > size ? former : size;
+}
+
+/*
+ * Make the object longer or shorter; one caller at a time. A shorter object has its new size before the store begins, so that no
+ * reader takes the bytes that go for missing ones; should the store refuse, it has its former size again. A longer one
+ * has its new size when the store has ended. Errors are those of `resize`.
+ */
+static inline int store_resize(struct fm_store *store, uint64_t size_bytes)
+{
+	struct fm_store *owner = store_size_owner(store);
+	uint64_t before = atomic_get(&owner->size_bytes);
+	int error;
+
+	if (size_bytes < before) {
+		atomic_set(&owner->former_bytes, before);
+		atomic_set(&owner->size_bytes, size_bytes);
+	}
+	error = store->ops->resize(store, size_bytes);
+	atomic_set(&owner->size_bytes, error ? before : size_bytes);
+	atomic_set(&owner->former_bytes, 0);
+	return error;
+}
 
 static inline size_t store_iov_bytes(const struct iovec *iov, int iov_count)
 {

@@ -551,7 +551,7 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 		if (error)
 			return error;
 		done += got;
-		if (got < want && offset + done < atomic_get(&store->size_bytes)) {
+		if (got < want && offset + done < store_size(store)) {
 			if (!got)
 				return -EIO;
 			shorts++;
@@ -562,7 +562,8 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 			iov++;
 			iov_count--;
 		}
-		if (offset + done >= atomic_get(&store->size_bytes))
+		/* While it is made shorter, only the store knows where it ends. */
+		if (!got || offset + done >= store_reach(store))
 			break;
 	}
 	*ret_done = done;
