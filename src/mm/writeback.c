@@ -183,6 +183,52 @@ void file_write_failed(struct fm_file *file, int error)
 	atomic_add(&file->error_seq, 1u);
 }
 
+/* A dirty page's bytes are gone: the program has put other memory in their place, has unmapped or emptied it. A page lock may be
+ * held: the log is told by the write-back thread, or at the file's end. */
+void file_lost_page(struct fm_file *file, uint64_t index)
+{
+	uint64_t first = atomic_get(&file->lost_first);
+	while (index < first && !atomic_cas(&file->lost_first, &first, index))
+		;
+	atomic_add(&file->lost, 1u);
+	file_write_failed(file, -EIO);
+	writeback_note(file->mm);
+}
+
+/* One line of the log for all pages that have been lost since the last. No lock held. */
+void file_tell_lost(struct fm_file *file)
+{
+	uint32_t lost = atomic_get(&file->lost), before = atomic_xchg(&file->lost_logged, lost);
+	if (lost == before)
+		return;
+	uint64_t first = atomic_xchg(&file->lost_first, UINT64_MAX);
+	mm_log(file->mm, FM_LOG_ERROR,
+	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory in their place in the mapping (mmap with "
+	       "MAP_FIXED), or has unmapped or emptied it (munmap, MADV_DONTNEED); use fm_unmap()",
+	       file->uri, lost - before, (unsigned long long)(first << file->pool->shift));
+}
+
+/* A file that has lost pages which the log has not been told of, with a reference; NULL: there is none. */
+static struct fm_file *next_lost(struct fm_mm *mm)
+{
+	struct fm_file *file;
+	os_lock(&mm->files_lock);
+	for (file = mm->files; file; file = file->next)
+		if (atomic_get(&file->lost) != atomic_get(&file->lost_logged) && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	return file;
+}
+
+static void tell_lost(struct fm_mm *mm)
+{
+	struct fm_file *file;
+	while ((file = next_lost(mm)) != NULL) {
+		file_tell_lost(file);
+		file_put(file);
+	}
+}
+
 /* How long a page takes at the rate at which they are being written. */
 static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
 {
@@ -292,7 +338,12 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 	int err = 0;
 
 	if (page_is(page, PG_INSTALLED)) {
-		err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
+		if (page->user_pins && page_is_foreign(view, page))
+			page_gone_foreign(view, page);
+		else
+			err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
+		if (err == -EINVAL && !trap_readable(page_addr(view, pool, page))) /* the store could not read it either */
+			err = page_bring_out(view, page);
 		if (!err && !page_is(page, PG_DIRTY))
 			return -ENODATA; /* its bytes had gone behind us */
 		if (err == -EBUSY && !page->user_pins && !(how & HOW_FORCE))
@@ -1021,6 +1072,7 @@ static void *writeback_main(void *arg)
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		bool urgent = atomic_xchg(&wb->urgent, 0u);
 		late_ones(wb);
+		tell_lost(wb->mm);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
 		bool left = files_sweep(wb, now);

@@ -134,13 +134,25 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	return 0;
 }
 
+/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel would put what comes next: there it
+ * would be taken for the view's own. */
+static char *find_place(uint64_t len)
+{
+	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED || !registry_overlaps((uint64_t)(uintptr_t)mem, len))
+		return mem;
+	char *elsewhere = find_place(len); /* with this one taken */
+	munmap(mem, len);
+	return elsewhere;
+}
+
 /* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
 static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 {
 	uint64_t whole = len + align;
 	if (whole < len)
 		return -ENOMEM;
-	char *mem = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *mem = find_place(whole);
 	if (mem == MAP_FAILED)
 		return -errno;
 	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
@@ -305,12 +317,33 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	return err;
 }
 
+/* What takes a piece of a view that is the library's. */
+typedef void (*piece_fn)(uint64_t addr, uint64_t len);
+
+/* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else for each half. */
+static void each_ours(struct trap *trap, uint64_t addr, uint64_t len, piece_fn fn)
+{
+	while (len > OS_PAGE && !trap_is_ours(trap, addr, len)) {
+		uint64_t half = len / 2 & ~(uint64_t)(OS_PAGE - 1);
+		each_ours(trap, addr, half, fn);
+		addr += half;
+		len -= half;
+	}
+	if (len > OS_PAGE || trap_is_ours(trap, addr, len))
+		fn(addr, len);
+}
+
+static void unmap_piece(uint64_t addr, uint64_t len)
+{
+	munmap((void *)(uintptr_t)addr, len);
+}
+
 bool trap_region_close(struct view_region *region)
 {
 	registry_remove(region);
 	if (atomic_get(&region->pins))
 		return false;
-	munmap((void *)(uintptr_t)region->base, region->len);
+	each_ours(region->trap, region->base, region->len, unmap_piece);
 	region->opened = false;
 	return true;
 }
@@ -518,6 +551,41 @@ int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+/* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether the range lies in one area that
+ * is registered, and ENOENT says that it does not. */
+bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	long ret;
+
+	do {
+		struct abi_continue question = {.range = {addr, len}};
+		ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_CONTINUE, &question);
+	} while (ret == -EAGAIN); /* the kernel is changing the mappings */
+	return ret != -ENOENT;
+}
+
+bool trap_any_foreign(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	while (!trap_is_ours(trap, addr, len)) {
+		uint64_t half = len / 2 & ~(uint64_t)(OS_PAGE - 1);
+		if (!half || trap_any_foreign(trap, addr, half))
+			return true;
+		addr += half;
+		len -= half;
+	}
+	return false;
+}
+
+static void discard_piece(uint64_t addr, uint64_t len)
+{
+	trap_discard(NULL, addr, len);
+}
+
+void trap_discard_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	each_ours(trap, addr, len, discard_piece);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
