@@ -575,6 +575,17 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+bool trap_was_merged(struct trap *trap)
+{
+	(void)trap;
+	return false;
+}
+
+void trap_merging_noted(struct trap *trap)
+{
+	(void)trap;
+}
+
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;

@@ -728,6 +728,7 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 bool writeback_close(struct fm_file *file);
 void writeback_finish(struct fm_mm *mm);
 void file_write_failed(struct fm_file *file, int error);
+void writeback_look_for_merging(struct fm_mm *mm);
 void file_lost_page(struct fm_file *file, uint64_t index);
 void file_tell_lost(struct fm_file *file);
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)

@@ -68,6 +68,7 @@ struct writeback {
 	struct gate freed;          /* one has been given back */
 	uint32_t starved;           /* somebody found none; atomic */
 	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
+	uint32_t merged;            /* the log is to be told that the program allows pages to be merged; atomic */
 	struct fm_file *closing;    /* atomic stack */
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
@@ -220,9 +221,13 @@ static struct fm_file *next_lost(struct fm_mm *mm)
 	return file;
 }
 
-static void tell_lost(struct fm_mm *mm)
+static void tell_lost(struct writeback *wb)
 {
+	struct fm_mm *mm = wb->mm;
 	struct fm_file *file;
+	if (atomic_xchg(&wb->merged, 0u))
+		mm_log(mm, FM_LOG_WARNING, "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since it has mapped files for "
+		       "writing: mappings opt out, and all that is in memory of these files is written once; allow it before fm_mm_create()");
 	while ((file = next_lost(mm)) != NULL) {
 		file_tell_lost(file);
 		file_put(file);
@@ -320,6 +325,47 @@ static void late_ones(struct writeback *wb)
 		request_end(wb, req);
 		req = next;
 	}
+}
+
+/* ------------------------------------------------------------------ merged pages */
+
+/* It may have been written to without a fault. Pinned. */
+static void dirty_if_shown(struct frame_pool *pool, struct page *page)
+{
+	for (int tries = 0; tries < 200 && (page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable;
+	     tries++) {
+		if (!page_trylock(page)) {
+			page_wait(pool->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+			continue;
+		}
+		if ((page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable)
+			page_dirty(pool, page);
+		page_unlock(pool, page);
+		return;
+	}
+}
+
+/*
+ * The kernel merges equal pages of a program that has asked for it (prctl(PR_SET_MEMORY_MERGE), systemd's MemoryKSM=), and what it merges
+ * loses its protection: later writes come without a fault. Views have opted out; but not against a prctl() that comes later. So this is asked before
+ * anybody relies on a page's being clean: before a sync, before pages leave a view, at the end. Where it is so all that is shown of
+ * files open for writing is taken for dirty, once. No lock held.
+ */
+void writeback_look_for_merging(struct fm_mm *mm)
+{
+	if (!atomic_get(&mm->wb) || likely(!trap_was_merged(mm->trap)))
+		return;
+	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
+		for (uint32_t i = 0; i < mm->pool[p]->frames; i++) {
+			struct page *page = &mm->pool[p]->pages[i];
+			if (!page_is(page, PG_INSTALLED) || !page_try_pin(page))
+				continue;
+			dirty_if_shown(mm->pool[p], page);
+			page_unpin(mm->pool[p], page);
+		}
+	trap_merging_noted(mm->trap); /* not before: who asks meanwhile does all this, too */
+	if (!atomic_xchg(&mm->wb->merged, 1u))
+		writeback_kick(mm);
 }
 
 /* ------------------------------------------------------------------ gathering */
@@ -671,6 +717,7 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 	if (!file->writable)
 		return 0;
 	might_block(file->mm);
+	writeback_look_for_merging(file->mm);
 	if (!wait)
 		return range_begin(file, first, last, 0, until);
 	int err = range_write(file, first, last, until);
@@ -799,6 +846,7 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 	if (!file->writable || file->scratch)
 		return 0;
 	might_block(file->mm);
+	writeback_look_for_merging(file->mm);
 	if (flags & FM_SYNC_ASYNC) {
 		range_begin(file, first, last, HOW_DEMAND, until);
 		return 0;
@@ -1041,6 +1089,8 @@ bool writeback_close(struct fm_file *file)
 {
 	struct writeback *wb = file->mm->wb;
 
+	if (file->writable && !file->given_up)
+		writeback_look_for_merging(file->mm);
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;
 	file_drop_pins(file);
@@ -1072,7 +1122,7 @@ static void *writeback_main(void *arg)
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		bool urgent = atomic_xchg(&wb->urgent, 0u);
 		late_ones(wb);
-		tell_lost(wb->mm);
+		tell_lost(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
 		bool left = files_sweep(wb, now);
@@ -1164,6 +1214,7 @@ void writeback_finish(struct fm_mm *mm)
 {
 	struct fm_file *file;
 
+	writeback_look_for_merging(mm);
 	while (atomic_get(&mm->wb) && (file = next_dirty(mm)) != NULL) {
 		uint64_t until = os_now_ns() + FINISH_NS;
 		int err = 0;

@@ -111,6 +111,16 @@ bool registry_overlaps(uint64_t addr, uint64_t len)
 	return overlaps;
 }
 
+void registry_each(const struct trap *trap, void (*fn)(const struct view_region *region))
+{
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	for (uint32_t i = 0; t && i < t->count; i++)
+		if (t->region[i]->trap == trap)
+			fn(t->region[i]);
+	atomic_sub(&readers, 1u);
+}
+
 void region_pin(struct view_region *region)
 {
 	atomic_add(&region->pins, 1u);

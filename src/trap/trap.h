@@ -91,6 +91,11 @@ void trap_region_huge(struct view_region *region);
 /* Out of the registry, and, if no fault is in it any more, unmapped. False: not yet; call again. */
 bool trap_region_close(struct view_region *region);
 
+/* The program has allowed the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since the trap was made or since trap_merging_noted(); what
+ * was merged has lost its write protection. Views and frames have opted out by the return. Costs a system call; more only where true. */
+bool trap_was_merged(struct trap *trap);
+void trap_merging_noted(struct trap *trap); /* all that may have been written to since is known */
+
 /* Memory for frames: `registered` tells whether holes have to be filled with trap_fill(). */
 int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
 		    bool *ret_registered);

@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,6 +28,9 @@
 #endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef PR_GET_MEMORY_MERGE
+#define PR_GET_MEMORY_MERGE 68
 #endif
 #define MOVE_TRIES 64
 
@@ -163,6 +167,7 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	madvise(start, len, MADV_DONTFORK);
 	madvise(start, len, MADV_DONTDUMP);
+	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the protection of what is merged */
 	munlock(start, len);
 	*ret_mem = start;
 	return 0;
@@ -207,6 +212,11 @@ static int fetched_open(struct trap *trap)
 	return err;
 }
 
+static bool merging_is_allowed(void)
+{
+	return os_syscall5(SYS_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
+}
+
 int trap_create(const struct trap_options *options, struct trap **ret_trap)
 {
 	struct trap *trap = calloc(1, sizeof(*trap));
@@ -215,6 +225,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	trap->kind = options->kind;
 	trap->client = options->client;
 	trap->fd = -1;
+	trap->merges = merging_is_allowed(); /* what is reserved from here on opts out */
 	int err = registry_init();
 	if (!err)
 		err = trap_open(options, trap);
@@ -232,6 +243,33 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	}
 	*ret_trap = trap;
 	return 0;
+}
+
+static void opt_out(const struct view_region *region)
+{
+	os_syscall3(SYS_madvise, region->base, region->len, MADV_UNMERGEABLE);
+}
+
+bool trap_was_merged(struct trap *trap)
+{
+	if (!merging_is_allowed()) {
+		atomic_set(&trap->merges, 0u);
+		return false;
+	}
+	if (atomic_get(&trap->merges))
+		return false;
+	registry_each(trap, opt_out);
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t start = atomic_get(&trap->slots[i].start);
+		if (start)
+			os_syscall3(SYS_madvise, start, atomic_get(&trap->slots[i].end) - start, MADV_UNMERGEABLE);
+	}
+	return true;
+}
+
+void trap_merging_noted(struct trap *trap)
+{
+	atomic_set(&trap->merges, 1u);
 }
 
 void trap_stop(struct trap *trap)
