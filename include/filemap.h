@@ -374,11 +374,18 @@ struct fm_map_options {
  * dirty; where the store refuses what is to be written back, it is SIGBUS with that errno. Who writes page after page gets up to
  * 63 pages after it with one fault, within the mapping: they are dirty, too, are written back as they are, and have blocks of their
  * own in a sparse file; not with FM_ADVICE_RANDOM.
+ * What the program may do to a mapping by itself: mprotect() it, and undo that; what is written there is still written back. MADV_DONTNEED,
+ * munmap(), mremap() and mmap(MAP_FIXED) on a part of it take the library's pages away: use fm_unmap(). The library finds that out
+ * when it comes to these pages. It leaves the program's own memory as it is, in fm_unmap() and fm_mm_destroy() too. What was dirty and is
+ * gone is lost: counted in dirty_lost, told by fm_sync(), fm_file_close() and fm_mm_destroy() (-EIO), and the log has the file and the
+ * offset. fm_fault_in() and fm_pin() of such a range give -EFAULT. An access there is between the program and the kernel. Mapped anew
+ * while the program's memory is still there, the bytes of a file for reading appear at another address; of a file for writing it is an
+ * error. What is unmapped and mapped by the program while the library works on the very page cannot be told apart.
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
  * Thread-safe. Never waits for a fault in flight. FM_MAP_PRIVATE writes what is dirty of the file first.
  * Errors: of that writing, or -ETIMEDOUT, as fm_file_close(); -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
  * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
- * -EOWNERDEAD.
+ * -EOWNERDEAD, -EADDRINUSE (a file open for writing, and the program has put other memory where the range would be).
  */
 FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
 		     const struct fm_map_options *options, void **ret_addr);

@@ -575,6 +575,41 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+bool trap_was_merged(struct trap *trap)
+{
+	(void)trap;
+	return false;
+}
+
+void trap_merging_noted(struct trap *trap)
+{
+	(void)trap;
+}
+
+bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	(void)trap;
+	(void)addr;
+	(void)len;
+	return true;
+}
+
+bool trap_any_foreign(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	return !trap_is_ours(trap, addr, len);
+}
+
+void trap_discard_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	trap_discard(trap, addr, len);
+}
+
+bool trap_readable(uint64_t addr)
+{
+	(void)addr;
+	return true;
+}
+
 int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 {
 	(void)trap;

@@ -362,6 +362,17 @@ static int map_private(fm_file *file, uint64_t offset, size_t len, const struct 
 	return err;
 }
 
+/* The program has put other memory into this part of the file's view, or unmapped it. It stays where it is: what is only read is shown
+ * elsewhere, by a view of its own. */
+static int map_elsewhere(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options, void **ret_addr)
+{
+	if (!file->writable)
+		return map_private(file, offset, len, options, ret_addr);
+	mm_log(file->mm, FM_LOG_ERROR, "%s: the program's own memory lies where offset %llu would be mapped; close the file, and open it anew",
+	       file->uri, (unsigned long long)offset);
+	return -EADDRINUSE;
+}
+
 int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options,
 	   void **ret_addr)
 {
@@ -378,8 +389,13 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
-	err = ours.flags & FM_MAP_PRIVATE ? map_private(file, offset, len, &ours, ret_addr)
-					  : mm_map_range(&file->view, offset, len, &ours, ret_addr);
+	uint64_t place = file->view.region.base + offset, bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	if (ours.flags & FM_MAP_PRIVATE)
+		err = map_private(file, offset, len, &ours, ret_addr);
+	else if (unlikely(trap_any_foreign(file->mm->trap, place, bytes)))
+		err = map_elsewhere(file, offset, len, &ours, ret_addr);
+	else
+		err = mm_map_range(&file->view, offset, len, &ours, ret_addr);
 	os_signals_restore(mask);
 	return err;
 }
@@ -436,9 +452,9 @@ int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
 
 /* ------------------------------------------------------------------ bringing pages in */
 
-/* A fault at addr as a call, of which more follow up to `end`. On 0 *ret_page, if wanted, is the installed page with its
- * pin. */
-static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
+/* A fault at addr as a call, of which more follow up to `end`. `look`: what is recorded as installed may not be there. On 0 *ret_page, if
+ * wanted, is the installed page with its pin. */
+static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags, bool look,
 		      struct frame_pool **ret_pool, struct page **ret_page)
 {
 	struct view *view = view_find(mm, addr);
@@ -450,7 +466,7 @@ static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, u
 							(flags & FM_WRITE ? FM_FAULT_WRITE : 0u)));
 	vmf.exact = flags & FM_NOWAIT;
 	*ahead = ra_range(view, addr, end, *ahead);
-	vmf.repeated = ret_page != NULL; /* what is pinned must really be there: somebody may have emptied the view */
+	vmf.repeated = look;
 	int err = fault_drive(&vmf, NULL);
 	if (!err && ret_page) {
 		*ret_pool = view->file->pool;
@@ -475,6 +491,24 @@ static uint64_t next_page(uint64_t addr)
 	return (addr & ~(unit - 1)) + unit;
 }
 
+/* In some view the program has put other memory into the range. */
+static bool range_is_foreign(fm_mm *mm, uint64_t start, uint64_t end)
+{
+	bool foreign = false;
+	while (start < end && !foreign) {
+		struct view *view = view_find(mm, start);
+		if (!view)
+			return false;
+		uint64_t stop = view->region.base + view->region.len;
+		stop = stop < end ? stop : end;
+		start &= ~(uint64_t)(OS_PAGE - 1);
+		foreign = trap_any_foreign(mm->trap, start, stop - start);
+		region_unpin(&view->region);
+		start = stop;
+	}
+	return foreign;
+}
+
 int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
 	uint64_t start, end, ahead = 0;
@@ -485,8 +519,9 @@ int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 	os_sigmask mask = os_signals_block();
 	if (flags & FM_NOWAIT) /* what ends from here on is told anew */
 		atomic_set(&mm->event_signalled, 0u);
+	bool look = range_is_foreign(mm, start, end);
 	for (uint64_t at = start; at < end && !err; at = next_page(at)) {
-		err = fault_call(mm, at, end, &ahead, flags, NULL, NULL);
+		err = fault_call(mm, at, end, &ahead, flags, look, NULL, NULL);
 		if (err == -EAGAIN && (flags & FM_NOWAIT)) {
 			again = true;
 			err = 0;
@@ -516,7 +551,8 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 	for (;;) {
 		struct frame_pool *pool = NULL;
 		struct page *page = NULL;
-		int err = fault_call(mm, addr, end, ahead, flags, &pool, &page);
+		/* What is pinned must really be there: somebody may have emptied the view. */
+		int err = fault_call(mm, addr, end, ahead, flags, true, &pool, &page);
 		if (err)
 			return err;
 		err = lock_page(mm, page);

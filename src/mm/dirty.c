@@ -83,6 +83,7 @@ static void dirty_again(struct frame_pool *pool, struct page *page)
 			return;
 		if (!(old & PG_UPTODATE)) {
 			stats_add(pool->mm->stats, dirty_lost, 1);
+			file_lost_page(page->file, page->index);
 			return;
 		}
 	} while (!atomic_cas(&page->state, &old, old | PG_DIRTY));

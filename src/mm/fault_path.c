@@ -341,6 +341,8 @@ static int install_locked(struct fault *vmf)
 	fault_after_install(vmf); /* also where the page itself was lost: its neighbours may be in the view */
 	covered_if(err == -EAGAIN, exit_install_again);
 	covered_if(err == -ENOMEM, exit_install_no_memory);
+	if (err == FOREIGN) /* not mapped, as far as the program's own call has gone */
+		return -EFAULT;
 	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {

@@ -102,7 +102,7 @@ static void empty_around(struct fm_file *file, const struct page *page, struct e
 	} else {
 		emptied->part[part / 64] |= 1ull << part % 64;
 	}
-	trap_discard(file->mm->trap, region->base + start, end - start);
+	trap_discard_ours(file->mm->trap, region->base + start, end - start);
 }
 
 /* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its way out, but for pins that the
@@ -178,6 +178,9 @@ static void file_free(struct fm_file *file)
 		replay_end(file);
 	if (file->record && !file->base)
 		record_end(file);
+	file_tell_lost(file);
+	if (atomic_get(&file->lost) && atomic_get(&file->error_told) != atomic_get(&file->error_seq))
+		atomic_set(&file->mm->lost, true);
 	if (file->store)
 		file->store->ops->close(file->store);
 	if (file->base)
@@ -308,7 +311,7 @@ static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
 	memcpy(file->uri, uri, strlen(uri));
 	file->mm = mm;
 	file->refs = file->handles = 1;
-	file->punch_first = UINT64_MAX;
+	file->punch_first = file->lost_first = UINT64_MAX;
 	return file;
 }
 

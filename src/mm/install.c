@@ -10,6 +10,8 @@
  * In a file open for writing (pages of 4096 bytes) what is installed for a read comes by COPY, protected from its first moment, and
  * what is installed for a write, or is dirty anyway where the mapping allows writes, by MOVE: it arrives writable, which
  * PG_UNPROTECTED then means. The view's bytes and those that the slot of a DUP has are the same until it is made writable.
+ * The program may put other memory into a part of the view, or unmap it. So nothing is taken out of the view, moved or discarded, before
+ * trap_is_ours() has been asked: else it would be the program's. What was only there is lost, and told.
  * The fault path uses MOVE and COPY only. Discarding takes the kernel's mmap_lock, which another thread's
  * stalled mmap() may hold: the background thread does it, and callers that unmap or advise.
  * May call: trap, page_cache, os, stats.
@@ -187,7 +189,7 @@ static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 		start = region->base;
 	if (end > region->base + region->len)
 		end = region->base + region->len;
-	trap_discard(mm->trap, start, end - start);
+	trap_discard_ours(mm->trap, start, end - start);
 	region_unpin(region);
 }
 
@@ -342,8 +344,11 @@ struct span {
 
 static void span_flush(struct fm_mm *mm, struct span *span)
 {
+	int err = 0;
 	if (span->end > span->start)
-		(span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
+		err = (span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
+	for (uint64_t at = span->start; err && at < span->end; at += OS_PAGE) /* some of it may not be ours any more */
+		trap_protect(mm->trap, at, OS_PAGE);
 	*span = (struct span){0};
 }
 
@@ -500,6 +505,8 @@ static int transfer_next(struct transfer *t, int err)
 		return 0;
 	case -EINVAL: /* a range that is partly mlocked */
 		return 1;
+	case -ENOENT: /* nothing where it comes from; or nobody's place where it is to go */
+		return trap_is_ours(t->mm->trap, t->dst + t->done, OS_PAGE) ? err : FOREIGN;
 	case -ENOMEM:
 		if (++t->nomem > NOMEM_TRIES)
 			return err;
@@ -598,7 +605,7 @@ void dirty_emptied(struct frame_pool *pool, struct page *page)
 	covered(exit_emptied_dirty);
 	page_clean(pool, page);
 	stats_add(pool->mm->stats, dirty_lost, 1);
-	file_write_failed(file, -EIO);
+	file_lost_page(file, page->index);
 }
 
 /* Its bytes went with the view's memory. Page lock held. */
@@ -613,8 +620,8 @@ static void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page 
 }
 
 /* Not all of it is in the view. Page lock held; not uptodate any more, to be read again; but for one that is all there after all, as what
- * has been swapped out is. */
-static void page_in_pieces(struct view *view, struct page *page)
+ * has been swapped out is. `foreign`: what is there now is not touched. */
+static void page_in_pieces(struct view *view, struct page *page, bool foreign)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
@@ -629,17 +636,17 @@ static void page_in_pieces(struct view *view, struct page *page)
 		mm_uncharge(mm, pool->page_size);
 	} else if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
 		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len, .leaves = page};
-		bool out = transfer_out(&t) == 0;
+		bool out = !foreign && transfer_out(&t) == 0;
 		kept = out && !t.missing;
 		if (!out)
-			trap_discard(mm->trap, addr, len);
+			trap_discard_ours(mm->trap, addr, len);
 		if (!kept || len < pool->page_size) /* what is left of it, and memory for the rest */
 			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED | (kept ? 0 : PG_UPTODATE | PG_SOFT));
 		stats_sub(mm->stats, pages_installed, 1);
 	} else {
 		if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */
-			trap_discard(mm->trap, addr, len);
+			trap_discard_ours(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
 	if (!kept)
@@ -647,11 +654,24 @@ static void page_in_pieces(struct view *view, struct page *page)
 	pt_put(mm, page, 1, addr);
 }
 
-/* The same, where somebody has emptied the view behind us. */
+/* The program has put other memory, or none, into some of the page's place. */
+bool page_is_foreign(const struct view *view, const struct page *page)
+{
+	return trap_any_foreign(view->mm->trap, page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);
+}
+
+/* It is installed, and foreign: what the view had of it is gone. Page lock held. */
+void page_gone_foreign(struct view *view, struct page *page)
+{
+	stats_add(view->mm->stats, emptied_behind, 1);
+	page_in_pieces(view, page, true);
+}
+
+/* The same, where somebody has emptied the view behind us, in whatever way. */
 void page_gone_behind(struct view *view, struct page *page)
 {
 	stats_add(view->mm->stats, emptied_behind, 1);
-	page_in_pieces(view, page);
+	page_in_pieces(view, page, page_is_foreign(view, page));
 }
 
 /* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. */
@@ -716,6 +736,8 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	if (t->done && (t->copied || torn))
 		trap_discard(mm->trap, t->dst, t->done);
 	pt_put(mm, page, 1, t->dst);
+	if (err == FOREIGN && to_write)
+		page_clean(view->file->pool, page);
 	if (err != -ENOENT && !torn)
 		return err;
 	page_set(page, 0, PG_UPTODATE);
@@ -891,6 +913,10 @@ int page_make_writable(struct view *view, struct page *page)
 		page_dirty(pool, page); /* it is; but for what fm_pin() holds, which is written where it is */
 		return 0;
 	}
+	if (unlikely(page_is_foreign(view, page))) {
+		page_gone_foreign(view, page);
+		return -EAGAIN;
+	}
 	page_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	if (mm->install == FM_INSTALL_MOVE && !page->user_pins) {
@@ -961,7 +987,7 @@ void page_forget(struct view *view, struct page *page)
 void page_discard(struct view *view, struct page *page)
 {
 	mm_assert(!page_is(page, PG_WRITEBACK));
-	trap_discard(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	trap_discard_ours(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
 	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
 		page_drop_dirty(view->file->pool, page);
 	if (!page_is(page, PG_DUP)) /* MOVE may have met something there */
@@ -985,6 +1011,10 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	group_split(pool, page, 1);
 	if (page_is(page, PG_WRITEBACK)) /* what the store reads from stays where it is */
 		return -EBUSY;
+	if (unlikely(page_is_foreign(view, page))) {
+		page_gone_foreign(view, page);
+		return 0;
+	}
 	if (page_is(page, PG_DUP) && page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */
 		if (!may_block)
 			return -EBUSY;
@@ -1009,7 +1039,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			}
 			if (stuck) { /* a large page in two halves, no memory to join them: the store has it all */
 				mm_assert(!view->file->writable);
-				page_in_pieces(view, page);
+				page_in_pieces(view, page, false);
 				return 0;
 			}
 			return err == -EINVAL ? err : -EBUSY;
@@ -1097,7 +1127,7 @@ bool page_is_there(const struct view *view, const struct page *page)
 	uint64_t addr = page_addr(view, view->file->pool, page), end = addr + (uint64_t)page->shown * OS_PAGE;
 	while (addr < end && trap_has_bytes(addr))
 		addr += OS_PAGE;
-	return addr == end;
+	return addr == end && !page_is_foreign(view, page);
 }
 
 /*

@@ -14,6 +14,12 @@
 #define TRIES 10
 #define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
 
+/* It has bytes, and is not the program's own memory, which it has put there. */
+static bool view_has_bytes(const struct view *view, uint64_t addr)
+{
+	return trap_is_ours(view->mm->trap, addr, OS_PAGE) && trap_has_bytes(addr);
+}
+
 /* Where a page's bytes are; NULL: they are gone. */
 static char *bytes_at(const struct frame_pool *pool, const struct page *page, uint32_t state)
 {
@@ -21,13 +27,13 @@ static char *bytes_at(const struct frame_pool *pool, const struct page *page, ui
 	uint64_t shown = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
 	/* A page that may be written to is newer in the view than what its slot may still have; one that is on its way out of
 	 * the view, or into it, is in one of the two. */
-	bool first = (state & PG_INSTALLED) && trap_has_bytes(shown);
+	bool first = (state & PG_INSTALLED) && view_has_bytes(view, shown);
 
 	if (first)
 		return (char *)shown;
 	if (!pool->registered || trap_has_bytes(slot))
 		return (char *)slot;
-	return trap_has_bytes(shown) ? (char *)shown : NULL;
+	return view_has_bytes(view, shown) ? (char *)shown : NULL;
 }
 
 static int write_all(struct fm_store *store, char *from, uint64_t len, uint64_t offset)

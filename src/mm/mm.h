@@ -293,6 +293,8 @@ struct fm_file {
 	struct gate ended;                  /* a write or a flush has ended */
 	uint32_t error_seq, error_told;     /* failures so far, and how many of them some call has told; atomic */
 	int write_error;                    /* of the last failure; atomic */
+	uint32_t lost, lost_logged;         /* dirty pages whose bytes were gone; of how many the log has been told; atomic */
+	uint64_t lost_first;                /* the first page of those that the log has not been told of; atomic */
 	uint32_t failing;                   /* nothing has been written since it; atomic */
 	uint64_t retry_ns;                  /* when the background tries again after it; atomic */
 	uint64_t write_ns;                  /* a page takes to be written, smoothed; atomic */
@@ -664,6 +666,9 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed);
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended);
 
 /* install.c */
+#define FOREIGN (-EADDRNOTAVAIL) /* the program has put other memory, or none, where the page would go: to the program -EFAULT */
+bool page_is_foreign(const struct view *view, const struct page *page);
+void page_gone_foreign(struct view *view, struct page *page);
 int page_install(struct fault *vmf, struct page *page);
 int page_make_writable(struct view *view, struct page *page);
 void page_unprotect_again(struct view *view, struct page *page);
@@ -751,6 +756,9 @@ void writeback_cancel(struct fm_mm *mm);
 void writeback_late(struct fm_mm *mm, bool may_wait);
 int writeback_all(struct fm_file *file);
 void file_write_failed(struct fm_file *file, int error);
+void writeback_look_for_merging(struct fm_mm *mm);
+void file_lost_page(struct fm_file *file, uint64_t index);
+void file_tell_lost(struct fm_file *file);
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 {
 	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&

@@ -647,6 +647,8 @@ static void take_out(struct fm_file *file, struct page *page, void *arg)
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
+	if (file->writable)
+		writeback_look_for_merging(file->mm);
 	take_out_runs(file, first, last, 0);
 	file_each_cached(file, first, last, take_out, NULL);
 }

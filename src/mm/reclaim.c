@@ -169,6 +169,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
 	might_block(mm);
+	writeback_look_for_merging(mm);
 	if (background)
 		stats_add(mm->stats, reclaim_background, 1);
 	else

@@ -400,7 +400,8 @@ static uint32_t take_out_some(struct frame_pool *pool, struct page *first, uint3
 	struct fm_mm *mm = pool->mm;
 	uint64_t src = page_addr(&first->file->view, pool, first);
 	int err;
-	uint32_t went = count > 1 ? move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err) : 0;
+	bool ours = count > 1 && trap_is_ours(mm->trap, src, (uint64_t)count * OS_PAGE);
+	uint32_t went = ours ? move(mm, (uint64_t)slot_of(pool, first), src, count, first, &err) : 0;
 
 	if (!went)
 		return 0;

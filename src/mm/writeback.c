@@ -75,6 +75,7 @@ struct writeback {
 	struct gate freed;          /* one has been given back */
 	uint32_t starved;           /* somebody found none; atomic */
 	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
+	uint32_t merged;            /* the log is to be told that the program allows pages to be merged; atomic */
 	struct fm_file *closing;    /* atomic stack */
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
@@ -208,6 +209,56 @@ void file_write_failed(struct fm_file *file, int error)
 	atomic_add(&file->error_seq, 1u);
 }
 
+/* A dirty page's bytes are gone: the program has put other memory in their place, has unmapped or emptied it. A page lock may be
+ * held: the log is told by the write-back thread, or at the file's end. */
+void file_lost_page(struct fm_file *file, uint64_t index)
+{
+	uint64_t first = atomic_get(&file->lost_first);
+	while (index < first && !atomic_cas(&file->lost_first, &first, index))
+		;
+	atomic_add(&file->lost, 1u);
+	file_write_failed(file, -EIO);
+	writeback_note(file->mm);
+}
+
+/* One line of the log for all pages that have been lost since the last. No lock held. */
+void file_tell_lost(struct fm_file *file)
+{
+	uint32_t lost = atomic_get(&file->lost), before = atomic_xchg(&file->lost_logged, lost);
+	if (lost == before)
+		return;
+	uint64_t first = atomic_xchg(&file->lost_first, UINT64_MAX);
+	mm_log(file->mm, FM_LOG_ERROR,
+	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory in their place in the mapping (mmap with "
+	       "MAP_FIXED), or has unmapped or emptied it (munmap, MADV_DONTNEED); use fm_unmap()",
+	       file->uri, lost - before, (unsigned long long)(first << file->pool->shift));
+}
+
+/* A file that has lost pages which the log has not been told of, with a reference; NULL: there is none. */
+static struct fm_file *next_lost(struct fm_mm *mm)
+{
+	struct fm_file *file;
+	os_lock(&mm->files_lock);
+	for (file = mm->files; file; file = file->next)
+		if (atomic_get(&file->lost) != atomic_get(&file->lost_logged) && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	return file;
+}
+
+static void tell_lost(struct writeback *wb)
+{
+	struct fm_mm *mm = wb->mm;
+	struct fm_file *file;
+	if (atomic_xchg(&wb->merged, 0u))
+		mm_log(mm, FM_LOG_WARNING, "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since it has mapped files for "
+		       "writing: mappings opt out, and all that is in memory of these files is written once; allow it before fm_mm_create()");
+	while ((file = next_lost(mm)) != NULL) {
+		file_tell_lost(file);
+		file_put(file);
+	}
+}
+
 /* How long a page takes at the rate at which they are being written. */
 static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
 {
@@ -303,6 +354,47 @@ static void late_ones(struct writeback *wb)
 	}
 }
 
+/* ------------------------------------------------------------------ merged pages */
+
+/* It may have been written to without a fault. Pinned. */
+static void dirty_if_shown(struct frame_pool *pool, struct page *page)
+{
+	for (int tries = 0; tries < 200 && (page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable;
+	     tries++) {
+		if (!page_trylock(page)) {
+			page_wait(pool->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+			continue;
+		}
+		if ((page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable)
+			page_dirty(pool, page);
+		page_unlock(pool, page);
+		return;
+	}
+}
+
+/*
+ * The kernel merges equal pages of a program that has asked for it (prctl(PR_SET_MEMORY_MERGE), systemd's MemoryKSM=), and what it merges
+ * loses its protection: later writes come without a fault. Views have opted out; but not against a prctl() that comes later. So this is asked before
+ * anybody relies on a page's being clean: before a sync, before pages leave a view, at the end. Where it is so all that is shown of
+ * files open for writing is taken for dirty, once. No lock held.
+ */
+void writeback_look_for_merging(struct fm_mm *mm)
+{
+	if (!atomic_get(&mm->wb) || likely(!trap_was_merged(mm->trap)))
+		return;
+	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++)
+		for (uint32_t i = 0; i < mm->pool[p]->frames; i++) {
+			struct page *page = &mm->pool[p]->pages[i];
+			if (!page_is(page, PG_INSTALLED) || !page_try_pin(page))
+				continue;
+			dirty_if_shown(mm->pool[p], page);
+			page_unpin(mm->pool[p], page);
+		}
+	trap_merging_noted(mm->trap); /* not before: who asks meanwhile does all this, too */
+	if (!atomic_xchg(&mm->wb->merged, 1u))
+		writeback_kick(mm);
+}
+
 /* ------------------------------------------------------------------ gathering */
 
 /*
@@ -319,7 +411,12 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 	int err = 0;
 
 	if (page_is(page, PG_INSTALLED)) {
-		err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
+		if (page->user_pins && page_is_foreign(view, page))
+			page_gone_foreign(view, page);
+		else
+			err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
+		if (err == -EINVAL && !trap_readable(page_addr(view, pool, page))) /* the store could not read it either */
+			err = page_bring_out(view, page);
 		if (!err && !page_is(page, PG_DIRTY))
 			return -ENODATA; /* its bytes had gone behind us */
 		if (err == -EBUSY && !page->user_pins && !(how & HOW_FORCE))
@@ -692,6 +789,7 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 	if (!file->writable)
 		return 0;
 	might_block(file->mm);
+	writeback_look_for_merging(file->mm);
 	if (!wait)
 		return range_begin(file, first, last, 0, until);
 	int err = range_write(file, first, last, until);
@@ -820,6 +918,7 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 	if (!file->writable || file->scratch)
 		return 0;
 	might_block(file->mm);
+	writeback_look_for_merging(file->mm);
 	if (flags & FM_SYNC_ASYNC) {
 		range_begin(file, first, last, HOW_DEMAND, until);
 		return 0;
@@ -1096,6 +1195,8 @@ bool writeback_close(struct fm_file *file)
 {
 	struct writeback *wb = file->mm->wb;
 
+	if (file->writable && !file->given_up)
+		writeback_look_for_merging(file->mm);
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;
 	file_drop_pins(file);
@@ -1154,6 +1255,7 @@ static void *writeback_main(void *arg)
 		bool urgent = atomic_xchg(&wb->urgent, 0u);
 		urgent |= tell_late(wb->mm);
 		late_ones(wb);
+		tell_lost(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);
 		bool left = files_sweep(wb, now);
@@ -1305,6 +1407,7 @@ void writeback_finish(struct fm_mm *mm)
 	uint32_t finish = atomic_add(&mm->finishes, 1u) + 1;
 	uint64_t waits_until = 0;
 
+	writeback_look_for_merging(mm);
 	while (atomic_get(&mm->wb)) {
 		bool closing;
 		struct fm_file *file = next_unwritten(mm, finish, &closing);

@@ -122,7 +122,12 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 					  .signo = fault.write ? SIGSEGV : SIGBUS,
 					  .offset = fault.addr - region->base};
 	}
+	/* Another file may have been mapped there, and be too short: a signal of the program's own. */
+	bool doubtful = err == -EFAULT || (!err && trap->kind == FM_TRAP_THREAD);
+	bool ours = !doubtful || trap_is_ours(trap, fault.addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	region_unpin(region);
+	if (!ours)
+		return false;
 	if (err)
 		trap_raise(&error, fn, arg, info, ucontext);
 	return true;

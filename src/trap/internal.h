@@ -26,6 +26,7 @@ struct trap {
 	char *scratch;         /* SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved from; or NULL */
 	uint32_t scratch_busy; /* a bit each; atomic */
 	char *fetched;         /* a page without memory, into which trap_fetch() may copy; or NULL */
+	uint32_t merges; /* the program allows the kernel to merge equal pages, and all that is ours has opted out; atomic */
 	struct os_lock fetch_lock; /* protects it; held over two system calls, by background threads only */
 	struct telling *telling; /* from handler_start() to the trap's end */
 	struct {

@@ -101,6 +101,26 @@ struct view_region *region_find(uint64_t addr)
 	return found;
 }
 
+bool registry_overlaps(uint64_t addr, uint64_t len)
+{
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	uint32_t at = place_of(t, addr);
+	bool overlaps = t && at < t->count && t->region[at]->base < addr + len;
+	atomic_sub(&readers, 1u);
+	return overlaps;
+}
+
+void registry_each(const struct trap *trap, void (*fn)(const struct view_region *region))
+{
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	for (uint32_t i = 0; t && i < t->count; i++)
+		if (t->region[i]->trap == trap)
+			fn(t->region[i]);
+	atomic_sub(&readers, 1u);
+}
+
 void region_pin(struct view_region *region)
 {
 	atomic_add(&region->pins, 1u);

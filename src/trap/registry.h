@@ -6,6 +6,10 @@
 #include "trap/trap.h"
 
 int registry_init(void);
+/* Some region has a part of this range. */
+bool registry_overlaps(uint64_t addr, uint64_t len);
+/* Call fn for each region of a trap; it may take the kernel's lock, and nothing of ours. */
+void registry_each(const struct trap *trap, void (*fn)(const struct view_region *region));
 int registry_add(struct view_region *region);
 /* Returns when nobody finds the region any more and its last pin is put. */
 void registry_remove(struct view_region *region);

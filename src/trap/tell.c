@@ -161,7 +161,7 @@ static void unmark(struct trap *trap, uint64_t page)
 	while (atomic_get(&trap->telling->writable))
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	if (trap_present(page) == 0)
-		trap_discard(trap, page, OS_PAGE);
+		trap_discard_ours(trap, page, OS_PAGE);
 	atomic_add(&trap->telling->ended, 1u);
 }
 
@@ -375,6 +375,8 @@ static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, int prot, bool meant)
 {
 	struct telling *t = trap->telling;
+	if (!trap_is_ours(trap, page, OS_PAGE)) /* the program's own memory by now */
+		return;
 	uint32_t at = atomic_add(&t->refusals, 1u) % MOMENTS;
 
 	atomic_set(&t->moment[at].meant, meant ? tid : 0u);

@@ -91,6 +91,11 @@ void trap_region_huge(struct view_region *region);
 /* Out of the registry, and, if no fault is in it any more, unmapped. False: not yet; call again. */
 bool trap_region_close(struct view_region *region);
 
+/* The program has allowed the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since the trap was made or since trap_merging_noted(); what
+ * was merged has lost its write protection. Views and frames have opted out by the return. Costs a system call; more only where true. */
+bool trap_was_merged(struct trap *trap);
+void trap_merging_noted(struct trap *trap); /* all that may have been written to since is known */
+
 /* Memory for frames: `registered` tells whether holes have to be filled with trap_fill(). */
 int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
 		    bool *ret_registered);
@@ -119,6 +124,14 @@ int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len); /* its own p
 #define TRAP_HUGE_TOGETHER (16u << 20)
 int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len);
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
+/* The program may have put other memory into a part of a view, or none: mmap(MAP_FIXED), munmap(), mremap(). True: the range is still
+ * the library's, and of one protection; false: some of it is not, or not of one (ask page by page). Changes nothing. Takes the
+ * kernel's per-region lock only. Linux before 5.13 cannot tell: true. */
+bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len);
+/* Some page of the range is not the library's, whatever the protections are. */
+bool trap_any_foreign(struct trap *trap, uint64_t addr, uint64_t len);
+/* As trap_discard(), in a view, and only where it is still the library's. */
+void trap_discard_ours(struct trap *trap, uint64_t addr, uint64_t len);
 /* A page of a view is copied to a slot with memory, where the kernel moves nothing. The same lock. -EFAULT: it is not there. */
 int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr);
 bool trap_readable(uint64_t addr); /* the program may read what is there: false also of an absent page, and of PROT_NONE */

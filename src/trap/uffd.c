@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,6 +28,9 @@
 #endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef PR_GET_MEMORY_MERGE
+#define PR_GET_MEMORY_MERGE 68
 #endif
 #define MOVE_TRIES 64
 
@@ -134,13 +138,25 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	return 0;
 }
 
+/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel would put what comes next: there it
+ * would be taken for the view's own. */
+static char *find_place(uint64_t len)
+{
+	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED || !registry_overlaps((uint64_t)(uintptr_t)mem, len))
+		return mem;
+	char *elsewhere = find_place(len); /* with this one taken */
+	munmap(mem, len);
+	return elsewhere;
+}
+
 /* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
 static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 {
 	uint64_t whole = len + align;
 	if (whole < len)
 		return -ENOMEM;
-	char *mem = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *mem = find_place(whole);
 	if (mem == MAP_FAILED)
 		return -errno;
 	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
@@ -151,6 +167,7 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	madvise(start, len, MADV_DONTFORK);
 	madvise(start, len, MADV_DONTDUMP);
+	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the protection of what is merged */
 	munlock(start, len);
 	*ret_mem = start;
 	return 0;
@@ -195,6 +212,11 @@ static int fetched_open(struct trap *trap)
 	return err;
 }
 
+static bool merging_is_allowed(void)
+{
+	return os_syscall5(SYS_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
+}
+
 int trap_create(const struct trap_options *options, struct trap **ret_trap)
 {
 	struct trap *trap = calloc(1, sizeof(*trap));
@@ -203,6 +225,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	trap->kind = options->kind;
 	trap->client = options->client;
 	trap->fd = -1;
+	trap->merges = merging_is_allowed(); /* what is reserved from here on opts out */
 	int err = registry_init();
 	if (!err)
 		err = trap_open(options, trap);
@@ -220,6 +243,33 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	}
 	*ret_trap = trap;
 	return 0;
+}
+
+static void opt_out(const struct view_region *region)
+{
+	os_syscall3(SYS_madvise, region->base, region->len, MADV_UNMERGEABLE);
+}
+
+bool trap_was_merged(struct trap *trap)
+{
+	if (!merging_is_allowed()) {
+		atomic_set(&trap->merges, 0u);
+		return false;
+	}
+	if (atomic_get(&trap->merges))
+		return false;
+	registry_each(trap, opt_out);
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t start = atomic_get(&trap->slots[i].start);
+		if (start)
+			os_syscall3(SYS_madvise, start, atomic_get(&trap->slots[i].end) - start, MADV_UNMERGEABLE);
+	}
+	return true;
+}
+
+void trap_merging_noted(struct trap *trap)
+{
+	atomic_set(&trap->merges, 1u);
 }
 
 void trap_stop(struct trap *trap)
@@ -305,12 +355,33 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	return err;
 }
 
+/* What takes a piece of a view that is the library's. */
+typedef void (*piece_fn)(uint64_t addr, uint64_t len);
+
+/* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else for each half. */
+static void each_ours(struct trap *trap, uint64_t addr, uint64_t len, piece_fn fn)
+{
+	while (len > OS_PAGE && !trap_is_ours(trap, addr, len)) {
+		uint64_t half = len / 2 & ~(uint64_t)(OS_PAGE - 1);
+		each_ours(trap, addr, half, fn);
+		addr += half;
+		len -= half;
+	}
+	if (len > OS_PAGE || trap_is_ours(trap, addr, len))
+		fn(addr, len);
+}
+
+static void unmap_piece(uint64_t addr, uint64_t len)
+{
+	munmap((void *)(uintptr_t)addr, len);
+}
+
 bool trap_region_close(struct view_region *region)
 {
 	registry_remove(region);
 	if (atomic_get(&region->pins))
 		return false;
-	munmap((void *)(uintptr_t)region->base, region->len);
+	each_ours(region->trap, region->base, region->len, unmap_piece);
 	region->opened = false;
 	return true;
 }
@@ -518,6 +589,41 @@ int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+/* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether the range lies in one area that
+ * is registered, and ENOENT says that it does not. */
+bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	long ret;
+
+	do {
+		struct abi_continue question = {.range = {addr, len}};
+		ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_CONTINUE, &question);
+	} while (ret == -EAGAIN); /* the kernel is changing the mappings */
+	return ret != -ENOENT;
+}
+
+bool trap_any_foreign(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	while (!trap_is_ours(trap, addr, len)) {
+		uint64_t half = len / 2 & ~(uint64_t)(OS_PAGE - 1);
+		if (!half || trap_any_foreign(trap, addr, half))
+			return true;
+		addr += half;
+		len -= half;
+	}
+	return false;
+}
+
+static void discard_piece(uint64_t addr, uint64_t len)
+{
+	trap_discard(NULL, addr, len);
+}
+
+void trap_discard_ours(struct trap *trap, uint64_t addr, uint64_t len)
+{
+	each_ours(trap, addr, len, discard_piece);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)

@@ -25,8 +25,14 @@ struct abi_poison {
 	uint64_t start, len, mode;
 	int64_t updated;
 };
+struct abi_continue {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t mapped;
+};
 #define ABI_IOC_NEW _IO(0xAA, 0x00) /* on /dev/userfaultfd */
 #define ABI_IOC_MOVE _IOWR(0xAA, 0x05, struct abi_move)
+#define ABI_IOC_CONTINUE _IOWR(0xAA, 0x07, struct abi_continue)
 #define ABI_IOC_POISON _IOWR(0xAA, 0x08, struct abi_poison)
 
 #endif
