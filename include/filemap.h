@@ -61,13 +61,7 @@ enum fm_trap {
 	 *  call that is given a cold address fails with EFAULT: see fm_fault_in() and fm_pin(). */
 	FM_TRAP_INLINE = 1,
 	/** A handler thread reads fault messages. System calls are served too where the kernel
-	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline.
-	 *  A system call waits for its page with the locks that it holds, and others wait for these
-	 *  as long: of a pipe, or of the file that it writes to. No read of the library's waits for
-	 *  a lock of a local file: write() from a mapping of the same file works. Writing back does:
-	 *  a read() with O_DIRECT into a mapping of the file that it reads can wait for ever while
-	 *  fm_punch() or fm_truncate() changes those pages, or while no more may be dirty and another
-	 *  write() to that file waits. A server of a FUSE file system must not map its own files. */
+	 *  grants it (CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1); else as inline. */
 	FM_TRAP_THREAD = 2,
 	/** No trap: pages come in by fm_fault_in() and fm_pin() only; reading an absent page is
 	 *  SIGBUS to the program (-ENODATA), writing to one, or to one that was not brought in for that,
@@ -219,6 +213,22 @@ struct fm_file_options {
 
 /**
  * Open an object of a store.
+ *
+ * Several handles of one object: fm_file_open() may be called again for what is open already, by the same name, another one (symbolic
+ * and hard links, bind mounts) or a descriptor. What counts is the device and inode of what was opened, of a block device its device number.
+ * All handles of an fm_mm show the same pages at once as soon as one of them is for writing, also those that were there before. Each
+ * handle has its own right to write, its own on_write_error, which is called while the handle is open, and is told each failure by its own
+ * fm_file_sync(). What the first handle's options say holds for all: page_size (4096), readahead_bytes, record=, hotset=; of deadlines the
+ * shortest counts; `changed` has no meaning once the file is open for writing, and stays so until its last handle and mapping have gone.
+ * Handles for reading alone share a cache where page_size, `changed` and deadline are the same and the object has not changed
+ * since; else each has a cache of its own. A file that was closed and is still being written back is waited for, 10 seconds or the deadline
+ * at most.
+ * -EBUSY, and a line to the log function that names the first, where one cache cannot serve both and one of them is for writing: in two
+ * fm_mm; behind different faulty: filters; where handles for reading have a page_size above 4096, or two caches; where fm_pin() holds
+ * pages of a handle for reading.
+ * memory: and filtered stores for reading have no identity. On overlayfs a file's first write by anybody (copy-up) gives it another inode: a
+ * handle for reading that is older is then another object's. Other processes have caches of their own: see `changed`.
+ *
  *   PATH                             a local regular file or block device. What does not begin with one of the
  *                                    schemes below is a path: a name byte for byte, without decoding and without
  *                                    parameters ("100%.db", "a?b", "log:1"). A path that begins like a scheme is
@@ -249,6 +259,19 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
 			   fm_file **ret_file);
 
 /**
+ * Open the local file that a descriptor shows: for programs that are given descriptors (memfd_create(), O_TMPFILE, SCM_RIGHTS,
+ * files without a name). Of the options all but FM_FILE_CREATE. The descriptor stays the program's: it may be closed at once, and its offset
+ * and status flags are neither used nor changed, for the file is opened anew (by /proc). O_APPEND, O_DIRECT and O_NONBLOCK of the descriptor
+ * have no effect. Only where it cannot be opened anew (its permissions forbid that to this user, or there is no /proc) the library shares the
+ * descriptor's open file description.
+ * Thread-safe. May block on the store.
+ * Errors: as fm_file_open(); -EBADF (no descriptor, or opened with O_PATH); -EACCES (write-only; or FM_FILE_WRITE and not open for reading and
+ * writing); -EPERM (FM_FILE_WRITE of what is sealed against writing); -EINVAL also where the description is to be shared and has O_APPEND
+ * (FM_FILE_WRITE), O_DIRECT or O_NONBLOCK. The log function is told which.
+ */
+FM_PUBLIC int fm_file_open_fd(fm_mm *mm, int fd, const struct fm_file_options *options, fm_file **ret_file);
+
+/**
  * Read the ranges that a hot set names (a file written by `record=` or `filemap record`), those touched first before
  * the others, in the background: the call reads the list and returns. Reads overtake none that somebody waits for,
  * take no frame from another page, and end when less than a quarter of the frames are free. Not installed: a touch is a
@@ -260,7 +283,7 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
  */
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
-/** Give the program's reference back. Mappings keep the file open. What is dirty is written first (not flushed: that is
+/** Give a handle back. Mappings, and other handles, keep the file open. What is dirty is written first (not flushed: that is
  *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; the reference is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 

@@ -294,21 +294,13 @@ static bool in_flight(void)
 	return false;
 }
 
-/* A system call holds the object's lock, and waits for a page. */
-static bool waits_for_lock(const struct flight *f)
-{
-	const struct sim_store *s = store_of(f);
-	bool wants = f->request->op == IO_WRITE || (f->request->op == IO_READ && !s->lockless);
-	return wants && s->locked && f->stage == FLIGHT_QUEUED && !f->error;
-}
-
 static void *engine_main(void *arg)
 {
 	(void)arg;
 	while (!engine.stop || in_flight()) {
 		struct flight *next = NULL;
 		for (int i = 0; i < FLIGHTS; i++)
-			if (flights[i].stage != FLIGHT_NONE && !flights[i].busy && !waits_for_lock(&flights[i]) &&
+			if (flights[i].stage != FLIGHT_NONE && !flights[i].busy &&
 			    (!next || flights[i].due < next->due))
 				next = &flights[i];
 		if (next && next->due <= sim.now_ns)
@@ -327,7 +319,7 @@ uint64_t io_ends(struct io_engine *e)
 	return e->ends;
 }
 
-void io_look_again(void)
+static void look_again(void)
 {
 	sim_notify(WAIT_CHANNEL, (uint64_t)flights);
 }
@@ -350,7 +342,7 @@ int io_engine_create(const struct io_engine_options *options, struct io_engine *
 void io_engine_destroy(struct io_engine *e)
 {
 	e->stop = true;
-	io_look_again();
+	look_again();
 	for (int i = 0; i < ENGINE_THREADS; i++)
 		os_thread_join(&threads[i]);
 }
@@ -380,13 +372,13 @@ void io_kick(struct io_engine *e)
 {
 	(void)e;
 	sim_point();
-	io_look_again();
+	look_again();
 }
 
 void io_submit(struct io_engine *e, struct io_request *request)
 {
 	io_submit_later(e, request);
-	io_look_again();
+	look_again();
 }
 
 static struct flight *flight_of(const struct io_request *request)
@@ -417,7 +409,7 @@ void io_promote(struct io_engine *e, struct io_request *request)
 	mark(io_promoted);
 	request->priority = IO_DEMAND;
 	f->due = sim.now_ns;
-	io_look_again();
+	look_again();
 }
 
 void io_cancel(struct io_engine *e, struct io_request *request)
@@ -445,7 +437,7 @@ void io_cancel(struct io_engine *e, struct io_request *request)
 	}
 	event("cancels the read of page %llu of object %llu (stage %llu, error %llu)",
 	      request->offset / OS_PAGE, store_of(f)->id, f->stage, -f->error);
-	io_look_again();
+	look_again();
 }
 
 /* The store is aborted: what it keeps waiting ends. */
@@ -455,5 +447,5 @@ void io_hurry(struct sim_store *s)
 		if (flights[i].stage != FLIGHT_NONE && !flights[i].busy && store_of(&flights[i]) == s &&
 		    flights[i].due > sim.now_ns + OS_NSEC_PER_MSEC)
 			flights[i].due = sim.now_ns + OS_NSEC_PER_MSEC;
-	io_look_again();
+	look_again();
 }

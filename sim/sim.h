@@ -75,8 +75,6 @@
 	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
 	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
 	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
-	X(call_locked, "... that held the lock of an object")                                  \
-	X(lock_waited, "writes and changes of an object that waited for such a lock")          \
 	X(message_repeated, "thread trap: a message that came again")                          \
 	X(emptied, "view memory thrown away behind the library")                               \
 	X(io_ok, "requests: whole")                                                            \
@@ -393,8 +391,6 @@ struct sim_store {
 	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;
-	bool locked;       /* by a system call: writes and changes wait for it, and reads, unless the object is lockless */
-	bool lockless;     /* it was opened so */
 	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
 	/* Of one that is open for writing; size[0] is its present size. */
 	bool writable;
@@ -408,8 +404,6 @@ struct sim_store {
 	uint32_t told;                     /* of those how many there were when a sync last told of some */
 };
 extern struct sim_store sim_store[SIM_FILES];
-void store_lock(struct sim_store *s);
-void store_unlock(struct sim_store *s);
 uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sector);
 /* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end of the object. */
 void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
@@ -449,7 +443,6 @@ void io_reset(void);
 void written_reset(void);
 bool io_knows(const struct io_request *request);
 bool io_between(void);
-void io_look_again(void);
 void io_hurry(struct sim_store *s);
 
 /* ---- world.c */

@@ -117,27 +117,6 @@ bool store_has_memory(const struct iovec *iov, int iov_count)
 	return there || !sim.opt.famine_256;
 }
 
-/* ------------------------------------------------------------------ the lock that system calls on the object take */
-
-static void wait_unlocked(struct sim_store *s)
-{
-	while (s->locked)
-		sim_wait_for(WAIT_CHANNEL, (uint64_t)&s->locked, OS_FOREVER);
-}
-
-void store_lock(struct sim_store *s)
-{
-	wait_unlocked(s);
-	s->locked = true;
-}
-
-void store_unlock(struct sim_store *s)
-{
-	s->locked = false;
-	sim_notify(WAIT_CHANNEL, (uint64_t)&s->locked);
-	io_look_again();
-}
-
 /* In the faulting thread. The bytes come in two parts, with time between. */
 static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done)
@@ -149,8 +128,6 @@ static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_cou
 	event("reads object %llu, %llu bytes at page %llu", s->id, len, offset / OS_PAGE, 0);
 	if (!store_has_memory(iov, iov_count))
 		return -EFAULT;
-	if (!s->lockless)
-		wait_unlocked(s);
 	part = sim_below((uint32_t)(len / SIM_SECTOR)) * SIM_SECTOR;
 	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
 	part = store_part(s, offset, part);
@@ -258,11 +235,9 @@ static int change_begin(struct sim_store *s, const char *what)
 	check_may_block(what);
 	if (check_page_locks())
 		sim_fail("%s is waited for with a page lock held", what);
-	if (s->locked)
-		mark(lock_waited);
-	wait_unlocked(s);
 	sim_sleep(1 + sim_below((uint32_t)sim.opt.io_ns));
 	return sim_chance(sim.opt.error_256 / 2) ? store_random_error() : 0;
+	(void)s;
 }
 
 static uint64_t sector_at(const struct sim_store *s, uint64_t byte)
@@ -322,7 +297,6 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	(void)error_text;
 	(void)error_text_len;
 	s->open = true;
-	s->lockless = flags & FM_STORE_OPEN_LOCKLESS;
 	s->store = (struct fm_store){.ops = &sim_ops, .size_bytes = s->size[0],
 				     .caps = (s->inline_reads ? FM_STORE_READ_INLINE : 0u) | (s->writable ? FM_STORE_WRITE : 0u),
 				     .opened = {.size = s->size[0]}};
@@ -332,6 +306,24 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 		written_open(s);
 	*ret_store = &s->store;
 	return 0;
+}
+
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+{
+	(void)fd;
+	(void)name;
+	(void)flags;
+	(void)error_text;
+	(void)error_text_len;
+	(void)ret_store;
+	return -EOPNOTSUPP;
+}
+
+void store_fd_name(int fd, char *name, size_t name_len)
+{
+	(void)fd;
+	(void)name_len;
+	name[0] = 0;
 }
 
 int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)

@@ -460,11 +460,6 @@ void trap_destroy(struct trap *trap)
 	trap_stop(trap);
 }
 
-bool trap_serves_calls(const struct trap *trap)
-{
-	return trap->kind == FM_TRAP_THREAD;
-}
-
 bool trap_has_move(const struct trap *trap)
 {
 	return trap->move;

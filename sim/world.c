@@ -227,8 +227,10 @@ static void write_sector(uint32_t f, uint32_t n, bool pinned)
 
 /* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the start again
  * after each fault. */
-static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool call)
+static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
+	/* Now and then it is a system call that is given the address. */
+	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
 	bool writes = write && sim_store[f].writable;
 	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step, begun_ns = sim.now_ns;
 	struct sim_thread *self = sim.self;
@@ -288,25 +290,6 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
 	}
-}
-
-/* Now and then it is a system call that is given the address; which may hold some object's lock if it only reads there, as
- * write() does. */
-static void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
-{
-	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
-	struct sim_store *locked = call && !write && !sim.self->in_handler && sim_chance(128) ? &sim_store[sim_below(world.files)] : NULL;
-	bool may_end = sim.self->may_end;
-	if (!locked) {
-		access_by(f, n, count, write, call);
-		return;
-	}
-	mark(call_locked);
-	sim.self->may_end = false;
-	store_lock(locked);
-	access_by(f, n, count, false, true);
-	store_unlock(locked);
-	sim.self->may_end = may_end;
 }
 
 /* A signal's handler touches a view, whatever its thread was doing. */

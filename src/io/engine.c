@@ -83,7 +83,7 @@ void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_
 	int error = submit ? submit(store, engine, request) : -EOPNOTSUPP;
 
 	if (error == -EOPNOTSUPP)
-		io_by_worker(engine, request, store);
+		worker_call(engine, request, store);
 	else if (error)
 		io_complete(engine, request, error, 0);
 }

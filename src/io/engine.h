@@ -104,6 +104,7 @@ void io_engine_wake(struct io_engine *engine);
 void engine_finish(struct io_engine *engine, struct io_request *request, int error);
 
 /* workers.c */
+void worker_call(struct io_engine *engine, struct io_request *request, struct fm_store *store);
 bool workers_wanted(struct io_engine *engine); /* with the lock held */
 int workers_start_one(struct io_engine *engine);
 void workers_stop(struct io_engine *engine);

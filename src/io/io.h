@@ -73,7 +73,6 @@ struct io_request {
 	bool cancel_listed;
 	int ring_fd;
 	bool ring_async; /* set by the store: starting to read may block the thread that submits */
-	bool ring_nowait; /* set by the store: a read that would wait for a lock ends with -EAGAIN, which ring_fn gets */
 	unsigned ring_tries;
 	uint64_t timer_ns;
 	io_timer_fn timer_fn;
@@ -127,8 +126,6 @@ int io_ring_read(struct io_engine *engine, struct io_request *request, int fd);
 int io_ring_write(struct io_engine *engine, struct io_request *request, int fd);
 int io_ring_flush(struct io_engine *engine, struct io_request *request, int fd);
 void io_ring_cancel(struct io_engine *engine, struct io_request *request);
-/* Have a worker call the store's blocking operation for request->rest. */
-void io_by_worker(struct io_engine *engine, struct io_request *request, struct fm_store *store);
 /* Call fn(engine, request) at a time. One timer a request. */
 void io_timer_start(struct io_engine *engine, struct io_request *request, uint64_t when_ns,
 		    io_timer_fn fn);

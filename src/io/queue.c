@@ -250,7 +250,6 @@ static void request_reset(struct io_request *request)
 	request->cancel_listed = false;
 	request->ring_fd = -1;
 	request->ring_async = false;
-	request->ring_nowait = false;
 	request->ring_tries = 0;
 	request->ring_fn = NULL;
 	request->timer_slot = 0;

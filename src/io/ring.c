@@ -139,8 +139,7 @@ static int ring_start(struct io_engine *engine, struct io_request *request, int 
 	else if (request->op == IO_WRITE)
 		io_uring_prep_writev(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
 	else
-		io_uring_prep_readv2(sqe, fd, request->rest, (unsigned)request->rest_count, offset,
-				     request->ring_nowait ? RWF_NOWAIT : 0);
+		io_uring_prep_readv(sqe, fd, request->rest, (unsigned)request->rest_count, offset);
 	io_uring_sqe_set_data(sqe, request);
 	if (request->ring_async) /* by a thread of the kernel's from the start */
 		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
@@ -204,7 +203,7 @@ static void event_arm(struct io_engine *engine)
 
 static void request_result(struct io_engine *engine, struct io_request *request, int result)
 {
-	bool again = result == -EINTR || (result == -EAGAIN && !request->ring_nowait) || result == -ECANCELED;
+	bool again = result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 
 	assert(request->place == PLACE_RING);
 	request->place = PLACE_STORE;

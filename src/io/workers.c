@@ -117,7 +117,7 @@ int workers_start_one(struct io_engine *engine)
 }
 
 /* Have a worker call the store's operation for request->rest. In the I/O thread. */
-void io_by_worker(struct io_engine *engine, struct io_request *request, struct fm_store *store)
+void worker_call(struct io_engine *engine, struct io_request *request, struct fm_store *store)
 {
 	/* The first one here, to know that there is one; others when the I/O thread next looks. */
 	int error = engine->workers ? 0 : workers_start_one(engine);

@@ -266,7 +266,20 @@ struct fm_file {
 	struct ra_state ra;
 	uint32_t huge; /* enum file_huge; atomic */
 	uint32_t refs; /* atomic */
-	uint32_t handles; /* the program's own: 1, then 0; atomic */
+	uint32_t handles; /* the program's that are open, of this cache; atomic */
+	/* The program's handle: see handle.c. A further handle has only this, `mm`, `error_told` and `on_write_error`. */
+	struct fm_file *cache;   /* whose pages it shows: itself, but for a further handle */
+	struct fm_file *further; /* the cache's next further handle; atomic, never taken out before the cache's end */
+	uint32_t open;           /* 1, then 0; atomic */
+	bool may_write;
+	uint32_t telling;        /* threads that call the handles' on_write_error; atomic */
+	/* Its place among the process's objects: objects_lock, in handle.c. */
+	struct fm_file *object_next;
+	bool listed;
+	bool ending;     /* its last reference has gone */
+	bool settling;   /* being opened, or upgraded: it cannot be shared yet */
+	bool will_write; /* ...for writing */
+	bool alone;      /* it is to have a cache beside another's; the opening thread's */
 	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t deadline_ns;
@@ -282,7 +295,7 @@ struct fm_file {
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
 	/* Open for writing: see writeback.c. */
-	bool writable;
+	_Atomic bool writable; /* false may become true: see file_upgrade() */
 	bool scratch;          /* a private mapping's: written back for want of memory only */
 	struct fm_file *base;  /* ...whose bytes it has where nothing was written */
 	fm_write_error_fn on_write_error;
@@ -369,6 +382,7 @@ struct read_request {
 struct after_work {
 	struct os_lock lock;
 	uint32_t capacity, head, count;
+	uint32_t passes; /* that have ended; atomic */
 	bool overflowed;
 	struct after_item {
 		uint16_t pool, count;
@@ -719,7 +733,7 @@ void writeback_note(struct fm_mm *mm);
 void writeback_urge(struct fm_mm *mm);
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait);
 int file_flush(struct fm_file *file);
-int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags, uint32_t *error_told);
 bool writeback_close(struct fm_file *file);
 void writeback_finish(struct fm_mm *mm);
 void file_write_failed(struct fm_file *file, int error);
@@ -894,9 +908,10 @@ void might_block(struct fm_mm *mm);
 /* file.c and mm.c */
 int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm);
 int mm_destroy(struct fm_mm *mm);
-int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
 	      struct fm_file **ret_file);
 int file_open_private(struct fm_file *base, struct fm_file **ret_file);
+int file_prepare_writing(struct fm_file *file);
 void file_get(struct fm_file *file);
 bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
@@ -905,6 +920,16 @@ void page_drop_pins(struct fm_file *file, struct page *page);
 void file_reap(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);
+
+/* handle.c */
+int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle);
+void object_settled(struct fm_file *file);
+void object_leave(struct fm_file *file);
+void object_ending(struct fm_file *file);
+void objects_forget(void);
+void handle_close(struct fm_file *handle);
+void handles_tell(struct fm_file *cache, uint64_t offset, uint64_t len, int error);
+void handles_free(struct fm_file *cache);
 int closer_start(struct fm_mm *mm);
 void closer_kick(struct fm_mm *mm);
 void closer_stop(struct fm_mm *mm);

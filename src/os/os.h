@@ -72,8 +72,6 @@ void os_populate_stack(void);
 /* ---- raw reads and writes, used by stores in the faulting thread and in one that is dying. Not cancellation points. */
 ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
-/* -EAGAIN where it would have to wait for something else than the device; -EOPNOTSUPP where the file system cannot tell. */
-ssize_t os_preadv_nowait(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 
 /* ---- a keeper: a process that shares our memory and descriptors. When this process has ended, or has become another program,
  * fn(arg) runs in it, with all signals blocked and 60 KiB of stack, and may make raw system calls only; nobody else uses the

@@ -234,15 +234,6 @@ ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offse
 	return ret;
 }
 
-ssize_t os_preadv_nowait(int fd, const struct iovec *iov, int iov_count, uint64_t offset)
-{
-	ssize_t ret;
-	do {
-		ret = os_syscall6(SYS_preadv2, fd, OS_ARG(iov), iov_count, OS_ARG((unsigned long)offset), 0, RWF_NOWAIT);
-	} while (ret == -EINTR);
-	return ret;
-}
-
 ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset)
 {
 	ssize_t ret;

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -40,11 +41,8 @@ struct file_store {
 	struct fm_store store; /* first */
 	int buffered_fd;
 	int direct_fd;           /* -1: none */
+	int former_fd[2];        /* before file_upgrade(): requests may be under way with them; -1: none */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
-	bool lockless;           /* no read may wait for the inode's lock: see file_read_lockless() and learn_locks() */
-	bool buffered_locks;     /* ...and a buffered read would take it */
-	bool direct_locks;       /* ...and a direct read waits for it, also where it is asked not to wait */
-	uint32_t nowait_refused; /* atomic: the file system cannot say that a direct read would wait */
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */
 	uint64_t grain_ns; /* see stamp_grain_ns() */
@@ -97,63 +95,10 @@ static int file_transfer(struct file_store *file, file_transfer_fn transfer, con
 	return 0;
 }
 
-/* A direct read that could not be made without waiting: it is left for now, or for good. */
-static void file_nowait_failed(struct file_store *file, ssize_t error, uint64_t offset, size_t len)
-{
-	if (error == -EINVAL)
-		file_direct_refused(file, offset, len);
-	else if (error == -EOPNOTSUPP)
-		atomic_set(&file->nowait_refused, 1);
-}
-
-static bool is_nowait_failure(ssize_t result)
-{
-	return result == -EAGAIN || result == -EINVAL || result == -EOPNOTSUPP;
-}
-
-static bool file_asks_nowait(struct file_store *file, int fd)
-{
-	return fd != file->buffered_fd && !file->direct_locks && !atomic_get(&file->nowait_refused);
-}
-
-/*
- * A read that may be for a system call which holds the inode's lock, as write() does while it faults in what it is given. A
- * direct read wants that lock: it is asked not to wait for it, where the file system heeds that (btrfs does not). A buffered
- * read does without on some file systems, see learn_locks(); elsewhere the kernel's own fault is the only way that does.
- */
-static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
-			      size_t *ret_done)
-{
-	int fd = file_choose_fd(file, iov, iov_count, offset), error;
-
-	if (file_asks_nowait(file, fd)) {
-		ssize_t n = os_preadv_nowait(fd, iov, iov_count, offset);
-
-		if (!is_nowait_failure(n)) {
-			*ret_done = n < 0 ? 0 : (size_t)n;
-			return n < 0 ? (int)n : 0;
-		}
-		file_nowait_failed(file, n, offset, store_iov_bytes(iov, iov_count));
-	}
-	if (file->buffered_locks) {
-		error = file_read_mapped(file->buffered_fd, iov, iov_count, offset, ret_done);
-		if (!error || error == -EIO || error == -EFAULT)
-			return error;
-	}
-	ssize_t n = os_preadv(file->buffered_fd, iov, iov_count, offset);
-
-	*ret_done = n < 0 ? 0 : (size_t)n;
-	return n < 0 ? (int)n : 0;
-}
-
 static int file_read(struct fm_store *store, const struct iovec *iov, int iov_count,
 		     uint64_t offset, size_t *ret_done)
 {
-	struct file_store *file = (struct file_store *)store;
-
-	if (file->lockless)
-		return file_read_lockless(file, iov, iov_count, offset, ret_done);
-	return file_transfer(file, os_preadv, iov, iov_count, offset, ret_done);
+	return file_transfer((struct file_store *)store, os_preadv, iov, iov_count, offset, ret_done);
 }
 
 static int file_write(struct fm_store *store, const struct iovec *iov, int iov_count,
@@ -168,37 +113,10 @@ static int file_ring_start(struct io_engine *engine, struct io_request *request,
 				       : io_ring_read(engine, request, fd);
 }
 
-static void file_ring_done(struct io_engine *engine, struct io_request *request, int result);
-
-/* As file_read_lockless(). `refused`: a direct read would have to wait. */
-static int file_ring_lockless(struct file_store *file, struct io_engine *engine, struct io_request *request, bool refused)
-{
-	int fd = file_choose_fd(file, request->rest, request->rest_count, request->offset + request->bytes_done);
-	bool direct = !refused && file_asks_nowait(file, fd);
-
-	if (!direct && file->buffered_locks)
-		return -EOPNOTSUPP; /* a worker's */
-	request->ring_nowait = direct;
-	return io_ring_read(engine, request, direct ? fd : file->buffered_fd);
-}
-
-static void file_ring_refused(struct file_store *file, struct io_engine *engine, struct io_request *request, int error)
-{
-	file_nowait_failed(file, error, request->offset + request->bytes_done,
-			   store_iov_bytes(request->rest, request->rest_count));
-	request->ring_nowait = false;
-	if (file_ring_lockless(file, engine, request, true))
-		io_by_worker(engine, request, &file->store);
-}
-
 static void file_ring_done(struct io_engine *engine, struct io_request *request, int result)
 {
 	struct file_store *file = request->store_private[1];
 
-	if (request->ring_nowait && is_nowait_failure(result)) {
-		file_ring_refused(file, engine, request, result);
-		return;
-	}
 	if (result == -EINVAL && request->ring_fd != file->buffered_fd) {
 		file_direct_refused(file, request->offset + request->bytes_done,
 				    store_iov_bytes(request->rest, request->rest_count));
@@ -217,9 +135,6 @@ static int file_submit(struct fm_store *store, struct io_engine *engine, struct 
 	request->store_private[1] = file;
 	request->ring_fn = file_ring_done;
 	request->ring_async = file->is_remote;
-	request->ring_nowait = false;
-	if (file->lockless && request->op == IO_READ)
-		return file_ring_lockless(file, engine, request, false);
 	return file_ring_start(engine, request,
 			       file_choose_fd(file, request->rest, request->rest_count,
 					      request->offset + request->bytes_done));
@@ -484,6 +399,31 @@ static int file_version(struct fm_store *store, struct fm_store_version *ret_ver
 
 /* ------------------------------------------------------------------ opening and closing */
 
+/* By dev and inode of what was opened: whatever its name, or the name's next file, is. On overlayfs a file that is copied up
+ * gets another inode, and so another identity. */
+static void file_identify(struct file_store *file, const struct stat *st)
+{
+	file->store.id = S_ISBLK(st->st_mode)
+				 ? (struct fm_store_id){.kind = FM_STORE_ID_BLOCK, .device = st->st_rdev}
+				 : (struct fm_store_id){.kind = FM_STORE_ID_INODE, .device = st->st_dev, .inode = st->st_ino};
+}
+
+/* The writer's descriptors in the place of the reader's, which stay open: somebody may be about to use them. */
+static int file_upgrade(struct fm_store *store, struct fm_store *writer)
+{
+	struct file_store *file = (struct file_store *)store, *from = (struct file_store *)writer;
+
+	file->former_fd[0] = file->buffered_fd;
+	file->former_fd[1] = file->direct_fd;
+	__atomic_store_n(&file->buffered_fd, from->buffered_fd, __ATOMIC_RELEASE);
+	__atomic_store_n(&file->direct_fd, from->direct_fd, __ATOMIC_RELEASE);
+	file->folder_fd = from->folder_fd;
+	atomic_set(&file->name_unsynced, atomic_get(&from->name_unsynced));
+	from->buffered_fd = from->direct_fd = from->folder_fd = -1;
+	atomic_or(&store->caps, writer->caps);
+	return 0;
+}
+
 static void file_close(struct fm_store *store)
 {
 	struct file_store *file = (struct file_store *)store;
@@ -494,6 +434,9 @@ static void file_close(struct fm_store *store)
 		close(file->folder_fd);
 	if (file->buffered_fd >= 0)
 		close(file->buffered_fd);
+	for (int i = 0; i < 2; i++)
+		if (file->former_fd[i] >= 0)
+			close(file->former_fd[i]);
 	free(file);
 }
 
@@ -510,6 +453,7 @@ static const struct fm_store_ops file_ops = {
 	.resize = file_resize,
 	.punch = file_punch,
 	.reserve = file_reserve,
+	.upgrade = file_upgrade,
 	.close = file_close,
 };
 
@@ -528,36 +472,6 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 	if (S_ISSOCK(mode))
 		return "a socket";
 	return "not a file";
-}
-
-/*
- * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is known, and the worst is
- * assumed: overlayfs passes on to some other, NFS and Ceph take the lock for every read. FUSE takes it for none.
- */
-static void learn_locks(struct file_store *file)
-{
-	static const struct {
-		unsigned type;
-		bool buffered_locks, direct_locks;
-	} known[] = {
-		{EXT4_SUPER_MAGIC, false, false}, {XFS_SUPER_MAGIC, true, false}, {F2FS_SUPER_MAGIC, false, false},
-		{BTRFS_SUPER_MAGIC, false, true}, {TMPFS_MAGIC, false, false},
-	};
-	struct statfs fs;
-	struct statx stx;
-
-	file->lockless = file->buffered_locks = file->direct_locks = true;
-	if (fstatfs(file->buffered_fd, &fs) || statx(file->buffered_fd, "", AT_EMPTY_PATH, STATX_TYPE, &stx))
-		return;
-	if ((unsigned)fs.f_type == FUSE_SUPER_MAGIC)
-		file->lockless = false;
-	if (S_ISBLK(stx.stx_mode) || stx.stx_attributes & STATX_ATTR_DAX)
-		return;
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if ((unsigned)fs.f_type == known[i].type) {
-			file->buffered_locks = known[i].buffered_locks;
-			file->direct_locks = known[i].direct_locks;
-		}
 }
 
 /* Whether a server's silence could block the thread that only starts a read: on FUSE, io_uring asks
@@ -724,7 +638,7 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	struct stat st;
 	int error = 0;
 
-	if (stat(path, &st))
+	if (file->buffered_fd >= 0 ? fstat(file->buffered_fd, &st) : stat(path, &st))
 		error = -errno;
 	if (error == -ENOENT && may_make) {
 		error = file_make(file, path);
@@ -753,10 +667,9 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 				 path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
+		file_identify(file, &st);
 		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
 		file->grain_ns = stamp_grain_ns(file->buffered_fd, &st);
-		if (flags & FM_STORE_OPEN_LOCKLESS)
-			learn_locks(file);
 		if (direct)
 			file->direct_fd = open_direct(path, access_mode, &st);
 		if (file->direct_fd >= 0 && access_mode == O_RDWR)
@@ -768,6 +681,20 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 				 open_trouble(error, flags));
 	file->store.size_bytes = file->store.opened.size;
 	return 0;
+}
+
+static struct file_store *file_alloc(unsigned flags)
+{
+	struct file_store *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		return NULL;
+	file->store.ops = &file_ops;
+	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
+	if (flags & FM_STORE_OPEN_WRITE)
+		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
+	file->buffered_fd = file->direct_fd = file->folder_fd = file->former_fd[0] = file->former_fd[1] = -1;
+	return file;
 }
 
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
@@ -782,15 +709,10 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	if (!*path)
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "file: without a path: write file:PATH");
-	file = calloc(1, sizeof(*file));
+	file = file_alloc(flags);
 	if (!file)
 		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", path,
 				 strerror(ENOMEM));
-	file->store.ops = &file_ops;
-	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
-	if (flags & FM_STORE_OPEN_WRITE)
-		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
-	file->buffered_fd = file->direct_fd = file->folder_fd = -1;
 	error = file_open_fds(file, path, flags, direct, error_text, error_text_len);
 	if (error) {
 		file_close(&file->store);
@@ -798,4 +720,98 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	}
 	*ret_store = &file->store;
 	return 0;
+}
+
+/* ------------------------------------------------------------------ by descriptor */
+
+/* Why a descriptor cannot be used as it is; NULL: it can. */
+static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error)
+{
+	bool write = flags & FM_STORE_OPEN_WRITE;
+	int seals = write ? fcntl(fd, F_GET_SEALS) : -1;
+
+	*ret_error = status & O_PATH ? -EBADF : -EACCES;
+	if (status & O_PATH)
+		return "is open with O_PATH, which allows no reading";
+	if ((status & O_ACCMODE) == O_WRONLY)
+		return "is open for writing only: pages have to be read, too";
+	if (write && (status & O_ACCMODE) != O_RDWR)
+		return "is open for reading only: FM_FILE_WRITE wants O_RDWR";
+	*ret_error = -EPERM;
+	if (seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+		return "is sealed against writing";
+	*ret_error = 0;
+	return NULL;
+}
+
+/* The program's open file description, for it cannot be opened anew: the file's permissions forbid that, or there is no
+ * /proc. Its status flags are the program's, and stay as they are. */
+static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char **ret_why)
+{
+	*ret_why = NULL;
+	if ((flags & FM_STORE_OPEN_WRITE) && (status & O_APPEND))
+		*ret_why = "has O_APPEND, by which pwrite() appends, and the file cannot be opened anew";
+	if (status & (O_DIRECT | O_NONBLOCK))
+		*ret_why = "has O_DIRECT or O_NONBLOCK, and the file cannot be opened anew without";
+	if (*ret_why)
+		return -EINVAL;
+	*ret_fd = os_fd_make(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+	return *ret_fd < 0 ? *ret_fd : 0;
+}
+
+/* The store's own open file description of the file that `fd` shows: the program's offset and status flags have nothing to do
+ * with it. By the calling thread's table of descriptors, which may be its own. */
+static int fd_open(struct file_store *file, int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len)
+{
+	int status = fcntl(fd, F_GETFL), error = 0;
+	struct stat wanted, got;
+	char path[64];
+	const char *why;
+
+	if (status < 0 || fstat(fd, &wanted))
+		return store_say(-errno, error_text, error_text_len, "descriptor %d: %s", fd, strerror(errno));
+	why = fd_refused(fd, status, flags, &error);
+	if (why)
+		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/fd/%d", (int)gettid(), fd);
+	error = file_open_fds(file, path, flags, true, error_text, error_text_len);
+	if (!error)
+		return fstat(file->buffered_fd, &got) || got.st_dev != wanted.st_dev || got.st_ino != wanted.st_ino ? -EBADF : 0;
+	if (file->buffered_fd >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
+		return error;
+	error = fd_share(fd, status, flags, &file->buffered_fd, &why);
+	if (why)
+		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
+	return error ? error : file_open_fds(file, path, flags, true, error_text, error_text_len);
+}
+
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+{
+	struct file_store *file = file_alloc(flags);
+	int error = file ? 0 : -ENOMEM;
+
+	if (!error)
+		error = fd_open(file, fd, name, flags, error_text, error_text_len);
+	if (error && file)
+		file_close(&file->store);
+	if (!error)
+		*ret_store = &file->store;
+	return error;
+}
+
+/* "file:PATH", by what the kernel knows of the descriptor: for words, and for lists of hot sets. */
+void store_fd_name(int fd, char *name, size_t name_len)
+{
+	char link[64], path[PATH_MAX];
+	size_t used;
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/task/%d/fd/%d", (int)gettid(), fd);
+	len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		len = snprintf(path, sizeof(path), "descriptor %d", fd);
+	path[len] = 0;
+	used = (size_t)snprintf(name, name_len, "file:");
+	for (const char *at = path; *at && used + 4 < name_len; at++)
+		used += (size_t)snprintf(name + used, name_len - used, strchr("%?", *at) ? "%%%02X" : "%c", (unsigned char)*at);
 }

@@ -34,6 +34,17 @@ static inline bool store_version_same(const struct fm_store_version *a, const st
 	return a->size == b->size && a->version[0] == b->version[0] && a->version[1] == b->version[1];
 }
 
+/* Which object a store has opened, within this machine: two stores with the same identity have the same bytes. */
+struct fm_store_id {
+	enum fm_store_id_kind {
+		FM_STORE_ID_NONE,  /* the store cannot know, or nobody else can have the object */
+		FM_STORE_ID_INODE, /* a file: the device of its file system, and its inode */
+		FM_STORE_ID_BLOCK, /* a block device, by whatever node it was opened */
+	} kind;
+	bool filtered; /* there is a filter over it */
+	uint64_t device, inode;
+};
+
 enum fm_store_caps {
 	FM_STORE_READ_INLINE =
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
@@ -46,8 +57,6 @@ enum fm_store_caps {
 enum fm_store_open {
 	FM_STORE_OPEN_WRITE = 1u << 0,  /* -EROFS, -EACCES, -ETXTBSY, ... where it cannot be; -EOPNOTSUPP: no such store can */
 	FM_STORE_OPEN_CREATE = 1u << 1, /* with WRITE: made, empty, where it does not exist */
-	/* No read waits for a lock that a system call on the object may hold while it waits for memory. */
-	FM_STORE_OPEN_LOCKLESS = 1u << 2,
 };
 
 struct fm_store_ops {
@@ -88,6 +97,10 @@ struct fm_store_ops {
 	int (*punch)(struct fm_store *store, uint64_t offset, uint64_t len);
 	/* Have space for [offset, offset + len), so that writes there do not fail with ENOSPC. May block. */
 	int (*reserve)(struct fm_store *store, uint64_t offset, uint64_t len);
+	/* A store that is open for reading goes over to being open for writing, by what `writer` has: another store of the same object,
+	 * which is open for writing, and which is only closed afterwards. Requests of `store` may be under way; those that begin later, and
+	 * `caps`, are as `writer` has them. Not twice. Ordinary context. */
+	int (*upgrade)(struct fm_store *store, struct fm_store *writer);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
 };
@@ -110,6 +123,7 @@ struct fm_store {
 			       * `version` of a file on a remote file system does not ask its
 			       * server. */
 	struct fm_store_version opened;
+	struct fm_store_id id; /* of what was opened, not of its name */
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 
@@ -117,6 +131,11 @@ struct fm_store {
  * where `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
 int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
+
+/* As store_open(), of the local file that a descriptor of the program shows. The descriptor stays the program's. `name` is for words. */
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store);
+/* A name for it, as a URI. */
+void store_fd_name(int fd, char *name, size_t name_len);
 
 /* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value, decoded; false: there is none. */
 bool store_uri_value(const char *uri, const char *key, char *value, size_t value_len);
@@ -160,9 +179,6 @@ int store_say(int error, char *error_text, size_t error_text_len, const char *fo
 /* `parameters` is what follows the '?', without it; NULL or empty: none. */
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store);
-/* A read that takes no lock of the file's: see mapped.c. 0 and *ret_done, which may be short. -EIO and -EFAULT as of preadv(); any
- * other error: the file cannot be mapped here, and nothing was read. */
-int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done);
 int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 /* faulty's, over `inner` while lose=1; see lose.c. Closing it leaves `inner` open. 0 or -ENOMEM. */

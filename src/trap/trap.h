@@ -78,8 +78,6 @@ void trap_destroy(struct trap *trap);
  * that was told in a system call never asks what it was. */
 void trap_drain(struct trap *trap);
 bool trap_has_move(const struct trap *trap);
-/* A fault may be a system call's, which waits for it with the locks that it holds. */
-bool trap_serves_calls(const struct trap *trap);
 const char *trap_kind_name(enum fm_trap kind);
 
 /* Reserve address space (PROT_NONE), align it, and open it for the trap; `huge`: as trap_region_huge(). -ENOMEM and the like. */

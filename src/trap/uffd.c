@@ -250,11 +250,6 @@ void trap_destroy(struct trap *trap)
 	free(trap);
 }
 
-bool trap_serves_calls(const struct trap *trap)
-{
-	return trap->kind == FM_TRAP_THREAD && !trap->user_mode_only;
-}
-
 bool trap_has_move(const struct trap *trap)
 {
 	return trap->has_move;
