@@ -179,6 +179,12 @@ enum fm_file_flags {
 	 *  ends by exit(); and, where it ends in another way, with FM_KEEP alone. */
 	FM_FILE_WRITE = 1u << 0,
 	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
+	/** Lock the whole file against other processes, until the last handle and mapping of it in this process has gone: for
+	 *  writing an exclusive lock, for reading a shared one. The lock is an advisory one, of the open file description (F_OFD_SETLK, see
+	 *  fcntl(2)): it counts for those who ask, by this flag or by fcntl(). Where another holds it, fm_file_open() is -EWOULDBLOCK, at once,
+	 *  and the log function is told by whom as far as the kernel knows. A keeper (FM_KEEP) holds it until it has ended. Local
+	 *  files only, without filters (-EOPNOTSUPP). Not flock(2)'s lock. */
+	FM_FILE_LOCK = 1u << 2,
 };
 
 /** A write to the store failed, or it could not make durable what had been written: `error` is the negative errno, `offset` and
@@ -252,7 +258,7 @@ struct fm_file_options {
  * and the file is opened. Neither counts where a program runs with more rights than who started it.
  * Sizes take K, M, G, T (powers of 1024); times take us, ms, s.
  * Thread-safe. May block on the store.
- * Errors: -EINVAL (URI, options), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
+ * Errors: -EINVAL (URI, options), -EBUSY (see above), -EWOULDBLOCK (FM_FILE_LOCK), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
  * budget is below fm_budget_min(page_size).
  */
 FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,

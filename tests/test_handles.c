@@ -441,6 +441,59 @@ static void test_errors(void)
 	write_files_gone(mm);
 }
 
+/* ---- other processes */
+
+struct other {
+	const char *path;
+	uint32_t flags;
+	int want;
+};
+
+/* Runs in a new address space of a new process. */
+static int open_elsewhere(void *arg)
+{
+	const struct other *other = arg;
+	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 4 * MIB};
+	fm_file *file;
+	fm_mm *own;
+
+	if (fm_mm_create(&options, &own))
+		return 2;
+	int err = open_as(own, other->path, other->flags, &file);
+	if (err != other->want)
+		fprintf(stderr, "flags %#x: %d, not %d\n", other->flags, err, other->want);
+	(void)fm_mm_destroy(own);
+	return err != other->want;
+}
+
+static void elsewhere(const char *path, uint32_t flags, int want)
+{
+	struct other other = {path, flags, want};
+	CHECK_EQ(support_child(open_elsewhere, &other), 0);
+}
+
+/* The lock: readers beside readers, nobody beside a writer; those who do not ask are not held up. */
+static void test_lock(void)
+{
+	const char *path = support_file(LEN, SEED);
+	fm_file *reader, *writer;
+
+	CHECK_OK(open_as(mm, path, FM_FILE_LOCK, &reader));
+	elsewhere(path, FM_FILE_LOCK, 0);
+	elsewhere(path, FM_FILE_LOCK | FM_FILE_WRITE, -EWOULDBLOCK);
+	elsewhere(path, FM_FILE_WRITE, 0);
+	CHECK_OK(open_as(mm, path, FM_FILE_LOCK | FM_FILE_WRITE, &writer)); /* from shared to exclusive */
+	elsewhere(path, FM_FILE_LOCK, -EWOULDBLOCK);
+	elsewhere(path, FM_FILE_LOCK | FM_FILE_WRITE, -EWOULDBLOCK);
+	CHECK_OK(fm_file_close(writer));
+	elsewhere(path, FM_FILE_LOCK, -EWOULDBLOCK); /* the cache is still one for writing */
+	CHECK_OK(fm_file_close(reader));
+	write_files_gone(mm);
+	EVENTUALLY(mm->file_count == 0);
+	elsewhere(path, FM_FILE_LOCK | FM_FILE_WRITE, 0);
+	CHECK_EQ(open_as(mm, "memory:4096", FM_FILE_LOCK, &reader), -EOPNOTSUPP);
+}
+
 static void test_all(void)
 {
 	mm = mm_make();
@@ -455,6 +508,8 @@ static void test_all(void)
 		upgrade_beside_faults();
 	test_all_at_once();
 	test_errors();
+	if (!SUPPORT_TSAN) /* whose runtime refuses threads in a child */
+		test_lock();
 	support_mm_end(mm);
 }
 

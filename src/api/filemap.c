@@ -166,9 +166,10 @@ static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file
 {
 	struct fm_file_options ours;
 	int err = copy_options(&ours, sizeof(ours), options);
-	uint32_t known = FM_FILE_WRITE | (fd < 0 ? FM_FILE_CREATE : 0u);
+	uint32_t known = FM_FILE_WRITE | FM_FILE_LOCK | (fd < 0 ? FM_FILE_CREATE : 0u);
 
-	if (err || !ret_file || ours.changed > FM_CHANGED_REFRESH || (ours.flags & ~known) || ours.flags == FM_FILE_CREATE ||
+	if (err || !ret_file || ours.changed > FM_CHANGED_REFRESH || (ours.flags & ~known) ||
+	    (ours.flags & (FM_FILE_WRITE | FM_FILE_CREATE)) == FM_FILE_CREATE ||
 	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, fd, &ours, ret_file);

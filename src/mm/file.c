@@ -424,6 +424,8 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	}
 	bool write = options->flags & FM_FILE_WRITE;
 	file->may_write = write;
+	if (options->flags & FM_FILE_LOCK)
+		file->locked = write ? LOCK_WRITING : LOCK_READING;
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
 	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
 		file->deadline_ns = DEADLINE_MOST_NS;

@@ -197,6 +197,23 @@ static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name,
 	return -EBUSY;
 }
 
+/* Lock the object of `file` against other processes for the file that is being opened, `fresh`, which may be the same. */
+static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
+{
+	int holder = -1;
+	int err = file->store->ops->lock ? file->store->ops->lock(file->store, write, &holder) : -EOPNOTSUPP;
+
+	if (!err)
+		file->locked = write ? LOCK_WRITING : LOCK_READING;
+	else if (err == -EAGAIN && holder > 0)
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by process %d", fresh->uri, holder);
+	else if (err == -EAGAIN)
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by another open of the file, maybe a keeper's: see /proc/locks", fresh->uri);
+	else
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: cannot be locked: %s", fresh->uri, strerror(-err));
+	return err;
+}
+
 /* ------------------------------------------------------------------ from reading to writing */
 
 /* A page as a file open for reading has it: out of the view, and to be read anew. What made it dirty was only its way through a
@@ -372,8 +389,10 @@ static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meet
 {
 	int err = meeting == MEETS_UPGRADE ? file_upgrade(cache, fresh) : 0;
 
+	if (!err && fresh->locked && cache->locked != (cache->writable ? LOCK_WRITING : LOCK_READING))
+		err = lock_object(cache, fresh, cache->writable);
 	if (meeting == MEETS_UPGRADE) {
-		cache->will_write = !err;
+		cache->will_write = cache->writable;
 		object_settled(cache);
 	}
 	if (err) {
@@ -414,14 +433,16 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 	fresh->settling = true;
 	fresh->will_write = write;
 	if (fresh->store->id.kind == FM_STORE_ID_NONE)
-		return 0;
+		return fresh->locked ? lock_object(fresh, fresh, write) : 0;
 	for (;;) {
 		struct fm_file *other;
 		enum meeting meeting = look(fresh, write, &other, name, sizeof(name));
-		if (meeting == MEETS_NOBODY && waited)
-			look_again(fresh);
-		if (meeting == MEETS_NOBODY)
-			return 0;
+		if (meeting == MEETS_NOBODY) {
+			int err = fresh->locked ? lock_object(fresh, fresh, write) : 0;
+			if (!err && (waited || fresh->locked)) /* what was written before this file had the object */
+				look_again(fresh);
+			return err;
+		}
 		if (meeting == MEETS_ANOTHER || (meeting == MEETS_CHANGE && os_now_ns() >= until))
 			return refuse(fresh, meeting, name, write);
 		if (meeting == MEETS_CHANGE) {

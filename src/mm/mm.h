@@ -279,6 +279,7 @@ struct fm_file {
 	bool ending;     /* its last reference has gone */
 	bool settling;   /* being opened, or upgraded: it cannot be shared yet */
 	bool will_write; /* ...for writing */
+	enum { LOCK_NONE, LOCK_READING, LOCK_WRITING } locked; /* against other processes; or, of one being opened, wanted */
 	bool alone;      /* it is to have a cache beside another's; the opening thread's */
 	uint64_t size_bytes;   /* atomic: changes under FM_CHANGED_REFRESH */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */

@@ -408,6 +408,34 @@ static void file_identify(struct file_store *file, const struct stat *st)
 				 : (struct fm_store_id){.kind = FM_STORE_ID_INODE, .device = st->st_dev, .inode = st->st_ino};
 }
 
+static int lock_fd(int fd, short type, int *ret_holder)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+
+	if (!fcntl(fd, F_OFD_SETLK, &lock))
+		return 0;
+	int error = errno == EACCES ? -EAGAIN : -errno;
+	*ret_holder = -1;
+	if (error == -EAGAIN && !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK)
+		*ret_holder = (int)lock.l_pid;
+	return error;
+}
+
+/* The lock belongs to an open file description. After file_upgrade() the reader's lock is still that of its former one, and would be
+ * in the writer's way. */
+static int file_lock(struct fm_store *store, bool exclusive, int *ret_holder)
+{
+	struct file_store *file = (struct file_store *)store;
+	int former = file->former_fd[0], error, ignored;
+
+	if (former >= 0)
+		(void)lock_fd(former, F_UNLCK, &ignored);
+	error = lock_fd(file->buffered_fd, exclusive ? F_WRLCK : F_RDLCK, ret_holder);
+	if (error && former >= 0)
+		(void)lock_fd(former, F_RDLCK, &ignored);
+	return error;
+}
+
 /* The writer's descriptors in the place of the reader's, which stay open: somebody may be about to use them. */
 static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 {
@@ -454,6 +482,7 @@ static const struct fm_store_ops file_ops = {
 	.punch = file_punch,
 	.reserve = file_reserve,
 	.upgrade = file_upgrade,
+	.lock = file_lock,
 	.close = file_close,
 };
 

@@ -101,6 +101,9 @@ struct fm_store_ops {
 	 * which is open for writing, and which is only closed afterwards. Requests of `store` may be under way; those that begin later, and
 	 * `caps`, are as `writer` has them. Not twice. Ordinary context. */
 	int (*upgrade)(struct fm_store *store, struct fm_store *writer);
+	/* Lock the whole object, for all that do the same; again: as this call says. Until the store is closed. 0; -EAGAIN: another
+	 * has it, and *ret_holder is its process id, or -1 where the system does not know. Does not wait. Ordinary context. */
+	int (*lock)(struct fm_store *store, bool exclusive, int *ret_holder);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
 };
