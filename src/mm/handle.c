@@ -306,9 +306,12 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 static struct fm_file *handle_again(struct fm_file *cache)
 {
 	for (struct fm_file *handle = atomic_get(&cache->further); handle; handle = handle->further) {
-		uint32_t closed = 0;
-		if (atomic_cas(&handle->open, &closed, 1u))
-			return handle;
+		uint32_t closed = HANDLE_CLOSED;
+		if (!atomic_cas(&handle->open, &closed, (uint32_t)HANDLE_IN_THE_MAKING))
+			continue;
+		while (atomic_get(&cache->telling)) /* somebody may just be calling its old callback */
+			os_sleep_until(os_now_ns() + 50000);
+		return handle;
 	}
 	return NULL;
 }
@@ -329,6 +332,7 @@ static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh,
 	handle->on_write_error = fresh->on_write_error;
 	atomic_set(&handle->error_told, atomic_get(&cache->error_seq));
 	atomic_add(&cache->handles, 1u);
+	atomic_set(&handle->open, (uint32_t)HANDLE_OPEN);
 	if (fresh->deadline_ns && (!cache->deadline_ns || fresh->deadline_ns < cache->deadline_ns))
 		cache->deadline_ns = fresh->deadline_ns;
 	if (is_new) {
@@ -346,11 +350,13 @@ static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh,
 void handle_close(struct fm_file *handle)
 {
 	struct fm_file *cache = handle->cache;
+	bool has_callback = handle->on_write_error != NULL;
+	uint32_t open = HANDLE_OPEN;
 
-	if (!atomic_xchg(&handle->open, 0u))
+	if (!atomic_cas(&handle->open, &open, (uint32_t)HANDLE_CLOSED))
 		return;
 	atomic_sub(&cache->handles, 1u);
-	while (handle->on_write_error && atomic_get(&cache->handles) && atomic_get(&cache->telling))
+	while (has_callback && atomic_get(&cache->handles) && atomic_get(&cache->telling))
 		os_sleep_until(os_now_ns() + 50000);
 	file_put(cache);
 }
@@ -358,9 +364,10 @@ void handle_close(struct fm_file *handle)
 static void tell_one(struct fm_file *cache, struct fm_file *handle, uint64_t offset, uint64_t len, int error)
 {
 	/* The last handle's word stands for as long as mappings live. */
-	bool counts = atomic_get(&handle->open) || !atomic_get(&cache->handles);
+	uint32_t state = atomic_get(&handle->open);
+	bool counts = state == HANDLE_OPEN || (state == HANDLE_CLOSED && !atomic_get(&cache->handles));
 
-	if (handle->on_write_error && counts)
+	if (counts && handle->on_write_error)
 		handle->on_write_error(handle->on_write_error_arg, offset, len, error);
 }
 

@@ -258,6 +258,8 @@ struct ra_window {
 /* Whether huge pages can come into its view, which is for streams. */
 enum file_huge { HUGE_NO, HUGE_WANTED, HUGE_YES };
 
+enum handle_state { HANDLE_CLOSED, HANDLE_OPEN, HANDLE_IN_THE_MAKING };
+
 struct fm_file {
 	struct fm_mm *mm;
 	struct fm_store *store;
@@ -270,7 +272,7 @@ struct fm_file {
 	/* The program's handle: see handle.c. A further handle has only this, `mm`, `error_told` and `on_write_error`. */
 	struct fm_file *cache;   /* whose pages it shows: itself, but for a further handle */
 	struct fm_file *further; /* the cache's next further handle; atomic, never taken out before the cache's end */
-	uint32_t open;           /* 1, then 0; atomic */
+	uint32_t open;           /* enum handle_state; atomic */
 	bool may_write;
 	uint32_t telling;        /* threads that call the handles' on_write_error; atomic */
 	/* Its place among the process's objects: objects_lock, in handle.c. */

@@ -988,7 +988,7 @@ static void close_some(struct writeback *wb, uint64_t now)
 /* The background thread has a file without references. True: it is written first, and comes back. */
 bool writeback_close(struct fm_file *file)
 {
-	struct writeback *wb = file->mm->wb;
+	struct writeback *wb = atomic_get(&file->mm->wb);
 
 	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
 		return false;

@@ -39,8 +39,8 @@
 
 struct file_store {
 	struct fm_store store; /* first */
-	int buffered_fd;
-	int direct_fd;           /* -1: none */
+	_Atomic int buffered_fd; /* this and direct_fd: file_upgrade() changes them beside reads */
+	_Atomic int direct_fd;   /* -1: none */
 	int former_fd[2];        /* before file_upgrade(): requests may be under way with them; -1: none */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
 	bool is_block;
@@ -56,12 +56,13 @@ static int file_choose_fd(struct file_store *file, const struct iovec *iov, int 
 			  uint64_t offset)
 {
 	uint64_t bits = offset;
+	int direct_fd = file->direct_fd;
 
-	if (file->direct_fd < 0 || atomic_get(&file->direct_refused))
+	if (direct_fd < 0 || atomic_get(&file->direct_refused))
 		return file->buffered_fd;
 	for (int i = 0; i < iov_count; i++)
 		bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
-	return bits % DIRECT_ALIGN ? file->buffered_fd : file->direct_fd;
+	return bits % DIRECT_ALIGN ? file->buffered_fd : direct_fd;
 }
 
 /* The device or file system did not like an aligned direct read or write. At the tail that may be its only
@@ -443,11 +444,13 @@ static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 
 	file->former_fd[0] = file->buffered_fd;
 	file->former_fd[1] = file->direct_fd;
-	__atomic_store_n(&file->buffered_fd, from->buffered_fd, __ATOMIC_RELEASE);
-	__atomic_store_n(&file->direct_fd, from->direct_fd, __ATOMIC_RELEASE);
+	file->buffered_fd = from->buffered_fd;
+	file->direct_fd = from->direct_fd;
 	file->folder_fd = from->folder_fd;
 	atomic_set(&file->name_unsynced, atomic_get(&from->name_unsynced));
-	from->buffered_fd = from->direct_fd = from->folder_fd = -1;
+	from->buffered_fd = -1;
+	from->direct_fd = -1;
+	from->folder_fd = -1;
 	atomic_or(&store->caps, writer->caps);
 	return 0;
 }
@@ -808,7 +811,9 @@ static int fd_open(struct file_store *file, int fd, const char *name, unsigned f
 		return fstat(file->buffered_fd, &got) || got.st_dev != wanted.st_dev || got.st_ino != wanted.st_ino ? -EBADF : 0;
 	if (file->buffered_fd >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
 		return error;
-	error = fd_share(fd, status, flags, &file->buffered_fd, &why);
+	int shared = -1;
+	error = fd_share(fd, status, flags, &shared, &why);
+	file->buffered_fd = shared;
 	if (why)
 		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
 	return error ? error : file_open_fds(file, path, flags, true, error_text, error_text_len);
