@@ -3,8 +3,8 @@
  * Several handles of one file in a process: by the same name, another name, a descriptor; for reading and for writing, in each
  * order; beside each other and one after the other. Each sees at once what another writes, and no write is lost. Where one
  * cache cannot be, the second handle is an error that names the first.
- * Seen to fail: on the commit before (both syncs 0 and one write lost; ESTALE for the reader); test_upgrade_beside_faults with
- * page_begin_again() left out; test_reopened_while_closing with object_leave() before writeback_close().
+ * Seen to fail: on the commit before (both syncs 0 and one write lost; ESTALE for the reader); with page_begin_again() left
+ * out (a write is lost); test_reopened_while_closing with object_leave() before writeback_close().
  */
 #include "write_support.h"
 
