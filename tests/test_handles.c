@@ -186,6 +186,9 @@ static void test_readers(void)
 	CHECK_EQ(support_stats(mm).files, 2);
 	CHECK_EQ(open_as(mm, path, FM_FILE_WRITE, &d), -EBUSY); /* two caches cannot become one */
 	CHECK_OK(fm_file_close(c));
+	c = support_open(mm, support_format("file:%s?record=%s", path, support_path()), NULL); /* its own recording */
+	CHECK(c->cache != a->cache && b->cache == a->cache);
+	CHECK_OK(fm_file_close(c));
 	support_expect(mm, m, 0, PAGE, SEED);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	CHECK(fd >= 0 && !ftruncate(fd, 2 * PAGE) && pwrite(fd, "new", 3, PAGE) == 3);

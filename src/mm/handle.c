@@ -391,6 +391,14 @@ void handles_free(struct fm_file *cache)
 
 /* ------------------------------------------------------------------ meeting others */
 
+/* Its URI asks for a recording or a hot set, which belong to a cache. */
+static bool has_list(const struct fm_file *fresh)
+{
+	char path[PATH_MAX];
+
+	return hotset_to_write(fresh->uri, path) == HOTSET_BY_URI || hotset_to_read(fresh->uri, path) == HOTSET_BY_URI;
+}
+
 /* `cache` has a reference for the new handle. On failure that goes, and `fresh` is the caller's. */
 static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meeting, bool write, struct fm_file **ret_handle)
 {
@@ -408,6 +416,9 @@ static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meet
 		os_signals_restore(mask);
 		return err;
 	}
+	if (has_list(fresh))
+		mm_log(fresh->mm, FM_LOG_WARNING, "%s: record= and hotset= have no effect: the file is open already, as '%s'", fresh->uri,
+		       cache->uri);
 	*ret_handle = handle_make(cache, fresh, write);
 	return 0;
 }
@@ -439,6 +450,7 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 	*ret_handle = NULL;
 	fresh->settling = true;
 	fresh->will_write = write;
+	fresh->alone = has_list(fresh);
 	if (fresh->store->id.kind == FM_STORE_ID_NONE)
 		return fresh->locked ? lock_object(fresh, fresh, write) : 0;
 	for (;;) {
