@@ -198,6 +198,12 @@ enum fm_file_flags {
 	 *  those that are older than the library, where it was loaded by dlopen(). */
 	FM_FILE_WRITE = 1u << 0,
 	FM_FILE_CREATE = 1u << 1, /**< with FM_FILE_WRITE: made, empty, where it does not exist (mode 0666 less umask) */
+	/** Lock the whole file against other processes, until the last handle and mapping of it in this process has gone: for
+	 *  writing an exclusive lock, for reading a shared one. The lock is an advisory one, of the open file description (F_OFD_SETLK, see
+	 *  fcntl(2)): it counts for those who ask, by this flag or by fcntl(). Where another holds it, fm_file_open() is -EWOULDBLOCK, at once,
+	 *  and the log function is told by whom as far as the kernel knows. A keeper (FM_KEEP) holds it until it has ended. Local
+	 *  files only, without filters (-EOPNOTSUPP). Not flock(2)'s lock. */
+	FM_FILE_LOCK = 1u << 2,
 };
 
 /** A write to the store failed, or it could not make durable what had been written: `error` is the negative errno, `offset` and
@@ -232,6 +238,22 @@ struct fm_file_options {
 
 /**
  * Open an object of a store.
+ *
+ * Several handles of one object: fm_file_open() may be called again for what is open already, by the same name, another one (symbolic
+ * and hard links, bind mounts) or a descriptor. What counts is the device and inode of what was opened, of a block device its device number.
+ * All handles of an fm_mm show the same pages at once as soon as one of them is for writing, also those that were there before. Each
+ * handle has its own right to write, its own on_write_error, which is called while the handle is open, and is told each failure by its own
+ * fm_file_sync(). What the first handle's options say holds for all: page_size (4096), readahead_bytes, record=, hotset=; of deadlines the
+ * shortest counts; `changed` has no meaning once the file is open for writing, and stays so until its last handle and mapping have gone.
+ * Handles for reading alone share a cache where page_size, `changed` and deadline are the same, the URI has no record= or hotset=, and
+ * the object has not changed since; else each has a cache of its own. A file that was closed and is still being written back is waited for, 10 seconds or the deadline
+ * at most.
+ * -EBUSY, and a line to the log function that names the first, where one cache cannot serve both and one of them is for writing: in two
+ * fm_mm; behind different faulty: filters; where handles for reading have a page_size above 4096, or two caches; where fm_pin() holds
+ * pages of a handle for reading.
+ * memory: and filtered stores for reading have no identity. On overlayfs a file's first write by anybody (copy-up) gives it another inode: a
+ * handle for reading that is older is then another object's. Other processes have caches of their own: see `changed`.
+ *
  *   PATH                             a local regular file or block device. What does not begin with one of the
  *                                    schemes below is a path: a name byte for byte, without decoding and without
  *                                    parameters ("100%.db", "a?b", "log:1"). A path that begins like a scheme is
@@ -255,11 +277,24 @@ struct fm_file_options {
  * and the file is opened. Neither counts where a program runs with more rights than who started it.
  * Sizes take K, M, G, T (powers of 1024); times take us, ms, s.
  * Thread-safe. May block on the store.
- * Errors: -EINVAL (URI, options), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
+ * Errors: -EINVAL (URI, options), -EBUSY (see above), -EWOULDBLOCK (FM_FILE_LOCK), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
  * budget is below fm_budget_min(page_size).
  */
 FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
 			   fm_file **ret_file);
+
+/**
+ * Open the local file that a descriptor shows: for programs that are given descriptors (memfd_create(), O_TMPFILE, SCM_RIGHTS,
+ * files without a name). Of the options all but FM_FILE_CREATE. The descriptor stays the program's: it may be closed at once, and its offset
+ * and status flags are neither used nor changed, for the file is opened anew (by /proc). O_APPEND, O_DIRECT and O_NONBLOCK of the descriptor
+ * have no effect. Only where it cannot be opened anew (its permissions forbid that to this user, or there is no /proc) the library shares the
+ * descriptor's open file description.
+ * Thread-safe. May block on the store.
+ * Errors: as fm_file_open(); -EBADF (no descriptor, or opened with O_PATH); -EACCES (write-only; or FM_FILE_WRITE and not open for reading and
+ * writing); -EPERM (FM_FILE_WRITE of what is sealed against writing); -EINVAL also where the description is to be shared and has O_APPEND
+ * (FM_FILE_WRITE), O_DIRECT or O_NONBLOCK. The log function is told which.
+ */
+FM_PUBLIC int fm_file_open_fd(fm_mm *mm, int fd, const struct fm_file_options *options, fm_file **ret_file);
 
 /**
  * Read the ranges that a hot set names (a file written by `record=` or `filemap record`), those touched first before
@@ -273,9 +308,9 @@ FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_opti
  */
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
 
-/** Give the program's reference back. Mappings keep the file open. What is dirty is written first (not flushed: that is
+/** Give a handle back. Mappings, and other handles, keep the file open. What is dirty is written first (not flushed: that is
  *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; -ETIMEDOUT: the file's deadline has passed, or the store has
- *  taken nothing for 10 seconds: the rest is written in the background. The reference is given back all the same. */
+ *  taken nothing for 10 seconds: the rest is written in the background. The handle is given back all the same. */
 FM_PUBLIC int fm_file_close(fm_file *file);
 
 /** The file's size in bytes, as it is known by now: when it was opened, after fm_truncate(), or when the store was looked at last

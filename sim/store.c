@@ -338,6 +338,24 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	return 0;
 }
 
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+{
+	(void)fd;
+	(void)name;
+	(void)flags;
+	(void)error_text;
+	(void)error_text_len;
+	(void)ret_store;
+	return -EOPNOTSUPP;
+}
+
+void store_fd_name(int fd, char *name, size_t name_len)
+{
+	(void)fd;
+	(void)name_len;
+	name[0] = 0;
+}
+
 int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
 {
 	(void)store;

@@ -7,6 +7,7 @@
 #include "write_support.h"
 
 #include <dirent.h>
+#include <sys/mman.h>
 
 #define SEED 9
 
@@ -68,6 +69,101 @@ static void test_names(void)
 	support_mm_end(mm);
 }
 
+/* ---- by descriptor */
+
+static int open_fd(int fd, uint32_t flags, fm_file **ret_file)
+{
+	struct fm_file_options options = {.size = sizeof(options), .flags = flags};
+	return fm_file_open_fd(mm, fd, &options, ret_file);
+}
+
+/* Write by the library to what `fd` shows, which is closed meanwhile if `close_it`; read it by `other`. */
+static void write_by(int fd, int other, bool close_it)
+{
+	fm_file *file;
+	unsigned char byte = 'd', got = 0;
+
+	CHECK_OK(open_fd(fd, FM_FILE_WRITE, &file));
+	if (close_it)
+		close(fd);
+	void *addr = write_map(file, 0, PAGE);
+	CHECK_OK(write_to(mm, addr, &byte, 1));
+	CHECK_OK(fm_sync(mm, addr, PAGE, 0));
+	CHECK_OK(fm_unmap(mm, addr, PAGE));
+	CHECK_OK(fm_file_close(file));
+	CHECK_EQ(pread(other, &got, 1, 0), 1);
+	CHECK_EQ(got, 'd');
+}
+
+static void refused_fd(int fd, uint32_t flags, int error)
+{
+	fm_file *file;
+	CHECK_EQ(open_fd(fd, flags, &file), error);
+}
+
+static void test_unnamed(void)
+{
+	int memory = memfd_create("a?b%41", MFD_CLOEXEC | MFD_ALLOW_SEALING), unnamed = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int gone = open("gone", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	CHECK(memory >= 0 && gone >= 0 && !unlink("gone"));
+	CHECK(!ftruncate(memory, PAGE) && !ftruncate(gone, PAGE));
+	write_by(memory, memory, false);
+	write_by(dup(gone), gone, true);
+	if (unnamed >= 0) {
+		CHECK(!ftruncate(unnamed, PAGE));
+		write_by(dup(unnamed), unnamed, true);
+		close(unnamed);
+	}
+	CHECK(!fcntl(memory, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	refused_fd(memory, FM_FILE_WRITE, -EPERM);
+	refused_fd(memory, FM_FILE_CREATE | FM_FILE_WRITE, -EINVAL);
+	close(memory);
+	close(gone);
+	CHECK_EQ(files_here(), 0);
+}
+
+/* The program's descriptor stays as it is: its offset, its flags. What it may not, the handle may not. */
+static void test_descriptors(void)
+{
+	int fd = open("file", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600), reads, writes, path;
+	fm_file *file, *again;
+	struct stat st;
+
+	CHECK(fd >= 0 && !ftruncate(fd, 2 * PAGE) && lseek(fd, 77, SEEK_SET) == 77);
+	int flags = fcntl(fd, F_GETFL);
+	write_by(fd, fd, false); /* in place, not at the end */
+	CHECK(!fstat(fd, &st) && st.st_size == 2 * PAGE);
+	CHECK_EQ(fcntl(fd, F_GETFL), flags);
+	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 77);
+	reads = open("file", O_RDONLY | O_CLOEXEC);
+	writes = open("file", O_WRONLY | O_CLOEXEC);
+	path = open("file", O_PATH | O_CLOEXEC);
+	refused_fd(reads, FM_FILE_WRITE, -EACCES);
+	refused_fd(writes, 0, -EACCES);
+	refused_fd(path, 0, -EBADF);
+	refused_fd(-1, 0, -EBADF);
+	refused_fd(12345, 0, -EBADF);
+	/* By descriptor and by name: one cache. */
+	CHECK_OK(open_fd(reads, 0, &file));
+	again = write_open(mm, "file");
+	CHECK_EQ(support_stats(mm).files, 1);
+	CHECK_OK(fm_file_close(file));
+	CHECK_OK(fm_file_close(again));
+	int direct = open("file", O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (direct >= 0) {
+		CHECK_OK(open_fd(direct, 0, &file));
+		CHECK(fcntl(direct, F_GETFL) & O_DIRECT);
+		CHECK_OK(fm_file_close(file));
+		close(direct);
+	}
+	close(reads);
+	close(writes);
+	close(path);
+	close(fd);
+	CHECK(!unlink("file"));
+}
+
 int main(void)
 {
 	const char *dir = support_path();
@@ -75,6 +171,10 @@ int main(void)
 	CHECK(!mkdir(dir, 0700) && !chdir(dir));
 	hazard_watch("a call, or an access, never ended");
 	test_names();
+	mm = support_mm(4 * MIB);
+	test_unnamed();
+	test_descriptors();
+	support_mm_end(mm);
 	CHECK(!chdir("/") && !rmdir(dir));
 	return 0;
 }

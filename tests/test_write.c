@@ -3,7 +3,7 @@
  * Shared mappings that are written to: what is written is read again, by whatever way, is in the file after fm_sync() and
  * after the last close; and what must not be written to is not.
  * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left out (test_tail),
- * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with write_others() left out (test_reopened), or that
+ * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with object_leave() before writeback_close() (test_reopened), with a wait for what is closing that
  * goes on while anything is dirty (test_opened_beside), with pages read together
  * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows (test_dirty_read_only).
  */

@@ -7,6 +7,7 @@
  */
 #include "mm/mm.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #define LIVE_MAX 256
@@ -47,6 +48,7 @@ static void forget_parents(void)
 		atomic_set(&ending, 0u);
 		self()->finishing = 0;
 		queues_forget();
+		objects_forget();
 	}
 }
 
@@ -242,22 +244,39 @@ int fm_mm_destroy(fm_mm *mm)
 
 /* ------------------------------------------------------------------ files */
 
+static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options, fm_file **ret_file)
+{
+	struct fm_file_options ours;
+	int err = copy_options(&ours, sizeof(ours), options);
+	uint32_t known = FM_FILE_WRITE | FM_FILE_LOCK | (fd < 0 ? FM_FILE_CREATE : 0u);
+
+	if (err || !ret_file || ours.changed > FM_CHANGED_REFRESH || (ours.flags & ~known) ||
+	    (ours.flags & (FM_FILE_WRITE | FM_FILE_CREATE)) == FM_FILE_CREATE ||
+	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
+		return -EINVAL;
+	err = file_open(mm, uri, fd, &ours, ret_file);
+	if (!err && ((*ret_file)->cache->record || (*ret_file)->may_write))
+		watch_exit();
+	return err;
+}
+
 int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
 		 fm_file **ret_file)
 {
-	struct fm_file_options ours;
 	int err = mm_alive(mm);
-	if (err)
-		return err;
-	err = copy_options(&ours, sizeof(ours), options);
-	if (err || !uri || !ret_file || ours.changed > FM_CHANGED_REFRESH || 
-	    (ours.flags & ~(uint32_t)(FM_FILE_WRITE | FM_FILE_CREATE)) || ours.flags == FM_FILE_CREATE ||
-	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
-		return -EINVAL;
-	err = file_open(mm, uri, &ours, ret_file);
-	if (!err && ((*ret_file)->record || (*ret_file)->writable))
-		watch_exit();
-	return err;
+	if (err || !uri)
+		return err ? err : -EINVAL;
+	return open_checked(mm, uri, -1, options, ret_file);
+}
+
+int fm_file_open_fd(fm_mm *mm, int fd, const struct fm_file_options *options, fm_file **ret_file)
+{
+	char name[PATH_MAX + 64];
+	int err = mm_alive(mm);
+	if (err || fd < 0)
+		return err ? err : -EBADF;
+	store_fd_name(fd, name, sizeof(name));
+	return open_checked(mm, name, fd, options, ret_file);
 }
 
 int fm_file_hotset(fm_file *file, const char *path)
@@ -265,7 +284,7 @@ int fm_file_hotset(fm_file *file, const char *path)
 	int err = file_alive(file);
 	if (err || !path || !*path)
 		return err ? err : -EINVAL;
-	return file_hotset(file, path);
+	return file_hotset(file->cache, path);
 }
 
 int fm_file_close(fm_file *file)
@@ -274,10 +293,9 @@ int fm_file_close(fm_file *file)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
-	if (atomic_get(&file->handles) && file->writable) /* who opens it next reads the store */
-		err = writeback_all(file);
-	if (atomic_xchg(&file->handles, 0u))
-		file_put(file);
+	if (atomic_get(&file->open) && file->may_write) /* the program may look at the file by other means */
+		err = writeback_all(file->cache);
+	handle_close(file);
 	os_signals_restore(mask);
 	return err;
 }
@@ -287,7 +305,7 @@ int fm_file_size(fm_file *file, uint64_t *ret_size)
 	int err = file_alive(file);
 	if (err || !ret_size)
 		return err ? err : -EINVAL;
-	*ret_size = file_size(file);
+	*ret_size = file_size(file->cache);
 	return 0;
 }
 
@@ -301,7 +319,7 @@ int fm_file_refresh(fm_file *file, bool *ret_changed)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
-	err = file_refresh(file, &changed);
+	err = file_refresh(file->cache, &changed);
 	os_signals_restore(mask);
 	if (!err && ret_changed)
 		*ret_changed = changed;
@@ -317,12 +335,12 @@ int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *
 
 	if (err || !ret_len || (!buf && len))
 		return err ? err : -EINVAL;
-	err = store_read_full(file->store, &whole_pages, 1, offset, &done, &shorts);
+	err = store_read_full(file->cache->store, &whole_pages, 1, offset, &done, &shorts);
 	if (!err && tail && done == whole_pages.iov_len) {
 		struct iovec rest = {(char *)buf + done, tail};
 		size_t rest_done = 0;
 
-		err = store_read_full(file->store, &rest, 1, offset + done, &rest_done, &shorts);
+		err = store_read_full(file->cache->store, &rest, 1, offset + done, &rest_done, &shorts);
 		done += rest_done;
 	}
 	if (!err)
@@ -339,11 +357,12 @@ int fm_file_control(fm_file *file, const char *setting)
 	const char *equals = strchr(setting, '=');
 	if (!equals || equals == setting || (size_t)(equals - setting) >= sizeof(key))
 		return -EINVAL;
-	if (!file->store->ops->control)
+	struct fm_store *store = file->cache->store;
+	if (!store->ops->control)
 		return -EOPNOTSUPP;
 	memcpy(key, setting, (size_t)(equals - setting));
 	key[equals - setting] = 0;
-	return file->store->ops->control(file->store, key, equals + 1);
+	return store->ops->control(store, key, equals + 1);
 }
 
 /* ------------------------------------------------------------------ mappings */
@@ -357,8 +376,7 @@ static int map_private(fm_file *file, uint64_t offset, size_t len, const struct 
 		return err;
 	err = offset + len > own->view.region.len ? -EOVERFLOW
 						  : mm_map_range(&own->view, offset, len, options, ret_addr);
-	atomic_set(&own->handles, 0u);
-	file_put(own);
+	handle_close(own);
 	return err;
 }
 
@@ -384,8 +402,9 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 	if (err || !ret_addr || !len || (offset & (OS_PAGE - 1)) || ours.reserved ||
 	    (ours.flags & ~(uint32_t)(FM_MAP_WRITE | FM_MAP_PRIVATE)))
 		return -EINVAL;
-	if ((ours.flags & (FM_MAP_WRITE | FM_MAP_PRIVATE)) == FM_MAP_WRITE && !file->writable)
+	if ((ours.flags & (FM_MAP_WRITE | FM_MAP_PRIVATE)) == FM_MAP_WRITE && !file->may_write)
 		return -EACCES;
+	file = file->cache;
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
@@ -667,8 +686,9 @@ static int check_file_range(fm_file *file, uint64_t offset, uint64_t len, uint64
 		return err;
 	if (offset > INT64_MAX || len > INT64_MAX - offset)
 		return -EINVAL;
-	*ret_first = offset >> file->pool->shift;
-	*ret_last = len ? (offset + len - 1) >> file->pool->shift : UINT64_MAX;
+	uint32_t shift = file->cache->pool->shift;
+	*ret_first = offset >> shift;
+	*ret_last = len ? (offset + len - 1) >> shift : UINT64_MAX;
 	return 0;
 }
 
@@ -693,7 +713,7 @@ int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags)
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
 	stats_add(file->mm->stats, syncs, 1);
-	err = file_sync(file, first, last, flags);
+	err = file_sync(file->cache, first, last, flags, &file->error_told);
 	os_signals_restore(mask);
 	return err;
 }
@@ -705,10 +725,10 @@ static int change_file(fm_file *file, uint64_t offset, uint64_t len, int (*chang
 	int err = check_file_range(file, offset, len, &first, &last);
 	if (err || !len)
 		return err ? err : -EINVAL;
-	if (!file->writable)
+	if (!file->may_write)
 		return -EACCES;
 	os_sigmask mask = os_signals_block();
-	err = change(file, offset, len);
+	err = change(file->cache, offset, len);
 	os_signals_restore(mask);
 	return err;
 }
@@ -718,8 +738,9 @@ int fm_truncate(fm_file *file, uint64_t size)
 	int err = file_alive(file);
 	if (err)
 		return err;
-	if (!file->writable)
+	if (!file->may_write)
 		return -EACCES;
+	file = file->cache;
 	if (size > file->view.region.len)
 		return -EFBIG;
 	os_sigmask mask = os_signals_block();
@@ -745,7 +766,7 @@ int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
-	err = file_invalidate_range(file, offset, len);
+	err = file_invalidate_range(file->cache, offset, len);
 	os_signals_restore(mask);
 	return err;
 }

@@ -65,7 +65,7 @@ uint64_t io_ends(struct io_engine *engine)
 static int (*store_submit(const struct fm_store *store, enum io_op op))(struct fm_store *, struct io_engine *,
 									 struct io_request *)
 {
-	if (!(store->caps & FM_STORE_SUBMIT))
+	if (!(atomic_get(&store->caps) & FM_STORE_SUBMIT))
 		return NULL;
 	switch (op) {
 	case IO_WRITE:

@@ -422,7 +422,7 @@ int mm_sync_range(struct fm_mm *mm, uint64_t start, uint64_t end, unsigned flags
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t first, last;
 			piece_pages(&piece[i], &first, &last);
-			int err = file_sync(piece[i].view->file, first, last, flags);
+			int err = file_sync(piece[i].view->file, first, last, flags, &piece[i].view->file->error_told);
 			ret = ret ? ret : err;
 			file_put(piece[i].view->file);
 		}

@@ -174,6 +174,8 @@ static bool file_end_view(struct fm_file *file)
  * waits for the background thread; so that must not wait for malloc's lock, nor for a store that is slow to close. */
 static void file_free(struct fm_file *file)
 {
+	object_leave(file);
+	handles_free(file);
 	if (file->replay)
 		replay_end(file);
 	if (file->record && !file->base)
@@ -234,9 +236,10 @@ void file_reap(struct fm_mm *mm)
 	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
 	while (file) {
 		struct fm_file *next = file->reap_next;
+		object_ending(file);
 		if (writeback_close(file)) {
 			;
-		} else if (file_end_view(file)) {
+		} else if (object_leave(file), file_end_view(file)) { /* who opens it from here on reads what was written */
 			file_push(&mm->close_list, file);
 			closer_kick(mm);
 		} else {
@@ -310,65 +313,30 @@ static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
 		return NULL;
 	memcpy(file->uri, uri, strlen(uri));
 	file->mm = mm;
-	file->refs = file->handles = 1;
+	file->refs = file->handles = file->open = 1;
+	file->cache = file;
 	file->punch_first = file->lost_first = UINT64_MAX;
 	return file;
 }
 
-/* What it takes to be written to. */
-static int file_be_writable(struct fm_file *file)
+/* What it takes to be written to, but for `writable`. May be called again. */
+int file_prepare_writing(struct fm_file *file)
 {
-	file->flush_io = calloc(1, sizeof(*file->flush_io));
-	file->own_write = writeback_request_alloc();
+	if (!file->flush_io)
+		file->flush_io = calloc(1, sizeof(*file->flush_io));
+	if (!file->own_write)
+		file->own_write = writeback_request_alloc();
 	int err = file->flush_io && file->own_write ? writeback_open(file->mm) : -ENOMEM;
 	file->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
-	if (!err)
-		file->writable = true;
 	return err;
 }
 
-/* The next handle of an object after `last` that has something to be written; NULL: there is none. True: it has a reference; else it is
- * being closed, which writes it. */
-static bool next_written(struct fm_mm *mm, const char *uri, struct fm_file *last, struct fm_file **ret_file)
+static int file_be_writable(struct fm_file *file)
 {
-	struct fm_file *file;
-	os_lock(&mm->files_lock);
-	for (file = last ? last->next : mm->files; file; file = file->next)
-		if (file->writable && !file->scratch && (atomic_get(&file->dirty) || atomic_get(&file->writing)) &&
-		    strcmp(file->uri, uri) == 0)
-			break;
-	bool ours = file && file_try_get(file);
-	os_unlock(&mm->files_lock);
-	*ret_file = file;
-	return ours;
-}
-
-/* What another handle of the same object has dirty is written, so that it is read. By the URI alone: no more is promised; nor of what
- * becomes dirty meanwhile, or is pinned and stays so: each handle is written once. */
-static void write_others(struct fm_mm *mm, const char *uri)
-{
-	struct fm_file *last = NULL, *file;
-	os_sigmask mask = os_signals_block(); /* pages are locked meanwhile, which a handler may come to touch */
-	int err = 0;
-
-	while (!err) {
-		bool ours = next_written(mm, uri, last, &file);
-		if (!file)
-			break;
-		if (!ours) {
-			os_signals_restore(mask);
-			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
-			mask = os_signals_block();
-			continue;
-		}
-		if (last)
-			file_put(last);
-		last = file; /* its reference keeps it in the list */
-		err = writeback_all(file);
-	}
-	if (last)
-		file_put(last);
-	os_signals_restore(mask);
+	int err = file_prepare_writing(file);
+	if (!err)
+		file->writable = true;
+	return err;
 }
 
 /* A snapshot is of one moment only if every later change gets another version. Where the object was changed so recently that
@@ -429,7 +397,8 @@ static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file
 	return -EINVAL;
 }
 
-int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+/* By `uri`; or, where `fd` is not negative, by that descriptor: then `uri` is only its name. */
+int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
 	      struct fm_file **ret_file)
 {
 	uint32_t page_size = options->page_size == FM_PAGE_SIZE_AUTO ? OS_PAGE : options->page_size;
@@ -453,12 +422,16 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
 	if (err)
 		goto fail;
-	write_others(mm, uri);
-	err = store_open(uri, flags, why, sizeof(why), &file->store);
+	err = fd < 0 ? store_open(uri, flags, why, sizeof(why), &file->store)
+		     : store_open_fd(fd, uri, flags, why, sizeof(why), &file->store);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
 		goto fail;
 	}
+	bool write = options->flags & FM_FILE_WRITE;
+	file->may_write = write;
+	if (options->flags & FM_FILE_LOCK)
+		file->locked = write ? LOCK_WRITING : LOCK_READING;
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
 	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
 		file->deadline_ns = DEADLINE_MOST_NS;
@@ -467,7 +440,12 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		err = -EOPNOTSUPP;
 		goto fail;
 	}
-	if (options->flags & FM_FILE_WRITE) {
+	err = object_enter(file, write, ret_file);
+	if (err)
+		goto fail;
+	if (*ret_file)
+		return 0;
+	if (write) {
 		err = file_be_writable(file);
 		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
 	}
@@ -475,6 +453,7 @@ int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *o
 		err = file_begin(file, options->readahead_bytes);
 	if (err)
 		goto fail;
+	object_settled(file);
 	*ret_file = file;
 	return 0;
 fail:

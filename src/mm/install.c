@@ -413,6 +413,7 @@ bool after_work_run(struct fm_mm *mm)
 			if (page_is(&mm->pool[p]->pages[i], PG_DUP | PG_UNPROTECTED))
 				after_some(mm, mm->pool[p], &mm->pool[p]->pages[i], 1, &span);
 	span_flush(mm, &span);
+	atomic_add(&after->passes, 1u);
 	return did;
 }
 

@@ -341,14 +341,16 @@ static void drop_handles(struct fm_mm *mm)
 {
 	for (;;) {
 		struct fm_file *file;
+		uint32_t handles = 0;
 		os_lock(&mm->files_lock);
 		for (file = mm->files; file; file = file->next)
-			if (atomic_xchg(&file->handles, 0u))
+			if ((handles = atomic_xchg(&file->handles, 0u)) != 0)
 				break;
 		os_unlock(&mm->files_lock);
 		if (!file)
 			return;
-		file_put(file);
+		while (handles--)
+			file_put(file);
 	}
 }
 

@@ -259,6 +259,8 @@ struct ra_window {
 /* Whether huge pages can come into its view, which is for streams. */
 enum file_huge { HUGE_NO, HUGE_WANTED, HUGE_YES };
 
+enum handle_state { HANDLE_CLOSED, HANDLE_OPEN, HANDLE_IN_THE_MAKING };
+
 struct fm_file {
 	struct fm_mm *mm;
 	struct fm_store *store;
@@ -267,7 +269,21 @@ struct fm_file {
 	struct ra_state ra;
 	uint32_t huge; /* enum file_huge; atomic */
 	uint32_t refs; /* atomic */
-	uint32_t handles; /* the program's own: 1, then 0; atomic */
+	uint32_t handles; /* the program's that are open, of this cache; atomic */
+	/* The program's handle: see handle.c. A further handle has only this, `mm`, `error_told` and `on_write_error`. */
+	struct fm_file *cache;   /* whose pages it shows: itself, but for a further handle */
+	struct fm_file *further; /* the cache's next further handle; atomic, never taken out before the cache's end */
+	uint32_t open;           /* enum handle_state; atomic */
+	bool may_write;
+	uint32_t telling;        /* threads that call the handles' on_write_error; atomic */
+	/* Its place among the process's objects: objects_lock, in handle.c. */
+	struct fm_file *object_next;
+	bool listed;
+	bool ending;     /* its last reference has gone */
+	bool settling;   /* being opened, or upgraded: it cannot be shared yet */
+	bool will_write; /* ...for writing */
+	enum { LOCK_NONE, LOCK_READING, LOCK_WRITING } locked; /* against other processes; or, of one being opened, wanted */
+	bool alone;      /* it is to have a cache beside another's; the opening thread's */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t deadline_ns;
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
@@ -282,7 +298,7 @@ struct fm_file {
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
 	/* Open for writing: see writeback.c. */
-	bool writable;
+	_Atomic bool writable; /* false may become true: see file_upgrade() */
 	bool scratch;          /* a private mapping's: written back for want of memory only */
 	struct fm_file *base;  /* ...whose bytes it has where nothing was written */
 	fm_write_error_fn on_write_error;
@@ -375,6 +391,7 @@ struct read_request {
 struct after_work {
 	struct os_lock lock;
 	uint32_t capacity, head, count;
+	uint32_t passes; /* that have ended; atomic */
 	bool overflowed;
 	struct after_item {
 		uint16_t pool, count;
@@ -749,7 +766,7 @@ void writeback_note(struct fm_mm *mm);
 void writeback_urge(struct fm_mm *mm);
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait);
 int file_flush(struct fm_file *file);
-int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags);
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags, uint32_t *error_told);
 bool writeback_close(struct fm_file *file);
 void writeback_finish(struct fm_mm *mm);
 void writeback_cancel(struct fm_mm *mm);
@@ -937,9 +954,10 @@ int mm_destroy(struct fm_mm *mm);
 /* How long an end, or a call that is not fm_sync(), waits for a store that refuses or does not answer: 10 seconds, as
  * filemap.h says. A variable for the tests' sake. */
 extern uint64_t mm_patience_ns;
-int file_open(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
 	      struct fm_file **ret_file);
 int file_open_private(struct fm_file *base, struct fm_file **ret_file);
+int file_prepare_writing(struct fm_file *file);
 void file_get(struct fm_file *file);
 bool file_try_get(struct fm_file *file);
 void file_put(struct fm_file *file);
@@ -950,6 +968,16 @@ bool mm_call_begin(struct fm_mm *mm);
 void mm_call_end(struct fm_mm *mm);
 void mm_event(struct fm_mm *mm);
 int mm_event_fd(struct fm_mm *mm, int *ret_fd);
+
+/* handle.c */
+int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle);
+void object_settled(struct fm_file *file);
+void object_leave(struct fm_file *file);
+void object_ending(struct fm_file *file);
+void objects_forget(void);
+void handle_close(struct fm_file *handle);
+void handles_tell(struct fm_file *cache, uint64_t offset, uint64_t len, int error);
+void handles_free(struct fm_file *cache);
 int closer_start(struct fm_mm *mm);
 void closer_kick(struct fm_mm *mm);
 void closer_stop(struct fm_mm *mm);

@@ -350,7 +350,7 @@ static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 /* A demand read is done by the thread that wants it. */
 bool read_is_inline(const struct fm_file *file)
 {
-	return !file->deadline_ns && (file->store->caps & FM_STORE_READ_INLINE);
+	return !file->deadline_ns && (atomic_get(&file->store->caps) & FM_STORE_READ_INLINE);
 }
 
 /* A read in the faulting thread holds frames as a request does, and for as long: it counts like one. */

@@ -196,9 +196,9 @@ static void note_failure(struct fm_file *file, int error)
 
 static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)
 {
-	if (!file->on_write_error || !mm_call_begin(file->mm))
+	if (!mm_call_begin(file->mm))
 		return;
-	file->on_write_error(file->on_write_error_arg, offset, len, error);
+	handles_tell(file, offset, len, error);
 	mm_call_end(file->mm);
 }
 
@@ -909,11 +909,12 @@ int file_flush(struct fm_file *file)
 	return flush_wait(file, sync_deadline(file));
 }
 
-/* What was written to a range before the call is durable. See fm_sync(). */
-int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags)
+/* What was written to a range before the call is durable. See fm_sync(). `error_told` is a handle's, and counts which
+ * failures were told by it. */
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags, uint32_t *error_told)
 {
 	uint64_t until = sync_deadline(file);
-	uint32_t told = atomic_get(&file->error_told);
+	uint32_t told = atomic_get(error_told);
 
 	if (!file->writable || file->scratch)
 		return 0;
@@ -930,7 +931,7 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 	if (now != told) {
 		uint32_t before = told;
 		err = err ? err : atomic_get(&file->write_error);
-		while ((int32_t)(now - before) > 0 && !atomic_cas(&file->error_told, &before, now))
+		while ((int32_t)(now - before) > 0 && !atomic_cas(error_told, &before, now))
 			;
 	}
 	return err;
@@ -1193,7 +1194,7 @@ static void close_some(struct writeback *wb, uint64_t now)
 /* The background thread has a file without references. True: it is written first, and comes back. */
 bool writeback_close(struct fm_file *file)
 {
-	struct writeback *wb = file->mm->wb;
+	struct writeback *wb = atomic_get(&file->mm->wb);
 
 	if (file->writable && !file->given_up)
 		writeback_look_for_merging(file->mm);

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -38,8 +39,9 @@
 
 struct file_store {
 	struct fm_store store; /* first */
-	int buffered_fd;
-	int direct_fd;           /* -1: none */
+	_Atomic int buffered_fd; /* this and direct_fd: file_upgrade() changes them beside reads */
+	_Atomic int direct_fd;   /* -1: none */
+	int former_fd[2];        /* before file_upgrade(): requests may be under way with them; -1: none */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
 	bool lockless;           /* no read may wait for the inode's lock: see file_read_lockless() and learn_locks() */
 	bool buffered_locks;     /* ...and a buffered read would take it */
@@ -58,12 +60,13 @@ static int file_choose_fd(struct file_store *file, const struct iovec *iov, int 
 			  uint64_t offset)
 {
 	uint64_t bits = offset;
+	int direct_fd = file->direct_fd;
 
-	if (file->direct_fd < 0 || atomic_get(&file->direct_refused))
+	if (direct_fd < 0 || atomic_get(&file->direct_refused))
 		return file->buffered_fd;
 	for (int i = 0; i < iov_count; i++)
 		bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
-	return bits % DIRECT_ALIGN ? file->buffered_fd : file->direct_fd;
+	return bits % DIRECT_ALIGN ? file->buffered_fd : direct_fd;
 }
 
 /* The device or file system did not like an aligned direct read or write. At the tail that may be its only
@@ -482,6 +485,61 @@ static int file_version(struct fm_store *store, struct fm_store_version *ret_ver
 
 /* ------------------------------------------------------------------ opening and closing */
 
+/* By dev and inode of what was opened: whatever its name, or the name's next file, is. On overlayfs a file that is copied up
+ * gets another inode, and so another identity. */
+static void file_identify(struct file_store *file, const struct stat *st)
+{
+	file->store.id = S_ISBLK(st->st_mode)
+				 ? (struct fm_store_id){.kind = FM_STORE_ID_BLOCK, .device = st->st_rdev}
+				 : (struct fm_store_id){.kind = FM_STORE_ID_INODE, .device = st->st_dev, .inode = st->st_ino};
+}
+
+static int lock_fd(int fd, short type, int *ret_holder)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+
+	if (!fcntl(fd, F_OFD_SETLK, &lock))
+		return 0;
+	int error = errno == EACCES ? -EAGAIN : -errno;
+	*ret_holder = -1;
+	if (error == -EAGAIN && !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK)
+		*ret_holder = (int)lock.l_pid;
+	return error;
+}
+
+/* The lock belongs to an open file description. After file_upgrade() the reader's lock is still that of its former one, and would be
+ * in the writer's way. */
+static int file_lock(struct fm_store *store, bool exclusive, int *ret_holder)
+{
+	struct file_store *file = (struct file_store *)store;
+	int former = file->former_fd[0], error, ignored;
+
+	if (former >= 0)
+		(void)lock_fd(former, F_UNLCK, &ignored);
+	error = lock_fd(file->buffered_fd, exclusive ? F_WRLCK : F_RDLCK, ret_holder);
+	if (error && former >= 0)
+		(void)lock_fd(former, F_RDLCK, &ignored);
+	return error;
+}
+
+/* The writer's descriptors in the place of the reader's, which stay open: somebody may be about to use them. */
+static int file_upgrade(struct fm_store *store, struct fm_store *writer)
+{
+	struct file_store *file = (struct file_store *)store, *from = (struct file_store *)writer;
+
+	file->former_fd[0] = file->buffered_fd;
+	file->former_fd[1] = file->direct_fd;
+	file->buffered_fd = from->buffered_fd;
+	file->direct_fd = from->direct_fd;
+	file->folder_fd = from->folder_fd;
+	atomic_set(&file->name_unsynced, atomic_get(&from->name_unsynced));
+	from->buffered_fd = -1;
+	from->direct_fd = -1;
+	from->folder_fd = -1;
+	atomic_or(&store->caps, writer->caps);
+	return 0;
+}
+
 static void file_close(struct fm_store *store)
 {
 	struct file_store *file = (struct file_store *)store;
@@ -492,6 +550,9 @@ static void file_close(struct fm_store *store)
 		close(file->folder_fd);
 	if (file->buffered_fd >= 0)
 		close(file->buffered_fd);
+	for (int i = 0; i < 2; i++)
+		if (file->former_fd[i] >= 0)
+			close(file->former_fd[i]);
 	free(file);
 }
 
@@ -508,6 +569,8 @@ static const struct fm_store_ops file_ops = {
 	.resize = file_resize,
 	.punch = file_punch,
 	.reserve = file_reserve,
+	.upgrade = file_upgrade,
+	.lock = file_lock,
 	.close = file_close,
 };
 
@@ -722,7 +785,7 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	struct stat st;
 	int error = 0;
 
-	if (stat(path, &st))
+	if (file->buffered_fd >= 0 ? fstat(file->buffered_fd, &st) : stat(path, &st))
 		error = -errno;
 	if (error == -ENOENT && may_make) {
 		error = file_make(file, path);
@@ -751,6 +814,7 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 				 path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
+		file_identify(file, &st);
 		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
 		file->grain_ns = stamp_grain_ns(file->buffered_fd, &st);
 		if (flags & FM_STORE_OPEN_LOCKLESS)
@@ -768,6 +832,20 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	return 0;
 }
 
+static struct file_store *file_alloc(unsigned flags)
+{
+	struct file_store *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		return NULL;
+	file->store.ops = &file_ops;
+	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
+	if (flags & FM_STORE_OPEN_WRITE)
+		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
+	file->buffered_fd = file->direct_fd = file->folder_fd = file->former_fd[0] = file->former_fd[1] = -1;
+	return file;
+}
+
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store)
 {
@@ -780,15 +858,10 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	if (!*path)
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "file: without a path: write file:PATH");
-	file = calloc(1, sizeof(*file));
+	file = file_alloc(flags);
 	if (!file)
 		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", path,
 				 strerror(ENOMEM));
-	file->store.ops = &file_ops;
-	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
-	if (flags & FM_STORE_OPEN_WRITE)
-		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
-	file->buffered_fd = file->direct_fd = file->folder_fd = -1;
 	error = file_open_fds(file, path, flags, direct, error_text, error_text_len);
 	if (error) {
 		file_close(&file->store);
@@ -796,4 +869,100 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	}
 	*ret_store = &file->store;
 	return 0;
+}
+
+/* ------------------------------------------------------------------ by descriptor */
+
+/* Why a descriptor cannot be used as it is; NULL: it can. */
+static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error)
+{
+	bool write = flags & FM_STORE_OPEN_WRITE;
+	int seals = write ? fcntl(fd, F_GET_SEALS) : -1;
+
+	*ret_error = status & O_PATH ? -EBADF : -EACCES;
+	if (status & O_PATH)
+		return "is open with O_PATH, which allows no reading";
+	if ((status & O_ACCMODE) == O_WRONLY)
+		return "is open for writing only: pages have to be read, too";
+	if (write && (status & O_ACCMODE) != O_RDWR)
+		return "is open for reading only: FM_FILE_WRITE wants O_RDWR";
+	*ret_error = -EPERM;
+	if (seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+		return "is sealed against writing";
+	*ret_error = 0;
+	return NULL;
+}
+
+/* The program's open file description, for it cannot be opened anew: the file's permissions forbid that, or there is no
+ * /proc. Its status flags are the program's, and stay as they are. */
+static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char **ret_why)
+{
+	*ret_why = NULL;
+	if ((flags & FM_STORE_OPEN_WRITE) && (status & O_APPEND))
+		*ret_why = "has O_APPEND, by which pwrite() appends, and the file cannot be opened anew";
+	if (status & (O_DIRECT | O_NONBLOCK))
+		*ret_why = "has O_DIRECT or O_NONBLOCK, and the file cannot be opened anew without";
+	if (*ret_why)
+		return -EINVAL;
+	*ret_fd = os_fd_make(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+	return *ret_fd < 0 ? *ret_fd : 0;
+}
+
+/* The store's own open file description of the file that `fd` shows: the program's offset and status flags have nothing to do
+ * with it. By the calling thread's table of descriptors, which may be its own. */
+static int fd_open(struct file_store *file, int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len)
+{
+	int status = fcntl(fd, F_GETFL), error = 0;
+	struct stat wanted, got;
+	char path[64];
+	const char *why;
+
+	if (status < 0 || fstat(fd, &wanted))
+		return store_say(-errno, error_text, error_text_len, "descriptor %d: %s", fd, strerror(errno));
+	why = fd_refused(fd, status, flags, &error);
+	if (why)
+		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/fd/%d", (int)gettid(), fd);
+	error = file_open_fds(file, path, flags, true, error_text, error_text_len);
+	if (!error)
+		return fstat(file->buffered_fd, &got) || got.st_dev != wanted.st_dev || got.st_ino != wanted.st_ino ? -EBADF : 0;
+	if (file->buffered_fd >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
+		return error;
+	int shared = -1;
+	error = fd_share(fd, status, flags, &shared, &why);
+	file->buffered_fd = shared;
+	if (why)
+		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
+	return error ? error : file_open_fds(file, path, flags, true, error_text, error_text_len);
+}
+
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+{
+	struct file_store *file = file_alloc(flags);
+	int error = file ? 0 : -ENOMEM;
+
+	if (!error)
+		error = fd_open(file, fd, name, flags, error_text, error_text_len);
+	if (error && file)
+		file_close(&file->store);
+	if (!error)
+		*ret_store = &file->store;
+	return error;
+}
+
+/* "file:PATH", by what the kernel knows of the descriptor: for words, and for lists of hot sets. */
+void store_fd_name(int fd, char *name, size_t name_len)
+{
+	char link[64], path[PATH_MAX];
+	size_t used;
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/task/%d/fd/%d", (int)gettid(), fd);
+	len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		len = snprintf(path, sizeof(path), "descriptor %d", fd);
+	path[len] = 0;
+	used = (size_t)snprintf(name, name_len, "file:");
+	for (const char *at = path; *at && used + 4 < name_len; at++)
+		used += (size_t)snprintf(name + used, name_len - used, strchr("%?", *at) ? "%%%02X" : "%c", (unsigned char)*at);
 }

@@ -36,6 +36,17 @@ static inline bool store_version_same(const struct fm_store_version *a, const st
 	return a->size == b->size && a->version[0] == b->version[0] && a->version[1] == b->version[1];
 }
 
+/* Which object a store has opened, within this machine: two stores with the same identity have the same bytes. */
+struct fm_store_id {
+	enum fm_store_id_kind {
+		FM_STORE_ID_NONE,  /* the store cannot know, or nobody else can have the object */
+		FM_STORE_ID_INODE, /* a file: the device of its file system, and its inode */
+		FM_STORE_ID_BLOCK, /* a block device, by whatever node it was opened */
+	} kind;
+	bool filtered; /* there is a filter over it */
+	uint64_t device, inode;
+};
+
 enum fm_store_caps {
 	FM_STORE_READ_INLINE =
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
@@ -90,6 +101,13 @@ struct fm_store_ops {
 	int (*punch)(struct fm_store *store, uint64_t offset, uint64_t len);
 	/* Have space for [offset, offset + len), so that writes there do not fail with ENOSPC. May block. */
 	int (*reserve)(struct fm_store *store, uint64_t offset, uint64_t len);
+	/* A store that is open for reading goes over to being open for writing, by what `writer` has: another store of the same object,
+	 * which is open for writing, and which is only closed afterwards. Requests of `store` may be under way; those that begin later, and
+	 * `caps`, are as `writer` has them. Not twice. Ordinary context. */
+	int (*upgrade)(struct fm_store *store, struct fm_store *writer);
+	/* Lock the whole object, for all that do the same; again: as this call says. Until the store is closed. 0; -EAGAIN: another
+	 * has it, and *ret_holder is its process id, or -1 where the system does not know. Does not wait. Ordinary context. */
+	int (*lock)(struct fm_store *store, bool exclusive, int *ret_holder);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
 };
@@ -115,6 +133,7 @@ struct fm_store {
 			       * `version` of a file on a remote file system does not ask its
 			       * server. */
 	struct fm_store_version opened;
+	struct fm_store_id id; /* of what was opened, not of its name */
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 
@@ -122,6 +141,11 @@ struct fm_store {
  * where `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
 int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
+
+/* As store_open(), of the local file that a descriptor of the program shows. The descriptor stays the program's. `name` is for words. */
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store);
+/* A name for it, as a URI. */
+void store_fd_name(int fd, char *name, size_t name_len);
 
 /* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value, decoded; false: there is none. */
 bool store_uri_value(const char *uri, const char *key, char *value, size_t value_len);

@@ -406,12 +406,16 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 		return error;
 	store->deadline_ns = p->deadline_ns;
 	while (i--) {
+		struct fm_store_id id = store->id;
+
 		error = p->chain[i]->open_over(store, p->parameters[i], p->error_text,
 					       p->error_text_len, &store);
 		if (error) {
 			store->ops->close(store);
 			return error;
 		}
+		store->id = id;
+		store->id.filtered = true;
 		store->deadline_ns = p->deadline_ns;
 	}
 	*ret_store = store;
