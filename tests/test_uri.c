@@ -134,8 +134,8 @@ static void opens(const char *uri, const char *name, uint64_t size, uint64_t dea
 	struct fm_store *store = opened(uri);
 
 	CHECK(!strcmp(store->ops->name, name), "'%s' is a %s", uri, store->ops->name);
-	CHECK(store->size_bytes == size, "'%s': %llu bytes", uri,
-	      (unsigned long long)store->size_bytes);
+	CHECK(store_size(store) == size, "'%s': %llu bytes", uri,
+	      (unsigned long long)store_size(store));
 	CHECK(store->deadline_ns == deadline_ns, "'%s': deadline", uri);
 	store->ops->close(store);
 }

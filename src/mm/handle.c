@@ -292,7 +292,7 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, page_begin_again, NULL);
 	os_lock(&file->version_lock);
 	file->version = fresh->store->opened;
-	atomic_set(&file->store->size_bytes, fresh->store->opened.size);
+	store_size_set(file->store, fresh->store->opened.size);
 	atomic_set(&file->changed, 0u);
 	os_unlock(&file->version_lock);
 	os_signals_restore(mask);
