@@ -231,6 +231,10 @@ struct fm_file_options {
 	uint32_t flags;   /**< enum fm_file_flags */
 	fm_write_error_fn on_write_error; /**< or NULL */
 	void *on_write_error_arg;
+	/** Bytes of address space that are kept free behind the file's end, for mappings that reach past it and for a file that
+	 *  grows (fm_truncate(), FM_CHANGED_REFRESH). They cost no memory. 0: 1 GiB; where RLIMIT_AS or RLIMIT_DATA limits the
+	 *  process, an 8192nd of the limit, and at least 64 KiB. */
+	uint64_t reserve_bytes;
 };
 
 /**
@@ -388,7 +392,7 @@ struct fm_map_options {
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
  * Thread-safe. Never waits for a fault in flight. FM_MAP_PRIVATE writes what is dirty of the file first.
  * Errors: of that writing, or -ETIMEDOUT, as fm_file_close(); -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
- * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
+ * 2^63, or further past the end than the length that the file had when it was opened and `reserve_bytes` of struct fm_file_options), -ENOMEM,
  * -EOWNERDEAD, -EADDRINUSE (a file open for writing, and the program has put other memory where the range would be).
  */
 FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
