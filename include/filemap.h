@@ -104,7 +104,8 @@ enum fm_mm_flags {
 
 enum fm_log_level { FM_LOG_ERROR = 0, FM_LOG_WARNING = 1, FM_LOG_INFO = 2 };
 /** Receives one line without a newline. Called from any thread, never from a signal handler and
- *  never with a lock held. */
+ *  never with a lock held. It may be called until fm_mm_destroy() returns, or fm_mm_create() where that fails: `arg` lives as
+ *  long. */
 typedef void (*fm_log_fn)(void *arg, enum fm_log_level level, const char *line);
 
 struct fm_mm_options {
@@ -129,8 +130,9 @@ FM_PUBLIC uint64_t fm_budget_min(uint32_t page_size);
 /**
  * Make an address space. All its metadata is allocated and populated here, in proportion to the
  * budget. Thread-safe.
- * Errors: -EINVAL (options, budget below fm_budget_min(4096)), -ENOMEM, -ENOSYS (no userfaultfd),
- * -EPERM (userfaultfd closed to this user), -EOPNOTSUPP (a feature asked for is missing), -EMFILE (256
+ * Errors: -EINVAL (options, budget below fm_budget_min(4096) or above 8 TiB), -ENOMEM, -ENOSYS (no userfaultfd),
+ * -EPERM (userfaultfd closed to this user), -EAGAIN (no thread to be had: RLIMIT_NPROC, or pids.max of the cgroup),
+ * -EOPNOTSUPP (a feature asked for is missing), -EMFILE (256
  * address spaces in this process). Where a
  * log function is given, one line says which and what to do about it.
  */
@@ -210,7 +212,8 @@ enum fm_file_flags {
  *  `len` say where (len 0: the whole file). The bytes are still there, dirty, and are written again later. Called in the thread by
  *  which I/O ends, with no lock held: it is to note it down, and to wake somebody who acts. What waits for I/O would wait for this
  *  very thread: no access to a mapping, no exit(), and of the calls fm_get_stats(), fm_completions() without a time to wait, and fm_sync() with
- *  FM_SYNC_ASYNC only. */
+ *  FM_SYNC_ASYNC only. It may be called after fm_file_close(), as long as something of the file is to be written: `arg` lives until
+ *  fm_mm_destroy() returns. */
 typedef void (*fm_write_error_fn)(void *arg, uint64_t offset, uint64_t len, int error);
 
 /** Of `page_size`: by how the file is read. Its pages are of 4096 bytes; who reads it from one end to the other gets 2 MiB of it
@@ -234,6 +237,10 @@ struct fm_file_options {
 	uint32_t flags;   /**< enum fm_file_flags */
 	fm_write_error_fn on_write_error; /**< or NULL */
 	void *on_write_error_arg;
+	/** Bytes of address space that are kept free behind the file's end, for mappings that reach past it and for a file that
+	 *  grows (fm_truncate(), FM_CHANGED_REFRESH). They cost no memory. 0: 1 GiB; where RLIMIT_AS or RLIMIT_DATA limits the
+	 *  process, an 8192nd of the limit, and at least 64 KiB. */
+	uint64_t reserve_bytes;
 };
 
 /**
@@ -378,7 +385,8 @@ enum fm_error_action {
 };
 
 /** Called in the thread that faulted (inline trap: in signal context, so signal-safe calls only),
- *  with no lock held. */
+ *  with no lock held. An access that has begun before fm_unmap() may call it after fm_unmap() has returned: `arg` lives until the
+ *  program's threads have left the mapping, or until fm_mm_destroy() returns. */
 typedef enum fm_error_action (*fm_error_fn)(void *arg, const struct fm_error *error);
 
 /** Flags of struct fm_map_options. */
@@ -419,7 +427,7 @@ struct fm_map_options {
  * Lifetime: until fm_unmap() or fm_mm_destroy(); the file may be closed before.
  * Thread-safe. Never waits for a fault in flight. FM_MAP_PRIVATE writes what is dirty of the file first.
  * Errors: of that writing, or -ETIMEDOUT, as fm_file_close(); -EINVAL, -EACCES (FM_MAP_WRITE without FM_MAP_PRIVATE, of a file not open for writing), -EOVERFLOW (range past
- * 2^63, or further past the end than the view's reserve of the length the file had when it was opened plus 1 GiB), -ENOMEM,
+ * 2^63, or further past the end than the length that the file had when it was opened and `reserve_bytes` of struct fm_file_options), -ENOMEM,
  * -EOWNERDEAD, -EADDRINUSE (a file open for writing, and the program has put other memory where the range would be).
  */
 FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
@@ -506,7 +514,7 @@ FM_PUBLIC int fm_event_fd(fm_mm *mm, int *ret_fd);
  * As fm_fault_in(), and keep them: until fm_unpin() of the same range the pages stay installed, so
  * that system calls may be given the range under every trap. Reserves its frames first or fails.
  * Thread-safe. Errors: as fm_fault_in(); -ENOMEM when pins would leave less than a quarter of the
- * frames to everybody else.
+ * frames to everybody else; -EOVERFLOW when a page is pinned 65,535 times already.
  */
 FM_PUBLIC int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags);
 FM_PUBLIC int fm_unpin(fm_mm *mm, const void *addr, size_t len);

@@ -202,6 +202,15 @@ static int copy_options(void *ours, size_t our_size, const void *theirs)
 
 /* ------------------------------------------------------------------ address spaces */
 
+/* Frames are counted in 32 bits, and so is twice as many. */
+#define BUDGET_MOST (8ull << 40)
+
+static void say_line(const struct fm_mm_options *options, const char *line)
+{
+	if (options->log)
+		options->log(options->log_arg, FM_LOG_ERROR, line);
+}
+
 int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 {
 	struct fm_mm_options ours;
@@ -212,8 +221,15 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 		return -EINVAL;
 	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
 		return -EINVAL;
+	if (ours.budget_bytes > BUDGET_MOST) {
+		say_line(&ours, "the budget is above 8 TiB, which is as much as an address space can have");
+		return -EINVAL;
+	}
 	forget_parents();
 	err = mm_create(&ours, &mm);
+	if (err == -EAGAIN)
+		say_line(&ours, "the system lets this user have no more threads, and the library needs some of its own: raise RLIMIT_NPROC (ulimit -u), "
+				"or pids.max of the cgroup");
 	if (err)
 		return err;
 	err = live_add(mm);
@@ -584,7 +600,9 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 		bool there = (page_state(page) & (wants | PG_GONE)) == wants;
 		bool first = there && !page->user_pins;
 		uint32_t limit = pool->frames - pool->frames / 4;
-		if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {
+		if (there && page->user_pins == UINT16_MAX) {
+			err = -EOVERFLOW;
+		} else if (first && atomic_add(&pool->user_pinned, 1u) >= limit) {
 			atomic_sub(&pool->user_pinned, 1u);
 			err = -ENOMEM;
 		} else if (there) {

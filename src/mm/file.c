@@ -10,7 +10,10 @@
 #include <stdlib.h>
 
 #define DEADLINE_MOST_NS ((uint64_t)INT64_MAX)
+#define VIEW_MOST (1ull << 46)
 #define VIEW_SLACK (1ull << 30) /* how far past the end a mapping may reach */
+#define VIEW_SLACK_LEAST (64ull << 10)
+#define VIEW_SLACK_SHARE 8192u /* of what the process may have */
 
 void file_get(struct fm_file *file)
 {
@@ -182,7 +185,7 @@ static void file_free(struct fm_file *file)
 		record_end(file);
 	file_tell_lost(file);
 	if (atomic_get(&file->lost) && atomic_get(&file->error_told) != atomic_get(&file->error_seq))
-		atomic_set(&file->mm->lost, true);
+		atomic_set(&file->mm->emptied, true);
 	if (file->store)
 		file->store->ops->close(file->store);
 	if (file->base)
@@ -275,12 +278,24 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 	}
 }
 
+/* As asked for. Else much: address space is free. But where the process has a limit on it thousands of files are to fit. */
+static uint64_t view_slack(const struct fm_file *file)
+{
+	uint64_t limit = trap_address_limit(), share = limit / VIEW_SLACK_SHARE;
+
+	if (file->reserve_bytes)
+		return file->reserve_bytes;
+	if (limit == UINT64_MAX || share > VIEW_SLACK)
+		return VIEW_SLACK;
+	return share > VIEW_SLACK_LEAST ? share : VIEW_SLACK_LEAST;
+}
+
 static int view_open(struct fm_file *file)
 {
-	uint64_t unit = file->pool->page_size;
-	uint64_t len = ((file_size(file) + unit - 1) & ~(unit - 1)) + VIEW_SLACK;
-	if (file_size(file) > (1ull << 46))
+	uint64_t unit = file->pool->page_size, slack = view_slack(file);
+	if (file_size(file) > VIEW_MOST || slack > VIEW_MOST)
 		return -EOVERFLOW;
+	uint64_t len = (file_size(file) + unit - 1) / unit * unit + (slack + unit - 1) / unit * unit;
 	file->view.mm = file->mm;
 	file->view.file = file;
 	bool groups = file->pool->groups && !file->writable;
@@ -375,7 +390,7 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 		return err;
 	err = view_open(file);
 	if (err) {
-		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s",
+		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s (ulimit -v and -d; `reserve_bytes` is what is kept free behind)",
 		       (unsigned long long)file_size(file), strerror(-err));
 		return err;
 	}
@@ -415,6 +430,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	file->changed_policy = options->changed;
 	file->on_write_error = options->on_write_error;
 	file->on_write_error_arg = options->on_write_error_arg;
+	file->reserve_bytes = options->reserve_bytes;
 	err = pool_for(mm, page_size, &file->pool);
 	if (err == -ENOSPC)
 		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
@@ -476,6 +492,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file)
 	if (!file)
 		return -ENOMEM;
 	file->scratch = true;
+	file->reserve_bytes = base->reserve_bytes;
 	file->deadline_ns = base->deadline_ns;
 	err = pool_for(mm, OS_PAGE, &file->pool);
 	if (!err)

@@ -459,7 +459,7 @@ int mm_destroy(struct fm_mm *mm)
 		writeback_cancel(mm);
 		ended = wait_for_files(mm, os_now_ns() + END_SOON_NS);
 	}
-	int ret = atomic_get(&mm->lost) ? -EIO : 0;
+	int ret = atomic_get(&mm->lost) || atomic_get(&mm->emptied) ? -EIO : 0;
 	if (!ended && !leave_behind(mm))
 		ended = wait_for_files(mm, OS_FOREVER);
 	if (ended)

@@ -285,6 +285,7 @@ struct fm_file {
 	enum { LOCK_NONE, LOCK_READING, LOCK_WRITING } locked; /* against other processes; or, of one being opened, wanted */
 	bool alone;      /* it is to have a cache beside another's; the opening thread's */
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
+	uint64_t reserve_bytes;   /* likewise; 0: see view_slack() */
 	uint64_t deadline_ns;
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
 	uint32_t changed_policy;
@@ -416,6 +417,7 @@ struct fm_mm {
 	uint32_t flags, install;
 	bool dying; /* atomic */
 	bool lost;  /* by its end, something that was dirty; atomic */
+	bool emptied; /* the program has emptied or replaced something that was dirty, and no call has told it; atomic */
 	uint32_t finishes; /* calls of writeback_finish(); atomic */
 	bool ended;        /* the process has ended but for its last instructions: nobody waits for write-back; atomic */
 	uint32_t late;     /* futex: 1: written to since, 2: the log has been told */

@@ -88,6 +88,8 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 /* From here on a read that faults where nothing is makes no page table, so that a huge page can come in by one MOVE. Such a fault takes
  * longer, and one that writes clears a huge page in vain. Takes the kernel's mmap_lock. */
 void trap_region_huge(struct view_region *region);
+/* The least of the process's limits on address space and on writable memory; UINT64_MAX: there is none. */
+uint64_t trap_address_limit(void);
 /* Out of the registry, and, if no fault is in it any more, unmapped. False: not yet; call again. */
 bool trap_region_close(struct view_region *region);
 

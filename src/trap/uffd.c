@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -353,6 +354,14 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 		region->opened = false;
 	}
 	return err;
+}
+
+uint64_t trap_address_limit(void)
+{
+	struct rlimit64 space = {RLIM64_INFINITY, 0}, data = {RLIM64_INFINITY, 0};
+	os_syscall4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &space);
+	os_syscall4(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &data);
+	return space.rlim_cur < data.rlim_cur ? space.rlim_cur : data.rlim_cur; /* without a limit: all ones */
 }
 
 /* What takes a piece of a view that is the library's. */
