@@ -437,10 +437,14 @@ static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot, con
 	bool deaf = access == ACCESS_OWN && refuses_sigbus(tid);
 	if (access == ACCESS_OWN && !deaf && signal_thread(tid, addr))
 		return;
-	tell_forget(trap, tid);
+	bool awake = access == ACCESS_OVER && !always;
+	/* A thread that is awake may just not sleep yet. Without marks its note stays until it comes again: the region does
+	 * not go before (trap_drain()). */
+	if (!awake || uffd_has_poison(trap))
+		tell_forget(trap, tid);
 	if (deaf && error->signo == SIGBUS)
 		die_of_sigbus();
-	if (access == ACCESS_OVER && !always)
+	if (awake)
 		trap_wake(trap, page_of(addr), OS_PAGE);
 	else
 		refuse_for_a_moment(trap, tid, page_of(addr), prot, deaf);
