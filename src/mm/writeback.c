@@ -194,11 +194,24 @@ static void note_failure(struct fm_file *file, int error)
 	atomic_add(&file->error_seq, 1u);
 }
 
+struct failure {
+	struct fm_file *file;
+	uint64_t offset, len;
+	int error;
+};
+
+static void failure_out(void *arg)
+{
+	const struct failure *failure = arg;
+	struct fm_file *file = failure->file;
+	file->on_write_error(file->on_write_error_arg, failure->offset, failure->len, failure->error);
+}
+
 static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)
 {
 	if (!file->on_write_error || !mm_call_begin(file->mm))
 		return;
-	file->on_write_error(file->on_write_error_arg, offset, len, error);
+	os_call_out(failure_out, &(struct failure){file, offset, len, error});
 	mm_call_end(file->mm);
 }
 
