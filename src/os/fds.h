@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* ---- numbers */
@@ -46,6 +47,10 @@ struct os_fd_id {
 	uint64_t dev, ino;
 };
 int os_fd_id(int fd, struct os_fd_id *ret_id);
+static inline struct os_fd_id os_fd_id_of(const struct statx *stx)
+{
+	return (struct os_fd_id){(uint64_t)stx->stx_dev_major << 32 | stx->stx_dev_minor, stx->stx_ino};
+}
 bool os_fd_is(int fd, const struct os_fd_id *id); /* keeps errno */
 
 /* ---- the table of our own */
@@ -79,6 +84,18 @@ int os_fds_thread(void *ret_handle, void *(*fn)(void *arg), void *arg);
 
 /* The calling process, which shares memory with ours (a keeper), has our table. */
 void os_fds_adopt(void);
+
+/* ---- where there is no table of our own */
+
+/* Keep an open file, though the program closes its number: a bare thread with a table of its own has it. It is no thread of the
+ * C library's, has dropped its capabilities and only waits. Not signal-safe. 0 or negative errno. */
+struct os_fd_kept {
+	int fd, highest;
+	uint32_t state, tid;
+	void *stack;
+};
+int os_fd_keep(struct os_fd_kept *kept, int fd);
+void os_fd_keep_end(struct os_fd_kept *kept);
 
 /* ---- bells: eventfds of our table, which any thread may ring without a number of its own */
 struct os_bell {

@@ -505,7 +505,7 @@ static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, u
 /* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an overlay's copy-up, too, none of
  * which changes a byte. A device node's times tell nothing of its bytes. Where a server may be dead and there is a
  * deadline for that, what the kernel knows must do: asking the server could take for ever. */
-static int version_by(struct file_store *file, int fd, struct fm_store_version *ret_version)
+static int version_by(struct file_store *file, int fd, struct os_fd_id *ret_id, struct fm_store_version *ret_version)
 {
 	int flags = AT_EMPTY_PATH;
 	uint64_t size, now_ns = stamp_now_ns(file); /* before the time stamp is asked for */
@@ -516,7 +516,7 @@ static int version_by(struct file_store *file, int fd, struct fm_store_version *
 		error = os_syscall3(SYS_ioctl, fd, BLKGETSIZE64, &size);
 		if (!error)
 			*ret_version = (struct fm_store_version){.size = size};
-		return (int)error;
+		return error ? (int)error : os_fd_id(fd, ret_id);
 	}
 	if (file->is_remote && file->store.deadline_ns)
 		flags |= AT_STATX_DONT_SYNC;
@@ -528,6 +528,8 @@ static int version_by(struct file_store *file, int fd, struct fm_store_version *
 			.version = {0, timestamp_ns(stx.stx_mtime)},
 			.young_ns = stamp_young_ns(file, now_ns, timestamp_ns(stx.stx_mtime)),
 		};
+	if (!error)
+		*ret_id = os_fd_id_of(&stx);
 	return (int)error;
 }
 
@@ -540,7 +542,9 @@ static long version_call(void *arg)
 {
 	const struct version_call *call = arg;
 
-	return version_by(call->file, call->file->buffered.own, call->ret_version);
+	struct os_fd_id id;
+
+	return version_by(call->file, call->file->buffered.own, &id, call->ret_version);
 }
 
 /* A thread of the program asks by a number of its own, if that is still ours. */
@@ -549,11 +553,12 @@ static int file_version(struct fm_store *store, struct fm_store_version *ret_ver
 	struct file_store *file = (struct file_store *)store;
 	struct store_here *here = atomic_get(&file->direct.fd) >= 0 ? &file->direct : &file->buffered;
 	int fd = atomic_get(&here->fd), error;
+	struct os_fd_id id;
 
 	if (!os_fds_own() && fd >= 0) {
-		error = version_by(file, fd, ret_version);
-		if (error != -EBADF && os_fd_is(fd, &here->id))
-			return error;
+		error = version_by(file, fd, &id, ret_version);
+		if (!error && id.dev == here->id.dev && id.ino == here->id.ino)
+			return 0;
 	}
 	if (!os_fds_own() && !os_fds_apart())
 		return -EBADF;
@@ -915,6 +920,7 @@ static int file_open_fds(struct file_store *file, struct opened *opened, const c
 	int access_mode = flags & FM_STORE_OPEN_WRITE ? O_RDWR : O_RDONLY;
 	bool may_make = flags & FM_STORE_OPEN_CREATE;
 	const char *refused = NULL;
+	struct os_fd_id id;
 	struct stat st, named;
 	int error = 0;
 
@@ -955,7 +961,7 @@ static int file_open_fds(struct file_store *file, struct opened *opened, const c
 			opened->direct = open_direct(path, access_mode, &st);
 		if (opened->direct >= 0 && access_mode == O_RDWR)
 			(void)posix_fadvise(opened->buffered, 0, 0, POSIX_FADV_RANDOM);
-		error = version_by(file, opened->buffered, &file->store.opened);
+		error = version_by(file, opened->buffered, &id, &file->store.opened);
 	}
 	/* Another thread may close all numbers meanwhile, and put another file there: then it is not the named one. */
 	if (!error && (stat(path, &named) || fstat(opened->buffered, &st) || named.st_dev != st.st_dev ||

@@ -23,6 +23,7 @@ struct trap {
 	int own_fd; /* and in ours */
 	struct os_fd_id id;
 	uint32_t renewals;   /* of `fd`; atomic */
+	struct os_fd_kept kept; /* where there is no table of our own: keeps the userfaultfd */
 	struct os_bell bell; /* wakes the handler thread; its fd is -1 without one */
 	bool has_move, has_wp, has_poison;
 	bool user_mode_only;

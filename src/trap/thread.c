@@ -272,22 +272,36 @@ static void read_messages(struct handler *handler)
 	}
 }
 
+/* Where there is no table of our own, the program may have closed the userfaultfd, or have put another file at its number.
+ * Then no message can be read any more: accesses are refused, and who waits is woken by the userfaultfd's end. */
+static bool still_served(struct trap *trap)
+{
+	if (os_fds_own() || os_fd_is(trap->own_fd, &trap->id))
+		return true;
+	registry_close_all(trap);
+	os_fd_keep_end(&trap->kept);
+	return false;
+}
+
 static void *handler_main(void *arg)
 {
 	struct handler *handler = arg;
+	bool served = true;
 	while (!atomic_get(&handler->stop)) {
 		struct pollfd fds[2] = {{.fd = handler->trap->bell.fd, .events = POLLIN},
 					{.fd = handler->trap->own_fd, .events = POLLIN}};
 		struct timespec tick = {.tv_nsec = (tell_pending(handler->trap) ? 10 : 100) * 1000 * 1000};
 		uint64_t drop;
 		bool full = !has_entry(handler);
-		int count = full ? 1 : 2;
-		if (!handler->msg_count || full) /* else there is more to do */
+		served = served && still_served(handler->trap);
+		int count = served && !full ? 2 : 1;
+		if (!handler->msg_count || full || !served) /* else there is more to do */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
 		if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->trap->bell.fd, &drop, sizeof(drop));
 		drive_again(handler);
-		read_messages(handler);
+		if (served)
+			read_messages(handler);
 		tell_sweep(handler->trap);
 	}
 	return NULL;

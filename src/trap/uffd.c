@@ -145,6 +145,13 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 		ret = trap->own_fd = os_fd_give(trap->fd);
 	if (ret < 0)
 		return (int)ret;
+	if (!os_fds_apart()) {
+		say(options, "the library's descriptors are in the program's table, since close_range() and unshare() are refused: "
+			     "closing them ends its mappings; allow close_range() in the seccomp filter");
+		ret = os_fd_keep(&trap->kept, trap->fd);
+		if (ret < 0)
+			return (int)ret;
+	}
 	trap->has_move = move;
 	trap->has_wp = have & ABI_FEATURE_WP;
 	trap->has_poison = have & ABI_FEATURE_POISON;
@@ -369,6 +376,7 @@ void trap_destroy(struct trap *trap)
 	if (trap->fetched)
 		munmap(trap->fetched, OS_PAGE);
 	os_bell_close(&trap->bell);
+	os_fd_keep_end(&trap->kept);
 	if (trap->own_fd != trap->fd)
 		os_fd_close_own(trap->own_fd);
 	if (trap->fd >= 0 && os_fd_is(trap->fd, &trap->id))
