@@ -102,6 +102,8 @@ int ring_open(struct io_engine *engine)
 		if (error)
 			goto out_exit;
 	}
+	if (!os_fds_own()) /* then the ring is reached without its number, which the program may close (Linux 5.18) */
+		(void)io_uring_register_ring_fd(&ring->uring);
 	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);
 	engine->ring = ring;
 	return 0;

@@ -297,6 +297,8 @@ static void *handler_main(void *arg)
 		int count = served && !full ? 2 : 1;
 		if (!handler->msg_count || full || !served) /* else there is more to do */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
+		if (fds[0].revents & POLLNVAL) /* the program has closed it: look from time to time */
+			os_sleep_until(os_now_ns() + 10 * OS_NSEC_PER_MSEC);
 		if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->trap->bell.fd, &drop, sizeof(drop));
 		drive_again(handler);
