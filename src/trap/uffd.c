@@ -684,7 +684,7 @@ bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 
 	do {
 		struct abi_continue question = {.range = {addr, len}};
-		ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_CONTINUE, &question);
+		ret = uffd_ioctl(trap, ABI_IOC_CONTINUE, &question);
 	} while (ret == -EAGAIN); /* the kernel is changing the mappings */
 	return ret != -ENOENT;
 }
