@@ -545,6 +545,16 @@ static struct sim_event *event_at(int fd, const char *what)
 	return &events[fd];
 }
 
+int os_event_fd(int event)
+{
+	return event;
+}
+
+void os_call_out(void (*fn)(void *arg), void *arg)
+{
+	fn(arg);
+}
+
 void os_event_close(int fd)
 {
 	event_at(fd, "an event is closed")->open = false;

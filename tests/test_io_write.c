@@ -5,6 +5,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/store.h"
+#include "own_fds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -213,14 +214,10 @@ static void test_direct_refused(void)
 
 	if (stand_in < 0)
 		stand_in = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	for (int fd = 3; fd < 1024 && direct < 0; fd++) {
-		int flags = fcntl(fd, F_GETFL);
-
-		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;
-	}
 	CHECK(!store_resize(store, 100000), "resize");
-	if (stand_in >= 0 && direct >= 0 && pwrite(stand_in, "", 1, 0) < 0 && errno == EINVAL) {
-		CHECK(dup2(stand_in, direct) == direct, "%s", strerror(errno));
+	if (stand_in >= 0 && pwrite(stand_in, "", 1, 0) < 0 && errno == EINVAL)
+		direct = own_direct_replace(stand_in);
+	if (direct >= 0) {
 		for (int i = 0; i < 2; i++)
 			does(engine, store, IO_WRITE, 4096 * i, 32768, 0, 32768);
 		has(store, 4096, 32768);
@@ -231,6 +228,8 @@ static void test_direct_refused(void)
 		close(stand_in);
 	io_engine_destroy(engine);
 	store->ops->close(store);
+	if (direct >= 0)
+		close(direct);
 	unlink("f");
 }
 
@@ -464,6 +463,7 @@ static void test_lose(void)
 struct pipe_store {
 	struct fm_store store;
 	int fds[2];
+	int own; /* the end that the ring has, in the table of its thread */
 	unsigned uninvited; /* cancels that nobody asked for, still to come */
 	uint32_t started;   /* atomic */
 };
@@ -471,7 +471,7 @@ struct pipe_store {
 static int pipe_submit_write(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
 	struct pipe_store *pipes = (struct pipe_store *)store;
-	int error = io_ring_write(engine, request, pipes->fds[1]);
+	int error = io_ring_write(engine, request, pipes->own);
 
 	if (!error && pipes->uninvited) {
 		pipes->uninvited--;
@@ -490,7 +490,7 @@ static void pipe_cancel(struct fm_store *store, struct io_engine *engine, struct
 /* A pipe cannot be synced, and says so. */
 static int pipe_submit_flush(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
-	return io_ring_flush(engine, request, ((struct pipe_store *)store)->fds[1]);
+	return io_ring_flush(engine, request, ((struct pipe_store *)store)->own);
 }
 
 static const struct fm_store_ops pipe_ops = {
@@ -516,6 +516,9 @@ static void test_ring_cancel(bool uninvited)
 	}
 	memset(page, 0xfe, sizeof(page));
 	CHECK(!pipe2(pipes.fds, O_NONBLOCK), "%s", strerror(errno));
+	CHECK(!os_fds_get(), "no table of our own");
+	pipes.own = os_fd_give(pipes.fds[1]);
+	CHECK(pipes.own >= 0, "%d", pipes.own);
 	while (write(pipes.fds[1], page, 4096) == 4096)
 		fill++;
 	CHECK(!fcntl(pipes.fds[1], F_SETFL, 0), "%s", strerror(errno));
@@ -539,6 +542,9 @@ static void test_ring_cancel(bool uninvited)
 	CHECK(read(pipes.fds[0], got, 4096) < 0 && errno == EAGAIN, "more came");
 	io_engine_destroy(engine);
 	job_free(job);
+	if (pipes.own != pipes.fds[1])
+		os_fd_close_own(pipes.own);
+	os_fds_put();
 	close(pipes.fds[0]);
 	close(pipes.fds[1]);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Statistics: the buckets, the percentiles, the sealed page, and a reader that distrusts it. */
 #include "check.h"
+#include "os/fds.h"
 #include "stats/stats.h"
 
 #include <fcntl.h>
@@ -150,7 +151,11 @@ static void test_page(void)
 	stats_page_destroy(second, second_fd);
 	CHECK_EQ(stats_read_process(getpid(), 1, &copy), -ENOENT);
 
-	test_sealed(page, fd);
+	int here = os_fds_apart() ? os_fd_fetch(fd) : fd;
+	if (here >= 0) /* Linux 6.9 */
+		test_sealed(page, here);
+	if (here >= 0 && here != fd)
+		close(here);
 	stats_page_destroy(page, fd);
 	CHECK_EQ(stats_read_process(getpid(), 0, &copy), -ENOENT);
 }

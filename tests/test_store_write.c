@@ -4,6 +4,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/store.h"
+#include "own_fds.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -314,7 +315,7 @@ static int in_child(int (*fn)(void *), void *arg)
 	return WEXITSTATUS(status);
 }
 
-/* From now on in this thread: system call `nr`, with this first argument unless it is -1, gives `error`. */
+/* From now on in all threads: system call `nr`, with this first argument unless it is -1, gives `error`. */
 static void forbid(int nr, int first, int error)
 {
 	struct sock_filter code[] = {
@@ -328,25 +329,8 @@ static void forbid(int nr, int first, int error)
 	};
 	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
 
-	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "%s",
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program), "%s",
 	      strerror(errno));
-}
-
-static int find_folder_fd(void)
-{
-	char name[64], target[256];
-	ssize_t len;
-
-	for (int fd = 3; fd < 1024; fd++) {
-		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-		len = readlink(name, target, sizeof(target) - 1);
-		if (len <= 0)
-			continue;
-		target[len] = '\0';
-		if (!strcmp(target, dir))
-			return fd;
-	}
-	return -1;
 }
 
 /* The folder is synced until that has ended well once, and not again. */
@@ -354,7 +338,7 @@ static int folder_child(void *arg)
 {
 	bool first = *(bool *)arg;
 	struct fm_store *store = opened("file:fresh", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	int folder = find_folder_fd();
+	int folder = own_fd_of(dir);
 
 	CHECK(folder >= 0, "no descriptor of the folder");
 	if (first)
@@ -427,13 +411,9 @@ static void test_direct_refused(void)
 
 	if (stand_in < 0)
 		stand_in = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	for (int fd = 3; fd < 1024 && direct < 0; fd++) {
-		int flags = fcntl(fd, F_GETFL);
-
-		direct = flags >= 0 && flags & O_DIRECT ? fd : -1;
-	}
-	if (stand_in >= 0 && direct >= 0 && pwrite(stand_in, "", 1, 0) < 0 && errno == EINVAL) {
-		CHECK(dup2(stand_in, direct) == direct, "%s", strerror(errno));
+	if (stand_in >= 0 && pwrite(stand_in, "", 1, 0) < 0 && errno == EINVAL)
+		direct = own_direct_replace(stand_in);
+	if (direct >= 0) {
 		model_resize(store, &model, 20000);
 		model_write(store, &model, 1, 8192, 4096, 0);
 		model_write(store, &model, 2, 4096, 0, 0);
@@ -445,6 +425,8 @@ static void test_direct_refused(void)
 	if (stand_in >= 0)
 		close(stand_in);
 	closed(store);
+	if (direct >= 0)
+		close(direct);
 	unlink("refused");
 	free(model.bytes);
 }

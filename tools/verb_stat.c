@@ -133,31 +133,51 @@ static void print_header(void)
 
 enum form { FORM_ROW, FORM_PAGE, FORM_JSON };
 
+struct show {
+	int pid, error;
+	char name[32];
+	enum form form;
+	struct tool_json *json;
+	unsigned shown, foreign;
+};
+
+static bool show_page(void *arg, int error, struct stats_page *copy)
+{
+	struct show *show = arg;
+
+	if (error == -EPROTO) {
+		show->foreign++;
+		return true;
+	}
+	show->error = error;
+	if (error)
+		return false;
+	page = *copy;
+	tool_clean(page.trap);
+	tool_clean(page.install);
+	stats_collect(&page, &stats);
+	if (show->form == FORM_JSON)
+		json_page(show->json, show->pid, show->name);
+	else if (show->form == FORM_PAGE)
+		print_page(show->pid, show->name);
+	else
+		print_row(show->pid, show->name);
+	show->shown++;
+	return true;
+}
+
 /* Show every page of a process. Returns how many; *ret_error is why there were no more, *ret_foreign how many are of another
  * version. */
 static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error, unsigned *ret_foreign)
 {
-	char name[32];
-	unsigned n, foreign = 0;
+	struct show show = {.pid = pid, .form = form, .json = json};
+	int error;
 
-	process_name(pid, name);
-	for (n = 0; (*ret_error = stats_read_process(pid, n, &page)) == 0 || *ret_error == -EPROTO; n++) {
-		if (*ret_error) {
-			foreign++;
-			continue;
-		}
-		tool_clean(page.trap);
-		tool_clean(page.install);
-		stats_collect(&page, &stats);
-		if (form == FORM_JSON)
-			json_page(json, pid, name);
-		else if (form == FORM_PAGE)
-			print_page(pid, name);
-		else
-			print_row(pid, name);
-	}
-	*ret_foreign = foreign;
-	return n - foreign;
+	process_name(pid, show.name);
+	error = stats_read_all(pid, show_page, &show);
+	*ret_error = error ? error : show.error ? show.error : -ENOENT;
+	*ret_foreign = show.foreign;
+	return show.shown;
 }
 
 static int stat_one(const char *text, bool as_json)

@@ -372,12 +372,12 @@ static void note_no_ring(const struct io_engine *engine, const struct io_engine_
 /* When no thread is left that could wake the I/O thread. */
 static void engine_free(struct io_engine *engine)
 {
-	if (engine->event_fd >= 0)
-		close(engine->event_fd);
+	os_bell_close(&engine->bell);
 	os_meta_free(engine->timers, engine->timers_room * sizeof(*engine->timers));
 	os_meta_free(engine->worker_threads,
 		     engine->workers_room * sizeof(*engine->worker_threads));
 	os_meta_free(engine, sizeof(*engine));
+	os_fds_put();
 }
 
 static void engine_limits(struct io_engine *engine, const struct io_engine_options *options)
@@ -410,9 +410,15 @@ int io_engine_create(const struct io_engine_options *options, struct io_engine *
 
 	if (!engine)
 		return -ENOMEM;
+	error = os_fds_get();
+	if (error) {
+		os_meta_free(engine, sizeof(*engine));
+		return error;
+	}
+	error = -ENOMEM;
 	if (!options)
 		options = &defaults;
-	engine->event_fd = -1;
+	engine->bell.fd = -1;
 	engine->no_uring = options->no_uring;
 	engine_limits(engine, options);
 	engine->worker_threads =

@@ -15,6 +15,7 @@
 
 #include "io/io.h"
 #include "os/atomic.h"
+#include "os/fds.h"
 #include "os/os.h"
 #include "store/store.h"
 
@@ -71,7 +72,7 @@ struct io_engine {
 	unsigned workers_room; /* of worker_threads */
 	bool no_uring;
 	int ring_error; /* why there is no ring */
-	int event_fd;   /* -1: without a ring the thread sleeps on `sleeping` */
+	struct os_bell bell; /* wakes the thread out of the ring; its fd is -1 where the thread sleeps on `sleeping` */
 	struct io_ring *ring;
 	struct os_thread thread;
 	struct os_thread *worker_threads;

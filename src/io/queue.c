@@ -8,7 +8,6 @@
  * May call: os.h.
  */
 #include "io/engine.h"
-#include "os/syscall.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -259,13 +258,11 @@ struct io_request *cancel_pop(struct io_engine *engine)
  * at the flag after that: one of the two sees the other. */
 void io_engine_wake(struct io_engine *engine)
 {
-	uint64_t one = 1;
-
 	atomic_add(&engine->calls, 1u);
 	if (!atomic_get(&engine->sleeping) || !atomic_xchg(&engine->sleeping, 0))
 		return;
-	if (engine->event_fd >= 0)
-		(void)os_syscall3(SYS_write, engine->event_fd, &one, sizeof(one));
+	if (engine->bell.fd >= 0)
+		os_bell_ring(&engine->bell);
 	else
 		os_futex_wake(&engine->sleeping, 1, OS_FUTEX_ANY);
 }

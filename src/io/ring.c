@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The io_uring: opened, used and closed by the I/O thread alone, since requests die with the thread
- * that submitted them. Owns the ring; no lock. The eventfd that wakes the thread out of it is
- * opened here, and closed by engine.c when nobody can write to it any more. A completion of
+ * that submitted them. Owns the ring; no lock. The thread is woken out of it by the futex `sleeping`, or before Linux
+ * 6.7 by a bell, which is opened here, and closed by engine.c when nobody can ring it any more. A completion of
  * -ECANCELED that nobody asked for, and interruptions, are submitted again.
  * May call: os.h, liburing.
  */
@@ -13,7 +13,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
-#include <sys/eventfd.h>
+#include <string.h>
 
 #define RING_ENTRIES     256
 #define RING_COMPLETIONS 4096 /* several stores, each with its queue depth under way */
@@ -26,6 +26,7 @@ struct io_ring {
 	struct io_uring uring;
 	uint64_t event; /* what the eventfd's read brings */
 	bool event_armed;
+	bool has_futex; /* the ring waits for the futex `sleeping` (Linux 6.7): no descriptor is needed to wake it */
 };
 
 /* user_data: a request, or one of these */
@@ -57,6 +58,18 @@ static int uring_init(struct io_uring *uring)
 	return error;
 }
 
+#define OP_FUTEX_WAIT 51 /* of <linux/io_uring.h>, and FUTEX2_SIZE_U32 | FUTEX2_PRIVATE of <linux/futex.h> */
+#define FUTEX_WORD    (2 | 128)
+
+static bool uring_has_futex(struct io_uring *uring)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
+	bool has = probe && io_uring_opcode_supported(probe, OP_FUTEX_WAIT);
+
+	io_uring_free_probe(probe);
+	return has;
+}
+
 /* To a high number. Where there is none left the ring stays where it is. */
 static void uring_high(struct io_uring *uring)
 {
@@ -82,12 +95,15 @@ int ring_open(struct io_engine *engine)
 	os_fds_low_give(&low);
 	if (error)
 		goto out_free;
-	/* Blocking: a read of it by the ring waits until it is written. */
-	engine->event_fd = os_fd_make(eventfd(0, EFD_CLOEXEC));
-	if (engine->event_fd < 0) {
-		error = engine->event_fd;
-		goto out_exit;
+	ring->has_futex = uring_has_futex(&ring->uring);
+	if (!ring->has_futex) {
+		/* Blocking: a read of it by the ring waits until it is written. */
+		error = os_bell_open(&engine->bell, 0);
+		if (error)
+			goto out_exit;
 	}
+	if (!os_fds_own()) /* then the ring is reached without its number, which the program may close (Linux 5.18) */
+		(void)io_uring_register_ring_fd(&ring->uring);
 	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);
 	engine->ring = ring;
 	return 0;
@@ -195,7 +211,16 @@ static void event_arm(struct io_engine *engine)
 	sqe = ring_sqe(ring);
 	if (!sqe)
 		return;
-	io_uring_prep_read(sqe, engine->event_fd, &ring->event, sizeof(ring->event), 0);
+	if (ring->has_futex) {
+		memset(sqe, 0, sizeof(*sqe));
+		sqe->opcode = OP_FUTEX_WAIT;
+		sqe->fd = FUTEX_WORD;
+		sqe->addr = (uintptr_t)&engine->sleeping;
+		sqe->addr2 = 1;                                      /* the value */
+		memcpy((char *)sqe + 48, &(uint64_t){OS_FUTEX_ANY}, 8); /* addr3: the mask */
+	} else {
+		io_uring_prep_read(sqe, engine->bell.fd, &ring->event, sizeof(ring->event), 0);
+	}
 	io_uring_sqe_set_data(sqe, DATA_EVENT);
 	ring->event_armed = true;
 }
@@ -261,7 +286,8 @@ void ring_turn(struct io_engine *engine, uint64_t until_ns)
 	struct io_uring_cqe *cqe;
 	uint64_t now_ns, wait_ns;
 
-	event_arm(engine);
+	if (until_ns || !ring->has_futex)
+		event_arm(engine);
 	now_ns = until_ns && until_ns != OS_FOREVER ? os_now_ns() : 0;
 	if (!until_ns || until_ns <= now_ns || !ring->event_armed) {
 		(void)io_uring_submit_and_get_events(&ring->uring);

@@ -24,6 +24,18 @@ static void line_clean(char *line)
 			*line = '?';
 }
 
+struct said {
+	struct fm_mm *mm;
+	enum fm_log_level level;
+	const char *line;
+};
+
+static void say_out(void *arg)
+{
+	const struct said *said = arg;
+	said->mm->log(said->mm->log_arg, said->level, said->line);
+}
+
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 {
 	char line[512];
@@ -34,7 +46,8 @@ void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
 	line_clean(line);
-	mm->log(mm->log_arg, level, line);
+	/* The function may write to a descriptor of the program's. */
+	os_call_out(say_out, &(struct said){mm, level, line});
 	mm_call_end(mm);
 }
 
@@ -295,7 +308,7 @@ int mm_event_fd(struct fm_mm *mm, int *ret_fd)
 		}
 		mm_event(mm); /* what has ended before there was anything to tell it by */
 	}
-	*ret_fd = fd;
+	*ret_fd = os_event_fd(fd);
 	return 0;
 }
 

@@ -365,7 +365,7 @@ int queue_fd(struct fm_queue *queue, int *ret_fd)
 	}
 	queue_leave(place);
 	if (!err)
-		*ret_fd = fd;
+		*ret_fd = os_event_fd(fd);
 	return err;
 }
 

@@ -194,11 +194,23 @@ static void note_failure(struct fm_file *file, int error)
 	atomic_add(&file->error_seq, 1u);
 }
 
+struct failure {
+	struct fm_file *file;
+	uint64_t offset, len;
+	int error;
+};
+
+static void failure_out(void *arg)
+{
+	const struct failure *failure = arg;
+	handles_tell(failure->file, failure->offset, failure->len, failure->error);
+}
+
 static void tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)
 {
 	if (!mm_call_begin(file->mm))
 		return;
-	handles_tell(file, offset, len, error);
+	os_call_out(failure_out, &(struct failure){file, offset, len, error});
 	mm_call_end(file->mm);
 }
 

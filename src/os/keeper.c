@@ -56,6 +56,7 @@ IN_KEEPER static int keeper_main(void *arg)
 	struct os_keeper *keeper = arg;
 	int own = (int)os_syscall1(SYS_getpid, 0);
 
+	os_fds_adopt();
 	os_syscall1(SYS_setsid, 0);
 	os_syscall5(SYS_prctl, PR_SET_NAME, "fm-keep", 0, 0, 0);
 	if (program_is_gone(keeper, own))
@@ -76,11 +77,12 @@ static void keeper_close(struct os_keeper *keeper)
 	keeper->pid = 0;
 }
 
-int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
+/* In a thread with the table of our own: the keeper shares that one. */
+static long keeper_begin(void *of)
 {
+	struct os_keeper *keeper = of;
 	int flags = CLONE_VM | CLONE_FILES | CLONE_SETTLS; /* and no signal at its end: wait() knows nothing of it */
 
-	*keeper = (struct os_keeper){.fn = fn, .arg = arg, .program_fd = -1, .stop_fd = -1};
 	keeper->program = (int)os_syscall1(SYS_getpid, 0);
 	keeper->program_fd = os_fd_high((int)os_syscall2(SYS_pidfd_open, keeper->program, 0));
 	if (keeper->program_fd < 0)
@@ -108,12 +110,26 @@ int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
 	return 0;
 }
 
+int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
+{
+	*keeper = (struct os_keeper){.fn = fn, .arg = arg, .program_fd = -1, .stop_fd = -1};
+	return (int)os_fds_call_quick(keeper_begin, keeper);
+}
+
+static long keeper_end(void *of)
+{
+	struct os_keeper *keeper = of;
+	uint64_t one = 1;
+	os_syscall3(SYS_write, keeper->stop_fd, &one, sizeof(one));
+	while (os_syscall4(SYS_wait4, keeper->pid, NULL, __WALL, NULL) == -EINTR)
+		;
+	keeper_close(keeper);
+	return 0;
+}
+
 void os_keeper_stop(struct os_keeper *keeper)
 {
 	if (!keeper->pid)
 		return;
-	os_event_signal(keeper->stop_fd);
-	while (os_syscall4(SYS_wait4, keeper->pid, NULL, __WALL, NULL) == -EINTR)
-		;
-	keeper_close(keeper);
+	os_fds_call(keeper_end, keeper);
 }

@@ -50,12 +50,17 @@ typedef uint64_t os_sigmask;
 os_sigmask os_signals_block(void);
 void os_signals_restore(os_sigmask mask);
 
-/* ---- events: descriptors that poll() finds readable from a signal to the next clear. open: a descriptor or negative
- * errno; it and close are not signal-safe. */
+/* ---- events: what poll() finds readable from a signal to the next clear. open: an event or negative errno; os_event_fd():
+ * the descriptor for the program, which may do with it what it likes. open and close are not signal-safe. */
 int os_event_open(void);
-void os_event_close(int fd);
-void os_event_signal(int fd);
-void os_event_clear(int fd);
+int os_event_fd(int event);
+void os_event_close(int event);
+void os_event_signal(int event);
+void os_event_clear(int event);
+
+/* ---- the program's side: run fn(arg) in a thread that has the program's table of descriptors, and wait for it. For what the
+ * program gave us to call; threads of ours have another table (fds.h). In a thread of the program fn(arg) is just called. */
+void os_call_out(void (*fn)(void *arg), void *arg);
 
 /* ---- what a thread keeps for itself: zeroed, 256 bytes, initial-exec */
 #define OS_THREAD_LOCAL_BYTES 256

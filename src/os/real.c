@@ -16,7 +16,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -97,7 +96,7 @@ int os_thread_start(struct os_thread *thread, const char *name, os_thread_fn fn,
 {
 	pthread_t handle;
 	os_sigmask mask = os_signals_block();
-	int err = pthread_create(&handle, NULL, fn, arg);
+	int err = os_fds_thread(&handle, fn, arg);
 	os_signals_restore(mask);
 	if (err)
 		return -err;
@@ -149,30 +148,6 @@ os_sigmask os_signals_block(void)
 void os_signals_restore(os_sigmask mask)
 {
 	os_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-}
-
-/* ---- events */
-
-int os_event_open(void)
-{
-	return os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
-void os_event_close(int fd)
-{
-	os_syscall1(SYS_close, fd);
-}
-
-void os_event_signal(int fd)
-{
-	uint64_t one = 1;
-	os_syscall3(SYS_write, fd, &one, sizeof(one));
-}
-
-void os_event_clear(int fd)
-{
-	uint64_t count;
-	os_syscall3(SYS_read, fd, &count, sizeof(count));
 }
 
 /* ---- memory */

@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define STATS_MAGIC 0x3174617473706d66ull /* "fmpstat1" */
@@ -65,5 +66,9 @@ void stats_collect(const struct stats_page *page, struct fm_stats *ret_stats);
 /* The reader's side: copies the n-th stats page of a process. -ENOENT when there are no more,
  * -EACCES, -ESRCH, -EPROTO when what is found is not a page of this version. Not signal-safe. */
 int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy);
+/* All of them, in one pass, and at most 256: calls fn(arg, 0, a copy), or with -EPROTO or why it cannot be read, until it
+ * returns false. 0, or as stats_read_process(). */
+typedef bool (*stats_page_fn)(void *arg, int error, struct stats_page *copy);
+int stats_read_all(int pid, stats_page_fn fn, void *arg);
 
 #endif

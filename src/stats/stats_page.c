@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The writer's side of the stats page: a memfd of exactly one struct stats_page, mapped shared and
+ * The writer's side of the stats page: a memfd of exactly one struct stats_page, in the table of our own (os/fds.h), where
+ * readers find it by the thread that is called fm-fds; mapped shared and
  * populated (recording must never fault), then sealed: nobody can resize it, and nobody but this
  * mapping can write it. A forked child keeps the mapping; its records would be ours, which is
  * harmless, and readers pass the child over by the pid in the page.
@@ -52,11 +53,16 @@ int stats_page_create(const char *trap, const char *install, struct stats_page *
 		      int *ret_fd)
 {
 	struct stats_page *page = MAP_FAILED;
-	int fd, error;
+	int own, fd, error;
 
+	error = os_fds_get();
+	if (error)
+		return error;
 	fd = os_fd_make(memfd_create(STATS_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
-	if (fd < 0)
+	if (fd < 0) {
+		os_fds_put();
 		return fd;
+	}
 	if (ftruncate(fd, sizeof(*page)) < 0)
 		goto fail;
 	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
@@ -66,19 +72,30 @@ int stats_page_create(const char *trap, const char *install, struct stats_page *
 	if (fcntl(fd, F_ADD_SEALS,
 		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
 		goto fail;
+	own = os_fd_give(fd);
+	if (own < 0) {
+		errno = -own;
+		goto fail;
+	}
+	if (os_fds_apart())
+		close(fd);
 	*ret_page = page;
-	*ret_fd = fd;
+	*ret_fd = own;
 	return 0;
 fail:
 	error = -errno;
 	if (page != MAP_FAILED)
 		munmap(page, sizeof(*page));
 	close(fd);
+	os_fds_put();
 	return error;
 }
 
 void stats_page_destroy(struct stats_page *page, int fd)
 {
+	if (!page)
+		return;
 	munmap(page, sizeof(*page));
-	close(fd);
+	os_fd_close_own(fd);
+	os_fds_put();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/fd, or a thread's, and copies
- * them with pread(): no mapping, so that a file that only looks like a stats page and is cut short
- * under us gives a short read and no SIGBUS. Nothing that is found is believed before it has been
+ * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/task/TID/fd of the thread that
+ * holds them (os/fds.c) and copies them with pread(): no mapping, so that a file that only looks like a stats page and is
+ * cut short under us gives a short read and no SIGBUS. Nothing that is found is believed before it has been
  * checked: kind, size, magic, version, pid. Takes no lock, of ours or of that process.
  * May call: the kernel (not signal-safe), stats_layout.h.
  */
@@ -89,22 +89,88 @@ static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 	return 0;
 }
 
-/* Pages inherited by fork() are not this process's and are not counted. */
-static int find_page(DIR *dir, int pid, unsigned nth, struct stats_page *copy)
+/* ------------------------------------------------------------------ where the pages are */
+
+#define HOLDER_NAME "fm-fds\n" /* of os/fds.c */
+#define TASKS_MOST 4096u
+#define PAGES_MOST 256u
+
+struct search {
+	int pid;      /* as the process sees itself */
+	unsigned found;
+	stats_page_fn fn;
+	void *arg;
+	struct stats_page *copy;
+};
+
+/* Pages inherited by fork() are not this process's and are not counted. False: enough has been seen. */
+static bool look_in(struct search *search, DIR *dir)
 {
 	struct dirent *entry;
-	int error;
 
 	while ((entry = readdir(dir))) {
 		if (!names_stats_page(dirfd(dir), entry->d_name))
 			continue;
-		error = copy_page(dirfd(dir), entry->d_name, copy);
-		if (error == -ENOENT || (!error && copy->pid != (uint32_t)pid))
+		int error = copy_page(dirfd(dir), entry->d_name, search->copy);
+		if (error == -ENOENT || (!error && search->copy->pid != (uint32_t)search->pid))
 			continue;
-		if (nth-- == 0)
-			return error;
+		if (!search->fn(search->arg, error, search->copy) || ++search->found == PAGES_MOST)
+			return false;
 	}
-	return -ENOENT;
+	return true;
+}
+
+static bool is_holder(int task_fd, const char *tid)
+{
+	char path[32], name[16] = "";
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "%.20s/comm", tid);
+	fd = openat(task_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	len = read(fd, name, sizeof(name) - 1);
+	close(fd);
+	return len > 0 && strcmp(name, HOLDER_NAME) == 0;
+}
+
+static DIR *open_table(int task_fd, const char *tid)
+{
+	char path[32];
+	int fd;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "%.20s/fd", tid);
+	fd = openat(task_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (fd >= 0 && !dir)
+		close(fd);
+	return dir;
+}
+
+/* In the table of each thread that holds the library's descriptors. Returns how many those were, or negative errno. */
+static int look_at_holders(struct search *search, DIR *tasks)
+{
+	struct dirent *entry;
+	int holders = 0;
+
+	for (unsigned n = 0; n < TASKS_MOST && (entry = readdir(tasks));) {
+		if (entry->d_name[0] == '.')
+			continue;
+		n++;
+		if (!is_holder(dirfd(tasks), entry->d_name))
+			continue;
+		DIR *dir = open_table(dirfd(tasks), entry->d_name);
+		if (!dir)
+			return -errno;
+		bool on = look_in(search, dir);
+		closedir(dir);
+		holders++;
+		if (!on)
+			break;
+	}
+	return holders;
 }
 
 static bool dir_is_empty(DIR *dir)
@@ -118,69 +184,80 @@ static bool dir_is_empty(DIR *dir)
 	return empty;
 }
 
-/* A thread's descriptors, if it has some. */
-static DIR *open_thread(int pid, const char *tid)
-{
-	char path[64];
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/fd", pid, tid);
-	dir = opendir(path);
-	if (dir && dir_is_empty(dir)) {
-		closedir(dir);
-		dir = NULL;
-	}
-	return dir;
-}
-
-/* The descriptors of a process whose main thread has ended by pthread_exit(): /proc/PID/fd is empty then, and the other threads
- * have them. NULL: no thread has any. */
-static DIR *open_any_thread(int pid)
+/* The process has no table but its own: that of its first thread that still has one. The main thread may have ended by
+ * pthread_exit(). */
+static int look_at_first(struct search *search, DIR *tasks)
 {
 	struct dirent *entry;
-	char path[48];
-	DIR *tasks, *dir = NULL;
+	int error = -ESRCH;
+	DIR *dir = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	tasks = opendir(path);
-	while (tasks && !dir && (entry = readdir(tasks)))
-		if (entry->d_name[0] != '.')
-			dir = open_thread(pid, entry->d_name);
-	if (tasks)
-		closedir(tasks);
-	return dir;
+	rewinddir(tasks);
+	for (unsigned n = 0; !dir && n < TASKS_MOST && (entry = readdir(tasks));) {
+		if (entry->d_name[0] == '.')
+			continue;
+		n++;
+		dir = open_table(dirfd(tasks), entry->d_name);
+		if (!dir && errno != ENOENT)
+			error = -errno;
+		if (dir && dir_is_empty(dir)) {
+			closedir(dir);
+			dir = NULL;
+			error = 0;
+		}
+	}
+	if (!dir)
+		return error;
+	look_in(search, dir);
+	closedir(dir);
+	return 0;
 }
 
-/* The descriptors of a process; NULL, and errno says why. */
-static DIR *open_descriptors(int pid)
+int stats_read_all(int pid, stats_page_fn fn, void *arg)
 {
+	struct search search = {.fn = fn, .arg = arg};
 	char path[48];
-	DIR *dir, *other;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	dir = opendir(path);
-	other = dir && dir_is_empty(dir) ? open_any_thread(pid) : NULL;
-	if (other)
-		closedir(dir);
-	return other ? other : dir;
-}
-
-int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy)
-{
-	struct stats_page *copy;
-	DIR *dir;
+	DIR *tasks;
 	int error;
 
 	if (pid <= 0)
 		return -ESRCH;
-	dir = open_descriptors(pid);
-	if (!dir)
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	if (!tasks)
 		return errno == ENOENT ? -ESRCH : -errno;
-	copy = malloc(sizeof(*copy));
-	error = copy ? find_page(dir, own_pid(pid), nth, copy) : -ENOMEM;
+	search.pid = own_pid(pid);
+	search.copy = malloc(sizeof(*search.copy));
+	error = search.copy ? look_at_holders(&search, tasks) : -ENOMEM;
+	if (error == 0)
+		error = look_at_first(&search, tasks);
+	free(search.copy);
+	closedir(tasks);
+	return error < 0 ? error : 0;
+}
+
+struct nth {
+	unsigned left;
+	int error;
+	struct stats_page *copy;
+};
+
+static bool take_nth(void *arg, int error, struct stats_page *page)
+{
+	struct nth *nth = arg;
+
+	if (nth->left--)
+		return true;
+	nth->error = error;
 	if (!error)
-		memcpy(ret_copy, copy, sizeof(*copy));
-	free(copy);
-	closedir(dir);
-	return error;
+		memcpy(nth->copy, page, sizeof(*page));
+	return false;
+}
+
+int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy)
+{
+	struct nth which = {.left = nth, .error = -ENOENT, .copy = ret_copy};
+	int error = stats_read_all(pid, take_nth, &which);
+
+	return error ? error : which.error;
 }

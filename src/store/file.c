@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * file:PATH: a local regular file or block device. Owns two descriptors of it: a buffered one, and
+ * file:PATH: a local regular file or block device. Owns two descriptors of it (os/fds.h): a buffered one, and
  * one with O_DIRECT where the file system grants it, which serves the reads and writes that are aligned for
  * it. Which one is chosen for each. Of a file that was made by opening it, also its folder's, until it is closed.
  * No lock; what changes are flags. `read`, `write`, `flush` and `version` are signal-safe. A throttled O_DIRECT preadv
@@ -20,6 +20,7 @@
 #include "os/fds.h"
 #include "os/os.h"
 #include "os/syscall.h"
+#include "store/here.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
@@ -39,9 +41,9 @@
 
 struct file_store {
 	struct fm_store store; /* first */
-	_Atomic int buffered_fd; /* this and direct_fd: file_upgrade() changes them beside reads */
-	_Atomic int direct_fd;   /* -1: none */
-	int former_fd[2];        /* before file_upgrade(): requests may be under way with them; -1: none */
+	/* The descriptors: file_upgrade() changes both beside reads. Of `direct`, `own` is -1 where there is none. */
+	_Atomic(struct store_here *) buffered, direct;
+	struct store_here here[4]; /* the opener's two; and the writer's two, from file_upgrade() on */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
 	bool lockless;           /* no read may wait for the inode's lock: see file_read_lockless() and learn_locks() */
 	bool buffered_locks;     /* ...and a buffered read would take it */
@@ -56,17 +58,17 @@ struct file_store {
 
 /* ------------------------------------------------------------------ reading and writing */
 
-static int file_choose_fd(struct file_store *file, const struct iovec *iov, int iov_count,
-			  uint64_t offset)
+static struct store_here *file_choose(struct file_store *file, const struct iovec *iov, int iov_count,
+				      uint64_t offset)
 {
 	uint64_t bits = offset;
-	int direct_fd = file->direct_fd;
+	struct store_here *direct = file->direct;
 
-	if (direct_fd < 0 || atomic_get(&file->direct_refused))
-		return file->buffered_fd;
+	if (direct->own < 0 || atomic_get(&file->direct_refused))
+		return file->buffered;
 	for (int i = 0; i < iov_count; i++)
 		bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
-	return bits % DIRECT_ALIGN ? file->buffered_fd : direct_fd;
+	return bits % DIRECT_ALIGN ? file->buffered : direct;
 }
 
 /* The device or file system did not like an aligned direct read or write. At the tail that may be its only
@@ -77,19 +79,19 @@ static void file_direct_refused(struct file_store *file, uint64_t offset, size_t
 		atomic_set(&file->direct_refused, 1);
 }
 
-typedef ssize_t (*file_transfer_fn)(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
+typedef ssize_t (*file_transfer_fn)(struct store_here *here, const struct iovec *iov, int iov_count, uint64_t offset);
 
 static int file_transfer(struct file_store *file, file_transfer_fn transfer, const struct iovec *iov, int iov_count,
 			 uint64_t offset, size_t *ret_done)
 {
-	int fd = file_choose_fd(file, iov, iov_count, offset);
+	struct store_here *here = file_choose(file, iov, iov_count, offset);
 	ssize_t n;
 
 	for (;;) {
-		n = transfer(fd, iov, iov_count, offset);
-		if (n == -EINVAL && fd != file->buffered_fd) {
+		n = transfer(here, iov, iov_count, offset);
+		if (n == -EINVAL && here != file->buffered) {
 			file_direct_refused(file, offset, store_iov_bytes(iov, iov_count));
-			fd = file->buffered_fd;
+			here = file->buffered;
 		} else if (n != -EINTR) {
 			break;
 		}
@@ -114,9 +116,9 @@ static bool is_nowait_failure(ssize_t result)
 	return result == -EAGAIN || result == -EINVAL || result == -EOPNOTSUPP;
 }
 
-static bool file_asks_nowait(struct file_store *file, int fd)
+static bool file_asks_nowait(struct file_store *file, const struct store_here *here)
 {
-	return fd != file->buffered_fd && !file->direct_locks && !atomic_get(&file->nowait_refused);
+	return here != file->buffered && !file->direct_locks && !atomic_get(&file->nowait_refused);
 }
 
 /*
@@ -124,13 +126,14 @@ static bool file_asks_nowait(struct file_store *file, int fd)
  * direct read wants that lock: it is asked not to wait for it, where the file system heeds that (btrfs does not). A buffered
  * read does without on some file systems, see learn_locks(); elsewhere the kernel's own fault is the only way that does.
  */
-static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
-			      size_t *ret_done)
+static int read_lockless_own(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
+			     size_t *ret_done)
 {
-	int fd = file_choose_fd(file, iov, iov_count, offset), error;
+	struct store_here *here = file_choose(file, iov, iov_count, offset);
+	int error;
 
-	if (file_asks_nowait(file, fd)) {
-		ssize_t n = os_preadv_nowait(fd, iov, iov_count, offset);
+	if (file_asks_nowait(file, here)) {
+		ssize_t n = os_preadv_nowait(here->own, iov, iov_count, offset);
 
 		if (!is_nowait_failure(n)) {
 			*ret_done = n < 0 ? 0 : (size_t)n;
@@ -139,14 +142,49 @@ static int file_read_lockless(struct file_store *file, const struct iovec *iov, 
 		file_nowait_failed(file, n, offset, store_iov_bytes(iov, iov_count));
 	}
 	if (file->buffered_locks) {
-		error = file_read_mapped(file->buffered_fd, iov, iov_count, offset, ret_done);
+		error = file_read_mapped(file->buffered->own, iov, iov_count, offset, ret_done);
 		if (!error || error == -EIO || error == -EFAULT)
 			return error;
 	}
-	ssize_t n = os_preadv(file->buffered_fd, iov, iov_count, offset);
+	ssize_t n = os_preadv(file->buffered->own, iov, iov_count, offset);
 
 	*ret_done = n < 0 ? 0 : (size_t)n;
 	return n < 0 ? (int)n : 0;
+}
+
+struct lockless_call {
+	struct file_store *file;
+	const struct iovec *iov;
+	int iov_count;
+	uint64_t offset;
+	size_t *ret_done;
+};
+
+static long lockless_call(void *arg)
+{
+	const struct lockless_call *call = arg;
+
+	return read_lockless_own(call->file, call->iov, call->iov_count, call->offset, call->ret_done);
+}
+
+/* A thread of the program tries by its own number what is mostly enough. */
+static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
+			      size_t *ret_done)
+{
+	struct lockless_call call = {file, iov, iov_count, offset, ret_done};
+	struct store_here *here = file_choose(file, iov, iov_count, offset);
+	int fd = atomic_get(&here->fd), error;
+
+	if (!os_fds_own() && os_fds_apart() && fd >= 0 && file_asks_nowait(file, here)) {
+		ssize_t n = os_preadv_nowait(fd, iov, iov_count, offset);
+
+		if (n >= 0 && os_fd_is(fd, &here->id)) {
+			*ret_done = (size_t)n;
+			return 0;
+		}
+	}
+	error = (int)os_fds_call(lockless_call, &call);
+	return os_fds_own() || os_fds_apart() || os_fd_is(file->buffered->own, &file->buffered->id) ? error : -EBADF;
 }
 
 static int file_read(struct fm_store *store, const struct iovec *iov, int iov_count,
@@ -156,17 +194,28 @@ static int file_read(struct fm_store *store, const struct iovec *iov, int iov_co
 
 	if (file->lockless)
 		return file_read_lockless(file, iov, iov_count, offset, ret_done);
-	return file_transfer(file, os_preadv, iov, iov_count, offset, ret_done);
+	return file_transfer(file, here_preadv, iov, iov_count, offset, ret_done);
+}
+
+static ssize_t write_by(struct store_here *here, const struct iovec *iov, int iov_count, uint64_t offset)
+{
+	int fd = here_writable(here);
+
+	return fd < 0 ? fd : os_pwritev(fd, iov, iov_count, offset);
 }
 
 static int file_write(struct fm_store *store, const struct iovec *iov, int iov_count,
 		      uint64_t offset, size_t *ret_done)
 {
-	return file_transfer((struct file_store *)store, os_pwritev, iov, iov_count, offset, ret_done);
+	return file_transfer((struct file_store *)store, write_by, iov, iov_count, offset, ret_done);
 }
 
-static int file_ring_start(struct io_engine *engine, struct io_request *request, int fd)
+static int file_ring_start(struct io_engine *engine, struct io_request *request, const struct store_here *here)
 {
+	int fd = here_writable(here);
+
+	if (fd < 0)
+		return fd;
 	return request->op == IO_WRITE ? io_ring_write(engine, request, fd)
 				       : io_ring_read(engine, request, fd);
 }
@@ -176,13 +225,13 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 /* As file_read_lockless(). `refused`: a direct read would have to wait. */
 static int file_ring_lockless(struct file_store *file, struct io_engine *engine, struct io_request *request, bool refused)
 {
-	int fd = file_choose_fd(file, request->rest, request->rest_count, request->offset + request->bytes_done);
-	bool direct = !refused && file_asks_nowait(file, fd);
+	struct store_here *here = file_choose(file, request->rest, request->rest_count, request->offset + request->bytes_done);
+	bool direct = !refused && file_asks_nowait(file, here);
 
 	if (!direct && file->buffered_locks)
 		return -EOPNOTSUPP; /* a worker's */
 	request->ring_nowait = direct;
-	return io_ring_read(engine, request, direct ? fd : file->buffered_fd);
+	return file_ring_start(engine, request, direct ? here : file->buffered);
 }
 
 static void file_ring_refused(struct file_store *file, struct io_engine *engine, struct io_request *request, int error)
@@ -198,14 +247,16 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 {
 	struct file_store *file = request->store_private[1];
 
+	if (!os_fds_own() && !os_fd_is(request->ring_fd, &file->buffered->id))
+		result = -EBADF;
 	if (request->ring_nowait && is_nowait_failure(result)) {
 		file_ring_refused(file, engine, request, result);
 		return;
 	}
-	if (result == -EINVAL && request->ring_fd != file->buffered_fd) {
+	if (result == -EINVAL && request->ring_fd != file->buffered->own) {
 		file_direct_refused(file, request->offset + request->bytes_done,
 				    store_iov_bytes(request->rest, request->rest_count));
-		result = file_ring_start(engine, request, file->buffered_fd);
+		result = file_ring_start(engine, request, file->buffered);
 		if (!result)
 			return;
 	}
@@ -224,8 +275,8 @@ static int file_submit(struct fm_store *store, struct io_engine *engine, struct 
 	if (file->lockless && request->op == IO_READ)
 		return file_ring_lockless(file, engine, request, false);
 	return file_ring_start(engine, request,
-			       file_choose_fd(file, request->rest, request->rest_count,
-					      request->offset + request->bytes_done));
+			       file_choose(file, request->rest, request->rest_count,
+					   request->offset + request->bytes_done));
 }
 
 static void file_cancel(struct fm_store *store, struct io_engine *engine,
@@ -249,7 +300,7 @@ static void file_cancel(struct fm_store *store, struct io_engine *engine,
  */
 static bool file_flushes_both(const struct file_store *file)
 {
-	return file->is_remote && file->direct_fd >= 0;
+	return file->is_remote && file->direct->own >= 0;
 }
 
 static int sync_fd(long how, int fd)
@@ -266,7 +317,8 @@ static int sync_fd(long how, int fd)
  * opened: then all of the file system. Some file systems cannot sync a folder, and need not. */
 static int file_flush_name(struct file_store *file)
 {
-	int error = file->folder_fd >= 0 ? sync_fd(SYS_fsync, file->folder_fd) : sync_fd(SYS_syncfs, file->buffered_fd);
+	int error = file->folder_fd >= 0 ? sync_fd(SYS_fsync, file->folder_fd)
+					 : sync_fd(SYS_syncfs, here_writable(file->buffered));
 
 	if (error == -EINVAL)
 		error = 0;
@@ -279,10 +331,10 @@ static int file_flush(struct fm_store *store)
 {
 	struct file_store *file = (struct file_store *)store;
 	bool is_new = atomic_get(&file->name_unsynced);
-	int error = sync_fd(is_new ? SYS_fsync : SYS_fdatasync, file->buffered_fd), second;
+	int error = sync_fd(is_new ? SYS_fsync : SYS_fdatasync, here_writable(file->buffered)), second;
 
 	if (file_flushes_both(file)) {
-		second = sync_fd(SYS_fdatasync, file->direct_fd);
+		second = sync_fd(SYS_fdatasync, here_writable(file->direct));
 		error = error ? error : second;
 	}
 	return !error && is_new ? file_flush_name(file) : error;
@@ -296,7 +348,7 @@ static int file_submit_flush(struct fm_store *store, struct io_engine *engine, s
 	if (file_flushes_both(file) || atomic_get(&file->name_unsynced))
 		return -EOPNOTSUPP;
 	request->ring_async = false;
-	return io_ring_flush(engine, request, file->buffered_fd);
+	return io_ring_flush(engine, request, here_writable(file->buffered));
 }
 
 /* ------------------------------------------------------------------ its shape */
@@ -311,7 +363,7 @@ static int file_resize(struct fm_store *store, uint64_t size_bytes)
 	if (size_bytes > INT64_MAX)
 		return -EFBIG;
 	do {
-		error = os_syscall2(SYS_ftruncate, file->buffered_fd, size_bytes);
+		error = os_syscall2(SYS_ftruncate, here_writable(file->buffered), size_bytes);
 	} while (error == -EINTR);
 	return (int)error;
 }
@@ -323,7 +375,7 @@ static int file_allocate(struct file_store *file, int mode, uint64_t offset, uin
 	if (offset > INT64_MAX || len > INT64_MAX - offset)
 		return -EFBIG;
 	do {
-		error = os_syscall4(SYS_fallocate, file->buffered_fd, mode, offset, len);
+		error = os_syscall4(SYS_fallocate, here_writable(file->buffered), mode, offset, len);
 	} while (error == -EINTR);
 	return (int)error;
 }
@@ -377,7 +429,7 @@ static int file_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 		return 0;
 	error = file_allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len);
 	if (cannot_allocate(error) && file->is_block)
-		error = (int)os_syscall3(SYS_ioctl, file->buffered_fd, BLKZEROOUT, range);
+		error = (int)os_syscall3(SYS_ioctl, here_writable(file->buffered), BLKZEROOUT, range);
 	if (cannot_allocate(error) || (file->is_block && (error == -ENOTTY || error == -EINVAL)))
 		error = file_write_zeros(file, offset, len);
 	return error;
@@ -456,31 +508,134 @@ static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, u
 /* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an overlay's copy-up, too, none of
  * which changes a byte. A device node's times tell nothing of its bytes. Where a server may be dead and there is a
  * deadline for that, what the kernel knows must do: asking the server could take for ever. */
-static int file_version(struct fm_store *store, struct fm_store_version *ret_version)
+static int version_by(struct file_store *file, int fd, struct os_fd_id *ret_id, struct fm_store_version *ret_version)
 {
-	struct file_store *file = (struct file_store *)store;
 	int flags = AT_EMPTY_PATH;
 	uint64_t size, now_ns = stamp_now_ns(file); /* before the time stamp is asked for */
 	struct statx stx;
 	long error;
 
 	if (file->is_block) {
-		error = os_syscall3(SYS_ioctl, file->buffered_fd, BLKGETSIZE64, &size);
+		error = os_syscall3(SYS_ioctl, fd, BLKGETSIZE64, &size);
 		if (!error)
 			*ret_version = (struct fm_store_version){.size = size};
-		return (int)error;
+		return error ? (int)error : os_fd_id(fd, ret_id);
 	}
-	if (file->is_remote && store->deadline_ns)
+	if (file->is_remote && file->store.deadline_ns)
 		flags |= AT_STATX_DONT_SYNC;
 	/* Asking for mtime is also what has the kernel stamp the next change apart. */
-	error = os_syscall5(SYS_statx, file->buffered_fd, "", flags, STATX_SIZE | STATX_MTIME, &stx);
+	error = os_syscall5(SYS_statx, fd, "", flags, STATX_SIZE | STATX_MTIME, &stx);
 	if (!error)
 		*ret_version = (struct fm_store_version){
 			.size = stx.stx_size,
 			.version = {0, timestamp_ns(stx.stx_mtime)},
 			.young_ns = stamp_young_ns(file, now_ns, timestamp_ns(stx.stx_mtime)),
 		};
+	if (!error)
+		*ret_id = os_fd_id_of(&stx);
 	return (int)error;
+}
+
+struct version_call {
+	struct file_store *file;
+	struct fm_store_version *ret_version;
+};
+
+static long version_call(void *arg)
+{
+	const struct version_call *call = arg;
+
+	struct os_fd_id id;
+
+	return version_by(call->file, call->file->buffered->own, &id, call->ret_version);
+}
+
+/* A thread of the program asks by a number of its own, if that is still ours. */
+static int file_version(struct fm_store *store, struct fm_store_version *ret_version)
+{
+	struct file_store *file = (struct file_store *)store;
+	struct store_here *here = atomic_get(&file->direct->fd) >= 0 ? file->direct : file->buffered;
+	int fd = atomic_get(&here->fd), error;
+	struct os_fd_id id;
+
+	if (!os_fds_own() && fd >= 0) {
+		error = version_by(file, fd, &id, ret_version);
+		if (!error && id.dev == here->id.dev && id.ino == here->id.ino)
+			return 0;
+	}
+	if (!os_fds_own() && !os_fds_apart())
+		return -EBADF;
+	return (int)os_fds_call(version_call, &(struct version_call){file, ret_version});
+}
+
+/* ------------------------------------------------------------------ calls by threads of the program */
+
+/* All that changes the file is done by a thread of ours: its number cannot have become another file's. */
+struct file_call {
+	struct fm_store *store;
+	const struct iovec *iov;
+	int iov_count;
+	uint64_t offset, len;
+	size_t *ret_done;
+};
+
+static long write_call(void *arg)
+{
+	const struct file_call *call = arg;
+
+	return file_write(call->store, call->iov, call->iov_count, call->offset, call->ret_done);
+}
+
+static int file_write_anywhere(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
+			       size_t *ret_done)
+{
+	return (int)os_fds_call(write_call, &(struct file_call){store, iov, iov_count, offset, 0, ret_done});
+}
+
+static long flush_call(void *arg)
+{
+	return file_flush(arg);
+}
+
+static int file_flush_anywhere(struct fm_store *store)
+{
+	return (int)os_fds_call(flush_call, store);
+}
+
+static long resize_call(void *arg)
+{
+	const struct file_call *call = arg;
+
+	return file_resize(call->store, call->len);
+}
+
+static int file_resize_anywhere(struct fm_store *store, uint64_t size_bytes)
+{
+	return (int)os_fds_call(resize_call, &(struct file_call){.store = store, .len = size_bytes});
+}
+
+static long punch_call(void *arg)
+{
+	const struct file_call *call = arg;
+
+	return file_punch(call->store, call->offset, call->len);
+}
+
+static int file_punch_anywhere(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	return (int)os_fds_call(punch_call, &(struct file_call){.store = store, .offset = offset, .len = len});
+}
+
+static long reserve_call(void *arg)
+{
+	const struct file_call *call = arg;
+
+	return file_reserve(call->store, call->offset, call->len);
+}
+
+static int file_reserve_anywhere(struct fm_store *store, uint64_t offset, uint64_t len)
+{
+	return (int)os_fds_call(reserve_call, &(struct file_call){.store = store, .offset = offset, .len = len});
 }
 
 /* ------------------------------------------------------------------ opening and closing */
@@ -507,34 +662,49 @@ static int lock_fd(int fd, short type, int *ret_holder)
 	return error;
 }
 
-/* The lock belongs to an open file description. After file_upgrade() the reader's lock is still that of its former one, and would be
- * in the writer's way. */
-static int file_lock(struct fm_store *store, bool exclusive, int *ret_holder)
+struct lock_call {
+	struct file_store *file;
+	bool exclusive;
+	int *ret_holder;
+};
+
+/* The lock belongs to an open file description. After file_upgrade() the reader's lock is still
+ * that of its former one, and would be in the writer's way. */
+static long lock_call(void *arg)
 {
-	struct file_store *file = (struct file_store *)store;
-	int former = file->former_fd[0], error, ignored;
+	const struct lock_call *call = arg;
+	struct file_store *file = call->file;
+	int former = file->buffered == &file->here[0] ? -1 : file->here[0].own, error, ignored;
 
 	if (former >= 0)
 		(void)lock_fd(former, F_UNLCK, &ignored);
-	error = lock_fd(file->buffered_fd, exclusive ? F_WRLCK : F_RDLCK, ret_holder);
+	error = lock_fd(file->buffered->own, call->exclusive ? F_WRLCK : F_RDLCK, call->ret_holder);
 	if (error && former >= 0)
 		(void)lock_fd(former, F_RDLCK, &ignored);
 	return error;
 }
 
-/* The writer's descriptors in the place of the reader's, which stay open: somebody may be about to use them. */
+static int file_lock(struct fm_store *store, bool exclusive, int *ret_holder)
+{
+	struct lock_call call = {(struct file_store *)store, exclusive, ret_holder};
+
+	return (int)os_fds_call(lock_call, &call);
+}
+
+/* The writer's descriptors in the place of the reader's, which stay open: a thread may be about to
+ * use them. */
 static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 {
 	struct file_store *file = (struct file_store *)store, *from = (struct file_store *)writer;
 
-	file->former_fd[0] = file->buffered_fd;
-	file->former_fd[1] = file->direct_fd;
-	file->buffered_fd = from->buffered_fd;
-	file->direct_fd = from->direct_fd;
+	file->here[2] = from->here[0];
+	file->here[3] = from->here[1];
+	file->buffered = &file->here[2];
+	file->direct = &file->here[3];
 	file->folder_fd = from->folder_fd;
 	atomic_set(&file->name_unsynced, atomic_get(&from->name_unsynced));
-	from->buffered_fd = -1;
-	from->direct_fd = -1;
+	for (int i = 0; i < 2; i++)
+		from->here[i].own = from->here[i].fd = -1;
 	from->folder_fd = -1;
 	atomic_or(&store->caps, writer->caps);
 	return 0;
@@ -544,16 +714,12 @@ static void file_close(struct fm_store *store)
 {
 	struct file_store *file = (struct file_store *)store;
 
-	if (file->direct_fd >= 0)
-		close(file->direct_fd);
+	for (size_t i = 0; i < sizeof(file->here) / sizeof(file->here[0]); i++)
+		here_close(&file->here[i]);
 	if (file->folder_fd >= 0)
-		close(file->folder_fd);
-	if (file->buffered_fd >= 0)
-		close(file->buffered_fd);
-	for (int i = 0; i < 2; i++)
-		if (file->former_fd[i] >= 0)
-			close(file->former_fd[i]);
+		os_fd_close_own(file->folder_fd);
 	free(file);
+	os_fds_put();
 }
 
 static const struct fm_store_ops file_ops = {
@@ -562,13 +728,13 @@ static const struct fm_store_ops file_ops = {
 	.submit_read = file_submit,
 	.cancel = file_cancel,
 	.version = file_version,
-	.write = file_write,
+	.write = file_write_anywhere,
 	.submit_write = file_submit,
-	.flush = file_flush,
+	.flush = file_flush_anywhere,
 	.submit_flush = file_submit_flush,
-	.resize = file_resize,
-	.punch = file_punch,
-	.reserve = file_reserve,
+	.resize = file_resize_anywhere,
+	.punch = file_punch_anywhere,
+	.reserve = file_reserve_anywhere,
 	.upgrade = file_upgrade,
 	.lock = file_lock,
 	.close = file_close,
@@ -595,7 +761,7 @@ static const char *kind_refused(mode_t mode, int *ret_error)
  * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is known, and the worst is
  * assumed: overlayfs passes on to some other, NFS and Ceph take the lock for every read. FUSE takes it for none.
  */
-static void learn_locks(struct file_store *file)
+static void learn_locks(struct file_store *file, int fd)
 {
 	static const struct {
 		unsigned type;
@@ -608,7 +774,7 @@ static void learn_locks(struct file_store *file)
 	struct statx stx;
 
 	file->lockless = file->buffered_locks = file->direct_locks = true;
-	if (fstatfs(file->buffered_fd, &fs) || statx(file->buffered_fd, "", AT_EMPTY_PATH, STATX_TYPE, &stx))
+	if (fstatfs(fd, &fs) || statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &stx))
 		return;
 	if ((unsigned)fs.f_type == FUSE_SUPER_MAGIC)
 		file->lockless = false;
@@ -724,9 +890,56 @@ static int open_folder(const char *path, const struct stat *made)
 	return fd;
 }
 
+/* What the opening thread has opened, in its own table; -1: not. */
+struct opened {
+	int buffered, direct, folder;
+};
+
+static void opened_close(struct opened *opened)
+{
+	int fds[] = {opened->buffered, opened->direct, opened->folder};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			os_syscall1(SYS_close, fds[i]);
+}
+
+/* Numbers of our table below which a file may have two; above, one must do. */
+static int numbers_for_two(void)
+{
+	struct rlimit limit = {.rlim_cur = 1024};
+
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur / 4 > INT_MAX ? INT_MAX : (int)(limit.rlim_cur / 4);
+}
+
+/* Into the table of our own. One number stays in the program's: the one by which a page is read. What it has taken over is
+ * gone from `opened`. */
+static int file_settle(struct file_store *file, struct opened *opened)
+{
+	bool apart = os_fds_apart();
+	int error;
+
+	if (opened->direct >= 0) {
+		error = here_open(file->direct, opened->direct, true);
+		opened->direct = -1;
+		if (error || (apart && file->direct->own >= numbers_for_two()))
+			here_close(file->direct);
+	}
+	error = here_open(file->buffered, opened->buffered, file->direct->own < 0);
+	opened->buffered = -1;
+	if (!error && opened->folder >= 0) {
+		file->folder_fd = os_fd_give(opened->folder); /* else the file system is synced */
+		if (apart)
+			os_syscall1(SYS_close, opened->folder);
+		opened->folder = -1;
+	}
+	return error;
+}
+
 /* It does not exist: make it, unless somebody else is faster. O_EXCL tells that, but does not follow a symbolic link to
  * nothing, as open() does. 0: it is there. */
-static int file_make(struct file_store *file, const char *path)
+static int file_make(struct file_store *file, struct opened *opened, const char *path)
 {
 	int fd = os_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL, 0666);
 	struct stat st;
@@ -738,10 +951,10 @@ static int file_make(struct file_store *file, const char *path)
 	}
 	if (fd < 0)
 		return fd;
-	file->buffered_fd = fd;
+	opened->buffered = fd;
 	file->name_unsynced = 1;
 	if (!fstat(fd, &st))
-		file->folder_fd = open_folder(path, &st);
+		opened->folder = open_folder(path, &st);
 	return 0;
 }
 
@@ -775,31 +988,34 @@ static bool has_no_size(int fd, const struct stat *st)
 	return !fstat(fd, &again) && !again.st_size; /* else somebody has written to it just now */
 }
 
-/* Open the descriptors; on failure file_close() clears up. */
-static int file_open_fds(struct file_store *file, const char *path, unsigned flags, bool direct, char *error_text,
-			 size_t error_text_len)
+/* Open the descriptors, in the calling thread's table. */
+static int file_open_fds(struct file_store *file, struct opened *opened, const char *path, unsigned flags, bool direct,
+			 char *error_text, size_t error_text_len)
 {
 	int access_mode = flags & FM_STORE_OPEN_WRITE ? O_RDWR : O_RDONLY;
 	bool may_make = flags & FM_STORE_OPEN_CREATE;
 	const char *refused = NULL;
-	struct stat st;
+	struct os_fd_id id;
+	struct stat st, named;
 	int error = 0;
 
-	if (file->buffered_fd >= 0 ? fstat(file->buffered_fd, &st) : stat(path, &st))
+	bool given = opened->buffered >= 0; /* by fd_open() */
+
+	if (given ? fstat(opened->buffered, &st) : stat(path, &st))
 		error = -errno;
 	if (error == -ENOENT && may_make) {
-		error = file_make(file, path);
+		error = file_make(file, opened, path);
 		if (!error && stat(path, &st))
 			error = -errno;
 	}
 	if (!error) {
 		refused = kind_refused(st.st_mode, &error);
 		if (!refused) {
-			if (file->buffered_fd < 0)
-				file->buffered_fd = open_buffered(path, access_mode);
-			if (file->buffered_fd < 0)
-				error = file->buffered_fd;
-			else if (fstat(file->buffered_fd, &st))
+			if (opened->buffered < 0)
+				opened->buffered = open_buffered(path, access_mode);
+			if (opened->buffered < 0)
+				error = opened->buffered;
+			else if (fstat(opened->buffered, &st))
 				error = -errno;
 			else
 				refused = kind_refused(st.st_mode, &error);
@@ -808,23 +1024,29 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	if (refused)
 		return store_say(error, error_text, error_text_len,
 				 "%s: is %s: give a regular file or a block device", path, refused);
-	if (!error && has_no_size(file->buffered_fd, &st))
+	if (!error && has_no_size(opened->buffered, &st))
 		return store_say(-ENODEV, error_text, error_text_len,
 				 "%s: has bytes and no size, as files below /proc: copy it, and give the copy",
 				 path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
 		file_identify(file, &st);
-		file->is_remote = !file->is_block && fs_is_remote(file->buffered_fd);
-		file->grain_ns = stamp_grain_ns(file->buffered_fd, &st);
+		file->is_remote = !file->is_block && fs_is_remote(opened->buffered);
+		file->grain_ns = stamp_grain_ns(opened->buffered, &st);
 		if (flags & FM_STORE_OPEN_LOCKLESS)
-			learn_locks(file);
+			learn_locks(file, opened->buffered);
 		if (direct)
-			file->direct_fd = open_direct(path, access_mode, &st);
-		if (file->direct_fd >= 0 && access_mode == O_RDWR)
-			(void)posix_fadvise(file->buffered_fd, 0, 0, POSIX_FADV_RANDOM);
-		error = file_version(&file->store, &file->store.opened);
+			opened->direct = open_direct(path, access_mode, &st);
+		if (opened->direct >= 0 && access_mode == O_RDWR)
+			(void)posix_fadvise(opened->buffered, 0, 0, POSIX_FADV_RANDOM);
+		error = version_by(file, opened->buffered, &id, &file->store.opened);
 	}
+	/* Another thread may close all numbers meanwhile, and put another file there: then it is not the named one. */
+	if (!error && !given && (stat(path, &named) || fstat(opened->buffered, &st) || named.st_dev != st.st_dev ||
+		       named.st_ino != st.st_ino))
+		error = -ESTALE;
+	if (!error)
+		error = file_settle(file, opened);
 	if (error)
 		return store_say(error, error_text, error_text_len, "%s: %s", path,
 				 open_trouble(error, flags));
@@ -832,23 +1054,38 @@ static int file_open_fds(struct file_store *file, const char *path, unsigned fla
 	return 0;
 }
 
-static struct file_store *file_alloc(unsigned flags)
+/* On failure `error_text` says why. */
+static int file_alloc(unsigned flags, const char *name, char *error_text, size_t error_text_len,
+		      struct file_store **ret_file)
 {
 	struct file_store *file = calloc(1, sizeof(*file));
+	int error;
 
 	if (!file)
-		return NULL;
+		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", name, strerror(ENOMEM));
+	error = os_fds_get();
+	if (error) {
+		free(file);
+		return store_say(error, error_text, error_text_len, "%s: no thread for its descriptors: %s", name,
+				 strerror(-error));
+	}
 	file->store.ops = &file_ops;
 	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
 	if (flags & FM_STORE_OPEN_WRITE)
 		file->store.caps |= FM_STORE_WRITE | FM_STORE_KEEPS;
-	file->buffered_fd = file->direct_fd = file->folder_fd = file->former_fd[0] = file->former_fd[1] = -1;
-	return file;
+	file->buffered = &file->here[0];
+	file->direct = &file->here[1];
+	for (size_t i = 0; i < sizeof(file->here) / sizeof(file->here[0]); i++)
+		file->here[i].own = file->here[i].fd = -1;
+	file->folder_fd = -1;
+	*ret_file = file;
+	return 0;
 }
 
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store)
 {
+	struct opened opened = {-1, -1, -1};
 	struct file_store *file;
 	bool direct = true;
 	int error = file_parameters(parameters, &direct, error_text, error_text_len);
@@ -858,12 +1095,12 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 	if (!*path)
 		return store_say(-EINVAL, error_text, error_text_len,
 				 "file: without a path: write file:PATH");
-	file = file_alloc(flags);
-	if (!file)
-		return store_say(-ENOMEM, error_text, error_text_len, "%s: %s", path,
-				 strerror(ENOMEM));
-	error = file_open_fds(file, path, flags, direct, error_text, error_text_len);
+	error = file_alloc(flags, path, error_text, error_text_len, &file);
+	if (error)
+		return error;
+	error = file_open_fds(file, &opened, path, flags, direct, error_text, error_text_len);
 	if (error) {
+		opened_close(&opened);
 		file_close(&file->store);
 		return error;
 	}
@@ -910,44 +1147,50 @@ static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char 
 
 /* The store's own open file description of the file that `fd` shows: the program's offset and status flags have nothing to do
  * with it. By the calling thread's table of descriptors, which may be its own. */
-static int fd_open(struct file_store *file, int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len)
+static int fd_open(struct file_store *file, struct opened *opened, int fd, const char *name, unsigned flags,
+		   char *error_text, size_t error_text_len)
 {
 	int status = fcntl(fd, F_GETFL), error = 0;
-	struct stat wanted, got;
+	struct fm_store_id same;
+	struct stat wanted;
 	char path[64];
 	const char *why;
 
 	if (status < 0 || fstat(fd, &wanted))
 		return store_say(-errno, error_text, error_text_len, "descriptor %d: %s", fd, strerror(errno));
+	file_identify(file, &wanted);
+	same = file->store.id;
 	why = fd_refused(fd, status, flags, &error);
 	if (why)
 		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/fd/%d", (int)gettid(), fd);
-	error = file_open_fds(file, path, flags, true, error_text, error_text_len);
+	error = file_open_fds(file, opened, path, flags, true, error_text, error_text_len);
 	if (!error)
-		return fstat(file->buffered_fd, &got) || got.st_dev != wanted.st_dev || got.st_ino != wanted.st_ino ? -EBADF : 0;
-	if (file->buffered_fd >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
+		return file->store.id.device != same.device || file->store.id.inode != same.inode ? -EBADF : 0;
+	if (opened->buffered >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
 		return error;
-	int shared = -1;
-	error = fd_share(fd, status, flags, &shared, &why);
-	file->buffered_fd = shared;
+	error = fd_share(fd, status, flags, &opened->buffered, &why);
 	if (why)
 		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
-	return error ? error : file_open_fds(file, path, flags, true, error_text, error_text_len);
+	return error ? error : file_open_fds(file, opened, path, flags, true, error_text, error_text_len);
 }
 
 int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
 {
-	struct file_store *file = file_alloc(flags);
-	int error = file ? 0 : -ENOMEM;
+	struct opened opened = {-1, -1, -1};
+	struct file_store *file;
+	int error = file_alloc(flags, name, error_text, error_text_len, &file);
 
-	if (!error)
-		error = fd_open(file, fd, name, flags, error_text, error_text_len);
-	if (error && file)
+	if (error)
+		return error;
+	error = fd_open(file, &opened, fd, name, flags, error_text, error_text_len);
+	if (error) {
+		opened_close(&opened);
 		file_close(&file->store);
-	if (!error)
-		*ret_store = &file->store;
-	return error;
+		return error;
+	}
+	*ret_store = &file->store;
+	return 0;
 }
 
 /* "file:PATH", by what the kernel knows of the descriptor: for words, and for lists of hot sets. */

@@ -56,7 +56,13 @@ int hotset_target_open(const char *path, const char *uri, char *why, size_t why_
 		close(fd);
 		return refuse(path, error, why, why_len);
 	}
-	ret_target->dir_fd = fd;
+	ret_target->dir_fd = os_fd_give(fd);
+	if (os_fds_apart())
+		close(fd);
+	if (ret_target->dir_fd < 0) {
+		free(object);
+		return refuse(path, ret_target->dir_fd, why, why_len);
+	}
 	strcpy(ret_target->name, name);
 	ret_target->uri = object;
 	return 0;
@@ -64,7 +70,7 @@ int hotset_target_open(const char *path, const char *uri, char *why, size_t why_
 
 void hotset_target_close(struct hotset_target *target)
 {
-	close(target->dir_fd);
+	os_fd_close_own(target->dir_fd);
 	free(target->uri);
 }
 
@@ -174,7 +180,7 @@ static int print(FILE *f, const struct hotset_target *target, const struct hotse
 	return no_memory ? -ENOMEM : 0;
 }
 
-int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
+static int save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
 		size_t count)
 {
 	static uint32_t last; /* atomic */
@@ -204,4 +210,25 @@ int hotset_save(const struct hotset_target *target, const struct hotset_about *a
 	if (error)
 		unlinkat(target->dir_fd, name, 0);
 	return error;
+}
+
+struct saving {
+	const struct hotset_target *target;
+	const struct hotset_about *about;
+	const struct hotset_range *range;
+	size_t count;
+};
+
+static long saving_call(void *arg)
+{
+	const struct saving *saving = arg;
+
+	return save(saving->target, saving->about, saving->range, saving->count);
+}
+
+int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
+		size_t count)
+{
+	/* In a thread of ours: the folder is known there. */
+	return (int)os_fds_call(saving_call, &(struct saving){target, about, range, count});
 }

@@ -12,6 +12,7 @@
 #include "os/atomic.h"
 #include "os/fds.h"
 #include "os/os.h"
+#include "store/here.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +27,7 @@
 struct private_store {
 	struct fm_store store; /* first */
 	struct fm_store *base;
-	int scratch_fd;
+	struct store_here scratch;
 	uint64_t *bits;
 	size_t bits_len;
 };
@@ -55,7 +56,7 @@ static int read_one(struct private_store *own, const struct iovec *iov, uint64_t
 
 	if (!is_scratched(own, offset))
 		return own->base->ops->read(own->base, iov, 1, offset, ret_done);
-	n = os_preadv(own->scratch_fd, iov, 1, offset);
+	n = here_preadv(&own->scratch, iov, 1, offset);
 	if (n < 0)
 		return (int)n;
 	*ret_done = (size_t)n;
@@ -86,11 +87,26 @@ static int private_read(struct fm_store *store, const struct iovec *iov, int iov
 	return read_one(own, &part, offset, ret_done);
 }
 
+struct scratch_write {
+	struct store_here *scratch;
+	const struct iovec *iov;
+	int iov_count;
+	uint64_t offset;
+};
+
+static long scratch_write(void *arg)
+{
+	const struct scratch_write *write = arg;
+	int fd = here_writable(write->scratch);
+
+	return fd < 0 ? fd : os_pwritev(fd, write->iov, write->iov_count, write->offset);
+}
+
 static int private_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 			 size_t *ret_done)
 {
 	struct private_store *own = (struct private_store *)store;
-	ssize_t n = os_pwritev(own->scratch_fd, iov, iov_count, offset);
+	ssize_t n = os_fds_call(scratch_write, &(struct scratch_write){&own->scratch, iov, iov_count, offset});
 
 	if (n < 0)
 		return (int)n;
@@ -147,9 +163,9 @@ static void private_close(struct fm_store *store)
 
 	if (own->bits)
 		munmap(own->bits, own->bits_len);
-	if (own->scratch_fd >= 0)
-		close(own->scratch_fd);
+	here_close(&own->scratch);
 	free(own);
+	os_fds_put();
 }
 
 static const struct fm_store_ops private_ops = {
@@ -185,9 +201,16 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 {
 	const char *dir = secure_getenv("TMPDIR");
 	struct private_store *own = calloc(1, sizeof(*own));
+	int error;
 
 	if (!own)
 		return -ENOMEM;
+	error = os_fds_get();
+	if (error) {
+		free(own);
+		return error;
+	}
+	own->scratch.own = own->scratch.fd = -1;
 	if (!dir || !*dir)
 		dir = "/var/tmp";
 	own->base = base;
@@ -196,10 +219,10 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 	own->store.below = base;
 	own->store.opened = base->opened;
 	own->store.deadline_ns = base->deadline_ns;
-	own->scratch_fd = scratch_open(dir);
-	if (own->scratch_fd < 0) {
-		int error = own->scratch_fd;
-
+	error = scratch_open(dir);
+	if (error >= 0)
+		error = here_open(&own->scratch, error, false);
+	if (error) {
 		private_close(&own->store);
 		return store_say(error, error_text, error_text_len,
 				 "%s: no scratch file for a private mapping can be made here: %s; set TMPDIR", dir,

@@ -4,6 +4,7 @@
 #define FM_TRAP_INTERNAL_H
 
 #include "os/atomic.h"
+#include "os/fds.h"
 #include "os/os.h"
 #include "trap/trap.h"
 
@@ -18,7 +19,12 @@ struct telling; /* tell.c */
 
 struct trap {
 	enum fm_trap kind;
-	int fd;
+	int fd;     /* the userfaultfd in the program's table, for the program's threads; atomic */
+	int own_fd; /* and in ours */
+	struct os_fd_id id;
+	uint32_t renewals;   /* of `fd`; atomic */
+	struct os_fd_kept kept; /* where there is no table of our own: keeps the userfaultfd */
+	struct os_bell bell; /* wakes the handler thread; its fd is -1 without one */
 	bool has_move, has_wp, has_poison;
 	bool user_mode_only;
 	const struct trap_client *client;

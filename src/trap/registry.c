@@ -14,6 +14,7 @@
 
 #include "os/atomic.h"
 #include "os/os.h"
+#include "os/syscall.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -170,6 +171,16 @@ int registry_add(struct view_region *region)
 	os_unlock(&writer);
 	os_signals_restore(mask);
 	return fresh ? 0 : -ENOMEM;
+}
+
+void registry_close_all(const struct trap *trap)
+{
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	for (uint32_t i = 0; t && i < t->count; i++)
+		if (t->region[i]->trap == trap)
+			os_syscall3(SYS_mprotect, t->region[i]->base, t->region[i]->len, PROT_NONE);
+	atomic_sub(&readers, 1u);
 }
 
 void registry_remove(struct view_region *region)

@@ -12,6 +12,8 @@ bool registry_overlaps(uint64_t addr, uint64_t len);
 void registry_each(const struct trap *trap, void (*fn)(const struct view_region *region));
 int registry_add(struct view_region *region);
 /* Returns when nobody finds the region any more and its last pin is put. */
+/* Take away all access to the regions of a trap, for ever: nothing can serve them any more. */
+void registry_close_all(const struct trap *trap);
 void registry_remove(struct view_region *region);
 
 #endif

@@ -51,7 +51,6 @@ struct entries {
 struct handler {
 	struct trap *trap;
 	struct os_thread thread;
-	int event_fd;
 	uint32_t stop;
 	struct entry *again;    /* atomic stack */
 	struct entry *free, *used[BUCKETS];
@@ -100,13 +99,12 @@ static void again(void *cookie)
 {
 	struct entry *entry = cookie;
 	struct handler *handler = entry->handler;
-	int fd = handler->event_fd;
+	struct trap *trap = handler->trap; /* it outlives the handler, which may end when it has the entry */
 	struct entry *head = atomic_get(&handler->again);
 	do {
 		entry->next = head;
 	} while (!atomic_cas(&handler->again, &head, entry));
-	uint64_t one = 1;
-	os_syscall3(SYS_write, fd, &one, sizeof(one));
+	os_bell_ring(&trap->bell);
 }
 
 static struct seen_thread *seen_of(struct handler *handler, uint32_t tid)
@@ -125,7 +123,7 @@ static void fetch_messages(struct handler *handler)
 	while (more && handler->msg_count < MESSAGES) {
 		uint32_t at = (handler->msg_at + handler->msg_count) % MESSAGES;
 		uint32_t end = at < handler->msg_at ? handler->msg_at : MESSAGES; /* what is free in one piece */
-		long got = os_syscall3(SYS_read, handler->trap->fd, &handler->msg[at], (end - at) * sizeof(handler->msg[0]));
+		long got = os_syscall3(SYS_read, handler->trap->own_fd, &handler->msg[at], (end - at) * sizeof(handler->msg[0]));
 		uint32_t count = got > 0 ? (uint32_t)got / sizeof(handler->msg[0]) : 0;
 		handler->msg_count += count;
 		more = count == end - at;
@@ -274,22 +272,38 @@ static void read_messages(struct handler *handler)
 	}
 }
 
+/* Where there is no table of our own, the program may have closed the userfaultfd, or have put another file at its number.
+ * Then no message can be read any more: accesses are refused, and who waits is woken by the userfaultfd's end. */
+static bool still_served(struct trap *trap)
+{
+	if (os_fds_own() || os_fd_is(trap->own_fd, &trap->id))
+		return true;
+	registry_close_all(trap);
+	os_fd_keep_end(&trap->kept);
+	return false;
+}
+
 static void *handler_main(void *arg)
 {
 	struct handler *handler = arg;
+	bool served = true;
 	while (!atomic_get(&handler->stop)) {
-		struct pollfd fds[2] = {{.fd = handler->event_fd, .events = POLLIN},
-					{.fd = handler->trap->fd, .events = POLLIN}};
+		struct pollfd fds[2] = {{.fd = handler->trap->bell.fd, .events = POLLIN},
+					{.fd = handler->trap->own_fd, .events = POLLIN}};
 		struct timespec tick = {.tv_nsec = (tell_pending(handler->trap) ? 10 : 100) * 1000 * 1000};
 		uint64_t drop;
 		bool full = !has_entry(handler);
-		int count = full ? 1 : 2;
-		if (!handler->msg_count || full) /* else there is more to do */
+		served = served && still_served(handler->trap);
+		int count = served && !full ? 2 : 1;
+		if (!handler->msg_count || full || !served) /* else there is more to do */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
+		if (fds[0].revents & POLLNVAL) /* the program has closed it: look from time to time */
+			os_sleep_until(os_now_ns() + 10 * OS_NSEC_PER_MSEC);
 		if (fds[0].revents & POLLIN)
-			os_syscall3(SYS_read, handler->event_fd, &drop, sizeof(drop));
+			os_syscall3(SYS_read, handler->trap->bell.fd, &drop, sizeof(drop));
 		drive_again(handler);
-		read_messages(handler);
+		if (served)
+			read_messages(handler);
 		tell_sweep(handler->trap);
 	}
 	return NULL;
@@ -303,16 +317,15 @@ int handler_start(struct trap *trap)
 	if (!handler)
 		return -ENOMEM;
 	handler->trap = trap;
-	handler->event_fd = os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	int err = handler->event_fd < 0 ? handler->event_fd : telling_open(trap);
+	int err = os_bell_open(&trap->bell, EFD_NONBLOCK);
+	if (!err)
+		err = telling_open(trap);
 	if (!err)
 		err = entries_add(handler);
 	if (!err)
 		err = os_thread_start(&handler->thread, "fm-trap", handler_main, handler);
 	if (err) {
 		telling_close(trap);
-		if (handler->event_fd >= 0)
-			close(handler->event_fd);
 		entries_free(handler);
 		os_meta_free(handler, sizeof(*handler));
 		return err;
@@ -330,14 +343,12 @@ bool handler_is_busy(struct trap *trap)
 void handler_stop(struct trap *trap)
 {
 	struct handler *handler = trap->handler;
-	uint64_t one = 1;
 	if (!handler)
 		return;
 	atomic_set(&handler->stop, 1u);
-	os_syscall3(SYS_write, handler->event_fd, &one, sizeof(one));
+	os_bell_ring(&trap->bell);
 	os_thread_join(&handler->thread);
 	trap->handler = NULL;
-	close(handler->event_fd);
 	entries_free(handler);
 	os_meta_free(handler, sizeof(*handler));
 }

@@ -45,19 +45,28 @@ const char *trap_kind_name(enum fm_trap kind)
 
 /* ------------------------------------------------------------------ opening */
 
-static int uffd_new(int flags)
+static int uffd_open(int flags)
 {
 	long fd = os_syscall1(SYS_userfaultfd, flags);
 	if (fd == -EINVAL && (flags & ABI_USER_MODE_ONLY)) /* Linux before 5.11 */
 		fd = os_syscall1(SYS_userfaultfd, flags & ~ABI_USER_MODE_ONLY);
 	if (fd != -EPERM)
-		return os_fd_high((int)fd);
+		return (int)fd;
 	int dev = os_fd_open(AT_FDCWD, "/dev/userfaultfd", O_RDWR, 0);
 	if (dev < 0)
 		return -EPERM;
 	fd = os_syscall3(SYS_ioctl, dev, ABI_IOC_NEW, flags);
 	close(dev);
-	return os_fd_high((int)fd);
+	return (int)fd;
+}
+
+static int uffd_new(int flags)
+{
+	struct os_fds_low low;
+	os_fds_low_take(&low);
+	int fd = os_fd_high(uffd_open(flags));
+	os_fds_low_give(&low);
+	return fd;
 }
 
 static int uffd_features(int flags, uint64_t *ret_features)
@@ -131,8 +140,19 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	if (trap->fd < 0)
 		return trap->fd;
 	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_API, &api);
+	if (ret == 0)
+		ret = os_fd_id(trap->fd, &trap->id);
+	if (ret == 0)
+		ret = trap->own_fd = os_fd_give(trap->fd);
 	if (ret < 0)
 		return (int)ret;
+	if (!os_fds_apart()) {
+		say(options, "the library's descriptors are in the program's table, since close_range() and unshare() are refused: "
+			     "closing them ends its mappings; allow close_range() in the seccomp filter");
+		ret = os_fd_keep(&trap->kept, trap->fd);
+		if (ret < 0)
+			return (int)ret;
+	}
 	trap->has_move = move;
 	trap->has_wp = have & ABI_FEATURE_WP;
 	trap->has_poison = have & ABI_FEATURE_POISON;
@@ -174,10 +194,65 @@ static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	return 0;
 }
 
+/* ------------------------------------------------------------------ the userfaultfd and its number */
+
+#define RENEWALS_MOST 16u
+
+struct uffd_call {
+	struct trap *trap;
+	unsigned long what;
+	void *arg;
+};
+
+static long call_own(void *arg)
+{
+	const struct uffd_call *call = arg;
+	return os_syscall3(SYS_ioctl, call->trap->own_fd, call->what, call->arg);
+}
+
+/* The program has closed or replaced the number, or has another table by now. A few times there is a new one; where threads
+ * have several tables, no number is right for all of them, and the others ask the holder. */
+static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
+{
+	int fd = os_fds_apart() && atomic_get(&trap->renewals) < RENEWALS_MOST ? os_fd_fetch(trap->own_fd) : -1;
+	if (fd >= 0 && !os_fd_is(fd, &trap->id)) {
+		os_syscall1(SYS_close, fd);
+		fd = -1;
+	}
+	if (fd >= 0) {
+		atomic_add(&trap->renewals, 1u);
+		long ret = os_syscall3(SYS_ioctl, fd, what, arg);
+		atomic_set(&trap->fd, fd);
+		return ret;
+	}
+	if (!os_fds_apart())
+		return -EBADF;
+	return os_fds_call_quick(call_own, &(struct uffd_call){trap, what, arg});
+}
+
+/* Does the answer need no second look? No other kind of file knows these calls. But another userfaultfd does, which wakes
+ * nobody who waits for ours. */
+static bool answer_is_ours(struct trap *trap, int fd, long ret)
+{
+	if (ret == -EBADF || ret == -ENOTTY)
+		return false;
+	bool plain = ret == 0 || ret == -EEXIST || ret == -EAGAIN || ret == -EBUSY;
+	return (plain && trap->kind != FM_TRAP_THREAD) || os_fd_is(fd, &trap->id);
+}
+
+static long uffd_ioctl(struct trap *trap, unsigned long what, void *arg)
+{
+	if (os_fds_own())
+		return os_syscall3(SYS_ioctl, trap->own_fd, what, arg);
+	int fd = atomic_get(&trap->fd);
+	long ret = os_syscall3(SYS_ioctl, fd, what, arg);
+	return answer_is_ours(trap, fd, ret) ? ret : uffd_ioctl_lost(trap, what, arg);
+}
+
 static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
 {
 	struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)mem, len}, .mode = mode};
-	return (int)os_syscall3(SYS_ioctl, trap->fd, UFFDIO_REGISTER, &reg);
+	return (int)uffd_ioctl(trap, UFFDIO_REGISTER, &reg);
 }
 
 #define SCRATCHES 2u
@@ -225,9 +300,14 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		return -ENOMEM;
 	trap->kind = options->kind;
 	trap->client = options->client;
-	trap->fd = -1;
+	trap->fd = trap->own_fd = trap->bell.fd = -1;
 	trap->merges = merging_is_allowed(); /* what is reserved from here on opts out */
-	int err = registry_init();
+	int err = os_fds_get();
+	if (err) {
+		free(trap);
+		return err;
+	}
+	err = registry_init();
 	if (!err)
 		err = trap_open(options, trap);
 	if (!err && trap->has_move)
@@ -296,9 +376,14 @@ void trap_destroy(struct trap *trap)
 		munmap(trap->scratch, SCRATCHES * TRAP_TOGETHER);
 	if (trap->fetched)
 		munmap(trap->fetched, OS_PAGE);
-	if (trap->fd >= 0)
-		close(trap->fd);
+	os_bell_close(&trap->bell);
+	os_fd_keep_end(&trap->kept);
+	if (trap->own_fd != trap->fd)
+		os_fd_close_own(trap->own_fd);
+	if (trap->fd >= 0 && os_fd_is(trap->fd, &trap->id))
+		os_syscall1(SYS_close, trap->fd);
 	free(trap);
+	os_fds_put();
 }
 
 bool trap_serves_calls(const struct trap *trap)
@@ -462,7 +547,7 @@ void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
 int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
 	struct abi_move move = {.dst = dst, .src = src, .len = len};
-	long ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_MOVE, &move);
+	long ret = uffd_ioctl(trap, ABI_IOC_MOVE, &move);
 	*ret_done = move.move > 0 ? (uint64_t)move.move : 0;
 	return (int)ret;
 }
@@ -470,7 +555,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 static int copy_as(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, uint64_t *ret_done)
 {
 	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK, .mode = mode};
-	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
+	long ret = uffd_ioctl(trap, UFFDIO_COPY, &copy);
 	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
 	return (int)ret;
 }
@@ -491,7 +576,7 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 	while (at < len) {
 		uint64_t step = len - at < sizeof(zeros) ? len - at : sizeof(zeros);
 		struct uffdio_copy copy = {.dst = dst + at, .src = (uint64_t)(uintptr_t)zeros, .len = step};
-		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &copy);
+		long ret = uffd_ioctl(trap, UFFDIO_COPY, &copy);
 		if (copy.copy > 0)
 			at += (uint64_t)copy.copy;
 		if (ret == -EEXIST)
@@ -575,7 +660,7 @@ static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_
 	for (uint64_t at = 0; at < len;) {
 		uint64_t step = len - at < most ? len - at : most;
 		struct uffdio_writeprotect wp = {.range = {addr + at, step}, .mode = mode};
-		long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WRITEPROTECT, &wp);
+		long ret = uffd_ioctl(trap, UFFDIO_WRITEPROTECT, &wp);
 		if (ret == -EAGAIN)
 			continue;
 		if (ret < 0)
@@ -608,7 +693,7 @@ bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 
 	do {
 		struct abi_continue question = {.range = {addr, len}};
-		ret = os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_CONTINUE, &question);
+		ret = uffd_ioctl(trap, ABI_IOC_CONTINUE, &question);
 	} while (ret == -EAGAIN); /* the kernel is changing the mappings */
 	return ret != -ENOENT;
 }
@@ -735,7 +820,7 @@ void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	struct uffdio_range range = {addr, len};
 	if (trap->kind == FM_TRAP_THREAD)
-		os_syscall3(SYS_ioctl, trap->fd, UFFDIO_WAKE, &range);
+		uffd_ioctl(trap, UFFDIO_WAKE, &range);
 }
 
 bool uffd_has_poison(const struct trap *trap)
@@ -746,5 +831,5 @@ bool uffd_has_poison(const struct trap *trap)
 int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	struct abi_poison poison = {.start = addr, .len = len};
-	return (int)os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_POISON, &poison);
+	return (int)uffd_ioctl(trap, ABI_IOC_POISON, &poison);
 }
