@@ -402,6 +402,27 @@ void os_call_out(void (*fn)(void *arg), void *arg)
 		fn(arg);
 }
 
+struct number {
+	int fd;
+	const struct os_fd_id *id;
+};
+
+static void number_close(void *arg)
+{
+	const struct number *number = arg;
+
+	if (os_fd_is(number->fd, number->id)) /* else it is the program's own by now */
+		os_syscall1(SYS_close, number->fd);
+}
+
+void os_fd_close_programs(int fd, const struct os_fd_id *id)
+{
+	struct number number = {fd, id};
+
+	if (fd >= 0)
+		os_call_out(number_close, &number);
+}
+
 /* ------------------------------------------------------------------ the holder */
 
 static void bells_ring(struct fds *fds)
@@ -997,14 +1018,21 @@ static bool event_number_is_ours(struct event *event)
 	return !before && after;
 }
 
+/* In a thread with the program's table. */
+static void event_close_number(void *arg)
+{
+	struct event *event = arg;
+
+	if (event_number_is_ours(event))
+		os_syscall1(SYS_close, event->fd);
+}
+
 void os_event_close(int at)
 {
 	struct event *event = &fds_now()->event[at];
 
-	if (event->bell.fd != event->fd || !os_fds_apart()) {
-		if (event_number_is_ours(event))
-			os_syscall1(SYS_close, event->fd);
-	}
+	if (event->bell.fd != event->fd || !os_fds_apart())
+		os_call_out(event_close_number, event);
 	if (os_fds_apart())
 		os_bell_close(&event->bell);
 	atomic_set(&event->used, 0u);

@@ -71,6 +71,9 @@ int os_fd_give(int fd);
 int os_fd_fetch(int own);
 /* Close a number of our table. */
 void os_fd_close_own(int own);
+/* Close a number of the program's table, from a thread with either table, unless the program has put
+ * another file there. Waits for a thread with the program's table; not signal-safe. -1: nothing. */
+void os_fd_close_programs(int fd, const struct os_fd_id *id);
 
 /* Run fn(arg) in a thread that has our table, and return what it returned. fn() may block. In a thread that has our table,
  * and where there is none, fn(arg) is simply called. -EAGAIN: no thread is to be had. */

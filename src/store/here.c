@@ -29,11 +29,7 @@ int here_open(struct store_here *here, int fd, bool stays)
 
 void here_close(struct store_here *here)
 {
-	/* A number that is someone else's by now is not ours to close. */
-	if (here->fd >= 0 && os_fds_own() && os_fds_apart())
-		os_call_out((void (*)(void *))here_close, here);
-	else if (here->fd >= 0 && os_fd_is(here->fd, &here->id))
-		os_syscall1(SYS_close, here->fd);
+	os_fd_close_programs(here->fd, &here->id);
 	here->fd = -1;
 	if (os_fds_apart())
 		os_fd_close_own(here->own);

@@ -380,8 +380,7 @@ void trap_destroy(struct trap *trap)
 	os_fd_keep_end(&trap->kept);
 	if (trap->own_fd != trap->fd)
 		os_fd_close_own(trap->own_fd);
-	if (trap->fd >= 0 && os_fd_is(trap->fd, &trap->id))
-		os_syscall1(SYS_close, trap->fd);
+	os_fd_close_programs(trap->fd, &trap->id);
 	free(trap);
 	os_fds_put();
 }
