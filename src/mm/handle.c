@@ -444,7 +444,6 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < WAIT_MOST_NS ? fresh->deadline_ns : WAIT_MOST_NS;
 	uint64_t until = os_now_ns() + bound;
 	char name[200];
-	bool waited = false;
 
 	*ret_handle = NULL;
 	fresh->settling = true;
@@ -457,14 +456,13 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 		enum meeting meeting = look(fresh, write, &other, name, sizeof(name));
 		if (meeting == MEETS_NOBODY) {
 			int err = fresh->locked ? lock_object(fresh, fresh, write) : 0;
-			if (!err && (waited || fresh->locked)) /* what was written before this file had the object */
+			if (!err) /* what this process wrote before the file had the object is no change behind it */
 				look_again(fresh);
 			return err;
 		}
 		if (meeting == MEETS_ANOTHER || (meeting == MEETS_CHANGE && os_now_ns() >= until))
 			return refuse(fresh, meeting, name, write);
 		if (meeting == MEETS_CHANGE) {
-			waited = true;
 			os_sleep_until(os_now_ns() + WAIT_SLICE_NS);
 		} else if (meeting == MEETS_READER && is_stale(other)) {
 			os_sigmask mask = os_signals_block();
@@ -472,8 +470,7 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 			os_signals_restore(mask);
 			fresh->alone = true;
 		} else {
-			if (waited)
-				look_again(fresh);
+			look_again(fresh);
 			return share(fresh, other, meeting, write, ret_handle);
 		}
 	}
