@@ -254,7 +254,7 @@ struct fm_file_options {
  * shortest counts; `changed` has no meaning once the file is open for writing, and stays so until its last handle and mapping have gone.
  * Handles for reading alone share a cache where page_size, `changed` and deadline are the same, the URI has no record= or hotset=, and
  * the object has not changed since; else each has a cache of its own. A file that was closed and is still being written back is waited for, 10 seconds or the deadline
- * at most.
+ * at most: then -ETIMEDOUT.
  * -EBUSY, and a line to the log function that names the first, where one cache cannot serve both and one of them is for writing: in two
  * fm_mm; behind different faulty: filters; where handles for reading have a page_size above 4096, or two caches; where fm_pin() holds
  * pages of a handle for reading.

@@ -282,7 +282,7 @@ static void test_reopened_while_closing(void)
 {
 	const char *path = support_file(LEN, SEED);
 
-	for (unsigned round = 1; round <= 20; round++) {
+	for (unsigned round = 1; round <= 10; round++) {
 		fm_file *file = write_open(mm, path);
 		unsigned char *addr = write_map(file, 0, LEN);
 		CHECK_OK(fm_file_close(file));
@@ -351,7 +351,7 @@ static void upgrade_beside_faults(void)
 	support_sleep_ms(2);
 	writer = write_open(mm, path);
 	w = write_map(writer, 0, LEN);
-	for (unsigned value = 1; value <= 20; value++)
+	for (unsigned value = 1; value <= 10; value++)
 		for (unsigned i = 0; i < PAGES; i++) {
 			write_byte(w + i * PAGE, (unsigned char)value);
 			if (value % 5 == 0 && i == PAGES / 2)
@@ -364,7 +364,7 @@ static void upgrade_beside_faults(void)
 		CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)reading[i].addr, LEN));
 	}
 	for (unsigned i = 0; i < PAGES; i++)
-		CHECK_EQ(file_byte(path, i * PAGE), 20);
+		CHECK_EQ(file_byte(path, i * PAGE), 10);
 	CHECK_EQ(support_stats(mm).dirty_lost, 0);
 	CHECK_OK(fm_unmap(mm, w, LEN));
 	CHECK_OK(fm_file_close(writer));
@@ -382,7 +382,7 @@ static void *opening_main(void *arg)
 	unsigned me = (unsigned)(uintptr_t)arg;
 	uint64_t at = 16 * PAGE * me;
 
-	for (unsigned round = 1; round <= 30; round++) {
+	for (unsigned round = 1; round <= 15; round++) {
 		fm_file *file = write_open(mm, shared_path);
 		unsigned char *addr = write_map(file, at, PAGE);
 		write_byte(addr + me, (unsigned char)round);
@@ -409,7 +409,7 @@ static void test_all_at_once(void)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	write_files_gone(mm);
 	for (unsigned i = 0; i < 4; i++)
-		CHECK_EQ(file_byte(shared_path, 16 * PAGE * i + i), 30);
+		CHECK_EQ(file_byte(shared_path, 16 * PAGE * i + i), 15);
 }
 
 /* ---- what handles do not share */
@@ -510,19 +510,34 @@ static void test_lock(void)
 	CHECK_EQ(open_as(mm, "memory:4096", FM_FILE_LOCK, &reader), -EOPNOTSUPP);
 }
 
+/* Each part has the whole time. */
+static void watch(void)
+{
+	hazard_watch("a call, or an access, never ended");
+}
+
 static void test_all(void)
 {
 	mm = mm_make();
+	watch();
 	test_names();
+	watch();
 	reader_and_writer(false);
+	watch();
 	reader_and_writer(true);
+	watch();
 	test_readers();
+	watch();
 	test_refused();
+	watch();
 	test_pinned();
+	watch();
 	test_reopened_while_closing();
-	for (int i = 0; i < 5 && test_trap() != FM_TRAP_CALL; i++) /* by call, the readers pin pages all the time */
-		upgrade_beside_faults();
+	for (int i = 0; i < 3 && test_trap() != FM_TRAP_CALL; i++) /* by call, the readers pin pages all the time */
+		watch(), upgrade_beside_faults();
+	watch();
 	test_all_at_once();
+	watch();
 	test_errors();
 	if (!SUPPORT_TSAN) /* whose runtime refuses threads in a child */
 		test_lock();
@@ -531,6 +546,6 @@ static void test_all(void)
 
 int main(void)
 {
-	hazard_watch("a call, or an access, never ended");
+	watch();
 	return support_run(test_all);
 }

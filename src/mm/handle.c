@@ -22,7 +22,6 @@
 
 #include <stdlib.h>
 
-#define WAIT_MOST_NS (10 * OS_NSEC_PER_SEC) /* for a file that is being opened, or closed */
 #define WAIT_SLICE_NS OS_NSEC_PER_MSEC
 
 static struct os_lock objects_lock;
@@ -194,7 +193,7 @@ static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name,
 		       "%s: this object is open already, as '%s', and %s: one cache cannot serve both (another address space, "
 		       "other filters, or a page_size above 4096): close that one first, or use its handle",
 		       fresh->uri, name, write ? "is now to be written to" : "may be written to there");
-	return -EBUSY;
+	return meeting == MEETS_CHANGE ? -ETIMEDOUT : -EBUSY;
 }
 
 /* Lock the object of `file` against other processes for the file that is being opened, `fresh`, which may be the same. */
@@ -431,7 +430,7 @@ static void look_again(struct fm_file *fresh)
 	if (!store->ops->version || store->ops->version(store, &now) < 0)
 		return;
 	store->opened = now;
-	atomic_set(&store->size_bytes, now.size);
+	store_size_set(store, now.size);
 }
 
 /*
@@ -441,7 +440,7 @@ static void look_again(struct fm_file *fresh)
  */
 int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 {
-	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < WAIT_MOST_NS ? fresh->deadline_ns : WAIT_MOST_NS;
+	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < mm_patience_ns ? fresh->deadline_ns : mm_patience_ns;
 	uint64_t until = os_now_ns() + bound;
 	char name[200];
 
