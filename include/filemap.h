@@ -95,10 +95,26 @@ enum fm_mm_flags {
 	 *  lock, as a fault path without the rule would. `lock_held_over_block` counts each. */
 	FM_MM_HOLD_LOCK = 1u << 0,
 	/** A keeper: a helper process that shares this one's memory and outlives it. Should the process end without
-	 *  fm_mm_destroy(), by kill -9 too, the keeper writes what is dirty in files open for writing back to their stores,
-	 *  as the kernel does for mmap(), makes it durable, and ends. Until then the memory stays allocated. It does not
-	 *  outlive what ends all processes of a cgroup or a container. Costs one process that sleeps. Where a store's
-	 *  writes cannot be made by plain system calls (all but local files), fm_file_open() for writing is -EOPNOTSUPP. */
+	 *  fm_mm_destroy(), by kill -9 or exec() too, the keeper writes what is dirty in files open for writing back to
+	 *  their stores, as the kernel does for mmap(), makes it durable, and ends. Until then the memory stays allocated.
+	 *  It does not outlive what ends all processes of a cgroup or a container. Costs one process and one thread, which
+	 *  sleep. Only local files: else fm_file_open() for writing is -EOPNOTSUPP; at most 1024 of them open at once
+	 *  (-EMFILE), and 16 programs with FM_KEEP for one file (-EUSERS).
+	 *  Who comes next: fm_file_open() of the file, in any process of the network namespace, waits until the keeper has
+	 *  ended. Others can call fm_keeper_wait(). Where the file is the program's user's, and nobody has it open, the
+	 *  keeper holds a lease (fcntl(2)) on it, so that open() waits. Where somebody has it open, the keeper first looks
+	 *  on for a second. In any case it looks before each write whether somebody has changed the file since the
+	 *  program's end. If so it writes nothing more: what is left is lost, which fm_keeper_wait() and fm_file_open()
+	 *  tell who waits for it. A change counts by size and mtime. It is not seen where its writer puts the old mtime
+	 *  back; in the same tick of the file system's clock as the program's last own write (up to 10 ms; on Linux 6.13
+	 *  never); between the keeper's look and its write (microseconds; a lease excludes it); and, where a write by the
+	 *  program was under way at its end, between that end and the keeper's first look, some microseconds later.
+	 *  What the program itself has changed by other ways than the library in the last tenth of a second of its life is
+	 *  taken for another's.
+	 *  Where the store refuses (-ENOSPC), the keeper tries again for 10 seconds without a success, and two minutes in all.
+	 *  The keeper has none of the program's descriptors but those of the files. No capability of it is in effect, a
+	 *  filter leaves it the few system calls that it needs, and it follows within a second when the program gives up its
+	 *  user, groups or capabilities. */
 	FM_KEEP = 1u << 1,
 };
 
@@ -285,7 +301,8 @@ struct fm_file_options {
  * Sizes take K, M, G, T (powers of 1024); times take us, ms, s.
  * Thread-safe. May block on the store.
  * Errors: -EINVAL (URI, options), -EBUSY (see above), -EWOULDBLOCK (FM_FILE_LOCK), -EISDIR, -ENOENT, -EACCES, what the store says; -ENOSPC when the
- * budget is below fm_budget_min(page_size).
+ * budget is below fm_budget_min(page_size); -EBUSY also where the keeper (FM_KEEP) of a process that has ended still writes
+ * to the file, after 30 seconds; -EUSERS, -EMFILE, -EPIPE (there is no keeper any more): with FM_KEEP, see there.
  */
 FM_PUBLIC int fm_file_open(fm_mm *mm, const char *uri, const struct fm_file_options *options,
 			   fm_file **ret_file);
@@ -314,6 +331,16 @@ FM_PUBLIC int fm_file_open_fd(fm_mm *mm, int fd, const struct fm_file_options *o
  * one before is still being read); -ENOENT, -EACCES, ...: of reading the list; -ENOMEM.
  */
 FM_PUBLIC int fm_file_hotset(fm_file *file, const char *path);
+
+/**
+ * Wait until no keeper (FM_KEEP) has the file: neither that of a process that has ended, which may still be writing, nor that
+ * of one that lives. For supervisors, before they start a program again that does not open the file by this library.
+ * `timeout_ns`: nanoseconds, from now. Reaches the keepers of this network namespace, and counts those whose user may write
+ * to the file. Thread-safe; not signal-safe. Needs no fm_mm.
+ * Errors: -EINVAL (no path); -ETIMEDOUT; -ENOENT, -EACCES, ...: of looking for the path; -ESTALE: a keeper that was waited for has met changes by
+ * somebody else, and has not written the rest; -EIO, -ENOSPC, ...: it could not write all.
+ */
+FM_PUBLIC int fm_keeper_wait(const char *path, uint64_t timeout_ns);
 
 /** Give a handle back. Mappings, and other handles, keep the file open. What is dirty is written first (not flushed: that is
  *  fm_file_sync()). Thread-safe; blocks on that. Errors: of that writing; -ETIMEDOUT: the file's deadline has passed, or the store has

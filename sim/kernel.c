@@ -642,6 +642,12 @@ bool trap_has_swap(void)
 	return false;
 }
 
+int trap_descriptor(const struct trap *trap)
+{
+	(void)trap;
+	return -1;
+}
+
 bool trap_has_bytes(uint64_t addr)
 {
 	return trap_present(addr);

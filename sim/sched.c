@@ -609,10 +609,16 @@ void os_populate_stack(void)
 {
 }
 
+uint64_t os_stamp_ns(void)
+{
+	return sim.now_ns;
+}
+
 /* ------------------------------------------------------------------ a keeper: none here, who dies takes all with him */
 
-int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
+int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
 {
+	(void)also_fd;
 	(void)keeper;
 	(void)fn;
 	(void)arg;
@@ -622,4 +628,40 @@ int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
 void os_keeper_stop(struct os_keeper *keeper)
 {
 	(void)keeper;
+}
+
+void os_keeper_free(struct os_keeper *keeper)
+{
+	(void)keeper;
+}
+
+int os_keeper_take(struct os_keeper *keeper, int fd, const struct stat *st, uint32_t *ret_place)
+{
+	(void)keeper;
+	(void)fd;
+	(void)st;
+	(void)ret_place;
+	return -EOPNOTSUPP;
+}
+
+void os_keeper_forget(struct os_keeper *keeper, uint32_t place)
+{
+	(void)keeper;
+	(void)place;
+}
+
+bool os_keeper_swapped(const struct os_keeper *keeper, uint64_t addr)
+{
+	(void)keeper;
+	(void)addr;
+	return false;
+}
+
+int os_keepers_wait(const struct stat *st, bool any, uint64_t until_ns, struct os_kept_end *ret_end)
+{
+	(void)st;
+	(void)any;
+	(void)until_ns;
+	*ret_end = (struct os_kept_end){0};
+	return 0;
 }

@@ -316,6 +316,11 @@ int fm_file_close(fm_file *file)
 	return err;
 }
 
+int fm_keeper_wait(const char *path, uint64_t timeout_ns)
+{
+	return path ? keeper_wait(path, timeout_ns) : -EINVAL;
+}
+
 int fm_file_size(fm_file *file, uint64_t *ret_size)
 {
 	int err = file_alive(file);

@@ -186,6 +186,7 @@ static void file_free(struct fm_file *file)
 	file_tell_lost(file);
 	if (atomic_get(&file->lost) && atomic_get(&file->error_told) != atomic_get(&file->error_seq))
 		atomic_set(&file->mm->emptied, true);
+	keep_forget(file);
 	if (file->store)
 		file->store->ops->close(file->store);
 	if (file->base)
@@ -451,18 +452,19 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
 	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
 		file->deadline_ns = DEADLINE_MOST_NS;
-	if ((options->flags & FM_FILE_WRITE) && (mm->flags & FM_KEEP) && !(file->store->caps & FM_STORE_KEEPS)) {
-		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only", uri);
-		err = -EOPNOTSUPP;
-		goto fail;
-	}
+	if (file->store->kept.lost || file->store->kept.error)
+		mm_log(mm, FM_LOG_WARNING, "%s: the keeper (FM_KEEP) of process %d, which has ended, could not write %u pages: %s",
+		       uri, file->store->kept.program, file->store->kept.lost,
+		       file->store->kept.error == -ESTALE ? "somebody has changed the file since" : strerror(-file->store->kept.error));
 	err = object_enter(file, write, ret_file);
 	if (err)
 		goto fail;
 	if (*ret_file)
 		return 0;
 	if (write) {
-		err = file_be_writable(file);
+		err = keep_file(file);
+		if (!err)
+			err = file_be_writable(file);
 		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
 	}
 	if (!err)

@@ -283,6 +283,8 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	int err = file_prepare_writing(file);
 	if (!err)
 		err = file->store->ops->upgrade(file->store, fresh->store);
+	if (!err)
+		err = keep_file(file);
 	if (err)
 		return err;
 	file->writable = true;

@@ -226,6 +226,7 @@ static void mm_free(struct fm_mm *mm)
 	if (mm->event_fd >= 0)
 		os_event_close(mm->event_fd);
 	writeback_free(mm);
+	os_keeper_free(&mm->keeper);
 	os_meta_free(mm->segment_mem, mm->segment_mem_len);
 	os_meta_free(mm->meta, mm->meta_len);
 	os_meta_free(mm, sizeof(*mm));

@@ -22,6 +22,7 @@
 #include "filemap.h"
 #include "io/io.h"
 #include "os/atomic.h"
+#include "os/keeper.h"
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/hotset.h"
@@ -300,6 +301,7 @@ struct fm_file {
 	struct fm_file *reap_next;
 	/* Open for writing: see writeback.c. */
 	_Atomic bool writable; /* false may become true: see file_upgrade() */
+	uint32_t kept;         /* the keeper has it: its place + 1 */
 	bool scratch;          /* a private mapping's: written back for want of memory only */
 	struct fm_file *base;  /* ...whose bytes it has where nothing was written */
 	fm_write_error_fn on_write_error;
@@ -787,6 +789,10 @@ static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
 /* keep.c */
 int keep_start(struct fm_mm *mm);
 void keep_stop(struct fm_mm *mm);
+int keep_file(struct fm_file *file);
+void keep_forget(struct fm_file *file);
+void keep_alive(struct fm_mm *mm);
+int keeper_wait(const char *path, uint64_t timeout_ns);
 
 /* resize.c */
 int file_truncate(struct fm_file *file, uint64_t size);

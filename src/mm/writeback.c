@@ -1267,6 +1267,7 @@ static void *writeback_main(void *arg)
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		bool urgent = atomic_xchg(&wb->urgent, 0u);
 		urgent |= tell_late(wb->mm);
+		keep_alive(wb->mm);
 		late_ones(wb);
 		tell_lost(wb);
 		pools_write(wb, now, urgent);

@@ -402,6 +402,11 @@ void os_call_out(void (*fn)(void *arg), void *arg)
 		fn(arg);
 }
 
+__attribute__((no_sanitize("address", "thread", "undefined"))) void os_fds_be_own(void)
+{
+	has_own_table = true;
+}
+
 struct number {
 	int fd;
 	const struct os_fd_id *id;

@@ -71,6 +71,8 @@ int os_fd_give(int fd);
 int os_fd_fetch(int own);
 /* Close a number of our table. */
 void os_fd_close_own(int own);
+/* In a keeper: its table is a copy of the library's, and no thread is left to be asked. */
+void os_fds_be_own(void);
 /* Close a number of the program's table, from a thread with either table, unless the program has put
  * another file there. Waits for a thread with the program's table; not signal-safe. -1: nothing. */
 void os_fd_close_programs(int fd, const struct os_fd_id *id);

@@ -1,135 +1,635 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process that shares this one's memory and descriptors, and outlives it.
+ * The keeper's life: begun, given files, and at work when its program has ended.
  *
- * It is no thread: kill -9 of the program passes it by, and so does what is sent to the program's process group. It has a
- * stack and a thread-local area of its own (else it would use those of the thread that made it, which may end), blocks all
- * signals and makes raw system calls only. It looks once a second whether the program has become another by exec(), which
- * leaves the memory to it alone.
- * Owns struct os_keeper's memory. Not signal-safe but for what runs in the keeper itself.
- * May call: the kernel; clone() of the C library.
+ * The keeper is no thread: kill -9 of the program passes it by, and so does what is sent to the
+ * program's process group. It has a stack and a thread-local area of its own (else it would use
+ * those of the thread that made it, which may end), blocks all signals and makes raw system calls
+ * only.
+ *
+ * How it sees the end. A thread of the program, the anchor, holds one end of a pipe, in a table of
+ * descriptors of its own: no forked child inherits it, and nothing that the program does to its
+ * descriptors reaches it. That thread ends when the program does, by exec() too, and not when the
+ * main thread has called pthread_exit(). Then the pipe breaks, at once. The keeper waits until all
+ * other threads are gone as well: so no write that one of them has begun is still under way. Owns
+ * struct os_keeper's memory. Not signal-safe but for what runs in the keeper itself. May call: the
+ * kernel; clone() of the C library.
  */
+#include "os/keeper.h"
+
+#include "os/atomic.h"
 #include "os/fds.h"
-#include "os/os.h"
+#include "os/keeper_door.h"
 #include "os/syscall.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define STACK_BYTES (64u << 10)
-#define LOCALS_BYTES (2u << 20) /* address space; what the libraries of the program have, on either side of the pointer */
-#define LOOK_NS OS_NSEC_PER_SEC
-#define KCMP_VM 1
+#define LOCALS_BYTES                                                                               \
+	(2u << 20) /* what the libraries of the program have, on either side of the pointer */
+#define FOLLOW_NS    OS_NSEC_PER_SEC
+#define ASK_SECONDS  10
+#define LOOK_NS      OS_NSEC_PER_MSEC
+#define EXEC_NS      (200 * OS_NSEC_PER_MSEC)
+#define KEEPER_READY 1u
+#define FIRST_DOOR   3
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1u << 1)
+#endif
+
+/* What the keeper works with, behind its stack and its thread-locals. */
+struct keeper_memory {
+	struct os_kept file[OS_KEPT_MAX];
+	struct keeper_rights rights;
+	struct pollfd poll[FIRST_DOOR + OS_KEPT_MAX];
+	uint16_t place[FIRST_DOOR + OS_KEPT_MAX]; /* of the file whose door it is */
+};
+#define MEMORY_BYTES (STACK_BYTES + LOCALS_BYTES + sizeof(struct keeper_memory))
 
 /* Nothing that a sanitizer puts in could work here: it has no state in this thread-local area. */
 #define IN_KEEPER __attribute__((no_sanitize("address", "thread", "undefined")))
 
-IN_KEEPER static bool program_is_gone(const struct os_keeper *keeper, int own)
+/* ------------------------------------------------------------------ in the keeper: the end of the
+ * program */
+
+IN_KEEPER static bool readable(int fd, uint64_t wait_ns)
 {
-	struct pollfd fds[2] = {{.fd = keeper->program_fd, .events = POLLIN}, {.fd = keeper->stop_fd, .events = POLLIN}};
+	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+	struct timespec wait = {.tv_nsec = (long)wait_ns};
+
+	return os_syscall5(SYS_ppoll, &poll_fd, 1, &wait, NULL, 8) > 0;
+}
+
+IN_KEEPER static bool program_ends(const struct os_keeper *keeper)
+{
+	return readable(keeper->pipe[0], 0) || readable(keeper->program_fd, 0);
+}
+
+/* It has become another program by exec(), which waits for the end of all threads but one. The new
+ * program may have others by the time that this is asked. Then it is told from one that is being
+ * killed by its main thread, which lives on. */
+IN_KEEPER static bool is_another_program(const struct os_keeper *keeper, uint64_t waited_ns)
+{
+	struct statx st;
+	bool one_left =
+		keeper->task_fd >= 0 &&
+		!os_syscall5(SYS_statx, keeper->task_fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) &&
+		st.stx_nlink == 2 + 1;
+
+	if (one_left || waited_ns < EXEC_NS)
+		return one_left;
+	return keeper->leader_fd < 0 || keeper_leader_lives(keeper->rights, keeper->leader_fd);
+}
+
+IN_KEEPER static void wait_for_threads(const struct os_keeper *keeper)
+{
+	uint64_t since = os_now_ns();
+
+	while (!readable(keeper->program_fd, LOOK_NS) &&
+	       !is_another_program(keeper, os_now_ns() - since))
+		;
+}
+
+/* ------------------------------------------------------------------ in the keeper: what it is
+ * asked */
+
+/* Two descriptors: the file, and its door. */
+IN_KEEPER static int receive(int from, struct keeper_question *ret_question, int *ret_fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov = {ret_question, sizeof(*ret_question)};
+	struct msghdr message = {.msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = &control,
+				 .msg_controllen = sizeof(control)};
+	long len = os_syscall3(SYS_recvmsg, from, &message, 0);
+	struct cmsghdr *head = len > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	int *fds = head ? (int *)(void *)CMSG_DATA(head) : NULL;
+
+	ret_fds[0] = ret_fds[1] = -1;
+	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+	    head->cmsg_len == CMSG_LEN(2 * sizeof(int))) {
+		ret_fds[0] = fds[0];
+		ret_fds[1] = fds[1];
+	}
+	if (len != (long)sizeof(*ret_question) || ret_question->place >= OS_KEPT_MAX)
+		return -EINVAL;
+	return ret_question->what == ASK_TAKE && ret_fds[0] < 0 ? -EMFILE : 0;
+}
+
+IN_KEEPER static void let_go(struct os_kept *file)
+{
+	if (file->fd >= 0)
+		os_syscall1(SYS_close, file->fd);
+	if (file->door >= 0)
+		os_syscall1(SYS_close, file->door);
+	file->fd = file->door = -1;
+}
+
+IN_KEEPER static void answer_program(struct os_keeper *keeper)
+{
+	struct keeper_question question;
+	struct ucred peer = {0};
+	socklen_t peer_len = sizeof(peer);
+	long from = os_syscall4(SYS_accept4, keeper->control_fd, NULL, NULL, SOCK_CLOEXEC);
+	int fds[2];
+
+	if (from < 0)
+		return;
+	os_syscall5(SYS_getsockopt, from, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len);
+	if (peer.pid == keeper->program) {
+		int err = receive((int)from, &question, fds);
+		if (!err) {
+			let_go(&keeper->file[question.place]);
+			keeper->file[question.place].fd = fds[0];
+			keeper->file[question.place].door = fds[1];
+		}
+		os_syscall6(SYS_sendto, from, OS_ARG(&err), sizeof(err), MSG_NOSIGNAL, 0, 0);
+	}
+	os_syscall1(SYS_close, from);
+}
+
+/* Returns how many are watched: no more than there are, as the kernel has a limit for it. */
+IN_KEEPER static uint32_t list_all(const struct os_keeper *keeper, struct keeper_memory *memory)
+{
+	uint32_t count = FIRST_DOOR;
+
+	memory->poll[0] = (struct pollfd){.fd = keeper->program_fd, .events = POLLIN};
+	memory->poll[1] = (struct pollfd){.fd = keeper->pipe[0], .events = POLLIN};
+	memory->poll[2] = (struct pollfd){.fd = keeper->control_fd, .events = POLLIN};
+	for (uint32_t i = 0; i < OS_KEPT_MAX; i++)
+		if (keeper->file[i].door >= 0) {
+			memory->place[count] = (uint16_t)i;
+			memory->poll[count++] =
+				(struct pollfd){.fd = keeper->file[i].door, .events = POLLIN};
+		}
+	return count;
+}
+
+IN_KEEPER static void wait_for_something(struct os_keeper *keeper, struct pollfd *fds,
+					 uint32_t count)
+{
+	struct timespec follow = {.tv_sec = FOLLOW_NS / OS_NSEC_PER_SEC};
+	bool follows = keeper->status_fd >= 0 && keeper_has_rights(keeper->rights);
+
+	os_syscall5(SYS_ppoll, fds, count, follows ? &follow : NULL, NULL, 8);
+	if (follows)
+		keeper_follow_rights(keeper->rights, keeper->status_fd);
+}
+
+/* Until the program has ended. Who has knocked before that is told that it lives: first a door is
+ * looked at, then the program. */
+IN_KEEPER static void watch(struct os_keeper *keeper, struct keeper_memory *memory)
+{
+	static const struct door_answer alive = {.magic = DOOR_MAGIC, .state = DOOR_ALIVE};
 
 	for (;;) {
-		struct timespec look = {.tv_sec = LOOK_NS / OS_NSEC_PER_SEC}; /* the call leaves what is left of it there */
-		fds[0].revents = fds[1].revents = 0;
-		os_syscall5(SYS_ppoll, fds, 2, &look, NULL, 8);
-		if (fds[1].revents)
-			return false;
-		if (fds[0].revents)
-			return true;
-		if (os_syscall5(SYS_kcmp, keeper->program, own, KCMP_VM, 0, 0) > 0)
-			return true;
+		uint32_t count = list_all(keeper, memory);
+		wait_for_something(keeper, memory->poll, count);
+		if (program_ends(keeper))
+			return;
+		for (uint32_t i = FIRST_DOOR; i < count; i++)
+			if (memory->poll[i].revents & POLLIN)
+				door_answer_one(keeper->file[memory->place[i]].door, &alive);
+		if (memory->poll[2].revents & POLLIN)
+			answer_program(keeper);
 	}
+}
+
+IN_KEEPER static void tell_the_end(struct os_keeper *keeper)
+{
+	for (uint32_t i = 0; i < OS_KEPT_MAX; i++) {
+		struct os_kept *file = &keeper->file[i];
+		struct door_answer answer = {DOOR_MAGIC, DOOR_ENDED, file->lost, file->error};
+		if (file->door >= 0)
+			door_answer_all(file->door, &answer);
+	}
+}
+
+/* ------------------------------------------------------------------ in the keeper: its beginning
+ */
+
+/* All but what is listed, which has no more than six. */
+IN_KEEPER static int close_others(const int *keep, int count)
+{
+	unsigned from = 0;
+
+	for (;;) {
+		int next = -1;
+		for (int i = 0; i < count; i++)
+			if (keep[i] >= 0 && (unsigned)keep[i] >= from &&
+			    (next < 0 || keep[i] < next))
+				next = keep[i];
+		long err = next < 0 || (unsigned)next > from
+				   ? os_syscall3(SYS_close_range, from,
+						 next < 0 ? UINT_MAX : (unsigned)next - 1, 0)
+				   : 0;
+		if (next < 0 || err)
+			return (int)err;
+		from = (unsigned)next + 1;
+	}
+}
+
+IN_KEEPER static int be_ready(struct os_keeper *keeper)
+{
+	const int keep[] = {keeper->program_fd, keeper->pipe[0],   keeper->task_fd,
+			    keeper->status_fd,  keeper->leader_fd, keeper->also_fd, keeper->control_fd};
+	int err = close_others(keep, sizeof(keep) / sizeof(*keep));
+	struct rlimit most;
+
+	/* Two descriptors for a file; the limit is the keeper's alone. */
+	if (!os_syscall4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &most)) {
+		most.rlim_cur = most.rlim_max;
+		os_syscall4(SYS_prlimit64, 0, RLIMIT_NOFILE, &most, NULL);
+	}
+	keeper->pagemap_fd = (int)os_syscall4(SYS_openat, AT_FDCWD, OS_ARG("/proc/self/pagemap"),
+					      O_RDONLY | O_CLOEXEC, 0);
+	return err ? err : keeper_drop_rights(keeper->rights);
 }
 
 IN_KEEPER static int keeper_main(void *arg)
 {
 	struct os_keeper *keeper = arg;
-	int own = (int)os_syscall1(SYS_getpid, 0);
+	struct keeper_memory *memory =
+		(struct keeper_memory *)(void *)((char *)keeper->mem + STACK_BYTES + LOCALS_BYTES);
 
-	os_fds_adopt();
+	os_fds_be_own(); /* of the program's threads, which the library's numbers could ask, none is left */
 	os_syscall1(SYS_setsid, 0);
 	os_syscall5(SYS_prctl, PR_SET_NAME, "fm-keep", 0, 0, 0);
-	if (program_is_gone(keeper, own))
-		keeper->fn(keeper->arg);
+	int err = be_ready(keeper);
+	atomic_set(&keeper->ready, err ? (uint32_t)err : KEEPER_READY);
+	os_futex_wake(&keeper->ready, 1, OS_FUTEX_ANY);
+	if (!err) {
+		watch(keeper, memory);
+		if (!atomic_get(&keeper->stop)) {
+			wait_for_threads(keeper);
+			keeper->fn(keeper->arg);
+			tell_the_end(keeper);
+		}
+	}
 	os_syscall1(SYS_exit_group, 0);
 	return 0;
 }
 
-static void keeper_close(struct os_keeper *keeper)
+bool os_keeper_swapped(const struct os_keeper *keeper, uint64_t addr)
 {
-	if (keeper->program_fd >= 0)
-		os_syscall1(SYS_close, keeper->program_fd);
-	if (keeper->stop_fd >= 0)
-		os_syscall1(SYS_close, keeper->stop_fd);
-	if (keeper->mem)
-		munmap(keeper->mem, STACK_BYTES + LOCALS_BYTES);
-	keeper->mem = NULL;
-	keeper->pid = 0;
+	uint64_t entry = 0;
+	long got = os_syscall4(SYS_pread64, keeper->pagemap_fd, &entry, sizeof(entry),
+			       addr / OS_PAGE * sizeof(entry));
+
+	return got == (long)sizeof(entry) && entry >> 62; /* present, or swapped out */
 }
 
-/* In a thread with the table of our own: the keeper shares that one. */
-static long keeper_begin(void *of)
-{
-	struct os_keeper *keeper = of;
-	int flags = CLONE_VM | CLONE_FILES | CLONE_SETTLS; /* and no signal at its end: wait() knows nothing of it */
+/* ------------------------------------------------------------------ the anchor */
 
-	keeper->program = (int)os_syscall1(SYS_getpid, 0);
-	keeper->program_fd = os_fd_high((int)os_syscall2(SYS_pidfd_open, keeper->program, 0));
-	if (keeper->program_fd < 0)
-		return keeper->program_fd;
-	keeper->stop_fd = os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	void *mem = mmap(NULL, STACK_BYTES + LOCALS_BYTES, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (keeper->stop_fd < 0 || mem == MAP_FAILED) {
-		keeper_close(keeper);
-		return -ENOMEM;
-	}
-	keeper->mem = mem;
-	char *locals = (char *)mem + STACK_BYTES + LOCALS_BYTES / 2;
-	memcpy(locals, &locals, sizeof(locals));      /* as the x86-64 convention has it: it points to itself, */
-	memcpy(locals + 16, &locals, sizeof(locals)); /* twice */
-	os_sigmask mask = os_signals_block();
-	int pid = clone(keeper_main, (char *)mem + STACK_BYTES, flags, keeper, NULL, locals, NULL);
-	int err = pid < 0 ? -errno : 0;
-	os_signals_restore(mask);
-	if (err) {
-		keeper_close(keeper);
-		return err;
-	}
-	keeper->pid = pid;
+/* The table is unshared by close_range(), which containers allow where they forbid unshare(). */
+static void *anchor_main(void *arg)
+{
+	struct os_keeper *keeper = arg;
+	unsigned keep = (unsigned)keeper->pipe[1];
+	long err = os_syscall3(SYS_close_range, keep + 1, UINT_MAX, CLOSE_RANGE_UNSHARE);
+
+	if (!err && keep)
+		err = os_syscall3(SYS_close_range, 0, keep - 1, 0);
+	keeper->anchor_error = (int)err;
+	keeper->anchor_tid = (int)os_gettid();
+	atomic_set(&keeper->anchored, 1u);
+	os_futex_wake(&keeper->anchored, 1, OS_FUTEX_ANY);
+	while (!err && !atomic_get(&keeper->stop))
+		os_futex_wait(&keeper->stop, 0, OS_FUTEX_ANY, OS_FOREVER);
+	return NULL;
+}
+
+static void anchor_stop(struct os_keeper *keeper)
+{
+	atomic_set(&keeper->stop, 1u);
+	os_futex_wake(&keeper->stop, 1, OS_FUTEX_ANY);
+	if (keeper->anchor.started)
+		os_thread_join(&keeper->anchor);
+}
+
+static int anchor_start(struct os_keeper *keeper)
+{
+	int err = os_thread_start(&keeper->anchor, "fm-anchor", anchor_main, keeper);
+
+	while (!err && !atomic_get(&keeper->anchored))
+		os_futex_wait(&keeper->anchored, 0, OS_FUTEX_ANY, OS_FOREVER);
+	return err ? err : keeper->anchor_error;
+}
+
+/* ------------------------------------------------------------------ started and stopped */
+
+/* The program's copies: it keeps none. */
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		os_syscall1(SYS_close, *fd);
+}
+
+static void close_copies(struct os_keeper *keeper)
+{
+	close_fd(&keeper->pipe[0]);
+	close_fd(&keeper->program_fd);
+	close_fd(&keeper->task_fd);
+	close_fd(&keeper->status_fd);
+	close_fd(&keeper->leader_fd);
+	close_fd(&keeper->control_fd);
+}
+
+/* A name that the kernel chooses. */
+static int control_open(struct os_keeper *keeper)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(name);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	keeper->control_fd = fd;
+	if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name.sun_family)) ||
+	    listen(fd, 16) || getsockname(fd, (struct sockaddr *)&name, &len))
+		return -errno;
+	keeper->control_len = len;
+	memcpy(keeper->control, &name,
+	       len < sizeof(keeper->control) ? len : sizeof(keeper->control));
 	return 0;
 }
 
-int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg)
+static int open_all(struct os_keeper *keeper)
 {
-	*keeper = (struct os_keeper){.fn = fn, .arg = arg, .program_fd = -1, .stop_fd = -1};
-	return (int)os_fds_call_quick(keeper_begin, keeper);
+	char path[64];
+	int err;
+
+	keeper->program_fd = (int)os_syscall2(SYS_pidfd_open, keeper->program, 0);
+	if (keeper->program_fd < 0)
+		return keeper->program_fd;
+	if (pipe2(keeper->pipe, O_CLOEXEC))
+		return -errno;
+	err = control_open(keeper);
+	if (!err)
+		err = anchor_start(keeper);
+	close_fd(&keeper->pipe[1]);
+	if (err)
+		return err;
+	keeper->task_fd = open("/proc/self/task", O_PATH | O_CLOEXEC);
+	keeper->leader_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", keeper->anchor_tid);
+	keeper->status_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return 0;
 }
 
-static long keeper_end(void *of)
+/* The keeper's own: 0, or what keeps it from its work. */
+static int keeper_clone(struct os_keeper *keeper)
 {
-	struct os_keeper *keeper = of;
-	uint64_t one = 1;
-	os_syscall3(SYS_write, keeper->stop_fd, &one, sizeof(one));
-	while (os_syscall4(SYS_wait4, keeper->pid, NULL, __WALL, NULL) == -EINTR)
+	char *locals = (char *)keeper->mem + STACK_BYTES + LOCALS_BYTES / 2;
+
+	memcpy(locals, &locals,
+	       sizeof(locals)); /* as the x86-64 convention has it: it points to itself, */
+	memcpy(locals + 16, &locals, sizeof(locals)); /* twice */
+	os_sigmask mask = os_signals_block();
+	/* No signal at its end: wait() knows nothing of it. */
+	int pid = clone(keeper_main, (char *)keeper->mem + STACK_BYTES, CLONE_VM | CLONE_SETTLS,
+			keeper, NULL, locals, NULL);
+	int err = pid < 0 ? -errno : 0;
+	os_signals_restore(mask);
+	keeper->pid = err ? 0 : pid;
+	while (!err && !atomic_get(&keeper->ready)) {
+		os_futex_wait(&keeper->ready, 0, OS_FUTEX_ANY,
+			      os_now_ns() + 100 * OS_NSEC_PER_MSEC);
+		if (!atomic_get(&keeper->ready) &&
+		    os_syscall4(SYS_wait4, pid, NULL, __WALL | WNOHANG, NULL) == pid) {
+			keeper->pid = 0;
+			return -ECHILD; /* somebody has killed it */
+		}
+	}
+	if (!err && atomic_get(&keeper->ready) != KEEPER_READY)
+		err = (int)atomic_get(&keeper->ready);
+	return err;
+}
+
+static void keeper_end(struct os_keeper *keeper)
+{
+	anchor_stop(keeper);
+	while (keeper->pid && os_syscall4(SYS_wait4, keeper->pid, NULL, __WALL, NULL) == -EINTR)
 		;
-	keeper_close(keeper);
+	keeper->pid = 0;
+}
+
+void os_keeper_free(struct os_keeper *keeper)
+{
+	if (keeper->mem)
+		munmap(keeper->mem, MEMORY_BYTES);
+	keeper->mem = NULL;
+}
+
+static int keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
+{
+	*keeper = (struct os_keeper){.fn = fn, .also_fd = also_fd,
+				     .arg = arg,
+				     .pipe = {-1, -1},
+				     .program_fd = -1,
+				     .task_fd = -1,
+				     .status_fd = -1,
+				     .leader_fd = -1,
+				     .pagemap_fd = -1,
+				     .control_fd = -1};
+	keeper->program = (int)os_syscall1(SYS_getpid, 0);
+	void *mem = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -ENOMEM;
+	struct keeper_memory *memory =
+		(struct keeper_memory *)(void *)((char *)mem + STACK_BYTES + LOCALS_BYTES);
+	keeper->mem = mem;
+	keeper->file = memory->file;
+	keeper->rights = &memory->rights;
+	for (uint32_t i = 0; i < OS_KEPT_MAX; i++)
+		keeper->file[i].fd = keeper->file[i].door = -1;
+	struct os_fds_low low;
+	os_fds_low_take(&low);
+	int err = open_all(keeper);
+	if (!err)
+		err = keeper_clone(keeper);
+	close_copies(keeper);
+	os_fds_low_give(&low);
+	if (err) {
+		keeper_end(keeper);
+		os_keeper_free(keeper);
+	}
+	return err;
+}
+
+static void keeper_stop(struct os_keeper *keeper)
+{
+	if (keeper->pid)
+		keeper_end(keeper);
+}
+
+/* ------------------------------------------------------------------ files */
+
+static int ask(const struct os_keeper *keeper, const struct keeper_question *question,
+	       const int *fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control = {0};
+	struct iovec iov = {(void *)(uintptr_t)question, sizeof(*question)};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct timeval limit = {.tv_sec = ASK_SECONDS};
+	int answer = -EPIPE, fd = os_fd_make(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+
+	if (fd < 0)
+		return fd;
+	if (fds) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+		*CMSG_FIRSTHDR(&message) =
+			(struct cmsghdr){CMSG_LEN(2 * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), fds, 2 * sizeof(int));
+	}
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	struct sockaddr_un name = {0};
+	memcpy(&name, keeper->control, keeper->control_len);
+	if (connect(fd, (struct sockaddr *)&name, keeper->control_len) ||
+	    sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ||
+	    recv(fd, &answer, sizeof(answer), 0) != (ssize_t)sizeof(answer))
+		answer = -EPIPE;
+	close(fd);
+	return answer;
+}
+
+static int place_take(struct os_keeper *keeper, uint32_t *ret_place)
+{
+	int err = -EMFILE;
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&keeper->lock);
+	for (uint32_t i = 0; err && i < OS_KEPT_MAX; i++)
+		if (!keeper->file[i].taken) {
+			keeper->file[i].taken = true;
+			*ret_place = i;
+			err = 0;
+		}
+	os_unlock(&keeper->lock);
+	os_signals_restore(mask);
+	return err;
+}
+
+static void place_give(struct os_keeper *keeper, uint32_t place)
+{
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&keeper->lock);
+	keeper->file[place].taken = false;
+	os_unlock(&keeper->lock);
+	os_signals_restore(mask);
+}
+
+static int keeper_take(struct os_keeper *keeper, int fd, const struct stat *st, uint32_t *ret_place)
+{
+	struct keeper_question question = {.what = ASK_TAKE};
+	int door = door_open(st);
+
+	if (door < 0)
+		return door;
+	int err = place_take(keeper, &question.place);
+	if (!err) {
+		err = ask(keeper, &question, (int[]){fd, door});
+		if (err)
+			place_give(keeper, question.place);
+	}
+	close(door);
+	*ret_place = question.place;
+	return err;
+}
+
+static void keeper_forget(struct os_keeper *keeper, uint32_t place)
+{
+	struct keeper_question question = {.what = ASK_FORGET, .place = place};
+
+	if (keeper->pid)
+		(void)ask(keeper, &question, NULL);
+	place_give(keeper, place);
+}
+
+/* ------------------------------------------------------------------ calls */
+
+/* The library's numbers are in a table of its own (os/fds.h): each call is made by a thread that has
+ * that table, and the keeper begins with a copy of it. */
+struct keeper_call {
+	struct os_keeper *keeper;
+	void (*fn)(void *arg);
+	void *arg;
+	int fd;
+	const struct stat *st;
+	uint32_t *ret_place;
+	uint32_t place;
+};
+
+static long start_call(void *arg)
+{
+	const struct keeper_call *call = arg;
+
+	return keeper_start(call->keeper, call->fn, call->arg, call->fd);
+}
+
+int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
+{
+	return (int)os_fds_call(start_call, &(struct keeper_call){.keeper = keeper, .fn = fn, .arg = arg, .fd = also_fd});
+}
+
+static long stop_call(void *arg)
+{
+	keeper_stop(arg);
 	return 0;
 }
 
 void os_keeper_stop(struct os_keeper *keeper)
 {
-	if (!keeper->pid)
-		return;
-	os_fds_call(keeper_end, keeper);
+	os_fds_call(stop_call, keeper);
+}
+
+static long take_call(void *arg)
+{
+	const struct keeper_call *call = arg;
+
+	return keeper_take(call->keeper, call->fd, call->st, call->ret_place);
+}
+
+int os_keeper_take(struct os_keeper *keeper, int fd, const struct stat *st, uint32_t *ret_place)
+{
+	return (int)os_fds_call(take_call,
+				&(struct keeper_call){.keeper = keeper, .fd = fd, .st = st, .ret_place = ret_place});
+}
+
+static long forget_call(void *arg)
+{
+	const struct keeper_call *call = arg;
+
+	keeper_forget(call->keeper, call->place);
+	return 0;
+}
+
+void os_keeper_forget(struct os_keeper *keeper, uint32_t place)
+{
+	os_fds_call(forget_call, &(struct keeper_call){.keeper = keeper, .place = place});
 }

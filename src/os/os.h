@@ -24,6 +24,8 @@
 
 /* ---- time: CLOCK_MONOTONIC, no system call where the vDSO serves it */
 uint64_t os_now_ns(void);
+/* CLOCK_REALTIME as file systems have it for time stamps: no later than a change that is made now. */
+uint64_t os_stamp_ns(void);
 void os_sleep_until(uint64_t when_ns);
 
 /* ---- futex (process-private). Waiting may end spuriously with 0.
@@ -83,19 +85,6 @@ ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offse
 ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 /* -EAGAIN where it would have to wait for something else than the device; -EOPNOTSUPP where the file system cannot tell. */
 ssize_t os_preadv_nowait(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
-
-/* ---- a keeper: a process that shares our memory and descriptors. When this process has ended, or has become another program,
- * fn(arg) runs in it, with all signals blocked and 60 KiB of stack, and may make raw system calls only; nobody else uses the
- * memory any more. start and stop are not signal-safe. */
-struct os_keeper {
-	int pid, program;
-	int program_fd, stop_fd;
-	void (*fn)(void *arg);
-	void *arg;
-	void *mem;
-};
-int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg);
-void os_keeper_stop(struct os_keeper *keeper); /* it ends without fn */
 
 /* ---- a small lock: for lists and counters, held for tens of instructions and never while
  * blocking. Signals must be blocked by the caller. Zero-initialised. */

@@ -49,6 +49,13 @@ uint64_t os_now_ns(void)
 	return (uint64_t)ts.tv_sec * OS_NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t os_stamp_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * OS_NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
 static struct timespec timespec_of(uint64_t ns)
 {
 	return (struct timespec){.tv_sec = (time_t)(ns / OS_NSEC_PER_SEC),

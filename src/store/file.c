@@ -52,6 +52,13 @@ struct file_store {
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */
 	uint64_t grain_ns; /* see stamp_grain_ns() */
+	struct file_keep {
+		uint32_t on;           /* atomic: a keeper has it */
+		uint32_t begun, ended; /* changes by this process; atomic */
+		uint64_t own_ns;       /* the latest mtime that a change by this process has left; atomic */
+		uint64_t alive_ns;     /* at this time the program lived; atomic */
+		uint64_t size, mtime;  /* the keeper's: as it has left the file */
+	} keep;
 	uint32_t name_unsynced; /* atomic: it was made by opening it, and no flush has ended well yet */
 	int folder_fd;          /* then; -1: could not be opened */
 };
@@ -204,10 +211,61 @@ static ssize_t write_by(struct store_here *here, const struct iovec *iov, int io
 	return fd < 0 ? fd : os_pwritev(fd, iov, iov_count, offset);
 }
 
+/* ------------------------------------------------------------------ for a keeper: whose change it was */
+
+static uint64_t timestamp_ns(struct statx_timestamp t)
+{
+	return (uint64_t)t.tv_sec * OS_NSEC_PER_SEC + t.tv_nsec;
+}
+
+static int keep_look(int fd, uint64_t *ret_size, uint64_t *ret_mtime)
+{
+	struct statx stx;
+	long error = os_syscall5(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME, &stx);
+
+	if (!error) {
+		*ret_size = stx.stx_size;
+		*ret_mtime = timestamp_ns(stx.stx_mtime);
+	}
+	return (int)error;
+}
+
+static void later_of(uint64_t *word, uint64_t value)
+{
+	uint64_t old = atomic_get(word);
+
+	while (old < value && !atomic_cas(word, &old, value))
+		;
+}
+
+/* Around each change of the file by this process: one that has begun and not ended may have changed it at any time. */
+static void change_begins(struct file_store *file)
+{
+	if (atomic_get(&file->keep.on))
+		atomic_add(&file->keep.begun, 1u);
+}
+
+static void change_ends(struct file_store *file)
+{
+	uint64_t size, mtime;
+
+	if (!atomic_get(&file->keep.on))
+		return;
+	if (!keep_look(file->buffered->own, &size, &mtime))
+		later_of(&file->keep.own_ns, mtime);
+	later_of(&file->keep.alive_ns, os_stamp_ns());
+	atomic_add(&file->keep.ended, 1u);
+}
+
 static int file_write(struct fm_store *store, const struct iovec *iov, int iov_count,
 		      uint64_t offset, size_t *ret_done)
 {
-	return file_transfer((struct file_store *)store, write_by, iov, iov_count, offset, ret_done);
+	struct file_store *file = (struct file_store *)store;
+
+	change_begins(file);
+	int error = file_transfer(file, write_by, iov, iov_count, offset, ret_done);
+	change_ends(file);
+	return error;
 }
 
 static int file_ring_start(struct io_engine *engine, struct io_request *request, const struct store_here *here)
@@ -263,11 +321,14 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 	io_complete(engine, request, result < 0 ? result : 0, result < 0 ? 0 : (size_t)result);
 }
 
-/* Reads and writes. */
+/* Reads and writes. A keeper's file is written to by threads: a request of the ring may outlive them all, and would then meet
+ * the keeper's newer bytes on its way to the same block. */
 static int file_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
 	struct file_store *file = (struct file_store *)store;
 
+	if (request->op == IO_WRITE && atomic_get(&file->keep.on))
+		return -EOPNOTSUPP;
 	request->store_private[1] = file;
 	request->ring_fn = file_ring_done;
 	request->ring_async = file->is_remote;
@@ -362,9 +423,11 @@ static int file_resize(struct fm_store *store, uint64_t size_bytes)
 		return -EOPNOTSUPP;
 	if (size_bytes > INT64_MAX)
 		return -EFBIG;
+	change_begins(file);
 	do {
 		error = os_syscall2(SYS_ftruncate, here_writable(file->buffered), size_bytes);
 	} while (error == -EINTR);
+	change_ends(file);
 	return (int)error;
 }
 
@@ -374,9 +437,11 @@ static int file_allocate(struct file_store *file, int mode, uint64_t offset, uin
 
 	if (offset > INT64_MAX || len > INT64_MAX - offset)
 		return -EFBIG;
+	change_begins(file);
 	do {
 		error = os_syscall4(SYS_fallocate, here_writable(file->buffered), mode, offset, len);
 	} while (error == -EINTR);
+	change_ends(file);
 	return (int)error;
 }
 
@@ -443,12 +508,108 @@ static int file_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
 	return file->is_block || !len ? 0 : file_allocate(file, FALLOC_FL_KEEP_SIZE, offset, len);
 }
 
-/* ------------------------------------------------------------------ size and version */
+/* ------------------------------------------------------------------ the keeper's part */
 
-static uint64_t timestamp_ns(struct statx_timestamp t)
+struct keep_call {
+	struct file_store *file;
+	struct fm_store_kept *ret_kept;
+};
+
+static long keep_call(void *arg)
 {
-	return (uint64_t)t.tv_sec * OS_NSEC_PER_SEC + t.tv_nsec;
+	const struct keep_call *call = arg;
+	struct file_store *file = call->file;
+
+	if (fstat(file->buffered->own, &call->ret_kept->st))
+		return -errno;
+	call->ret_kept->fd = file->buffered->own;
+	atomic_set(&file->keep.on, 1u);
+	change_begins(file);
+	change_ends(file);
+	return 0;
 }
+
+static int file_keep(struct fm_store *store, struct fm_store_kept *ret_kept)
+{
+	struct keep_call call = {(struct file_store *)store, ret_kept};
+
+	return (int)os_fds_call(keep_call, &call);
+}
+
+static void file_alive(struct fm_store *store, uint64_t stamp_ns)
+{
+	later_of(&((struct file_store *)store)->keep.alive_ns, stamp_ns);
+}
+
+/*
+ * Whether somebody has changed the file since the program's end. What others have done while it lived does not count, nor what
+ * it did itself: a change is another's if it came after the last one by the program, and after the last sign that the program
+ * lived. A change by the program that was under way at its end cannot be told from another's: then it is taken for that.
+ * A device has no times that tell.
+ *
+ * A lease makes everybody wait from here on who opens the file. The kernel gives one to the file's owner while nobody else has
+ * the file open. Somebody who has may be a successor that is about to write: for a while he is given the chance, and then seen.
+ */
+static int file_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uint64_t *ret_size)
+{
+	struct file_store *file = (struct file_store *)store;
+	struct file_keep *keep = &file->keep;
+	uint64_t size, mtime;
+
+	*ret_size = UINT64_MAX;
+	if (file->is_block)
+		return 0;
+	long lease = os_syscall3(SYS_fcntl, fd, F_SETLEASE, F_WRLCK);
+	int error = keep_look(fd, &keep->size, &keep->mtime);
+	*ret_size = keep->size;
+	if (!error && keep->begun == keep->ended && keep->mtime > keep->own_ns && keep->mtime >= keep->alive_ns)
+		return -ESTALE;
+	while (!error && (lease == -EAGAIN || lease == -EBUSY) && os_now_ns() < until_ns) {
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+		lease = os_syscall3(SYS_fcntl, fd, F_SETLEASE, F_WRLCK);
+		error = keep_look(fd, &size, &mtime);
+		if (!error && (size != keep->size || mtime != keep->mtime))
+			return -ESTALE;
+	}
+	return error;
+}
+
+/* By the buffered descriptor alone: what the program has pinned may change while it is written, which a direct write would pass
+ * on as two states of one block, and file systems with checksums would find no sum for. */
+static int file_keep_write(struct fm_store *store, int fd, const struct iovec *iov, int iov_count, uint64_t offset,
+			   size_t *ret_done)
+{
+	struct file_store *file = (struct file_store *)store;
+	struct file_keep *keep = &file->keep;
+	uint64_t size, mtime;
+	int error = file->is_block ? 0 : keep_look(fd, &size, &mtime);
+
+	if (!error && !file->is_block && (size != keep->size || mtime != keep->mtime))
+		return -ESTALE;
+	if (error)
+		return error;
+	ssize_t n = os_pwritev(fd, iov, iov_count, offset);
+	if (!file->is_block) /* also where it failed */
+		error = keep_look(fd, &keep->size, &keep->mtime);
+	if (n < 0)
+		return (int)n;
+	*ret_done = (size_t)n;
+	return error;
+}
+
+/* A name that is new is made durable by fsync() of the file on what file systems there are for it. */
+static int file_keep_flush(struct fm_store *store, int fd)
+{
+	struct file_store *file = (struct file_store *)store;
+	long error;
+
+	do {
+		error = os_syscall1(atomic_get(&file->name_unsynced) ? SYS_fsync : SYS_fdatasync, fd);
+	} while (error == -EINTR);
+	return (int)error;
+}
+
+/* ------------------------------------------------------------------ size and version */
 
 /* From Linux 6.13 on these file systems give a change a time stamp of its own whenever somebody has
  * asked for the file's time stamps since the change before it. */
@@ -737,6 +898,11 @@ static const struct fm_store_ops file_ops = {
 	.reserve = file_reserve_anywhere,
 	.upgrade = file_upgrade,
 	.lock = file_lock,
+	.keep = file_keep,
+	.alive = file_alive,
+	.keep_begin = file_keep_begin,
+	.keep_write = file_keep_write,
+	.keep_flush = file_keep_flush,
 	.close = file_close,
 };
 
@@ -988,6 +1154,15 @@ static bool has_no_size(int fd, const struct stat *st)
 	return !fstat(fd, &again) && !again.st_size; /* else somebody has written to it just now */
 }
 
+#define KEEPER_WAIT_NS (30 * OS_NSEC_PER_SEC)
+#define KEEPER_AT_WORK "%s: the keeper (FM_KEEP) of process %d, which has ended, still writes what was dirty: try again, or fm_keeper_wait()"
+
+/* Before it is opened: a keeper may have a lease, which would block open(). */
+static int wait_for_keepers(struct file_store *file, const struct stat *st)
+{
+	return os_keepers_wait(st, false, os_now_ns() + KEEPER_WAIT_NS, &file->store.kept);
+}
+
 /* Open the descriptors, in the calling thread's table. */
 static int file_open_fds(struct file_store *file, struct opened *opened, const char *path, unsigned flags, bool direct,
 			 char *error_text, size_t error_text_len)
@@ -1003,6 +1178,8 @@ static int file_open_fds(struct file_store *file, struct opened *opened, const c
 
 	if (given ? fstat(opened->buffered, &st) : stat(path, &st))
 		error = -errno;
+	else if (wait_for_keepers(file, &st))
+		return store_say(-EBUSY, error_text, error_text_len, KEEPER_AT_WORK, path, file->store.kept.program);
 	if (error == -ENOENT && may_make) {
 		error = file_make(file, opened, path);
 		if (!error && stat(path, &st))

@@ -11,6 +11,7 @@
 #define FM_STORE_H
 
 #include "os/atomic.h"
+#include "os/keeper.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,7 +53,7 @@ enum fm_store_caps {
 		1u << 0,           /* `read` is a good way to serve a fault in its own thread */
 	FM_STORE_SUBMIT = 1u << 1, /* submit_read exists; else workers call `read` */
 	FM_STORE_WRITE = 1u << 2,  /* opened for writing: write and flush exist */
-	FM_STORE_KEEPS = 1u << 3,  /* ...and work in a keeper (os.h): system calls, and no lock */
+	FM_STORE_KEEPS = 1u << 3,  /* a keeper can write to it: the keep operations exist (os/keeper.h) */
 };
 
 /* How a store is opened. */
@@ -61,6 +62,12 @@ enum fm_store_open {
 	FM_STORE_OPEN_CREATE = 1u << 1, /* with WRITE: made, empty, where it does not exist */
 	/* No read waits for a lock that a system call on the object may hold while it waits for memory. */
 	FM_STORE_OPEN_LOCKLESS = 1u << 2,
+};
+
+/* What a keeper is given of a store. */
+struct fm_store_kept {
+	int fd;
+	struct stat st;
 };
 
 struct fm_store_ops {
@@ -108,6 +115,16 @@ struct fm_store_ops {
 	/* Lock the whole object, for all that do the same; again: as this call says. Until the store is closed. 0; -EAGAIN: another
 	 * has it, and *ret_holder is its process id, or -1 where the system does not know. Does not wait. Ordinary context. */
 	int (*lock)(struct fm_store *store, bool exclusive, int *ret_holder);
+	/* For a keeper (FM_STORE_KEEPS). keep: which descriptor it is to have. From then on no write is under way once the
+	 * threads of the program have ended. alive: the program lives, at this time (os_stamp_ns()). The others run in the keeper,
+	 * with its own number of the descriptor. keep_begin: before the first write, may wait; *ret_size: bytes that may be written to.
+	 * keep_write: as `write`. Both are -ESTALE where somebody has changed the object since the program's end. */
+	int (*keep)(struct fm_store *store, struct fm_store_kept *ret_kept);
+	void (*alive)(struct fm_store *store, uint64_t stamp_ns);
+	int (*keep_begin)(struct fm_store *store, int fd, uint64_t until_ns, uint64_t *ret_size);
+	int (*keep_write)(struct fm_store *store, int fd, const struct iovec *iov, int iov_count, uint64_t offset,
+			  size_t *ret_done);
+	int (*keep_flush)(struct fm_store *store, int fd);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
 };
@@ -134,6 +151,7 @@ struct fm_store {
 			       * server. */
 	struct fm_store_version opened;
 	struct fm_store_id id; /* of what was opened, not of its name */
+	struct os_kept_end kept; /* how a keeper has ended that was waited for when this was opened */
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 

@@ -130,6 +130,7 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len);
  * the library's, and of one protection; false: some of it is not, or not of one (ask page by page). Changes nothing. Takes the
  * kernel's per-region lock only. Linux before 5.13 cannot tell: true. */
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len);
+int trap_descriptor(const struct trap *trap); /* that trap_is_ours() asks by */
 /* Some page of the range is not the library's, whatever the protections are. */
 bool trap_any_foreign(struct trap *trap, uint64_t addr, uint64_t len);
 /* As trap_discard(), in a view, and only where it is still the library's. */

@@ -686,6 +686,11 @@ int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
 
 /* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether the range lies in one area that
  * is registered, and ENOENT says that it does not. */
+int trap_descriptor(const struct trap *trap)
+{
+	return trap->own_fd;
+}
+
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	long ret;
