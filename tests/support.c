@@ -175,7 +175,7 @@ static void check_leaks(void)
 	EVENTUALLY(support_threads() <= before.threads);
 	struct usage now = usage_now();
 	CHECK_EQ(now.fds, before.fds);
-	CHECK_EQ(now.threads, before.threads);
+	CHECK_LE(now.threads, before.threads); /* fewer: one that was joined before was still on its way out then */
 	CHECK_EQ(now.regions, before.regions);
 }
 
