@@ -156,6 +156,44 @@ static void test_left(void)
 	CHECK_EQ(fm_unmap(mm, addr, PAGE), -EOWNERDEAD);
 }
 
+/* A fault that has been taken, and comes to the library's handler when the mm has gone, ends as those that were in it. */
+static atomic_bool taken, destroyed;
+
+static void come_late(int signo, siginfo_t *info, void *ucontext)
+{
+	taken = true;
+	while (!destroyed)
+		support_sleep_ms(1);
+	if (!fm_handle_sigbus(signo, info, ucontext))
+		_exit(3);
+}
+
+static void *read_late(void *arg)
+{
+	unsigned char byte;
+	CHECK_EQ(support_read(mm, arg, &byte, 1), -ECANCELED);
+	return NULL;
+}
+
+static void test_late(void)
+{
+	struct sigaction late = {.sa_sigaction = come_late, .sa_flags = SA_SIGINFO}, before;
+	pthread_t thread;
+
+	if (test_trap() != FM_TRAP_INLINE)
+		return;
+	mm = support_mm(MIB);
+	addr = support_map(support_open(mm, support_file(16 * PAGE, SEED), NULL), 0, 16 * PAGE);
+	taken = destroyed = false;
+	CHECK_EQ(sigaction(SIGBUS, &late, &before), 0);
+	CHECK_EQ(pthread_create(&thread, NULL, read_late, addr), 0);
+	EVENTUALLY(taken);
+	CHECK_OK(fm_mm_destroy(mm));
+	destroyed = true;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(sigaction(SIGBUS, &before, NULL), 0);
+}
+
 static void test_empty(void)
 {
 	for (int i = 0; i < 20; i++)
@@ -171,6 +209,7 @@ static void test(void)
 	test_stuck();
 	test_deadline();
 	test_frames();
+	test_late();
 }
 
 int main(void)

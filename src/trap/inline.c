@@ -149,6 +149,23 @@ static bool is_momentary(const siginfo_t *info)
 	return ours;
 }
 
+/* The signal is of an access to a view that has gone since, before this handler could hold the view. Nothing else is mapped in
+ * its place. */
+static bool comes_late(const siginfo_t *info)
+{
+	uint64_t addr = address_of(info);
+	unsigned char there;
+
+	return info->si_code == BUS_ADRERR && registry_was_here(addr) &&
+	       os_syscall3(SYS_mincore, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE, &there) == -ENOMEM;
+}
+
+static void tell_late(siginfo_t *info, void *ucontext)
+{
+	struct fm_error error = {.addr = info->si_addr, .signo = SIGBUS, .error = -ECANCELED};
+	trap_raise(&error, NULL, NULL, info, ucontext);
+}
+
 bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 {
 	if (signo == SIGSEGV && info)
@@ -160,6 +177,10 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 	int saved = errno;
 	struct view_region *region = region_find(address_of(info));
 	bool ours = region && serve(region, info, ucontext);
+	if (!region && comes_late(info)) {
+		tell_late(info, ucontext);
+		ours = true;
+	}
 	errno = saved;
 	return ours || info->si_code == TRAP_TOLD; /* its view has gone meanwhile: nothing to tell any more */
 }

@@ -32,6 +32,12 @@ static struct table *table;
 static uint32_t readers;
 static struct os_lock writer;
 static uint32_t initialised;
+/* The places of the regions that were removed last, for signals that come late. The writer lock is held to change them. */
+#define GONE 64u
+static struct {
+	uint64_t base, end; /* atomic */
+} gone[GONE];
+static uint32_t gone_next;
 static uint32_t *alive; /* zeroed by the kernel in a child (WIPEONFORK) */
 
 bool trap_is_child(void)
@@ -183,11 +189,28 @@ void registry_close_all(const struct trap *trap)
 	atomic_sub(&readers, 1u);
 }
 
+static void remember(const struct view_region *region)
+{
+	atomic_set(&gone[gone_next].end, 0ull);
+	atomic_set(&gone[gone_next].base, region->base);
+	atomic_set(&gone[gone_next].end, region->base + region->len);
+	gone_next = (gone_next + 1) % GONE;
+}
+
+bool registry_was_here(uint64_t addr)
+{
+	for (uint32_t i = 0; i < GONE; i++)
+		if (addr < atomic_get(&gone[i].end) && addr >= atomic_get(&gone[i].base))
+			return true;
+	return false;
+}
+
 void registry_remove(struct view_region *region)
 {
 	os_sigmask mask = os_signals_block();
 	os_lock(&writer);
 	uint32_t count = table ? table->count : 0, at = 0;
+	remember(region);
 	while (at < count && table->region[at] != region)
 		at++;
 	/* Without memory for a smaller table the present one is changed in place, when nobody reads it. */

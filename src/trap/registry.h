@@ -15,5 +15,7 @@ int registry_add(struct view_region *region);
 /* Take away all access to the regions of a trap, for ever: nothing can serve them any more. */
 void registry_close_all(const struct trap *trap);
 void registry_remove(struct view_region *region);
+/* One of the last regions that were removed was here. Signal-safe. */
+bool registry_was_here(uint64_t addr);
 
 #endif
