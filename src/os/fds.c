@@ -478,10 +478,10 @@ static void holder_serve(struct fds *fds)
 {
 	for (;;) {
 		uint32_t word = atomic_get(&fds->holder_word);
-		bells_ring(fds);
 		os_lock(&fds->lock);
 		struct job *job = jobs_pop(&fds->quick);
 		os_unlock(&fds->lock);
+		bells_ring(fds); /* what was asked for before the job, which may close the bell, or clear its event */
 		callers_start(fds);
 		if (job)
 			job_run(job);
@@ -1044,9 +1044,15 @@ void os_event_close(int at)
 	os_fds_put();
 }
 
-void os_event_signal(int event)
+/* Waits for the holder where it has to ask it: what is signalled before something else must not arrive after that. */
+void os_event_signal(int at)
 {
-	os_bell_ring(&fds_now()->event[event].bell);
+	struct fds *fds = fds_now();
+
+	if (os_fds_apart())
+		holder_call(fds, event_write, &fds->event[at]);
+	else
+		event_write(&fds->event[at]);
 }
 
 void os_event_clear(int at)
