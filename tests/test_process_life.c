@@ -327,7 +327,7 @@ static void exec_again(void)
 	shared->ready = 0;
 	shared->plan = shared->next_plan;
 	shared->generation++;
-	execv("/proc/self/exe", argv);
+	execv("/proc/thread-self/exe", argv); /* the main thread may have gone */
 	_exit(1);
 }
 
