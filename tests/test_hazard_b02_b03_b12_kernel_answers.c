@@ -15,6 +15,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include "os/fds.h"
 
 #define FILE_BYTES (2 * MIB)
 #define DONTWAKE   1
@@ -64,13 +65,19 @@ static int say(int err, uint64_t *ret_done)
 	return err;
 }
 
+/* The userfaultfd, in the calling thread's table: a thread of the library has another one. */
+static int uffd_number(const struct trap *trap)
+{
+	return os_fds_own() ? trap->own_fd : trap->fd;
+}
+
 /* Done without waking anybody; and then EEXIST. */
 static int exists(struct trap *trap, bool move, uint64_t dst, uint64_t src, uint64_t *ret_done)
 {
 	struct abi_move m = {.dst = dst, .src = src, .len = PAGE, .mode = DONTWAKE};
 	struct uffdio_copy c = {.dst = dst, .src = src, .len = PAGE, .mode = DONTWAKE};
-	long ret = move ? os_syscall3(SYS_ioctl, trap->fd, ABI_IOC_MOVE, &m)
-			: os_syscall3(SYS_ioctl, trap->fd, UFFDIO_COPY, &c);
+	long ret = move ? os_syscall3(SYS_ioctl, uffd_number(trap), ABI_IOC_MOVE, &m)
+			: os_syscall3(SYS_ioctl, uffd_number(trap), UFFDIO_COPY, &c);
 	if (ret < 0)
 		return say((int)ret, ret_done);
 	return say(-EEXIST, ret_done);

@@ -458,7 +458,7 @@ static void test_hundred(const char *name, int error, bool flush)
 		stats = support_stats(mm);
 	}
 	CHECK_GT(told, 0);
-	CHECK_GE(calls, 100);
+	EVENTUALLY(calls >= 100); /* the statistics count a failure before the callback is called */
 	set(support_format("%s=0", flush ? "flush-error-every" : "write-error-every"));
 	while (fm_sync(mm, addr, LEN, 0))
 		CHECK_LT(after++, 3);
