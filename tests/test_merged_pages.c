@@ -101,6 +101,10 @@ static void write_what_is_equal(bool asks_first)
 
 int main(void)
 {
+	if (SUPPORT_SANITIZED) {
+		printf("skipped: sanitized memory is merged too, which takes minutes; the plain build runs this\n");
+		return 77;
+	}
 	path = support_path();
 	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) || prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) || !switch_on()) {
 		fprintf(stderr, "skipped: same-page merging cannot be switched on here (root, and Linux 6.4 with CONFIG_KSM)\n");
