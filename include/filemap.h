@@ -103,7 +103,7 @@ enum fm_mm_flags {
 	 *  Who comes next: fm_file_open() of the file, in any process of the network namespace, waits until the keeper has
 	 *  ended. Others can call fm_keeper_wait(). Where the file is the program's user's, and nobody has it open, the
 	 *  keeper holds a lease (fcntl(2)) on it, so that open() waits. Where somebody has it open, the keeper first looks
-	 *  on for a second. In any case it looks before each write whether somebody has changed the file since the
+	 *  on for a quarter of a second. In any case it looks before each write whether somebody has changed the file since the
 	 *  program's end. If so it writes nothing more: what is left is lost, which fm_keeper_wait() and fm_file_open()
 	 *  tell who waits for it. A change counts by size and mtime. It is not seen where its writer puts the old mtime
 	 *  back; in the same tick of the file system's clock as the program's last own write (up to 10 ms; on Linux 6.13

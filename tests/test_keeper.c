@@ -52,7 +52,7 @@ static char *addr;
 static void begin(void)
 {
 	struct fm_mm_options mm_options = {
-		.size = sizeof(mm_options), .budget_bytes = 64 * MIB, .flags = FM_KEEP};
+		.size = sizeof(mm_options), .budget_bytes = 16 * MIB, .flags = FM_KEEP};
 	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE};
 	struct fm_map_options map_options = {.size = sizeof(map_options), .flags = FM_MAP_WRITE};
 	fm_file *file;
@@ -100,6 +100,7 @@ static pid_t child(void (*body)(void))
 	CHECK(pid >= 0);
 	if (!pid) {
 		support_no_core();
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a check that fails leaves nobody behind */
 		body();
 		_exit(0);
 	}
@@ -108,10 +109,12 @@ static pid_t child(void (*body)(void))
 
 static pid_t ready_child(void (*body)(void))
 {
-	int status;
-	pid_t pid = child(body);
-	EVENTUALLY(shared->ready || waitpid(pid, &status, WNOHANG) == pid);
-	CHECK(shared->ready);
+	int status = 0;
+	pid_t pid = child(body), ended = 0;
+	EVENTUALLY(shared->ready || (ended = waitpid(pid, &status, WNOHANG)) != 0);
+	if (!shared->ready)
+		CHECK_FAIL("the child has ended: waitpid() %d, errno %d, status %#x", (int)ended, errno,
+			   (unsigned)status);
 	return pid;
 }
 
@@ -143,7 +146,7 @@ static void put_new(int fd)
  * could wait for. */
 static void test_stranger(bool has_it_open)
 {
-	for (unsigned round = 0; round < 8; round++) {
+	for (unsigned round = 0; round < 4; round++) {
 		make_file();
 		int fd = has_it_open ? open(path, O_RDWR | O_CLOEXEC) : -1;
 		kill_child(ready_child(writes_and_waits));
@@ -315,7 +318,7 @@ static void generation(void)
 static void test_generations(void)
 {
 	make_file();
-	for (unsigned round = 0; round < 30; round++) {
+	for (unsigned round = 0; round < 20; round++) {
 		shared->ready = 0;
 		pid_t pid = ready_child(generation);
 		support_sleep_ms(round % 5 * 2);

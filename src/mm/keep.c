@@ -21,8 +21,8 @@
 #include <sys/stat.h>
 
 #define RUN_PAGES 64u
-#define OTHERS_NS                                                                                  \
-	OS_NSEC_PER_SEC /* who has the file open may write for so long, before the keeper does */
+/* Who has the file open may write for so long, before the keeper does. */
+#define OTHERS_NS (250 * OS_NSEC_PER_MSEC)
 #define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
 #define QUIET_NS (10 * OS_NSEC_PER_SEC)
 #define MOST_NS  (120 * OS_NSEC_PER_SEC)
