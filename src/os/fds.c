@@ -59,17 +59,8 @@
 #define CALLERS_MOST 64u
 #define EVENTS_MOST 512
 
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
-#endif
-#ifndef CLOSE_RANGE_UNSHARE
-#define CLOSE_RANGE_UNSHARE (1u << 1)
 #endif
 #define PIDFD_OF_THREAD O_EXCL /* Linux 6.9 */
 

@@ -43,15 +43,6 @@
 #define EXEC_NS      (200 * OS_NSEC_PER_MSEC)
 #define KEEPER_READY 1u
 #define FIRST_DOOR   3
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
-#ifndef CLOSE_RANGE_UNSHARE
-#define CLOSE_RANGE_UNSHARE (1u << 1)
-#endif
 
 /* What the keeper works with, behind its stack and its thread-locals. */
 struct keeper_memory {
