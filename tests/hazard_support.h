@@ -18,12 +18,14 @@
 static struct {
 	const char *_Atomic words;
 	_Atomic uint64_t until_ns;
+	atomic_bool runs;
 	pid_t owner;
 } hazard_watched;
 
 static inline void *hazard_watchdog(void *arg)
 {
 	(void)arg;
+	hazard_watched.runs = true;
 	while (support_now_ns() < hazard_watched.until_ns)
 		support_sleep_ms(100);
 	fprintf(stderr, "%s\n", hazard_watched.words);
@@ -39,8 +41,12 @@ static inline void hazard_watch(const char *words)
 	if (hazard_watched.owner == getpid())
 		return;
 	hazard_watched.owner = getpid();
+	hazard_watched.runs = false;
 	CHECK_EQ(pthread_create(&thread, NULL, hazard_watchdog, NULL), 0);
 	pthread_detach(thread);
+	/* A thread that begins has the locks of ASan's allocator, which a child of fork() would find taken. */
+	while (!hazard_watched.runs)
+		support_sleep_ms(1);
 }
 
 /* ---- one access in a thread of its own */

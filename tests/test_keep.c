@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * FM_KEEP: what a process had written to a mapping when it was killed is in the file, though it synced nothing. A child writes
- * and tells by a pipe what. The keeper has ended when no process has the file open.
+ * and tells by a pipe what.
  * Seen to fail: without FM_KEEP in `begin` (some hundred words are missing); with keep_page() passing over PG_WRITEBACK.
  */
 #include "support.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -77,32 +75,6 @@ static pid_t child_begins(void (*body)(void))
 	return child;
 }
 
-/* Does any process have the file open? A keeper has nothing of its program's but the files. */
-static bool is_open_somewhere(void)
-{
-	char name[300], target[PATH_MAX];
-	DIR *proc = opendir("/proc");
-	struct dirent *entry, *fd;
-	bool found = false;
-
-	CHECK(proc);
-	while (!found && (entry = readdir(proc))) {
-		if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
-			continue;
-		snprintf(name, sizeof(name), "/proc/%.20s/fd", entry->d_name);
-		DIR *fds = opendir(name);
-		while (fds && (fd = readdir(fds))) {
-			ssize_t len = readlinkat(dirfd(fds), fd->d_name, target, sizeof(target) - 1);
-			target[len > 0 ? len : 0] = 0;
-			found |= strcmp(target, path) == 0;
-		}
-		if (fds)
-			closedir(fds);
-	}
-	closedir(proc);
-	return found;
-}
-
 /* What it tells goes into the model; after `most` it is killed. Until its keeper has ended. */
 static void listen(pid_t child, uint64_t most)
 {
@@ -118,7 +90,7 @@ static void listen(pid_t child, uint64_t most)
 	}
 	close(pipe_fd[0]);
 	CHECK_EQ(waitpid(child, NULL, 0), child);
-	EVENTUALLY(!is_open_somewhere());
+	CHECK_OK(fm_keeper_wait(path, 20000 * MS_NS * support_slower()));
 }
 
 /* Each thread may have written one word more than it told. */

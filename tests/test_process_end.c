@@ -166,6 +166,7 @@ static void end_destroy(void)
 	begin(support_format("faulty:%s?write-delay=300ms", path));
 	last_words();
 	CHECK_EQ(pthread_create(&thread, NULL, destroy, NULL), 0);
+	pthread_detach(thread);
 	while (!destroys)
 		support_sleep_ms(1);
 	support_sleep_ms(100); /* it may be in any part of fm_mm_destroy() */

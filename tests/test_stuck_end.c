@@ -45,7 +45,21 @@ static void on_write_error(void *arg, uint64_t offset, uint64_t len, int error)
 	calls++;
 }
 
-static void begin(void)
+static struct fm_store_ops deaf; /* such a store is not told of the end */
+static struct fm_store *store;
+
+/* Before the file is mapped: TSan sees no order between a write here and a read behind a page fault. */
+static void make_deaf(void)
+{
+	store = file->store;
+	deaf = *store->ops;
+	deaf.abort = NULL;
+	deaf.cancel = NULL;
+	store->ops = &deaf;
+	CHECK_OK(fm_file_control(file, "write-stuck=1"));
+}
+
+static void begin(bool is_deaf)
 {
 	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 16 * MIB, .trap = test_trap(),
 					.install = test_install(), .log = log_line};
@@ -58,31 +72,19 @@ static void begin(void)
 	memset(said, 0, sizeof(said));
 	path = support_file(LEN, SEED);
 	file = support_open(mm, support_format("faulty:%s", path), &writes);
+	if (is_deaf)
+		make_deaf();
 	addr = write_map(file, 0, LEN);
 }
 
 /* ---- a write that the store never gives up, as one to a frozen file system */
 
-static struct fm_store_ops deaf; /* it is not told of the end */
-static struct fm_store *store;
-
-static void make_deaf(void)
-{
-	store = file->store;
-	deaf = *store->ops;
-	deaf.abort = NULL;
-	deaf.cancel = NULL;
-	store->ops = &deaf;
-	CHECK_OK(fm_file_control(file, "write-stuck=1"));
-}
-
 static void test_destroy(void)
 {
 	unsigned threads = support_threads();
 
-	begin();
+	begin(true);
 	write_open(mm, support_file(LEN, SEED)); /* has nothing to be written, and goes */
-	make_deaf();
 	write_pattern(mm, addr, 0, 8 * PAGE, SEED + 1);
 	CHECK_OK(fm_sync(mm, addr, PAGE, FM_SYNC_ASYNC));
 	EVENTUALLY(support_stats(mm).writeback_pages > 0);
@@ -108,7 +110,7 @@ static void test_destroy_told(void)
 {
 	unsigned threads = support_threads();
 
-	begin();
+	begin(false);
 	CHECK_OK(fm_file_control(file, "write-stuck=1"));
 	write_pattern(mm, addr, 0, 8 * PAGE, SEED + 1);
 	CHECK_EQ(fm_mm_destroy(mm), -EIO);
@@ -120,7 +122,7 @@ static void test_destroy_told(void)
 /* A store that refuses for good: the reason is its own. */
 static void test_destroy_refused(void)
 {
-	begin();
+	begin(false);
 	CHECK_OK(fm_file_control(file, "write-error=ENOSPC"));
 	CHECK_OK(fm_file_control(file, "write-error-every=1"));
 	write_pattern(mm, addr, 0, PAGE, SEED + 1);
@@ -137,7 +139,7 @@ static void test_calls(void)
 	void *other = NULL;
 	unsigned char byte;
 
-	begin();
+	begin(false);
 	CHECK_OK(fm_file_control(file, "write-stuck=1"));
 	byte = support_byte(0, SEED + 1);
 	CHECK_OK(write_to(mm, addr, &byte, 1));
