@@ -253,6 +253,28 @@ void file_reap(struct fm_mm *mm)
 	}
 }
 
+/* A pool with the places of its keepers. On failure nothing is left of the pool. */
+int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
+{
+	struct frame_pool *pool;
+	int err = pool_create(mm, page_size, &pool);
+	if (err)
+		return err;
+	err = progress_open(pool);
+	if (err)
+		pool_drop(pool);
+	else
+		*ret_pool = pool;
+	return err;
+}
+
+void pool_close(struct frame_pool *pool)
+{
+	if (pool)
+		progress_close(pool);
+	pool_destroy(pool);
+}
+
 static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
 {
 	for (;;) {
@@ -264,7 +286,7 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 				return 0;
 			}
 		mm_assert(place < MM_POOLS_MAX);
-		int err = pool_create(mm, page_size, &made);
+		int err = pool_open(mm, page_size, &made);
 		if (err)
 			return err;
 		os_sigmask mask = os_signals_block();
@@ -274,8 +296,10 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 			atomic_set(&mm->pool[place], made);
 		os_unlock(&mm->pools_lock);
 		os_signals_restore(mask);
-		if (!ours) /* somebody was faster; look again */
+		if (!ours) { /* somebody was faster; look again */
+			progress_close(made);
 			pool_drop(made);
+		}
 	}
 }
 

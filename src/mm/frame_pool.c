@@ -501,12 +501,6 @@ static size_t align_up(size_t value, size_t align)
 	return (value + align - 1) & ~(align - 1);
 }
 
-static uint32_t keepers_for(uint32_t frames)
-{
-	uint32_t count = frames / 4 / MM_KEEP_PAGES;
-	return count < 1 ? 1 : count > 64 ? 64 : count;
-}
-
 /* Staging slots, out of the budget; no more than few percent of it. */
 static uint32_t stages_for(struct fm_mm *mm, uint32_t page_size, uint32_t frames)
 {
@@ -534,15 +528,14 @@ static void stages_fill(struct frame_pool *pool)
 
 static int pool_alloc_meta(struct frame_pool *pool)
 {
-	uint32_t ghosts = 16, keepers = keepers_for(pool->frames);
+	uint32_t ghosts = 16;
 	uint32_t buckets = (pool->frames / 16 * 5 / BUCKET_LINE + 2) * BUCKET_LINE; /* a chain has three pages where all are in use */
 	while (ghosts < pool->frames / 2)
 		ghosts *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
 	size_t buckets_len = align_up(buckets * sizeof(struct bucket), 64);
-	size_t keepers_len = align_up(keepers * sizeof(struct keeper), 64);
 	size_t words = (pool->frames + 63) / 64;
-	pool->meta_len = pages_len + buckets_len + keepers_len + align_up(ghosts * sizeof(*pool->ghosts), 64) +
+	pool->meta_len = pages_len + buckets_len + align_up(ghosts * sizeof(*pool->ghosts), 64) +
 			 (5 * words + (pool->frames / GROUP_PAGES + 63) / 64) * sizeof(uint64_t) +
 			 pool->frames / GROUP_PAGES * sizeof(*pool->group_free);
 	pool->meta = os_meta_alloc(pool->meta_len);
@@ -554,9 +547,9 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	for (uint32_t i = 0; i < buckets; i++)
 		pool->buckets[i].head = NONE;
 	char *rest = (char *)pool->buckets + buckets_len;
-	pool->ghosts = (uint16_t *)(rest + keepers_len);
+	pool->ghosts = (uint16_t *)rest;
 	pool->ghost_mask = ghosts - 1;
-	uint64_t *bits = (uint64_t *)(rest + keepers_len + align_up(ghosts * sizeof(*pool->ghosts), 64));
+	uint64_t *bits = (uint64_t *)(rest + align_up(ghosts * sizeof(*pool->ghosts), 64));
 	pool->dirty_bits = bits;
 	pool->aged_bits = bits + words;
 	pool->writing_bits = bits + 2 * words;
@@ -564,7 +557,7 @@ static int pool_alloc_meta(struct frame_pool *pool)
 	pool->flushing_bits = bits + 4 * words;
 	pool->whole_bits = bits + 5 * words;
 	pool->group_free = (uint16_t *)(pool->whole_bits + (pool->frames / GROUP_PAGES + 63) / 64);
-	return progress_init(pool, (struct keeper *)rest, keepers);
+	return 0;
 }
 
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)

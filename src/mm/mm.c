@@ -219,7 +219,7 @@ static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
 static void mm_free(struct fm_mm *mm)
 {
 	for (int i = 0; i < MM_POOLS_MAX; i++)
-		pool_destroy(mm->pool[i]);
+		pool_close(mm->pool[i]);
 	if (mm->trap)
 		trap_destroy(mm->trap);
 	stats_page_destroy(mm->stats, mm->stats_fd);
@@ -256,7 +256,7 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 		mm->map.stats = mm->stats;
 		stats_put(mm->stats, budget_bytes, mm->budget_bytes);
 		stats_put(mm->stats, frames, mm->budget_bytes / OS_PAGE);
-		err = pool_create(mm, OS_PAGE, &mm->pool[0]);
+		err = pool_open(mm, OS_PAGE, &mm->pool[0]);
 	}
 	if (!err)
 		err = io_engine_create(&io, &mm->io);

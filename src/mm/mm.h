@@ -402,6 +402,14 @@ struct after_work {
 	} *item;
 };
 
+/* Wakes the write-back thread. Atomic words. */
+struct writer_bell {
+	uint32_t seq;    /* futex */
+	uint32_t urgent; /* a thread waits for dirty or unflushed pages */
+	uint32_t noted;  /* the next pass has something to do */
+	uint32_t merged; /* the log is to be told that the program allows pages to be merged */
+};
+
 enum background_state { BACKGROUND_RUNS, BACKGROUND_DOZES, BACKGROUND_SLEEPS };
 
 struct fm_mm {
@@ -472,6 +480,7 @@ struct fm_mm {
 	uint32_t replay_seq;    /* futex */
 	bool replay_stop;       /* atomic */
 	struct writeback *wb; /* made with the first file that is opened for writing; atomic */
+	struct writer_bell writer_bell;
 	struct os_keeper keeper; /* FM_KEEP */
 	void *meta;
 	size_t meta_len;
@@ -553,6 +562,7 @@ struct ticket {
 	bool throttled;       /* it waits for room for dirty pages of `file` in place of a frame */
 	uint64_t until_ns;    /* ...or until then */
 	void (*run)(struct ticket *ticket);
+	bool (*ready)(const struct ticket *ticket); /* whether `run` is worth calling; NULL: always */
 	int error; /* of the attempt that it waited for; 0 if none */
 };
 
@@ -913,7 +923,8 @@ bool progress_keep(struct progress *progress, struct frame_pool *pool, struct pa
 void progress_fail(struct progress *progress, struct frame_pool *pool);
 void progress_drop_old(struct frame_pool *pool, uint64_t now_ns);
 void progress_drop_all(struct frame_pool *pool);
-int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count);
+int progress_open(struct frame_pool *pool);
+void progress_close(struct frame_pool *pool);
 
 /* record.c */
 int record_begin(struct fm_file *file);
@@ -956,6 +967,8 @@ void map_unlock_exclusive(struct map_lock *lock);
 void might_block(struct fm_mm *mm);
 
 /* file.c and mm.c */
+int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
+void pool_close(struct frame_pool *pool);
 int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm);
 void mm_finish(struct fm_mm *mm);
 int mm_destroy(struct fm_mm *mm);

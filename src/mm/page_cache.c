@@ -114,11 +114,7 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 /* Whether it is worth running. Else those of a store that is dead would take each turn from others. */
 static bool ticket_ready(const struct ticket *ticket)
 {
-	if (!ticket->file || atomic_get(&ticket->file->mm->dying))
-		return true;
-	if (!ticket->throttled)
-		return read_has_room(ticket->file, false);
-	return dirty_may_go_on(ticket->file) || (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
+	return !ticket->ready || atomic_get(&ticket->file->mm->dying) || ticket->ready(ticket);
 }
 
 static struct ticket *take_from(struct wait_queue *queue, bool throttled)

@@ -20,16 +20,31 @@
  * progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
+static uint32_t keepers_for(uint32_t frames)
+{
+	uint32_t count = frames / 4 / MM_KEEP_PAGES;
+	return count < 1 ? 1 : count > 64 ? 64 : count;
+}
+
 /* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon. */
-int progress_init(struct frame_pool *pool, struct keeper *mem, uint32_t count)
+int progress_open(struct frame_pool *pool)
 {
 	static uint32_t serial;
+	uint32_t count = keepers_for(pool->frames);
+	struct keeper *keepers = os_meta_alloc(count * sizeof(*keepers));
+	if (!keepers)
+		return -ENOMEM;
 	uint32_t first = atomic_add(&serial, 1u) << 16;
 	for (uint32_t i = 0; i < count; i++)
-		mem[i].generation = first;
-	pool->keepers = mem;
+		keepers[i].generation = first;
+	pool->keepers = keepers;
 	pool->keeper_count = count;
 	return 0;
+}
+
+void progress_close(struct frame_pool *pool)
+{
+	os_meta_free(pool->keepers, pool->keeper_count * sizeof(*pool->keepers));
 }
 
 static bool keeper_enter(struct keeper *keeper)

@@ -243,6 +243,12 @@ void frame_ask(struct fm_file *file)
 	background_kick(file->mm);
 }
 
+/* The store of the ticket's file has room for another read. */
+static bool ticket_read_has_room(const struct ticket *ticket)
+{
+	return read_has_room(ticket->file, false);
+}
+
 /* It will be run when a frame is freed or a request is done. If both are to be had by now, the end that this ticket was
  * queued for may have come before it: the oldest is run at once. */
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
@@ -251,6 +257,7 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 	ticket->page = NULL;
 	ticket->file = file;
 	ticket->throttled = false;
+	ticket->ready = ticket_read_has_room;
 	stats_add(pool->mm->stats, frame_waits, 1);
 	ticket_queue(&pool->tickets, ticket);
 	if (frame_to_be_had(pool) && read_has_room(file, false)) {
@@ -263,12 +270,19 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 	background_kick(pool->mm);
 }
 
+/* More pages of the ticket's file may be dirty, or its time is over. */
+static bool ticket_may_go_on(const struct ticket *ticket)
+{
+	return dirty_may_go_on(ticket->file) || (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
+}
+
 /* A write: it will be run when more of its file may be dirty, or until then, or when the background thread looks around. */
 void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t until_ns)
 {
 	ticket->page = NULL;
 	ticket->file = file;
 	ticket->throttled = true;
+	ticket->ready = ticket_may_go_on;
 	ticket->until_ns = until_ns;
 	ticket_queue(&file->pool->tickets, ticket);
 	background_kick(file->mm);
@@ -280,6 +294,7 @@ void frame_queue_last(struct frame_pool *pool, struct ticket *ticket)
 	ticket->page = NULL;
 	ticket->file = NULL;
 	ticket->throttled = false;
+	ticket->ready = NULL;
 	ticket_queue(&pool->tickets, ticket);
 	background_kick(pool->mm);
 }

@@ -68,14 +68,12 @@ struct write_request {
 struct writeback {
 	struct fm_mm *mm;
 	struct os_thread thread;
-	uint32_t seq;    /* futex */
-	uint32_t stop, urgent, noted; /* atomic */
+	uint32_t stop; /* atomic */
 	struct os_lock lock;
 	struct write_request *free; /* lock */
 	struct gate freed;          /* one has been given back */
 	uint32_t starved;           /* somebody found none; atomic */
 	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
-	uint32_t merged;            /* the log is to be told that the program allows pages to be merged; atomic */
 	struct fm_file *closing;    /* atomic stack */
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
@@ -91,26 +89,24 @@ struct writeback {
 
 void writeback_kick(struct fm_mm *mm)
 {
-	struct writeback *wb = atomic_get(&mm->wb);
-	if (!wb)
+	if (!atomic_get(&mm->wb))
 		return;
-	atomic_add(&wb->seq, 1u);
-	os_futex_wake(&wb->seq, 1, OS_FUTEX_ANY);
+	atomic_add(&mm->writer_bell.seq, 1u);
+	os_futex_wake(&mm->writer_bell.seq, 1, OS_FUTEX_ANY);
 }
 
 /* There is something for its next pass: it is woken once. */
 void writeback_note(struct fm_mm *mm)
 {
-	struct writeback *wb = atomic_get(&mm->wb);
-	if (wb && !atomic_get(&wb->noted) && !atomic_xchg(&wb->noted, 1u))
+	struct writer_bell *bell = &mm->writer_bell;
+	if (atomic_get(&mm->wb) && !atomic_get(&bell->noted) && !atomic_xchg(&bell->noted, 1u))
 		writeback_kick(mm);
 }
 
 /* Somebody waits for what is dirty, or written and not flushed. */
 void writeback_urge(struct fm_mm *mm)
 {
-	struct writeback *wb = atomic_get(&mm->wb);
-	if (wb && !atomic_xchg(&wb->urgent, 1u))
+	if (atomic_get(&mm->wb) && !atomic_xchg(&mm->writer_bell.urgent, 1u))
 		writeback_kick(mm);
 }
 
@@ -262,7 +258,7 @@ static void tell_lost(struct writeback *wb)
 {
 	struct fm_mm *mm = wb->mm;
 	struct fm_file *file;
-	if (atomic_xchg(&wb->merged, 0u))
+	if (atomic_xchg(&wb->mm->writer_bell.merged, 0u))
 		mm_log(mm, FM_LOG_WARNING, "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since it has mapped files for "
 		       "writing: mappings opt out, and all that is in memory of these files is written once; allow it before fm_mm_create()");
 	while ((file = next_lost(mm)) != NULL) {
@@ -403,7 +399,7 @@ void writeback_look_for_merging(struct fm_mm *mm)
 			page_unpin(mm->pool[p], page);
 		}
 	trap_merging_noted(mm->trap); /* not before: who asks meanwhile does all this, too */
-	if (!atomic_xchg(&mm->wb->merged, 1u))
+	if (!atomic_xchg(&mm->writer_bell.merged, 1u))
 		writeback_kick(mm);
 }
 
@@ -860,7 +856,7 @@ static void flush_done(struct io_request *io)
 	if (error) /* another flush has to come */
 		atomic_add(&file->written_seq, 1u);
 	file_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->wb->urgent) || atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq))
+	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) || atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -1260,12 +1256,12 @@ static void *writeback_main(void *arg)
 {
 	struct writeback *wb = arg;
 	for (;;) {
-		atomic_set(&wb->noted, 0u);
-		uint32_t seq = atomic_get(&wb->seq);
+		atomic_set(&wb->mm->writer_bell.noted, 0u);
+		uint32_t seq = atomic_get(&wb->mm->writer_bell.seq);
 		if (atomic_get(&wb->stop))
 			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
-		bool urgent = atomic_xchg(&wb->urgent, 0u);
+		bool urgent = atomic_xchg(&wb->mm->writer_bell.urgent, 0u);
 		urgent |= tell_late(wb->mm);
 		keep_alive(wb->mm);
 		late_ones(wb);
@@ -1280,7 +1276,7 @@ static void *writeback_main(void *arg)
 			next = now + TICK_NS;
 		if (left && wb->sweep_ns < next)
 			next = wb->sweep_ns;
-		os_futex_wait(&wb->seq, seq, OS_FUTEX_ANY, next);
+		os_futex_wait(&wb->mm->writer_bell.seq, seq, OS_FUTEX_ANY, next);
 	}
 }
 
@@ -1322,8 +1318,7 @@ int writeback_open(struct fm_mm *mm)
 		return 0;
 	if (!err) { /* another thread was faster */
 		atomic_set(&wb->stop, 1u);
-		atomic_add(&wb->seq, 1u);
-		os_futex_wake(&wb->seq, 1, OS_FUTEX_ANY);
+		writeback_kick(mm);
 		os_thread_join(&wb->thread);
 	}
 	os_meta_free(wb, len);
