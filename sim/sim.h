@@ -11,8 +11,38 @@
 #define FM_SIM_H
 
 #include "cover.h"
-#include "mm/mm.h"
+#include "filemap.h"
+#include "io/io.h"
+#include "mm/base/bell.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/self.h"
+#include "mm/base/ticket.h"
+#include "mm/base/view.h"
+#include "mm/fault/fault.h"
+#include "mm/fill/request.h"
+#include "mm/fill/streams.h"
+#include "mm/frames/lists.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/map/map_lock.h"
+#include "mm/map/segments.h"
+#include "mm/reclaim/clock.h"
+#include "mm/reclaim/keepers.h"
+#include "mm/view/later.h"
+#include "mm/view/page_tables.h"
+#include "os/atomic.h"
+#include "os/keeper.h"
+#include "os/os.h"
+#include "stats/stats.h"
+#include "store/hotset.h"
+#include "store/store.h"
+#include "trap/trap.h"
 
+#include <errno.h>
+#include <string.h>
+#include <assert.h>
 #include <stdnoreturn.h>
 
 #define SIM_THREADS 32

@@ -6,7 +6,7 @@
 #ifndef FM_TESTS_HAZARD_SUPPORT_H
 #define FM_TESTS_HAZARD_SUPPORT_H
 
-#include "mm/mm.h"
+#include "inside.h"
 #include "support.h"
 
 #include <pthread.h>

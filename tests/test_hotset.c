@@ -7,7 +7,7 @@
  * (test_small_budget), with a file read on that nobody has any more (test_closed_meanwhile), with sections taken whosever
  * they are (test_sections).
  */
-#include "mm/mm.h"
+#include "inside.h"
 #include "support.h"
 
 #include <pthread.h>

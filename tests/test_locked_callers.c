@@ -10,7 +10,7 @@
  *     syncs what it has written, and one that punches holes.
  * Each in a folder of the machine's own disk and, as root, on XFS, Btrfs, and overlayfs over XFS, whose reads take other locks.
  */
-#include "mm/mm.h"
+#include "inside.h"
 #include "support.h"
 
 #include <fcntl.h>

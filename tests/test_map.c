@@ -6,7 +6,7 @@
  * count taken for a change (test_unlinked), with a pin, a descriptor, a view or a struct fm_file not given back,
  * with discard_range() that takes any region for its own (test_two_spaces).
  */
-#include "mm/mm.h"
+#include "inside.h"
 #include "support.h"
 
 #include <signal.h>

@@ -15,7 +15,7 @@
  * Seen to fail: with read_page() called before maybe_unlock_map_for_io() (system calls), and with os_meta_alloc() that
  * does not populate (page faults).
  */
-#include "mm/mm.h"
+#include "inside.h"
 #include "os/syscall.h"
 #include "support.h"
 

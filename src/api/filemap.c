@@ -5,8 +5,45 @@
  * Owns the table of live address spaces, by which a forked child's and a late caller's objects are known.
  * May call: mm, trap, store, stats, os.
  */
-#include "mm/mm.h"
+#include "api/process_ends.h"
+#include "filemap.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/report.h"
+#include "mm/base/self.h"
+#include "mm/base/view.h"
+#include "mm/cache/index.h"
+#include "mm/cache/lock.h"
+#include "mm/fault/attempt.h"
+#include "mm/fault/drive.h"
+#include "mm/fault/fault.h"
+#include "mm/fault/queue.h"
+#include "mm/fill/ahead.h"
+#include "mm/fill/record.h"
+#include "mm/fill/replay.h"
+#include "mm/flush/durable.h"
+#include "mm/flush/end.h"
+#include "mm/flush/keep.h"
+#include "mm/flush/range.h"
+#include "mm/flush/resize.h"
+#include "mm/frames/frame.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/map/segments.h"
+#include "mm/space/file_open.h"
+#include "mm/space/handle.h"
+#include "mm/space/mm.h"
+#include "mm/space/ranges.h"
+#include "mm/view/range.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+#include "store/store.h"
+#include "trap/trap.h"
 
+#include <errno.h>
+#include <string.h>
 #include <limits.h>
 #include <stdlib.h>
 

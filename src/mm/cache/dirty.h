@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Dirty pages: which they are, how many there may be, and who waits when there are more. */
+#ifndef FM_MM_CACHE_DIRTY_H
+#define FM_MM_CACHE_DIRTY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fm_file;
+struct frame_pool;
+struct page;
+
+/* dirty.c */
+void page_dirty(struct frame_pool *pool, struct page *page);
+bool page_is_held(struct frame_pool *pool, const struct page *page);
+bool page_hold(struct frame_pool *pool, struct page *page);
+bool page_clean(struct frame_pool *pool, struct page *page);
+void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty);
+void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed);
+void page_stored(struct frame_pool *pool, struct page *page);
+void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures);
+void page_flushing(struct frame_pool *pool, struct page *page);
+void page_drop_dirty(struct frame_pool *pool, struct page *page);
+void file_write_failed(struct fm_file *file, int error);
+void file_lost_page(struct fm_file *file, uint64_t index);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* How much may be dirty, and how long a writer is held back. */
+#ifndef FM_MM_CACHE_DIRTY_LIMIT_H
+#define FM_MM_CACHE_DIRTY_LIMIT_H
+
+#include "mm/base/file.h"
+#include "os/atomic.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct frame_pool;
+
+static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
+{
+	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&
+	       index <= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_last);
+}
+
+uint32_t dirty_room(const struct fm_file *file);
+bool dirty_over(const struct fm_file *file);
+bool dirty_has_room(const struct fm_file *file);
+bool dirty_may_go_on(const struct fm_file *const_file);
+bool dirty_many(const struct frame_pool *pool);
+bool dirty_few(const struct frame_pool *pool);
+bool unflushed_many(const struct frame_pool *pool);
+uint64_t dirty_pause_ns(const struct fm_file *file, const struct frame_pool *pool);
+bool page_is_written_in_place(uint32_t state);
+
+#endif

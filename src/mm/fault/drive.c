@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the trap to filemap_fault() and back: find the mapping, try until it is served, install, and, for those
+ * that may not wait, turn what the fault wants into requests and tickets.
+ *
+ * Takes the map lock shared for each try; holds nothing while it installs but the page lock. The view is pinned
+ * by the trap for the whole fault, so that its region and its file outlive it.
+ * May call: all of mm, trap.
+ */
+#include "mm/fault/drive.h"
+
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/refs.h"
+#include "mm/base/ticket.h"
+#include "mm/base/view.h"
+#include "mm/cache/lock.h"
+#include "mm/fault/after.h"
+#include "mm/fault/attempt.h"
+#include "mm/fault/fault.h"
+#include "mm/fault/group_wait.h"
+#include "mm/fault/wanted.h"
+#include "mm/fill/record.h"
+#include "mm/frames/frame.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/map/map_lock.h"
+#include "mm/map/segments.h"
+#include "mm/reclaim/wait.h"
+#include "mm/view/lost.h"
+#include "mm/view/page_tables.h"
+#include "mm/view/run_in.h"
+#include "mm/view/writable.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "trap/trap.h"
+
+#include <errno.h>
+
+/* The mm's view at addr, its region pinned for a fault by a call; NULL: there is none. */
+struct view *view_find(struct fm_mm *mm, uint64_t addr)
+{
+	struct view_region *region = region_find(addr);
+	struct view *view = region ? region->owner : NULL;
+
+	if (view && view->mm == mm)
+		return view;
+	if (region)
+		region_unpin(region);
+	return NULL;
+}
+
+/* A ticket's wait is over, and it may be long until the fault is driven on: it keeps the errno, and not the page. True: the
+ * page has come. */
+bool fault_park(struct fault *vmf, const struct ticket *ticket)
+{
+	struct page *page = vmf->page;
+	if (!page)
+		return false;
+	fault_take_attempt_error(vmf, ticket);
+	bool came = !vmf->error && (atomic_get(&page->state) & (PG_UPTODATE | PG_GONE)) == PG_UPTODATE;
+	vmf->waited = false;
+	vmf->page = NULL;
+	page_unpin(vmf->file->pool, page);
+	return came;
+}
+
+/* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
+static int install_locked(struct fault *vmf)
+{
+	struct page *page = vmf->page;
+	struct fm_file *ahead = vmf->want == WANT_AHEAD ? vmf->file : NULL;
+
+	if (ahead) /* the mapping's reference may go with the lock */
+		file_get(ahead);
+	map_unlock_shared(&vmf->mm->map);
+	fault_put_stale(vmf);
+	if (group_wait(vmf, page)) {
+		if (ahead) {
+			fault_submit_window(vmf);
+			file_put(ahead);
+		}
+		return -EAGAIN;
+	}
+	/* Protected, it is not there for a write. */
+	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
+	int err = install_run(vmf, page);
+	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
+	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
+		err = -EAGAIN;
+	page_unlock(vmf->file->pool, page);
+	if (ahead) { /* which may have to take pages out of the cache */
+		fault_submit_window(vmf);
+		file_put(ahead);
+	}
+	fault_after_install(vmf); /* also where the page itself was lost: its neighbours may be in the view */
+	covered_if(err == -EAGAIN, exit_install_again);
+	covered_if(err == -ENOMEM, exit_install_no_memory);
+	if (err == FOREIGN) /* not mapped, as far as the program's own call has gone */
+		return -EFAULT;
+	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
+		return err == -EBUSY ? -EAGAIN : err;
+	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
+		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
+		return -EAGAIN;
+	}
+	/* Only where there is swap: it may wait for the kernel's lock. */
+	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable && trap_has_swap())
+		page_unprotect_again(vmf->view, page);
+	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
+		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+	return 0;
+}
+
+/* Page tables are behind: a fault that begins, and so holds nothing, gives way to the background thread once. True: its
+ * ticket will be run. */
+static bool give_way(struct fault *vmf, struct ticket *ticket)
+{
+	if (likely(vmf->tries > 1 || vmf->page || !pt_behind(vmf->mm)))
+		return false;
+	if (!(vmf->flags & FM_FAULT_RETRY_NOWAIT))
+		pt_throttle(vmf->mm);
+	else if (ticket)
+		frame_queue_last(vmf->file->pool, ticket);
+	return (vmf->flags & FM_FAULT_RETRY_NOWAIT) && ticket;
+}
+
+/* One try. 0: served; -EAGAIN: try again; -EBUSY: the ticket will be run; else the error. */
+static int fault_try(struct fault *vmf, struct ticket *ticket)
+{
+	struct fm_mm *mm = vmf->mm;
+	bool may_wait = !(vmf->flags & FM_FAULT_RETRY_NOWAIT);
+	bool may_drop = may_wait && (vmf->flags & FM_FAULT_ALLOW_RETRY);
+
+	if (atomic_get(&mm->dying)) {
+		covered(exit_dying);
+		covered_if(!may_wait && (vmf->flags & FM_FAULT_TRIED), killed_n);
+		return -ECANCELED;
+	}
+	fault_take_attempt_error(vmf, ticket);
+	if (give_way(vmf, ticket))
+		return -EBUSY;
+	os_populate_stack();
+	map_lock_shared(&mm->map);
+	vmf->vma = mm_find_vma(mm, vmf->addr);
+	vmf->unmap_seq = atomic_get(&vmf->view->unmap_seq);
+	int err = !vmf->vma ? -EFAULT : (vmf->flags & FM_FAULT_WRITE) && !vmf->vma->writable ? -EACCES : 0;
+	if (err) {
+		if (vmf->vma)
+			covered_by(may_drop, read_only);
+		else
+			covered_by(may_drop, no_mapping);
+		covered_if(!vmf->vma && (vmf->flags & FM_FAULT_TRIED), a1_unmapped_between);
+		map_unlock_shared(&mm->map);
+		return err;
+	}
+	vmf->advice = vmf->vma->advice;
+	vmf->keep = vmf->vma->keep;
+	vmf->writable = vmf->vma->writable;
+	vmf->on_error = vmf->vma->on_error;
+	vmf->on_error_arg = vmf->vma->on_error_arg;
+	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;
+	vmf->low = (vmf->vma->start - base + unit - 1) / unit;
+	vmf->high = (vmf->vma->end - base) / unit; /* one too many: it may have none */
+	vmf->mapped_end = (vmf->vma->end - base + unit - 1) / unit;
+	unsigned ret = filemap_fault(vmf);
+	vmf->flags |= FM_FAULT_TRIED;
+	if (ret & FM_FAULT_LOCKED)
+		return install_locked(vmf);
+	if (!(ret & FM_FAULT_RETRY)) {
+		map_unlock_shared(&mm->map);
+		return vmf->error;
+	}
+	if (may_drop)
+		return -EAGAIN; /* the lock is gone */
+	if (may_wait)
+		fault_wait_under_lock(vmf);
+	struct fm_file *file = vmf->file; /* once its ticket is queued the fault may end in another thread */
+	file_get(file); /* the mapping's reference may go with the lock */
+	map_unlock_shared(&mm->map);
+	bool under_way = !may_wait && fault_submit_wanted(vmf, ticket);
+	file_put(file);
+	return under_way ? -EBUSY : -EAGAIN;
+}
+
+/*
+ * Serve a fault. Without RETRY_NOWAIT: 0 or the error, after as many tries as it takes; each try after the first
+ * comes after a wait that ended, so it ends once its I/O does. With RETRY_NOWAIT: -EAGAIN when the ticket will be
+ * run, or, without a ticket, when the reads have been started.
+ */
+int fault_drive(struct fault *vmf, struct ticket *ticket)
+{
+	if ((vmf->flags & FM_FAULT_RETRY_NOWAIT) && !ticket)
+		fault_take_asked_error(vmf);
+	for (;;) {
+		vmf->tries++;
+		watched(fault_try, vmf);
+		int err = fault_try(vmf, ticket);
+		if (err == -EBUSY) /* another thread may have gone on with it by now */
+			return -EAGAIN;
+		fault_put_stale(vmf);
+		if (!err && unlikely(vmf->file->record))
+			record_touch(vmf->file->record, vmf->page);
+		if (err != -EAGAIN)
+			return err;
+	}
+}

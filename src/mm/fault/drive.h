@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the trap to filemap_fault() and back: find the mapping, try until it is served, install,
+ * and, for those
+ */
+#ifndef FM_MM_FAULT_DRIVE_H
+#define FM_MM_FAULT_DRIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fault;
+struct fm_mm;
+struct ticket;
+struct view;
+
+struct view *view_find(struct fm_mm *mm, uint64_t addr);
+bool fault_park(struct fault *vmf, const struct ticket *ticket);
+int fault_drive(struct fault *vmf, struct ticket *ticket);
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* What a fault wants that may not wait: requests and tickets, once the map lock is dropped. */
+#include "mm/fault/wanted.h"
+
+#include "mm/base/bell.h"
+#include "mm/base/budget.h"
+#include "mm/base/file.h"
+#include "mm/base/report.h"
+#include "mm/base/ticket.h"
+#include "mm/cache/index.h"
+#include "mm/cache/lock.h"
+#include "mm/fault/attempt.h"
+#include "mm/fault/fault.h"
+#include "mm/fault/staged.h"
+#include "mm/fill/abandon.h"
+#include "mm/fill/ahead.h"
+#include "mm/fill/demand.h"
+#include "mm/fill/request.h"
+#include "mm/fill/share.h"
+#include "mm/fill/version.h"
+#include "mm/flush/throttle.h"
+#include "mm/frames/frame.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/map/map_lock.h"
+#include "mm/reclaim/get.h"
+#include "mm/reclaim/wait.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+
+#include <errno.h>
+
+/* FM_MM_HOLD_LOCK: the experiment. What the fault wants is done and waited for with the map lock held, as a
+ * fault path without the rule would. */
+void fault_wait_under_lock(struct fault *vmf)
+{
+	struct fm_file *file = vmf->file;
+	bool fresh;
+
+	might_block(vmf->mm); /* counts */
+	fault_put_stale(vmf);
+	if (vmf->want == WANT_SIZE) {
+		(void)file_look(file);
+		return;
+	}
+	if (vmf->want == WANT_THROTTLE) {
+		if (!vmf->error && !page_is(vmf->page, PG_UPTODATE))
+			vmf->error = page_wait_written(vmf->mm, vmf->page, fault_deadline(vmf));
+		else if (!vmf->error)
+			vmf->error = dirty_wait(vmf);
+		return;
+	}
+	if (!vmf->page) {
+		int err = page_add(file, vmf->index, ADD_RECLAIM, &vmf->page, &fresh);
+		if (err) {
+			frame_wait(file, true, OS_FOREVER);
+			return;
+		}
+		if (fresh)
+			page_unlock_unread(file->pool, vmf->page);
+	}
+	struct page *page = vmf->page;
+	while (!page_trylock(page))
+		if (page_wait(vmf->mm, page, true, OS_FOREVER) < 0)
+			return;
+	if (page_is(page, PG_UPTODATE | PG_GONE | PG_WRITEBACK))
+		page_unlock(file->pool, page);
+	else
+		vmf->error = read_page(file, page, 0);
+	if (vmf->error == -EBUSY)
+		vmf->error = read_wait_for_room(file, OS_FOREVER);
+}
+
+/* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no frame or no
+ * request can be had: the pool's queue is the place to wait. */
+static int start_wanted_read(struct fault *vmf, bool told_later)
+{
+	struct fm_file *file = vmf->file;
+	bool fresh = false;
+	int err = 0;
+	/* Not for a thread that waits in the kernel: it would go on before its fault has ended. */
+	unsigned how = ADD_RECLAIM | (vmf->exact && read_may_stage(vmf) ? ADD_HOLE : 0);
+
+	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
+		vmf->page = page_find(file, vmf->index);
+	if (!vmf->page)
+		err = read_has_room(file, false) ? page_add(file, vmf->index, how, &vmf->page, &fresh) : -EAGAIN;
+	bool staged = !err && fresh && page_is(vmf->page, PG_HOLE);
+	covered_if(err == -ENOMEM, no_frame_n);
+	covered_if(err == -EAGAIN, no_request_n);
+	if (err)
+		return err;
+	if (!fresh && !page_trylock(vmf->page))
+		return 0;
+	if (page_is(vmf->page, PG_UPTODATE | PG_GONE | PG_WRITEBACK)) {
+		page_unlock(file->pool, vmf->page);
+		return 0;
+	}
+	if (atomic_get(&file->changed)) {
+		covered(exit_stale_n);
+		if (staged) /* its memory had been charged for, and it gets none */
+			mm_uncharge(vmf->mm, file->pool->page_size);
+		page_unlock_unread(file->pool, vmf->page);
+		vmf->error = -ESTALE;
+		return 0;
+	}
+	if (told_later)
+		page_set(vmf->page, PG_ASKED, 0);
+	err = staged ? read_submit_staged(vmf) : read_submit(file, &vmf->page, 1, false);
+	vmf->no_stage |= staged; /* not again, should it fail */
+	vmf->had_error = false;
+	if (!err) {
+		vmf->waited = true; /* its errno is ours, also if it has ended by now */
+		return 0;
+	}
+	/* Nobody waits while it holds a frame: an unread page that only this fault wants is given back. */
+	if (PG_PINS(atomic_get(&vmf->page->state)) == 1) {
+		covered(exit_unread_dropped_n);
+		page_remove(file->pool, vmf->page);
+		page_unlock(file->pool, vmf->page);
+	} else {
+		covered(exit_unread_kept_n);
+		page_unlock_unread(file->pool, vmf->page);
+	}
+	page_unpin(file->pool, vmf->page);
+	vmf->page = NULL;
+	return err;
+}
+
+void fault_submit_window(struct fault *vmf)
+{
+	if (!vmf->ra.count)
+		return;
+	ra_submit(vmf->file, &vmf->ra, true);
+	vmf->ra.count = 0;
+}
+
+static bool past_deadline(const struct fault *vmf)
+{
+	uint64_t until = fault_deadline(vmf);
+	return until != OS_FOREVER && os_now_ns() >= until;
+}
+
+/* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be run (or, without
+ * one, the reads are under way). False: try again at once. */
+bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
+{
+	fault_put_stale(vmf);
+	if (vmf->want == WANT_SIZE) {
+		(void)file_look(vmf->file);
+		return false;
+	}
+	if (vmf->want == WANT_READ) {
+		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* it is in its window: read with a group */
+			fault_submit_window(vmf);
+		int err = start_wanted_read(vmf, !ticket);
+		if (!err && vmf->page && !vmf->waited)
+			read_wanted(vmf->file, vmf->page);
+		fault_submit_window(vmf);
+		if (err && past_deadline(vmf)) {
+			covered(exit_frame_timeout_n);
+			vmf->error = -ETIMEDOUT;
+			return false;
+		}
+		if (err && ticket)
+			frame_queue_ticket(vmf->file, ticket);
+		else if (err)
+			frame_ask(vmf->file);
+		if (err)
+			return true;
+	} else if (vmf->want == WANT_THROTTLE) {
+		if (vmf->error)
+			return false;
+		if (past_deadline(vmf)) {
+			vmf->error = -ETIMEDOUT;
+			return false;
+		}
+		stats_add(vmf->mm->stats, write_throttled, 1);
+		if (ticket)
+			frame_queue_throttled(vmf->file, ticket, fault_deadline(vmf));
+		else
+			frame_ask(vmf->file);
+		writeback_urge(vmf->mm);
+		return true;
+	} else if (vmf->page) {
+		read_wanted(vmf->file, vmf->page);
+	}
+	if (vmf->error || !vmf->page || !page_is(vmf->page, PG_LOCKED))
+		return false;
+	if (!vmf->waited)
+		fault_note_attempt(vmf, vmf->page);
+	vmf->waited = true;
+	return ticket ? page_queue_ticket(vmf->mm, vmf->page, ticket) : page_ask(vmf->page);
+}
+
+/* A call with FM_NOWAIT could begin nothing. It is told when that may have changed. */
+void frame_ask(struct fm_file *file)
+{
+	atomic_set(&file->mm->starved, 1u);
+	if (frame_to_be_had(file->pool) && read_has_room(file, false) && atomic_xchg(&file->mm->starved, 0u))
+		mm_event(file->mm);
+	background_kick(file->mm);
+}
+
+/* The store of the ticket's file has room for another read. */
+static bool ticket_read_has_room(const struct ticket *ticket)
+{
+	return read_has_room(ticket->file, false);
+}
+
+/* It will be run when a frame is freed or a request is done. If both are to be had by now, the end that this ticket was
+ * queued for may have come before it: the oldest is run at once. */
+void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
+{
+	struct frame_pool *pool = file->pool;
+	ticket->page = NULL;
+	ticket->file = file;
+	ticket->throttled = false;
+	ticket->ready = ticket_read_has_room;
+	stats_add(pool->mm->stats, frame_waits, 1);
+	ticket_queue(&pool->tickets, ticket);
+	if (frame_to_be_had(pool) && read_has_room(file, false)) {
+		struct ticket *oldest = ticket_take(&pool->tickets);
+		if (oldest)
+			oldest->run(oldest);
+	}
+	/* Nobody may ever free a frame, and it may have looked whether somebody waits just before this one was queued: about to
+	 * sleep until it is called, it would call none of those that wait. */
+	background_kick(pool->mm);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* The deadline of a read: its pages are taken from the request. */
+#include "mm/fill/abandon.h"
+
+#include "io/io.h"
+#include "mm/base/budget.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/refs.h"
+#include "mm/cache/index.h"
+#include "mm/cache/lock.h"
+#include "mm/fill/request.h"
+#include "mm/frames/frame.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+
+#include <errno.h>
+
+/* The request that has this page's lock, if it is still to end; request lock held. */
+static struct read_request *request_of(struct fm_mm *mm, const struct page *page)
+{
+	return page->request ? &mm->requests[page->request - 1] : NULL;
+}
+
+/* A fault needs a page that a request reads: it is no speculation any more. */
+void read_wanted(struct fm_file *file, struct page *page)
+{
+	struct fm_mm *mm = file->mm;
+	struct io_request *io = NULL;
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && req->speculative) {
+		req->speculative = false;
+		io = &req->io;
+	}
+	if (io)
+		io_promote(mm->io, io);
+	os_unlock(&mm->request_lock);
+}
+
+/* A fault has waited this long for a page of a readahead request. When that is far beyond what the store
+ * usually takes, the request is aborted, once: its pages are unlocked unread, and the fault reads its own. */
+bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
+{
+	struct fm_mm *mm = file->mm;
+	uint64_t patience = 4 * atomic_get(&file->latency_ns);
+	bool aborted = false;
+
+	if (patience < 20 * OS_NSEC_PER_MSEC)
+		patience = 20 * OS_NSEC_PER_MSEC;
+	if (waited_ns < patience)
+		return false;
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && req->page_count > 1 && !atomic_get(&req->cancelled)) {
+		aborted = true;
+		atomic_set(&req->cancelled, 1u);
+		io_cancel(mm->io, &req->io);
+	}
+	os_unlock(&mm->request_lock);
+	if (aborted)
+		stats_add(mm->stats, ra_aborted, 1);
+	return aborted;
+}
+
+/* Take the pages from a request whose time is up; request lock held, is dropped. */
+static void request_abandon(struct fm_mm *mm, struct read_request *req)
+{
+	struct iovec segments[IO_SEGMENTS_MAX]; /* the pages themselves would be too many for a signal handler's stack */
+	struct fm_file *file = req->file;
+	int count = request_segments(req, segments);
+	bool req_staged = req->stage != NULL;
+
+	atomic_set(&req->abandoned, 1u);
+	for (int i = 0; i < count; i++)
+		for (struct page *page = request_segment_first(file->pool, &segments[i]); page < request_segment_end(file->pool, &segments[i]); page++) {
+			page->request = 0;
+			page_pin(page); /* the request's own pin may be put as soon as the lock is free */
+		}
+	file_get(file);
+	io_cancel(mm->io, &req->io);
+	os_unlock(&mm->request_lock);
+
+	stats_add(mm->stats, read_timeouts, 1);
+	stats_add(mm->stats, read_errors, 1);
+	for (int i = 0; i < count; i++)
+		for (struct page *page = request_segment_first(file->pool, &segments[i]); page < request_segment_end(file->pool, &segments[i]); page++) {
+			if (req_staged) /* its memory was only charged for */
+				mm_uncharge(mm, file->pool->page_size);
+			page_fail(page, -ETIMEDOUT);
+			page_remove(file->pool, page);
+			page_unlock(file->pool, page);
+			page_unpin(file->pool, page);
+		}
+	file_put(file);
+}
+
+void read_abandon_page(struct fm_mm *mm, struct page *page)
+{
+	os_lock(&mm->request_lock);
+	struct read_request *req = request_of(mm, page);
+	if (req && !atomic_get(&req->abandoned))
+		request_abandon(mm, req);
+	else
+		os_unlock(&mm->request_lock);
+}
+
+/* Abandon what has passed its deadline; *ret_next_ns is lowered to the next one. Background thread. */
+void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
+{
+	for (uint32_t i = 0; i < mm->request_count; i++) {
+		struct read_request *req = &mm->requests[i];
+		os_lock(&mm->request_lock);
+		bool waits = atomic_get(&req->busy) && !atomic_get(&req->abandoned) && req->deadline_ns != OS_FOREVER;
+		/* Else it has ended, and its pages may be another's by now. */
+		bool here = waits && req->file->pool->pages[req->first].request == i + 1;
+		if (here && req->deadline_ns <= now_ns) {
+			request_abandon(mm, req);
+			continue;
+		}
+		if (here && req->deadline_ns < *ret_next_ns)
+			*ret_next_ns = req->deadline_ns;
+		os_unlock(&mm->request_lock);
+	}
+}
+
+/* Ask for the end of all requests, or of one file's. */
+void read_cancel_all(struct fm_mm *mm, struct fm_file *file)
+{
+	for (uint32_t i = 0; i < mm->request_count; i++) {
+		struct read_request *req = &mm->requests[i];
+		os_lock(&mm->request_lock);
+		if (atomic_get(&req->busy) && (!file || req->file == file) && !atomic_get(&req->cancelled)) {
+			atomic_set(&req->cancelled, 1u);
+			io_cancel(mm->io, &req->io);
+		}
+		os_unlock(&mm->request_lock);
+	}
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* A read that a fault waits for. */
+#ifndef FM_MM_FILL_DEMAND_H
+#define FM_MM_FILL_DEMAND_H
+
+#include <stdint.h>
+
+struct fm_file;
+struct page;
+
+/* read.c: requests */
+#define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
+
+int read_page(struct fm_file *file, struct page *page, uint32_t more);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Hot sets: what an earlier run touched first is read before this one asks for it. */
+#ifndef FM_MM_FILL_REPLAY_H
+#define FM_MM_FILL_REPLAY_H
+
+#include "mm/base/mm.h"
+
+#include <stdbool.h>
+
+struct fm_file;
+
+static inline bool replays_under_way(const struct fm_mm *mm)
+{
+	return __atomic_load_n(&mm->replaying, __ATOMIC_RELAXED) != 0;
+}
+
+void replayer_stop(struct fm_mm *mm);
+/* hotset.c */
+int file_hotset(struct fm_file *file, const char *path);
+int replay_ask(struct fm_file *file);
+void replay_begin(struct fm_file *file);
+void replay_unlist(struct fm_file *file) /* files_lock */;
+void replay_end(struct fm_file *file);
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Readahead: which pages to read beside the one that is wanted.
+ *
+ * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock: plain numbers, read and
+ * written without a lock, where a race costs a guess; submitting (ra_submit) happens after it is dropped. The rules:
+ *   random advice       nothing
+ *   sequential advice   a full window from the wanted page on
+ *   on a stream's way   the stream's next window. A stream is one reader's way through the file: forwards, backwards,
+ *                       or in equal steps; several go on side by side
+ *   else                the wanted page alone, and a new stream begins, which is believed at its second page (in steps:
+ *                       at its third)
+ * What is read in steps goes into the view as soon as it has come, but for the page with the mark.
+ * A window doubles each time up to WINDOW_USUAL, and beyond as long as the reader has to wait for it. Its first page
+ * carries a mark: touching that submits the next one, so that a whole window is always under way. Waste and errors
+ * make windows smaller for a while. One fault takes a stream one step on, however many tries it needs.
+ * May call: page_cache, read, os, stats.
+ */
+#include "mm/fill/streams.h"
+
+#include "mm/base/bell.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/cache/index.h"
+#include "mm/frames/group.h"
+#include "mm/frames/pool.h"
+#include "os/atomic.h"
+
+#include <string.h>
+
+#define WINDOW_FIRST 4u
+#define WINDOW_USUAL (1u << 20) /* bytes; deeper only for those who wait */
+#define WINDOW_MOST (8u << 20)
+#define STEPS_FIRST 2u          /* in steps each page is a read of its own */
+#define STEPS_MOST 32u
+#define STEP_LONGEST 4096       /* pages; further apart are two readers */
+#define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
+#define FRAMES_SHARE 32         /* of the frames, for a window of each stream together: else readahead eats what it brought */
+#define GROUPS_SHARE 16         /* the same where windows are of groups */
+#define LEAP_MOST 4096u         /* pages that it may leap over if they are cached */
+#define LIVELY 256u             /* steps of other streams, beyond which a stream rests */
+#define TRUST 4096u             /* faults that a proven stream outlives a new one by */
+
+/* Groups are for who only reads, and whose every touch need not be seen. */
+static bool may_take_groups(const struct fm_file *file)
+{
+	return file->pool->groups && !file->writable && !file->record;
+}
+
+bool file_takes_groups(const struct fm_file *file)
+{
+	return may_take_groups(file) && __atomic_load_n(&file->huge, __ATOMIC_ACQUIRE) == HUGE_YES;
+}
+
+/* A stream of it has come far enough. */
+static void want_groups(struct fm_file *file)
+{
+	uint32_t no = HUGE_NO;
+	if (!may_take_groups(file) || atomic_get(&file->huge) != HUGE_NO || !atomic_cas(&file->huge, &no, (uint32_t)HUGE_WANTED))
+		return;
+	atomic_set(&file->mm->wants_huge, 1u);
+	background_kick(file->mm);
+}
+
+static uint32_t frames_share(const struct fm_file *file)
+{
+	uint32_t share = file->pool->frames / GROUPS_SHARE;
+	if (!may_take_groups(file))
+		return file->pool->frames / FRAMES_SHARE;
+	return share < GROUP_PAGES ? GROUP_PAGES : share;
+}
+
+void ra_init(struct fm_file *file, uint32_t max_bytes)
+{
+	uint32_t page_size = file->pool->page_size, most;
+	if (!max_bytes)
+		max_bytes = WINDOW_MOST;
+	most = max_bytes == UINT32_MAX ? 0 : max_bytes / page_size;
+	if (max_bytes != UINT32_MAX && !most)
+		most = 1;
+	if (most > frames_share(file))
+		most = frames_share(file) + 1;
+	file->ra = (struct ra_state){.max_pages = most, .most = most};
+}
+
+/* Others change a stream while it is looked at: each function works on a copy, and puts that back. */
+static struct ra_stream stream_get(struct ra_stream *s)
+{
+	return (struct ra_stream){.last = ra_get(s->last), .edge = ra_get(s->edge), .stride = ra_get(s->stride),
+				  .step = ra_get(s->step), .size = ra_get(s->size), .used = ra_get(s->used)};
+}
+
+void stream_put(struct ra_stream *s, const struct ra_stream *now)
+{
+	ra_put(s->last, now->last);
+	ra_put(s->edge, now->edge);
+	ra_put(s->stride, now->stride);
+	ra_put(s->step, now->step);
+	ra_put(s->size, now->size);
+	ra_put(s->used, now->used);
+}
+
+/* How many steps of the stream lie between its last page and this one; 0: it is not on its way. */
+uint64_t stream_steps_to(const struct ra_stream *s, uint64_t index)
+{
+	int64_t stride = s->stride, ahead = (int64_t)(index - s->last), asked = (int64_t)(s->edge - s->last);
+
+	if (!stride) /* its second page tells which way it goes */
+		return ahead == 1 || ahead == -1;
+	if (stride < 0) {
+		stride = -stride;
+		ahead = -ahead;
+		asked = -asked;
+	}
+	if (ahead <= 0 || ahead % stride || ahead > asked + (stride == 1 ? SKIP_MOST : 0))
+		return 0;
+	return (uint64_t)(ahead / stride);
+}
+
+/* The stream on whose way the page is, or where it is, in *ret; NULL: there is none. */
+struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct ra_stream *ret)
+{
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		if (!now.used || (now.last != index && !stream_steps_to(&now, index)))
+			continue;
+		*ret = now;
+		return &ra->stream[i];
+	}
+	return NULL;
+}
+
+/* The stream that has come to this page over others that were cached, and in the view, so that nobody heard of it; NULL: there is
+ * none. */
+struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra_stream *ret)
+{
+	struct ra_stream *nearest = NULL;
+	uint64_t shortest = LEAP_MOST + 1;
+
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&file->ra.stream[i]);
+		uint64_t leap = now.stride == 1 ? index - now.edge : now.edge - index;
+		if (!now.used || (now.stride != 1 && now.stride != -1) || !leap || leap >= shortest)
+			continue;
+		shortest = leap;
+		nearest = &file->ra.stream[i];
+		*ret = now;
+	}
+	return nearest && page_is_cached(file, ret->edge) && page_is_cached(file, index - (uint64_t)ret->stride) ? nearest : NULL;
+}
+
+/* The place of the stream that moved longest ago; those that have proven themselves stay longer. */
+static struct ra_stream *stream_oldest(struct ra_state *ra)
+{
+	struct ra_stream *oldest = &ra->stream[0];
+	uint32_t clock = ra_get(ra->clock), oldest_age = 0;
+
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		uint32_t age = now.used ? clock - now.used + TRUST : UINT32_MAX;
+		if (now.used && now.stride)
+			age = age > 2 * TRUST ? age - TRUST : 1;
+		if (age > oldest_age) {
+			oldest = &ra->stream[i];
+			oldest_age = age;
+		}
+	}
+	return oldest;
+}
+
+/* How far it is from the nearest stream that has not found its way yet, and whether that had come as far to its place:
+ * then they are one reader, in equal steps. 0: none is near. */
+static int32_t step_from_nearest(struct ra_state *ra, uint64_t index, bool *ret_steady)
+{
+	int64_t nearest = 0;
+	*ret_steady = false;
+	for (int i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream now = stream_get(&ra->stream[i]);
+		int64_t away = (int64_t)(index - now.last);
+		if (!now.used || now.stride || away > STEP_LONGEST || away < -STEP_LONGEST)
+			continue;
+		if (nearest && (away < 0 ? -away : away) >= (nearest < 0 ? -nearest : nearest))
+			continue;
+		nearest = away;
+		*ret_steady = away == now.step;
+	}
+	return (int32_t)nearest;
+}
+
+struct ra_stream *stream_new(struct ra_state *ra, uint64_t index, struct ra_stream *ret)
+{
+	struct ra_stream *s = stream_oldest(ra);
+	bool steady;
+	int32_t step = step_from_nearest(ra, index, &steady);
+	*ret = (struct ra_stream){.last = index, .edge = index, .step = step,
+				  .stride = steady ? step : 0, .used = ra_get(ra->clock)};
+	return s;
+}
+
+/* The stream has come to this page. */
+void stream_move(struct ra_state *ra, struct ra_stream *s, uint64_t index)
+{
+	if (!s->stride)
+		s->stride = (int64_t)(index - s->last);
+	s->last = index;
+	s->used = ra_get(ra->clock);
+}
+
+/* At least 1. */
+static uint32_t lively_streams(struct ra_state *ra)
+{
+	uint32_t count = 0, clock = ra_get(ra->clock);
+	for (int i = 0; i < RA_STREAMS; i++)
+		count += ra_get(ra->stream[i].size) && clock - ra_get(ra->stream[i].used) < LIVELY;
+	return count ? count : 1;
+}
+
+/* The pages of its next window; `waited`: the last one came too late. */
+uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool waited)
+{
+	bool unit = s->stride == 1 || s->stride == -1;
+	uint32_t most = ra_get(file->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
+	uint32_t share = frames_share(file) / lively_streams(&file->ra) + 1;
+	uint32_t grown = s->size ? 2 * s->size : unit ? WINDOW_FIRST : STEPS_FIRST;
+
+	if (usual < 2)
+		usual = 2;
+	if (unit && file_takes_groups(file) && share >= GROUP_PAGES / 4 && share < GROUP_PAGES)
+		share = GROUP_PAGES;
+	if (most > share)
+		most = share;
+	if (unit && file_takes_groups(file) && most >= GROUP_PAGES && usual < GROUP_PAGES)
+		usual = GROUP_PAGES;
+	if (!unit && most > STEPS_MOST)
+		most = STEPS_MOST;
+	if (!waited && grown > usual)
+		grown = s->size > usual ? s->size : usual;
+	s->size = grown < most ? grown : most;
+	if (unit && 8 * s->size >= GROUP_PAGES)
+		want_groups(file);
+	return s->size;
+}
+
+static void narrow(struct ra_state *ra, uint32_t most)
+{
+	uint32_t max = ra_get(ra->max_pages), least = max < WINDOW_FIRST ? max : WINDOW_FIRST;
+	ra_put(ra->most, most < least ? least : most);
+}
+
+/* Windows get smaller where much of them was thrown away untouched, and recover where nothing is. */
+void stream_weigh_waste(struct ra_state *ra, bool hit)
+{
+	uint32_t wasted = ra_get(ra->wasted), most = ra_get(ra->most), max = ra_get(ra->max_pages);
+	if (wasted > 8 && wasted > most / 2) {
+		narrow(ra, most / 2);
+		ra_put(ra->wasted, 0);
+	} else if (hit && wasted) {
+		ra_put(ra->wasted, wasted - (wasted + 3) / 4);
+	} else if (hit && most < max) {
+		ra_put(ra->most, 2 * most < max ? 2 * most : max);
+	}
+}
+
+void ra_tick(struct ra_state *ra)
+{
+	uint32_t clock = ra_get(ra->clock) + 1;
+	ra_put(ra->clock, clock ? clock : 1);
+}
+
+/* A fault waits for a page that was read ahead: its stream's windows come too late. */
+void ra_late(struct fm_file *file, uint64_t index)
+{
+	struct ra_stream now, *s = stream_find(&file->ra, index, &now);
+	if (!s || !now.stride || !now.size)
+		return;
+	stream_grow(file, &now, true);
+	ra_put(s->size, now.size);
+}
+
+/* A read of several pages failed: be careful for a while. */
+void ra_shrink(struct fm_file *file)
+{
+	narrow(&file->ra, ra_get(file->ra.most) / 4);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/* Which pages to read beside the one that a fault wants. */
+#include "mm/fill/windows.h"
+
+#include "filemap.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/cache/index.h"
+#include "mm/fault/fault.h"
+#include "mm/fill/demand.h"
+#include "mm/fill/share.h"
+#include "mm/fill/streams.h"
+#include "mm/frames/group.h"
+#include "mm/frames/page.h"
+#include "os/atomic.h"
+
+#include <string.h>
+
+/* The last page of a window of that many pages or more, so that the next one begins with a group. */
+static uint64_t group_end(uint64_t last, bool backward)
+{
+	return backward ? last - last % GROUP_PAGES : last - (last + 1) % GROUP_PAGES;
+}
+
+/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them, and
+ * the mapping shows them. False: there are none. */
+static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, uint32_t count)
+{
+	uint64_t end = file_pages(vmf->file), most = 0;
+	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
+
+	if (end > vmf->mapped_end) /* what is not mapped is not come to */
+		end = vmf->mapped_end;
+	vmf->ra.count = 0;
+	if (from < end && s->stride > 0) /* what would lie before the beginning is a huge number */
+		most = (end - from + step - 1) / step;
+	else if (from < end && from >= vmf->low)
+		most = (from - vmf->low) / step + 1;
+	covered_if(!most, a13_past_end);
+	covered_if(from < end && count > most && s->stride < 0, a13_start_cut);
+	covered_if(from < end && count > most && s->stride > 0, a13_end);
+	if (count > most)
+		count = (uint32_t)most;
+	if (!count)
+		return false;
+	uint64_t last = from + (uint64_t)s->stride * (count - 1);
+	if (count >= GROUP_PAGES && step == 1 && file_takes_groups(vmf->file)) {
+		last = group_end(last, s->stride < 0);
+		if (s->stride < 0 && last < vmf->low)
+			last += GROUP_PAGES;
+		count = (uint32_t)(s->stride < 0 ? from - last : last - from) + 1;
+	}
+	covered_if(!last || !from, a13_start);
+	covered_if(from >> 32, a13_past_4g);
+	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
+				     .count = count, .stages = !(vmf->flags & FM_FAULT_WRITE), /* it would come in protected */
+				     .unmap_seq = vmf->unmap_seq, .keep = vmf->keep};
+	s->edge = last + (uint64_t)s->stride;
+	return true;
+}
+
+/* The page is the first that a stream comes to of what could be a group. */
+static bool enters_group(const struct fm_file *file, const struct ra_stream *s, uint64_t index, uint32_t size)
+{
+	if (!file_takes_groups(file) || size < GROUP_PAGES)
+		return false;
+	return (s->stride == 1 && index % GROUP_PAGES == 0) || (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
+}
+
+/* The wanted page is not cached: choose what follows it, `vmf->more` pages to be read with it and the window vmf->ra.
+ * False: it is read alone. Map lock held. */
+bool ra_sync_window(struct fault *vmf)
+{
+	struct ra_state *ra = &vmf->file->ra;
+	struct ra_stream now;
+	bool full = vmf->advice == FM_ADVICE_SEQUENTIAL, some = false, whole = false;
+
+	vmf->ra.count = vmf->more = 0;
+	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+		return false;
+	ra_tick(ra);
+	struct ra_stream *s = stream_find(ra, vmf->index, &now);
+	if (!s)
+		s = stream_leaping(vmf->file, vmf->index, &now);
+	covered_if(s && now.last != vmf->index && !stream_steps_to(&now, vmf->index), stream_leapt);
+	if (!s) {
+		s = stream_new(ra, vmf->index, &now);
+		/* Who begins at the beginning will mostly go on. */
+		if (!now.stride && (!vmf->index || full))
+			now.stride = 1;
+	} else if (now.last != vmf->index) {
+		stream_move(ra, &now, vmf->index);
+	} /* else another thread came here first, or it has been taken away again */
+	if (now.stride) {
+		stream_weigh_waste(ra, false);
+		if (full)
+			now.size = ra_get(ra->most);
+		uint32_t size = stream_grow(vmf->file, &now, now.size > 0);
+		/* Absent though it may have been asked for: it goes on from here. With a group, if one may begin here. */
+		uint64_t from = enters_group(vmf->file, &now, vmf->index, size) ? vmf->index : vmf->index + (uint64_t)now.stride;
+		some = window_set(vmf, &now, from, from == vmf->index ? size : size - 1);
+		whole = from == vmf->index;
+	}
+	stream_put(s, &now);
+	if (some && now.stride == 1 && !whole && read_is_inline(vmf->file)) {
+		vmf->more = vmf->ra.count / 2 < READ_INLINE_MOST - 1 ? vmf->ra.count / 2 : READ_INLINE_MOST - 1;
+		vmf->ra.start += vmf->more;
+		vmf->ra.mark += vmf->more;
+		vmf->ra.count -= vmf->more;
+	}
+	return some;
+}
+
+/* The page is cached. Is it time for the next window? True: vmf->ra is to be submitted, which changes something, so that
+ * dropping the lock for it is worth while. Map lock held. */
+bool ra_async_window(struct fault *vmf, struct page *page)
+{
+	struct ra_state *ra = &vmf->file->ra;
+	struct ra_stream now;
+
+	covered_if(vmf->flags & FM_FAULT_TRIED, a7_retry_no_hit);
+	if (!page_is(page, PG_MARK))
+		return false;
+	page_set(page, 0, PG_MARK);
+	covered_if(ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
+	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+		return false;
+	ra_tick(ra);
+	struct ra_stream *s = stream_find(ra, page->index, &now);
+	if (!s) /* it has been forgotten */
+		s = stream_new(ra, page->index, &now);
+	else if (now.last != page->index)
+		stream_move(ra, &now, page->index);
+	if (!now.stride)
+		now.stride = 1;
+	int64_t asked = (int64_t)(now.edge - now.last);
+	bool moved = now.stride > 0 ? asked <= 0 : asked >= 0; /* new, or it leapt over its edge */
+	covered_if(moved, a13_window_moved);
+	if (moved)
+		now.edge = now.last + (uint64_t)now.stride;
+	stream_weigh_waste(ra, true);
+	bool some = window_set(vmf, &now, now.edge, stream_grow(vmf->file, &now, false));
+	covered_if(!some, a4_mark_changes_nothing);
+	stream_put(s, &now);
+	return some;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* The end of a file and of an address space that have dirty pages. */
+#include "mm/flush/end.h"
+
+#include "filemap.h"
+#include "io/io.h"
+#include "mm/base/bell.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/patience.h"
+#include "mm/base/refs.h"
+#include "mm/base/report.h"
+#include "mm/cache/index.h"
+#include "mm/cache/merged.h"
+#include "mm/flush/range.h"
+#include "mm/flush/request.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LATE_NS (OS_NSEC_PER_SEC / 2)
+#define FINISH_LEAST_NS (100 * OS_NSEC_PER_MSEC) /* where the end of the process has waited for as long before */
+#define PAUSE_LEAST_NS (5 * OS_NSEC_PER_MSEC) /* between two tries at a store that refuses, at the end */
+#define PAUSE_MOST_NS (500 * OS_NSEC_PER_MSEC)
+
+static bool has_unwritten(struct fm_file *file)
+{
+	return atomic_get(&file->dirty) || atomic_get(&file->writing);
+}
+
+/* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store has not answered. */
+static void tell_unwritten(struct fm_file *file, int error)
+{
+	uint32_t dirty = atomic_get(&file->dirty), writing = atomic_get(&file->writing);
+	int last = atomic_get(&file->write_error);
+
+	if (error == -ETIMEDOUT && !writing && last)
+		error = last;
+	if (writing)
+		mm_log(file->mm, FM_LOG_ERROR, "%s: its store has not answered for %u seconds: %u pages are still being written, and may or may not get there; %u more are dirty, and not written: %s",
+		       file->uri, (uint32_t)(mm_patience_ns / OS_NSEC_PER_SEC), writing, dirty, strerror(ETIMEDOUT));
+	else
+		mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, dirty,
+		       strerror(-error));
+}
+
+/* Nothing of the file is written from here on: what is dirty is lost. */
+static void give_up(struct fm_file *file, int error)
+{
+	if (atomic_xchg(&file->given_up, true))
+		return;
+	if (atomic_get(&file->mm->dying))
+		atomic_set(&file->mm->lost, true);
+	stats_add(file->mm->stats, dirty_lost, atomic_get(&file->dirty));
+	tell_unwritten(file, error);
+}
+
+/* Its last reference has been put, and its writes have failed for long enough. The mm's end waits by itself. */
+static bool close_in_vain(struct fm_file *file, uint64_t now)
+{
+	if (!atomic_get(&file->failing))
+		file->closing_ns = 0;
+	else if (!file->closing_ns)
+		file->closing_ns = now;
+	return file->closing_ns && now >= file->closing_ns + mm_patience_ns && !atomic_get(&file->writing);
+}
+
+/* A file that nobody refers to any more; our reference is its last. True: it has been put. */
+static bool close_one(struct fm_file *file, uint64_t now)
+{
+	bool given_up = atomic_get(&file->given_up);
+	if (given_up ? !atomic_get(&file->writing) : !has_unwritten(file)) {
+		file_put(file);
+		return true;
+	}
+	if (given_up || !atomic_get(&file->dirty))
+		return false;
+	if (close_in_vain(file, now)) {
+		give_up(file, atomic_get(&file->write_error));
+		file_put(file);
+		return true;
+	}
+	if (write_rests(file, now))
+		return false;
+	file_drop_pins(file);
+	range_begin(file, 0, FOR_EVER, HOW_DEMAND | HOW_FORCE, now);
+	return false;
+}
+
+void writeback_close_some(struct writeback *wb, uint64_t now)
+{
+	struct fm_file *file = atomic_xchg(&wb->closing, NULL), **at = &wb->closing_list;
+
+	while (file) {
+		struct fm_file *next = file->reap_next;
+		file->reap_next = wb->closing_list;
+		wb->closing_list = file;
+		file = next;
+	}
+	while ((file = *at) != NULL) {
+		struct fm_file *next = file->reap_next;
+		if (close_one(file, now))
+			*at = next;
+		else
+			at = &file->reap_next;
+	}
+}
+
+/* The background thread has a file without references. True: it is written first, and comes back. */
+bool writeback_close(struct fm_file *file)
+{
+	struct writeback *wb = atomic_get(&file->mm->wb);
+
+	if (file->writable && !file->given_up)
+		writeback_look_for_merging(file->mm);
+	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
+		return false;
+	file_drop_pins(file);
+	atomic_set(&file->refs, 1u);
+	struct fm_file *head = atomic_get(&wb->closing);
+	do {
+		file->reap_next = head;
+	} while (!atomic_cas(&wb->closing, &head, file));
+	writeback_kick(file->mm);
+	return true;
+}
+
+/* True: something is being written to when the process has all but ended. The log is told once. */
+bool writeback_tell_late(struct fm_mm *mm)
+{
+	if (!atomic_get(&mm->late))
+		return false;
+	if (atomic_get(&mm->late) == 1) {
+		mm_log(mm, FM_LOG_ERROR, "a mapping is written to after the last moment at which the library could write it back: such bytes may be lost");
+		atomic_set(&mm->late, 2u);
+		os_futex_wake(&mm->late, INT32_MAX, OS_FUTEX_ANY);
+	}
+	return true;
+}
+
+/* Something has been written to after the end of the process: the thread that writes has to tell, and to write it at once. With
+ * `may_wait` the log has been told when this returns, for the process may end at any moment. */
+void writeback_late(struct fm_mm *mm, bool may_wait)
+{
+	uint64_t until = os_now_ns() + LATE_NS;
+	uint32_t none = 0;
+
+	(void)atomic_cas(&mm->late, &none, 1u);
+	writeback_kick(mm);
+	while (may_wait && atomic_get(&mm->late) == 1 && os_now_ns() < until)
+		os_futex_wait(&mm->late, 1, OS_FUTEX_ANY, until);
+}
+
+/* The next file that the call `finish` has not written yet, with a reference. NULL: there is none; but with *ret_closing
+ * there is a file on its way to the thread that writes it, and it has no reference to be had. */
+static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *ret_closing)
+{
+	struct fm_file *file;
+
+	*ret_closing = false;
+	os_lock(&mm->files_lock);
+	for (file = mm->files; file; file = file->next) {
+		if (!file->writable || file->scratch || file->finished == finish || atomic_get(&file->given_up) || !has_unwritten(file))
+			continue;
+		if (file_try_get(file))
+			break;
+		*ret_closing = true;
+	}
+	os_unlock(&mm->files_lock);
+	return file;
+}
+
+/* Write what is dirty of a file until the store has taken it all. Returns 0; -ETIMEDOUT if nothing has got there for `most_ns`;
+ * or the errno with which the store has refused for as long. What other threads write meanwhile is not waited for. */
+static int write_out(struct fm_file *file, uint64_t most_ns)
+{
+	uint64_t pause = PAUSE_LEAST_NS, failing_ns = 0;
+
+	for (;;) {
+		uint32_t stored = atomic_get(&file->stored_seq), errors = atomic_get(&file->error_seq);
+		uint64_t begun = os_now_ns();
+		int err = range_write(file, 0, FOR_EVER, begun + most_ns);
+		uint64_t now = os_now_ns();
+		if (!has_unwritten(file))
+			return 0;
+		if (err == -ETIMEDOUT && atomic_get(&file->stored_seq) != stored)
+			continue; /* a store that is slow */
+		if (err)
+			return err;
+		if (atomic_get(&file->error_seq) == errors || atomic_get(&file->given_up))
+			return 0;
+		failing_ns = failing_ns ? failing_ns : begun;
+		if (now + pause >= failing_ns + most_ns)
+			return atomic_get(&file->write_error);
+		os_sleep_until(now + pause);
+		pause = pause * 2 < PAUSE_MOST_NS ? pause * 2 : PAUSE_MOST_NS;
+	}
+}
+
+/* One file's part of writeback_finish(). The end of a process comes here several times: all together wait for mm_patience_ns. */
+static void finish_one(struct fm_file *file)
+{
+	uint64_t begun = os_now_ns(), spent = file->finish_spent_ns;
+	int err;
+
+	file_drop_pins(file);
+	err = write_out(file, spent + FINISH_LEAST_NS < mm_patience_ns ? mm_patience_ns - spent : FINISH_LEAST_NS);
+	if (!err)
+		return;
+	file->finish_spent_ns = spent + (os_now_ns() - begun);
+	if (atomic_get(&file->mm->dying))
+		give_up(file, err);
+	else if (spent < mm_patience_ns)
+		tell_unwritten(file, err);
+}
+
+/*
+ * The mm, or the process, ends: write what is dirty, if its store will have it. What threads still write to meanwhile, in
+ * pages that they have, is written with the end of the file. A file that has lost its last reference is waited for until
+ * the thread that writes it has it: from then on a reference can be taken. Blocks, for mm_patience_ns a file at most.
+ */
+void writeback_finish(struct fm_mm *mm)
+{
+	uint32_t finish = atomic_add(&mm->finishes, 1u) + 1;
+	uint64_t waits_until = 0;
+
+	writeback_look_for_merging(mm);
+	while (atomic_get(&mm->wb)) {
+		bool closing;
+		struct fm_file *file = next_unwritten(mm, finish, &closing);
+		if (file) {
+			finish_one(file);
+			file->finished = finish;
+			file_put(file);
+			continue;
+		}
+		uint64_t now = os_now_ns();
+		waits_until = waits_until ? waits_until : now + mm_patience_ns;
+		if (!closing || now >= waits_until)
+			return;
+		os_sleep_until(now + OS_NSEC_PER_MSEC);
+	}
+}
+
+/* The mm is dying, and has given up what is dirty: ask for an early end of the writes and flushes that are under way. */
+void writeback_cancel(struct fm_mm *mm)
+{
+	struct writeback *wb = atomic_get(&mm->wb);
+
+	for (uint32_t i = 0; wb && i < wb->count; i++)
+		io_cancel(mm->io, &wb->request[i].io);
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file; file = file->next)
+		if (file->flush_io)
+			io_cancel(mm->io, file->flush_io);
+	os_unlock(&mm->files_lock);
+}

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * FM_KEEP: what is dirty when the process has ended is written by its keeper (os/keeper.h), as the
+ * kernel writes what a program that was killed had mapped.
+ *
+ * The program's threads may have died anywhere: with locks held, lists half changed, a page between
+ * its slot and the view, a write under way. So nothing is believed here but the state words, which
+ * change by one instruction each, and what memory is there: a dirty page's bytes are in the view,
+ * in its slot, or, for a moment, in a place between the two. Nobody else is left, so no lock is
+ * taken. What was being written is written once more. A page that is not uptodate has lost its
+ * bytes, though it may be dirty still: its slot has zeros in their place.
+ *
+ * Work is done in rounds over all that is left, by runs of neighbouring pages: what one page's
+ * store refuses holds up no other page. It ends when nothing is left, when nothing could be written
+ * for QUIET_NS, or after MOST_NS.
+ *
+ * May call: store (the keep operations), trap_present(), os. Raw system calls only.
+ */
+#include "mm/flush/keep.h"
+
+#include "filemap.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/report.h"
+#include "mm/base/view.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/view/later.h"
+#include "os/keeper.h"
+#include "os/os.h"
+#include "store/store.h"
+#include "trap/trap.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define RUN_PAGES 64u
+/* Who has the file open may write for so long, before the keeper does. */
+#define OTHERS_NS (250 * OS_NSEC_PER_MSEC)
+#define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
+#define QUIET_NS (10 * OS_NSEC_PER_SEC)
+#define MOST_NS  (120 * OS_NSEC_PER_SEC)
+#define LEFT     (PG_DIRTY | PG_WRITEBACK)
+
+/* Neighbouring pages of a file, and where their bytes are. */
+struct keep_run {
+	struct fm_file *file;
+	uint64_t offset;
+	uint32_t count;
+	struct page *page[RUN_PAGES];
+	struct iovec iov[RUN_PAGES];
+};
+
+static struct os_kept *kept_of(const struct fm_file *file)
+{
+	return file->kept ? &file->mm->keeper.file[file->kept - 1] : NULL;
+}
+
+static bool has_bytes(const struct fm_mm *mm, uint64_t addr)
+{
+	return trap_present(addr) != 0 || os_keeper_swapped(&mm->keeper, addr);
+}
+
+/* It has bytes, and is not the program's own memory, which it has put there. */
+static bool view_has_bytes(const struct view *view, uint64_t addr)
+{
+	return trap_is_ours(view->mm->trap, addr, OS_PAGE) && has_bytes(view->mm, addr);
+}
+
+/* Where a page's bytes are; NULL: they are gone. */
+static char *bytes_at(const struct frame_pool *pool, const struct page *page, uint32_t state)
+{
+	const struct view *view = &page->file->view;
+	uint64_t shown = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
+	/* A page that may be written to is newer in the view than what its slot may still have; one
+	 * that is on its way out of the view, or into it, is in one of the two. */
+	bool first = (state & PG_INSTALLED) && view_has_bytes(view, shown);
+
+	if (first)
+		return (char *)shown;
+	if (!pool->registered || has_bytes(pool->mm, slot))
+		return (char *)slot;
+	return view_has_bytes(view, shown) ? (char *)shown : NULL;
+}
+
+/* It is to be written, and has not been. */
+static bool is_left(const struct page *page)
+{
+	uint32_t state = page_state(page);
+	const struct fm_file *file = page->file;
+
+	return (state & LEFT) && !(state & PG_FREE) && file && file->writable && !file->scratch &&
+	       file->kept;
+}
+
+static void is_done(struct page *page)
+{
+	page->state &= ~(uint32_t)LEFT;
+}
+
+static void is_lost(struct page *page, int error)
+{
+	struct os_kept *kept = kept_of(page->file);
+
+	kept->lost++;
+	kept->error = kept->error ? kept->error : error;
+	is_done(page);
+}
+
+/* The ids of what is left, in a word of each descriptor that nobody needs any more: memory cannot
+ * be had here. */
+static uint32_t *order_at(const struct frame_pool *pool, uint32_t i)
+{
+	return &pool->pages[i].lru_next;
+}
+
+static bool comes_before(const struct frame_pool *pool, uint32_t a, uint32_t b)
+{
+	const struct page *pa = &pool->pages[a], *pb = &pool->pages[b];
+
+	if (pa->file != pb->file)
+		return (uintptr_t)pa->file < (uintptr_t)pb->file;
+	return pa->index < pb->index;
+}
+
+static void sift(struct frame_pool *pool, uint32_t root, uint32_t count)
+{
+	uint32_t id = *order_at(pool, root);
+
+	for (;;) {
+		uint32_t child = 2 * root + 1;
+		if (child >= count)
+			break;
+		if (child + 1 < count &&
+		    comes_before(pool, *order_at(pool, child), *order_at(pool, child + 1)))
+			child++;
+		if (!comes_before(pool, id, *order_at(pool, child)))
+			break;
+		*order_at(pool, root) = *order_at(pool, child);
+		root = child;
+	}
+	*order_at(pool, root) = id;
+}
+
+/* A heap's sort: no more memory, and no worst case. */
+static uint32_t put_in_order(struct frame_pool *pool)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < pool->frames; i++)
+		if (is_left(&pool->pages[i]))
+			*order_at(pool, count++) = i;
+	for (uint32_t i = count / 2; i-- > 0;)
+		sift(pool, i, count);
+	for (uint32_t last = count; last-- > 1;) {
+		uint32_t id = *order_at(pool, last);
+		*order_at(pool, last) = *order_at(pool, 0);
+		*order_at(pool, 0) = id;
+		sift(pool, 0, last);
+	}
+	return count;
+}
+
+/* Before a file's first write. Somebody may have made it shorter: it is not to grow again. */
+static void file_begins(struct fm_file *file, struct os_kept *kept)
+{
+	if (kept->begun)
+		return;
+	kept->begun = true;
+	kept->size = UINT64_MAX;
+	kept->error = kept->fd < 0 ? -EBADF
+				   : file->store->ops->keep_begin(file->store, kept->fd,
+								  file->mm->keeper.began_ns + OTHERS_NS,
+								  &kept->size);
+}
+
+/* Add a page to the run. False: it does not belong there, or it is lost. */
+static bool run_add(const struct frame_pool *pool, struct keep_run *run, struct page *page)
+{
+	struct fm_file *file = page->file;
+	struct os_kept *kept = kept_of(file);
+	uint64_t offset = page->index << pool->shift, size = file_size(file);
+
+	file_begins(file, kept);
+	size = size < kept->size ? size : kept->size;
+	if (run->count &&
+	    (run->file != file || run->offset + ((uint64_t)run->count << pool->shift) != offset))
+		return false;
+	if (offset >= size) { /* made shorter meanwhile */
+		is_done(page);
+		return false;
+	}
+	char *from = page_state(page) & PG_UPTODATE ? bytes_at(pool, page, page_state(page)) : NULL;
+	if (!from) {
+		is_lost(page, -EIO);
+		return false;
+	}
+	if (!run->count) {
+		run->file = file;
+		run->offset = offset;
+	}
+	run->page[run->count] = page;
+	run->iov[run->count++] = (struct iovec){
+		from, size - offset < pool->page_size ? size - offset : pool->page_size};
+	return true;
+}
+
+static int write_some(struct fm_file *file, const struct os_kept *kept, const struct iovec *iov,
+		      uint32_t count, uint64_t offset, size_t *ret_done)
+{
+	struct iovec part[RUN_PAGES];
+	int err = 0;
+
+	*ret_done = 0;
+	for (uint32_t first = 0; !err && first < count;) {
+		size_t done = 0, at = *ret_done;
+		uint32_t parts = 0;
+		/* what is left of the run: it goes on within a page where a write came short */
+		for (uint32_t i = 0; i < count; i++) {
+			if (at >= iov[i].iov_len) {
+				at -= iov[i].iov_len;
+				first = i + 1;
+				continue;
+			}
+			part[parts++] =
+				(struct iovec){(char *)iov[i].iov_base + at, iov[i].iov_len - at};
+			at = 0;
+		}
+		if (!parts)
+			break;
+		err = file->store->ops->keep_write(file->store, kept->fd, part, (int)parts,
+						   offset + *ret_done, &done);
+		*ret_done += done;
+		if (!err && !done)
+			err = -EIO;
+	}
+	return err;
+}
+
+/* Write a run. What the store refuses is left for the next round; what comes behind it is tried.
+ * Returns pages written. */
+static uint32_t run_write(const struct frame_pool *pool, struct keep_run *run)
+{
+	struct os_kept *kept = kept_of(run->file);
+	uint32_t at = 0, written = 0;
+	int err;
+
+	while (at < run->count && kept->error != -ESTALE && kept->error != -EBADF) {
+		size_t done = 0;
+		err = write_some(run->file, kept, run->iov + at, run->count - at,
+				 run->offset + ((uint64_t)at << pool->shift), &done);
+		uint32_t pages = err ? (uint32_t)(done >> pool->shift) : run->count - at;
+		for (uint32_t i = 0; i < pages; i++)
+			is_done(run->page[at + i]);
+		written += pages;
+		at += pages + (err ? 1 : 0);
+		if (err == -ESTALE)
+			kept->error = err;
+	}
+	/* Somebody else has written to the file, who must not be overwritten: all that is left is
+	 * lost. */
+	for (uint32_t i = 0; i < run->count && (kept->error == -ESTALE || kept->error == -EBADF);
+	     i++)
+		if (is_left(run->page[i]))
+			is_lost(run->page[i], kept->error);
+	return written;
+}
+
+/* One round over a pool. Returns pages written. */
+static uint32_t pool_round(struct frame_pool *pool, uint32_t count)
+{
+	struct keep_run run = {.count = 0};
+	uint32_t written = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct page *page = &pool->pages[*order_at(pool, i)];
+		if (!is_left(page))
+			continue;
+		if (run.count < RUN_PAGES && run_add(pool, &run, page))
+			continue;
+		if (run.count)
+			written += run_write(pool, &run);
+		run.count = 0;
+		if (is_left(page))
+			run_add(pool, &run, page);
+	}
+	return written + (run.count ? run_write(pool, &run) : 0);
+}
+
+/* Returns whether some is left. */
+static bool all_round(struct fm_mm *mm, const uint32_t *counts, uint32_t *ret_written)
+{
+	bool some = false;
+
+	*ret_written = 0;
+	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++) {
+		*ret_written += pool_round(mm->pool[p], counts[p]);
+		for (uint32_t i = 0; i < counts[p] && !some; i++)
+			some = is_left(&mm->pool[p]->pages[*order_at(mm->pool[p], i)]);
+	}
+	return some;
+}
+
+static void give_up_rest(struct fm_mm *mm, const uint32_t *counts)
+{
+	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		for (uint32_t i = 0; i < counts[p]; i++) {
+			struct page *page = &mm->pool[p]->pages[*order_at(mm->pool[p], i)];
+			if (is_left(page))
+				is_lost(page, -EIO);
+		}
+}
+
+/* In the keeper. */
+static void keep(void *arg)
+{
+	struct fm_mm *mm = arg;
+	uint64_t began = mm->keeper.began_ns = os_now_ns(), moved = began, now;
+	uint32_t counts[MM_POOLS_MAX] = {0}, written;
+
+	for (int p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++)
+		counts[p] = put_in_order(mm->pool[p]);
+	while (all_round(mm, counts, &written)) {
+		now = os_now_ns();
+		moved = written ? now : moved;
+		if (now >= moved + QUIET_NS || now >= began + MOST_NS)
+			break;
+		os_sleep_until(now + PAUSE_NS);
+	}
+	give_up_rest(mm, counts);
+	for (struct fm_file *file = mm->files; file; file = file->next) {
+		struct os_kept *kept = kept_of(file);
+		if (!kept || !file->store || kept->fd < 0)
+			continue;
+		int err = file->store->ops->keep_flush(file->store, kept->fd);
+		kept->error = kept->error ? kept->error : err;
+	}
+}
+
+int keep_start(struct fm_mm *mm)
+{
+	int err = os_keeper_start(&mm->keeper, keep, mm, trap_descriptor(mm->trap));
+	if (err)
+		mm_log(mm, FM_LOG_ERROR,
+		       "no keeper (FM_KEEP): %s; it needs clone(), pidfd_open(), close_range(), "
+		       "seccomp filters, and local sockets",
+		       strerror(-err));
+	return err;
+}
+
+void keep_stop(struct fm_mm *mm)
+{
+	os_keeper_stop(&mm->keeper);
+}
+
+/* A file that is open for writing is the keeper's, too. */
+int keep_file(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	struct fm_store_kept kept;
+	uint32_t place;
+
+	if (!(mm->flags & FM_KEEP))
+		return 0;
+	if (!(file->store->caps & FM_STORE_KEEPS)) {
+		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only",
+		       file->uri);
+		return -EOPNOTSUPP;
+	}
+	int err = file->store->ops->keep(file->store, &kept);
+	if (!err)
+		err = os_keeper_take(&mm->keeper, kept.fd, &kept.st, &place);
+	if (err)
+		mm_log(mm, FM_LOG_ERROR, "%s: its keeper (FM_KEEP) does not take it: %s", file->uri,
+		       strerror(-err));
+	else
+		file->kept = place + 1;
+	return err;
+}
+
+/* All of it is written, or given up. */
+void keep_forget(struct fm_file *file)
+{
+	if (file->kept)
+		os_keeper_forget(&file->mm->keeper, file->kept - 1);
+	file->kept = 0;
+}
+
+/* A sign of life, for the keeper to know what others have changed before the end and what after it.
+ */
+void keep_alive(struct fm_mm *mm)
+{
+	if (!(mm->flags & FM_KEEP))
+		return;
+	uint64_t stamp = os_stamp_ns();
+	os_lock(&mm->files_lock);
+	for (struct fm_file *file = mm->files; file; file = file->next)
+		if (file->kept)
+			file->store->ops->alive(file->store, stamp);
+	os_unlock(&mm->files_lock);
+}
+
+int keeper_wait(const char *path, uint64_t timeout_ns)
+{
+	uint64_t now = os_now_ns(),
+		 until = timeout_ns < OS_FOREVER - now ? now + timeout_ns : OS_FOREVER;
+	struct os_kept_end end;
+	struct stat st;
+
+	if (stat(path, &st))
+		return -errno;
+	int err = os_keepers_wait(&st, true, until, &end);
+	return err ? err : end.error;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * FM_KEEP: what is dirty when the process has ended is written by its keeper (os/keeper.h), as
+ * the
+ */
+#ifndef FM_MM_FLUSH_KEEP_H
+#define FM_MM_FLUSH_KEEP_H
+
+#include <stdint.h>
+
+struct fm_file;
+struct fm_mm;
+
+/* keep.c */
+int keep_start(struct fm_mm *mm);
+void keep_stop(struct fm_mm *mm);
+int keep_file(struct fm_file *file);
+void keep_forget(struct fm_file *file);
+void keep_alive(struct fm_mm *mm);
+int keeper_wait(const char *path, uint64_t timeout_ns);
+
+#endif

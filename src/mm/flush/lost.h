@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Telling the log which dirty pages the program has thrown away. */
+#ifndef FM_MM_FLUSH_LOST_H
+#define FM_MM_FLUSH_LOST_H
+
+struct fm_file;
+struct writeback;
+
+void file_tell_lost(struct fm_file *file);
+void writeback_tell_lost(struct writeback *wb);
+
+#endif

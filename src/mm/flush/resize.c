@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes of it in flight.
+ *
+ * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which pages are meant, so that none
+ * of them becomes dirty (dirty_must_wait()) and none is gathered to be written; who syncs waits until it is over. Then the writes
+ * of them that are under way are waited for, so that none makes the store longer again, or fills the hole; then the store; then
+ * the pages go, dirty or not: should the store refuse, they are as they were. A shorter file has its new size before the store
+ * begins (store_resize()). Private mappings of the file lose what they have past its new end, too. A read that began before the store changed has
+ * its page locked, or in the index, when they are looked for; one that begins later has the new bytes.
+ * Holds a page lock over no wait but the kernel's.
+ * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
+ */
+#include "mm/flush/resize.h"
+
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/gate.h"
+#include "mm/base/mm.h"
+#include "mm/base/refs.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/index.h"
+#include "mm/cache/lock.h"
+#include "mm/fill/demand.h"
+#include "mm/fill/share.h"
+#include "mm/fill/version.h"
+#include "mm/flush/durable.h"
+#include "mm/flush/range.h"
+#include "mm/frames/frame.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/map/map_lock.h"
+#include "mm/reclaim/get.h"
+#include "mm/reclaim/wait.h"
+#include "mm/view/out.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define PAUSE_NS 50000u
+#define TRIES_MOST 200
+
+struct drop_count {
+	uint32_t busy;
+};
+
+static void resize_begin(struct fm_file *file)
+{
+	uint32_t free = 0;
+	might_block(file->mm);
+	if (atomic_cas(&file->resizing, &free, 1u))
+		return;
+	while (atomic_xchg(&file->resizing, 2u) != 0)
+		os_futex_wait(&file->resizing, 2, OS_FUTEX_ANY, OS_FOREVER);
+}
+
+static void resize_end(struct fm_file *file)
+{
+	if (atomic_xchg(&file->resizing, 0u) == 2)
+		os_futex_wake(&file->resizing, 1, OS_FUTEX_ANY);
+}
+
+/* Lock a page, pinned, of which no write is under way. */
+static void lock_unwritten(struct fm_file *file, struct page *page)
+{
+	for (;;) {
+		if (!page_trylock(page)) {
+			page_wait(file->mm, page, false, OS_FOREVER);
+			continue;
+		}
+		if (!page_is(page, PG_WRITEBACK))
+			return;
+		page_unlock(file->pool, page);
+		page_wait_written(file->mm, page, OS_FOREVER);
+	}
+}
+
+static void wait_writes(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	lock_unwritten(file, page);
+	page_unlock(file->pool, page);
+}
+
+/* Out of view and cache, whatever it has, and whoever has it pinned. */
+static void drop_page(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	for (int tries = 0;; tries++) {
+		lock_unwritten(file, page);
+		bool gone = page_is(page, PG_GONE);
+		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
+		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
+			page_discard(&file->view, page);
+			out = true;
+		}
+		if (out && !gone)
+			page_remove(file->pool, page);
+		page_unlock(file->pool, page);
+		if (out)
+			return;
+		os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+}
+
+static void count_pinned(struct fm_file *file, struct page *page, void *arg)
+{
+	struct drop_count *count = arg;
+	(void)file;
+	count->busy += page_word(page, user_pins) != 0;
+}
+
+/* Out of the cache, if it is clean and nobody has it. */
+static void drop_clean(struct fm_file *file, struct page *page, void *arg)
+{
+	struct drop_count *count = arg;
+	for (int tries = 0;; tries++) {
+		lock_unwritten(file, page);
+		bool gone = page_is(page, PG_GONE);
+		/* What waits for a flush is in the store, too; should the flush fail, what was read meanwhile is as old. */
+		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
+		if (may && page_is(page, PG_INSTALLED))
+			may = page_bring_out(&file->view, page) == 0;
+		may = may && !page_is_held(file->pool, page);
+		if (may)
+			page_remove(file->pool, page);
+		page_unlock(file->pool, page);
+		if (gone || may)
+			return;
+		if (tries > TRIES_MOST || page_word(page, user_pins) || page_is(page, PG_DIRTY)) {
+			count->busy++;
+			return;
+		}
+		os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+}
+
+/* The page, read if it must be, locked and pinned; no write of it is under way. */
+static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page)
+{
+	struct frame_pool *pool = file->pool;
+	struct page *page;
+	bool fresh;
+
+	for (;;) {
+		int err = page_add(file, index, ADD_RECLAIM, &page, &fresh);
+		if (err == -ENOMEM) {
+			err = frame_wait(file, true, OS_FOREVER);
+			if (err)
+				return err;
+			continue;
+		}
+		if (fresh)
+			page_unlock_unread(pool, page);
+		lock_unwritten(file, page);
+		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE)) {
+			*ret_page = page;
+			return 0;
+		}
+		if (page_is(page, PG_GONE))
+			page_unlock(pool, page);
+		else
+			err = read_page(file, page, 0);
+		page_unpin(pool, page);
+		if (err == -EBUSY)
+			err = read_wait_for_room(file, OS_FOREVER);
+		if (err)
+			return err;
+	}
+}
+
+/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done. -EBUSY: it is pinned. */
+static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
+{
+	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
+		if (page->user_pins || tries > TRIES_MOST)
+			return -EBUSY;
+		if (page_bring_out(&file->view, page) < 0)
+			os_sleep_until(os_now_ns() + PAUSE_NS);
+	}
+	if (page_is(page, PG_UPTODATE))
+		memset(slot_of(file->pool, page) + from, 0, to - from);
+	return 0;
+}
+
+/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In memory alone: in the store it
+ * has never been. */
+static int zero_past(struct fm_file *file, uint64_t size)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t inside = size & (pool->page_size - 1);
+	struct page *page = inside ? page_find(file, size >> pool->shift) : NULL;
+	int err = 0;
+
+	if (!page)
+		return 0;
+	lock_unwritten(file, page);
+	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+		err = page_zero(file, page, inside, pool->page_size);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+	return err;
+}
+
+static uint64_t last_index(const struct fm_file *file)
+{
+	return UINT64_MAX >> file->pool->shift;
+}
+
+/* A sync that had to pass by pages because of changes has none beside it until it has ended. */
+static void wait_for_syncs(struct fm_file *file)
+{
+	for (;;) {
+		uint32_t seq = atomic_get(&file->ended.seq);
+		if (!atomic_get(&file->syncs_alone) || atomic_get(&file->mm->dying))
+			return;
+		gate_wait(&file->ended, seq, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+	}
+}
+
+/* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
+static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	wait_for_syncs(file);
+	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
+	atomic_set(&file->punch_last, last);
+	atomic_set(&file->punch_first, first);
+	file_each_cached(file, first, last, wait_writes, NULL);
+}
+
+static void change_end(struct fm_file *file)
+{
+	atomic_add(&file->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
+	atomic_set(&file->punch_first, UINT64_MAX);
+	atomic_set(&file->punch_last, 0u);
+	gate_open(&file->ended);
+}
+
+/* The first page that is not within `size` whole, and the first of which nothing is. */
+static uint64_t first_cut(const struct fm_file *file, uint64_t size)
+{
+	return size >> file->pool->shift;
+}
+
+static uint64_t first_gone(const struct fm_file *file, uint64_t size)
+{
+	return (size + file->pool->page_size - 1) >> file->pool->shift;
+}
+
+/* The next private file over `base` after `last`, with a reference, which also keeps its place in the list; NULL: there is none. Puts
+ * the reference to `last`. One that is being closed has no mapping any more, and is passed over. */
+static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
+{
+	struct fm_mm *mm = base->mm;
+	struct fm_file *file;
+
+	os_lock(&mm->files_lock);
+	for (file = last ? last->next : mm->files; file; file = file->next)
+		if (file->base == base && file_try_get(file))
+			break;
+	os_unlock(&mm->files_lock);
+	if (last)
+		file_put(last);
+	return file;
+}
+
+/* A private mapping's file, whose base has become shorter. What was written to it within its last page stays, past the new end
+ * too, as with mmap(). What was not is dropped, and read anew. */
+static void cut_private(struct fm_file *own, uint64_t size)
+{
+	struct drop_count count = {0};
+	uint64_t first = first_cut(own, size), gone = first_gone(own, size);
+
+	change_begin(own, first, last_index(own));
+	file_each_cached(own, gone, last_index(own), drop_page, NULL);
+	(void)own->store->ops->resize(own->store, size);
+	if (first < gone)
+		file_each_cached(own, first, first, drop_clean, &count);
+	change_end(own);
+}
+
+/* One that is made from here on knows no other size. */
+static void cut_privates(struct fm_file *file, uint64_t size)
+{
+	for (struct fm_file *own = NULL; (own = next_private(file, own));)
+		cut_private(own, size);
+}
+
+/* The store has become shorter: what lies past its end goes. */
+static void cut(struct fm_file *file, uint64_t size)
+{
+	file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
+	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+}
+
+static int shrink(struct fm_file *file, uint64_t size)
+{
+	change_begin(file, first_cut(file, size), last_index(file));
+	int err = store_resize(file->store, size);
+	if (!err)
+		cut(file, size);
+	change_end(file);
+	if (!err)
+		cut_privates(file, size);
+	return err;
+}
+
+/* The page of the former end may have been written to past that, since it was zeroed there, and have been written back without:
+ * what is seen is what the store gets. */
+static void write_past(struct fm_file *file, uint64_t before)
+{
+	struct frame_pool *pool = file->pool;
+	struct page *page = before & (pool->page_size - 1) ? page_find(file, before >> pool->shift) : NULL;
+
+	if (!page)
+		return;
+	lock_unwritten(file, page);
+	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+		page_dirty(pool, page);
+	page_unlock(pool, page);
+	page_unpin(pool, page);
+}
+
+static int grow(struct fm_file *file, uint64_t size)
+{
+	uint64_t before = file_size(file);
+	int err = zero_past(file, before);
+	if (!err)
+		err = store_resize(file->store, size);
+	if (err)
+		return err;
+	write_past(file, before);
+	return 0;
+}
+
+int file_truncate(struct fm_file *file, uint64_t size)
+{
+	int err = 0;
+
+	if (!file->store->ops->resize)
+		return -EOPNOTSUPP;
+	resize_begin(file);
+	uint64_t before = file_size(file);
+	if (size < before)
+		err = shrink(file, size);
+	else if (size > before)
+		err = grow(file, size);
+	if (!err)
+		atomic_add(&file->written_seq, 1u); /* the size is to be made durable */
+	resize_end(file);
+	return err;
+}
+
+/* Part of one page. */
+static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	struct frame_pool *pool = file->pool;
+	uint64_t inside = offset & (pool->page_size - 1);
+	bool done = false;
+
+	while (!done) {
+		struct page *page;
+		int err = page_get(file, offset >> pool->shift, &page);
+		if (!err) {
+			err = page_zero(file, page, inside, inside + len);
+			done = !err && page_is(page, PG_UPTODATE); /* else its bytes went as it was taken out of the view: once more */
+			if (done)
+				page_dirty(pool, page);
+			page_unlock(pool, page);
+			page_unpin(pool, page);
+		}
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
+{
+	uint32_t shift = file->pool->shift;
+	uint64_t end = (last + 1) << shift, size = file_size(file);
+	struct drop_count count = {0};
+
+	file_each_cached(file, first, last, count_pinned, &count);
+	if (count.busy) /* it is promised to stay */
+		return -EBUSY;
+	change_begin(file, first, last);
+	if (end > size)
+		end = (size + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	int err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
+	if (!err)
+		file_each_cached(file, first, last, drop_page, NULL);
+	change_end(file);
+	return err;
+}
+
+int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	uint64_t unit = file->pool->page_size, end = offset + len;
+	int err = 0;
+
+	if (!file->store->ops->punch)
+		return -EOPNOTSUPP;
+	resize_begin(file);
+	uint64_t size = file_size(file);
+	if (end > size)
+		end = size;
+	if (offset < end) {
+		uint64_t first = (offset + unit - 1) & ~(unit - 1), stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
+		if (first > stop) { /* inside one page */
+			err = punch_part(file, offset, end - offset);
+		} else {
+			if (offset < first)
+				err = punch_part(file, offset, first - offset);
+			if (!err && stop < end)
+				err = punch_part(file, stop, end - stop);
+			if (!err && first < stop)
+				err = punch_whole(file, first >> file->pool->shift, (stop >> file->pool->shift) - 1);
+		}
+	}
+	resize_end(file);
+	return err;
+}
+
+/* A file open for writing is longer in the store than is known. What others have written behind the former end, in its last
+ * page, is there and not in the cache. */
+static int grown(struct fm_file *file, uint64_t size)
+{
+	struct drop_count count = {0};
+	uint64_t before = file_size(file), last = first_cut(file, before);
+
+	for (int tries = 0; tries < 10; tries++) { /* the page may be written to again and again */
+		int err = writeback_range(file, last, last, true);
+		if (!err && atomic_get(&file->unflushed)) /* else the page would be held */
+			err = file_flush(file);
+		if (err)
+			return err;
+		count.busy = 0;
+		change_begin(file, last, last);
+		if (last < first_gone(file, before))
+			file_each_cached(file, last, last, drop_clean, &count);
+		if (!count.busy)
+			store_size_set(file->store, size);
+		change_end(file);
+		if (!count.busy)
+			return 0;
+	}
+	return -EBUSY;
+}
+
+/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer again. */
+static int shrunk(struct fm_file *file, uint64_t size)
+{
+	struct fm_store_version now;
+
+	change_begin(file, first_cut(file, size), last_index(file));
+	int err = file->store->ops->version(file->store, &now);
+	if (!err && now.size != size)
+		err = -EAGAIN;
+	if (!err) {
+		store_size_set(file->store, size);
+		cut(file, size);
+	}
+	change_end(file);
+	if (!err)
+		cut_privates(file, size);
+	return err;
+}
+
+/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another one. */
+static int size_renew(struct fm_file *file, bool *ret_other)
+{
+	struct fm_store_version now;
+	int err = 0;
+
+	resize_begin(file);
+	uint64_t before = file_size(file);
+	do {
+		err = file->store->ops->version(file->store, &now);
+		if (!err && now.size > before)
+			err = grown(file, now.size);
+		else if (!err && now.size < before)
+			err = shrunk(file, now.size);
+	} while (err == -EAGAIN);
+	resize_end(file);
+	*ret_other = !err && now.size != before;
+	return err;
+}
+
+/* See fm_file_refresh(). */
+int file_refresh(struct fm_file *file, bool *ret_changed)
+{
+	might_block(file->mm);
+	if (!file->store->ops->version)
+		return -EOPNOTSUPP;
+	if (!file->writable)
+		return snapshot_renew(file, ret_changed);
+	int err = size_renew(file, ret_changed);
+	return err ? err : file_drop(file, 0, 0);
+}
+
+/* fm_invalidate() also finds out how long the file is; but a snapshot stays what it is. */
+int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	bool other;
+	int err = 0;
+
+	might_block(file->mm);
+	if (file->writable && file->store->ops->version)
+		err = size_renew(file, &other);
+	else if (file_may_grow(file))
+		err = file_look(file);
+	if (err && err != -EOPNOTSUPP) /* a store may be unable to tell */
+		return err;
+	return file_drop(file, offset, len);
+}
+
+int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	uint32_t shift = file->pool->shift;
+	uint64_t first = offset >> shift, last = len ? (offset + len - 1) >> shift : last_index(file);
+	struct drop_count count = {0};
+
+	might_block(file->mm);
+	int err = writeback_range(file, first, last, true);
+	if (!err && atomic_get(&file->unflushed)) /* else they would be held */
+		err = file_flush(file);
+	if (err)
+		return err;
+	file_each_cached(file, first, last, drop_clean, &count);
+	return count.busy ? -EBUSY : 0;
+}
+
+int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len)
+{
+	might_block(file->mm);
+	return file->store->ops->reserve ? file->store->ops->reserve(file->store, offset, len) : -EOPNOTSUPP;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory for frames: holes are filled, huge frames and groups are made, memory is given back.
+ */
+#ifndef FM_MM_FRAMES_MEMORY_H
+#define FM_MM_FRAMES_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct frame_pool;
+struct page;
+
+#define GROW_PIECE 4u /* huge frames at a time: some ms */
+
+bool pool_fills_ahead(struct frame_pool *pool);
+bool pool_fill_ahead(struct frame_pool *pool);
+int frame_fill_first(struct frame_pool *pool, struct page *page);
+int frame_fill(struct frame_pool *pool, struct page *page);
+uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames);
+bool pool_may_grow(struct frame_pool *pool);
+bool pool_grow(struct frame_pool *pool, uint32_t most);
+bool pool_grow_ahead(struct frame_pool *pool);
+bool group_has_room(struct frame_pool *pool);
+bool group_make(struct frame_pool *pool, bool only_holes);
+void groups_fill_ahead(struct frame_pool *pool);
+
+#endif

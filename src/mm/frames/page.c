@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* A page's state word, and the functions that change it alone. */
+#include "mm/frames/page.h"
+
+#include "mm/base/common.h"
+#include "mm/frames/pool.h"
+#include "os/atomic.h"
+
+void page_set(struct page *page, uint32_t set, uint32_t clear)
+{
+	uint32_t old = atomic_get(&page->state);
+	while (!atomic_cas(&page->state, &old, (old & ~clear) | set))
+		;
+}
+
+bool page_try_pin(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	do {
+		if ((old & PG_FREE) || PG_PINS(old) >= PG_PINS_MAX)
+			return false;
+	} while (!atomic_cas(&page->state, &old, old + PG_PIN));
+	return true;
+}
+
+void page_pin(struct page *page)
+{
+	uint32_t old = atomic_add(&page->state, PG_PIN);
+	mm_assert(!(old & PG_FREE));
+	(void)old;
+}
+
+bool page_trylock(struct page *page)
+{
+	uint32_t old = atomic_get(&page->state);
+	do {
+		if (old & (PG_LOCKED | PG_FREE))
+			return false;
+	} while (!atomic_cas(&page->state, &old, old | PG_LOCKED));
+	return true;
+}
+
+void page_check(struct frame_pool *pool, const struct page *page)
+{
+	uint32_t state = page_state(page);
+	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
+	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
+	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));
+	mm_assert(!((state & PG_DIRTY) && !(state & PG_UPTODATE)));
+	mm_assert((size_t)(page - pool->pages) < pool->frames);
+	(void)state;
+	(void)pool;
+	(void)page;
+}

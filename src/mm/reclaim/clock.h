@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The budget, the clock over frames, waits for a free frame, and the background thread. */
+#ifndef FM_MM_RECLAIM_CLOCK_H
+#define FM_MM_RECLAIM_CLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct frame_pool;
+
+/* reclaim.c */
+uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
+
+#endif

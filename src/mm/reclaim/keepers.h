@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* Forward progress that reaches as far as the instruction. */
+#ifndef FM_MM_RECLAIM_KEEPERS_H
+#define FM_MM_RECLAIM_KEEPERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct frame_pool;
+struct page;
+struct progress;
+struct ticket;
+
+#define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
+
+/* progress.c: instructions that need several pages at once */
+struct keeper {
+	uint64_t since_ns;   /* of its last fault's end; atomic */
+	uint32_t generation; /* odd: taken; atomic */
+	uint32_t count;
+	uint32_t page[MM_KEEP_PAGES];
+	uint32_t busy; /* its owner is inside a fault, or somebody empties it; atomic */
+};
+
+int progress_open(struct frame_pool *pool);
+void progress_close(struct frame_pool *pool);
+bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t instruction,
+		    struct ticket *ticket);
+void progress_tick(struct frame_pool *pool);
+bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page);
+void progress_fail(struct progress *progress, struct frame_pool *pool);
+void progress_drop_old(struct frame_pool *pool, uint64_t now_ns);
+void progress_drop_all(struct frame_pool *pool);
+
+#endif

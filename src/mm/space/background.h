@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* The background thread. */
+#ifndef FM_MM_SPACE_BACKGROUND_H
+#define FM_MM_SPACE_BACKGROUND_H
+
+struct fm_mm;
+
+int background_start(struct fm_mm *mm);
+void background_stop(struct fm_mm *mm);
+void groups_open_views(struct fm_mm *mm);
+
+#endif

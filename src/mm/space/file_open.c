@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files: opening, references, and their end, which the background thread and then the closer carry out, because the last
+ * reference may be put by a fault handler.
+ * Owns struct fm_file and the list of files (files_lock).
+ * May call: page_cache, frame_pool, trap, store, os, stats.
+ */
+#include "mm/space/file_open.h"
+
+#include "filemap.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/refs.h"
+#include "mm/base/report.h"
+#include "mm/fill/record.h"
+#include "mm/fill/replay.h"
+#include "mm/fill/streams.h"
+#include "mm/flush/keep.h"
+#include "mm/flush/range.h"
+#include "mm/flush/writer.h"
+#include "mm/frames/make.h"
+#include "mm/frames/pool.h"
+#include "mm/reclaim/keepers.h"
+#include "mm/space/file_end.h"
+#include "mm/space/handle.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "stats/stats.h"
+#include "store/store.h"
+#include "trap/trap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEADLINE_MOST_NS ((uint64_t)INT64_MAX)
+#define VIEW_MOST (1ull << 46)
+#define VIEW_SLACK (1ull << 30) /* how far past the end a mapping may reach */
+#define VIEW_SLACK_LEAST (64ull << 10)
+#define VIEW_SLACK_SHARE 8192u /* of what the process may have */
+
+/* A pool with the places of its keepers. On failure nothing is left of the pool. */
+int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
+{
+	struct frame_pool *pool;
+	int err = pool_create(mm, page_size, &pool);
+	if (err)
+		return err;
+	err = progress_open(pool);
+	if (err)
+		pool_drop(pool);
+	else
+		*ret_pool = pool;
+	return err;
+}
+
+void pool_close(struct frame_pool *pool)
+{
+	if (pool)
+		progress_close(pool);
+	pool_destroy(pool);
+}
+
+static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
+{
+	for (;;) {
+		int place = 0;
+		struct frame_pool *made;
+		while (place < MM_POOLS_MAX && atomic_get(&mm->pool[place]))
+			if (mm->pool[place++]->page_size == page_size) {
+				*ret_pool = mm->pool[place - 1];
+				return 0;
+			}
+		mm_assert(place < MM_POOLS_MAX);
+		int err = pool_open(mm, page_size, &made);
+		if (err)
+			return err;
+		os_sigmask mask = os_signals_block();
+		os_lock(&mm->pools_lock);
+		bool ours = !mm->pool[place];
+		if (ours)
+			atomic_set(&mm->pool[place], made);
+		os_unlock(&mm->pools_lock);
+		os_signals_restore(mask);
+		if (!ours) { /* somebody was faster; look again */
+			progress_close(made);
+			pool_drop(made);
+		}
+	}
+}
+
+/* As asked for. Else much: address space is free. But where the process has a limit on it thousands of files are to fit. */
+static uint64_t view_slack(const struct fm_file *file)
+{
+	uint64_t limit = trap_address_limit(), share = limit / VIEW_SLACK_SHARE;
+
+	if (file->reserve_bytes)
+		return file->reserve_bytes;
+	if (limit == UINT64_MAX || share > VIEW_SLACK)
+		return VIEW_SLACK;
+	return share > VIEW_SLACK_LEAST ? share : VIEW_SLACK_LEAST;
+}
+
+static int view_open(struct fm_file *file)
+{
+	uint64_t unit = file->pool->page_size, slack = view_slack(file);
+	if (file_size(file) > VIEW_MOST || slack > VIEW_MOST)
+		return -EOVERFLOW;
+	uint64_t len = (file_size(file) + unit - 1) / unit * unit + (slack + unit - 1) / unit * unit;
+	file->view.mm = file->mm;
+	file->view.file = file;
+	bool groups = file->pool->groups && !file->writable;
+	int err = trap_region_open(file->mm->trap, &file->view.region, len, groups ? TRAP_TOGETHER : unit, unit >= TRAP_TOGETHER, &file->view);
+	if (!err)
+		stats_add(file->mm->stats, views, 1);
+	return err;
+}
+
+static void file_list(struct fm_file *file)
+{
+	struct fm_mm *mm = file->mm;
+	os_sigmask mask = os_signals_block();
+	atomic_add(&mm->file_count, 1u);
+	os_lock(&mm->files_lock);
+	file->next = mm->files;
+	file->pprev = &mm->files;
+	if (file->next)
+		file->next->pprev = &file->next;
+	mm->files = file;
+	os_unlock(&mm->files_lock);
+	os_signals_restore(mask);
+	stats_add(mm->stats, files, 1);
+}
+
+static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
+{
+	struct fm_file *file = calloc(1, sizeof(*file) + strlen(uri) + 1);
+	if (!file)
+		return NULL;
+	memcpy(file->uri, uri, strlen(uri));
+	file->mm = mm;
+	file->refs = file->handles = file->open = 1;
+	file->cache = file;
+	file->punch_first = file->lost_first = UINT64_MAX;
+	return file;
+}
+
+static int file_be_writable(struct fm_file *file)
+{
+	int err = file_prepare_writing(file);
+	if (!err)
+		file->writable = true;
+	return err;
+}
+
+/* A snapshot is of one moment only if every later change gets another version. Where the object was changed so recently that
+ * this is not so yet (some milliseconds; a second where the file system stores whole seconds), wait until it is. Once: who
+ * writes all the time is found by the change that follows. */
+static void snapshot_settle(struct fm_file *file)
+{
+	struct fm_store *store = file->store;
+	struct fm_store_version now;
+
+	if (file->writable || file->changed_policy != FM_CHANGED_ERROR || !store->opened.young_ns)
+		return;
+	os_sleep_until(os_now_ns() + store->opened.young_ns);
+	if (store->ops->version(store, &now) < 0)
+		return;
+	store->opened = now;
+	store_size_set(store, now.size);
+}
+
+/* Everything but the store. On failure the file is the caller's to free. */
+static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
+{
+	struct fm_mm *mm = file->mm;
+	snapshot_settle(file);
+	file->version = file->store->opened;
+	file->readahead_bytes = readahead_bytes;
+	ra_init(file, readahead_bytes);
+	int err = 0;
+	if (file->base) /* the same object: its touches are among that one's */
+		file->record = file->base->record;
+	else
+		err = record_begin(file);
+	if (!err)
+		err = replay_ask(file);
+	if (err)
+		return err;
+	err = view_open(file);
+	if (err) {
+		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s (ulimit -v and -d; `reserve_bytes` is what is kept free behind)",
+		       (unsigned long long)file_size(file), strerror(-err));
+		return err;
+	}
+	file_list(file);
+	if (file->replay)
+		replay_begin(file);
+	if (file->record && !file->base)
+		record_list(file);
+	return 0;
+}
+
+static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file_options *options, uint32_t page_size)
+{
+	if (!(options->flags & FM_FILE_WRITE))
+		return 0;
+	if (page_size == OS_PAGE)
+		return 0;
+	mm_log(mm, FM_LOG_ERROR, "%s: a file that is open for writing has pages of 4096 bytes, not %u", uri, page_size);
+	return -EINVAL;
+}
+
+/* By `uri`; or, where `fd` is not negative, by that descriptor: then `uri` is only its name. */
+int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
+	      struct fm_file **ret_file)
+{
+	uint32_t page_size = options->page_size == FM_PAGE_SIZE_AUTO ? OS_PAGE : options->page_size;
+	unsigned flags = (options->flags & FM_FILE_WRITE ? FM_STORE_OPEN_WRITE : 0u) |
+			 (options->flags & FM_FILE_CREATE ? FM_STORE_OPEN_CREATE : 0u) |
+			 (trap_serves_calls(mm->trap) ? FM_STORE_OPEN_LOCKLESS : 0u);
+	char why[256] = "";
+	int err = check_options(mm, uri, options, page_size);
+	if (err)
+		return err;
+	struct fm_file *file = file_alloc(mm, uri);
+	if (!file)
+		return -ENOMEM;
+	file->changed_policy = options->changed;
+	file->on_write_error = options->on_write_error;
+	file->on_write_error_arg = options->on_write_error_arg;
+	file->reserve_bytes = options->reserve_bytes;
+	err = pool_for(mm, page_size, &file->pool);
+	if (err == -ENOSPC)
+		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
+		       (unsigned long long)mm->budget_bytes,
+		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
+	if (err)
+		goto fail;
+	err = fd < 0 ? store_open(uri, flags, why, sizeof(why), &file->store)
+		     : store_open_fd(fd, uri, flags, why, sizeof(why), &file->store);
+	if (err) {
+		mm_log(mm, FM_LOG_ERROR, "%s", why[0] ? why : uri);
+		goto fail;
+	}
+	bool write = options->flags & FM_FILE_WRITE;
+	file->may_write = write;
+	if (options->flags & FM_FILE_LOCK)
+		file->locked = write ? LOCK_WRITING : LOCK_READING;
+	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
+	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
+		file->deadline_ns = DEADLINE_MOST_NS;
+	if (file->store->kept.lost || file->store->kept.error)
+		mm_log(mm, FM_LOG_WARNING, "%s: the keeper (FM_KEEP) of process %d, which has ended, could not write %u pages: %s",
+		       uri, file->store->kept.program, file->store->kept.lost,
+		       file->store->kept.error == -ESTALE ? "somebody has changed the file since" : strerror(-file->store->kept.error));
+	err = object_enter(file, write, ret_file);
+	if (err)
+		goto fail;
+	if (*ret_file)
+		return 0;
+	if (write) {
+		err = keep_file(file);
+		if (!err)
+			err = file_be_writable(file);
+		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
+	}
+	if (!err)
+		err = file_begin(file, options->readahead_bytes);
+	if (err)
+		goto fail;
+	object_settled(file);
+	*ret_file = file;
+	return 0;
+fail:
+	file_free(file);
+	return err;
+}
+
+/* A private mapping's own file, over another: what is written to it goes to a scratch file. */
+int file_open_private(struct fm_file *base, struct fm_file **ret_file)
+{
+	struct fm_mm *mm = base->mm;
+	char why[256] = "";
+	struct fm_file *file;
+	/* What has been written to it before is seen; not to be read from the store meanwhile. */
+	int err = writeback_all(base);
+
+	if (err)
+		return err;
+	file = file_alloc(mm, base->uri);
+	if (!file)
+		return -ENOMEM;
+	file->scratch = true;
+	file->reserve_bytes = base->reserve_bytes;
+	file->deadline_ns = base->deadline_ns;
+	err = pool_for(mm, OS_PAGE, &file->pool);
+	if (!err)
+		err = store_private_open(base->store, why, sizeof(why), &file->store);
+	if (err && why[0])
+		mm_log(mm, FM_LOG_ERROR, "%s", why);
+	if (!err) {
+		file_get(base);
+		file->base = base;
+		err = file_be_writable(file);
+	}
+	if (!err)
+		err = file_begin(file, base->readahead_bytes);
+	if (err) {
+		file_free(file);
+		return err;
+	}
+	*ret_file = file;
+	return 0;
+}

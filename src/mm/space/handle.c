@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handles and objects: one page cache for each object of the process.
+ *
+ * Every fm_file_open() that succeeds gives a handle. The first handle of a cache is the struct fm_file that
+ * holds the cache; each further handle is a struct fm_file of its own that only points to it (`cache`).
+ * A handle has a right to write, a callback for failed writes, and its account of which failures it was told.
+ *
+ * An object is what a store opened: a device and inode, or a block device (struct fm_store_id). `objects` lists
+ * the files of the whole process whose store has such an identity, from before their cache is used until all
+ * that was dirty has been written. So a file that is opened again meets what is dirty, never older bytes.
+ *
+ * Which files may have caches of the same object beside each other: those that are all open for reading. As
+ * soon as one is open for writing, all handles of the object share its cache. A file that was open for
+ * reading becomes one for writing in place: see file_upgrade(). Where one cache cannot be (two address
+ * spaces, or stores with different filters), the later fm_file_open() fails with -EBUSY and names the first.
+ *
+ * Owns the list of objects and its lock, which is taken for some tens of instructions with no other lock held.
+ * May call: the rest of mm. Ordinary context only.
+ */
+#include "mm/space/handle.h"
+
+#include "filemap.h"
+#include "mm/base/bell.h"
+#include "mm/base/common.h"
+#include "mm/base/file.h"
+#include "mm/base/mm.h"
+#include "mm/base/patience.h"
+#include "mm/base/refs.h"
+#include "mm/base/report.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/index.h"
+#include "mm/cache/lock.h"
+#include "mm/flush/keep.h"
+#include "mm/flush/writer.h"
+#include "mm/frames/page.h"
+#include "mm/frames/pool.h"
+#include "mm/view/out.h"
+#include "os/atomic.h"
+#include "os/os.h"
+#include "store/hotset.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WAIT_SLICE_NS OS_NSEC_PER_MSEC
+
+static struct os_lock objects_lock;
+
+static struct fm_file *objects;
+
+/* What stands in the way of a file that is to be opened, the worst last. */
+enum meeting {
+	MEETS_NOBODY,
+	MEETS_READER,  /* `other` is to be shared, if it is still up to date */
+	MEETS_WRITER,  /* `other` is to be shared */
+	MEETS_UPGRADE, /* `other` is open for reading: it is to become one for writing, and shared */
+	MEETS_CHANGE,  /* `other` is being opened, upgraded or closed: wait */
+	MEETS_ANOTHER, /* `other` cannot be shared */
+};
+
+/* The child of a fork() has none of its parent's files. */
+void objects_forget(void)
+{
+	objects_lock = (struct os_lock){0};
+	objects = NULL;
+}
+
+static bool same_object(const struct fm_store_id *a, const struct fm_store_id *b)
+{
+	return a->kind == b->kind && a->device == b->device && a->inode == b->inode;
+}
+
+/* Would two files open for reading have the same cache? */
+static bool alike(const struct fm_file *a, const struct fm_file *b)
+{
+	return a->mm == b->mm && a->pool == b->pool && a->changed_policy == b->changed_policy && a->deadline_ns == b->deadline_ns &&
+	       !a->store->id.filtered && !b->store->id.filtered;
+}
+
+/* One file of the same object. objects_lock held. */
+static enum meeting meet(const struct fm_file *fresh, struct fm_file *other, bool write)
+{
+	bool same_chain = fresh->store->id.filtered == other->store->id.filtered &&
+			  (!fresh->store->id.filtered || !strcmp(fresh->uri, other->uri));
+
+	if (!atomic_get(&other->refs) || other->ending) /* nobody sees its pages any more: only what it still has to write counts */
+		return other->writable ? MEETS_CHANGE : MEETS_NOBODY;
+	if (!write && !other->writable && !other->settling)
+		return alike(fresh, other) && !fresh->alone ? MEETS_READER : MEETS_NOBODY;
+	if (other->settling && other->mm == fresh->mm)
+		return MEETS_CHANGE;
+	if (other->settling && !write && !other->will_write)
+		return MEETS_NOBODY;
+	if (other->mm != fresh->mm || !same_chain)
+		return MEETS_ANOTHER;
+	if (other->writable)
+		return MEETS_WRITER;
+	return other->pool->page_size == OS_PAGE && other->store->ops->upgrade ? MEETS_UPGRADE : MEETS_ANOTHER;
+}
+
+/* All files of the object: the worst of them, and which one that is. Two caches cannot both be upgraded.
+ * objects_lock held. */
+static enum meeting meet_all(const struct fm_file *fresh, bool write, struct fm_file **ret_other)
+{
+	enum meeting worst = MEETS_NOBODY;
+
+	*ret_other = NULL;
+	for (struct fm_file *other = objects; other; other = other->object_next) {
+		if (!same_object(&other->store->id, &fresh->store->id))
+			continue;
+		enum meeting now = meet(fresh, other, write);
+		if (now == MEETS_UPGRADE && worst == MEETS_UPGRADE)
+			now = MEETS_ANOTHER;
+		if (now > worst) {
+			worst = now;
+			*ret_other = other;
+		}
+	}
+	return worst;
+}
+
+static void object_list(struct fm_file *file)
+{
+	file->object_next = objects;
+	objects = file;
+	file->listed = true;
+}
+
+/* Take a file out of the list of objects: its cache has ended, or was never begun. May be called again. */
+void object_leave(struct fm_file *file)
+{
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&objects_lock);
+	if (file->listed) {
+		struct fm_file **at = &objects;
+		while (*at != file)
+			at = &(*at)->object_next;
+		*at = file->object_next;
+		file->listed = false;
+	}
+	os_unlock(&objects_lock);
+	os_signals_restore(mask);
+}
+
+/* The last reference has gone. What writes the file back for that takes a reference again, which nobody may share. */
+void object_ending(struct fm_file *file)
+{
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&objects_lock);
+	file->ending = true;
+	os_unlock(&objects_lock);
+	os_signals_restore(mask);
+}
+
+/* The file's cache can be shared from now on. */
+void object_settled(struct fm_file *file)
+{
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&objects_lock);
+	file->settling = false;
+	os_unlock(&objects_lock);
+	os_signals_restore(mask);
+}
+
+/* Look once. A file that is to be shared comes with a reference, and one that is to be upgraded is settling; where none is
+ * there, `fresh` is listed. *name is what the log says of `other`, which may end at any time. */
+static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret_other, char *name, size_t name_len)
+{
+	os_sigmask mask = os_signals_block();
+
+	os_lock(&objects_lock);
+	enum meeting meeting = meet_all(fresh, write, ret_other);
+	struct fm_file *other = *ret_other;
+	if (meeting == MEETS_NOBODY)
+		object_list(fresh);
+	if ((meeting == MEETS_READER || meeting == MEETS_WRITER || meeting == MEETS_UPGRADE) && !file_try_get(other))
+		meeting = MEETS_CHANGE;
+	if (meeting == MEETS_UPGRADE) {
+		other->settling = true;
+		other->will_write = true;
+	}
+	if (meeting == MEETS_CHANGE || meeting == MEETS_ANOTHER) {
+		size_t len = strlen(other->uri);
+		len = len < name_len ? len : name_len - 1;
+		memcpy(name, other->uri, len);
+		name[len] = 0;
+	}
+	os_unlock(&objects_lock);
+	os_signals_restore(mask);
+	return meeting;
+}
+
+/* The object is not what it was when `file` was opened for reading: who opens it now wants what it is now. */
+static bool is_stale(struct fm_file *file)
+{
+	struct fm_store_version now;
+
+	if (atomic_get(&file->changed))
+		return true;
+	if (file->changed_policy != FM_CHANGED_ERROR || !file->store->ops->version)
+		return false;
+	return file->store->ops->version(file->store, &now) < 0 || !store_version_same(&now, &file->version);
+}
+
+static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name, bool write)
+{
+	if (meeting == MEETS_CHANGE)
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is being opened or closed as '%s', which does not end", fresh->uri, name);
+	else
+		mm_log(fresh->mm, FM_LOG_ERROR,
+		       "%s: this object is open already, as '%s', and %s: one cache cannot serve both (another address space, "
+		       "other filters, or a page_size above 4096): close that one first, or use its handle",
+		       fresh->uri, name, write ? "is now to be written to" : "may be written to there");
+	return meeting == MEETS_CHANGE ? -ETIMEDOUT : -EBUSY;
+}
+
+/* Lock the object of `file` against other processes for the file that is being opened, `fresh`, which may be the same. */
+static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
+{
+	int holder = -1;
+	int err = file->store->ops->lock ? file->store->ops->lock(file->store, write, &holder) : -EOPNOTSUPP;
+
+	if (!err)
+		file->locked = write ? LOCK_WRITING : LOCK_READING;
+	else if (err == -EAGAIN && holder > 0)
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by process %d", fresh->uri, holder);
+	else if (err == -EAGAIN)
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by another open of the file, maybe a keeper's: see /proc/locks", fresh->uri);
+	else
+		mm_log(fresh->mm, FM_LOG_ERROR, "%s: cannot be locked: %s", fresh->uri, strerror(-err));
+	return err;
+}
+
+/* A page as a file open for reading has it: out of the view, and to be read anew. What made it dirty was only its way through a
+ * MOVE (move_had_worked()), for nobody may write yet. */
+static void page_begin_again(struct fm_file *file, struct page *page, void *arg)
+{
+	(void)arg;
+	for (int tries = 0;;) {
+		if (page_is(page, PG_GONE) || !(page_state(page) & (PG_UPTODATE | PG_INSTALLED)))
+			return; /* a read under way brings bytes of the same object */
+		if (!page_trylock(page)) {
+			page_wait(file->mm, page, false, os_now_ns() + 50000);
+			continue;
+		}
+		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
+		if (!out && ++tries > 20) { /* the kernel has it pinned, or has no memory */
+			page_discard(&file->view, page);
+			out = true;
+		}
+		if (out) {
+			page_drop_dirty(file->pool, page);
+			page_set(page, 0, PG_UPTODATE | PG_SPEC | PG_MARK | PG_SOFT);
+		}
+		page_unlock(file->pool, page);
+		if (out)
+			return;
+		os_sleep_until(os_now_ns() + 50000);
+	}
+}
+
+static void count_pinned(struct fm_file *file, struct page *page, void *arg)
+{
+	uint32_t *count = arg;
+	(void)file;
+	*count += page_word(page, user_pins) != 0;
+}
+
+/* Until the background thread has nothing in hand that it began before this call. */
+static void background_pass(struct fm_mm *mm)
+{
+	uint32_t begun = atomic_get(&mm->after.passes);
+
+	while (atomic_get(&mm->after.passes) - begun < 2 && !atomic_get(&mm->background_stop)) {
+		background_kick(mm);
+		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
+	}
+}
+
+/*
+ * A file that is open for reading becomes one for writing, while threads fault on its pages. Pages of a file open for reading
+ * may be in the view unprotected, for a moment or for ever; in a file open for writing such a page counts as dirty.
+ * So first the store and then `writable` are changed: every install that begins from here on is a writable file's, for
+ * installs look at it with the page locked. Then what was installed before goes, each page once its lock is free, and what
+ * the background still wanted to protect is over by then. Nobody can write before this returns: no mapping allows it yet.
+ * The file is settling, so that no other handle comes meanwhile.
+ */
+static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
+{
+	uint32_t pinned = 0;
+
+	if (atomic_get(&file->pool->user_pinned))
+		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, count_pinned, &pinned);
+	if (pinned) {
+		mm_log(file->mm, FM_LOG_ERROR, "%s: is open for reading already, as '%s', and fm_pin() holds %u pages of it", fresh->uri,
+		       file->uri, pinned);
+		return -EBUSY;
+	}
+	int err = file_prepare_writing(file);
+	if (!err)
+		err = file->store->ops->upgrade(file->store, fresh->store);
+	if (!err)
+		err = keep_file(file);
+	if (err)
+		return err;
+	file->writable = true;
+	os_sigmask mask = os_signals_block();
+	background_pass(file->mm);
+	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, page_begin_again, NULL);
+	os_lock(&file->version_lock);
+	file->version = fresh->store->opened;
+	store_size_set(file->store, fresh->store->opened.size);
+	atomic_set(&file->changed, 0u);
+	os_unlock(&file->version_lock);
+	os_signals_restore(mask);
+	return 0;
+}
+
+/* A handle that was closed can be another's: the list only grows, and can be walked without a lock. */
+static struct fm_file *handle_again(struct fm_file *cache)
+{
+	for (struct fm_file *handle = atomic_get(&cache->further); handle; handle = handle->further) {
+		uint32_t closed = HANDLE_CLOSED;
+		if (!atomic_cas(&handle->open, &closed, (uint32_t)HANDLE_IN_THE_MAKING))
+			continue;
+		while (atomic_get(&cache->telling)) /* somebody may just be calling its old callback */
+			os_sleep_until(os_now_ns() + 50000);
+		return handle;
+	}
+	return NULL;
+}
+
+/* `fresh`, whose store nobody needs, becomes a further handle of `cache`, which has a reference for it. */
+static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh, bool may_write)
+{
+	struct fm_file *handle = handle_again(cache);
+	bool is_new = !handle;
+
+	fresh->store->ops->close(fresh->store);
+	fresh->store = NULL;
+	if (is_new)
+		handle = fresh;
+	handle->cache = cache;
+	handle->may_write = may_write;
+	handle->on_write_error_arg = fresh->on_write_error_arg;
+	handle->on_write_error = fresh->on_write_error;
+	atomic_set(&handle->error_told, atomic_get(&cache->error_seq));
+	atomic_add(&cache->handles, 1u);
+	atomic_set(&handle->open, (uint32_t)HANDLE_OPEN);
+	if (fresh->deadline_ns && (!cache->deadline_ns || fresh->deadline_ns < cache->deadline_ns))
+		cache->deadline_ns = fresh->deadline_ns;
+	if (is_new) {
+		struct fm_file *head = atomic_get(&cache->further);
+		do {
+			handle->further = head;
+		} while (!atomic_cas(&cache->further, &head, handle));
+	} else {
+		free(fresh);
+	}
+	return handle;
+}
+
+/* The program gives a handle back. Mappings, and other handles, keep the cache. */
+void handle_close(struct fm_file *handle)
+{
+	struct fm_file *cache = handle->cache;
+	bool has_callback = handle->on_write_error != NULL;
+	uint32_t open = HANDLE_OPEN;
+
+	if (!atomic_cas(&handle->open, &open, (uint32_t)HANDLE_CLOSED))
+		return;
+	atomic_sub(&cache->handles, 1u);
+	while (has_callback && atomic_get(&cache->handles) && atomic_get(&cache->telling))
+		os_sleep_until(os_now_ns() + 50000);
+	file_put(cache);
+}
+
+/* Its URI asks for a recording or a hot set, which belong to a cache. */
+static bool has_list(const struct fm_file *fresh)
+{
+	char path[PATH_MAX];
+
+	return hotset_to_write(fresh->uri, path) == HOTSET_BY_URI || hotset_to_read(fresh->uri, path) == HOTSET_BY_URI;
+}
+
+/* `cache` has a reference for the new handle. On failure that goes, and `fresh` is the caller's. */
+static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meeting, bool write, struct fm_file **ret_handle)
+{
+	int err = meeting == MEETS_UPGRADE ? file_upgrade(cache, fresh) : 0;
+
+	if (!err && fresh->locked && cache->locked != (cache->writable ? LOCK_WRITING : LOCK_READING))
+		err = lock_object(cache, fresh, cache->writable);
+	if (meeting == MEETS_UPGRADE) {
+		cache->will_write = cache->writable;
+		object_settled(cache);
+	}
+	if (err) {
+		os_sigmask mask = os_signals_block();
+		file_put(cache);
+		os_signals_restore(mask);
+		return err;
+	}
+	if (has_list(fresh))
+		mm_log(fresh->mm, FM_LOG_WARNING, "%s: record= and hotset= have no effect: the file is open already, as '%s'", fresh->uri,
+		       cache->uri);
+	*ret_handle = handle_make(cache, fresh, write);
+	return 0;
+}
+
+/* The object was written to between the opening of the store and now, by this process. */
+static void look_again(struct fm_file *fresh)
+{
+	struct fm_store *store = fresh->store;
+	struct fm_store_version now;
+
+	if (!store->ops->version || store->ops->version(store, &now) < 0)
+		return;
+	store->opened = now;
+	store_size_set(store, now.size);
+}
+
+/*
+ * `fresh` has its store, and nothing else yet: is the object open already? 0 and *ret_handle NULL: it is not, or as another
+ * cache beside which this one may be; `fresh` is listed, settling, and is to be begun. 0 and a handle: it shares a cache, and
+ * `fresh` is used up. Waits, for ten seconds at most or the file's deadline, for one that is being opened or closed.
+ */
+int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
+{
+	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < mm_patience_ns ? fresh->deadline_ns : mm_patience_ns;
+	uint64_t until = os_now_ns() + bound;
+	char name[200];
+
+	*ret_handle = NULL;
+	fresh->settling = true;
+	fresh->will_write = write;
+	fresh->alone = has_list(fresh);
+	if (fresh->store->id.kind == FM_STORE_ID_NONE)
+		return fresh->locked ? lock_object(fresh, fresh, write) : 0;
+	for (;;) {
+		struct fm_file *other;
+		enum meeting meeting = look(fresh, write, &other, name, sizeof(name));
+		if (meeting == MEETS_NOBODY) {
+			int err = fresh->locked ? lock_object(fresh, fresh, write) : 0;
+			if (!err) /* what this process wrote before the file had the object is no change behind it */
+				look_again(fresh);
+			return err;
+		}
+		if (meeting == MEETS_ANOTHER || (meeting == MEETS_CHANGE && os_now_ns() >= until))
+			return refuse(fresh, meeting, name, write);
+		if (meeting == MEETS_CHANGE) {
+			os_sleep_until(os_now_ns() + WAIT_SLICE_NS);
+		} else if (meeting == MEETS_READER && is_stale(other)) {
+			os_sigmask mask = os_signals_block();
+			file_put(other);
+			os_signals_restore(mask);
+			fresh->alone = true;
+		} else {
+			look_again(fresh);
+			return share(fresh, other, meeting, write, ret_handle);
+		}
+	}
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* Handles and objects: one page cache for each object of the process. */
+#ifndef FM_MM_SPACE_HANDLE_H
+#define FM_MM_SPACE_HANDLE_H
+
+#include <stdbool.h>
+
+struct fm_file;
+
+void objects_forget(void);
+void object_leave(struct fm_file *file);
+void object_ending(struct fm_file *file);
+void object_settled(struct fm_file *file);
+void handle_close(struct fm_file *handle);
+/* handle.c */
+int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle);
+
+#endif

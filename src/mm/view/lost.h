@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pages whose bytes are not where they were put: the program has emptied, replaced or unmapped
+ * that part of the view.
+ */
+#ifndef FM_MM_VIEW_LOST_H
+#define FM_MM_VIEW_LOST_H
+
+#include <errno.h>
+#include <stdbool.h>
+
+struct fm_mm;
+struct frame_pool;
+struct page;
+struct view;
+
+/* install.c */
+#define FOREIGN (-EADDRNOTAVAIL) /* the program has put other memory, or none, where the page would go: to the program -EFAULT */
+
+void dirty_emptied(struct frame_pool *pool, struct page *page);
+void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page);
+void page_in_pieces(struct view *view, struct page *page, bool foreign);
+bool page_is_foreign(const struct view *view, const struct page *page);
+void page_gone_foreign(struct view *view, struct page *page);
+void page_gone_behind(struct view *view, struct page *page);
+bool page_hole_stays(struct frame_pool *pool, struct page *page);
+bool page_is_there(const struct view *view, const struct page *page);
+bool page_really_there(struct view *view, struct page *page);
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* What is done to all cached pages of a range: taken out, kept, cooled, forgotten. */
+#ifndef FM_MM_VIEW_RANGE_H
+#define FM_MM_VIEW_RANGE_H
+
+#include <stdint.h>
+
+struct fm_file;
+
+void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
+void file_keep(struct fm_file *file, uint64_t first, uint64_t last);
+void file_cool(struct fm_file *file, uint64_t first, uint64_t last);
+void file_forget(struct fm_file *file);
+void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);
+
+#endif

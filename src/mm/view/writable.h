@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Making an installed page writable, and protecting it again. */
+#ifndef FM_MM_VIEW_WRITABLE_H
+#define FM_MM_VIEW_WRITABLE_H
+
+struct page;
+struct view;
+
+int page_make_writable(struct view *view, struct page *page);
+void page_unprotect_again(struct view *view, struct page *page);
+
+#endif
