@@ -19,6 +19,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/self.h"
 #include "mm/base/ticket.h"
+#include "api/process_ends.h"
 #include "mm/base/view.h"
 #include "mm/fault/fault.h"
 #include "mm/fill/request.h"
