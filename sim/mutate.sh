@@ -33,7 +33,7 @@ compile() { # compile FILE...: in ./, to ./obj; those of the library get the sim
 		case $file in
 		src/*) more='-Dcalloc=sim_calloc -Dfree=sim_free -Dabort=sim_abort' ;;
 		esac
-		$cc -std=gnu17 -D_GNU_SOURCE= -O2 -fno-strict-aliasing -DFM_SIM=1 -DFM_DEBUG=1 -UNDEBUG -Iinclude -Isrc \
+		$cc -std=gnu17 -D_GNU_SOURCE= -O2 -fno-strict-aliasing -fms-extensions -DFM_SIM=1 -DFM_DEBUG=1 -UNDEBUG -Iinclude -Isrc \
 			-Isim $more -c "$file" -o "obj/$(echo "$file" | tr / _).o" || return 1
 	done
 }

@@ -21,7 +21,7 @@
 #include "mm/base/ticket.h"
 #include "api/process_ends.h"
 #include "mm/base/view.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fill/request.h"
 #include "mm/fill/streams.h"
 #include "mm/frames/lists.h"

@@ -301,14 +301,14 @@ static void test_reopened_while_closing(void)
 
 static atomic_bool stop;
 
-struct reading {
+struct reader {
 	pthread_t thread;
 	const unsigned char *addr;
 };
 
 static void *reading_main(void *arg)
 {
-	struct reading *reading = arg;
+	struct reader *reading = arg;
 	int least[PAGES] = {0};
 
 	for (unsigned at = 0; !stop; at = (at + 7) % PAGES) {
@@ -340,7 +340,7 @@ static void upgrade_beside_faults(void)
 {
 	const char *path = numbered_file();
 	fm_file *reader = support_open(mm, path, NULL), *writer;
-	struct reading reading[3] = {0};
+	struct reader reading[3] = {0};
 	unsigned char *w;
 
 	stop = false;

@@ -95,8 +95,8 @@ static struct {
 	atomic_bool unmap;
 } shared;
 
-int __real_install_run(struct fault *vmf, struct page *page);
-int __wrap_install_run(struct fault *vmf, struct page *page);
+int __real_install_run(struct access *access, struct page *page);
+int __wrap_install_run(struct access *access, struct page *page);
 int __real_page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 int __wrap_page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 
@@ -108,10 +108,10 @@ static void unmap_once(void)
 	}
 }
 
-int __wrap_install_run(struct fault *vmf, struct page *page)
+int __wrap_install_run(struct access *access, struct page *page)
 {
 	unmap_once();
-	return __real_install_run(vmf, page);
+	return __real_install_run(access, page);
 }
 
 int __wrap_page_install_from(struct view *view, struct page *page, const char *stage, bool write)

@@ -18,6 +18,7 @@
 #include "mm/fault/attempt.h"
 #include "mm/fault/drive.h"
 #include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fault/queue.h"
 #include "mm/fill/ahead.h"
 #include "mm/fill/record.h"

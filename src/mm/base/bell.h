@@ -6,9 +6,10 @@
 #ifndef FM_MM_BASE_BELL_H
 #define FM_MM_BASE_BELL_H
 
-#include <stdint.h>
+#include "mm/base/mm.h"
 
-struct fm_mm;
+#include <stdbool.h>
+#include <stdint.h>
 
 void background_kick(struct fm_mm *mm);
 void background_note(struct fm_mm *mm);
@@ -19,5 +20,10 @@ void writeback_urge(struct fm_mm *mm);
 uint32_t replay_requests_most(const struct fm_mm *mm);
 void replay_kick(struct fm_mm *mm);
 void replay_room(struct fm_mm *mm);
+
+static inline bool replays_under_way(const struct fm_mm *mm)
+{
+	return __atomic_load_n(&mm->replaying, __ATOMIC_RELAXED) != 0;
+}
 
 #endif

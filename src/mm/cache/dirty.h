@@ -10,7 +10,6 @@ struct fm_file;
 struct frame_pool;
 struct page;
 
-/* dirty.c */
 void page_dirty(struct frame_pool *pool, struct page *page);
 bool page_is_held(struct frame_pool *pool, const struct page *page);
 bool page_hold(struct frame_pool *pool, struct page *page);

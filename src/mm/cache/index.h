@@ -19,7 +19,6 @@ struct page_glance {
 
 typedef void (*page_fn)(struct fm_file *file, struct page *page, void *arg);
 
-/* page_cache.c */
 struct page *page_find(struct fm_file *file, uint64_t index);
 bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_glance);
 struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags);

@@ -6,7 +6,7 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/base/view.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/frames/pool.h"
 #include "mm/map/segments.h"
 #include "mm/view/range.h"

@@ -8,7 +8,7 @@
 #include "mm/base/view.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/frames/frame.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"

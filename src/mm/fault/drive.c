@@ -19,6 +19,7 @@
 #include "mm/fault/after.h"
 #include "mm/fault/attempt.h"
 #include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fault/group_wait.h"
 #include "mm/fault/wanted.h"
 #include "mm/fill/record.h"
@@ -31,6 +32,7 @@
 #include "mm/view/lost.h"
 #include "mm/view/page_tables.h"
 #include "mm/view/run_in.h"
+#include "mm/view/transfer.h"
 #include "mm/view/writable.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -85,7 +87,7 @@ static int install_locked(struct fault *vmf)
 	}
 	/* Protected, it is not there for a write. */
 	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
-	int err = install_run(vmf, page);
+	int err = install_run(fault_access(vmf), page);
 	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;

@@ -28,6 +28,7 @@
 #include "mm/cache/lock.h"
 #include "mm/fault/attempt.h"
 #include "mm/fault/staged.h"
+#include "mm/fault/vmf.h"
 #include "mm/fill/abandon.h"
 #include "mm/fill/ahead.h"
 #include "mm/fill/demand.h"
@@ -132,7 +133,7 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 {
 	/* One window a fault: a try that comes after a wait for room or for a frame only wants its page. */
-	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact && ra_sync_window(vmf);
+	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact && ra_sync_window(fault_access(vmf), fault_reading(vmf));
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
 	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
@@ -154,7 +155,7 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
  */
 static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *page)
 {
-	if (vmf->exact || !ra_async_window(vmf, page))
+	if (vmf->exact || !ra_async_window(fault_access(vmf), page, fault_reading(vmf)))
 		return NULL;
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 	covered_by(fpin, mark);
@@ -339,7 +340,7 @@ unsigned filemap_fault(struct fault *vmf)
 		page_unlock(file->pool, page);
 		goto out_retry;
 	}
-	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(vmf, page, &vmf->error))
+	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(fault_access(vmf), page, &vmf->error))
 		goto throttled;
 	covered_by(may_drop(vmf), uptodate);
 	if (vmf->flags & FM_FAULT_WRITE) {
@@ -360,7 +361,7 @@ throttled:
 	}
 	page_unlock(file->pool, page);
 	if (!vmf->error)
-		vmf->error = dirty_wait(vmf);
+		vmf->error = dirty_wait(fault_access(vmf));
 	covered_if(vmf->error, exit_throttled_error);
 	goto out_retry;
 

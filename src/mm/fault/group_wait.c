@@ -6,7 +6,7 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/cache/lock.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fill/abandon.h"
 #include "mm/frames/frame.h"
 #include "mm/frames/group.h"

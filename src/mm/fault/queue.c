@@ -25,7 +25,7 @@
 #include "mm/cache/lock.h"
 #include "mm/fault/attempt.h"
 #include "mm/fault/drive.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fill/ahead.h"
 #include "mm/fill/record.h"
 #include "mm/frames/frame.h"

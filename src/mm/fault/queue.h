@@ -14,7 +14,6 @@ int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t co
 int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count, uint64_t timeout_ns,
 		      size_t *ret_count);
 int queue_fd(struct fm_queue *queue, int *ret_fd);
-/* queue.c */
 int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue);
 int queue_destroy(struct fm_queue *queue);
 void queues_end(struct fm_mm *mm);

@@ -9,7 +9,7 @@
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fault/after.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fill/pages.h"
 #include "mm/fill/share.h"
 #include "mm/fill/staged.h"
@@ -98,7 +98,7 @@ int read_staged(struct fault *vmf)
 		err = file_recheck_after(file, epoch, UINT64_MAX, err);
 	int own = 0;
 	page->keep = vmf->keep;
-	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(vmf);
+	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(fault_access(vmf));
 	if (staged_install(vmf->view, page, stage, write, true, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;
 		fault_after_install(vmf);
@@ -111,6 +111,6 @@ int read_staged(struct fault *vmf)
 		file_forget(file);
 	read_inline_end(file, 1);
 	if (write)
-		dirty_pace(vmf);
+		dirty_pace(fault_access(vmf));
 	return own;
 }

@@ -11,7 +11,7 @@
 #include "mm/base/view.h"
 #include "mm/fault/attempt.h"
 #include "mm/fault/drive.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/flush/end.h"
 #include "mm/reclaim/keepers.h"
 #include "os/atomic.h"

@@ -10,7 +10,7 @@
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fault/attempt.h"
-#include "mm/fault/fault.h"
+#include "mm/fault/vmf.h"
 #include "mm/fault/staged.h"
 #include "mm/fill/abandon.h"
 #include "mm/fill/ahead.h"
@@ -48,7 +48,7 @@ void fault_wait_under_lock(struct fault *vmf)
 		if (!vmf->error && !page_is(vmf->page, PG_UPTODATE))
 			vmf->error = page_wait_written(vmf->mm, vmf->page, fault_deadline(vmf));
 		else if (!vmf->error)
-			vmf->error = dirty_wait(vmf);
+			vmf->error = dirty_wait(fault_access(vmf));
 		return;
 	}
 	if (!vmf->page) {
@@ -107,7 +107,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	}
 	if (told_later)
 		page_set(vmf->page, PG_ASKED, 0);
-	err = staged ? read_submit_staged(vmf) : read_submit(file, &vmf->page, 1, false);
+	err = staged ? read_submit_staged(fault_access(vmf)) : read_submit(file, &vmf->page, 1, false);
 	vmf->no_stage |= staged; /* not again, should it fail */
 	vmf->had_error = false;
 	if (!err) {

@@ -8,7 +8,6 @@
 struct fm_file;
 struct page;
 
-/* read.c: requests */
 #define READ_INLINE_MOST 64 /* pages; their list is on a signal handler's stack */
 
 int read_page(struct fm_file *file, struct page *page, uint32_t more);

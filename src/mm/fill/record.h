@@ -14,7 +14,6 @@ void record_index(struct record *record, uint64_t index);
 void record_touch(struct record *record, struct page *page);
 uint64_t records_save(struct fm_mm *mm);
 void records_flush(struct fm_mm *mm, uint64_t until_ns);
-/* record.c */
 int record_begin(struct fm_file *file);
 void record_list(struct fm_file *file);
 void record_end(struct fm_file *file);

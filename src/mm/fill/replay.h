@@ -9,13 +9,7 @@
 
 struct fm_file;
 
-static inline bool replays_under_way(const struct fm_mm *mm)
-{
-	return __atomic_load_n(&mm->replaying, __ATOMIC_RELAXED) != 0;
-}
-
 void replayer_stop(struct fm_mm *mm);
-/* hotset.c */
 int file_hotset(struct fm_file *file, const char *path);
 int replay_ask(struct fm_file *file);
 void replay_begin(struct fm_file *file);

@@ -22,9 +22,8 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/base/submit.h"
-#include "mm/fault/fault.h"
+#include "mm/base/access.h"
 #include "mm/fill/pages.h"
-#include "mm/fill/replay.h"
 #include "mm/fill/share.h"
 #include "mm/fill/staged.h"
 #include "mm/fill/streams.h"
@@ -290,13 +289,13 @@ static void submit_staged(struct read_request *req, struct page *page, char *sta
 	request_submit(req, &page);
 }
 
-/* The same for vmf->page alone, which is fresh: a hole, whose memory is charged for. Read into a staging slot, it is in the view
+/* The same for access->page alone, which is fresh: a hole, whose memory is charged for. Read into a staging slot, it is in the view
  * when its lock is put. Failing this it is a hole that is not charged for. */
-int read_submit_staged(struct fault *vmf)
+int read_submit_staged(struct access *access)
 {
-	struct fm_file *file = vmf->file;
+	struct fm_file *file = access->file;
 	struct frame_pool *pool = file->pool;
-	struct page *page = vmf->page;
+	struct page *page = access->page;
 	char *stage = stage_take(pool, true);
 	struct read_request *req;
 
@@ -306,10 +305,10 @@ int read_submit_staged(struct fault *vmf)
 	if (!req) {
 		if (stage)
 			stage_put(pool, stage);
-		mm_uncharge(vmf->mm, pool->page_size);
+		mm_uncharge(access->mm, pool->page_size);
 		return -EAGAIN;
 	}
-	submit_staged(req, page, stage, vmf->addr, vmf->unmap_seq);
+	submit_staged(req, page, stage, access->addr, access->unmap_seq);
 	return 0;
 }
 

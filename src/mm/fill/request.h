@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct fault;
+struct access;
 struct fm_file;
 struct frame_pool;
 struct iovec;
@@ -47,7 +47,7 @@ uint32_t request_pages(const struct read_request *req, struct page **pages);
 uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted);
 bool read_fits(struct page **pages, uint32_t count, uint32_t *segments);
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative);
-int read_submit_staged(struct fault *vmf);
+int read_submit_staged(struct access *access);
 int read_submit_ahead(struct fm_file *file, struct page *page, char *stage, uint32_t unmap_seq);
 
 #endif

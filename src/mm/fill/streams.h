@@ -33,7 +33,6 @@ struct ra_state {
 enum file_huge { HUGE_NO, HUGE_WANTED, HUGE_YES };
 
 bool file_takes_groups(const struct fm_file *file);
-/* readahead.c */
 void ra_init(struct fm_file *file, uint32_t max_bytes);
 void stream_put(struct ra_stream *s, const struct ra_stream *now);
 uint64_t stream_steps_to(const struct ra_stream *s, uint64_t index);

@@ -6,7 +6,7 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/cache/index.h"
-#include "mm/fault/fault.h"
+#include "mm/base/access.h"
 #include "mm/fill/demand.h"
 #include "mm/fill/share.h"
 #include "mm/fill/streams.h"
@@ -24,18 +24,18 @@ static uint64_t group_end(uint64_t last, bool backward)
 
 /* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them, and
  * the mapping shows them. False: there are none. */
-static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, uint32_t count)
+static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s, uint64_t from, uint32_t count)
 {
-	uint64_t end = file_pages(vmf->file), most = 0;
+	uint64_t end = file_pages(access->file), most = 0;
 	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
 
-	if (end > vmf->mapped_end) /* what is not mapped is not come to */
-		end = vmf->mapped_end;
-	vmf->ra.count = 0;
+	if (end > access->mapped_end) /* what is not mapped is not come to */
+		end = access->mapped_end;
+	reading->ra.count = 0;
 	if (from < end && s->stride > 0) /* what would lie before the beginning is a huge number */
 		most = (end - from + step - 1) / step;
-	else if (from < end && from >= vmf->low)
-		most = (from - vmf->low) / step + 1;
+	else if (from < end && from >= access->low)
+		most = (from - access->low) / step + 1;
 	covered_if(!most, a13_past_end);
 	covered_if(from < end && count > most && s->stride < 0, a13_start_cut);
 	covered_if(from < end && count > most && s->stride > 0, a13_end);
@@ -44,17 +44,17 @@ static bool window_set(struct fault *vmf, struct ra_stream *s, uint64_t from, ui
 	if (!count)
 		return false;
 	uint64_t last = from + (uint64_t)s->stride * (count - 1);
-	if (count >= GROUP_PAGES && step == 1 && file_takes_groups(vmf->file)) {
+	if (count >= GROUP_PAGES && step == 1 && file_takes_groups(access->file)) {
 		last = group_end(last, s->stride < 0);
-		if (s->stride < 0 && last < vmf->low)
+		if (s->stride < 0 && last < access->low)
 			last += GROUP_PAGES;
 		count = (uint32_t)(s->stride < 0 ? from - last : last - from) + 1;
 	}
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
-	vmf->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
-				     .count = count, .stages = !(vmf->flags & FM_FAULT_WRITE), /* it would come in protected */
-				     .unmap_seq = vmf->unmap_seq, .keep = vmf->keep};
+	reading->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
+				     .count = count, .stages = !(access->flags & FM_FAULT_WRITE), /* it would come in protected */
+				     .unmap_seq = access->unmap_seq, .keep = access->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
 }
@@ -67,63 +67,63 @@ static bool enters_group(const struct fm_file *file, const struct ra_stream *s, 
 	return (s->stride == 1 && index % GROUP_PAGES == 0) || (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
 }
 
-/* The wanted page is not cached: choose what follows it, `vmf->more` pages to be read with it and the window vmf->ra.
+/* The wanted page is not cached: choose what follows it, `reading->more` pages to be read with it and the window reading->ra.
  * False: it is read alone. Map lock held. */
-bool ra_sync_window(struct fault *vmf)
+bool ra_sync_window(const struct access *access, struct reading *reading)
 {
-	struct ra_state *ra = &vmf->file->ra;
+	struct ra_state *ra = &access->file->ra;
 	struct ra_stream now;
-	bool full = vmf->advice == FM_ADVICE_SEQUENTIAL, some = false, whole = false;
+	bool full = access->advice == FM_ADVICE_SEQUENTIAL, some = false, whole = false;
 
-	vmf->ra.count = vmf->more = 0;
-	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+	reading->ra.count = reading->more = 0;
+	if (ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM)
 		return false;
 	ra_tick(ra);
-	struct ra_stream *s = stream_find(ra, vmf->index, &now);
+	struct ra_stream *s = stream_find(ra, access->index, &now);
 	if (!s)
-		s = stream_leaping(vmf->file, vmf->index, &now);
-	covered_if(s && now.last != vmf->index && !stream_steps_to(&now, vmf->index), stream_leapt);
+		s = stream_leaping(access->file, access->index, &now);
+	covered_if(s && now.last != access->index && !stream_steps_to(&now, access->index), stream_leapt);
 	if (!s) {
-		s = stream_new(ra, vmf->index, &now);
+		s = stream_new(ra, access->index, &now);
 		/* Who begins at the beginning will mostly go on. */
-		if (!now.stride && (!vmf->index || full))
+		if (!now.stride && (!access->index || full))
 			now.stride = 1;
-	} else if (now.last != vmf->index) {
-		stream_move(ra, &now, vmf->index);
+	} else if (now.last != access->index) {
+		stream_move(ra, &now, access->index);
 	} /* else another thread came here first, or it has been taken away again */
 	if (now.stride) {
 		stream_weigh_waste(ra, false);
 		if (full)
 			now.size = ra_get(ra->most);
-		uint32_t size = stream_grow(vmf->file, &now, now.size > 0);
+		uint32_t size = stream_grow(access->file, &now, now.size > 0);
 		/* Absent though it may have been asked for: it goes on from here. With a group, if one may begin here. */
-		uint64_t from = enters_group(vmf->file, &now, vmf->index, size) ? vmf->index : vmf->index + (uint64_t)now.stride;
-		some = window_set(vmf, &now, from, from == vmf->index ? size : size - 1);
-		whole = from == vmf->index;
+		uint64_t from = enters_group(access->file, &now, access->index, size) ? access->index : access->index + (uint64_t)now.stride;
+		some = window_set(access, reading, &now, from, from == access->index ? size : size - 1);
+		whole = from == access->index;
 	}
 	stream_put(s, &now);
-	if (some && now.stride == 1 && !whole && read_is_inline(vmf->file)) {
-		vmf->more = vmf->ra.count / 2 < READ_INLINE_MOST - 1 ? vmf->ra.count / 2 : READ_INLINE_MOST - 1;
-		vmf->ra.start += vmf->more;
-		vmf->ra.mark += vmf->more;
-		vmf->ra.count -= vmf->more;
+	if (some && now.stride == 1 && !whole && read_is_inline(access->file)) {
+		reading->more = reading->ra.count / 2 < READ_INLINE_MOST - 1 ? reading->ra.count / 2 : READ_INLINE_MOST - 1;
+		reading->ra.start += reading->more;
+		reading->ra.mark += reading->more;
+		reading->ra.count -= reading->more;
 	}
 	return some;
 }
 
-/* The page is cached. Is it time for the next window? True: vmf->ra is to be submitted, which changes something, so that
+/* The page is cached. Is it time for the next window? True: reading->ra is to be submitted, which changes something, so that
  * dropping the lock for it is worth while. Map lock held. */
-bool ra_async_window(struct fault *vmf, struct page *page)
+bool ra_async_window(const struct access *access, struct page *page, struct reading *reading)
 {
-	struct ra_state *ra = &vmf->file->ra;
+	struct ra_state *ra = &access->file->ra;
 	struct ra_stream now;
 
-	covered_if(vmf->flags & FM_FAULT_TRIED, a7_retry_no_hit);
+	covered_if(access->flags & FM_FAULT_TRIED, a7_retry_no_hit);
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
-	covered_if(ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
-	if (ra_get(ra->max_pages) <= 1 || vmf->advice == FM_ADVICE_RANDOM)
+	covered_if(ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
+	if (ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM)
 		return false;
 	ra_tick(ra);
 	struct ra_stream *s = stream_find(ra, page->index, &now);
@@ -139,7 +139,7 @@ bool ra_async_window(struct fault *vmf, struct page *page)
 	if (moved)
 		now.edge = now.last + (uint64_t)now.stride;
 	stream_weigh_waste(ra, true);
-	bool some = window_set(vmf, &now, now.edge, stream_grow(vmf->file, &now, false));
+	bool some = window_set(access, reading, &now, now.edge, stream_grow(access->file, &now, false));
 	covered_if(!some, a4_mark_changes_nothing);
 	stream_put(s, &now);
 	return some;

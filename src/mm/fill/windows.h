@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct fault;
+struct access;
 struct page;
 
 /* Pages to read beside the wanted one: `count`, each `step` after the one before. In steps of several they go into the view as
@@ -19,7 +19,13 @@ struct ra_window {
 	bool keep;          /* FM_ADVICE_KEEP */
 };
 
-bool ra_sync_window(struct fault *vmf);
-bool ra_async_window(struct fault *vmf, struct page *page);
+/* What is read beside the wanted page. */
+struct reading {
+	struct ra_window ra; /* readahead to submit */
+	uint32_t more;       /* pages to be read with the wanted one, in one read */
+};
+
+bool ra_sync_window(const struct access *access, struct reading *reading);
+bool ra_async_window(const struct access *access, struct page *page, struct reading *reading);
 
 #endif

@@ -11,7 +11,6 @@
 struct fm_file;
 struct fm_mm;
 
-/* keep.c */
 int keep_start(struct fm_mm *mm);
 void keep_stop(struct fm_mm *mm);
 int keep_file(struct fm_file *file);

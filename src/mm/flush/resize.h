@@ -11,7 +11,6 @@
 
 struct fm_file;
 
-/* resize.c */
 int file_truncate(struct fm_file *file, uint64_t size);
 int file_punch(struct fm_file *file, uint64_t offset, uint64_t len);
 int file_refresh(struct fm_file *file, bool *ret_changed);

@@ -5,8 +5,9 @@
 #include "mm/base/bell.h"
 #include "mm/base/file.h"
 #include "mm/base/gate.h"
+#include "mm/base/mm.h"
 #include "mm/cache/dirty_limit.h"
-#include "mm/fault/fault.h"
+#include "mm/base/access.h"
 #include "mm/frames/page.h"
 #include "mm/map/map_lock.h"
 #include "os/atomic.h"
@@ -22,13 +23,13 @@
  * A write fault, page lock held, the map lock maybe: is the page not to be made writable now? With *ret_error set, not at
  * all: the store refuses what is to be written back, so that there will be no room.
  */
-bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error)
+bool dirty_must_wait(const struct access *access, const struct page *page, int *ret_error)
 {
-	struct fm_file *file = vmf->file;
+	struct fm_file *file = access->file;
 	uint32_t state = page_state(page);
 
 	*ret_error = 0;
-	if (range_is_punched(file, vmf->index) || page_is_written_in_place(state))
+	if (range_is_punched(file, access->index) || page_is_written_in_place(state))
 		return true;
 	if (state & PG_DIRTY)
 		return false;
@@ -37,40 +38,40 @@ bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_
 			*ret_error = atomic_get(&file->write_error);
 		return true;
 	}
-	return !vmf->paced && !(vmf->flags & FM_FAULT_RETRY_NOWAIT) && dirty_pause_ns(file, file->pool) > 0;
+	return !access->paced && !(access->flags & FM_FAULT_RETRY_NOWAIT) && dirty_pause_ns(file, file->pool) > 0;
 }
 
 /* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause for comes after. */
-bool dirty_may_come(const struct fault *vmf)
+bool dirty_may_come(const struct access *access)
 {
-	return !range_is_punched(vmf->file, vmf->index) && !dirty_over(vmf->file);
+	return !range_is_punched(access->file, access->index) && !dirty_over(access->file);
 }
 
 /* The pause of a page that has become dirty. No lock held. */
-void dirty_pace(struct fault *vmf)
+void dirty_pace(struct access *access)
 {
-	uint64_t pause = vmf->paced ? 0 : dirty_pause_ns(vmf->file, vmf->file->pool);
+	uint64_t pause = access->paced ? 0 : dirty_pause_ns(access->file, access->file->pool);
 	if (!pause)
 		return;
-	might_block(vmf->mm);
-	vmf->paced = true;
-	stats_add(vmf->mm->stats, write_throttled, 1);
-	stats_record(&vmf->mm->stats->throttle_ns, pause);
+	might_block(access->mm);
+	access->paced = true;
+	stats_add(access->mm->stats, write_throttled, 1);
+	stats_record(&access->mm->stats->throttle_ns, pause);
 	os_sleep_until(os_now_ns() + pause);
 }
 
 /* What is waited for has ended, or the wait ends with an error. `over`: too much was dirty. */
-static bool wait_is_over(struct fault *vmf, bool over, uint64_t until, int *ret_error)
+static bool wait_is_over(struct access *access, bool over, uint64_t until, int *ret_error)
 {
-	struct fm_file *file = vmf->file;
+	struct fm_file *file = access->file;
 
-	if (atomic_get(&vmf->mm->dying))
+	if (atomic_get(&access->mm->dying))
 		*ret_error = -ECANCELED;
 	else if (os_now_ns() >= until)
 		*ret_error = -ETIMEDOUT;
-	else if (range_is_punched(file, vmf->index) || (vmf->page && page_is_written_in_place(page_state(vmf->page))))
+	else if (range_is_punched(file, access->index) || (access->page && page_is_written_in_place(page_state(access->page))))
 		return false;
-	else if (!over || dirty_has_room(file) || (vmf->page && page_is(vmf->page, PG_DIRTY)))
+	else if (!over || dirty_has_room(file) || (access->page && page_is(access->page, PG_DIRTY)))
 		return true;
 	else if (atomic_get(&file->failing))
 		*ret_error = atomic_get(&file->write_error);
@@ -79,30 +80,30 @@ static bool wait_is_over(struct fault *vmf, bool over, uint64_t until, int *ret_
 	return true;
 }
 
-/* No lock held, vmf->page pinned. 0: look again; else the error that the fault ends with. */
-int dirty_wait(struct fault *vmf)
+/* No lock held, access->page pinned. 0: look again; else the error that the fault ends with. */
+int dirty_wait(struct access *access)
 {
-	struct fm_file *file = vmf->file;
-	uint64_t begun = os_now_ns(), until = fault_deadline(vmf), pause = dirty_pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
+	struct fm_file *file = access->file;
+	uint64_t begun = os_now_ns(), until = access_deadline(access), pause = dirty_pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
 	bool over = dirty_over(file), urge = true;
 	int error = 0;
 
-	might_block(vmf->mm);
-	stats_add(vmf->mm->stats, write_throttled, 1);
-	while (!wait_is_over(vmf, over, until, &error)) {
+	might_block(access->mm);
+	stats_add(access->mm->stats, write_throttled, 1);
+	while (!wait_is_over(access, over, until, &error)) {
 		uint32_t seq = atomic_get(&file->ended.seq);
 		if (urge)
-			writeback_urge(vmf->mm);
-		if (wait_is_over(vmf, over, until, &error))
+			writeback_urge(access->mm);
+		if (wait_is_over(access, over, until, &error))
 			break;
 		urge = gate_wait(&file->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
 		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked again and again */
 			slice *= 2;
 	}
-	if (!error && !vmf->paced && pause) {
-		vmf->paced = true;
+	if (!error && !access->paced && pause) {
+		access->paced = true;
 		os_sleep_until(begun + pause);
 	}
-	stats_record(&vmf->mm->stats->throttle_ns, os_now_ns() - begun);
+	stats_record(&access->mm->stats->throttle_ns, os_now_ns() - begun);
 	return error;
 }

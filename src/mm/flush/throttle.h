@@ -5,12 +5,12 @@
 
 #include <stdbool.h>
 
-struct fault;
+struct access;
 struct page;
 
-bool dirty_must_wait(const struct fault *vmf, const struct page *page, int *ret_error);
-bool dirty_may_come(const struct fault *vmf);
-void dirty_pace(struct fault *vmf);
-int dirty_wait(struct fault *vmf);
+bool dirty_must_wait(const struct access *access, const struct page *page, int *ret_error);
+bool dirty_may_come(const struct access *access);
+void dirty_pace(struct access *access);
+int dirty_wait(struct access *access);
 
 #endif

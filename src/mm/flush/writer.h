@@ -9,7 +9,6 @@
 struct fm_file;
 struct fm_mm;
 
-/* writeback.c */
 int writeback_open(struct fm_mm *mm);
 void writeback_stop(struct fm_mm *mm);
 void writeback_free(struct fm_mm *mm);

@@ -16,7 +16,6 @@ struct frame_pool;
 #define POOL_STAGE_SHARE 128u /* frames to a staging slot */
 #endif
 
-/* frame_pool.c */
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
 void pool_drop(struct frame_pool *pool);
 void pool_destroy(struct frame_pool *pool);

@@ -14,7 +14,6 @@ struct map_lock {
 	struct stats_page *stats;
 };
 
-/* map_lock.c */
 void map_lock_shared(struct map_lock *lock);
 void map_unlock_shared(struct map_lock *lock);
 void map_lock_exclusive(struct map_lock *lock);

@@ -8,7 +8,6 @@
 
 struct frame_pool;
 
-/* reclaim.c */
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background);
 
 #endif

@@ -13,7 +13,6 @@ struct ticket;
 
 #define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
 
-/* progress.c: instructions that need several pages at once */
 struct keeper {
 	uint64_t since_ns;   /* of its last fault's end; atomic */
 	uint32_t generation; /* odd: taken; atomic */

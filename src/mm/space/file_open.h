@@ -13,7 +13,6 @@ struct fm_file_options;
 struct fm_mm;
 struct frame_pool;
 
-/* file.c and mm.c */
 int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);
 void pool_close(struct frame_pool *pool);
 int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,

@@ -12,7 +12,6 @@ void object_leave(struct fm_file *file);
 void object_ending(struct fm_file *file);
 void object_settled(struct fm_file *file);
 void handle_close(struct fm_file *handle);
-/* handle.c */
 int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle);
 
 #endif

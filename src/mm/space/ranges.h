@@ -11,7 +11,6 @@
 struct fm_mm;
 struct view;
 
-/* address_space.c */
 int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		 const struct fm_map_options *options, void **ret_addr);
 int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end);

@@ -25,7 +25,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/view.h"
 #include "mm/cache/dirty.h"
-#include "mm/fault/fault.h"
+#include "mm/base/access.h"
 #include "mm/frames/group.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/memory.h"
@@ -110,11 +110,11 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 
 /* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and not while the store reads from
  * its slot. */
-static bool moves_in(const struct fault *vmf, const struct page *page, bool write)
+static bool moves_in(const struct access *access, const struct page *page, bool write)
 {
-	if (vmf->mm->install != FM_INSTALL_MOVE)
+	if (access->mm->install != FM_INSTALL_MOVE)
 		return false;
-	return !vmf->file->writable || ((write || (page_is(page, PG_DIRTY) && vmf->writable)) && !page_is(page, PG_WRITEBACK));
+	return !access->file->writable || ((write || (page_is(page, PG_DIRTY) && access->writable)) && !page_is(page, PG_WRITEBACK));
 }
 
 /*
@@ -122,16 +122,16 @@ static bool moves_in(const struct fault *vmf, const struct page *page, bool writ
  * look again; its bytes are gone (somebody emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else
  * -ENOMEM and the like.
  */
-int page_install(struct fault *vmf, struct page *page)
+int page_install(struct access *access, struct page *page)
 {
-	bool write = vmf->flags & FM_FAULT_WRITE;
-	struct view *view = vmf->view;
+	bool write = access->flags & FM_FAULT_WRITE;
+	struct view *view = access->view;
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
 	struct transfer t = {.mm = mm, .dst = page_addr(view, pool, page),
 			     .src = (uint64_t)slot_of(pool, page),
 			     .len = page_shown_bytes(view->file, page)};
-	bool move = moves_in(vmf, page, write);
+	bool move = moves_in(access, page, write);
 
 	might_block(mm);
 	page_check(pool, page);

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct fault;
+struct access;
 struct page;
 struct view;
 
@@ -18,7 +18,7 @@ enum installed_by {
 };
 
 void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
-int page_install(struct fault *vmf, struct page *page);
+int page_install(struct access *access, struct page *page);
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 
 #endif

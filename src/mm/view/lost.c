@@ -15,7 +15,6 @@
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
-#include "mm/view/install.h"
 #include "mm/view/later.h"
 #include "mm/view/page_tables.h"
 #include "mm/view/transfer.h"

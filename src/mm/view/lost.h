@@ -14,9 +14,6 @@ struct frame_pool;
 struct page;
 struct view;
 
-/* install.c */
-#define FOREIGN (-EADDRNOTAVAIL) /* the program has put other memory, or none, where the page would go: to the program -EFAULT */
-
 void dirty_emptied(struct frame_pool *pool, struct page *page);
 void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page);
 void page_in_pieces(struct view *view, struct page *page, bool foreign);

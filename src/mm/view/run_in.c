@@ -16,7 +16,7 @@
 #include "mm/base/view.h"
 #include "mm/cache/dirty.h"
 #include "mm/cache/dirty_limit.h"
-#include "mm/fault/fault.h"
+#include "mm/base/access.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
@@ -40,19 +40,19 @@ enum gather { GATHER_CLEAN, GATHER_DIRTY, GATHER_TO_WRITE };
 
 /* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. Where it can be written
  * to then: only what comes after it, and nobody punches. */
-static struct run gather(struct fault *vmf, struct page *page, uint32_t most, enum gather what)
+static struct run gather(struct access *access, struct page *page, uint32_t most, enum gather what)
 {
 	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | (what == GATHER_TO_WRITE ? 0 : PG_DIRTY) |
 			      (what == GATHER_CLEAN ? 0 : PG_WRITEBACK); /* what is being written may be copied */
 	const uint32_t flags = PG_UPTODATE | (what == GATHER_DIRTY ? PG_DIRTY : 0);
 	bool write = what != GATHER_CLEAN;
-	struct fm_file *file = vmf->file;
+	struct fm_file *file = access->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
-	uint64_t addr = page_addr(vmf->view, pool, page), size = file_size(file);
+	uint64_t addr = page_addr(access->view, pool, page), size = file_size(file);
 	uint64_t before = write ? 0 : (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
 
-	for (uint64_t i = vmf->index + 1; after-- && run.count < most && i < vmf->high && (i + 1) << pool->shift <= size; i++, run.count++) {
+	for (uint64_t i = access->index + 1; after-- && run.count < most && i < access->high && (i + 1) << pool->shift <= size; i++, run.count++) {
 		struct page *next = run.first + run.count;
 		if (next == pool->pages + pool->frames || !run_join(file, next, i, mask, flags))
 			break;
@@ -61,7 +61,7 @@ static struct run gather(struct fault *vmf, struct page *page, uint32_t most, en
 			break;
 		}
 	}
-	for (uint64_t i = vmf->index; before-- && run.count < most && i > vmf->low; i--, run.count++, run.first--)
+	for (uint64_t i = access->index; before-- && run.count < most && i > access->low; i--, run.count++, run.first--)
 		if (run.first == pool->pages || !run_join(file, run.first - 1, i - 1, mask, flags))
 			break;
 	return run;
@@ -120,14 +120,14 @@ static bool look_after(struct view *view, struct page *first, uint32_t count, st
 }
 
 /* How a run goes into the view. */
-static uint32_t run_in(struct fault *vmf, const struct run *run, bool write, int *ret_err)
+static uint32_t run_in(struct access *access, const struct run *run, bool write, int *ret_err)
 {
-	struct fm_mm *mm = vmf->mm;
-	struct frame_pool *pool = vmf->file->pool;
-	uint64_t dst = page_addr(vmf->view, pool, run->first), src = (uint64_t)slot_of(pool, run->first);
+	struct fm_mm *mm = access->mm;
+	struct frame_pool *pool = access->file->pool;
+	uint64_t dst = page_addr(access->view, pool, run->first), src = (uint64_t)slot_of(pool, run->first);
 	uint32_t went;
 
-	if (vmf->file->writable && !write)
+	if (access->file->writable && !write)
 		return copy(mm, dst, src, run->count, ret_err);
 	for (uint32_t i = 0; write && i < run->count; i++) /* what does not go in stays so: it may have been there for a moment */
 		page_dirty(pool, run->first + i);
@@ -140,10 +140,10 @@ static uint32_t run_in(struct fault *vmf, const struct run *run, bool write, int
 }
 
 /* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for that page. */
-static int run_install(struct fault *vmf, struct page *page, struct run run, bool write)
+static int run_install(struct access *access, struct page *page, struct run run, bool write)
 {
-	struct view *view = vmf->view;
-	struct frame_pool *pool = vmf->file->pool;
+	struct view *view = access->view;
+	struct frame_pool *pool = access->file->pool;
 	uint32_t went = 0;
 	bool lost = false;
 	int err;
@@ -151,15 +151,15 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 	if (run.count > 1 || (run.count && run.first != page)) {
 		uint64_t dirty = write ? dirty_of(&run) : 0;
 		uint64_t dst = page_addr(view, pool, run.first);
-		uint32_t unmarks = trap_unmarks(vmf->mm->trap);
+		uint32_t unmarks = trap_unmarks(access->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
-			run.first[i].keep = vmf->keep;
-		pt_get(vmf->mm, run.first, run.count, dst, true);
-		went = run_in(vmf, &run, write, &err);
+			run.first[i].keep = access->keep;
+		pt_get(access->mm, run.first, run.count, dst, true);
+		went = run_in(access, &run, write, &err);
 		if (went)
-			pages_installed(view, run.first, went, pool->page_size, vmf->file->writable && !write ? BY_COPY : BY_MOVE);
+			pages_installed(view, run.first, went, pool->page_size, access->file->writable && !write ? BY_COPY : BY_MOVE);
 		if (went < run.count)
-			pt_put(vmf->mm, run.first + went, run.count - went, dst);
+			pt_put(access->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT)) {
 			bool to_write = write && !(dirty >> went & 1);
 			if (run.first + went != page)
@@ -167,12 +167,12 @@ static int run_install(struct fault *vmf, struct page *page, struct run run, boo
 			else if (to_write)
 				page_clean(pool, page); /* page_install() looks whether it was */
 		}
-		if (unlikely(!trap_kept(vmf->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
+		if (unlikely(!trap_kept(access->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
-		vmf->run_first = run.first->index;
-		vmf->run_last = vmf->run_first + run.count - 1;
+		access->run_first = run.first->index;
+		access->run_last = access->run_first + run.count - 1;
 	}
-	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(vmf, page);
+	err = lost ? -EAGAIN : run.first + went > page ? 0 : page_install(access, page);
 	for (uint32_t i = 0; i < run.count; i++)
 		if (run.first + i != page)
 			run_leave(pool, run.first + i);
@@ -212,55 +212,55 @@ static bool writer_comes(const struct fm_file *file, uint64_t index)
 	return comes;
 }
 
-static int write_run_install(struct fault *vmf, struct page *page)
+static int write_run_install(struct access *access, struct page *page)
 {
 	struct writer *writer;
 
 	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
-		return page_install(vmf, page);
-	uint32_t count = writer_step(vmf->file, vmf->index, &writer), room = dirty_room(vmf->file);
+		return page_install(access, page);
+	uint32_t count = writer_step(access->file, access->index, &writer), room = dirty_room(access->file);
 	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
-	int err = there ? page_install(vmf, page) : 0;
+	int err = there ? page_install(access, page) : 0;
 
 	if (err)
 		return err;
-	struct run run = alone ? (struct run){page, 1} : gather(vmf, page, count < room ? count : room, GATHER_TO_WRITE);
-	page_word_set(writer, next, vmf->index + run.count);
+	struct run run = alone ? (struct run){page, 1} : gather(access, page, count < room ? count : room, GATHER_TO_WRITE);
+	page_word_set(writer, next, access->index + run.count);
 	if (there) { /* the others come in behind it */
 		run.first++;
 		run.count--;
 		covered_if(run.count > 1, run_behind_a_read);
 	}
-	err = run_install(vmf, page, run, true);
-	vmf->run_first = vmf->index;
+	err = run_install(access, page, run, true);
+	access->run_first = access->index;
 	return err;
 }
 
 /*
- * As page_install(), for vmf->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
+ * As page_install(), for access->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
  */
-int install_run(struct fault *vmf, struct page *page)
+int install_run(struct access *access, struct page *page)
 {
-	struct fm_file *file = vmf->file;
-	bool write = vmf->flags & FM_FAULT_WRITE;
+	struct fm_file *file = access->file;
+	bool write = access->flags & FM_FAULT_WRITE;
 	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
-	bool alone = vmf->mm->install != FM_INSTALL_MOVE || file->record || file->pool->page_size > OS_PAGE ||
-		     vmf->advice == FM_ADVICE_RANDOM || (!write && page_is(page, PG_INSTALLED | PG_DUP));
+	bool alone = access->mm->install != FM_INSTALL_MOVE || file->record || file->pool->page_size > OS_PAGE ||
+		     access->advice == FM_ADVICE_RANDOM || (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
-	page->keep = vmf->keep;
-	vmf->run_first = vmf->run_last = vmf->index;
+	page->keep = access->keep;
+	access->run_first = access->run_last = access->index;
 	/* A last page that is shown in part goes by itself. */
-	if (alone || vmf->index < vmf->low || vmf->index >= vmf->high || (vmf->index + 1) << file->pool->shift > file_size(file))
-		return page_install(vmf, page);
+	if (alone || access->index < access->low || access->index >= access->high || (access->index + 1) << file->pool->shift > file_size(file))
+		return page_install(access, page);
 	if (write)
-		return write_run_install(vmf, page);
+		return write_run_install(access, page);
 	if (!file->writable)
-		return run_install(vmf, page, gather(vmf, page, UINT32_MAX, GATHER_CLEAN), false);
+		return run_install(access, page, gather(access, page, UINT32_MAX, GATHER_CLEAN), false);
 	bool dirty = page_is(page, PG_DIRTY);
 	/* Its neighbours are not to be written to where the mapping does not allow it. */
-	if (dirty ? page_is(page, PG_WRITEBACK) || !vmf->writable : writer_comes(file, vmf->index))
-		return page_install(vmf, page);
+	if (dirty ? page_is(page, PG_WRITEBACK) || !access->writable : writer_comes(file, access->index))
+		return page_install(access, page);
 	if (dirty) /* by MOVE, writable */
-		return run_install(vmf, page, gather(vmf, page, WRITE_RUN, GATHER_DIRTY), true);
-	return run_install(vmf, page, gather(vmf, page, COPY_RUN, GATHER_CLEAN), false);
+		return run_install(access, page, gather(access, page, WRITE_RUN, GATHER_DIRTY), true);
+	return run_install(access, page, gather(access, page, COPY_RUN, GATHER_CLEAN), false);
 }

@@ -6,7 +6,7 @@
 #ifndef FM_MM_VIEW_RUN_IN_H
 #define FM_MM_VIEW_RUN_IN_H
 
-struct fault;
+struct access;
 struct page;
 
 #ifdef FM_SIM
@@ -19,7 +19,6 @@ struct page;
 #define WRITE_RUN 64u /* most of them written back in vain should the writer stop */
 #endif
 
-/* run.c */
-int install_run(struct fault *vmf, struct page *page);
+int install_run(struct access *access, struct page *page);
 
 #endif

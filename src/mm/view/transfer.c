@@ -7,7 +7,6 @@
 #include "mm/base/mm.h"
 #include "mm/cache/dirty.h"
 #include "mm/frames/page.h"
-#include "mm/view/lost.h"
 #include "os/os.h"
 #include "stats/stats.h"
 #include "trap/trap.h"

@@ -12,6 +12,9 @@ struct page;
 #define BUSY_TRIES 50
 #define BUSY_PAUSE_NS 20000u
 
+/* The program has put other memory, or none, where the page would go: to the program -EFAULT. */
+#define FOREIGN (-EADDRNOTAVAIL)
+
 struct transfer {
 	struct fm_mm *mm;
 	uint64_t dst, src, len;

@@ -14,7 +14,6 @@
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
 #include "mm/frames/staging.h"
-#include "mm/view/install.h"
 #include "mm/view/later.h"
 #include "mm/view/lost.h"
 #include "mm/view/page_tables.h"
