@@ -236,9 +236,9 @@ void check_written_counts(void)
 		for (const struct fm_file *file = sim.mm->files; file; file = file->next) {
 			if (file->pool != pool)
 				continue;
-			dirty -= file->dirty;
-			writing -= file->writing;
-			unflushed -= file->unflushed;
+			dirty -= file->dirt->dirty;
+			writing -= file->dirt->writing;
+			unflushed -= file->dirt->unflushed;
 		}
 		if (dirty || writing || unflushed)
 			sim_fail("of the files' pages %d dirty, %d being written, %d unflushed are not the pool's", (int)dirty, (int)writing,
@@ -280,7 +280,7 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		shadow[p].least[i] = PG_PINS(now);
 	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one pin is who does it */
 	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs &&
-	    !page->file->resizing && !((const struct sim_store *)page->file->store)->dropping)
+	    !page->file->writes->resizing && !((const struct sim_store *)page->file->store)->dropping)
 		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
 	if ((now ^ old) & (PG_DIRTY | PG_WRITEBACK | PG_UNPROTECTED) && page->file && page->file->writable)
 		written_page_changed(page, i, old, now);
@@ -364,26 +364,26 @@ static void check_fresh(const struct frame_pool *pool, const struct page *page, 
 		return;
 	const struct view_page *view = kernel_view(file->view.region.base + (page->index << pool->shift));
 	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0 : *(uint64_t *)slot_of(pool, page);
-	if (tag && (tag >> 44 & 15) < file->version.version[0])
+	if (tag && (tag >> 44 & 15) < file->reads->version.version[0])
 		sim_fail("frame %u has version %llu of its page, and version %llu has been found", i,
-			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->version.version[0]);
+			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->reads->version.version[0]);
 }
 
 /* Too few, and the table would be given back with pages in it; too many, and never. */
 static void check_tables(const struct fm_mm *mm)
 {
-	for (uint32_t r = 0; r < mm->pt.entries; r++) {
+	for (uint32_t r = 0; r < mm->pt->entries; r++) {
 		uint32_t count = 0;
-		for (uint32_t p = 0; mm->pt.range[r].key && p < POOLS && mm->pool[p]; p++)
+		for (uint32_t p = 0; mm->pt->range[r].key && p < POOLS && mm->pool[p]; p++)
 			for (uint32_t i = 0; i < mm->pool[p]->frames; i++) {
 				const struct page *page = &mm->pool[p]->pages[i];
 				if ((page->state & PG_LOCKED) && !(page->state & PG_FREE))
 					return;
 				if ((page->state & PG_INSTALLED) && !page->uncounted)
-					count += page_addr(&page->file->view, mm->pool[p], page) >> 21 == mm->pt.range[r].key;
+					count += page_addr(&page->file->view, mm->pool[p], page) >> 21 == mm->pt->range[r].key;
 			}
-		if (mm->pt.range[r].key && mm->pt.range[r].count != count)
-			sim_fail("a page table's account has %u pages, and %u are there", mm->pt.range[r].count, count);
+		if (mm->pt->range[r].key && mm->pt->range[r].count != count)
+			sim_fail("a page table's account has %u pages, and %u are there", mm->pt->range[r].count, count);
 	}
 }
 
@@ -448,7 +448,7 @@ static void check_frames_free(const struct frame_pool *pool)
 void check_balance(void)
 {
 	struct fm_mm *mm = sim.mm;
-	uint64_t charged = mm->charged_bytes, tables = mm->pt.used * (uint64_t)OS_PAGE;
+	uint64_t charged = mm->charged_bytes, tables = mm->pt->used * (uint64_t)OS_PAGE;
 	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++) {
 		/* The last pin is put, and the frame on its way to its list: its thread may not have run since. */
 		for (int tries = 0; tries < 100 && frames_listed(mm->pool[p]) != mm->pool[p]->frames; tries++)

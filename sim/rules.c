@@ -114,7 +114,7 @@ void check_futex_wait(const uint32_t *word)
 			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
 	}
 	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file; file = file->next)
-		if ((word == &file->ended.seq || word == &file->resizing) && check_page_locks())
+		if ((word == &file->writes->ended.seq || word == &file->writes->resizing) && check_page_locks())
 			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
 }
 
@@ -143,9 +143,9 @@ void sim_watch_bucket_unlocked(const void *bucket)
 static bool every_change_wakes(const uint32_t *word, uint32_t slept_at)
 {
 	const struct fm_mm *mm = sim.mm;
-	if (word == &mm->map.rin) /* readers that come change it too */
+	if (word == &mm->map->rin) /* readers that come change it too */
 		return (*word & 3) != (slept_at & 3);
-	return (word == &mm->map.rout || word == &mm->map.wout || word == &mm->pt.release_seq ||
+	return (word == &mm->map->rout || word == &mm->map->wout || word == &mm->pt->release_seq ||
 		word == &mm->background_seq) && *word != slept_at;
 }
 
@@ -173,7 +173,7 @@ static bool somebody_sleeps(const uint32_t *word)
 static bool room_everywhere(const struct fm_mm *mm)
 {
 	for (const struct fm_file *file = mm->files; file; file = file->next)
-		if (file->inflight || file->requests)
+		if (file->reads->inflight || file->reads->requests)
 			return false;
 	return mm->request_free != NONE;
 }
@@ -269,12 +269,12 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
 	/* A quarter of that is for those that have an eighth of it at most. */
-	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4, own = file->dirty + file->writing, held = limit + most;
+	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4, own = file->dirt->dirty + file->dirt->writing, held = limit + most;
 	bool few = own < (spare < 4 ? 2 : (spare + 1) / 2) + pool->user_pinned && now < limit + spare;
-	bool over = !(page->state & PG_DIRTY) && ((now >= limit && !few) || now + pool->unflushed >= held || own + file->unflushed >= held - spare);
+	bool over = !(page->state & PG_DIRTY) && ((now >= limit && !few) || now + pool->unflushed >= held || own + file->dirt->unflushed >= held - spare);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
 	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;
-	return over || in_place || by_a_place || (vmf->index >= file->punch_first && vmf->index <= file->punch_last);
+	return over || in_place || by_a_place || (vmf->index >= file->dirt->punch_first && vmf->index <= file->dirt->punch_last);
 }
 
 void sim_watch_fault_try(const void *arg);
@@ -325,7 +325,7 @@ void sim_watch_staging(const void *arg)
  */
 static uint64_t charged_most(const struct fm_mm *mm)
 {
-	uint64_t most = mm->budget_bytes + (mm->pt.used + 1) * (uint64_t)OS_PAGE;
+	uint64_t most = mm->budget_bytes + (mm->pt->used + 1) * (uint64_t)OS_PAGE;
 	for (uint32_t p = 0; p < MM_POOLS_MAX && mm->pool[p]; p++) {
 		const struct frame_pool *pool = mm->pool[p];
 		for (uint32_t i = 0; i < pool->frames; i++)

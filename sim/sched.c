@@ -431,7 +431,7 @@ static void tell_wait(const uint32_t *word)
 			return;
 		}
 	}
-	if (sim.mm && at - (uint64_t)&sim.mm->map < sizeof(sim.mm->map))
+	if (sim.mm && at - (uint64_t)sim.mm->map < sizeof(sim.mm->map))
 		event("waits for the map lock", 0, 0, 0, 0);
 }
 

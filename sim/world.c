@@ -1150,7 +1150,7 @@ static void open_file(uint32_t f)
 		refused = sim_marks.meta_refused;
 	}
 	if (sim_chance(128)) /* as if streams had come before */
-		world.file[f]->huge = HUGE_YES;
+		world.file[f]->reads->huge = HUGE_YES;
 	world.view[f] = world.file[f]->view.region.base;
 	if (sim_store[f].writable)
 		world.size[f][world.sizes[f]++] = (struct size){sim_store[f].size[0], 0, STILL};
@@ -1177,12 +1177,12 @@ static int create(struct fm_mm **ret_mm)
 static void make_tables_few(struct fm_mm *mm)
 {
 	uint64_t range = 0;
-	mm->pt.entries = 0;
+	mm->pt->entries = 0;
 	for (uint32_t f = 0; f < world.files; f++)
 		for (uint32_t n = 0; n < world.pages[f]; n++)
 			if (addr_of(f, n) >> 21 != range) {
 				range = addr_of(f, n) >> 21;
-				mm->pt.entries++;
+				mm->pt->entries++;
 			}
 	pt_init(mm);
 }

@@ -25,7 +25,7 @@ static void run(enum fm_advice after)
 		touch(mm, map + i * PAGE);
 	CHECK_OK(fm_advise(mm, map, PAGES * PAGE, after));
 	if (after == FM_ADVICE_NORMAL)
-		file->ra.max_pages = 0;
+		file->reads->ra.max_pages = 0;
 	for (unsigned i = 0; i < PAGES; i++)
 		touch(mm, map + i * PAGE);
 	struct fm_stats stats = support_stats(mm);

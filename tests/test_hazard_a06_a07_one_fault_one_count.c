@@ -49,7 +49,7 @@ static void test_a07(void)
 		CHECK_OK(support_read(mm, map + PLACE(i), &byte, 1));
 	EVENTUALLY(support_stats(mm).faults == TOUCHES); /* its thread may go on before it is counted */
 	struct fm_stats stats = support_stats(mm);
-	CHECK_EQ(file->ra.clock, TOUCHES); /* each was looked at once, and none of their retries */
+	CHECK_EQ(file->reads->ra.clock, TOUCHES); /* each was looked at once, and none of their retries */
 	CHECK_EQ(stats.ra_pages, 0);
 	CHECK_EQ(stats.faults, TOUCHES);
 	CHECK_EQ(stats.faults_major, TOUCHES);
@@ -64,7 +64,7 @@ static void test_a07(void)
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	for (int i = 0; i < CROWD; i++)
 		CHECK_OK(hazard_end(&access[i]));
-	CHECK_LE(file->ra.clock, TOUCHES + CROWD);
+	CHECK_LE(file->reads->ra.clock, TOUCHES + CROWD);
 	CHECK_EQ(support_stats(mm).ra_pages, 0); /* a crowd on one page is no stream */
 	EVENTUALLY(support_stats(mm).faults == support_stats(mm).faults_major + support_stats(mm).faults_minor);
 	CHECK_LE(support_stats(mm).faults, TOUCHES + CROWD);
@@ -85,14 +85,14 @@ static void test_a07_no_room(void)
 
 	for (int i = 0; i < CROWD; i++)
 		hazard_begin(&access[i], mm, map + PLACE(i));
-	EVENTUALLY(support_stats(mm).requests == 8 && file->ra.clock >= CROWD);
+	EVENTUALLY(support_stats(mm).requests == 8 && file->reads->ra.clock >= CROWD);
 	/* A thread tries every 10 ms; a ticket when there is room. */
 	EVENTUALLY(support_stats(mm).frame_waits >= (test_trap() == FM_TRAP_THREAD ? 1 : 6) * (CROWD - 8));
-	CHECK_EQ(file->ra.clock, CROWD);
+	CHECK_EQ(file->reads->ra.clock, CROWD);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	for (int i = 0; i < CROWD; i++)
 		CHECK_OK(hazard_end(&access[i]));
-	CHECK_EQ(file->ra.clock, CROWD);
+	CHECK_EQ(file->reads->ra.clock, CROWD);
 	CHECK_EQ(support_stats(mm).ra_pages, 0);
 	CHECK_OK(fm_unmap(mm, map, 4096 * MIB));
 	CHECK_OK(fm_file_close(file));

@@ -20,13 +20,13 @@ static unsigned try_at(uint64_t addr, uint32_t flags, struct fault *ret_vmf)
 	os_sigmask mask = os_signals_block();
 
 	fault_begin(&vmf, &file->view, addr, flags | FM_FAULT_KILLABLE);
-	map_lock_shared(&mm->map);
+	map_lock_shared(mm->map);
 	vmf.vma = mm_find_vma(mm, addr);
 	CHECK(vmf.vma);
 	vmf.advice = vmf.vma->advice;
 	unsigned ret = filemap_fault(&vmf);
 	CHECK_EQ(self()->map_held, 1); /* never dropped */
-	map_unlock_shared(&mm->map);
+	map_unlock_shared(mm->map);
 	*ret_vmf = vmf;
 	if (ret & FM_FAULT_LOCKED)
 		page_unlock(file->pool, vmf.page);
@@ -42,7 +42,7 @@ static void table(uint32_t flags)
 	unsigned ret;
 
 	/* Nothing is left of what was before: DONTNEED passes by what the background thread has locked for a moment. */
-	EVENTUALLY(atomic_get(&file->inflight) == 0);
+	EVENTUALLY(atomic_get(&file->reads->inflight) == 0);
 	EVENTUALLY(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED) == 0 && support_stats(mm).frames_used == 0);
 
 	ret = try_at((uintptr_t)map, flags, &vmf); /* absent */
@@ -56,10 +56,10 @@ static void table(uint32_t flags)
 	} while (ret == FM_FAULT_RETRY && vmf.want == WANT_PAGE);
 	CHECK_EQ(ret & ~(unsigned)FM_FAULT_MAJOR, FM_FAULT_LOCKED);
 
-	EVENTUALLY(atomic_get(&file->inflight) == 0); /* or it would be an earlier read's */
+	EVENTUALLY(atomic_get(&file->reads->inflight) == 0); /* or it would be an earlier read's */
 	CHECK_OK(fm_file_control(file, "stuck=1")); /* locked by another */
 	hazard_begin(&stuck, mm, map + 64 * PAGE);
-	EVENTUALLY(atomic_get(&file->inflight) > 0);
+	EVENTUALLY(atomic_get(&file->reads->inflight) > 0);
 	ret = try_at((uintptr_t)map + 64 * PAGE, flags, &vmf);
 	CHECK_EQ(ret, FM_FAULT_RETRY);
 	CHECK_EQ(vmf.want, WANT_PAGE);

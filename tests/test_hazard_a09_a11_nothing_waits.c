@@ -76,7 +76,7 @@ static void test_a09_stubborn(void)
 	answers = false;
 	for (unsigned i = 0; i < READ; i++)
 		hazard_begin(&reads[i], mm, map + i * PAGE);
-	EVENTUALLY(file->inflight == READ);
+	EVENTUALLY(file->reads->inflight == READ);
 	for (unsigned i = 0; i < WAIT; i++) {
 		hazard_begin(&page[i], mm, map + i % READ * PAGE);
 		hazard_begin(&room[i], mm, map + (64 + i) * PAGE);
@@ -116,7 +116,7 @@ static void test_a11(void)
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	for (unsigned i = 0; i < 8; i++)
 		hazard_begin(&slow[i], mm, map + i * PAGE);
-	EVENTUALLY(file->inflight >= 4);
+	EVENTUALLY(file->reads->inflight >= 4);
 	for (int round = 0; round < 20; round++) {
 		void *again;
 		CHECK_OK(fm_advise(mm, map, 8 * PAGE, FM_ADVICE_DONTNEED));

@@ -44,7 +44,7 @@ static void run(const struct fm_file_options *options, unsigned pages_then, unsi
 
 	support_sleep_ms(20); /* so that the times of the file differ */
 	hazard_begin(&access, mm, map + page * PAGE + 5);
-	EVENTUALLY(file->inflight > 0);
+	EVENTUALLY(file->reads->inflight > 0);
 	rewrite(path, pages_then, 2);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	int err = hazard_end(&access);
@@ -74,7 +74,7 @@ static void test_own_punch(void)
 	for (unsigned i = 0; i < 20; i++) {
 		CHECK_OK(fm_file_control(file, "stuck=1"));
 		hazard_begin(&access, mm, map + i * PAGE);
-		EVENTUALLY(file->inflight > 0 || access.done);
+		EVENTUALLY(file->reads->inflight > 0 || access.done);
 		CHECK_OK(fm_advise(mm, map, PAGES * PAGE, FM_ADVICE_DONTNEED));
 		CHECK_OK(fm_file_control(file, "stuck=0"));
 		CHECK_OK(fm_advise(mm, map, PAGES * PAGE, FM_ADVICE_DONTNEED));

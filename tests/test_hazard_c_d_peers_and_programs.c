@@ -27,7 +27,7 @@ static void test_c03(void)
 	CHECK_OK(fm_file_read(file, &plain, 1, 8 * PAGE + 9, &len));
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	hazard_begin(&first, mm, map + 8 * PAGE + 9);
-	EVENTUALLY(atomic_get(&file->inflight) > 0);
+	EVENTUALLY(atomic_get(&file->reads->inflight) > 0);
 	hazard_begin(&second, mm, map + 8 * PAGE + 9);
 	EVENTUALLY(second.tid);
 	support_sleep_ms(50); /* it would be through by now, if it could */
@@ -130,10 +130,10 @@ static void test_c09(void)
 	struct hazard_access access = {.mm = mm};
 	os_sigmask mask = os_signals_block();
 
-	map_lock_exclusive(&mm->map);
+	map_lock_exclusive(mm->map);
 	CHECK_EQ(pthread_create(&access.thread, NULL, look, &access), 0);
 	EVENTUALLY(access.done);
-	map_unlock_exclusive(&mm->map);
+	map_unlock_exclusive(mm->map);
 	os_signals_restore(mask);
 	CHECK_EQ(pthread_join(access.thread, NULL), 0);
 	support_mm_end(mm);

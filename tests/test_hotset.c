@@ -224,7 +224,7 @@ static void *noter(void *arg)
 	pthread_barrier_wait(&ready);
 	uint64_t middle = (me / 2 + 1) * 100000000ull; /* a pair of them: one goes up, one down */
 	for (unsigned i = 0; i < LOG_EACH; i++)
-		record_index(file->record, me % 2 ? middle - 1 - i : middle + i);
+		record_index(file->reads->record, me % 2 ? middle - 1 - i : middle + i);
 	return NULL;
 }
 

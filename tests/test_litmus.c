@@ -249,11 +249,11 @@ static void map_racer(unsigned id)
 			continue;
 		}
 		for (unsigned i = 0; i < 4; i++) {
-			map_lock_shared(&mm->map);
+			map_lock_shared(mm->map);
 			const struct vma *vma = mm_find_vma(mm, (uint64_t)(uintptr_t)always);
 			bool right = vma && vma->start <= (uint64_t)(uintptr_t)always &&
 				     vma->end > (uint64_t)(uintptr_t)always && vma->view == &file[0]->view;
-			map_unlock_shared(&mm->map);
+			map_unlock_shared(mm->map);
 			CHECK(right);
 		}
 	}

@@ -367,7 +367,7 @@ static void test_others(const char *what)
 	}
 	hazard_watch("what is dirty of another file is not written by the background");
 	if (!strcmp(what, "write-stuck")) /* at once, since much is */
-		EVENTUALLY(!__atomic_load_n(&other->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->writing, __ATOMIC_SEQ_CST));
+		EVENTUALLY(!__atomic_load_n(&other->dirt->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->dirt->writing, __ATOMIC_SEQ_CST));
 	CHECK_OK(fm_sync(mm, at, LEN, 0));
 	write_expect_file(own, 0, LEN, SEED + 8);
 	CHECK_OK(fm_unmap(mm, at, LEN));

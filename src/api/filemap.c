@@ -21,14 +21,17 @@
 #include "mm/fault/vmf.h"
 #include "mm/fault/queue.h"
 #include "mm/fill/ahead.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/record.h"
 #include "mm/fill/replay.h"
+#include "mm/fill/share.h"
 #include "mm/flush/durable.h"
 #include "mm/flush/end.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/range.h"
 #include "mm/flush/resize.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
 #include "mm/map/segments.h"
@@ -309,7 +312,7 @@ static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file
 	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
 		return -EINVAL;
 	err = file_open(mm, uri, fd, &ours, ret_file);
-	if (!err && ((*ret_file)->cache->record || (*ret_file)->may_write))
+	if (!err && ((*ret_file)->cache->reads->record || (*ret_file)->may_write))
 		watch_exit();
 	return err;
 }

@@ -21,9 +21,6 @@
 
 #include "filemap.h"
 #include "mm/base/wait_queue.h"
-#include "mm/map/map_lock.h"
-#include "mm/view/later.h"
-#include "mm/view/page_tables.h"
 #include "os/keeper.h"
 #include "os/os.h"
 
@@ -31,9 +28,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct after_work;
 struct fm_file;
 struct frame_pool;
 struct io_engine;
+struct map_lock;
+struct pt_table;
 struct read_request;
 struct record;
 struct replay;
@@ -55,7 +55,7 @@ struct writer_bell {
 enum background_state { BACKGROUND_RUNS, BACKGROUND_DOZES, BACKGROUND_SLEEPS };
 
 struct fm_mm {
-	struct map_lock map;
+	struct map_lock *map; /* map/ */
 	struct vma *segments; /* slab; map lock */
 	uint64_t *starts;     /* sorted starts and, beside them, their slab places; map lock */
 	uint32_t *places;
@@ -101,8 +101,8 @@ struct fm_mm {
 	uint32_t starved;        /* such a call could begin nothing; atomic */
 
 	struct wait_queue page_tickets[64]; /* by page; each page's waiters in one of them */
-	struct pt_table pt;
-	struct after_work after;
+	struct pt_table *pt; /* view/ */
+	struct after_work *after; /* view/ */
 
 	struct os_thread background;
 	uint32_t background_seq; /* futex */

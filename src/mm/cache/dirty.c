@@ -33,9 +33,11 @@
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
 #include "mm/cache/dirty_limit.h"
+#include "mm/cache/file_dirt.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/page_list.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -52,7 +54,7 @@ static uint32_t id_of(const struct frame_pool *pool, const struct page *page)
 
 static void count_dirty(struct frame_pool *pool, struct page *page)
 {
-	atomic_add(&page->file->dirty, 1u);
+	atomic_add(&page->file->dirt->dirty, 1u);
 	uint32_t before = atomic_add(&pool->dirty, 1u);
 	bit_set(pool->dirty_bits, id_of(pool, page)); /* last: see page_clean() */
 	stats_add(pool->mm->stats, dirty_pages, 1);
@@ -141,7 +143,7 @@ bool page_clean(struct frame_pool *pool, struct page *page)
 	bit_clear(pool->aged_bits, id_of(pool, page));
 	bit_clear(pool->dirty_bits, id_of(pool, page));
 	page_set(page, 0, PG_DIRTY);
-	atomic_sub(&page->file->dirty, 1u);
+	atomic_sub(&page->file->dirt->dirty, 1u);
 	atomic_sub(&pool->dirty, 1u);
 	stats_sub(pool->mm->stats, dirty_pages, 1);
 	let_go(pool, page);
@@ -155,7 +157,7 @@ void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
 	page_set(page, PG_WRITEBACK, 0);
 	bit_set(pool->writing_bits, id_of(pool, page));
 	page_word_set(page, attempt, page->attempt + 1);
-	atomic_add(&page->file->writing, 1u);
+	atomic_add(&page->file->dirt->writing, 1u);
 	atomic_add(&pool->writing, 1u);
 	stats_add(pool->mm->stats, writeback_pages, 1);
 	if (!keep_dirty)
@@ -167,7 +169,7 @@ static void unflushed_add(struct frame_pool *pool, struct page *page, uint64_t *
 {
 	if (bit_set(bits, id_of(pool, page)))
 		return;
-	atomic_add(&page->file->unflushed, 1u);
+	atomic_add(&page->file->dirt->unflushed, 1u);
 	atomic_add(&pool->unflushed, 1u);
 	stats_add(pool->mm->stats, unflushed_pages, 1);
 }
@@ -176,7 +178,7 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 {
 	if (!bit_clear(bits, id_of(pool, page)))
 		return;
-	atomic_sub(&page->file->unflushed, 1u);
+	atomic_sub(&page->file->dirt->unflushed, 1u);
 	atomic_sub(&pool->unflushed, 1u);
 	stats_sub(pool->mm->stats, unflushed_pages, 1);
 	let_go(pool, page);
@@ -209,10 +211,10 @@ void page_written(struct frame_pool *pool, struct page *page, int error, uint32_
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
-	if (error || (!file->scratch && atomic_get(&file->flush_failures) != flush_failures))
+	if (error || (!file->scratch && atomic_get(&file->dirt->flush_failures) != flush_failures))
 		page_flushed(pool, page, pool->unflushed_bits, true);
 	bit_clear(pool->writing_bits, id_of(pool, page));
-	atomic_sub(&file->writing, 1u);
+	atomic_sub(&file->dirt->writing, 1u);
 	atomic_sub(&pool->writing, 1u);
 	stats_sub(pool->mm->stats, writeback_pages, 1);
 	old = atomic_get(&page->state);
@@ -246,18 +248,18 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page)
 /* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the next fm_sync() tells. */
 void file_write_failed(struct fm_file *file, int error)
 {
-	atomic_set(&file->write_error, error);
-	atomic_add(&file->error_seq, 1u);
+	atomic_set(&file->dirt->write_error, error);
+	atomic_add(&file->dirt->error_seq, 1u);
 }
 
 /* A dirty page's bytes are gone: the program has put other memory in their place, has unmapped or emptied it. A page lock may be
  * held: the log is told by the write-back thread, or at the file's end. */
 void file_lost_page(struct fm_file *file, uint64_t index)
 {
-	uint64_t first = atomic_get(&file->lost_first);
-	while (index < first && !atomic_cas(&file->lost_first, &first, index))
+	uint64_t first = atomic_get(&file->dirt->lost_first);
+	while (index < first && !atomic_cas(&file->dirt->lost_first, &first, index))
 		;
-	atomic_add(&file->lost, 1u);
+	atomic_add(&file->dirt->lost, 1u);
 	file_write_failed(file, -EIO);
 	writeback_note(file->mm);
 }

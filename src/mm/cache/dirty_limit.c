@@ -3,8 +3,9 @@
 #include "mm/cache/dirty_limit.h"
 
 #include "mm/base/file.h"
+#include "mm/cache/file_dirt.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 
@@ -50,7 +51,7 @@ static bool room_for(const struct fm_file *const_file, uint32_t more)
 	uint32_t limit = dirty_limit(pool), most = held_limit(pool), spare = limit / 4 < 2 ? 2 : limit / 4;
 	uint32_t few = spare < 4 ? 2 : (spare + 1) / 2; /* one instruction may write to two pages */
 	uint32_t now = dirty_now(pool) + more, held = now + atomic_get(&pool->unflushed);
-	uint32_t own_now = atomic_get(&file->dirty) + atomic_get(&file->writing) + more, own_held = own_now + atomic_get(&file->unflushed);
+	uint32_t own_now = atomic_get(&file->dirt->dirty) + atomic_get(&file->dirt->writing) + more, own_held = own_now + atomic_get(&file->dirt->unflushed);
 
 	if (held > most || own_held > most - spare)
 		return false;
@@ -84,8 +85,8 @@ bool dirty_has_room(const struct fm_file *file)
 bool dirty_may_go_on(const struct fm_file *const_file)
 {
 	struct fm_file *file = (struct fm_file *)(uintptr_t)const_file;
-	bool idle = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
-	return atomic_get(&file->failing) || dirty_has_room(file) || (idle && !dirty_over(file));
+	bool idle = !atomic_get(&file->dirt->dirty) && !atomic_get(&file->dirt->writing);
+	return atomic_get(&file->dirt->failing) || dirty_has_room(file) || (idle && !dirty_over(file));
 }
 
 /* The background begins to write without waiting for pages to grow old, and goes on until there are few. */
@@ -112,7 +113,7 @@ uint64_t dirty_pause_ns(const struct fm_file *file, const struct frame_pool *poo
 	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), free = dirty_free(pool);
 	if (now <= free || limit < 64)
 		return 0;
-	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->write_ns) * (now - free) / (limit - free);
+	uint64_t pause = 2 * atomic_get(&((struct fm_file *)(uintptr_t)file)->dirt->write_ns) * (now - free) / (limit - free);
 	if (pause < PAUSE_LEAST_NS)
 		return 0;
 	return pause < PAUSE_MOST_NS ? pause : PAUSE_MOST_NS;

@@ -4,18 +4,13 @@
 #define FM_MM_CACHE_DIRTY_LIMIT_H
 
 #include "mm/base/file.h"
+#include "mm/cache/file_dirt.h"
 #include "os/atomic.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct frame_pool;
-
-static inline bool range_is_punched(const struct fm_file *file, uint64_t index)
-{
-	return index >= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_first) &&
-	       index <= atomic_get(&((struct fm_file *)(uintptr_t)file)->punch_last);
-}
 
 uint32_t dirty_room(const struct fm_file *file);
 bool dirty_over(const struct fm_file *file);

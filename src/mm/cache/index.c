@@ -25,11 +25,14 @@
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/lock.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/ghosts.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/page.h"
+#include "mm/frames/page_list.h"
 #include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -264,7 +267,7 @@ bool page_is_cached(struct fm_file *file, uint64_t index)
 
 void ra_wasted(struct fm_file *file)
 {
-	ra_put(file->ra.wasted, ra_get(file->ra.wasted) + 1);
+	ra_put(file->dirt->wasted, ra_get(file->dirt->wasted) + 1);
 }
 
 static void unpin_page(struct fm_file *file, struct page *page, void *arg)

@@ -7,7 +7,9 @@
 #include "mm/base/file.h"
 #include "mm/base/view.h"
 #include "mm/fault/vmf.h"
-#include "mm/frames/pool.h"
+#include "mm/flush/file_writes.h"
+#include "mm/flush/request.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/map/segments.h"
 #include "mm/view/range.h"
 #include "os/atomic.h"
@@ -22,7 +24,7 @@ static void take_out_unmapped(struct fault *vmf)
 			file_take_out(vmf->file, i, i);
 	}
 	if (vmf->file->writable) { /* what is being written just then has to be swept out later */
-		atomic_set(&vmf->file->swept_seq, vmf->unmap_seq);
+		atomic_set(&vmf->file->writes->swept_seq, vmf->unmap_seq);
 		writeback_note(vmf->mm);
 	}
 }

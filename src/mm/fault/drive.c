@@ -22,10 +22,12 @@
 #include "mm/fault/vmf.h"
 #include "mm/fault/group_wait.h"
 #include "mm/fault/wanted.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/record.h"
+#include "mm/fill/share.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "mm/map/segments.h"
 #include "mm/reclaim/wait.h"
@@ -76,7 +78,7 @@ static int install_locked(struct fault *vmf)
 
 	if (ahead) /* the mapping's reference may go with the lock */
 		file_get(ahead);
-	map_unlock_shared(&vmf->mm->map);
+	map_unlock_shared(vmf->mm->map);
 	fault_put_stale(vmf);
 	if (group_wait(vmf, page)) {
 		if (ahead) {
@@ -144,7 +146,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	if (give_way(vmf, ticket))
 		return -EBUSY;
 	os_populate_stack();
-	map_lock_shared(&mm->map);
+	map_lock_shared(mm->map);
 	vmf->vma = mm_find_vma(mm, vmf->addr);
 	vmf->unmap_seq = atomic_get(&vmf->view->unmap_seq);
 	int err = !vmf->vma ? -EFAULT : (vmf->flags & FM_FAULT_WRITE) && !vmf->vma->writable ? -EACCES : 0;
@@ -154,7 +156,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		else
 			covered_by(may_drop, no_mapping);
 		covered_if(!vmf->vma && (vmf->flags & FM_FAULT_TRIED), a1_unmapped_between);
-		map_unlock_shared(&mm->map);
+		map_unlock_shared(mm->map);
 		return err;
 	}
 	vmf->advice = vmf->vma->advice;
@@ -171,7 +173,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	if (ret & FM_FAULT_LOCKED)
 		return install_locked(vmf);
 	if (!(ret & FM_FAULT_RETRY)) {
-		map_unlock_shared(&mm->map);
+		map_unlock_shared(mm->map);
 		return vmf->error;
 	}
 	if (may_drop)
@@ -180,7 +182,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		fault_wait_under_lock(vmf);
 	struct fm_file *file = vmf->file; /* once its ticket is queued the fault may end in another thread */
 	file_get(file); /* the mapping's reference may go with the lock */
-	map_unlock_shared(&mm->map);
+	map_unlock_shared(mm->map);
 	bool under_way = !may_wait && fault_submit_wanted(vmf, ticket);
 	file_put(file);
 	return under_way ? -EBUSY : -EAGAIN;
@@ -202,8 +204,8 @@ int fault_drive(struct fault *vmf, struct ticket *ticket)
 		if (err == -EBUSY) /* another thread may have gone on with it by now */
 			return -EAGAIN;
 		fault_put_stale(vmf);
-		if (!err && unlikely(vmf->file->record))
-			record_touch(vmf->file->record, vmf->page);
+		if (!err && unlikely(vmf->file->reads->record))
+			record_touch(vmf->file->reads->record, vmf->page);
 		if (err != -EAGAIN)
 			return err;
 	}

@@ -66,7 +66,7 @@ static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file
 	fpin = vmf->file;
 	file_get(fpin);
 	vmf->vma = NULL;
-	map_unlock_shared(&vmf->mm->map);
+	map_unlock_shared(vmf->mm->map);
 	return fpin;
 }
 

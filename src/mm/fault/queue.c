@@ -27,10 +27,12 @@
 #include "mm/fault/drive.h"
 #include "mm/fault/vmf.h"
 #include "mm/fill/ahead.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/record.h"
+#include "mm/fill/share.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "trap/trap.h"
@@ -185,8 +187,8 @@ static bool has_come(struct queue_entry *entry)
 {
 	struct page *page = entry->came ? page_find(entry->vmf.file, entry->vmf.index) : NULL;
 	bool there = page && (page_state(page) & (PG_UPTODATE | PG_INSTALLED)) == (PG_UPTODATE | PG_INSTALLED);
-	if (there && unlikely(entry->vmf.file->record))
-		record_touch(entry->vmf.file->record, page);
+	if (there && unlikely(entry->vmf.file->reads->record))
+		record_touch(entry->vmf.file->reads->record, page);
 	if (page)
 		page_unpin(entry->vmf.file->pool, page);
 	covered_if(entry->came && !page, queue_gone_again);

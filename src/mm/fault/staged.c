@@ -10,12 +10,14 @@
 #include "mm/cache/lock.h"
 #include "mm/fault/after.h"
 #include "mm/fault/vmf.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/pages.h"
 #include "mm/fill/share.h"
 #include "mm/fill/staged.h"
 #include "mm/fill/version.h"
 #include "mm/flush/throttle.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
@@ -39,7 +41,7 @@ bool read_may_stage(const struct fault *vmf)
 	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage && !vmf->more &&
 	       !(vmf->exact && (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
-	       !atomic_get(&vmf->file->changed) && /* else a hole would have to be filled, and another frame need not */
+	       !atomic_get(&vmf->file->reads->changed) && /* else a hole would have to be filled, and another frame need not */
 	       (vmf->index + 1) << pool->shift <= file_size(vmf->file);
 }
 
@@ -64,7 +66,7 @@ int read_staged(struct fault *vmf)
 	struct frame_pool *pool = file->pool;
 	struct page *page = vmf->page;
 	uint32_t more = 0;
-	char *stage = atomic_get(&file->changed) ? NULL : stage_take(pool, true);
+	char *stage = atomic_get(&file->reads->changed) ? NULL : stage_take(pool, true);
 
 	might_block(file->mm);
 	if (stage && !read_inline_begin(file, &more)) {
@@ -81,7 +83,7 @@ int read_staged(struct fault *vmf)
 	}
 	struct iovec iov = {stage, OS_PAGE};
 	uint64_t started = os_now_ns();
-	uint32_t epoch = atomic_get(&file->epoch);
+	uint32_t epoch = atomic_get(&file->reads->epoch);
 	size_t bytes = 0;
 	unsigned shorts = 0;
 

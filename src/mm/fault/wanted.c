@@ -15,13 +15,14 @@
 #include "mm/fill/abandon.h"
 #include "mm/fill/ahead.h"
 #include "mm/fill/demand.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/request.h"
 #include "mm/fill/share.h"
 #include "mm/fill/version.h"
 #include "mm/flush/throttle.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "mm/reclaim/get.h"
 #include "mm/reclaim/wait.h"
@@ -97,7 +98,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 		page_unlock(file->pool, vmf->page);
 		return 0;
 	}
-	if (atomic_get(&file->changed)) {
+	if (atomic_get(&file->reads->changed)) {
 		covered(exit_stale_n);
 		if (staged) /* its memory had been charged for, and it gets none */
 			mm_uncharge(vmf->mm, file->pool->page_size);

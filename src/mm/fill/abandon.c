@@ -9,10 +9,12 @@
 #include "mm/base/refs.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/request.h"
+#include "mm/fill/share.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -46,7 +48,7 @@ void read_wanted(struct fm_file *file, struct page *page)
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 {
 	struct fm_mm *mm = file->mm;
-	uint64_t patience = 4 * atomic_get(&file->latency_ns);
+	uint64_t patience = 4 * atomic_get(&file->reads->latency_ns);
 	bool aborted = false;
 
 	if (patience < 20 * OS_NSEC_PER_MSEC)

@@ -9,14 +9,17 @@
 #include "mm/base/view.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/request.h"
 #include "mm/fill/share.h"
 #include "mm/fill/streams.h"
 #include "mm/fill/windows.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/group.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/page.h"
+#include "mm/frames/page_list.h"
 #include "mm/frames/pool.h"
 #include "mm/frames/staging.h"
 #include "mm/map/map_lock.h"
@@ -118,7 +121,7 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
  */
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
 {
-	if (index == mark || !window->stages || file->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
+	if (index == mark || !window->stages || file->reads->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
 	    (index + 1) << file->pool->shift > file_size(file))
 		return NULL;
 	if (!lru_count(file->pool, LIST_HOLES))
@@ -181,7 +184,7 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 	uint64_t end = file_pages(file), mark = window->mark, index = window->start;
 
 	might_block(file->mm);
-	if (atomic_get(&file->changed) || atomic_get(&file->mm->dying))
+	if (atomic_get(&file->reads->changed) || atomic_get(&file->mm->dying))
 		return index;
 	if (window->step > 1)
 		return submit_steps(file, window);

@@ -8,14 +8,15 @@
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fill/abandon.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/pages.h"
 #include "mm/fill/request.h"
 #include "mm/fill/share.h"
 #include "mm/fill/streams.h"
 #include "mm/fill/version.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "mm/reclaim/get.h"
 #include "mm/view/range.h"
@@ -59,10 +60,10 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	pages[0] = page;
 	page_begin_read(pool, page);
 	uint32_t count = gather(file, pages, more);
-	atomic_add(&file->inflight, count - 1);
+	atomic_add(&file->reads->inflight, count - 1);
 	int iov_count = read_build_iov(file, pages, count, iov);
 	uint64_t offset = page->index << pool->shift, started = os_now_ns();
-	uint32_t epoch = atomic_get(&file->epoch);
+	uint32_t epoch = atomic_get(&file->reads->epoch);
 	int err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
 	int filled = err == -EFAULT ? pages_fill(pool, pages, count) : 0;
 	if (filled < 0) {
@@ -111,7 +112,7 @@ static int wait_for_read(struct fm_file *file, struct page *page)
 int read_page(struct fm_file *file, struct page *page, uint32_t more)
 {
 	might_block(file->mm);
-	if (atomic_get(&file->changed)) { /* nothing new may be read into the snapshot */
+	if (atomic_get(&file->reads->changed)) { /* nothing new may be read into the snapshot */
 		covered(exit_stale_d);
 		page_begin_read(file->pool, page);
 		page_fail(page, -ESTALE);

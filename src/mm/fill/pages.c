@@ -10,10 +10,13 @@
 #include "mm/cache/dirty_limit.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/page_list.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -37,10 +40,10 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 /* A read that began in `epoch` ended before the file's end. */
 int file_changed_behind(struct fm_file *file, uint32_t epoch)
 {
-	os_lock(&file->version_lock);
-	if (atomic_get(&file->epoch) == epoch) /* else the file has another version by now */
-		atomic_set(&file->changed, file->changed_policy == FM_CHANGED_ERROR);
-	os_unlock(&file->version_lock);
+	os_lock(&file->reads->version_lock);
+	if (atomic_get(&file->reads->epoch) == epoch) /* else the file has another version by now */
+		atomic_set(&file->reads->changed, file->changed_policy == FM_CHANGED_ERROR);
+	os_unlock(&file->reads->version_lock);
 	return -ESTALE;
 }
 
@@ -73,8 +76,8 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 		zero_tail(pool, page, wanted);
 	page_set(page, PG_UPTODATE, PG_ERROR);
 	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
-	covered_if(file->epoch != epoch, a10_changed_meanwhile);
-	if (atomic_get(&file->epoch) != epoch)
+	covered_if(file->reads->epoch != epoch, a10_changed_meanwhile);
+	if (atomic_get(&file->reads->epoch) != epoch)
 		page_set(page, 0, PG_UPTODATE);
 	return LIST_AHEAD;
 }
@@ -113,8 +116,8 @@ void page_begin_read(struct frame_pool *pool, struct page *page)
 
 void read_note_latency(struct fm_file *file, uint64_t ns)
 {
-	uint64_t old = atomic_get(&file->latency_ns);
-	atomic_set(&file->latency_ns, old ? old - old / 8 + ns / 8 : ns);
+	uint64_t old = atomic_get(&file->reads->latency_ns);
+	atomic_set(&file->reads->latency_ns, old ? old - old / 8 + ns / 8 : ns);
 	stats_record(&file->mm->stats->read_ns, ns);
 }
 

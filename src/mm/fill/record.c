@@ -17,8 +17,10 @@
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
 #include "mm/base/report.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/hotset.h"
@@ -192,7 +194,7 @@ int record_begin(struct fm_file *file)
 	}
 	record->file = file;
 	record->places = places;
-	file->record = record;
+	file->reads->record = record;
 	return 0;
 }
 
@@ -202,8 +204,8 @@ void record_list(struct fm_file *file)
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
 	os_lock(&mm->files_lock);
-	file->record->next = mm->records;
-	__atomic_store_n(&mm->records, file->record, __ATOMIC_RELEASE);
+	file->reads->record->next = mm->records;
+	__atomic_store_n(&mm->records, file->reads->record, __ATOMIC_RELEASE);
 	os_unlock(&mm->files_lock);
 	os_signals_restore(mask);
 	closer_kick(mm); /* from now on it has a time to look at */
@@ -226,7 +228,7 @@ static bool unlist(struct fm_mm *mm, struct record *record)
 /* The closer, or an opening that failed. */
 void record_end(struct fm_file *file)
 {
-	struct record *record = file->record;
+	struct record *record = file->reads->record;
 	uint64_t lost = atomic_get(&record->lost);
 
 	os_sigmask mask = os_signals_block();
@@ -238,6 +240,7 @@ void record_end(struct fm_file *file)
 		mm_log(file->mm, FM_LOG_WARNING, "record %s: full: the last %llu first touches are not in it",
 		       record->target.name, (unsigned long long)lost);
 	hotset_target_close(&record->target);
-	file->record = NULL;
+	file->reads->record = NULL;
+	file->recorded = false;
 	os_meta_free(record, sizeof(*record) + record->places * sizeof(uint64_t));
 }

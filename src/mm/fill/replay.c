@@ -21,11 +21,14 @@
 #include "mm/base/report.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/request.h"
 #include "mm/fill/share.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/page.h"
+#include "mm/frames/page_list.h"
 #include "mm/frames/pool.h"
 #include "mm/reclaim/get.h"
 #include "os/atomic.h"
@@ -82,13 +85,13 @@ static bool frames_low(const struct fm_file *file)
 static bool has_room(struct fm_file *file)
 {
 	return atomic_get(&file->mm->requests_busy) < replay_requests_most(file->mm) &&
-	       atomic_get(&file->inflight) + run_most(file) <= file->pool->frames / 8 && read_has_room(file, false);
+	       atomic_get(&file->reads->inflight) + run_most(file) <= file->pool->frames / 8 && read_has_room(file, false);
 }
 
 /* Nobody else has a reference: not the program, no mapping, no fault. */
 static bool is_alone(const struct fm_file *file)
 {
-	return !atomic_get(&file->handles) && atomic_get(&file->refs) <= 1 + atomic_get(&file->requests);
+	return !atomic_get(&file->handles) && atomic_get(&file->refs) <= 1 + atomic_get(&file->reads->requests);
 }
 
 static void drop_unread(struct fm_file *file, struct page *page)
@@ -176,7 +179,7 @@ static bool replay_turn(struct replay *replay)
 	replay->alone = is_alone(file) ? replay->alone + 1 : 0; /* a request just begun may look like it, once */
 	for (; replay->at < replay->set.count; replay->at++, replay->inside = 0)
 		while (replay->inside < replay->set.range[replay->at].count) {
-			if (atomic_get(&mm->dying) || atomic_get(&file->changed) || replay->alone > 1)
+			if (atomic_get(&mm->dying) || atomic_get(&file->reads->changed) || replay->alone > 1)
 				return false;
 			bool low = frames_low(file);
 			if (low)
@@ -250,7 +253,7 @@ static void replay_all(struct fm_mm *mm)
 		if (more) {
 			append(mm, replay);
 		} else {
-			file->replay = NULL;
+			file->reads->replay = NULL;
 			atomic_sub(&mm->replaying, 1u);
 		}
 		os_unlock(&mm->files_lock);
@@ -346,10 +349,10 @@ int file_hotset(struct fm_file *file, const char *path)
 		return err;
 	os_sigmask mask = os_signals_block();
 	os_lock(&mm->files_lock);
-	if (file->replay)
+	if (file->reads->replay)
 		err = -EBUSY;
 	else
-		replay_list(mm, file->replay = replay);
+		replay_list(mm, file->reads->replay = replay);
 	os_unlock(&mm->files_lock);
 	replay_kick(mm);
 	os_signals_restore(mask);
@@ -367,7 +370,7 @@ int replay_ask(struct fm_file *file)
 	enum hotset_asked asked = hotset_to_read(file->uri, path);
 	if (likely(asked == HOTSET_NO))
 		return 0;
-	int err = replay_load(file, path, asked == HOTSET_BY_ENVIRONMENT, &file->replay);
+	int err = replay_load(file, path, asked == HOTSET_BY_ENVIRONMENT, &file->reads->replay);
 	return err == -ENOENT || err == -EAGAIN || asked == HOTSET_BY_ENVIRONMENT ? 0 : err;
 }
 
@@ -377,7 +380,7 @@ void replay_begin(struct fm_file *file)
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
 	os_lock(&mm->files_lock);
-	replay_list(mm, file->replay);
+	replay_list(mm, file->reads->replay);
 	os_unlock(&mm->files_lock);
 	replay_kick(mm);
 	os_signals_restore(mask);
@@ -387,16 +390,16 @@ void replay_begin(struct fm_file *file)
 void replay_unlist(struct fm_file *file) /* files_lock */
 {
 	struct replay **at = &file->mm->replays;
-	while (*at && *at != file->replay)
+	while (*at && *at != file->reads->replay)
 		at = &(*at)->next;
 	if (*at)
-		*at = file->replay->next;
+		*at = file->reads->replay->next;
 	atomic_sub(&file->mm->replaying, 1u);
 }
 
 /* The closer, or an opening that failed: free(). */
 void replay_end(struct fm_file *file)
 {
-	replay_free(file->replay);
-	file->replay = NULL;
+	replay_free(file->reads->replay);
+	file->reads->replay = NULL;
 }

@@ -23,12 +23,14 @@
 #include "mm/base/refs.h"
 #include "mm/base/submit.h"
 #include "mm/base/access.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/pages.h"
 #include "mm/fill/share.h"
 #include "mm/fill/staged.h"
 #include "mm/fill/streams.h"
 #include "mm/fill/version.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
@@ -49,8 +51,8 @@ static struct read_request *request_get(struct fm_file *file)
 	struct fm_mm *mm = file->mm;
 	struct read_request *req = NULL;
 	os_lock(&mm->request_lock);
-	if (mm->request_free != NONE && atomic_get(&file->requests) < read_requests_most(file)) {
-		atomic_add(&file->requests, 1u);
+	if (mm->request_free != NONE && atomic_get(&file->reads->requests) < read_requests_most(file)) {
+		atomic_add(&file->reads->requests, 1u);
 		req = &mm->requests[mm->request_free];
 		atomic_set(&mm->request_free, req->next_free);
 		atomic_set(&mm->requests_left, mm->requests_left - 1);
@@ -176,8 +178,8 @@ static void read_done(struct io_request *io)
 	if ((!err || err == -EIO) && !abandoned)
 		err = file_recheck_after(file, req->epoch, io->ended, err);
 	/* Before anybody can see that they have come: who goes on to the mark is to find room for the next window. */
-	atomic_sub(&file->inflight, count);
-	atomic_sub(&file->requests, 1u);
+	atomic_sub(&file->reads->inflight, count);
+	atomic_sub(&file->reads->requests, 1u);
 	if (!abandoned && req->stage)
 		err = staged_done(req, pages[0], err);
 	else if (!abandoned)
@@ -201,14 +203,14 @@ static void read_done(struct io_request *io)
 /* A request that has its share of frames; NULL: there is none, or the store has its share. */
 static struct read_request *request_begin(struct fm_file *file, uint32_t count, bool speculative)
 {
-	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->inflight, count);
+	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->reads->inflight, count);
 	struct read_request *req = NULL;
 
 	mm_assert(count && count <= READ_PAGES_MAX);
 	if (before + count <= cap || (!before && !speculative))
 		req = request_get(file);
 	if (!req) {
-		atomic_sub(&file->inflight, count);
+		atomic_sub(&file->reads->inflight, count);
 		return NULL;
 	}
 	file_get(file);
@@ -218,7 +220,7 @@ static struct read_request *request_begin(struct fm_file *file, uint32_t count, 
 	atomic_set(&req->cancelled, 0u);
 	atomic_set(&req->abandoned, 0u);
 	req->stage = NULL;
-	req->epoch = atomic_get(&file->epoch);
+	req->epoch = atomic_get(&file->reads->epoch);
 	return req;
 }
 

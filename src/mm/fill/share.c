@@ -5,6 +5,8 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
+#include "mm/fill/file_reads.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -22,9 +24,9 @@ bool read_is_inline(const struct fm_file *file)
 /* A read in the faulting thread holds frames as a request does, and for as long: it counts like one. */
 bool read_inline_begin(struct fm_file *file, uint32_t *more)
 {
-	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->inflight, 1u);
+	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->reads->inflight, 1u);
 	if (before && before >= cap) {
-		atomic_sub(&file->inflight, 1u);
+		atomic_sub(&file->reads->inflight, 1u);
 		return false;
 	}
 	if (before + 1 + *more > cap)
@@ -34,7 +36,7 @@ bool read_inline_begin(struct fm_file *file, uint32_t *more)
 
 void read_inline_end(struct fm_file *file, uint32_t count)
 {
-	if (atomic_sub(&file->inflight, count) >= file->pool->frames / 4)
+	if (atomic_sub(&file->reads->inflight, count) >= file->pool->frames / 4)
 		frame_freed(file->pool); /* somebody may wait for room */
 }
 
@@ -69,9 +71,9 @@ uint32_t read_requests_most(const struct fm_file *file)
 /* A demand read could begin now: in the caller's own thread, if it may wait and the store allows, else as a request. */
 bool read_has_room(struct fm_file *file, bool may_wait)
 {
-	uint32_t inflight = atomic_get(&file->inflight);
+	uint32_t inflight = atomic_get(&file->reads->inflight);
 	bool here = may_wait && read_is_inline(file);
 	bool place = atomic_get(&file->mm->request_free) != NONE &&
-		     atomic_get(&file->requests) < read_requests_most(file);
+		     atomic_get(&file->reads->requests) < read_requests_most(file);
 	return (here || place) && (!inflight || inflight < file->pool->frames / 4);
 }

@@ -7,9 +7,11 @@
 #include "mm/base/mm.h"
 #include "mm/base/view.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/pages.h"
+#include "mm/fill/share.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/view/install.h"
 #include "mm/view/later.h"
 #include "mm/view/page_tables.h"
@@ -58,7 +60,7 @@ bool staged_install(struct view *view, struct page *page, const char *stage, boo
 		return false;
 	}
 	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
-	if (atomic_get(&file->epoch) != epoch)
+	if (atomic_get(&file->reads->epoch) != epoch)
 		*err = -EAGAIN;
 	page_unlock(file->pool, page);
 	return true;

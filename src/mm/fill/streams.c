@@ -22,9 +22,13 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/group.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 
 #include <string.h>
@@ -45,19 +49,19 @@
 /* Groups are for who only reads, and whose every touch need not be seen. */
 static bool may_take_groups(const struct fm_file *file)
 {
-	return file->pool->groups && !file->writable && !file->record;
+	return file->pool->groups && !file->writable && !file->reads->record;
 }
 
 bool file_takes_groups(const struct fm_file *file)
 {
-	return may_take_groups(file) && __atomic_load_n(&file->huge, __ATOMIC_ACQUIRE) == HUGE_YES;
+	return may_take_groups(file) && __atomic_load_n(&file->reads->huge, __ATOMIC_ACQUIRE) == HUGE_YES;
 }
 
 /* A stream of it has come far enough. */
 static void want_groups(struct fm_file *file)
 {
 	uint32_t no = HUGE_NO;
-	if (!may_take_groups(file) || atomic_get(&file->huge) != HUGE_NO || !atomic_cas(&file->huge, &no, (uint32_t)HUGE_WANTED))
+	if (!may_take_groups(file) || atomic_get(&file->reads->huge) != HUGE_NO || !atomic_cas(&file->reads->huge, &no, (uint32_t)HUGE_WANTED))
 		return;
 	atomic_set(&file->mm->wants_huge, 1u);
 	background_kick(file->mm);
@@ -81,7 +85,7 @@ void ra_init(struct fm_file *file, uint32_t max_bytes)
 		most = 1;
 	if (most > frames_share(file))
 		most = frames_share(file) + 1;
-	file->ra = (struct ra_state){.max_pages = most, .most = most};
+	file->reads->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
 /* Others change a stream while it is looked at: each function works on a copy, and puts that back. */
@@ -139,12 +143,12 @@ struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra
 	uint64_t shortest = LEAP_MOST + 1;
 
 	for (int i = 0; i < RA_STREAMS; i++) {
-		struct ra_stream now = stream_get(&file->ra.stream[i]);
+		struct ra_stream now = stream_get(&file->reads->ra.stream[i]);
 		uint64_t leap = now.stride == 1 ? index - now.edge : now.edge - index;
 		if (!now.used || (now.stride != 1 && now.stride != -1) || !leap || leap >= shortest)
 			continue;
 		shortest = leap;
-		nearest = &file->ra.stream[i];
+		nearest = &file->reads->ra.stream[i];
 		*ret = now;
 	}
 	return nearest && page_is_cached(file, ret->edge) && page_is_cached(file, index - (uint64_t)ret->stride) ? nearest : NULL;
@@ -220,8 +224,8 @@ static uint32_t lively_streams(struct ra_state *ra)
 uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool waited)
 {
 	bool unit = s->stride == 1 || s->stride == -1;
-	uint32_t most = ra_get(file->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
-	uint32_t share = frames_share(file) / lively_streams(&file->ra) + 1;
+	uint32_t most = ra_get(file->reads->ra.most), usual = WINDOW_USUAL / file->pool->page_size;
+	uint32_t share = frames_share(file) / lively_streams(&file->reads->ra) + 1;
 	uint32_t grown = s->size ? 2 * s->size : unit ? WINDOW_FIRST : STEPS_FIRST;
 
 	if (usual < 2)
@@ -249,14 +253,15 @@ static void narrow(struct ra_state *ra, uint32_t most)
 }
 
 /* Windows get smaller where much of them was thrown away untouched, and recover where nothing is. */
-void stream_weigh_waste(struct ra_state *ra, bool hit)
+void stream_weigh_waste(struct fm_file *file, bool hit)
 {
-	uint32_t wasted = ra_get(ra->wasted), most = ra_get(ra->most), max = ra_get(ra->max_pages);
+	struct ra_state *ra = &file->reads->ra;
+	uint32_t wasted = ra_get(file->dirt->wasted), most = ra_get(ra->most), max = ra_get(ra->max_pages);
 	if (wasted > 8 && wasted > most / 2) {
 		narrow(ra, most / 2);
-		ra_put(ra->wasted, 0);
+		ra_put(file->dirt->wasted, 0);
 	} else if (hit && wasted) {
-		ra_put(ra->wasted, wasted - (wasted + 3) / 4);
+		ra_put(file->dirt->wasted, wasted - (wasted + 3) / 4);
 	} else if (hit && most < max) {
 		ra_put(ra->most, 2 * most < max ? 2 * most : max);
 	}
@@ -271,7 +276,7 @@ void ra_tick(struct ra_state *ra)
 /* A fault waits for a page that was read ahead: its stream's windows come too late. */
 void ra_late(struct fm_file *file, uint64_t index)
 {
-	struct ra_stream now, *s = stream_find(&file->ra, index, &now);
+	struct ra_stream now, *s = stream_find(&file->reads->ra, index, &now);
 	if (!s || !now.stride || !now.size)
 		return;
 	stream_grow(file, &now, true);
@@ -281,5 +286,5 @@ void ra_late(struct fm_file *file, uint64_t index)
 /* A read of several pages failed: be careful for a while. */
 void ra_shrink(struct fm_file *file)
 {
-	narrow(&file->ra, ra_get(file->ra.most) / 4);
+	narrow(&file->reads->ra, ra_get(file->reads->ra.most) / 4);
 }

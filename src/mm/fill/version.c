@@ -6,6 +6,8 @@
 #include "io/io.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
 #include "mm/view/range.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -24,20 +26,20 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 {
 	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
-	os_lock(&file->version_lock);
-	bool late = atomic_get(&file->epoch) != epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
-	bool same = store_version_same(now, &file->version), grown_up = file->version.young_ns && !now->young_ns;
+	os_lock(&file->reads->version_lock);
+	bool late = atomic_get(&file->reads->epoch) != epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
+	bool same = store_version_same(now, &file->reads->version), grown_up = file->reads->version.young_ns && !now->young_ns;
 	bool old = late || !same || (grown_up && refresh);
 	if (!old) {
-		atomic_set(&file->checked, asked);
+		atomic_set(&file->reads->checked, asked);
 	} else if (!late && refresh) {
-		file->version = *now;
-		atomic_add(&file->epoch, 1u);
+		file->reads->version = *now;
+		atomic_add(&file->reads->epoch, 1u);
 		store_size_set(file->store, now->size);
 	} else if (!late) {
-		atomic_set(&file->changed, 1u);
+		atomic_set(&file->reads->changed, 1u);
 	}
-	os_unlock(&file->version_lock);
+	os_unlock(&file->reads->version_lock);
 	if (!late && !same)
 		stats_add(file->mm->stats, files_changed, 1);
 	return old;
@@ -56,22 +58,22 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	struct fm_store_version now;
 	const struct fm_store_ops *ops = file->store->ops;
 
-	if (atomic_get(&file->changed))
+	if (atomic_get(&file->reads->changed))
 		return -ESTALE;
 	if (file->writable) /* whose changes are our own */
 		return 0;
 	if (!ops->version)
 		return 0;
-	covered_if(atomic_get(&file->checked) >= ended, a10_asked_for_several);
-	if (atomic_get(&file->checked) >= ended)
-		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
+	covered_if(atomic_get(&file->reads->checked) >= ended, a10_asked_for_several);
+	if (atomic_get(&file->reads->checked) >= ended)
+		return atomic_get(&file->reads->epoch) == epoch ? 0 : -EAGAIN;
 	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is judged by its answer */
-	uint32_t before = atomic_get(&file->epoch);
+	uint32_t before = atomic_get(&file->reads->epoch);
 	if (ops->version(file->store, &now) < 0)
 		return 0;
 	if (!version_note(file, before, &now, asked))
-		return atomic_get(&file->epoch) == epoch ? 0 : -EAGAIN;
-	return atomic_get(&file->changed) ? -ESTALE : -EAGAIN;
+		return atomic_get(&file->reads->epoch) == epoch ? 0 : -EAGAIN;
+	return atomic_get(&file->reads->changed) ? -ESTALE : -EAGAIN;
 }
 
 /* The file whose version decides: a private mapping's file has the size of its base. */
@@ -94,7 +96,7 @@ int file_look(struct fm_file *file)
 	struct fm_file *known = file_of_version(file);
 	struct fm_store_version now;
 	uint64_t asked = io_ends(known->mm->io);
-	uint32_t before = atomic_get(&known->epoch);
+	uint32_t before = atomic_get(&known->reads->epoch);
 	int err = known->store->ops->version(known->store, &now);
 
 	if (!err && version_note(known, before, &now, asked))
@@ -121,21 +123,21 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed)
 	struct fm_store_version now;
 
 	for (;;) {
-		uint32_t epoch = atomic_get(&file->epoch);
+		uint32_t epoch = atomic_get(&file->reads->epoch);
 		int err = version_settled(file, &now);
 		if (err)
 			return err;
-		os_lock(&file->version_lock);
-		bool late = atomic_get(&file->epoch) != epoch;
-		bool other = atomic_get(&file->changed) || !store_version_same(&now, &file->version);
-		bool old = other || file->version.young_ns;
+		os_lock(&file->reads->version_lock);
+		bool late = atomic_get(&file->reads->epoch) != epoch;
+		bool other = atomic_get(&file->reads->changed) || !store_version_same(&now, &file->reads->version);
+		bool old = other || file->reads->version.young_ns;
 		if (!late && old) {
-			file->version = now;
-			atomic_add(&file->epoch, 1u);
+			file->reads->version = now;
+			atomic_add(&file->reads->epoch, 1u);
 			store_size_set(file->store, now.size);
-			atomic_set(&file->changed, 0u);
+			atomic_set(&file->reads->changed, 0u);
 		}
-		os_unlock(&file->version_lock);
+		os_unlock(&file->reads->version_lock);
 		if (late)
 			continue;
 		if (old)

@@ -8,6 +8,7 @@
 #include "mm/cache/index.h"
 #include "mm/base/access.h"
 #include "mm/fill/demand.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/share.h"
 #include "mm/fill/streams.h"
 #include "mm/frames/group.h"
@@ -71,7 +72,7 @@ static bool enters_group(const struct fm_file *file, const struct ra_stream *s, 
  * False: it is read alone. Map lock held. */
 bool ra_sync_window(const struct access *access, struct reading *reading)
 {
-	struct ra_state *ra = &access->file->ra;
+	struct ra_state *ra = &access->file->reads->ra;
 	struct ra_stream now;
 	bool full = access->advice == FM_ADVICE_SEQUENTIAL, some = false, whole = false;
 
@@ -92,7 +93,7 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
 		stream_move(ra, &now, access->index);
 	} /* else another thread came here first, or it has been taken away again */
 	if (now.stride) {
-		stream_weigh_waste(ra, false);
+		stream_weigh_waste(access->file, false);
 		if (full)
 			now.size = ra_get(ra->most);
 		uint32_t size = stream_grow(access->file, &now, now.size > 0);
@@ -115,7 +116,7 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
  * dropping the lock for it is worth while. Map lock held. */
 bool ra_async_window(const struct access *access, struct page *page, struct reading *reading)
 {
-	struct ra_state *ra = &access->file->ra;
+	struct ra_state *ra = &access->file->reads->ra;
 	struct ra_stream now;
 
 	covered_if(access->flags & FM_FAULT_TRIED, a7_retry_no_hit);
@@ -138,7 +139,7 @@ bool ra_async_window(const struct access *access, struct page *page, struct read
 	covered_if(moved, a13_window_moved);
 	if (moved)
 		now.edge = now.last + (uint64_t)now.stride;
-	stream_weigh_waste(ra, true);
+	stream_weigh_waste(access->file, true);
 	bool some = window_set(access, reading, &now, now.edge, stream_grow(access->file, &now, false));
 	covered_if(!some, a4_mark_changes_nothing);
 	stream_put(s, &now);

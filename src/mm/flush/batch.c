@@ -5,8 +5,8 @@
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/flush/request.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 
 /* By file, then by index. What is read here may be old: each page is looked at anew under its lock. */

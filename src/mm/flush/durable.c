@@ -13,12 +13,14 @@
 #include "mm/base/submit.h"
 #include "mm/cache/dirty.h"
 #include "mm/cache/dirty_limit.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/merged.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/range.h"
 #include "mm/flush/request.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -34,7 +36,7 @@ static void flush_pages(struct fm_file *file, bool begins, bool failed)
 	uint32_t words = (pool->frames + 63) / 64;
 
 	/* The count is set after a bit, so it can be low by what others add just now: that may begin later, while nothing may end later. */
-	for (uint32_t word = 0; word < words && (!begins || atomic_get(&file->unflushed)); word++)
+	for (uint32_t word = 0; word < words && (!begins || atomic_get(&file->dirt->unflushed)); word++)
 		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
 			struct page *page = &pool->pages[id];
@@ -59,7 +61,7 @@ static void flush_done(struct io_request *io)
 	stats_add(mm->stats, flushes, 1);
 	if (error) {
 		file_note_failure(file, error);
-		atomic_add(&file->flush_failures, 1u);
+		atomic_add(&file->dirt->flush_failures, 1u);
 		flush_pages(file, true, false); /* also of what was written since the store may have lost some */
 	}
 	flush_pages(file, false, error != 0);
@@ -67,16 +69,16 @@ static void flush_done(struct io_request *io)
 		stats_add(mm->stats, flush_errors, 1);
 		file_tell_failure(file, 0, 0, error);
 	}
-	os_lock(&file->flush_lock);
-	atomic_set(&file->flushing, false);
-	file->flush_result = error;
-	file->flush_ended = file->flush_covers;
-	atomic_set(&file->flushed_ns, os_now_ns());
-	os_unlock(&file->flush_lock);
+	os_lock(&file->writes->flush_lock);
+	atomic_set(&file->writes->flushing, false);
+	file->writes->flush_result = error;
+	file->writes->flush_ended = file->writes->flush_covers;
+	atomic_set(&file->writes->flushed_ns, os_now_ns());
+	os_unlock(&file->writes->flush_lock);
 	if (error) /* another flush has to come */
-		atomic_add(&file->written_seq, 1u);
+		atomic_add(&file->writes->written_seq, 1u);
 	file_write_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) || atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq))
+	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) || atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -84,17 +86,17 @@ static void flush_done(struct io_request *io)
 /* False: one is under way. */
 bool flush_begin(struct fm_file *file)
 {
-	os_lock(&file->flush_lock);
-	bool ours = !file->flushing;
+	os_lock(&file->writes->flush_lock);
+	bool ours = !file->writes->flushing;
 	if (ours) {
-		atomic_set(&file->flushing, true);
-		file->flush_covers = atomic_get(&file->written_seq);
+		atomic_set(&file->writes->flushing, true);
+		file->writes->flush_covers = atomic_get(&file->writes->written_seq);
 	}
-	os_unlock(&file->flush_lock);
+	os_unlock(&file->writes->flush_lock);
 	if (!ours)
 		return false;
 	flush_pages(file, true, false);
-	struct io_request *io = file->flush_io;
+	struct io_request *io = file->writes->flush_io;
 	io->store = file->store;
 	io->offset = 0;
 	io->iov_count = 0;
@@ -110,14 +112,14 @@ bool flush_begin(struct fm_file *file)
 /* Until all writes that have ended by now are durable. 0, or the errno of the flush that should have made them so. */
 static int flush_wait(struct fm_file *file, uint64_t until_ns)
 {
-	uint32_t need = atomic_get(&file->written_seq);
+	uint32_t need = atomic_get(&file->writes->written_seq);
 
 	for (;;) {
-		uint32_t seq = atomic_get(&file->ended.seq);
-		os_lock(&file->flush_lock);
-		bool done = (int32_t)(file->flush_ended - need) >= 0;
-		int result = file->flush_result;
-		os_unlock(&file->flush_lock);
+		uint32_t seq = atomic_get(&file->writes->ended.seq);
+		os_lock(&file->writes->flush_lock);
+		bool done = (int32_t)(file->writes->flush_ended - need) >= 0;
+		int result = file->writes->flush_result;
+		os_unlock(&file->writes->flush_lock);
 		if (done)
 			return result;
 		if (atomic_get(&file->mm->dying))
@@ -127,7 +129,7 @@ static int flush_wait(struct fm_file *file, uint64_t until_ns)
 		if (flush_begin(file))
 			continue;
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
-		gate_wait(&file->ended, seq, slice < until_ns ? slice : until_ns);
+		gate_wait(&file->writes->ended, seq, slice < until_ns ? slice : until_ns);
 	}
 }
 
@@ -155,10 +157,10 @@ int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flag
 	int err = range_write(file, first, last, until);
 	if (!err)
 		err = flush_wait(file, until);
-	uint32_t now = atomic_get(&file->error_seq);
+	uint32_t now = atomic_get(&file->dirt->error_seq);
 	if (now != told) {
 		uint32_t before = told;
-		err = err ? err : atomic_get(&file->write_error);
+		err = err ? err : atomic_get(&file->dirt->write_error);
 		while ((int32_t)(now - before) > 0 && !atomic_cas(error_told, &before, now))
 			;
 	}

@@ -10,8 +10,11 @@
 #include "mm/base/patience.h"
 #include "mm/base/refs.h"
 #include "mm/base/report.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
 #include "mm/cache/merged.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/range.h"
 #include "mm/flush/request.h"
 #include "os/atomic.h"
@@ -28,14 +31,14 @@
 
 static bool has_unwritten(struct fm_file *file)
 {
-	return atomic_get(&file->dirty) || atomic_get(&file->writing);
+	return atomic_get(&file->dirt->dirty) || atomic_get(&file->dirt->writing);
 }
 
 /* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store has not answered. */
 static void tell_unwritten(struct fm_file *file, int error)
 {
-	uint32_t dirty = atomic_get(&file->dirty), writing = atomic_get(&file->writing);
-	int last = atomic_get(&file->write_error);
+	uint32_t dirty = atomic_get(&file->dirt->dirty), writing = atomic_get(&file->dirt->writing);
+	int last = atomic_get(&file->dirt->write_error);
 
 	if (error == -ETIMEDOUT && !writing && last)
 		error = last;
@@ -50,36 +53,36 @@ static void tell_unwritten(struct fm_file *file, int error)
 /* Nothing of the file is written from here on: what is dirty is lost. */
 static void give_up(struct fm_file *file, int error)
 {
-	if (atomic_xchg(&file->given_up, true))
+	if (atomic_xchg(&file->writes->given_up, true))
 		return;
 	if (atomic_get(&file->mm->dying))
 		atomic_set(&file->mm->lost, true);
-	stats_add(file->mm->stats, dirty_lost, atomic_get(&file->dirty));
+	stats_add(file->mm->stats, dirty_lost, atomic_get(&file->dirt->dirty));
 	tell_unwritten(file, error);
 }
 
 /* Its last reference has been put, and its writes have failed for long enough. The mm's end waits by itself. */
 static bool close_in_vain(struct fm_file *file, uint64_t now)
 {
-	if (!atomic_get(&file->failing))
-		file->closing_ns = 0;
-	else if (!file->closing_ns)
-		file->closing_ns = now;
-	return file->closing_ns && now >= file->closing_ns + mm_patience_ns && !atomic_get(&file->writing);
+	if (!atomic_get(&file->dirt->failing))
+		file->writes->closing_ns = 0;
+	else if (!file->writes->closing_ns)
+		file->writes->closing_ns = now;
+	return file->writes->closing_ns && now >= file->writes->closing_ns + mm_patience_ns && !atomic_get(&file->dirt->writing);
 }
 
 /* A file that nobody refers to any more; our reference is its last. True: it has been put. */
 static bool close_one(struct fm_file *file, uint64_t now)
 {
-	bool given_up = atomic_get(&file->given_up);
-	if (given_up ? !atomic_get(&file->writing) : !has_unwritten(file)) {
+	bool given_up = atomic_get(&file->writes->given_up);
+	if (given_up ? !atomic_get(&file->dirt->writing) : !has_unwritten(file)) {
 		file_put(file);
 		return true;
 	}
-	if (given_up || !atomic_get(&file->dirty))
+	if (given_up || !atomic_get(&file->dirt->dirty))
 		return false;
 	if (close_in_vain(file, now)) {
-		give_up(file, atomic_get(&file->write_error));
+		give_up(file, atomic_get(&file->dirt->write_error));
 		file_put(file);
 		return true;
 	}
@@ -114,9 +117,9 @@ bool writeback_close(struct fm_file *file)
 {
 	struct writeback *wb = atomic_get(&file->mm->wb);
 
-	if (file->writable && !file->given_up)
+	if (file->writable && !file->writes->given_up)
 		writeback_look_for_merging(file->mm);
-	if (!file->writable || file->scratch || file->given_up || !(atomic_get(&file->dirty) + atomic_get(&file->writing)))
+	if (!file->writable || file->scratch || file->writes->given_up || !(atomic_get(&file->dirt->dirty) + atomic_get(&file->dirt->writing)))
 		return false;
 	file_drop_pins(file);
 	atomic_set(&file->refs, 1u);
@@ -163,7 +166,7 @@ static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *r
 	*ret_closing = false;
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next) {
-		if (!file->writable || file->scratch || file->finished == finish || atomic_get(&file->given_up) || !has_unwritten(file))
+		if (!file->writable || file->scratch || file->writes->finished == finish || atomic_get(&file->writes->given_up) || !has_unwritten(file))
 			continue;
 		if (file_try_get(file))
 			break;
@@ -180,21 +183,21 @@ static int write_out(struct fm_file *file, uint64_t most_ns)
 	uint64_t pause = PAUSE_LEAST_NS, failing_ns = 0;
 
 	for (;;) {
-		uint32_t stored = atomic_get(&file->stored_seq), errors = atomic_get(&file->error_seq);
+		uint32_t stored = atomic_get(&file->writes->stored_seq), errors = atomic_get(&file->dirt->error_seq);
 		uint64_t begun = os_now_ns();
 		int err = range_write(file, 0, FOR_EVER, begun + most_ns);
 		uint64_t now = os_now_ns();
 		if (!has_unwritten(file))
 			return 0;
-		if (err == -ETIMEDOUT && atomic_get(&file->stored_seq) != stored)
+		if (err == -ETIMEDOUT && atomic_get(&file->writes->stored_seq) != stored)
 			continue; /* a store that is slow */
 		if (err)
 			return err;
-		if (atomic_get(&file->error_seq) == errors || atomic_get(&file->given_up))
+		if (atomic_get(&file->dirt->error_seq) == errors || atomic_get(&file->writes->given_up))
 			return 0;
 		failing_ns = failing_ns ? failing_ns : begun;
 		if (now + pause >= failing_ns + most_ns)
-			return atomic_get(&file->write_error);
+			return atomic_get(&file->dirt->write_error);
 		os_sleep_until(now + pause);
 		pause = pause * 2 < PAUSE_MOST_NS ? pause * 2 : PAUSE_MOST_NS;
 	}
@@ -203,14 +206,14 @@ static int write_out(struct fm_file *file, uint64_t most_ns)
 /* One file's part of writeback_finish(). The end of a process comes here several times: all together wait for mm_patience_ns. */
 static void finish_one(struct fm_file *file)
 {
-	uint64_t begun = os_now_ns(), spent = file->finish_spent_ns;
+	uint64_t begun = os_now_ns(), spent = file->writes->finish_spent_ns;
 	int err;
 
 	file_drop_pins(file);
 	err = write_out(file, spent + FINISH_LEAST_NS < mm_patience_ns ? mm_patience_ns - spent : FINISH_LEAST_NS);
 	if (!err)
 		return;
-	file->finish_spent_ns = spent + (os_now_ns() - begun);
+	file->writes->finish_spent_ns = spent + (os_now_ns() - begun);
 	if (atomic_get(&file->mm->dying))
 		give_up(file, err);
 	else if (spent < mm_patience_ns)
@@ -233,7 +236,7 @@ void writeback_finish(struct fm_mm *mm)
 		struct fm_file *file = next_unwritten(mm, finish, &closing);
 		if (file) {
 			finish_one(file);
-			file->finished = finish;
+			file->writes->finished = finish;
 			file_put(file);
 			continue;
 		}
@@ -254,7 +257,7 @@ void writeback_cancel(struct fm_mm *mm)
 		io_cancel(mm->io, &wb->request[i].io);
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file; file = file->next)
-		if (file->flush_io)
-			io_cancel(mm->io, file->flush_io);
+		if (file->writes->flush_io)
+			io_cancel(mm->io, file->writes->flush_io);
 	os_unlock(&mm->files_lock);
 }

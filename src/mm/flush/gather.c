@@ -10,12 +10,14 @@
 #include "mm/base/view.h"
 #include "mm/cache/dirty.h"
 #include "mm/cache/dirty_limit.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/request.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/view/later.h"
 #include "mm/view/lost.h"
 #include "mm/view/out.h"
@@ -101,7 +103,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 	/* Who punches it waits for the lock, or is seen here. */
 	bool punched = range_is_punched(file, page->index);
 	if (punched)
-		atomic_add(&file->passed_by, 1u);
+		atomic_add(&file->writes->passed_by, 1u);
 	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) && !punched &&
 	    bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
 		err = page_freeze(file, page, how, &from);
@@ -138,7 +140,7 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 	req->io.done = write_done;
 	req->io.owner = req;
 	req->started_ns = os_now_ns();
-	req->flush_failures = atomic_get(&file->flush_failures);
+	req->flush_failures = atomic_get(&file->dirt->flush_failures);
 	file_get(file);
 	request_send(file->mm, &req->io);
 }
@@ -154,7 +156,7 @@ int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned 
 	uint64_t index = first->index;
 	int err = 0;
 
-	if (atomic_get(&file->given_up)) /* a later user of the file may have written newer bytes */
+	if (atomic_get(&file->writes->given_up)) /* a later user of the file may have written newer bytes */
 		return -EAGAIN;
 	struct write_request *req = write_request_get(wb, file, how, until_ns);
 	if (!req)

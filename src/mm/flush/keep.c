@@ -23,8 +23,10 @@
 #include "mm/base/mm.h"
 #include "mm/base/report.h"
 #include "mm/base/view.h"
+#include "mm/flush/file_writes.h"
+#include "mm/flush/request.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/view/later.h"
 #include "os/keeper.h"
 #include "os/os.h"
@@ -54,7 +56,7 @@ struct keep_run {
 
 static struct os_kept *kept_of(const struct fm_file *file)
 {
-	return file->kept ? &file->mm->keeper.file[file->kept - 1] : NULL;
+	return file->writes->kept ? &file->mm->keeper.file[file->writes->kept - 1] : NULL;
 }
 
 static bool has_bytes(const struct fm_mm *mm, uint64_t addr)
@@ -91,7 +93,7 @@ static bool is_left(const struct page *page)
 	const struct fm_file *file = page->file;
 
 	return (state & LEFT) && !(state & PG_FREE) && file && file->writable && !file->scratch &&
-	       file->kept;
+	       file->writes->kept;
 }
 
 static void is_done(struct page *page)
@@ -375,16 +377,16 @@ int keep_file(struct fm_file *file)
 		mm_log(mm, FM_LOG_ERROR, "%s: its keeper (FM_KEEP) does not take it: %s", file->uri,
 		       strerror(-err));
 	else
-		file->kept = place + 1;
+		file->writes->kept = place + 1;
 	return err;
 }
 
 /* All of it is written, or given up. */
 void keep_forget(struct fm_file *file)
 {
-	if (file->kept)
-		os_keeper_forget(&file->mm->keeper, file->kept - 1);
-	file->kept = 0;
+	if (file->writes->kept)
+		os_keeper_forget(&file->mm->keeper, file->writes->kept - 1);
+	file->writes->kept = 0;
 }
 
 /* A sign of life, for the keeper to know what others have changed before the end and what after it.
@@ -396,7 +398,7 @@ void keep_alive(struct fm_mm *mm)
 	uint64_t stamp = os_stamp_ns();
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file; file = file->next)
-		if (file->kept)
+		if (file->writes->kept)
 			file->store->ops->alive(file->store, stamp);
 	os_unlock(&mm->files_lock);
 }

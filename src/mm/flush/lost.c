@@ -7,18 +7,20 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/base/report.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/flush/request.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/frame_pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 
 /* One line of the log for all pages that have been lost since the last. No lock held. */
 void file_tell_lost(struct fm_file *file)
 {
-	uint32_t lost = atomic_get(&file->lost), before = atomic_xchg(&file->lost_logged, lost);
+	uint32_t lost = atomic_get(&file->dirt->lost), before = atomic_xchg(&file->dirt->lost_logged, lost);
 	if (lost == before)
 		return;
-	uint64_t first = atomic_xchg(&file->lost_first, UINT64_MAX);
+	uint64_t first = atomic_xchg(&file->dirt->lost_first, UINT64_MAX);
 	mm_log(file->mm, FM_LOG_ERROR,
 	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory in their place in the mapping (mmap with "
 	       "MAP_FIXED), or has unmapped or emptied it (munmap, MADV_DONTNEED); use fm_unmap()",
@@ -31,7 +33,7 @@ static struct fm_file *next_lost(struct fm_mm *mm)
 	struct fm_file *file;
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next)
-		if (atomic_get(&file->lost) != atomic_get(&file->lost_logged) && file_try_get(file))
+		if (atomic_get(&file->dirt->lost) != atomic_get(&file->dirt->lost_logged) && file_try_get(file))
 			break;
 	os_unlock(&mm->files_lock);
 	return file;

@@ -7,14 +7,17 @@
 #include "mm/base/gate.h"
 #include "mm/base/patience.h"
 #include "mm/base/submit.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/lock.h"
 #include "mm/cache/merged.h"
 #include "mm/flush/batch.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/gather.h"
 #include "mm/flush/request.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -45,7 +48,7 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 	struct batch batch;
 	uint32_t at = 0;
 
-	while (atomic_get(&file->dirty) && batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
+	while (atomic_get(&file->dirt->dirty) && batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
 		for (uint32_t i = 0; i < batch.count; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
 			/* Most have been written with one before it. */
@@ -78,7 +81,7 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	uint32_t at = 0;
 	int err = 0;
 
-	while (!err && atomic_get(&file->writing) && batch_next(pool, pool->writing_bits, file, first, last, &at, &batch))
+	while (!err && atomic_get(&file->dirt->writing) && batch_next(pool, pool->writing_bits, file, first, last, &at, &batch))
 		for (uint32_t i = 0; i < batch.count && !err; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
 			if (!page_try_pin(page))
@@ -92,7 +95,7 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 
 static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
 {
-	uint64_t from = atomic_get(&file->punch_first), to = atomic_get(&file->punch_last);
+	uint64_t from = atomic_get(&file->dirt->punch_first), to = atomic_get(&file->dirt->punch_last);
 	return from <= to && from <= last && to >= first;
 }
 
@@ -100,13 +103,13 @@ static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
 static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	for (;;) {
-		uint32_t seq = atomic_get(&file->ended.seq);
+		uint32_t seq = atomic_get(&file->writes->ended.seq);
 		if (!range_changes(file, first, last))
 			return 0;
 		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
 		if (now >= until_ns)
 			return -ETIMEDOUT;
-		gate_wait(&file->ended, seq, slice < until_ns ? slice : until_ns);
+		gate_wait(&file->writes->ended, seq, slice < until_ns ? slice : until_ns);
 	}
 }
 
@@ -116,15 +119,15 @@ static void sync_alone(struct fm_file *file, bool *alone)
 	if (*alone)
 		return;
 	*alone = true;
-	atomic_add(&file->syncs_alone, 1u);
+	atomic_add(&file->writes->syncs_alone, 1u);
 }
 
 static void sync_not_alone(struct fm_file *file, bool alone)
 {
 	if (!alone)
 		return;
-	atomic_sub(&file->syncs_alone, 1u);
-	gate_open(&file->ended);
+	atomic_sub(&file->writes->syncs_alone, 1u);
+	gate_open(&file->writes->ended);
 }
 
 int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
@@ -135,13 +138,13 @@ int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t un
 	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. What is punched
 	 * elsewhere is not waited for: who drops old segments of a log all the time would keep it from its end. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
-		uint32_t passed_by = atomic_get(&file->passed_by);
+		uint32_t passed_by = atomic_get(&file->writes->passed_by);
 		err = range_wait_change(file, first, last, until_ns);
 		if (!err)
 			err = range_begin(file, first, last, HOW_DEMAND | HOW_WAIT | (pass ? HOW_FORCE : 0), until_ns);
 		if (!err)
 			err = range_wait(file, first, last, until_ns);
-		if (range_changes(file, first, last) || atomic_get(&file->passed_by) != passed_by) {
+		if (range_changes(file, first, last) || atomic_get(&file->writes->passed_by) != passed_by) {
 			sync_alone(file, &alone);
 			pass--;
 		}
@@ -159,24 +162,24 @@ uint64_t file_sync_deadline(const struct fm_file *file)
  * deadline has passed, or, where it has none, the store has taken nothing for mm_patience_ns. */
 int writeback_all(struct fm_file *file)
 {
-	uint32_t errors = atomic_get(&file->error_seq), stored;
+	uint32_t errors = atomic_get(&file->dirt->error_seq), stored;
 	int err;
 
 	if (!file->writable)
 		return 0;
 	might_block(file->mm);
 	do {
-		stored = atomic_get(&file->stored_seq);
+		stored = atomic_get(&file->writes->stored_seq);
 		err = range_write(file, 0, FOR_EVER, os_now_ns() + (file->deadline_ns ? file->deadline_ns : mm_patience_ns));
-	} while (err == -ETIMEDOUT && !file->deadline_ns && atomic_get(&file->stored_seq) != stored);
-	return err ? err : atomic_get(&file->error_seq) != errors ? atomic_get(&file->write_error) : 0;
+	} while (err == -ETIMEDOUT && !file->deadline_ns && atomic_get(&file->writes->stored_seq) != stored);
+	return err ? err : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error) : 0;
 }
 
 /* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed meanwhile. */
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait)
 {
 	uint64_t until = file_sync_deadline(file);
-	uint32_t errors = atomic_get(&file->error_seq);
+	uint32_t errors = atomic_get(&file->dirt->error_seq);
 
 	if (!file->writable)
 		return 0;
@@ -185,5 +188,5 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 	if (!wait)
 		return range_begin(file, first, last, 0, until);
 	int err = range_write(file, first, last, until);
-	return err ? err : atomic_get(&file->error_seq) != errors ? atomic_get(&file->write_error) : 0;
+	return err ? err : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error) : 0;
 }

@@ -13,7 +13,10 @@
 #include "mm/base/report.h"
 #include "mm/base/submit.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
+#include "mm/flush/file_writes.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
 #include "mm/view/later.h"
@@ -37,7 +40,7 @@ struct failure {
  * each has one of its own that is left. */
 static bool has_its_share(const struct writeback *wb, struct fm_file *file)
 {
-	return atomic_get(&file->write_requests) >= wb->count / 2;
+	return atomic_get(&file->writes->write_requests) >= wb->count / 2;
 }
 
 /* wb->lock held. */
@@ -47,8 +50,8 @@ static struct write_request *request_take(struct writeback *wb, struct fm_file *
 
 	if (req)
 		wb->free = req->next;
-	else if (!file->own_write->taken)
-		req = file->own_write;
+	else if (!file->writes->own_write->taken)
+		req = file->writes->own_write;
 	if (req)
 		req->taken = true;
 	return req;
@@ -59,7 +62,7 @@ static struct write_request *request_try(struct writeback *wb, struct fm_file *f
 	os_lock(&wb->lock);
 	struct write_request *req = request_take(wb, file);
 	if (req)
-		atomic_add(&file->write_requests, 1u);
+		atomic_add(&file->writes->write_requests, 1u);
 	os_unlock(&wb->lock);
 	return req;
 }
@@ -86,9 +89,9 @@ struct write_request *write_request_get(struct writeback *wb, struct fm_file *fi
 uint32_t write_request_put(struct writeback *wb, struct write_request *req)
 {
 	os_lock(&wb->lock);
-	uint32_t left = atomic_sub(&req->file->write_requests, 1u) - 1;
+	uint32_t left = atomic_sub(&req->file->writes->write_requests, 1u) - 1;
 	req->taken = false;
-	if (req != req->file->own_write) {
+	if (req != req->file->writes->own_write) {
 		req->next = wb->free;
 		wb->free = req;
 	}
@@ -100,17 +103,17 @@ uint32_t write_request_put(struct writeback *wb, struct write_request *req)
 /* Something of the file has ended: whoever waits for it looks again. */
 void file_write_ended(struct fm_file *file)
 {
-	gate_open(&file->ended);
+	gate_open(&file->writes->ended);
 	frame_freed(file->pool);
 }
 
 /* Before anybody can see that the write or flush has ended. */
 void file_note_failure(struct fm_file *file, int error)
 {
-	atomic_set(&file->write_error, error);
-	atomic_set(&file->retry_ns, os_now_ns() + RETRY_NS);
-	atomic_set(&file->failing, 1u);
-	atomic_add(&file->error_seq, 1u);
+	atomic_set(&file->dirt->write_error, error);
+	atomic_set(&file->writes->retry_ns, os_now_ns() + RETRY_NS);
+	atomic_set(&file->dirt->failing, 1u);
+	atomic_add(&file->dirt->error_seq, 1u);
 }
 
 static void failure_out(void *arg)
@@ -130,10 +133,10 @@ void file_tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int 
 /* How long a page takes at the rate at which they are being written. */
 static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
 {
-	uint64_t last = atomic_get(&file->last_write_ns), begun = last > req->started_ns ? last : req->started_ns;
-	uint64_t each = (now > begun ? now - begun : 0) / req->count, old = atomic_get(&file->write_ns);
-	atomic_set(&file->last_write_ns, now);
-	atomic_set(&file->write_ns, old ? old - old / 8 + each / 8 : each);
+	uint64_t last = atomic_get(&file->writes->last_write_ns), begun = last > req->started_ns ? last : req->started_ns;
+	uint64_t each = (now > begun ? now - begun : 0) / req->count, old = atomic_get(&file->dirt->write_ns);
+	atomic_set(&file->writes->last_write_ns, now);
+	atomic_set(&file->dirt->write_ns, old ? old - old / 8 + each / 8 : each);
 }
 
 void write_request_end(struct writeback *wb, struct write_request *req)
@@ -171,13 +174,13 @@ void write_done(struct io_request *io)
 	if (io->error)
 		file_note_failure(file, io->error);
 	else
-		atomic_set(&file->failing, 0u);
+		atomic_set(&file->dirt->failing, 0u);
 	uint32_t stored = io->error ? (uint32_t)(io->bytes_done >> pool->shift) : req->count;
 	if (stored)
-		atomic_add(&file->stored_seq, 1u);
+		atomic_add(&file->writes->stored_seq, 1u);
 	for (uint32_t i = 0; i < stored; i++) /* so that a flush that covers this write counts what it has written */
 		page_stored(pool, &pool->pages[req->page[i]]);
-	atomic_add(&file->written_seq, 1u);
+	atomic_add(&file->writes->written_seq, 1u);
 	for (uint32_t i = 0; i < req->count; i++) {
 		struct page *page = &pool->pages[req->page[i]];
 		page_written(pool, page, i < stored ? 0 : io->error, req->flush_failures);
@@ -204,7 +207,7 @@ void write_done(struct io_request *io)
 /* A file whose pages are not to be tried for a while. */
 bool write_rests(struct fm_file *file, uint64_t now)
 {
-	return atomic_get(&file->failing) && now < atomic_get(&file->retry_ns);
+	return atomic_get(&file->dirt->failing) && now < atomic_get(&file->writes->retry_ns);
 }
 
 struct write_request *writeback_request_alloc(void)

@@ -19,16 +19,19 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fill/demand.h"
 #include "mm/fill/share.h"
 #include "mm/fill/version.h"
 #include "mm/flush/durable.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/range.h"
+#include "mm/flush/request.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
 #include "mm/reclaim/get.h"
 #include "mm/reclaim/wait.h"
@@ -51,16 +54,16 @@ static void resize_begin(struct fm_file *file)
 {
 	uint32_t free = 0;
 	might_block(file->mm);
-	if (atomic_cas(&file->resizing, &free, 1u))
+	if (atomic_cas(&file->writes->resizing, &free, 1u))
 		return;
-	while (atomic_xchg(&file->resizing, 2u) != 0)
-		os_futex_wait(&file->resizing, 2, OS_FUTEX_ANY, OS_FOREVER);
+	while (atomic_xchg(&file->writes->resizing, 2u) != 0)
+		os_futex_wait(&file->writes->resizing, 2, OS_FUTEX_ANY, OS_FOREVER);
 }
 
 static void resize_end(struct fm_file *file)
 {
-	if (atomic_xchg(&file->resizing, 0u) == 2)
-		os_futex_wake(&file->resizing, 1, OS_FUTEX_ANY);
+	if (atomic_xchg(&file->writes->resizing, 0u) == 2)
+		os_futex_wake(&file->writes->resizing, 1, OS_FUTEX_ANY);
 }
 
 /* Lock a page, pinned, of which no write is under way. */
@@ -214,10 +217,10 @@ static uint64_t last_index(const struct fm_file *file)
 static void wait_for_syncs(struct fm_file *file)
 {
 	for (;;) {
-		uint32_t seq = atomic_get(&file->ended.seq);
-		if (!atomic_get(&file->syncs_alone) || atomic_get(&file->mm->dying))
+		uint32_t seq = atomic_get(&file->writes->ended.seq);
+		if (!atomic_get(&file->writes->syncs_alone) || atomic_get(&file->mm->dying))
 			return;
-		gate_wait(&file->ended, seq, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
+		gate_wait(&file->writes->ended, seq, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 	}
 }
 
@@ -226,17 +229,17 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	wait_for_syncs(file);
 	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
-	atomic_set(&file->punch_last, last);
-	atomic_set(&file->punch_first, first);
+	atomic_set(&file->dirt->punch_last, last);
+	atomic_set(&file->dirt->punch_first, first);
 	file_each_cached(file, first, last, wait_writes, NULL);
 }
 
 static void change_end(struct fm_file *file)
 {
-	atomic_add(&file->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
-	atomic_set(&file->punch_first, UINT64_MAX);
-	atomic_set(&file->punch_last, 0u);
-	gate_open(&file->ended);
+	atomic_add(&file->writes->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
+	atomic_set(&file->dirt->punch_first, UINT64_MAX);
+	atomic_set(&file->dirt->punch_last, 0u);
+	gate_open(&file->writes->ended);
 }
 
 /* The first page that is not within `size` whole, and the first of which nothing is. */
@@ -349,7 +352,7 @@ int file_truncate(struct fm_file *file, uint64_t size)
 	else if (size > before)
 		err = grow(file, size);
 	if (!err)
-		atomic_add(&file->written_seq, 1u); /* the size is to be made durable */
+		atomic_add(&file->writes->written_seq, 1u); /* the size is to be made durable */
 	resize_end(file);
 	return err;
 }
@@ -434,7 +437,7 @@ static int grown(struct fm_file *file, uint64_t size)
 
 	for (int tries = 0; tries < 10; tries++) { /* the page may be written to again and again */
 		int err = writeback_range(file, last, last, true);
-		if (!err && atomic_get(&file->unflushed)) /* else the page would be held */
+		if (!err && atomic_get(&file->dirt->unflushed)) /* else the page would be held */
 			err = file_flush(file);
 		if (err)
 			return err;
@@ -526,7 +529,7 @@ int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 
 	might_block(file->mm);
 	int err = writeback_range(file, first, last, true);
-	if (!err && atomic_get(&file->unflushed)) /* else they would be held */
+	if (!err && atomic_get(&file->dirt->unflushed)) /* else they would be held */
 		err = file_flush(file);
 	if (err)
 		return err;

@@ -7,11 +7,13 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/range.h"
 #include "mm/flush/request.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/map/segments.h"
 #include "mm/view/later.h"
 #include "mm/view/lost.h"
@@ -58,12 +60,12 @@ static struct fm_file *sweep_next(struct writeback *wb)
 
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next)
-		if (file->writable && file->sweep_pass != wb->sweep_pass && atomic_get(&file->swept_seq) != atomic_get(&file->view.unmap_seq) &&
-		    !atomic_get(&file->unflushed) && file_try_get(file))
+		if (file->writable && file->writes->sweep_pass != wb->sweep_pass && atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq) &&
+		    !atomic_get(&file->dirt->unflushed) && file_try_get(file))
 			break;
 	os_unlock(&mm->files_lock);
 	if (file)
-		file->sweep_pass = wb->sweep_pass;
+		file->writes->sweep_pass = wb->sweep_pass;
 	return file;
 }
 
@@ -81,10 +83,10 @@ bool files_sweep(struct writeback *wb, uint64_t now)
 	while ((file = sweep_next(wb)) != NULL) {
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
-		atomic_set(&file->swept_seq, seq); /* first: who sets it back from here on has a page that may not be met */
+		atomic_set(&file->writes->swept_seq, seq); /* first: who sets it back from here on has a page that may not be met */
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (left)
-			atomic_set(&file->swept_seq, seq - 1);
+			atomic_set(&file->writes->swept_seq, seq - 1);
 		some_left |= left;
 		file_put(file);
 	}

@@ -8,6 +8,9 @@
 #include "mm/base/mm.h"
 #include "mm/cache/dirty_limit.h"
 #include "mm/base/access.h"
+#include "mm/cache/file_dirt.h"
+#include "mm/flush/file_writes.h"
+#include "mm/flush/request.h"
 #include "mm/frames/page.h"
 #include "mm/map/map_lock.h"
 #include "os/atomic.h"
@@ -34,8 +37,8 @@ bool dirty_must_wait(const struct access *access, const struct page *page, int *
 	if (state & PG_DIRTY)
 		return false;
 	if (dirty_over(file)) {
-		if (atomic_get(&file->failing))
-			*ret_error = atomic_get(&file->write_error);
+		if (atomic_get(&file->dirt->failing))
+			*ret_error = atomic_get(&file->dirt->write_error);
 		return true;
 	}
 	return !access->paced && !(access->flags & FM_FAULT_RETRY_NOWAIT) && dirty_pause_ns(file, file->pool) > 0;
@@ -73,8 +76,8 @@ static bool wait_is_over(struct access *access, bool over, uint64_t until, int *
 		return false;
 	else if (!over || dirty_has_room(file) || (access->page && page_is(access->page, PG_DIRTY)))
 		return true;
-	else if (atomic_get(&file->failing))
-		*ret_error = atomic_get(&file->write_error);
+	else if (atomic_get(&file->dirt->failing))
+		*ret_error = atomic_get(&file->dirt->write_error);
 	else
 		return false;
 	return true;
@@ -91,12 +94,12 @@ int dirty_wait(struct access *access)
 	might_block(access->mm);
 	stats_add(access->mm->stats, write_throttled, 1);
 	while (!wait_is_over(access, over, until, &error)) {
-		uint32_t seq = atomic_get(&file->ended.seq);
+		uint32_t seq = atomic_get(&file->writes->ended.seq);
 		if (urge)
 			writeback_urge(access->mm);
 		if (wait_is_over(access, over, until, &error))
 			break;
-		urge = gate_wait(&file->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
+		urge = gate_wait(&file->writes->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
 		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked again and again */
 			slice *= 2;
 	}

@@ -31,9 +31,11 @@
 #include "mm/base/refs.h"
 #include "mm/base/submit.h"
 #include "mm/cache/dirty_limit.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/flush/batch.h"
 #include "mm/flush/durable.h"
 #include "mm/flush/end.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/gather.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/lost.h"
@@ -41,8 +43,8 @@
 #include "mm/flush/request.h"
 #include "mm/flush/sweep.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 
@@ -79,7 +81,7 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
 			if (page_is(page, PG_DIRTY) && !in_vain && !write_rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
-				if (err == -ENOBUFS && atomic_get(&file->dirty) < atomic_get(&pool->dirty)) {
+				if (err == -ENOBUFS && atomic_get(&file->dirt->dirty) < atomic_get(&pool->dirty)) {
 					full = file;
 					err = 0;
 				}
@@ -139,12 +141,12 @@ static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent
 
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file && !due; file = file->next) {
-		uint32_t unflushed = atomic_get(&file->unflushed);
-		if (!file->writable || !unflushed || atomic_get(&file->flushing) || write_rests(file, now))
+		uint32_t unflushed = atomic_get(&file->dirt->unflushed);
+		if (!file->writable || !unflushed || atomic_get(&file->writes->flushing) || write_rests(file, now))
 			continue;
 		bool many = unflushed_many(file->pool) || (urgent && unflushed >= file->pool->frames / 64);
-		bool quiet = !atomic_get(&file->dirty) && !atomic_get(&file->writing);
-		if ((many || (urgent && quiet) || now >= atomic_get(&file->flushed_ns) + AGE_NS) && file_try_get(file))
+		bool quiet = !atomic_get(&file->dirt->dirty) && !atomic_get(&file->dirt->writing);
+		if ((many || (urgent && quiet) || now >= atomic_get(&file->writes->flushed_ns) + AGE_NS) && file_try_get(file))
 			due = file;
 	}
 	os_unlock(&mm->files_lock);
@@ -255,11 +257,11 @@ void writeback_free(struct fm_mm *mm)
 /* What it takes to be written to, but for `writable`. May be called again. */
 int file_prepare_writing(struct fm_file *file)
 {
-	if (!file->flush_io)
-		file->flush_io = calloc(1, sizeof(*file->flush_io));
-	if (!file->own_write)
-		file->own_write = writeback_request_alloc();
-	int err = file->flush_io && file->own_write ? writeback_open(file->mm) : -ENOMEM;
-	file->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
+	if (!file->writes->flush_io)
+		file->writes->flush_io = calloc(1, sizeof(*file->writes->flush_io));
+	if (!file->writes->own_write)
+		file->writes->own_write = writeback_request_alloc();
+	int err = file->writes->flush_io && file->writes->own_write ? writeback_open(file->mm) : -ENOMEM;
+	file->writes->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
 	return err;
 }

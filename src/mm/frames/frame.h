@@ -3,22 +3,12 @@
 #ifndef FM_MM_FRAMES_FRAME_H
 #define FM_MM_FRAMES_FRAME_H
 
-#include "trap/trap.h"
-
 #include <stdbool.h>
 #include <stdint.h>
 
 struct fm_file;
 struct frame_pool;
 struct page;
-
-#ifdef FM_SIM
-#define FILL_PIECE 2u
-#else
-#define FILL_PIECE (TRAP_TOGETHER / pool->page_size)
-#endif
-
-#define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
 
 enum page_add_flags {
 	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */

@@ -3,8 +3,8 @@
 #include "mm/frames/ghosts.h"
 
 #include "mm/base/file.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 
 #define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
 /*

@@ -3,8 +3,9 @@
 #include "mm/frames/lists.h"
 
 #include "mm/base/common.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/page_list.h"
 #include "os/os.h"
 
 uint32_t page_id(const struct frame_pool *pool, const struct page *page)

@@ -6,11 +6,12 @@
 #include "mm/base/budget.h"
 #include "mm/base/common.h"
 #include "mm/base/mm.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/group.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/page_list.h"
 #include "os/os.h"
 #include "trap/trap.h"
 

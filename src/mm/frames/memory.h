@@ -5,11 +5,22 @@
 #ifndef FM_MM_FRAMES_MEMORY_H
 #define FM_MM_FRAMES_MEMORY_H
 
+#include "mm/frames/frame_pool.h"
+#include "trap/trap.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
 struct frame_pool;
 struct page;
+
+#ifdef FM_SIM
+#define FILL_PIECE 2u
+#else
+#define FILL_PIECE (TRAP_TOGETHER / pool->page_size)
+#endif
+
+#define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
 
 #define GROW_PIECE 4u /* huge frames at a time: some ms */
 

@@ -3,7 +3,6 @@
 #include "mm/frames/page.h"
 
 #include "mm/base/common.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 
 void page_set(struct page *page, uint32_t set, uint32_t clear)
@@ -38,17 +37,4 @@ bool page_trylock(struct page *page)
 			return false;
 	} while (!atomic_cas(&page->state, &old, old | PG_LOCKED));
 	return true;
-}
-
-void page_check(struct frame_pool *pool, const struct page *page)
-{
-	uint32_t state = page_state(page);
-	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
-	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
-	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));
-	mm_assert(!((state & PG_DIRTY) && !(state & PG_UPTODATE)));
-	mm_assert((size_t)(page - pool->pages) < pool->frames);
-	(void)state;
-	(void)pool;
-	(void)page;
 }

@@ -4,6 +4,7 @@
 #define FM_MM_FRAMES_PAGE_H
 
 #include "mm/base/common.h"
+#include "mm/frames/page_list.h"
 #include "os/atomic.h"
 
 #include <stdbool.h>
@@ -86,6 +87,5 @@ void page_set(struct page *page, uint32_t set, uint32_t clear);
 bool page_try_pin(struct page *page);
 void page_pin(struct page *page);
 bool page_trylock(struct page *page);
-void page_check(struct frame_pool *pool, const struct page *page);
 
 #endif

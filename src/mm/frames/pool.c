@@ -16,9 +16,11 @@
 #include "mm/base/report.h"
 #include "mm/base/self.h"
 #include "mm/base/ticket.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/group.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/page.h"
+#include "mm/frames/page_list.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -191,4 +193,17 @@ void frame_freed(struct frame_pool *pool)
 		ticket->run(ticket);
 	if (unlikely(atomic_get(&pool->mm->starved)) && atomic_xchg(&pool->mm->starved, 0u))
 		mm_event(pool->mm);
+}
+
+void page_check(struct frame_pool *pool, const struct page *page)
+{
+	uint32_t state = page_state(page);
+	mm_assert(!((state & PG_INSTALLED) && !(state & PG_UPTODATE)));
+	mm_assert(!((state & PG_FREE) && PG_PINS(state)));
+	mm_assert(!((state & PG_HOLE) && (state & PG_UPTODATE)));
+	mm_assert(!((state & PG_DIRTY) && !(state & PG_UPTODATE)));
+	mm_assert((size_t)(page - pool->pages) < pool->frames);
+	(void)state;
+	(void)pool;
+	(void)page;
 }

@@ -5,7 +5,7 @@
  */
 #include "mm/frames/staging.h"
 
-#include "mm/frames/pool.h"
+#include "mm/frames/frame_pool.h"
 #include "os/atomic.h"
 
 /* A place to read one page into that goes into the view by a copy. NULL: there is none to be had; but for `last`, which is for

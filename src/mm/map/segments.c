@@ -146,18 +146,18 @@ int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 {
 	for (;;) {
 		struct segment_table table;
-		map_lock_exclusive(&mm->map);
+		map_lock_exclusive(mm->map);
 		uint32_t needed = mm->segment_count + segments_needed(mm, start, end);
 		if (needed <= mm->segment_capacity)
 			return 0;
-		map_unlock_exclusive(&mm->map);
+		map_unlock_exclusive(mm->map);
 		int err = table_alloc(needed * 2 < 256 ? 256 : needed * 2, &table);
 		if (err)
 			return err;
-		map_lock_exclusive(&mm->map);
+		map_lock_exclusive(mm->map);
 		if (mm->segment_capacity < table.capacity)
 			table_replace(mm, &table);
-		map_unlock_exclusive(&mm->map);
+		map_unlock_exclusive(mm->map);
 		os_meta_free(table.mem, table.len);
 	}
 }
@@ -165,10 +165,10 @@ int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 /* It is mapped; and where it is `written`, which is to say that it can be written to there, that is allowed. */
 bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 {
-	map_lock_shared(&mm->map);
+	map_lock_shared(mm->map);
 	const struct vma *vma = mm_find_vma(mm, addr);
 	bool allows = vma && (!written || vma->writable);
-	map_unlock_shared(&mm->map);
+	map_unlock_shared(mm->map);
 	return allows;
 }
 

@@ -5,7 +5,7 @@
 #ifndef FM_MM_RECLAIM_DEACTIVATE_H
 #define FM_MM_RECLAIM_DEACTIVATE_H
 
-#include "mm/frames/lists.h"
+#include "mm/frames/page_list.h"
 
 #include <stdbool.h>
 #include <stdint.h>

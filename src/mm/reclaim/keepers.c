@@ -18,6 +18,7 @@
 #include "mm/base/self.h"
 #include "mm/base/ticket.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
 #include "os/atomic.h"

@@ -7,6 +7,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/ticket.h"
 #include "mm/cache/dirty_limit.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"

@@ -9,7 +9,10 @@
 #include "mm/base/refs.h"
 #include "mm/base/ticket.h"
 #include "mm/fill/abandon.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
 #include "mm/fill/streams.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/pool.h"
 #include "mm/reclaim/clock.h"
@@ -112,8 +115,8 @@ static void *background_main(void *arg)
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);
 		run_tickets(mm, now, &last_ns);
-		if (atomic_get(&mm->pt.empty) > mm->pt.entries / 8)
-			pt_release_empty(mm, mm->pt.entries);
+		if (atomic_get(&mm->pt->empty) > mm->pt->entries / 8)
+			pt_release_empty(mm, mm->pt->entries);
 		file_reap(mm);
 		read_expire(mm, now, &next);
 		if ((somebody_waits(mm) || atomic_get(&mm->reap_list)) && next > now + TICK_NS)
@@ -149,12 +152,12 @@ void groups_open_views(struct fm_mm *mm)
 		return;
 	do {
 		os_lock(&mm->files_lock);
-		for (file = mm->files; file && (atomic_get(&file->huge) != HUGE_WANTED || !file_try_get(file)); file = file->next)
+		for (file = mm->files; file && (atomic_get(&file->reads->huge) != HUGE_WANTED || !file_try_get(file)); file = file->next)
 			;
 		os_unlock(&mm->files_lock);
 		if (file) {
 			trap_region_huge(&file->view.region);
-			atomic_set(&file->huge, (uint32_t)HUGE_YES);
+			atomic_set(&file->reads->huge, (uint32_t)HUGE_YES);
 			file_put(file);
 		}
 	} while (file);

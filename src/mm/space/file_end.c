@@ -8,16 +8,21 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/record.h"
 #include "mm/fill/replay.h"
+#include "mm/fill/share.h"
 #include "mm/flush/end.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/lost.h"
+#include "mm/flush/request.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/reclaim/keepers.h"
 #include "mm/space/handle.h"
 #include "mm/view/later.h"
@@ -113,7 +118,7 @@ static bool file_end_view(struct fm_file *file)
 		if (file->next)
 			file->next->pprev = file->pprev;
 		stats_sub(mm->stats, files, 1);
-		if (file->replay)
+		if (file->reads->replay)
 			replay_unlist(file);
 		os_unlock(&mm->files_lock);
 	}
@@ -127,20 +132,20 @@ void file_free(struct fm_file *file)
 {
 	object_leave(file);
 	handles_free(file);
-	if (file->replay)
+	if (file->reads->replay)
 		replay_end(file);
-	if (file->record && !file->base)
+	if (file->reads->record && !file->base)
 		record_end(file);
 	file_tell_lost(file);
-	if (atomic_get(&file->lost) && atomic_get(&file->error_told) != atomic_get(&file->error_seq))
+	if (atomic_get(&file->dirt->lost) && atomic_get(&file->error_told) != atomic_get(&file->dirt->error_seq))
 		atomic_set(&file->mm->emptied, true);
 	keep_forget(file);
 	if (file->store)
 		file->store->ops->close(file->store);
 	if (file->base)
 		file_put(file->base);
-	free(file->flush_io);
-	free(file->own_write);
+	free(file->writes->flush_io);
+	free(file->writes->own_write);
 	free(file);
 }
 

@@ -13,17 +13,24 @@
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/base/report.h"
+#include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
+#include "mm/fill/file_reads.h"
 #include "mm/fill/record.h"
 #include "mm/fill/replay.h"
+#include "mm/fill/share.h"
 #include "mm/fill/streams.h"
+#include "mm/flush/file_writes.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/range.h"
+#include "mm/flush/request.h"
 #include "mm/flush/writer.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/make.h"
-#include "mm/frames/pool.h"
 #include "mm/reclaim/keepers.h"
 #include "mm/space/file_end.h"
 #include "mm/space/handle.h"
+#include "mm/view/run_in.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -133,16 +140,32 @@ static void file_list(struct fm_file *file)
 	stats_add(mm->stats, files, 1);
 }
 
+/* A file and all its parts: one allocation. */
+struct whole_file {
+	struct fm_file file;
+	struct file_dirt dirt;
+	struct write_streams write_streams;
+	struct file_reads reads;
+	struct file_writes writes;
+	char uri[];
+};
+
 static struct fm_file *file_alloc(struct fm_mm *mm, const char *uri)
 {
-	struct fm_file *file = calloc(1, sizeof(*file) + strlen(uri) + 1);
-	if (!file)
+	struct whole_file *whole = calloc(1, sizeof(*whole) + strlen(uri) + 1);
+	if (!whole)
 		return NULL;
-	memcpy(file->uri, uri, strlen(uri));
+	struct fm_file *file = &whole->file;
+	memcpy(whole->uri, uri, strlen(uri));
+	file->uri = whole->uri;
+	file->dirt = &whole->dirt;
+	file->write_streams = &whole->write_streams;
+	file->reads = &whole->reads;
+	file->writes = &whole->writes;
 	file->mm = mm;
 	file->refs = file->handles = file->open = 1;
 	file->cache = file;
-	file->punch_first = file->lost_first = UINT64_MAX;
+	file->dirt->punch_first = file->dirt->lost_first = UINT64_MAX;
 	return file;
 }
 
@@ -176,14 +199,15 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 {
 	struct fm_mm *mm = file->mm;
 	snapshot_settle(file);
-	file->version = file->store->opened;
-	file->readahead_bytes = readahead_bytes;
+	file->reads->version = file->store->opened;
+	file->reads->readahead_bytes = readahead_bytes;
 	ra_init(file, readahead_bytes);
 	int err = 0;
 	if (file->base) /* the same object: its touches are among that one's */
-		file->record = file->base->record;
+		file->reads->record = file->base->reads->record;
 	else
 		err = record_begin(file);
+	file->recorded = file->reads->record != NULL;
 	if (!err)
 		err = replay_ask(file);
 	if (err)
@@ -195,9 +219,9 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 		return err;
 	}
 	file_list(file);
-	if (file->replay)
+	if (file->reads->replay)
 		replay_begin(file);
-	if (file->record && !file->base)
+	if (file->reads->record && !file->base)
 		record_list(file);
 	return 0;
 }
@@ -264,7 +288,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 		err = keep_file(file);
 		if (!err)
 			err = file_be_writable(file);
-		file->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
+		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
 	}
 	if (!err)
 		err = file_begin(file, options->readahead_bytes);
@@ -306,7 +330,7 @@ int file_open_private(struct fm_file *base, struct fm_file **ret_file)
 		err = file_be_writable(file);
 	}
 	if (!err)
-		err = file_begin(file, base->readahead_bytes);
+		err = file_begin(file, base->reads->readahead_bytes);
 	if (err) {
 		file_free(file);
 		return err;

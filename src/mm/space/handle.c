@@ -29,12 +29,16 @@
 #include "mm/base/refs.h"
 #include "mm/base/report.h"
 #include "mm/cache/dirty.h"
+#include "mm/cache/file_dirt.h"
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
+#include "mm/fill/file_reads.h"
+#include "mm/fill/share.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/writer.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/view/later.h"
 #include "mm/view/out.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -202,11 +206,11 @@ static bool is_stale(struct fm_file *file)
 {
 	struct fm_store_version now;
 
-	if (atomic_get(&file->changed))
+	if (atomic_get(&file->reads->changed))
 		return true;
 	if (file->changed_policy != FM_CHANGED_ERROR || !file->store->ops->version)
 		return false;
-	return file->store->ops->version(file->store, &now) < 0 || !store_version_same(&now, &file->version);
+	return file->store->ops->version(file->store, &now) < 0 || !store_version_same(&now, &file->reads->version);
 }
 
 static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name, bool write)
@@ -276,9 +280,9 @@ static void count_pinned(struct fm_file *file, struct page *page, void *arg)
 /* Until the background thread has nothing in hand that it began before this call. */
 static void background_pass(struct fm_mm *mm)
 {
-	uint32_t begun = atomic_get(&mm->after.passes);
+	uint32_t begun = atomic_get(&mm->after->passes);
 
-	while (atomic_get(&mm->after.passes) - begun < 2 && !atomic_get(&mm->background_stop)) {
+	while (atomic_get(&mm->after->passes) - begun < 2 && !atomic_get(&mm->background_stop)) {
 		background_kick(mm);
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 	}
@@ -314,11 +318,11 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	os_sigmask mask = os_signals_block();
 	background_pass(file->mm);
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, page_begin_again, NULL);
-	os_lock(&file->version_lock);
-	file->version = fresh->store->opened;
+	os_lock(&file->reads->version_lock);
+	file->reads->version = fresh->store->opened;
 	store_size_set(file->store, fresh->store->opened.size);
-	atomic_set(&file->changed, 0u);
-	os_unlock(&file->version_lock);
+	atomic_set(&file->reads->changed, 0u);
+	os_unlock(&file->reads->version_lock);
 	os_signals_restore(mask);
 	return 0;
 }
@@ -351,7 +355,7 @@ static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh,
 	handle->may_write = may_write;
 	handle->on_write_error_arg = fresh->on_write_error_arg;
 	handle->on_write_error = fresh->on_write_error;
-	atomic_set(&handle->error_told, atomic_get(&cache->error_seq));
+	atomic_set(&handle->error_told, atomic_get(&cache->dirt->error_seq));
 	atomic_add(&cache->handles, 1u);
 	atomic_set(&handle->open, (uint32_t)HANDLE_OPEN);
 	if (fresh->deadline_ns && (!cache->deadline_ns || fresh->deadline_ns < cache->deadline_ns))

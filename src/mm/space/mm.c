@@ -22,8 +22,10 @@
 #include "mm/flush/end.h"
 #include "mm/flush/keep.h"
 #include "mm/flush/writer.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
+#include "mm/map/map_lock.h"
 #include "mm/reclaim/keepers.h"
 #include "mm/space/background.h"
 #include "mm/space/default_budget.h"
@@ -80,12 +82,12 @@ static int alloc_meta(struct fm_mm *mm)
 		mm->requests[i].next_free = mm->request_free;
 		mm->request_free = i;
 	}
-	mm->pt.range = (struct pt_range *)(mem += requests_len);
-	mm->pt.entries = ranges;
-	mm->pt.heads = (uint32_t *)(mem += ranges_len);
-	mm->pt.mask = heads - 1;
-	mm->after.item = (struct after_item *)(mem + heads_len);
-	mm->after.capacity = after;
+	mm->pt->range = (struct pt_range *)(mem += requests_len);
+	mm->pt->entries = ranges;
+	mm->pt->heads = (uint32_t *)(mem += ranges_len);
+	mm->pt->mask = heads - 1;
+	mm->after->item = (struct after_item *)(mem + heads_len);
+	mm->after->capacity = after;
 	return pt_init(mm);
 }
 
@@ -110,6 +112,14 @@ static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
 	return 0;
 }
 
+/* An address space and its parts: one allocation. */
+struct whole_mm {
+	struct fm_mm mm;
+	struct map_lock map;
+	struct pt_table pt;
+	struct after_work after;
+};
+
 /* Parts that are missing are skipped: also the clean-up of a creation that failed. */
 static void mm_free(struct fm_mm *mm)
 {
@@ -124,15 +134,19 @@ static void mm_free(struct fm_mm *mm)
 	os_keeper_free(&mm->keeper);
 	os_meta_free(mm->segment_mem, mm->segment_mem_len);
 	os_meta_free(mm->meta, mm->meta_len);
-	os_meta_free(mm, sizeof(*mm));
+	os_meta_free(mm, sizeof(struct whole_mm));
 }
 
 int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 {
 	struct io_engine_options io = {.note = mm_note};
-	struct fm_mm *mm = os_meta_alloc(sizeof(*mm));
-	if (!mm)
+	struct whole_mm *whole = os_meta_alloc(sizeof(*whole));
+	if (!whole)
 		return -ENOMEM;
+	struct fm_mm *mm = &whole->mm;
+	mm->map = &whole->map;
+	mm->pt = &whole->pt;
+	mm->after = &whole->after;
 	mm->stats_fd = mm->event_fd = -1;
 	mm->flags = options->flags;
 	mm->log = options->log;
@@ -148,7 +162,7 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 			trap_kind_name(options->trap ? (enum fm_trap)options->trap : FM_TRAP_INLINE),
 			mm->install == FM_INSTALL_MOVE ? "move" : "copy", &mm->stats, &mm->stats_fd);
 	if (!err) {
-		mm->map.stats = mm->stats;
+		mm->map->stats = mm->stats;
 		stats_put(mm->stats, budget_bytes, mm->budget_bytes);
 		stats_put(mm->stats, frames, mm->budget_bytes / OS_PAGE);
 		err = pool_open(mm, OS_PAGE, &mm->pool[0]);

@@ -21,10 +21,11 @@
 #include "mm/fill/request.h"
 #include "mm/fill/windows.h"
 #include "mm/flush/durable.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/lists.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
+#include "mm/frames/page_list.h"
 #include "mm/map/map_lock.h"
 #include "mm/map/segments.h"
 #include "mm/view/range.h"
@@ -76,7 +77,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 		segment_insert(mm, i, &fresh);
 		at = fresh.end;
 	}
-	map_unlock_exclusive(&mm->map);
+	map_unlock_exclusive(mm->map);
 	stats_add(mm->stats, maps, 1);
 	*ret_addr = (void *)(uintptr_t)start;
 	return 0;
@@ -125,7 +126,7 @@ int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 		if (err)
 			return err;
 		uint32_t count = unmap_some(mm, &at, end, piece);
-		map_unlock_exclusive(&mm->map);
+		map_unlock_exclusive(mm->map);
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t first, last;
 			piece_pages(&piece[i], &first, &last);
@@ -143,13 +144,13 @@ void mm_unmap_all(struct fm_mm *mm)
 	bool more = true;
 	while (more) {
 		struct view *view = NULL;
-		map_lock_exclusive(&mm->map);
+		map_lock_exclusive(mm->map);
 		if (mm->segment_count) {
 			view = mm->segments[mm->places[mm->segment_count - 1]].view;
 			atomic_add(&view->unmap_seq, 1u);
 			segment_delete(mm, mm->segment_count - 1);
 		}
-		map_unlock_exclusive(&mm->map);
+		map_unlock_exclusive(mm->map);
 		more = view != NULL;
 		if (view)
 			file_put(view->file);
@@ -179,7 +180,7 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 		at = vma->end;
 	}
 	*ret_gap |= at < end;
-	map_unlock_exclusive(&mm->map);
+	map_unlock_exclusive(mm->map);
 	return 0;
 }
 
@@ -189,7 +190,7 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 {
 	uint32_t count = 0;
 
-	map_lock_shared(&mm->map);
+	map_lock_shared(mm->map);
 	for (uint32_t i = segment_after(mm, *at);
 	     i < mm->segment_count && mm->starts[i] < end && count < PIECE; i++) {
 		struct vma *vma = &mm->segments[mm->places[i]];
@@ -203,7 +204,7 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 		*ret_gap |= *at < end;
 		*at = end;
 	}
-	map_unlock_shared(&mm->map);
+	map_unlock_shared(mm->map);
 	return count;
 }
 

@@ -9,8 +9,8 @@
 #include "mm/base/view.h"
 #include "mm/cache/lock.h"
 #include "mm/frames/frame.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "trap/trap.h"
@@ -25,7 +25,7 @@ struct span {
 /* `count` pages whose frames are neighbours. */
 void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count)
 {
-	struct after_work *after = &mm->after;
+	struct after_work *after = mm->after;
 	uint16_t place = 0;
 	while (mm->pool[place] != pool)
 		place++;
@@ -46,9 +46,9 @@ void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uin
 
 bool after_work_waits(struct fm_mm *mm)
 {
-	os_lock(&mm->after.lock);
-	bool some = mm->after.count || mm->after.overflowed;
-	os_unlock(&mm->after.lock);
+	os_lock(&mm->after->lock);
+	bool some = mm->after->count || mm->after->overflowed;
+	os_unlock(&mm->after->lock);
 	return some;
 }
 
@@ -169,7 +169,7 @@ static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *f
  * time, so that what can't be done now is not tried for ever. False: there was nothing to do. */
 bool after_work_run(struct fm_mm *mm)
 {
-	struct after_work *after = &mm->after;
+	struct after_work *after = mm->after;
 	struct span span = {0};
 
 	os_lock(&after->lock);

@@ -25,7 +25,7 @@
 
 int pt_init(struct fm_mm *mm)
 {
-	struct pt_table *pt = &mm->pt;
+	struct pt_table *pt = mm->pt;
 	pt->free_head = PT_END;
 	for (uint32_t i = 0; i < pt->entries; i++) {
 		pt->range[i].next = pt->free_head;
@@ -59,7 +59,7 @@ static uint32_t pt_find(struct pt_table *pt, uint64_t key)
  */
 bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr, bool may_wait)
 {
-	struct pt_table *pt = &mm->pt;
+	struct pt_table *pt = mm->pt;
 	uint64_t key = addr >> 21;
 	bool fresh = false;
 
@@ -102,7 +102,7 @@ bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr,
 
 void pt_put(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr)
 {
-	struct pt_table *pt = &mm->pt;
+	struct pt_table *pt = mm->pt;
 	uint64_t key = addr >> 21;
 	uint32_t uncounted = 0;
 
@@ -190,7 +190,7 @@ static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 /* Give the page tables of up to `most` empty ranges back. Background thread only. */
 void pt_release_empty(struct fm_mm *mm, uint32_t most)
 {
-	struct pt_table *pt = &mm->pt;
+	struct pt_table *pt = mm->pt;
 	uint64_t key;
 
 	while (most-- && (key = pt_choose_empty(pt)) != 0) {
@@ -214,8 +214,8 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 bool pt_behind(struct fm_mm *mm)
 {
 	uint64_t most = mm->budget_bytes + mm->budget_bytes / 32 + PT_SLACK_BYTES;
-	return (atomic_get(&mm->charged_bytes) > most || atomic_get(&mm->pt.free_head) == PT_END) &&
-	       atomic_get(&mm->pt.empty) > 0;
+	return (atomic_get(&mm->charged_bytes) > most || atomic_get(&mm->pt->free_head) == PT_END) &&
+	       atomic_get(&mm->pt->empty) > 0;
 }
 
 /* Let the background thread get on, for a moment only: it may itself be waiting for the kernel's mmap_lock. No lock and no
@@ -225,8 +225,8 @@ void pt_throttle(struct fm_mm *mm)
 	uint64_t until = os_now_ns() + PT_THROTTLE_NS;
 	might_block(mm);
 	while (pt_behind(mm) && os_now_ns() < until && !atomic_get(&mm->dying)) {
-		uint32_t seq = atomic_get(&mm->pt.release_seq);
+		uint32_t seq = atomic_get(&mm->pt->release_seq);
 		background_kick(mm);
-		os_futex_wait(&mm->pt.release_seq, seq, OS_FUTEX_ANY, until);
+		os_futex_wait(&mm->pt->release_seq, seq, OS_FUTEX_ANY, until);
 	}
 }

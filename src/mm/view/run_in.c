@@ -17,9 +17,9 @@
 #include "mm/cache/dirty.h"
 #include "mm/cache/dirty_limit.h"
 #include "mm/base/access.h"
+#include "mm/frames/frame_pool.h"
 #include "mm/frames/memory.h"
 #include "mm/frames/page.h"
-#include "mm/frames/pool.h"
 #include "mm/view/install.h"
 #include "mm/view/later.h"
 #include "mm/view/lost.h"
@@ -189,10 +189,10 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 	uint32_t count = 1;
 
 	for (uint32_t i = 0; i < WRITE_STREAMS && !writer; i++)
-		if (page_word(&file->writer[i], next) == index)
-			writer = &file->writer[i];
+		if (page_word(&file->write_streams->writer[i], next) == index)
+			writer = &file->write_streams->writer[i];
 	if (!writer)
-		writer = &file->writer[atomic_add(&file->writers, 1u) % WRITE_STREAMS];
+		writer = &file->write_streams->writer[atomic_add(&file->write_streams->writers, 1u) % WRITE_STREAMS];
 	else if (page_word(writer, count))
 		count = 2 * page_word(writer, count);
 	if (count > WRITE_RUN)
@@ -208,7 +208,7 @@ static bool writer_comes(const struct fm_file *file, uint64_t index)
 	bool comes = false;
 
 	for (uint32_t i = 0; i < WRITE_STREAMS; i++)
-		comes |= page_word(&file->writer[i], next) == index && page_word(&file->writer[i], count) > 1;
+		comes |= page_word(&file->write_streams->writer[i], next) == index && page_word(&file->write_streams->writer[i], count) > 1;
 	return comes;
 }
 
@@ -244,7 +244,7 @@ int install_run(struct access *access, struct page *page)
 	struct fm_file *file = access->file;
 	bool write = access->flags & FM_FAULT_WRITE;
 	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
-	bool alone = access->mm->install != FM_INSTALL_MOVE || file->record || file->pool->page_size > OS_PAGE ||
+	bool alone = access->mm->install != FM_INSTALL_MOVE || file->recorded || file->pool->page_size > OS_PAGE ||
 		     access->advice == FM_ADVICE_RANDOM || (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
 	page->keep = access->keep;
