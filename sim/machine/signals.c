@@ -3,7 +3,7 @@
  * Signals and cancellation: which threads have them blocked, and their arrival, at any point where they are not.
  *
  * A thread of the program has them open outside the library; the library's own threads never. No lock may be taken with
- * them open (rules.c), so that a handler that touches a view never finds its own thread inside; what the handler does is
+ * them open (checks/rules.c), so that a handler that touches a view never finds its own thread inside; what the handler does is
  * the workload's (sim.on_signal), on the same stack.
  * Cancellation is such a signal, too. While it is blocked it is pending; an asynchronous one ends the thread where it
  * arrives, so it is only sent to threads that are about an access, as no call of the library may be left that way. A

@@ -71,7 +71,7 @@
 	X(fill_ahead, 0, 0, PG_HOLE, 0, PG_FREE | PG_HOLE, 0, 0, "a free frame is filled in advance")                     \
 	X(give_memory, PG_HOLE, 0, 0, 0, PG_FREE, PG_INSTALLED, 0, "a free frame's memory is given back")
 
-/* Legal too, and not yet reached: the kernel never keeps a piece of a larger page pinned for long here (world.c). */
+/* Legal too, and not yet reached: the kernel never keeps a piece of a larger page pinned for long here (worlds/world.c). */
 #define PAGE_TRANSITIONS_RARE(X)                                                                                       \
 	X(copy_stays, PG_DUP, 0, 0, PG_UNPROTECTED, PG_LOCKED | PG_INSTALLED, 0, 0, "taken out in part, put back by copying")
 

@@ -11,7 +11,7 @@
  */
 #include "sim.h"
 
-#include "explore.h"
+#include "search/explore.h"
 
 #include <stdio.h>
 #include <stdlib.h>
