@@ -20,7 +20,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/self.h"
 #include "mm/base/ticket.h"
-#include "api/process_ends.h"
+#include "api/live.h"
 #include "mm/base/view.h"
 #include "mm/fault/fault.h"
 #include "mm/fill/request.h"
