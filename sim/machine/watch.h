@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the machine tells those who watch it, and asks them: the machine calls these functions at the moment when the
- * thing happens, and owns their declarations. The checkers (checks/) and the search of schedules (search/) define them.
- * They are linked, not called through pointers: some are called at every step.
+ * What the machine tells those who watch it, and asks them: the machine calls these functions
+ * at the moment when the thing happens, and owns their declarations. The checkers (checks/)
+ * and the search of schedules (search/) define them. They are linked, not called through
+ * pointers: some are called at every step.
  * May call: nothing.
  */
 #ifndef FM_SIM_WATCH_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accesses: one instruction of the program and its faults, as a processor makes them, and what it may find.
+ * Accesses: one instruction of the program and its faults, as a processor makes them, and what
+ * it may find.
  * May call: all of sim; the public interface.
  */
 #include "worlds/access.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls of the public interface on mapped pages: fault in, pin, map, unmap, advise, residency; each with its judgement.
+ * Calls of the public interface on mapped pages: fault in, pin, map, unmap, advise, residency;
+ * each with its judgement.
  * May call: sim.h.
  */
 #ifndef FM_SIM_CALLS_H

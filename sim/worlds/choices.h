@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the seed makes of the machine and of the program: each choice of a run, before it begins.
+ * What the seed makes of the machine and of the program: each choice of a run, before it
+ * begins.
  * May call: sim.h.
  */
 #ifndef FM_SIM_CHOICES_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The oracle: for each page how often it is mapped at least and at most, whatever the order in which calls that overlap
- * took effect, and which sizes an object can have had. From these follows which results are allowed.
+ * The oracle: for each page how often it is mapped at least and at most, whatever the order in
+ * which calls that overlap took effect, and which sizes an object can have had. From these
+ * follows which results are allowed.
  * May call: all of sim; the public interface.
  */
 #include "worlds/oracle.h"

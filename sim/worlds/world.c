@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One run, from its seed to its end: the machine and the program are chosen, the main thread opens the files and starts
- * the threads, and ends all.
+ * One run, from its seed to its end: the machine and the program are chosen, the main thread
+ * opens the files and starts the threads, and ends all.
  * Owns struct world. May call: all of sim; the public interface.
  */
 #include "worlds/world.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The large world: what is known of the program, its files and their pages while a run is under way.
+ * The large world: what is known of the program, its files and their pages while a run is
+ * under way.
  * May call: sim.h.
  */
 #ifndef FM_SIM_WORLD_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls on files that are written to: sync, truncate, punch, invalidate; and the sizes that an object may have.
+ * Calls on files that are written to: sync, truncate, punch, invalidate; and the sizes that an
+ * object may have.
  * May call: all of sim; the public interface.
  */
 #include "worlds/writes.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap bench: the library's mappings beside the kernel's, and beside the device's limit. Here: the plan, one cell
- * after another; see bench.h for the parts. In each round every way runs once, each time in another order; ratios are
- * taken within a round. The coordinator is single-threaded.
+ * filemap bench: the library's mappings beside the kernel's, and beside the device's limit.
+ * Here: the plan, one cell after another; see bench.h for the parts. In each round every way
+ * runs once, each time in another order; ratios are taken within a round. The coordinator is
+ * single-threaded.
  * May call: the other bench parts, undo.h, tool.h.
  */
 #include "bench/verb.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * `filemap demo`: while some threads wait for a slow store, do the others wait with them?
- * Owns the order of the rounds; see demo.h for the parts. The coordinator runs no thread and takes
- * no fault on a slow store.
+ * Owns the order of the rounds; see demo.h for the parts. The coordinator runs no thread and
+ * takes no fault on a slow store.
  * May call: the other demo parts, libc.
  */
 #define _GNU_SOURCE

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap verify: reads everything through a mapping and compares it with plain reads of the same
- * store. Here: the options, opening, and the result in words; work.c does the reading.
+ * filemap verify: reads everything through a mapping and compares it with plain reads of the
+ * same store. Here: the options, opening, and the result in words; work.c does the reading.
  * May call: filemap.h, verify.h, tool.h.
  */
 #include "verify/verify.h"
