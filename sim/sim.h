@@ -368,7 +368,7 @@ void check_written_counts(void);
 bool check_is_held(const struct fm_file *file, uint64_t index);
 void check_reset(void);
 
-/* ---- memory and the kernel's page table (machine/kernel.c) */
+/* ---- memory and the kernel's page table (machine/memory.c, machine/kernel.c) */
 void kernel_init(void);
 void kernel_reset(void);
 void *sim_calloc(size_t n, size_t size);

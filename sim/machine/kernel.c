@@ -1,31 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory: what the library allocates, the slots of its frames, and the page table of its views, with the calls of
- * trap.h that change it, as the kernel's userfaultfd does and with all that may go wrong in them.
+ * Memory: the slots of frames, and the page table of views, with the calls of trap.h that change
+ * it, as the kernel's userfaultfd does and with all that may go wrong in them.
  *
- * Owns one piece of address space at a fixed place, so that whatever hashes an address does the same in every process.
- * Slots are real memory there. Views are numbers only: nobody but this file looks into them. Of each 4096 bytes the first
- * eight of every 512 are modelled: they say which bytes they are (store.c).
- * May call: sched, trace, check.
+ * Slots are real memory (memory.c). Views are numbers only: no other file looks into them. Of each
+ * 4096 bytes the first eight of every 512 are modelled: they say which bytes they are (store.c).
+ * May call: memory, sched, trace, watch.h.
  */
 #include "sim.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "machine/memory.h"
 
-#define ARENA 0x100000000000ull
-#define ARENA_BYTES (16ull << 20)
 #define VIEWS_MAX 1024u
-#define REFUSED_MAX 3u
 #define FAMINES_MAX 4u
 #define HOLDS_MAX 16u /* a run: a page that is held for ever could never be evicted */
 #define NO_MEMORY 0xdeaddeaddeaddeadull /* what stands in a slot that has none */
 
 enum slot_state { SLOT_NOT, SLOT_ABSENT, SLOT_PRESENT };
 
-static char *arena;
-static uint64_t arena_used;
 static uint8_t slot_state[ARENA_BYTES / OS_PAGE];
 static bool slots_registered;
 static uint64_t slots_present;
@@ -36,127 +28,23 @@ static uint32_t views;
 static struct {
 	uint64_t addr, until_ns;
 } held[8]; /* pages that the kernel keeps pinned for a while: MOVE is refused */
-static uint32_t holds, refused, famines; /* so far */
+static uint32_t holds, famines; /* so far */
 static uint64_t famine_until; /* there is no memory until then */
 static uint64_t read_only, read_only_len; /* a region whose protection is PROT_READ for a moment */
 static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
 
-/* ------------------------------------------------------------------ allocations */
-
-void kernel_init(void)
-{
-	arena = mmap((void *)ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	if (arena != (char *)ARENA) {
-		fprintf(stderr, "filemap-sim: the addresses from %#llx on are taken; runs can't be repeated there\n",
-			ARENA);
-		exit(77);
-	}
-}
+/* ------------------------------------------------------------------ the beginning of a run */
 
 void kernel_reset(void)
 {
-	memset(slot_state, SLOT_NOT, arena_used / OS_PAGE + 1);
-	arena_used = 0;
+	memset(slot_state, SLOT_NOT, memory_reset() / OS_PAGE + 1);
 	slots_present = 0;
 	views = 0;
 	memset(last_lie, 0, sizeof(last_lie));
 	memset(held, 0, sizeof(held));
-	holds = refused = famines = 0;
+	holds = famines = 0;
 	famine_until = 0;
 	read_only_len = 0;
-	sim.allocated = 0;
-}
-
-static void *arena_take(size_t len, size_t align)
-{
-	uint64_t at = (arena_used + align - 1) & ~(uint64_t)(align - 1);
-	if (at + len > ARENA_BYTES)
-		sim_fail("the simulator's own memory is used up");
-	arena_used = at + len;
-	return arena + at;
-}
-
-/* A few times a run, else the program would never begin. */
-bool kernel_refuses(void)
-{
-	if (refused >= REFUSED_MAX || !sim_chance(sim.opt.meta_256))
-		return false;
-	refused++;
-	mark(meta_refused);
-	event("an allocation is refused", 0, 0, 0, 0);
-	return true;
-}
-
-void *os_meta_alloc(size_t len)
-{
-	if (kernel_refuses())
-		return NULL;
-	void *mem = arena_take(len, 64);
-	memset(mem, 0, len);
-	sim.allocated += len;
-	return mem;
-}
-
-/* What is freed is not used again, so that a late look at it finds nonsense. */
-void os_meta_free(void *mem, size_t len)
-{
-	if (!mem)
-		return;
-	memset(mem, 0xdb, len);
-	sim.allocated -= len;
-}
-
-void *sim_calloc(size_t n, size_t size)
-{
-	uint64_t *mem = os_meta_alloc(n * size + 64);
-	if (!mem)
-		return NULL;
-	mem[0] = n * size + 64;
-	return mem + 8;
-}
-
-void sim_free(void *mem)
-{
-	if (mem)
-		os_meta_free((uint64_t *)mem - 8, ((uint64_t *)mem)[-8]);
-}
-
-int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page, int *ret_fd)
-{
-	(void)trap;
-	(void)install;
-	*ret_page = os_meta_alloc(sizeof(struct stats_page));
-	*ret_fd = -1;
-	return *ret_page ? 0 : -ENOMEM;
-}
-
-#define FM_X(name, help)                                                                       \
-	sim_marks.name += page->name;
-static void sum_counters(const struct stats_page *page)
-{
-	FM_COUNTERS(FM_X)
-}
-#undef FM_X
-
-void stats_page_destroy(struct stats_page *page, int fd)
-{
-	(void)fd;
-	if (!page)
-		return;
-	if (page->frames_used || page->pages_installed || page->requests || page->mappings ||
-	    page->views || page->files || page->pins || page->dirty_pages || page->writeback_pages || page->unflushed_pages)
-		sim_fail("gauges are not 0 at the end: frames_used %llu, pages_installed %llu, requests %llu, "
-			 "mappings %llu, views %llu, files %llu, pins %llu, dirty %llu, writeback %llu, unflushed %llu",
-			 (unsigned long long)page->frames_used, (unsigned long long)page->pages_installed,
-			 (unsigned long long)page->requests, (unsigned long long)page->mappings,
-			 (unsigned long long)page->views, (unsigned long long)page->files,
-			 (unsigned long long)page->pins, (unsigned long long)page->dirty_pages,
-			 (unsigned long long)page->writeback_pages, (unsigned long long)page->unflushed_pages);
-	if (!sim.hold && page->lock_held_over_block)
-		sim_fail("lock_held_over_block is not 0");
-	sum_counters(page);
-	os_meta_free(page, sizeof(*page));
 }
 
 /* ------------------------------------------------------------------ slots and views */
@@ -675,7 +563,7 @@ int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, 
 	(void)huge;
 	if (kernel_refuses())
 		return -ENOMEM;
-	char *mem = arena_take(len, align);
+	char *mem = memory_take(len, align);
 	slots_registered = trap->move;
 	for (uint64_t at = 0; at < len; at += OS_PAGE) {
 		slot_state[((uint64_t)mem + at - ARENA) / OS_PAGE] = SLOT_ABSENT;
