@@ -4,13 +4,13 @@
  * os/atomic.h, in mm at the place itself, or here by the workload.
  *
  * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may not.
- * The transitions of a page's state word (transitions.h) are rows too.
+ * The transitions of a page's state word (checks/transitions.h) are rows too.
  * May call: nothing.
  */
 #ifndef FM_SIM_COVER_H
 #define FM_SIM_COVER_H
 
-#include "transitions.h"
+#include "checks/transitions.h"
 
 #define COVER_TABLE(X)                                                                         \
 	X(no_mapping, "no mapping here (any more)")                                            \

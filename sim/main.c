@@ -127,7 +127,7 @@ int main(int argc, char **argv)
 {
 	options_parse(argc, argv);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
-	sim_trace_init(options.json ? stderr : stdout);
+	sim_trace_init(options.json ? stderr : stdout, sim_again);
 	kernel_init();
 	sim_failure = jobs_shared(sizeof(*sim_failure));
 	int status = options.exhaustive ? search_worlds() : options.world ? search_one() : run_seeds();

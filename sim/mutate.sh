@@ -116,7 +116,7 @@ fi
 
 cp -r "$root/include" "$root/src" "$root/sim" "$work"
 mkdir "$work/obj"
-(cd "$work" && compile $(find src/mm -name "*.c") src/api/*.c src/stats/stats.c sim/*.c && $cc -o filemap-sim obj/*.o) || exit 1
+(cd "$work" && compile $(find src/mm -name "*.c") src/api/*.c src/stats/stats.c $(find sim -name "*.c") && $cc -o filemap-sim obj/*.o) || exit 1
 if xargs -d '\n' -P "$jobs" -n 1 "$0" --one "$seconds" "$work" <"$work/list"; then
 	echo "all $(wc -l <"$work/list") found"
 else

@@ -6,7 +6,7 @@
  */
 #include "run.h"
 
-#include "explore.h"
+#include "search/explore.h"
 
 #include <getopt.h>
 #include <math.h>

@@ -22,10 +22,12 @@ struct sim_command {
 };
 extern struct sim_command options;
 
-void sim_trace_init(FILE *to); /* trace.c: where events and failures are told */
+/* trace.c: where events and failures are told; again() writes the command that repeats a run. */
+void sim_trace_init(FILE *to, void (*again)(char *to, size_t size));
 
 /* options.c: exits with status 2 and one line when they make no sense. */
 void options_parse(int argc, char **argv);
+void sim_again(char *to, size_t size); /* the command that repeats this run */
 
 /* limits.c */
 const char *limits_parse(const char *text, struct sim_limits *ret_limits); /* NULL, or what is wrong with it */
@@ -34,17 +36,17 @@ void limits_words(const struct sim_limits *limits, char *to, size_t size);
 bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limits *ret_smaller);
 void limits_help(void);
 
-/* jobs.c */
+/* search/jobs.c */
 double now_s(void);
 bool jobs_stop(void); /* another process has failed */
 void *jobs_shared(size_t size); /* zeroed memory that the processes see too */
 /* Run share(j) in so many processes; progress() is called now and then in this one. 0, or 1 if any failed. */
 int jobs_run(uint64_t jobs, void (*share)(uint64_t j), void (*progress)(void));
 
-/* shrink.c: look for a smaller run that fails in the same way, and report it. */
+/* search/shrink.c: look for a smaller run that fails in the same way, and report it. */
 void shrink(const struct sim_failure *failure);
 
-/* search.c: all schedules of small worlds. Returns the command's status. */
+/* search/search.c: all schedules of small worlds. Returns the command's status. */
 int search_worlds(void);
 int search_one(void); /* one world, one schedule */
 

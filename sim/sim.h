@@ -13,13 +13,14 @@
 #include "cover.h"
 #include "filemap.h"
 #include "io/io.h"
+#include "machine/watch.h"
 #include "mm/base/bell.h"
 #include "mm/base/common.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
 #include "mm/base/self.h"
 #include "mm/base/ticket.h"
-#include "api/process_ends.h"
+#include "api/live.h"
 #include "mm/base/view.h"
 #include "mm/cache/dirty.h"
 #include "mm/cache/file_dirt.h"
@@ -173,7 +174,7 @@ struct sim_marks {
 extern struct sim_marks sim_marks;
 #define mark(name) ((void)sim_marks.name++)
 
-/* ---- the rows that must be reached (cover.c) */
+/* ---- the rows that must be reached (checks/cover.c) */
 struct sim_cover {
 #define COVER_X(name, help) uint64_t name;
 	COVER_ALL
@@ -223,7 +224,7 @@ static inline uint32_t sim_limited(uint32_t value, uint32_t most)
 	return most && value > most ? most : value;
 }
 
-/* ---- small worlds (small.c): fixed programs, whose schedules are searched or told */
+/* ---- small worlds (worlds/small.c): fixed programs, whose schedules are searched or told */
 struct small_step {
 	enum op op;
 	uint32_t first, last; /* pages */
@@ -244,7 +245,7 @@ extern const struct small_world small_worlds[];
 extern const uint32_t small_world_count;
 #define SIM_ASK 0x1000u /* as a chance: each time both answers are tried */
 
-/* ---- threads: coroutines (sched.c) */
+/* ---- threads: coroutines (machine/sched.c) */
 enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
 enum sim_wait { WAIT_NOTHING, WAIT_FUTEX, WAIT_SMALL_LOCK, WAIT_SLEEP, WAIT_JOIN, WAIT_CHANNEL, WAIT_FAULT };
 
@@ -333,9 +334,6 @@ void sim_pass_time_to(uint64_t ns); /* and wake whoever waited for it */
 
 uint64_t sim_random(void);
 /* In a small world chance has no part: the middle of what may be, and the search's answers. */
-bool explore_ask(void);
-struct sim_thread *explore_choose(struct sim_thread *self, bool matters);
-bool explore_matters(const void *word, bool writes);
 static inline uint32_t sim_below(uint32_t n)
 {
 	return sim.small ? n / 2 : (uint32_t)((sim_random() >> 32) * n >> 32);
@@ -367,32 +365,19 @@ struct sim_failure {
 };
 extern bool sim_planted; /* something harmless counts as a failure */
 extern struct sim_failure *sim_failure; /* shared by the processes */
-void sim_again(char *to, size_t size); /* the command that repeats this run */
 
-/* ---- checkers (check.c, rules.c) */
-void check_may_block(const char *what);
-void check_clock(void); /* the clock is read */
-void check_lock_taken(const char *what);
+/* ---- checkers (checks/check.c, checks/rules.c) */
 void check_map_taken(void);
-void check_nothing_held(const char *what);
-void check_futex_wait(const uint32_t *word);
 void check_budget(bool idle);
-uint32_t check_page_locks(void);
-void check_given_away(const struct io_request *request);
 void rules_reset(void);
-void check_step(void);     /* at every scheduling point */
-void check_idle(void);     /* nobody can run; time is about to pass */
 void check_quiet(void);    /* nothing is under way */
 void check_balance(void);  /* no mapping and no file is left */
-void check_slots_closed(void); /* the mm goes */
-void check_device_writes(uint64_t slot);
 void check_written_to(const struct fm_file *file, uint64_t index);
 void check_written_counts(void);
 bool check_is_held(const struct fm_file *file, uint64_t index);
-void check_arrival(uint64_t addr);
 void check_reset(void);
 
-/* ---- memory and the kernel's page table (kernel.c) */
+/* ---- memory and the kernel's page table (machine/memory.c, machine/kernel.c) */
 void kernel_init(void);
 void kernel_reset(void);
 void *sim_calloc(size_t n, size_t size);
@@ -414,7 +399,7 @@ void kernel_region_gone(uint64_t base, uint64_t len);
 uint64_t kernel_pages(bool slots);
 uint64_t kernel_view_addr(uint32_t n); /* the n-th page there is in views; 0: no more */
 
-/* ---- trap.c */
+/* ---- machine/trap.c */
 struct trap {
 	enum fm_trap kind;
 	bool move;
@@ -422,7 +407,7 @@ struct trap {
 /* One try of an instruction: 1 done, 0 again, errno. In a system call (thread trap only) all errors are -EHWPOISON. */
 int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction);
 
-/* ---- store.c: objects whose bytes tell what they are */
+/* ---- machine/store.c: objects whose bytes tell what they are */
 struct sim_store {
 	struct fm_store store;
 	uint32_t id;
@@ -469,24 +454,16 @@ void store_punch(struct sim_store *s, uint32_t n, uint32_t count);
 uint32_t store_place(const struct sim_store *s, uint64_t index); /* which of the workload's pages; SIM_PAGES: none */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
 
-/* ---- written.c: what programs write, and what becomes of it. Pages by their place, sectors from 0 to SIM_TAGS - 1 */
-void written_open(struct sim_store *s);
+/* ---- checks/written.c: what programs write, and what becomes of it. Pages by their place, sectors from 0 to SIM_TAGS - 1 */
 uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i);
 void written_zeroing(struct sim_store *s, uint64_t from, uint64_t to); /* sectors, from the object's first page on */
 void written_zeroed(struct sim_store *s, uint64_t from, uint64_t to, bool well);
 void written_lost(struct sim_store *s, uint32_t n);
-void written_check_view(struct sim_store *s, uint64_t index, const struct view_page *page);
-uint64_t written_stored(const struct sim_store *s, uint32_t n, uint32_t i);
-void written_put(struct sim_store *s, uint32_t n, uint32_t i, uint64_t tag, uint32_t flight);
-void written_ended(struct sim_store *s, uint32_t flight);
-void written_flushed(struct sim_store *s, uint32_t covers, bool well);
-void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t flight);
-void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count, uint64_t begun, bool pinned);
 void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS]);
 void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS], uint64_t size);
 void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint64_t size);
 
-/* ---- io.c */
+/* ---- machine/io.c */
 bool io_writes_beyond(const struct sim_store *s, uint64_t size);
 uint32_t io_new_flight(void);
 void io_reset(void);
@@ -496,9 +473,9 @@ bool io_between(void);
 void io_look_again(void);
 void io_hurry(struct sim_store *s);
 
-/* ---- world.c */
+/* ---- worlds/world.c */
 void world_run(uint64_t seed);
 void world_run_small(const struct small_world *world, bool hold);
-void tiny_world_run(void); /* tiny.c */
+void tiny_world_run(void); /* worlds/tiny.c */
 
 #endif

@@ -32,13 +32,15 @@ static uint64_t room = EVENTS;
 static uint64_t count, hash, runs;
 bool sim_tracing, sim_planted;
 static FILE *out; /* for all that is to be read */
+static void (*write_again)(char *to, size_t size); /* writes the command that repeats this run */
 static struct sim_failure nobody_looks;
 struct sim_failure *sim_failure = &nobody_looks;
 const char sim_page_state[] = "page state";
 
-void sim_trace_init(FILE *to)
+void sim_trace_init(FILE *to, void (*again)(char *to, size_t size))
 {
 	out = to;
+	write_again = again;
 }
 
 void sim_trace_reset(void)
@@ -261,7 +263,7 @@ static void report(void)
 {
 	const struct sim_failure *f = sim_failure;
 	char again[2000];
-	sim_again(again, sizeof(again));
+	write_again(again, sizeof(again));
 	if (sim.small)
 		fprintf(out, "FAILED: world %s, step %llu: %s\n", sim.small->name, (unsigned long long)f->step, f->words);
 	else

@@ -4,7 +4,7 @@
  * that is just reached is met, on its right side; the best of several ways counts; and what was left out is not judged.
  * Then the table itself: each target names a workload with these threads and ways.
  */
-#include "bench.h"
+#include "bench/bench.h"
 
 #include "check.h"
 

@@ -38,6 +38,8 @@ check_tree() {
 			return dir name
 		if (("src/" name) in known)
 			return "src/" name
+		if (module(from) == "tools" && ("tools/" name) in known)
+			return "tools/" name
 		return (("include/" name) in known) ? "include/" name : ""
 	}
 	function wrong(why) {
@@ -60,7 +62,7 @@ check_tree() {
 		if (from == to || index(may[from], " " to " ") || index(may[from], " " header " "))
 			return
 		# filemap stat is the reader of the stats page
-		if (file ~ /^tools\/(verb_)?stat/ && header == "stats/stats.h")
+		if (file ~ /^tools\/stat\// && header == "stats/stats.h")
 			return
 		wrong(from " must not include " header)
 	}
@@ -94,11 +96,11 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 for header in include/filemap.h src/mm/mm.h src/mm/page.h src/trap/trap.h src/io/io.h \
 	src/io/ring.h src/store/store.h src/store/file.h src/stats/stats.h src/os/os.h \
-	tools/tool.h; do
+	tools/command/tool.h; do
 	mkdir -p "$tree/${header%/*}"
 	: >"$tree/$header"
 done
-mkdir -p "$tree/src/api" "$tree/preload"
+mkdir -p "$tree/src/api" "$tree/preload" "$tree/tools/stat"
 
 # arrow VERDICT FILE INCLUDE: FILE with this one line must be found good or bad.
 arrow() {
@@ -119,7 +121,9 @@ arrow good src/store/a.c '"io/io.h"'
 arrow good src/store/a.c '"os/os.h"'
 arrow good tools/a.c '"filemap.h"'
 arrow good tools/a.c '<filemap.h>'
-arrow good tools/verb_stat.c '"stats/stats.h"'
+arrow good tools/a.c '"command/tool.h"'
+arrow good tools/stat/verb.c '"command/tool.h"'
+arrow good tools/stat/verb.c '"stats/stats.h"'
 arrow good preload/a.c '"filemap.h"'
 arrow bad src/os/a.c '"filemap.h"'
 arrow bad src/os/a.c '"mm/mm.h"'
@@ -131,9 +135,10 @@ arrow bad src/store/a.c '"io/ring.h"'
 arrow bad src/store/a.c '"mm/mm.h"'
 arrow bad src/stats/a.c '"mm/mm.h"'
 arrow bad src/mm/a.c '	"tool.h"'
+arrow bad src/mm/a.c '"command/tool.h"'
 arrow bad tools/a.c '"stats/stats.h"'
 arrow bad tools/a.c '"os/os.h"'
-arrow bad tools/verb_stat.c '"mm/mm.h"'
+arrow bad tools/stat/verb.c '"mm/mm.h"'
 arrow bad preload/a.c '"mm/mm.h"'
 arrow bad include/filemap.h '"os/os.h"'
 mkdir "$tree/src/new"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Orders of visiting: each unit exactly once, whatever the count; and random is not the identity. */
 #include "check.h"
-#include "order.h"
+#include "command/order.h"
 
 static void test_permutation(enum order_kind kind, uint64_t count)
 {

@@ -5,7 +5,7 @@
  * end, and errors of either side; and see every byte once when nothing differs.
  */
 #include "check.h"
-#include "verify.h"
+#include "verify/verify.h"
 
 #include <stdatomic.h>
 
@@ -17,7 +17,7 @@ static uint64_t plain_error_at = UINT64_MAX, guard_error_at = UINT64_MAX;
 static _Atomic long pinned;
 static _Atomic uint64_t pins_seen;
 
-/* ---- the made-up library: only what verify_work.c calls */
+/* ---- the made-up library: only what tools/verify/work.c calls */
 
 int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define QUEUE_DEPTH_DEFAULT 128
 #define WORKERS_DEFAULT     16
@@ -20,44 +19,6 @@
 #define CANCEL_AT_ONCE      256
 #define ADVANCE_AT_ONCE     8 /* then what is asked for in answer is on its way while the rest is dealt with */
 #define SPIN_NS             40000u
-
-/* ------------------------------------------------------------------ the end of a request */
-
-/* Give a request back. In the I/O thread or in a worker; after `done` neither the request nor its
- * store may be there any more. */
-void engine_finish(struct io_engine *engine, struct io_request *request, int error)
-{
-	os_lock(&engine->lock);
-	cancel_forget(engine, request);
-	if (request->holds_turn) {
-		queue_release(&engine->queues[QUEUE_TURN], request->store, request->op);
-		atomic_set(&engine->issued, engine->issued - 1);
-	}
-	request->holds_turn = false;
-	request->place = PLACE_NONE;
-	request->error = error;
-	assert(!request->timer_slot);
-	atomic_set(&request->state, IO_DONE);
-	os_unlock(&engine->lock);
-	request->done(request);
-	(void)atomic_sub(&engine->requests, 1);
-}
-
-void io_complete(struct io_engine *engine, struct io_request *request, int error, size_t bytes)
-{
-	assert(error <= 0 && request->place != PLACE_COMPLETED);
-	request->rest_error = error;
-	request->rest_bytes = bytes;
-	request->place = PLACE_COMPLETED;
-	request->ended = atomic_add(&engine->ends, 1) + 1;
-	/* From the list, not from here: the store that calls is not done with its own work. */
-	io_list_push(&engine->completed, request);
-}
-
-uint64_t io_ends(struct io_engine *engine)
-{
-	return atomic_get(&engine->ends);
-}
 
 /* ------------------------------------------------------------------ giving requests to stores */
 

@@ -103,7 +103,7 @@ void cancel_forget(struct io_engine *engine, struct io_request *request);
 void request_take_back(struct io_engine *engine, struct io_request *request);
 void io_engine_wake(struct io_engine *engine);
 
-/* engine.c */
+/* complete.c */
 void engine_finish(struct io_engine *engine, struct io_request *request, int error);
 
 /* workers.c */

@@ -8,170 +8,17 @@
  * percent-decoded, and '?' begins the parameters.
  * May call: the stores' open functions, libc. Ordinary context only, except store_read_full() and store_write_full().
  */
-#include "store.h"
-
-#include "os/atomic.h"
+#include "store/store.h"
+#include "store/text.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define KEY_LEN     64
 #define FILTERS_MAX 4
-
-/* ------------------------------------------------------------------ words */
-
-int store_say(int error, char *error_text, size_t error_text_len, const char *format, ...)
-{
-	va_list args;
-
-	if (error_text && error_text_len) {
-		va_start(args, format);
-		vsnprintf(error_text, error_text_len, format, args);
-		va_end(args);
-	}
-	return error;
-}
-
-/* ------------------------------------------------------------------ numbers */
-
-struct unit {
-	const char *name;
-	uint64_t factor;
-};
-
-static const struct unit size_units[] = {
-	{"", 1},           {"K", 1ull << 10}, {"M", 1ull << 20},
-	{"G", 1ull << 30}, {"T", 1ull << 40}, {NULL, 0},
-};
-
-static const struct unit time_units[] = {
-	{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {NULL, 0},
-};
-
-/* DIGITS[.DIGITS]UNIT, exactly, rounded down. */
-static int parse_number(const char *text, const struct unit *units, uint64_t *ret_value)
-{
-	unsigned __int128 whole = 0, fraction = 0, scale = 1, value;
-	const char *at = text;
-	bool has_point = false;
-
-	if (*at < '0' || *at > '9')
-		return -EINVAL;
-	for (; *at >= '0' && *at <= '9'; at++) {
-		whole = whole * 10 + (unsigned)(*at - '0');
-		if (whole > UINT64_MAX)
-			return -EINVAL;
-	}
-	if (*at == '.') {
-		has_point = true;
-		at++;
-		if (*at < '0' || *at > '9')
-			return -EINVAL;
-		for (; *at >= '0' && *at <= '9'; at++) {
-			if (scale > 100000000000000000ull)
-				return -EINVAL;
-			fraction = fraction * 10 + (unsigned)(*at - '0');
-			scale *= 10;
-		}
-	}
-	if (units == time_units && !*at && !whole && !fraction) {
-		*ret_value = 0; /* the one time that needs no unit */
-		return 0;
-	}
-	for (; units->name; units++)
-		if (!strcmp(at, units->name))
-			break;
-	if (!units->name || (has_point && units->factor == 1))
-		return -EINVAL;
-	value = whole * units->factor + fraction * units->factor / scale;
-	if (value > INT64_MAX)
-		return -EINVAL;
-	*ret_value = (uint64_t)value;
-	return 0;
-}
-
-int store_parse_size(const char *text, uint64_t *ret_bytes)
-{
-	return parse_number(text, size_units, ret_bytes);
-}
-
-int store_parse_time(const char *text, uint64_t *ret_ns)
-{
-	return parse_number(text, time_units, ret_ns);
-}
-
-/* ------------------------------------------------------------------ percent-encoding, parameters
- */
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/* Decode text[0..text_len) into `out`. No escaped NUL: it would cut the text. */
-static int percent_decode(const char *text, size_t text_len, char *out, size_t out_len)
-{
-	size_t from = 0, to = 0;
-
-	while (from < text_len) {
-		char c = text[from++];
-
-		if (c == '%') {
-			int high = from < text_len ? hex_digit(text[from]) : -1;
-			int low = from + 1 < text_len ? hex_digit(text[from + 1]) : -1;
-
-			if (high < 0 || low < 0 || !(high | low))
-				return -EINVAL;
-			c = (char)(high << 4 | low);
-			from += 2;
-		}
-		if (to + 1 >= out_len)
-			return -ENAMETOOLONG;
-		out[to++] = c;
-	}
-	if (to >= out_len)
-		return -ENAMETOOLONG;
-	out[to] = '\0';
-	return 0;
-}
-
-bool store_next_parameter(const char **cursor, char *key, size_t key_len, char *value,
-			  size_t value_len, int *ret_error)
-{
-	const char *at = *cursor, *equals;
-	size_t len;
-	int error = -EINVAL;
-
-	if (!at)
-		return false;
-	at += strspn(at, "?&");
-	*cursor = at;
-	if (!*at)
-		return false;
-	len = strcspn(at, "&");
-	equals = memchr(at, '=', len);
-	if (equals && equals != at)
-		error = percent_decode(at, (size_t)(equals - at), key, key_len);
-	if (!error)
-		error = percent_decode(equals + 1, len - (size_t)(equals + 1 - at), value,
-				       value_len);
-	if (error) {
-		*ret_error = error;
-		return false;
-	}
-	*cursor = at + len;
-	return true;
-}
 
 /* ------------------------------------------------------------------ the stores there are */
 
@@ -380,7 +227,7 @@ static int parse_text(struct parsed *p, const char *rest)
 		strcpy(p->text, rest);
 		return 0;
 	}
-	error = percent_decode(rest, len, p->text, strlen(p->uri) + 1);
+	error = text_percent_decode(rest, len, p->text, strlen(p->uri) + 1);
 	if (error)
 		return store_say(error, p->error_text, p->error_text_len,
 				 "%s: bad percent escape: write %%25 for a percent sign", p->uri);
@@ -523,85 +370,5 @@ int store_uri_name(const char *uri, char *name, size_t name_len)
 		put_escaped(whole ? whole : p.text, name + used, name_len - used);
 	free(whole);
 	free(room);
-	return error;
-}
-
-/* ------------------------------------------------------------------ reading all of it */
-
-/* May run in signal context: no copy of the iovecs, which could be a KiB. What is left of a segment
- * after a short read is read alone, then the segments after it. */
-int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		    size_t *ret_done, unsigned *ret_short)
-{
-	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are there */
-	unsigned shorts = 0;
-
-	while (iov_count > 0 && iov->iov_len == 0) {
-		iov++;
-		iov_count--;
-	}
-	while (iov_count > 0) {
-		struct iovec part = {(char *)iov->iov_base + skip, iov->iov_len - skip};
-		size_t got = 0, want = part.iov_len;
-		int error;
-
-		if (skip) {
-			error = store->ops->read(store, &part, 1, offset + done, &got);
-		} else {
-			for (int i = 1; i < iov_count; i++)
-				want += iov[i].iov_len;
-			error = store->ops->read(store, iov, iov_count, offset + done, &got);
-		}
-		if (error)
-			return error;
-		done += got;
-		if (got < want && offset + done < store_size(store)) {
-			if (!got)
-				return -EIO;
-			shorts++;
-		}
-		skip += got;
-		while (iov_count > 0 && skip >= iov->iov_len) {
-			skip -= iov->iov_len;
-			iov++;
-			iov_count--;
-		}
-		/* While it is made shorter, only the store knows where it ends. */
-		if (!got || offset + done >= store_reach(store))
-			break;
-	}
-	*ret_done = done;
-	*ret_short = shorts;
-	return 0;
-}
-
-/* The same for writing: also in a process that is dying. */
-int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		     size_t *ret_done)
-{
-	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are written */
-	int error = 0;
-
-	for (;;) {
-		struct iovec part;
-		size_t took = 0;
-
-		while (iov_count > 0 && skip >= iov->iov_len) {
-			skip -= iov->iov_len;
-			iov++;
-			iov_count--;
-		}
-		if (iov_count <= 0)
-			break;
-		part = (struct iovec){(char *)iov->iov_base + skip, iov->iov_len - skip};
-		error = store->ops->write(store, skip ? &part : iov, skip ? 1 : iov_count, offset + done, &took);
-		if (!error && !took)
-			error = -EIO;
-		if (error)
-			break;
-		done += took;
-		skip += took;
-	}
-	*ret_done = done;
 	return error;
 }

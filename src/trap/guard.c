@@ -2,9 +2,10 @@
 /*
  * How an access that failed goes on: the mapping's callback, then fm_guard(), then the signal.
  * Owns the thread's chain of guards.
- * May call: inline.c. trap_raise runs in signal context.
+ * May call: signal.c. trap_raise runs in signal context.
  */
 #include "trap/internal.h"
+#include "trap/signal.h"
 
 #include <setjmp.h>
 
@@ -15,8 +16,6 @@ struct guard {
 };
 
 static __thread struct guard *guards __attribute__((tls_model("initial-exec")));
-
-void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext);
 
 void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, siginfo_t *info,
 		void *ucontext)

@@ -3,29 +3,22 @@
  * The SIGBUS handler: the inline trap, and what the other traps need of it. Where the thread trap has no marks to tell errors
  * by (before Linux 6.6), a SIGSEGV handler, too.
  *
- * Owns the process's actions for these, put in place once and kept, and what was there before. Claims only a SIGBUS of kind
+ * Claims only a SIGBUS of kind
  * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD) inside a view; all others go to the
- * handler that was there before.
+ * handler that was there before (signal.c).
  * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
  * May call: registry, os, and mm through struct trap_client.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/registry.h"
+#include "trap/signal.h"
 
-#include <stdint.h>
-#include <string.h>
 #include <ucontext.h>
 
 #ifndef BUS_MCEERR_AR
 #define BUS_MCEERR_AR 4
 #endif
-
-struct claimed {
-	struct sigaction before; /* what handled the signal before us */
-	uint32_t installed;
-};
-static struct claimed sigbus, sigsegv;
 
 /* ------------------------------------------------------------------ what the instruction was */
 
@@ -187,107 +180,18 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 
 /* ------------------------------------------------------------------ passing on */
 
-static void set_mask(uint64_t mask)
-{
-	os_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-}
-
-static uint64_t mask_word(const sigset_t *set)
-{
-	uint64_t word;
-	memcpy(&word, set, sizeof(word));
-	return word;
-}
-
-#define BIT(signo) (1ull << ((signo) - 1))
-
-/* Deliver a signal to this thread when its handler returns, as the kernel would have; if the program ignores or blocks
- * it, it dies of it, as it would. */
-static void queue_to_self(siginfo_t *info, ucontext_t *uc)
-{
-	struct sigaction now;
-	int signo = info->si_signo;
-	uint64_t mask = mask_word(&uc->uc_sigmask);
-	if (sigaction(signo, NULL, &now) == 0 &&
-	    ((mask & BIT(signo)) || now.sa_handler == SIG_IGN)) {
-		struct sigaction dfl = {.sa_handler = SIG_DFL};
-		sigaction(signo, &dfl, NULL);
-		mask &= ~BIT(signo);
-		memcpy(&uc->uc_sigmask, &mask, sizeof(mask));
-	}
-	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), os_gettid(), signo, info);
-}
-
-/* To whoever handled the signal before us. */
-static void chain(int signo, siginfo_t *info, ucontext_t *uc)
-{
-	const struct sigaction *before = signo == SIGSEGV ? &sigsegv.before : &sigbus.before;
-	if (!(before->sa_flags & SA_SIGINFO) &&
-	    (before->sa_handler == SIG_DFL || before->sa_handler == SIG_IGN)) {
-		struct sigaction dfl = {.sa_handler = SIG_DFL};
-		sigaction(signo, &dfl, NULL);
-		queue_to_self(info, uc);
-		return;
-	}
-	uint64_t mask = mask_word(&uc->uc_sigmask) | mask_word(&before->sa_mask);
-	if (!(before->sa_flags & SA_NODEFER))
-		mask |= BIT(signo);
-	uint64_t ours = os_signals_block();
-	set_mask(mask);
-	if (before->sa_flags & SA_SIGINFO)
-		before->sa_sigaction(signo, info, uc);
-	else
-		before->sa_handler(signo);
-	set_mask(ours);
-}
-
-/* The signal that a failed access is to the program. */
-void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext);
-void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext)
-{
-	siginfo_t told = *info;
-	told.si_signo = error->signo;
-	told.si_errno = -error->error;
-	told.si_addr = error->addr;
-	if (error->signo == SIGSEGV) {
-		told.si_code = error->error == -EACCES ? SEGV_ACCERR : SEGV_MAPERR;
-		queue_to_self(&told, ucontext);
-		return;
-	}
-	told.si_code = BUS_ADRERR;
-	chain(SIGBUS, &told, ucontext);
-}
-
 static void on_signal(int signo, siginfo_t *info, void *ucontext)
 {
 	if (!trap_sigbus(signo, info, ucontext))
-		chain(signo, info, ucontext);
-}
-
-static int install(int signo, struct claimed *claimed)
-{
-	uint32_t no = 0;
-	if (!atomic_cas(&claimed->installed, &no, 1u))
-		return 0;
-	struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-	sigfillset(&ours.sa_mask);
-	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the fault path. Not 33, by
-	 * which set*id() reaches all threads: it must not wait for a slow store. */
-	uint64_t mask = ~BIT(33);
-	memcpy(&ours.sa_mask, &mask, sizeof(mask));
-	if (sigaction(signo, &ours, &claimed->before) < 0) {
-		claimed->installed = 0;
-		return -errno;
-	}
-	return 0;
+		signal_chain(signo, info, ucontext);
 }
 
 int trap_sigbus_install(void)
 {
-	return install(SIGBUS, &sigbus);
+	return signal_install(SIGBUS, on_signal);
 }
 
 int trap_sigsegv_install(void)
 {
-	return install(SIGSEGV, &sigsegv);
+	return signal_install(SIGSEGV, on_signal);
 }

@@ -29,7 +29,7 @@ struct trap {
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
-	char *scratch;         /* SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved from; or NULL */
+	char *scratch;         /* UFFD_SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved from; or NULL */
 	uint32_t scratch_busy; /* a bit each; atomic */
 	char *fetched;         /* a page without memory, into which trap_fetch() may copy; or NULL */
 	uint32_t merges; /* the program allows the kernel to merge equal pages, and all that is ours has opted out; atomic */
@@ -40,16 +40,12 @@ struct trap {
 	} slots[TRAP_SLOTS_MAX];     /* the frames' memory, by which the handler knows a hole in it */
 };
 
-/* Of uffd.c, for thread.c. */
-bool trap_in_slots(struct trap *trap, uint64_t addr);
-bool uffd_has_poison(const struct trap *trap); /* Linux 6.6 */
-int uffd_poison(struct trap *trap, uint64_t addr, uint64_t len);
-/* Of thread.c, for uffd.c. */
+/* Of thread.c, for trap.c. */
 int handler_start(struct trap *trap);
 void handler_stop(struct trap *trap);
 bool handler_is_busy(struct trap *trap);
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr);
-/* Of tell.c, for thread.c and uffd.c. */
+/* Of tell.c, for thread.c and trap.c. */
 int telling_open(struct trap *trap);
 void telling_close(struct trap *trap);
 void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,

@@ -18,6 +18,7 @@
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
+#include "trap/uffd.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -11,6 +11,7 @@
 #include "os/fds.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
+#include "trap/regions.h"
 #include "trap/registry.h"
 #include "trap/uffd_abi.h"
 

@@ -1,28 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every userfaultfd ioctl, the address space of views and frames, and the choice of features.
- * Owns struct trap. The operations on pages are signal-safe and hold no lock of ours.
- * May call: os, the kernel, registry, thread.c.
+ * Every userfaultfd ioctl, and the other calls that change or read the page tables of views
+ * and frames. The operations on pages are signal-safe and hold no lock of ours.
+ * May call: os, the kernel.
  */
+#include "trap/uffd.h"
+
 #include "os/fds.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
-#include "trap/registry.h"
 #include "trap/uffd_abi.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
-#include <unistd.h>
-
-#define CHUNK (2ull << 20) /* COPY, WRITEPROTECT and DONTNEED hold the kernel's lock for their whole range */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -30,169 +23,10 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
-#ifndef PR_GET_MEMORY_MERGE
-#define PR_GET_MEMORY_MERGE 68
-#endif
+
 #define MOVE_TRIES 64
 
 static const char zeros[64 << 10] __attribute__((aligned(4096)));
-
-const char *trap_kind_name(enum fm_trap kind)
-{
-	static const char *const names[] = {"default", "inline", "thread", "call"};
-	return names[kind];
-}
-
-/* ------------------------------------------------------------------ opening */
-
-static int uffd_open(int flags)
-{
-	long fd = os_syscall1(SYS_userfaultfd, flags);
-	if (fd == -EINVAL && (flags & ABI_USER_MODE_ONLY)) /* Linux before 5.11 */
-		fd = os_syscall1(SYS_userfaultfd, flags & ~ABI_USER_MODE_ONLY);
-	if (fd != -EPERM)
-		return (int)fd;
-	int dev = os_fd_open(AT_FDCWD, "/dev/userfaultfd", O_RDWR, 0);
-	if (dev < 0)
-		return -EPERM;
-	fd = os_syscall3(SYS_ioctl, dev, ABI_IOC_NEW, flags);
-	close(dev);
-	return (int)fd;
-}
-
-static int uffd_new(int flags)
-{
-	struct os_fds_low low;
-	os_fds_low_take(&low);
-	int fd = os_fd_high(uffd_open(flags));
-	os_fds_low_give(&low);
-	return fd;
-}
-
-static int uffd_features(int flags, uint64_t *ret_features)
-{
-	struct uffdio_api api = {.api = UFFD_API};
-	int fd = uffd_new(flags);
-	if (fd < 0)
-		return fd;
-	long ret = os_syscall3(SYS_ioctl, fd, UFFDIO_API, &api);
-	close(fd);
-	if (ret < 0)
-		return (int)ret;
-	*ret_features = api.features;
-	return 0;
-}
-
-static void say(const struct trap_options *options, const char *line)
-{
-	if (options->note)
-		options->note(options->note_arg, line);
-}
-
-static void say_why_not(const struct trap_options *options, int err)
-{
-	if (err == -ENOSYS)
-		say(options, "userfaultfd is not available: the kernel lacks CONFIG_USERFAULTFD, or a "
-			     "seccomp filter forbids it; allow the userfaultfd system call");
-	else if (err == -EPERM)
-		say(options, "userfaultfd is closed to this user: allow the system call in the seccomp "
-			     "filter, or give access to /dev/userfaultfd");
-	else
-		say(options, "userfaultfd cannot be opened");
-}
-
-/* The thread trap serves system calls too where the kernel grants it; the others need user mode alone. */
-static int open_features(const struct trap_options *options, struct trap *trap, uint64_t *ret)
-{
-	int flags = O_CLOEXEC | O_NONBLOCK;
-	if (options->kind == FM_TRAP_THREAD) {
-		int err = uffd_features(flags, ret);
-		if (err != -EPERM)
-			return err;
-		say(options, "the thread trap serves this user's own accesses only: a system call given a "
-			     "cold address gets EFAULT; use fm_pin(), or set vm.unprivileged_userfaultfd=1");
-	}
-	trap->user_mode_only = true;
-	return uffd_features(flags | ABI_USER_MODE_ONLY, ret);
-}
-
-static int trap_open(const struct trap_options *options, struct trap *trap)
-{
-	uint64_t have = 0;
-	int err = open_features(options, trap, &have);
-	if (err) {
-		say_why_not(options, err);
-		return err;
-	}
-	uint64_t need = options->kind == FM_TRAP_THREAD ? ABI_FEATURE_THREAD_ID : ABI_FEATURE_SIGBUS;
-	if ((have & need) != need) {
-		say(options, "this kernel's userfaultfd lacks SIGBUS or thread ids: Linux 4.14 or later is needed");
-		return -EOPNOTSUPP;
-	}
-	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
-		    (have & ABI_FEATURE_WP);
-	uint64_t want = need | (have & (ABI_FEATURE_EXACT_ADDRESS | ABI_FEATURE_WP));
-	if (move)
-		want |= ABI_FEATURE_MOVE;
-	want |= have & ABI_FEATURE_POISON;
-	struct uffdio_api api = {.api = UFFD_API, .features = want};
-	trap->fd = uffd_new(O_CLOEXEC | O_NONBLOCK | (trap->user_mode_only ? ABI_USER_MODE_ONLY : 0));
-	if (trap->fd < 0)
-		return trap->fd;
-	long ret = os_syscall3(SYS_ioctl, trap->fd, UFFDIO_API, &api);
-	if (ret == 0)
-		ret = os_fd_id(trap->fd, &trap->id);
-	if (ret == 0)
-		ret = trap->own_fd = os_fd_give(trap->fd);
-	if (ret < 0)
-		return (int)ret;
-	if (!os_fds_apart()) {
-		say(options, "the library's descriptors are in the program's table, since close_range() and unshare() are refused: "
-			     "closing them ends its mappings; allow close_range() in the seccomp filter");
-		ret = os_fd_keep(&trap->kept, trap->fd);
-		if (ret < 0)
-			return (int)ret;
-	}
-	trap->has_move = move;
-	trap->has_wp = have & ABI_FEATURE_WP;
-	trap->has_poison = have & ABI_FEATURE_POISON;
-	return 0;
-}
-
-/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel would put what comes next: there it
- * would be taken for the view's own. */
-static char *find_place(uint64_t len)
-{
-	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem == MAP_FAILED || !registry_overlaps((uint64_t)(uintptr_t)mem, len))
-		return mem;
-	char *elsewhere = find_place(len); /* with this one taken */
-	munmap(mem, len);
-	return elsewhere;
-}
-
-/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
-static int reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
-{
-	uint64_t whole = len + align;
-	if (whole < len)
-		return -ENOMEM;
-	char *mem = find_place(whole);
-	if (mem == MAP_FAILED)
-		return -errno;
-	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
-	if (start > mem)
-		munmap(mem, (size_t)(start - mem));
-	if (start + len < mem + whole)
-		munmap(start + len, (size_t)(mem + whole - start - len));
-	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	madvise(start, len, MADV_DONTFORK);
-	madvise(start, len, MADV_DONTDUMP);
-	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the protection of what is merged */
-	munlock(start, len);
-	*ret_mem = start;
-	return 0;
-}
 
 /* ------------------------------------------------------------------ the userfaultfd and its number */
 
@@ -249,296 +83,25 @@ static long uffd_ioctl(struct trap *trap, unsigned long what, void *arg)
 	return answer_is_ours(trap, fd, ret) ? ret : uffd_ioctl_lost(trap, what, arg);
 }
 
-static int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
+int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
 {
 	struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)mem, len}, .mode = mode};
 	return (int)uffd_ioctl(trap, UFFDIO_REGISTER, &reg);
 }
 
-#define SCRATCHES 2u
-
-static int scratch_open(struct trap *trap)
-{
-	char *mem;
-	int err = reserve(SCRATCHES * TRAP_TOGETHER, TRAP_TOGETHER, true, &mem);
-	if (!err && mprotect(mem, SCRATCHES * TRAP_TOGETHER, PROT_READ | PROT_WRITE) < 0) {
-		err = -errno;
-		munmap(mem, SCRATCHES * TRAP_TOGETHER);
-	}
-	if (err)
-		return err;
-	trap->scratch = mem;
-	return 0;
-}
-
-static int fetched_open(struct trap *trap)
-{
-	char *mem;
-	int err = reserve(OS_PAGE, OS_PAGE, false, &mem);
-	if (err)
-		return err;
-	if (mprotect(mem, OS_PAGE, PROT_READ | PROT_WRITE) < 0)
-		err = -errno;
-	if (!err)
-		err = uffd_register(trap, mem, OS_PAGE, UFFDIO_REGISTER_MODE_MISSING);
-	if (err)
-		munmap(mem, OS_PAGE);
-	else
-		trap->fetched = mem;
-	return err;
-}
-
-static bool merging_is_allowed(void)
-{
-	return os_syscall5(SYS_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
-}
-
-int trap_create(const struct trap_options *options, struct trap **ret_trap)
-{
-	struct trap *trap = calloc(1, sizeof(*trap));
-	if (!trap)
-		return -ENOMEM;
-	trap->kind = options->kind;
-	trap->client = options->client;
-	trap->fd = trap->own_fd = trap->bell.fd = -1;
-	trap->merges = merging_is_allowed(); /* what is reserved from here on opts out */
-	int err = os_fds_get();
-	if (err) {
-		free(trap);
-		return err;
-	}
-	err = registry_init();
-	if (!err)
-		err = trap_open(options, trap);
-	if (!err && trap->has_move)
-		err = scratch_open(trap);
-	if (!err)
-		err = fetched_open(trap);
-	if (!err)
-		err = trap_sigbus_install();
-	if (!err && trap->kind == FM_TRAP_THREAD)
-		err = handler_start(trap);
-	if (err) {
-		trap_destroy(trap);
-		return err;
-	}
-	*ret_trap = trap;
-	return 0;
-}
-
-static void opt_out(const struct view_region *region)
-{
-	os_syscall3(SYS_madvise, region->base, region->len, MADV_UNMERGEABLE);
-}
-
-bool trap_was_merged(struct trap *trap)
-{
-	if (!merging_is_allowed()) {
-		atomic_set(&trap->merges, 0u);
-		return false;
-	}
-	if (atomic_get(&trap->merges))
-		return false;
-	registry_each(trap, opt_out);
-	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
-		uint64_t start = atomic_get(&trap->slots[i].start);
-		if (start)
-			os_syscall3(SYS_madvise, start, atomic_get(&trap->slots[i].end) - start, MADV_UNMERGEABLE);
-	}
-	return true;
-}
-
-void trap_merging_noted(struct trap *trap)
-{
-	atomic_set(&trap->merges, 1u);
-}
-
-void trap_stop(struct trap *trap)
-{
-	if (trap->handler)
-		handler_stop(trap);
-}
-
-#define DRAIN_NS OS_NSEC_PER_SEC
-
-void trap_drain(struct trap *trap)
-{
-	uint64_t until = os_now_ns() + DRAIN_NS;
-	while (trap->handler && handler_is_busy(trap) && os_now_ns() < until)
-		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 4);
-}
-
-void trap_destroy(struct trap *trap)
-{
-	trap_stop(trap);
-	telling_close(trap);
-	if (trap->scratch)
-		munmap(trap->scratch, SCRATCHES * TRAP_TOGETHER);
-	if (trap->fetched)
-		munmap(trap->fetched, OS_PAGE);
-	os_bell_close(&trap->bell);
-	os_fd_keep_end(&trap->kept);
-	if (trap->own_fd != trap->fd)
-		os_fd_close_own(trap->own_fd);
-	os_fd_close_programs(trap->fd, &trap->id);
-	free(trap);
-	os_fds_put();
-}
-
-bool trap_serves_calls(const struct trap *trap)
-{
-	return trap->kind == FM_TRAP_THREAD && !trap->user_mode_only;
-}
-
-bool trap_has_move(const struct trap *trap)
-{
-	return trap->has_move;
-}
-
 /* ------------------------------------------------------------------ address space */
 
-/*
- * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
- * mmap_lock to make one, behind another thread's stalled mmap(). So each region has its first before it is used.
- */
-static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
-{
-	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
-	if (!err)
-		/* All of the range, so that its page table goes too: else the first huge page would be split by it. */
-		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, len < CHUNK ? len : CHUNK);
-	return err;
-}
-
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
-		     void *owner)
-{
-	char *mem;
-	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
-	int err = reserve(len, align, huge && trap->has_move, &mem);
-	if (err)
-		return err;
-	if (trap->has_wp)
-		mode |= UFFDIO_REGISTER_MODE_WP;
-	err = uffd_register(trap, mem, len, mode);
-	/* Protected page by page where that is to be had: then a stray write is a fault of ours, told like all others. Else,
-	 * and where no more memory may be writable (overcommit_memory=2), the region is, and the kernel tells it. */
-	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
-	if (!err && mprotect(mem, len, prot) < 0)
-		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
-	if (!err)
-		err = make_anon_vma(trap, mem, len);
-	if (!err) {
-		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
-					       .owner = owner, .trap = trap, .opened = true};
-		err = registry_add(region);
-	}
-	if (err) {
-		munmap(mem, len);
-		region->opened = false;
-	}
-	return err;
-}
-
-uint64_t trap_address_limit(void)
-{
-	struct rlimit64 space = {RLIM64_INFINITY, 0}, data = {RLIM64_INFINITY, 0};
-	os_syscall4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &space);
-	os_syscall4(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &data);
-	return space.rlim_cur < data.rlim_cur ? space.rlim_cur : data.rlim_cur; /* without a limit: all ones */
-}
-
-/* What takes a piece of a view that is the library's. */
-typedef void (*piece_fn)(uint64_t addr, uint64_t len);
-
 /* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else for each half. */
-static void each_ours(struct trap *trap, uint64_t addr, uint64_t len, piece_fn fn)
+void uffd_each_ours(struct trap *trap, uint64_t addr, uint64_t len, uffd_piece_fn fn)
 {
 	while (len > OS_PAGE && !trap_is_ours(trap, addr, len)) {
 		uint64_t half = len / 2 & ~(uint64_t)(OS_PAGE - 1);
-		each_ours(trap, addr, half, fn);
+		uffd_each_ours(trap, addr, half, fn);
 		addr += half;
 		len -= half;
 	}
 	if (len > OS_PAGE || trap_is_ours(trap, addr, len))
 		fn(addr, len);
-}
-
-static void unmap_piece(uint64_t addr, uint64_t len)
-{
-	munmap((void *)(uintptr_t)addr, len);
-}
-
-bool trap_region_close(struct view_region *region)
-{
-	registry_remove(region);
-	if (atomic_get(&region->pins))
-		return false;
-	each_ours(region->trap, region->base, region->len, unmap_piece);
-	region->opened = false;
-	return true;
-}
-
-/* Put [start, end) in the place of what starts at `old`; 0 is an empty place. */
-static void slots_note(struct trap *trap, uint64_t old, uint64_t start, uint64_t end)
-{
-	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
-		uint64_t here = old;
-		if (atomic_cas(&trap->slots[i].start, &here, start)) {
-			atomic_set(&trap->slots[i].end, end);
-			return;
-		}
-	}
-}
-
-bool trap_in_slots(struct trap *trap, uint64_t addr)
-{
-	bool inside = false;
-	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
-		uint64_t start = atomic_get(&trap->slots[i].start);
-		inside |= start && addr >= start && addr < atomic_get(&trap->slots[i].end);
-	}
-	return inside;
-}
-
-int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
-		    bool *ret_registered)
-{
-	char *mem;
-	int err = reserve(len, align, huge, &mem);
-	if (err)
-		return err;
-	if (mprotect(mem, len, PROT_READ | PROT_WRITE) < 0)
-		err = -errno;
-	if (!err && trap->has_move && !huge)
-		err = uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING);
-	if (!err && trap->has_move && !huge)
-		err = make_anon_vma(trap, mem, len);
-	if (err) {
-		munmap(mem, len);
-		return err;
-	}
-	slots_note(trap, 0, (uint64_t)(uintptr_t)mem, (uint64_t)(uintptr_t)mem + len);
-	*ret_mem = mem;
-	*ret_registered = trap->has_move;
-	return 0;
-}
-
-int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
-{
-	if (madvise(mem, len, MADV_POPULATE_WRITE) < 0) {
-		if (errno != EINVAL)
-			return -errno;
-		for (uint64_t at = 0; at < len; at += OS_PAGE)
-			((volatile char *)mem)[at] = 0;
-	}
-	return trap->has_move ? uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING) : 0;
-}
-
-void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
-{
-	slots_note(trap, (uint64_t)(uintptr_t)mem, 0, 0);
-	munmap(mem, len);
 }
 
 /* ------------------------------------------------------------------ pages */
@@ -553,7 +116,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 
 static int copy_as(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, uint64_t *ret_done)
 {
-	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < CHUNK ? len : CHUNK, .mode = mode};
+	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < UFFD_CHUNK ? len : UFFD_CHUNK, .mode = mode};
 	long ret = uffd_ioctl(trap, UFFDIO_COPY, &copy);
 	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
 	return (int)ret;
@@ -589,7 +152,7 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 /* 0: there is none to be had now. */
 static uint64_t scratch_take(struct trap *trap)
 {
-	for (uint32_t i = 0; trap->scratch && i < SCRATCHES; i++)
+	for (uint32_t i = 0; trap->scratch && i < UFFD_SCRATCHES; i++)
 		if (!(__atomic_fetch_or(&trap->scratch_busy, 1u << i, __ATOMIC_ACQUIRE) >> i & 1))
 			return (uint64_t)(uintptr_t)trap->scratch + i * TRAP_TOGETHER;
 	return 0;
@@ -671,12 +234,12 @@ static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_
 
 int trap_protect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, CHUNK, UFFDIO_WRITEPROTECT_MODE_WP);
+	return write_protect(trap, addr, len, UFFD_CHUNK, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int trap_unprotect(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	return write_protect(trap, addr, len, CHUNK, 0);
+	return write_protect(trap, addr, len, UFFD_CHUNK, 0);
 }
 
 int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
@@ -721,14 +284,14 @@ static void discard_piece(uint64_t addr, uint64_t len)
 
 void trap_discard_ours(struct trap *trap, uint64_t addr, uint64_t len)
 {
-	each_ours(trap, addr, len, discard_piece);
+	uffd_each_ours(trap, addr, len, discard_piece);
 }
 
 int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;
-	for (uint64_t at = 0; at < len; at += CHUNK) {
-		uint64_t step = len - at < CHUNK ? len - at : CHUNK;
+	for (uint64_t at = 0; at < len; at += UFFD_CHUNK) {
+		uint64_t step = len - at < UFFD_CHUNK ? len - at : UFFD_CHUNK;
 		long ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED);
 		if (ret == -EINVAL) /* some of it is locked (Linux 5.18) */
 			ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED_LOCKED);

@@ -7,6 +7,7 @@
 #define FM_TRAP_UFFD_ABI_H
 
 #include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <stdint.h>
 
 #define ABI_USER_MODE_ONLY 1

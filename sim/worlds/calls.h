@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls of the public interface on mapped pages: fault in, pin, map, unmap, advise, residency;
+ * each with its judgement.
+ * May call: sim.h.
+ */
+#ifndef FM_SIM_CALLS_H
+#define FM_SIM_CALLS_H
+
+#include "sim.h"
+
+bool call_begin(const char *op);
+void call_end(void);
+void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int err, uint64_t begun,
+		       bool remembered);
+void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait);
+void do_pin(uint32_t f, uint32_t n);
+void do_map(uint32_t f, uint32_t first, uint32_t last);
+void do_unmap(uint32_t f, uint32_t first, uint32_t last);
+void do_advise(uint32_t f, uint32_t first, uint32_t last, enum fm_advice advice);
+void do_residency(uint32_t f, uint32_t first, uint32_t last);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls on files that are written to: sync, truncate, punch, invalidate; and the sizes that an
+ * object may have.
+ * May call: sim.h.
+ */
+#ifndef FM_SIM_WRITES_H
+#define FM_SIM_WRITES_H
+
+#include "sim.h"
+
+void do_sync(uint32_t f, uint32_t n, uint32_t m);
+void do_truncate(uint32_t f);
+void do_punch(uint32_t f, uint32_t n, uint32_t m);
+void do_invalidate(uint32_t f, uint32_t n, uint32_t m);
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The address space of views and of frames' memory: reserved, opened for the trap, given back.
+ * May call: os, the kernel, uffd.c, registry.
+ */
+#include "trap/regions.h"
+
+#include "os/syscall.h"
+#include "trap/internal.h"
+#include "trap/registry.h"
+#include "trap/uffd.h"
+#include "trap/uffd_abi.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+/* ------------------------------------------------------------------ opening */
+
+/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel would put what comes next: there it
+ * would be taken for the view's own. */
+static char *find_place(uint64_t len)
+{
+	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED || !registry_overlaps((uint64_t)(uintptr_t)mem, len))
+		return mem;
+	char *elsewhere = find_place(len); /* with this one taken */
+	munmap(mem, len);
+	return elsewhere;
+}
+
+/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
+int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
+{
+	uint64_t whole = len + align;
+	if (whole < len)
+		return -ENOMEM;
+	char *mem = find_place(whole);
+	if (mem == MAP_FAILED)
+		return -errno;
+	char *start = (char *)(((uintptr_t)mem + align - 1) & ~(uintptr_t)(align - 1));
+	if (start > mem)
+		munmap(mem, (size_t)(start - mem));
+	if (start + len < mem + whole)
+		munmap(start + len, (size_t)(mem + whole - start - len));
+	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	madvise(start, len, MADV_DONTFORK);
+	madvise(start, len, MADV_DONTDUMP);
+	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the protection of what is merged */
+	munlock(start, len);
+	*ret_mem = start;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ address space */
+
+/*
+ * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
+ * mmap_lock to make one, behind another thread's stalled mmap(). So each region has its first before it is used.
+ */
+static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
+{
+	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
+	if (!err)
+		/* All of the range, so that its page table goes too: else the first huge page would be split by it. */
+		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, len < UFFD_CHUNK ? len : UFFD_CHUNK);
+	return err;
+}
+
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
+		     void *owner)
+{
+	char *mem;
+	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
+	int err = region_reserve(len, align, huge && trap->has_move, &mem);
+	if (err)
+		return err;
+	if (trap->has_wp)
+		mode |= UFFDIO_REGISTER_MODE_WP;
+	err = uffd_register(trap, mem, len, mode);
+	/* Protected page by page where that is to be had: then a stray write is a fault of ours, told like all others. Else,
+	 * and where no more memory may be writable (overcommit_memory=2), the region is, and the kernel tells it. */
+	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
+	if (!err && mprotect(mem, len, prot) < 0)
+		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
+	if (!err)
+		err = make_anon_vma(trap, mem, len);
+	if (!err) {
+		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
+					       .owner = owner, .trap = trap, .opened = true};
+		err = registry_add(region);
+	}
+	if (err) {
+		munmap(mem, len);
+		region->opened = false;
+	}
+	return err;
+}
+
+uint64_t trap_address_limit(void)
+{
+	struct rlimit64 space = {RLIM64_INFINITY, 0}, data = {RLIM64_INFINITY, 0};
+	os_syscall4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &space);
+	os_syscall4(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &data);
+	return space.rlim_cur < data.rlim_cur ? space.rlim_cur : data.rlim_cur; /* without a limit: all ones */
+}
+
+static void unmap_piece(uint64_t addr, uint64_t len)
+{
+	munmap((void *)(uintptr_t)addr, len);
+}
+
+bool trap_region_close(struct view_region *region)
+{
+	registry_remove(region);
+	if (atomic_get(&region->pins))
+		return false;
+	uffd_each_ours(region->trap, region->base, region->len, unmap_piece);
+	region->opened = false;
+	return true;
+}
+
+/* Put [start, end) in the place of what starts at `old`; 0 is an empty place. */
+static void slots_note(struct trap *trap, uint64_t old, uint64_t start, uint64_t end)
+{
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t here = old;
+		if (atomic_cas(&trap->slots[i].start, &here, start)) {
+			atomic_set(&trap->slots[i].end, end);
+			return;
+		}
+	}
+}
+
+bool trap_in_slots(struct trap *trap, uint64_t addr)
+{
+	bool inside = false;
+	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {
+		uint64_t start = atomic_get(&trap->slots[i].start);
+		inside |= start && addr >= start && addr < atomic_get(&trap->slots[i].end);
+	}
+	return inside;
+}
+
+int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
+		    bool *ret_registered)
+{
+	char *mem;
+	int err = region_reserve(len, align, huge, &mem);
+	if (err)
+		return err;
+	if (mprotect(mem, len, PROT_READ | PROT_WRITE) < 0)
+		err = -errno;
+	if (!err && trap->has_move && !huge)
+		err = uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING);
+	if (!err && trap->has_move && !huge)
+		err = make_anon_vma(trap, mem, len);
+	if (err) {
+		munmap(mem, len);
+		return err;
+	}
+	slots_note(trap, 0, (uint64_t)(uintptr_t)mem, (uint64_t)(uintptr_t)mem + len);
+	*ret_mem = mem;
+	*ret_registered = trap->has_move;
+	return 0;
+}
+
+int trap_slots_populate(struct trap *trap, void *mem, uint64_t len)
+{
+	if (madvise(mem, len, MADV_POPULATE_WRITE) < 0) {
+		if (errno != EINVAL)
+			return -errno;
+		for (uint64_t at = 0; at < len; at += OS_PAGE)
+			((volatile char *)mem)[at] = 0;
+	}
+	return trap->has_move ? uffd_register(trap, mem, len, UFFDIO_REGISTER_MODE_MISSING) : 0;
+}
+
+void trap_slots_close(struct trap *trap, void *mem, uint64_t len)
+{
+	slots_note(trap, (uint64_t)(uintptr_t)mem, 0, 0);
+	munmap(mem, len);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the trap's other files need of its address space: see regions.c.
+ * May call: internal.h.
+ */
+#ifndef FM_TRAP_REGIONS_H
+#define FM_TRAP_REGIONS_H
+
+#include "trap/internal.h"
+
+/* Address space of no view, aligned, without access. 0 or negative errno. Not signal-safe. */
+int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem);
+bool trap_in_slots(struct trap *trap, uint64_t addr); /* is it in the frames' memory? Signal-safe */
+
+#endif
