@@ -3,8 +3,9 @@
  * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they wait for, and
  * nothing is left behind.
  * Seen to fail: with the stores not told to abort (test_stuck hangs), with regions that go before the threads that
- * were told an error have run (trap_drain(); SIGSEGV in the thread trap), also where a thread takes longer than the note of
- * what it was told used to last (test_stopped), and with late signals that are passed on (test_late).
+ * were told an error have run (trap_drain(); SIGSEGV in the thread trap), also where a thread takes
+ * longer than the note of what it was told used to last (test_stopped), and with late signals that
+ * are passed on (test_late).
  */
 #include "support.h"
 
@@ -188,7 +189,8 @@ static void test_late(void)
 	if (test_trap() == FM_TRAP_CALL)
 		return;
 	mm = support_mm(MIB);
-	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)), NULL);
+	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)),
+				     NULL);
 	addr = support_map(file, 0, 16 * PAGE);
 	if (test_trap() == FM_TRAP_THREAD) /* whose signals are those of errors alone */
 		CHECK_OK(fm_file_control(file, "error-at=0"));
@@ -202,8 +204,8 @@ static void test_late(void)
 	CHECK_EQ(sigaction(SIGBUS, &before, NULL), 0);
 }
 
-/* A thread that is stopped (as by a debugger, or by a machine with too much to do) from before its fault is given up until
- * well after that is told as well: the view stays for it. */
+/* A thread is stopped (as by a debugger, or by a machine with too much to do) from before its fault
+ * is given up until well after it has been told: the view stays for it. */
 static atomic_int reader_tid;
 
 static void *read_stopped(void *arg)
@@ -244,7 +246,8 @@ static void test_stopped(void)
 	if (test_trap() != FM_TRAP_THREAD)
 		return;
 	mm = support_mm(MIB);
-	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)), NULL);
+	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)),
+				     NULL);
 	addr = support_map(file, 0, 16 * PAGE);
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	uint64_t before = support_stats(mm).lock_shared;

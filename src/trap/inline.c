@@ -162,7 +162,9 @@ static bool comes_late(const siginfo_t *info)
 
 static void tell_late(siginfo_t *info, void *ucontext)
 {
-	struct fm_error error = {.addr = (void *)(uintptr_t)address_of(info), .signo = SIGBUS, .error = -ECANCELED};
+	struct fm_error error = {.addr = (void *)(uintptr_t)address_of(info),
+				 .signo = SIGBUS,
+				 .error = -ECANCELED};
 	trap_raise(&error, NULL, NULL, info, ucontext);
 }
 
