@@ -18,7 +18,7 @@ names_tests() { # names_tests PATCH
 	sed -n 's/^run: *//p' "$1" >"$dir/runs"
 	[ -s "$dir/runs" ] || return 1
 	while read -r test trap install; do
-		[ -f "$root/tests/$test.c" ] || return 1
+		[ -f "$root/tests/${test%-without_poison}.c" ] || return 1
 		case $trap-$install in
 		inline-move | inline-copy | thread-move | thread-copy | call-move | call-copy | ---) ;;
 		*) return 1 ;;

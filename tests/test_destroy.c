@@ -3,12 +3,18 @@
  * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they wait for, and
  * nothing is left behind.
  * Seen to fail: with the stores not told to abort (test_stuck hangs), with regions that go before the threads that
- * were told an error have run (trap_drain(); SIGSEGV in the thread trap).
+ * were told an error have run (trap_drain(); SIGSEGV in the thread trap), also where a thread takes
+ * longer than the note of what it was told used to last (test_stopped), and with late signals that
+ * are passed on (test_late).
  */
 #include "support.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define SEED 29
 #define READERS 8
@@ -180,10 +186,14 @@ static void test_late(void)
 	struct sigaction late = {.sa_sigaction = come_late, .sa_flags = SA_SIGINFO}, before;
 	pthread_t thread;
 
-	if (test_trap() != FM_TRAP_INLINE)
+	if (test_trap() == FM_TRAP_CALL)
 		return;
 	mm = support_mm(MIB);
-	addr = support_map(support_open(mm, support_file(16 * PAGE, SEED), NULL), 0, 16 * PAGE);
+	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)),
+				     NULL);
+	addr = support_map(file, 0, 16 * PAGE);
+	if (test_trap() == FM_TRAP_THREAD) /* whose signals are those of errors alone */
+		CHECK_OK(fm_file_control(file, "error-at=0"));
 	taken = destroyed = false;
 	CHECK_EQ(sigaction(SIGBUS, &late, &before), 0);
 	CHECK_EQ(pthread_create(&thread, NULL, read_late, addr), 0);
@@ -192,6 +202,74 @@ static void test_late(void)
 	destroyed = true;
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	CHECK_EQ(sigaction(SIGBUS, &before, NULL), 0);
+}
+
+/* A thread is stopped (as by a debugger, or by a machine with too much to do) from before its fault
+ * is given up until well after it has been told: the view stays for it. */
+static atomic_int reader_tid;
+
+static void *read_stopped(void *arg)
+{
+	unsigned char byte;
+	reader_tid = gettid();
+	CHECK_EQ(support_read(mm, arg, &byte, 1), -ECANCELED);
+	return NULL;
+}
+
+static void *destroy(void *arg)
+{
+	CHECK_OK(fm_mm_destroy(arg));
+	return NULL;
+}
+
+/* Stops the thread, says so, and lets it go when asked to. */
+static void stopper(pid_t tid, int from, int to)
+{
+	int status;
+	char word = 'y';
+
+	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL) || ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ||
+	    waitpid(tid, &status, __WALL) != tid)
+		word = 'n';
+	if (write(to, &word, 1) != 1 || read(from, &word, 1) != 1)
+		_exit(1);
+	ptrace(PTRACE_DETACH, tid, NULL, NULL);
+	_exit(0);
+}
+
+static void test_stopped(void)
+{
+	pthread_t thread, destroyer;
+	int ask[2], answer[2], status;
+	char word;
+
+	if (test_trap() != FM_TRAP_THREAD)
+		return;
+	mm = support_mm(MIB);
+	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)),
+				     NULL);
+	addr = support_map(file, 0, 16 * PAGE);
+	CHECK_OK(fm_file_control(file, "stuck=1"));
+	uint64_t before = support_stats(mm).lock_shared;
+	reader_tid = 0;
+	CHECK_EQ(pthread_create(&thread, NULL, read_stopped, addr), 0);
+	EVENTUALLY(support_stats(mm).lock_shared > before);
+	CHECK(pipe(ask) == 0 && pipe(answer) == 0);
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	pid_t child = fork();
+	if (!child)
+		stopper(reader_tid, ask[0], answer[1]);
+	CHECK_EQ(read(answer[0], &word, 1), 1);
+	CHECK_EQ(pthread_create(&destroyer, NULL, destroy, mm), 0);
+	if (word == 'y')
+		support_sleep_ms(700); /* a note used to last for 200 */
+	CHECK_EQ(write(ask[1], "g", 1), 1);
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(pthread_join(destroyer, NULL), 0);
+	for (int i = 0; i < 2; i++)
+		CHECK(close(ask[i]) == 0 && close(answer[i]) == 0);
 }
 
 static void test_empty(void)
@@ -210,6 +288,7 @@ static void test(void)
 	test_deadline();
 	test_frames();
 	test_late();
+	test_stopped();
 }
 
 int main(void)

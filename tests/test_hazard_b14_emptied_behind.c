@@ -108,7 +108,7 @@ int main(void)
 	shared.map = support_map(file, 0, FILE_BYTES);
 	quiet();
 	CHECK_EQ(pthread_create(&thread, NULL, empty, NULL), 0);
-	for (int round = 0; round < (SUPPORT_SANITIZED ? 5 : 20); round++)
+	for (int round = 0; round < (SUPPORT_SANITIZED || support_slower() > 1 ? 5 : 20); round++)
 		hazard_same(mm, file, shared.map, 0, FILE_BYTES);
 	shared.stop = true;
 	CHECK_EQ(pthread_join(thread, NULL), 0);

@@ -149,13 +149,15 @@ static bool comes_late(const siginfo_t *info)
 	uint64_t addr = address_of(info);
 	unsigned char there;
 
-	return info->si_code == BUS_ADRERR && registry_was_here(addr) &&
+	return registry_was_here(addr) &&
 	       os_syscall3(SYS_mincore, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE, &there) == -ENOMEM;
 }
 
 static void tell_late(siginfo_t *info, void *ucontext)
 {
-	struct fm_error error = {.addr = info->si_addr, .signo = SIGBUS, .error = -ECANCELED};
+	struct fm_error error = {.addr = (void *)(uintptr_t)address_of(info),
+				 .signo = SIGBUS,
+				 .error = -ECANCELED};
 	trap_raise(&error, NULL, NULL, info, ucontext);
 }
 

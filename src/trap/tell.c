@@ -12,8 +12,11 @@
  *                   allows no access for that moment.
  *
  * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note is over with the thread's
- * next message, and with its mark; that of a system call is there for its mark's sake only. Marks are taken away beside installs, and COPY puts pages into their place: so the
- * kernel is asked first what stands there, and `begun` and `ended` let an install see that one was being taken away.
+ * next message, and with its mark; that of a system call is there for its mark's sake only. A
+ * thread that has not run since it was told keeps its note, for trap_drain() waits for notes: else
+ * a thread that is late would find that its view has gone. Marks are taken away beside installs,
+ * and COPY puts pages into their place: so the kernel is asked first what stands there, and `begun`
+ * and `ended` let an install see that one was being taken away.
  * `lock` protects the notes. May call: uffd.c, os, the kernel.
  */
 #include "os/syscall.h"
@@ -28,7 +31,8 @@
 
 #define NOTES 2048
 #define OTHERS_NS (20 * OS_NSEC_PER_MSEC)   /* what it takes a thread that was woken to meet the mark */
-#define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was */
+#define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was; then its mark goes */
+#define TURN_NS (20 * OS_NSEC_PER_MSEC)     /* who has run that long since will not ask any more */
 #define REFUSE_NS (200000u)
 #define REFUSE_DOUBLED 6 /* times at most, for a thread that is slow to wake up */
 #define MOMENTS 16
@@ -42,6 +46,7 @@ struct note {
 	bool asking;  /* no error: the thread met another's mark, in its own access, and waits for what it will be told */
 	bool over;    /* its mark has gone: who is so late will find nothing there, and ask anew; trap_drain() waits for it */
 	uint64_t page, told_ns;
+	uint64_t ran_ns; /* what the thread had run when it was told; see ran_ns() */
 	struct fm_error error;
 	fm_error_fn fn;
 	void *arg;
@@ -88,6 +93,19 @@ static uint64_t page_of(uint64_t addr)
 	return addr & ~(uint64_t)(OS_PAGE - 1);
 }
 
+/* How long the thread has been on a processor. UINT64_MAX: it has ended, or the kernel does not
+ * say. */
+static uint64_t ran_ns(uint32_t tid)
+{
+	struct timespec ran;
+	/* The thread's own clock: CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED. */
+	long clock = (long)(int)(~tid << 3 | 6);
+
+	if (os_syscall2(SYS_clock_gettime, clock, &ran) < 0)
+		return UINT64_MAX;
+	return (uint64_t)ran.tv_sec * OS_NSEC_PER_SEC + (uint64_t)ran.tv_nsec;
+}
+
 /* ------------------------------------------------------------------ notes; lock held */
 
 static void note_free(struct telling *t, struct note *note)
@@ -132,12 +150,14 @@ static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page, 
 		     fm_error_fn fn, void *arg)
 {
 	struct telling *t = trap->telling;
+	uint64_t ran = ran_ns(tid);
 
 	os_lock(&t->lock);
 	struct note *own = note_of(t, tid);
 	if (own) {
 		call &= !own->asking; /* it sleeps in our handler's system call */
-		*own = (struct note){.tid = tid, .call = call, .page = page, .told_ns = os_now_ns(),
+		*own = (struct note){.tid = tid, .call = call, .page = page,
+				     .told_ns = os_now_ns(), .ran_ns = ran,
 				     .error = *error, .fn = fn, .arg = arg};
 		if (error->offset)
 			own->error.offset &= ~(uint64_t)(OS_PAGE - 1);
@@ -216,6 +236,7 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	struct telling *t = trap->telling;
 	uint64_t page = page_of(addr), now = os_now_ns();
 	uint32_t tid = os_gettid();
+	uint64_t ran = ran_ns(tid);
 	bool found = false;
 
 	os_lock(&t->lock);
@@ -239,7 +260,8 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 		notes_of_page_end(t, page);
 	struct note *own = others && !found ? note_of(t, tid) : NULL;
 	if (own)
-		*own = (struct note){.tid = tid, .page = page, .told_ns = now, .asking = true, .over = true};
+		*own = (struct note){.tid = tid, .page = page, .told_ns = now, .ran_ns = ran,
+				     .asking = true, .over = true};
 	os_unlock(&t->lock);
 	if (!others)
 		unmark(trap, page);
@@ -248,12 +270,10 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	return found;
 }
 
-/* The note is over; so is its mark, unless others are being told just now. Lock held; is dropped. */
-static void note_end(struct trap *trap, struct note *note, uint64_t now)
+/* The note's mark goes, unless others are being told just now. Lock held; is dropped. */
+static void mark_end(struct trap *trap, uint64_t page, uint64_t now)
 {
 	struct telling *t = trap->telling;
-	uint64_t page = note->page;
-	note_free(t, note);
 	bool others = page_has_young(t, page, 0, now);
 	if (!others)
 		notes_of_page_end(t, page);
@@ -272,25 +292,10 @@ void tell_forget(struct trap *trap, uint32_t tid)
 			os_unlock(&t->lock);
 			continue;
 		}
-		note_end(trap, &t->note[i], os_now_ns());
+		uint64_t page = t->note[i].page;
+		note_free(t, &t->note[i]);
+		mark_end(trap, page, os_now_ns());
 		return;
-	}
-}
-
-/* What nobody asks for is over after a while, and its mark with it: else later system calls there would fail for ever.
- * Handler thread. */
-void tell_sweep(struct trap *trap)
-{
-	struct telling *t = trap->telling;
-	uint64_t now = os_now_ns();
-
-	for (uint32_t i = 0; atomic_get(&t->count) && i < NOTES; i++) {
-		os_lock(&t->lock);
-		struct note *n = &t->note[i];
-		if (n->tid && now >= n->told_ns + (n->call ? OTHERS_NS : UNASKED_NS))
-			note_end(trap, n, now);
-		else
-			os_unlock(&t->lock);
 	}
 }
 
@@ -449,6 +454,49 @@ static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot, con
 		trap_wake(trap, page_of(addr), OS_PAGE);
 	else
 		refuse_for_a_moment(trap, tid, page_of(addr), prot, deaf);
+}
+
+/* ------------------------------------------------------------------ what nobody asks for */
+
+/* The thread has had its turn since it was told, or does something else. Not so a thread that waits
+ * for a processor, or that somebody has stopped. */
+static bool will_not_ask(const struct trap *trap, const struct note *note)
+{
+	uint64_t ran = note->call ? UINT64_MAX : ran_ns(note->tid);
+
+	if (ran == UINT64_MAX || note->ran_ns == UINT64_MAX || ran > note->ran_ns + TURN_NS)
+		return true;
+	return !note->asking && access_of(trap, note->tid) == ACCESS_CALL;
+}
+
+/* After a while the mark goes: else later system calls there would fail for ever. The note goes
+ * when its thread will not ask any more. Handler thread. */
+void tell_sweep(struct trap *trap)
+{
+	struct telling *t = trap->telling;
+	uint64_t now = os_now_ns();
+
+	for (uint32_t i = 0; atomic_get(&t->count) && i < NOTES; i++) {
+		struct note *n = &t->note[i];
+		os_lock(&t->lock);
+		struct note was = *n;
+		os_unlock(&t->lock);
+		if (!was.tid || now < was.told_ns + (was.call ? OTHERS_NS : UNASKED_NS))
+			continue;
+		bool ends = will_not_ask(trap, &was);
+		os_lock(&t->lock);
+		if (n->tid != was.tid || n->told_ns != was.told_ns) {
+			/* It has asked meanwhile, or was told something else. */
+			os_unlock(&t->lock);
+			continue;
+		}
+		if (ends)
+			note_free(t, n);
+		if (was.over)
+			os_unlock(&t->lock);
+		else
+			mark_end(trap, was.page, now);
+	}
 }
 
 /* ------------------------------------------------------------------ telling */

@@ -250,7 +250,7 @@ void trap_stop(struct trap *trap)
 		handler_stop(trap);
 }
 
-#define DRAIN_NS OS_NSEC_PER_SEC
+#define DRAIN_NS (5 * OS_NSEC_PER_SEC)
 
 void trap_drain(struct trap *trap)
 {
