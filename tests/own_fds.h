@@ -6,6 +6,7 @@
 #define FM_TESTS_OWN_FDS_H
 
 #include "os/fds.h"
+#include "os/fds_give.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -2,6 +2,7 @@
 /* Statistics: the buckets, the percentiles, the sealed page, and a reader that distrusts it. */
 #include "check.h"
 #include "os/fds.h"
+#include "os/fds_give.h"
 #include "stats/stats.h"
 
 #include <fcntl.h>

@@ -9,8 +9,11 @@
 
 #include "sim.h"
 
+/* The bytes of one sector of a page change, now. `pinned`: by I/O into a pinned page. */
 void access_write_sector(uint32_t f, uint32_t n, bool pinned);
+/* One instruction that needs pages n to n + count - 1. */
 void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write);
+/* A signal's handler touches a view. */
 void access_on_signal(void);
 
 #endif

@@ -9,10 +9,14 @@
 
 #include "sim.h"
 
+/* Around each call of the interface. False: the mm is about to end, and no call may begin. */
 bool call_begin(const char *op);
 void call_end(void);
-void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int err, uint64_t begun,
-		       bool remembered);
+/* The run fails if a call on these pages that began at a step must not end with this errno. */
+void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int err,
+		uint64_t begun, bool remembered);
+
+/* Operations of the program, each with its judgement. */
 void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait);
 void do_pin(uint32_t f, uint32_t n);
 void do_map(uint32_t f, uint32_t first, uint32_t last);

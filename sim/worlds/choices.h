@@ -9,8 +9,9 @@
 
 #include "sim.h"
 
-uint64_t choose_readahead(void);
+/* Each makes its part of the run's choices from the seed. */
 void choose_machine(void);
 void choose_program(void);
+uint64_t choose_readahead(void);
 
 #endif

@@ -8,7 +8,9 @@
 
 #include "sim.h"
 
+/* Run a fixed program of a small world; `arg` is its first step. */
 void *small_worker(void *arg);
+/* Start the i-th thread of the program. */
 struct sim_thread *start_worker(uint32_t i);
 
 #endif

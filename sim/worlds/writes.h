@@ -9,6 +9,7 @@
 
 #include "sim.h"
 
+/* Operations of the program, each with its judgement. */
 void do_sync(uint32_t f, uint32_t n, uint32_t m);
 void do_truncate(uint32_t f);
 void do_punch(uint32_t f, uint32_t n, uint32_t m);

@@ -7,6 +7,8 @@
  */
 #include "io/engine.h"
 
+#include "os/fds.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>

@@ -15,7 +15,7 @@
 
 #include "io/io.h"
 #include "os/atomic.h"
-#include "os/fds.h"
+#include "os/bells.h"
 #include "os/os.h"
 #include "store/store.h"
 

@@ -8,7 +8,9 @@
  */
 #include "io/engine.h"
 
+#include "os/bells.h"
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 
 #include <assert.h>
 #include <errno.h>

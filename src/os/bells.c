@@ -3,8 +3,12 @@
  * Bells and events: eventfds of our table, and those that the program waits by.
  * May call: fds.c, os.h.
  */
+#include "os/bells.h"
+
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_numbers.h"
 #include "os/fds_private.h"
 #include "os/os.h"
 #include "os/syscall.h"

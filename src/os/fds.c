@@ -37,6 +37,8 @@
 #include "os/fds.h"
 
 #include "os/atomic.h"
+#include "os/bells.h"
+#include "os/fds_numbers.h"
 #include "os/fds_private.h"
 #include "os/os.h"
 #include "os/syscall.h"

@@ -3,7 +3,10 @@
  * Open files from table to table: see fds.c.
  * May call: fds.c, os.h.
  */
+#include "os/fds_give.h"
+
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/fds_private.h"
 #include "os/os.h"
 #include "os/syscall.h"

@@ -4,8 +4,9 @@
  * of the program's table.
  * May call: os.h; clone() of the C library.
  */
+#include "os/fds_kept.h"
+
 #include "os/atomic.h"
-#include "os/fds.h"
 #include "os/os.h"
 #include "os/syscall.h"
 

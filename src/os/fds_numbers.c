@@ -3,7 +3,8 @@
  * Numbers of descriptors: high ones for ours, and which file a number stands for. Signal-safe.
  * May call: os.h.
  */
-#include "os/fds.h"
+#include "os/fds_numbers.h"
+
 #include "os/fds_private.h"
 #include "os/syscall.h"
 

@@ -6,7 +6,7 @@
 #ifndef FM_OS_FDS_PRIVATE_H
 #define FM_OS_FDS_PRIVATE_H
 
-#include "os/fds.h"
+#include "os/bells.h"
 #include "os/os.h"
 
 #include <pthread.h>

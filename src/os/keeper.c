@@ -19,6 +19,7 @@
 
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/keeper_door.h"
 #include "os/keeper_process.h"
 #include "os/syscall.h"

@@ -7,7 +7,7 @@
  */
 #include "os/keeper_door.h"
 
-#include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/syscall.h"
 
 #include <errno.h>

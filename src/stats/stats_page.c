@@ -11,6 +11,8 @@
 #include "stats/stats_layout.h"
 
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_numbers.h"
 
 #include <errno.h>
 #include <fcntl.h>

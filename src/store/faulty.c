@@ -365,9 +365,6 @@ static int faulty_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
 	return inner->ops->reserve ? inner->ops->reserve(inner, offset, len) : -EOPNOTSUPP;
 }
 
-/* ------------------------------------------------------------------ settings */
-
-
 static void faulty_abort(struct fm_store *store)
 {
 	struct faulty_store *faulty = (struct faulty_store *)store;

@@ -17,6 +17,7 @@
 
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_give.h"
 #include "store/file_calls.h"
 #include "store/file_keep.h"
 #include "store/file_open.h"

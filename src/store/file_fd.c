@@ -5,7 +5,7 @@
  */
 #include "store/file.h"
 
-#include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "store/file_open.h"
 #include "store/store.h"
 

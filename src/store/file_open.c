@@ -7,6 +7,8 @@
 #include "store/file_open.h"
 
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_numbers.h"
 #include "os/keeper.h"
 #include "os/os.h"
 #include "os/syscall.h"

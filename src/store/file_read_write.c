@@ -8,6 +8,7 @@
 #include "io/io.h"
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/os.h"
 #include "store/file.h"
 #include "store/file_keep.h"

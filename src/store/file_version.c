@@ -7,6 +7,7 @@
 
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/os.h"
 #include "os/syscall.h"
 #include "store/file.h"

@@ -3,6 +3,8 @@
 #include "store/here.h"
 
 #include "os/atomic.h"
+#include "os/fds.h"
+#include "os/fds_give.h"
 #include "os/os.h"
 #include "os/syscall.h"
 

@@ -9,7 +9,7 @@
 #ifndef FM_STORE_HERE_H
 #define FM_STORE_HERE_H
 
-#include "os/fds.h"
+#include "os/fds_numbers.h"
 
 #include <sys/uio.h>
 

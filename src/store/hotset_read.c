@@ -5,7 +5,7 @@
  */
 #include "store/hotset.h"
 
-#include "os/fds.h"
+#include "os/fds_numbers.h"
 
 #include "os/atomic.h"
 #include "os/os.h"

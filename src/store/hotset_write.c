@@ -7,6 +7,8 @@
 
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_numbers.h"
 
 #include <errno.h>
 #include <fcntl.h>

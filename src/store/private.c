@@ -11,6 +11,7 @@
 
 #include "os/atomic.h"
 #include "os/fds.h"
+#include "os/fds_numbers.h"
 #include "os/os.h"
 #include "store/here.h"
 

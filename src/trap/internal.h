@@ -4,7 +4,9 @@
 #define FM_TRAP_INTERNAL_H
 
 #include "os/atomic.h"
-#include "os/fds.h"
+#include "os/bells.h"
+#include "os/fds_kept.h"
+#include "os/fds_numbers.h"
 #include "os/os.h"
 #include "trap/trap.h"
 

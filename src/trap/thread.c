@@ -8,7 +8,10 @@
  * pending asks without end): one entry for each (thread, address), a repeated message finds it.
  * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
  */
+#include "os/bells.h"
 #include "os/fds.h"
+#include "os/fds_kept.h"
+#include "os/fds_numbers.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/regions.h"

@@ -6,7 +6,11 @@
  */
 #include "trap/trap.h"
 
+#include "os/bells.h"
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_kept.h"
+#include "os/fds_numbers.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/regions.h"

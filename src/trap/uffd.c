@@ -7,6 +7,8 @@
 #include "trap/uffd.h"
 
 #include "os/fds.h"
+#include "os/fds_give.h"
+#include "os/fds_numbers.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/uffd_abi.h"

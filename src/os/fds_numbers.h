@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Numbers of descriptors, and which file a number stands for. Results are descriptors or negative
+ * errno. Signal-safe unless a comment says otherwise. May call: os.h.
+ */
+#ifndef FM_OS_FDS_NUMBERS_H
+#define FM_OS_FDS_NUMBERS_H
+
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+/* The free ones of the numbers 0 to 2, held by descriptors that can be neither read nor written, while
+ * a descriptor of ours is made: what the program writes to a closed stdout must not end up in it. */
+struct os_fds_low {
+	int count;
+	int fd[3];
+};
+void os_fds_low_take(struct os_fds_low *low);
+void os_fds_low_give(struct os_fds_low *low);
+
+/* Move a new descriptor to a high number; the old number is closed. A negative `fd` is passed on. */
+int os_fd_high(int fd);
+
+/* open() with a high number; O_CLOEXEC and O_NOCTTY are added. `dir_fd` as in openat(). */
+int os_fd_open(int dir_fd, const char *path, int flags, mode_t mode);
+
+/* Make a descriptor by `call`, which gives it or -1 with errno, and move it to a high number. */
+#define os_fd_make(call)                                                                       \
+	({                                                                                     \
+		struct os_fds_low os_low;                                                      \
+		os_fds_low_take(&os_low);                                                      \
+		int os_made = (call);                                                          \
+		os_made = os_fd_high(os_made < 0 ? -errno : os_made);                          \
+		os_fds_low_give(&os_low);                                                      \
+		os_made;                                                                       \
+	})
+
+/* Which file a number stands for. */
+struct os_fd_id {
+	uint64_t dev, ino;
+};
+int os_fd_id(int fd, struct os_fd_id *ret_id);
+static inline struct os_fd_id os_fd_id_of(const struct statx *stx)
+{
+	return (struct os_fd_id){(uint64_t)stx->stx_dev_major << 32 | stx->stx_dev_minor, stx->stx_ino};
+}
+bool os_fd_is(int fd, const struct os_fd_id *id); /* keeps errno */
+
+#endif
