@@ -30,10 +30,10 @@
 
 #include <errno.h>
 
-/* A fault at addr as a call, of which more follow up to `end`. `look`: what is recorded as installed may not be there. On 0 *ret_page, if
- * wanted, is the installed page with its pin. */
-static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags, bool look,
-		      struct frame_pool **ret_pool, struct page **ret_page)
+/* A fault at addr as a call, of which more follow up to `end`. `look`: what is recorded as
+ * installed may not be there. On 0 *ret_page, if wanted, is the installed page with its pin. */
+static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
+		      bool look, struct frame_pool **ret_pool, struct page **ret_page)
 {
 	struct view *view = view_find(mm, addr);
 	struct fault vmf;

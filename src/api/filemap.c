@@ -95,7 +95,8 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 	live_forget_parents();
 	err = mm_create(&ours, &mm);
 	if (err == -EAGAIN)
-		say_line(&ours, "the system lets this user have no more threads, and the library needs some of its own: raise RLIMIT_NPROC (ulimit -u), "
+		say_line(&ours, "the system lets this user have no more threads, and the library "
+				"needs some of its own: raise RLIMIT_NPROC (ulimit -u), "
 				"or pids.max of the cgroup");
 	if (err)
 		return err;
@@ -113,7 +114,8 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = live_mm(mm);
 	if (err)
 		return err;
-	live_finishing(1); /* before it is taken from the list: exit() in another thread finds it in one of the two */
+	live_finishing(1); /* before it is taken from the list: exit() in another thread finds it in
+			      one of the two */
 	if (!live_remove(mm)) {
 		live_finishing(-1);
 		return -EOWNERDEAD;
@@ -127,7 +129,8 @@ int fm_mm_destroy(fm_mm *mm)
 
 /* ------------------------------------------------------------------ files */
 
-static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options, fm_file **ret_file)
+static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
+			fm_file **ret_file)
 {
 	struct fm_file_options ours;
 	int err = copy_options(&ours, sizeof(ours), options);
@@ -176,7 +179,8 @@ int fm_file_close(fm_file *file)
 	if (err)
 		return err;
 	os_sigmask mask = os_signals_block();
-	if (atomic_get(&file->open) && file->may_write) /* the program may look at the file by other means */
+	if (atomic_get(&file->open) &&
+	    file->may_write) /* the program may look at the file by other means */
 		err = writeback_all(file->cache);
 	handle_close(file);
 	os_signals_restore(mask);
@@ -256,7 +260,8 @@ int fm_file_control(fm_file *file, const char *setting)
 /* ------------------------------------------------------------------ mappings */
 
 /* The mapping's own file goes with it. */
-static int map_private(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options, void **ret_addr)
+static int map_private(fm_file *file, uint64_t offset, size_t len,
+		       const struct fm_map_options *options, void **ret_addr)
 {
 	struct fm_file *own;
 	int err = file_open_private(file, &own);
@@ -268,13 +273,16 @@ static int map_private(fm_file *file, uint64_t offset, size_t len, const struct 
 	return err;
 }
 
-/* The program has put other memory into this part of the file's view, or unmapped it. It stays where it is: what is only read is shown
- * elsewhere, by a view of its own. */
-static int map_elsewhere(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options, void **ret_addr)
+/* The program has put other memory into this part of the file's view, or unmapped it. It stays
+ * where it is: what is only read is shown elsewhere, by a view of its own. */
+static int map_elsewhere(fm_file *file, uint64_t offset, size_t len,
+			 const struct fm_map_options *options, void **ret_addr)
 {
 	if (!file->writable)
 		return map_private(file, offset, len, options, ret_addr);
-	mm_log(file->mm, FM_LOG_ERROR, "%s: the program's own memory lies where offset %llu would be mapped; close the file, and open it anew",
+	mm_log(file->mm, FM_LOG_ERROR,
+	       "%s: the program's own memory lies where offset %llu would be mapped; close the "
+	       "file, and open it anew",
 	       file->uri, (unsigned long long)offset);
 	return -EADDRINUSE;
 }
@@ -296,7 +304,8 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
-	uint64_t place = file->view.region.base + offset, bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	uint64_t place = file->view.region.base + offset,
+		 bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
 	if (ours.flags & FM_MAP_PRIVATE)
 		err = map_private(file, offset, len, &ours, ret_addr);
 	else if (unlikely(trap_any_foreign(file->mm->trap, place, bytes)))
@@ -346,7 +355,8 @@ int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
 /* ------------------------------------------------------------------ writing back */
 
 /* [offset, offset + len) as pages; `len` 0: to the end. */
-static int check_file_range(fm_file *file, uint64_t offset, uint64_t len, uint64_t *ret_first, uint64_t *ret_last)
+static int check_file_range(fm_file *file, uint64_t offset, uint64_t len, uint64_t *ret_first,
+			    uint64_t *ret_last)
 {
 	int err = live_file(file);
 	if (err)
@@ -386,7 +396,8 @@ int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags)
 }
 
 /* A call that changes the file, with signals blocked. */
-static int change_file(fm_file *file, uint64_t offset, uint64_t len, int (*change)(struct fm_file *, uint64_t, uint64_t))
+static int change_file(fm_file *file, uint64_t offset, uint64_t len,
+		       int (*change)(struct fm_file *, uint64_t, uint64_t))
 {
 	uint64_t first, last;
 	int err = check_file_range(file, offset, len, &first, &last);
@@ -475,7 +486,8 @@ int fm_queue_fd(fm_queue *queue, int *ret_fd)
 	return queue_fd(queue, ret_fd);
 }
 
-int fm_fault_in_batch(fm_queue *queue, const struct fm_range *ranges, size_t count, size_t *ret_begun)
+int fm_fault_in_batch(fm_queue *queue, const struct fm_range *ranges, size_t count,
+		      size_t *ret_begun)
 {
 	int err = check_queue(queue);
 	if (err || !ret_begun || (!ranges && count))

@@ -24,12 +24,15 @@
 
 #define LIVE_MAX 256
 
-#define EXIT_NS (2 * OS_NSEC_PER_SEC) /* how long the end of the process waits for recordings to be written */
+#define EXIT_NS                                                                                    \
+	(2 *                                                                                       \
+	 OS_NSEC_PER_SEC) /* how long the end of the process waits for recordings to be written */
 
 static struct fm_mm *live[LIVE_MAX]; /* atomic */
-static struct fm_mm *flushing;       /* seq_cst: the one that the end of the process is looking at */
+static struct fm_mm *flushing; /* seq_cst: the one that the end of the process is looking at */
 static uint32_t finishing;           /* calls of fm_mm_destroy() that still write; atomic */
-static uint32_t ending;              /* the thread that writes for the end of the process; 0: none does; atomic */
+static uint32_t
+	ending; /* the thread that writes for the end of the process; 0: none does; atomic */
 
 /* ------------------------------------------------------------------ who is alive */
 
@@ -101,18 +104,21 @@ int live_range(fm_mm *mm, const void *addr, size_t len, uint64_t *ret_start,
 /* ------------------------------------------------------------------ the end of the process */
 
 /*
- * Most programs end without taking anything down: what is dirty is written then, and what was recorded. The program's own
- * last words may come before or after any handler of ours, so the same is done at several moments:
- *   - by atexit(), from the first file on that there is something to be written of. It runs before handlers that are older.
- *   - by a destructor of the lowest priority. It runs after the atexit() handlers and static destructors of the program, and
- *     after those of shared libraries that use this one.
- *   - by an atexit() handler that the destructor adds. The C library calls it after the destructors of all shared libraries,
- *     which matters where this library is linked into the program itself.
+ * Most programs end without taking anything down: what is dirty is written then, and what was
+ * recorded. The program's own last words may come before or after any handler of ours, so the same
+ * is done at several moments:
+ *   - by atexit(), from the first file on that there is something to be written of. It runs before
+ * handlers that are older.
+ *   - by a destructor of the lowest priority. It runs after the atexit() handlers and static
+ * destructors of the program, and after those of shared libraries that use this one.
+ *   - by an atexit() handler that the destructor adds. The C library calls it after the destructors
+ * of all shared libraries, which matters where this library is linked into the program itself.
  *   - by at_quick_exit(), from the loading of this library on: handlers run in the reverse order.
  * After the last of them a write to a mapping is told to the log function.
  */
 
-/* Only one thread at a time. False: the calling thread is inside already, and a callback has called exit(). */
+/* Only one thread at a time. False: the calling thread is inside already, and a callback has called
+ * exit(). */
 static bool ending_begin(void)
 {
 	uint32_t own = os_gettid(), other = 0;
@@ -178,7 +184,8 @@ void live_watch_exit(void)
 
 #ifndef FM_SIM
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wprio-ctor-dtor" /* below 101, so that a program has none that run later */
+#pragma GCC diagnostic ignored                                                                     \
+	"-Wprio-ctor-dtor" /* below 101, so that a program has none that run later */
 
 static void write_at_last(void)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads and writes
- * and calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the engine's
- * memory, the `completed` list and the count of issued requests. Locks as in engine.h.
- * May call: os.h, store.h; malloc never.
+ * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads
+ * and writes and calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the
+ * engine's memory, the `completed` list and the count of issued requests. Locks as in engine.h. May
+ * call: os.h, store.h; malloc never.
  */
 #include "io/engine.h"
 
@@ -19,14 +19,16 @@
 #define WORKERS_LIMIT       1024
 #define ISSUE_AT_ONCE       64 /* then timers and completions have their turn */
 #define CANCEL_AT_ONCE      256
-#define ADVANCE_AT_ONCE     8 /* then what is asked for in answer is on its way while the rest is dealt with */
+#define ADVANCE_AT_ONCE                                                                            \
+	8 /* then what is asked for in answer is on its way while the rest is dealt with */
 #define SPIN_NS             40000u
 
 /* ------------------------------------------------------------------ giving requests to stores */
 
 /* How a store starts this request by itself; NULL: a worker is to call what blocks. */
-static int (*store_submit(const struct fm_store *store, enum io_op op))(struct fm_store *, struct io_engine *,
-									 struct io_request *)
+static int (*store_submit(const struct fm_store *store, enum io_op op))(struct fm_store *,
+									struct io_engine *,
+									struct io_request *)
 {
 	if (!(atomic_get(&store->caps) & FM_STORE_SUBMIT))
 		return NULL;
@@ -42,7 +44,8 @@ static int (*store_submit(const struct fm_store *store, enum io_op op))(struct f
 
 void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store)
 {
-	int (*submit)(struct fm_store *, struct io_engine *, struct io_request *) = store_submit(store, request->op);
+	int (*submit)(struct fm_store *, struct io_engine *, struct io_request *) =
+		store_submit(store, request->op);
 	int error = submit ? submit(store, engine, request) : -EOPNOTSUPP;
 
 	if (error == -EOPNOTSUPP)
@@ -108,9 +111,9 @@ static void issue_new(struct io_engine *engine)
 
 /* ------------------------------------------------------------------ what came back */
 
-/* What the store has left undone is no error: it was the end of the object. Nothing is written past that, so there is
- * no such excuse for a write. While the object is made shorter only the store knows where its end is: there it is where a
- * read brings nothing. */
+/* What the store has left undone is no error: it was the end of the object. Nothing is written past
+ * that, so there is no such excuse for a write. While the object is made shorter only the store
+ * knows where its end is: there it is where a read brings nothing. */
 static bool request_at_end(const struct io_request *request)
 {
 	uint64_t end = request->rest_bytes ? store_reach(request->store) : store_size(request->store);
@@ -211,8 +214,8 @@ static void sleep_without_ring(struct io_engine *engine, uint64_t until_ns)
 }
 
 /*
- * Where many short reads are under way the next thing to do comes sooner than a thread that sleeps can be woken, and who
- * brings it would spend a system call on that. True: it has come.
+ * Where many short reads are under way the next thing to do comes sooner than a thread that sleeps
+ * can be woken, and who brings it would spend a system call on that. True: it has come.
  */
 static bool spin(struct io_engine *engine)
 {
@@ -240,7 +243,8 @@ static void engine_sleep(struct io_engine *engine)
 {
 	uint64_t until_ns = timers_next(engine), begun = os_now_ns();
 
-	if (engine->ring && atomic_get(&engine->issued) && !engine->completed.first && engine->wait_ns < SPIN_NS && spin(engine))
+	if (engine->ring && atomic_get(&engine->issued) && !engine->completed.first &&
+	    engine->wait_ns < SPIN_NS && spin(engine))
 		until_ns = 0;
 	engine->calls_seen = atomic_get(&engine->calls);
 	atomic_set(&engine->sleeping, 1);

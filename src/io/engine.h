@@ -38,7 +38,8 @@ enum io_place {
 struct io_queue {
 	struct io_store_queue *first[2], *last[2];
 	uint32_t limit[2]; /* requests of one store under way at most */
-	uint32_t room;     /* of all stores together; 0: no end. A store may have no more of it than are left for others */
+	uint32_t room; /* of all stores together; 0: no end. A store may have no more of it than are
+			  left for others */
 	uint32_t busy;
 	enum io_queue_index index;
 };
@@ -72,7 +73,8 @@ struct io_engine {
 	unsigned workers_room; /* of worker_threads */
 	bool no_uring;
 	int ring_error; /* why there is no ring */
-	struct os_bell bell; /* wakes the thread out of the ring; its fd is -1 where the thread sleeps on `sleeping` */
+	struct os_bell bell; /* wakes the thread out of the ring; its fd is -1 where the thread
+				sleeps on `sleeping` */
 	struct io_ring *ring;
 	struct os_thread thread;
 	struct os_thread *worker_threads;

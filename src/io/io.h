@@ -30,8 +30,8 @@ typedef void (*io_ring_fn)(struct io_engine *engine, struct io_request *request,
 
 enum io_priority { IO_DEMAND = 0, IO_SPECULATIVE = 1 };
 
-/* FLUSH has no bytes: what was written before it was submitted is durable when it has ended well. It is not ordered among
- * requests that are under way beside it. */
+/* FLUSH has no bytes: what was written before it was submitted is durable when it has ended well.
+ * It is not ordered among requests that are under way beside it. */
 enum io_op { IO_READ = 0, IO_WRITE = 1, IO_FLUSH = 2 };
 
 enum io_request_state {
@@ -53,8 +53,8 @@ struct io_request {
 	void *owner;
 	/* results, for `done` */
 	int error;         /* 0 or negative errno; -ECANCELED when it was taken back */
-	size_t bytes_done; /* a read's is short only at the end of the object: the engine goes on by itself; a write is whole,
-			    * or fails after so many bytes */
+	size_t bytes_done; /* a read's is short only at the end of the object: the engine goes on by
+			    * itself; a write is whole, or fails after so many bytes */
 	unsigned shorts;   /* how often it had to */
 	uint64_t ended;    /* io_ends(), when the last of it had come */
 	/* the engine's */
@@ -73,7 +73,8 @@ struct io_request {
 	bool cancel_listed;
 	int ring_fd;
 	bool ring_async; /* set by the store: starting to read may block the thread that submits */
-	bool ring_nowait; /* set by the store: a read that would wait for a lock ends with -EAGAIN, which ring_fn gets */
+	bool ring_nowait; /* set by the store: a read that would wait for a lock ends with -EAGAIN,
+			     which ring_fn gets */
 	unsigned ring_tries;
 	uint64_t timer_ns;
 	io_timer_fn timer_fn;
@@ -101,10 +102,12 @@ int io_engine_create(const struct io_engine_options *options, struct io_engine *
 void io_engine_destroy(struct io_engine *engine);
 
 void io_submit(struct io_engine *engine, struct io_request *request);
-/* The same, but the I/O thread, should it be asleep, is woken by io_kick() only: one wake-up for several requests. */
+/* The same, but the I/O thread, should it be asleep, is woken by io_kick() only: one wake-up for
+ * several requests. */
 void io_submit_later(struct io_engine *engine, struct io_request *request);
 void io_kick(struct io_engine *engine);
-/* How many ends the engine has counted: what had come by then, had come before what is done from here on. */
+/* How many ends the engine has counted: what had come by then, had come before what is done from
+ * here on. */
 uint64_t io_ends(struct io_engine *engine);
 /* Speculative becomes demand, if it is still queued. */
 void io_promote(struct io_engine *engine, struct io_request *request);
@@ -114,11 +117,11 @@ void io_cancel(struct io_engine *engine, struct io_request *request);
 
 /* ---- for stores, in the I/O thread only */
 /* Give a request to a store: a filter's way to the store below it. Returns when it has been started
- * or has ended; workers serve where the operation's submit function is missing or gives -EOPNOTSUPP. A filter may have
- * shortened request->rest before. */
+ * or has ended; workers serve where the operation's submit function is missing or gives
+ * -EOPNOTSUPP. A filter may have shortened request->rest before. */
 void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_store *store);
-/* A request has ended; `bytes` of request->rest were read or written. The engine goes on after a short one,
- * or calls `done`. */
+/* A request has ended; `bytes` of request->rest were read or written. The engine goes on after a
+ * short one, or calls `done`. */
 void io_complete(struct io_engine *engine, struct io_request *request, int error, size_t bytes);
 /* Read request->rest from a descriptor at request->offset + request->bytes_done, by the ring.
  * -EOPNOTSUPP where there is none. */

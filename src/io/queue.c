@@ -127,11 +127,13 @@ void queue_push(struct io_queue *queue, struct fm_store *store, struct io_reques
 }
 
 /*
- * The first of a store's requests that may have one of the room's places, or NULL. Stores that die one after the other each leave
- * as many places as they take. Writes leave some to the reads of their own store: a write may wait for a lock that a system
- * call holds, which waits for such a read.
+ * The first of a store's requests that may have one of the room's places, or NULL. Stores that die
+ * one after the other each leave as many places as they take. Writes leave some to the reads of
+ * their own store: a write may wait for a lock that a system call holds, which waits for such a
+ * read.
  */
-static struct io_request *waiting_next(const struct io_queue *queue, const struct io_store_queue *waiting, int priority)
+static struct io_request *waiting_next(const struct io_queue *queue,
+				       const struct io_store_queue *waiting, int priority)
 {
 	struct io_request *request = waiting->first[priority];
 
@@ -146,12 +148,14 @@ static struct io_request *waiting_next(const struct io_queue *queue, const struc
 }
 
 /* The store whose turn it is, of those that may have one. */
-static struct io_request *turn_next(const struct io_queue *queue, int priority, struct io_store_queue **ret_waiting)
+static struct io_request *turn_next(const struct io_queue *queue, int priority,
+				    struct io_store_queue **ret_waiting)
 {
 	struct io_store_queue *waiting = queue->first[priority];
 	struct io_request *request = NULL;
 
-	for (; waiting && !(request = waiting_next(queue, waiting, priority)); waiting = waiting->next[priority])
+	for (; waiting && !(request = waiting_next(queue, waiting, priority));
+	     waiting = waiting->next[priority])
 		;
 	*ret_waiting = waiting;
 	return request;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The io_uring: opened, used and closed by the I/O thread alone, since requests die with the thread
- * that submitted them. Owns the ring; no lock. The thread is woken out of it by the futex `sleeping`, or before Linux
- * 6.7 by a bell, which is opened here, and closed by engine.c when nobody can ring it any more. A completion of
- * -ECANCELED that nobody asked for, and interruptions, are submitted again.
- * May call: os.h, liburing.
+ * that submitted them. Owns the ring; no lock. The thread is woken out of it by the futex
+ * `sleeping`, or before Linux 6.7 by a bell, which is opened here, and closed by engine.c when
+ * nobody can ring it any more. A completion of -ECANCELED that nobody asked for, and interruptions,
+ * are submitted again. May call: os.h, liburing.
  */
 #include "io/engine.h"
 
@@ -28,7 +28,8 @@ struct io_ring {
 	struct io_uring uring;
 	uint64_t event; /* what the eventfd's read brings */
 	bool event_armed;
-	bool has_futex; /* the ring waits for the futex `sleeping` (Linux 6.7): no descriptor is needed to wake it */
+	bool has_futex; /* the ring waits for the futex `sleeping` (Linux 6.7): no descriptor is
+			   needed to wake it */
 };
 
 /* user_data: a request, or one of these */
@@ -60,7 +61,8 @@ static int uring_init(struct io_uring *uring)
 	return error;
 }
 
-#define OP_FUTEX_WAIT 51 /* of <linux/io_uring.h>, and FUTEX2_SIZE_U32 | FUTEX2_PRIVATE of <linux/futex.h> */
+#define OP_FUTEX_WAIT                                                                              \
+	51 /* of <linux/io_uring.h>, and FUTEX2_SIZE_U32 | FUTEX2_PRIVATE of <linux/futex.h> */
 #define FUTEX_WORD    (2 | 128)
 
 static bool uring_has_futex(struct io_uring *uring)
@@ -104,7 +106,8 @@ int ring_open(struct io_engine *engine)
 		if (error)
 			goto out_exit;
 	}
-	if (!os_fds_own()) /* then the ring is reached without its number, which the program may close (Linux 5.18) */
+	if (!os_fds_own()) /* then the ring is reached without its number, which the program may
+			      close (Linux 5.18) */
 		(void)io_uring_register_ring_fd(&ring->uring);
 	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);
 	engine->ring = ring;
@@ -231,7 +234,8 @@ static void event_arm(struct io_engine *engine)
 
 static void request_result(struct io_engine *engine, struct io_request *request, int result)
 {
-	bool again = result == -EINTR || (result == -EAGAIN && !request->ring_nowait) || result == -ECANCELED;
+	bool again = result == -EINTR || (result == -EAGAIN && !request->ring_nowait) ||
+		     result == -ECANCELED;
 
 	assert(request->place == PLACE_RING);
 	request->place = PLACE_STORE;

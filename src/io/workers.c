@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers: threads that call a store's `read`, `write` and `flush`, for stores that can only block and for files where
- * there is no ring. Started when first needed, at most workers_max; a store has at most half of
- * them (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others served. Signals are
- * blocked in them. Counts and queue are under engine->lock.
- * May call: os.h, store.h.
+ * Workers: threads that call a store's `read`, `write` and `flush`, for stores that can only block
+ * and for files where there is no ring. Started when first needed, at most workers_max; a store has
+ * at most half of them (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others
+ * served. Signals are blocked in them. Counts and queue are under engine->lock. May call: os.h,
+ * store.h.
  */
 #include "io/engine.h"
 
@@ -13,7 +13,8 @@
 #include <limits.h>
 #include <stdio.h>
 
-/* What a worker's call came to: the request ends here when nothing is left to do, else in the I/O thread. */
+/* What a worker's call came to: the request ends here when nothing is left to do, else in the I/O
+ * thread. */
 static void worker_result(struct io_engine *engine, struct io_request *request, int error,
 			  size_t bytes)
 {

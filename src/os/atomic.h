@@ -13,8 +13,8 @@
 #ifdef FM_SIM
 void sim_point_at(const void *word, bool writes);
 #define FM_POINT(p, writes) sim_point_at((const void *)(p), writes)
-/* Coverage: a row of the truth table (in column D: may drop the map lock, or N), the situation of a hazard, an error exit.
- * sim/cover.h names them all. */
+/* Coverage: a row of the truth table (in column D: may drop the map lock, or N), the situation of a
+ * hazard, an error exit. sim/cover.h names them all. */
 #define covered(row)                                                                           \
 	({                                                                                     \
 		extern uint64_t cover_##row;                                                   \

@@ -25,7 +25,8 @@ int os_bell_open(struct os_bell *bell, int flags)
 {
 	*bell = (struct os_bell){.fd = -1};
 	flags |= EFD_CLOEXEC;
-	bell->fd = (int)(os_fds_apart() ? fds_holder_call(fds_now(), bell_make, &flags) : bell_make(&flags));
+	bell->fd = (int)(os_fds_apart() ? fds_holder_call(fds_now(), bell_make, &flags)
+					: bell_make(&flags));
 	return bell->fd < 0 ? bell->fd : 0;
 }
 
@@ -118,8 +119,9 @@ static long event_write(void *arg)
 	return os_syscall3(SYS_write, ((struct event *)arg)->bell.fd, &one, sizeof(one));
 }
 
-/* The program may have closed the number that it was given, and have put another file there. All eventfds have one inode, so
- * the number is known by what it does: it can be read when we have written to it, and not before. */
+/* The program may have closed the number that it was given, and have put another file there. All
+ * eventfds have one inode, so the number is known by what it does: it can be read when we have
+ * written to it, and not before. */
 static bool event_number_is_ours(struct event *event)
 {
 	bool before, after;
@@ -152,7 +154,8 @@ void os_event_close(int at)
 	os_fds_put();
 }
 
-/* Waits for the holder where it has to ask it: what is signalled before something else must not arrive after that. */
+/* Waits for the holder where it has to ask it: what is signalled before something else must not
+ * arrive after that. */
 void os_event_signal(int at)
 {
 	struct fds *fds = fds_now();

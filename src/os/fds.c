@@ -2,37 +2,42 @@
 /*
  * Descriptors of our own.
  *
- * A program may do anything to its table of descriptors: closefrom(3), dup2() over any number, a double close, unshare().
- * A mapping made by mmap() lives on through all of that, and so must ours.
+ * A program may do anything to its table of descriptors: closefrom(3), dup2() over any number, a
+ * double close, unshare(). A mapping made by mmap() lives on through all of that, and so must ours.
  *
- * Tables. There are two: the program's, and one of our own. A thread called fm-fds, the holder, leaves the program's table
- * (close_range() with CLOSE_RANGE_UNSHARE, else unshare()) and keeps nothing of it: no pipe or socket of the program stays
- * open because of us. All other threads of the library are started by the holder and have its table: the I/O thread and
- * its ring, workers, the writer, the trap's handler. So an open file's numbers are:
+ * Tables. There are two: the program's, and one of our own. A thread called fm-fds, the holder,
+ * leaves the program's table (close_range() with CLOSE_RANGE_UNSHARE, else unshare()) and keeps
+ * nothing of it: no pipe or socket of the program stays open because of us. All other threads of
+ * the library are started by the holder and have its table: the I/O thread and its ring, workers,
+ * the writer, the trap's handler. So an open file's numbers are:
  *
  *     what                      in our table            in the program's table
  *     a store's file            buffered, direct        one, for reads by the faulting thread
  *     a userfaultfd             one                     one, for the faulting thread's ioctls
  *     a private scratch file    one                     one, for reads by the faulting thread
- *     the ring, eventfds        one                     none; fm_event_fd() and fm_queue_fd() give one away
- *     the stats page's memfd    one                     none
+ *     the ring, eventfds        one                     none; fm_event_fd() and fm_queue_fd() give
+ * one away the stats page's memfd    one                     none
  *
- * Who may use which. A thread of ours uses the numbers of our table, which nobody else can close or replace. A thread of the
- * program may use a number of the program's table for reading only, or for an ioctl that no other kind of file knows; after
- * the call it asks whether the number still stands for the same device and inode. If so it did during the call: a number
- * that was closed does not come back as our file. If not, the result is thrown away and the call is made by a thread of ours
- * (os_fds_call()), or with a new number (os_fd_fetch()). Writes, flushes and changes of size are made by threads of ours only.
- * A new file is opened by the caller, with the caller's rights and working directory, and the holder takes it from there by
- * pidfd_getfd(), or by SCM_RIGHTS. An event is a number in our table too (struct os_bell): a thread of the program asks the
- * holder to write to it. What the program gave us to call (its log function) is called by a thread with the program's table,
- * fm-call, since what it knows are the program's numbers.
+ * Who may use which. A thread of ours uses the numbers of our table, which nobody else can close or
+ * replace. A thread of the program may use a number of the program's table for reading only, or for
+ * an ioctl that no other kind of file knows; after the call it asks whether the number still stands
+ * for the same device and inode. If so it did during the call: a number that was closed does not
+ * come back as our file. If not, the result is thrown away and the call is made by a thread of ours
+ * (os_fds_call()), or with a new number (os_fd_fetch()). Writes, flushes and changes of size are
+ * made by threads of ours only. A new file is opened by the caller, with the caller's rights and
+ * working directory, and the holder takes it from there by pidfd_getfd(), or by SCM_RIGHTS. An
+ * event is a number in our table too (struct os_bell): a thread of the program asks the holder to
+ * write to it. What the program gave us to call (its log function) is called by a thread with the
+ * program's table, fm-call, since what it knows are the program's numbers.
  *
- * Where the kernel refuses a second table, all numbers are in the program's; then numbers are compared before each write, and
- * what was lost is an error. The userfaultfd alone is kept by a bare thread (os_fd_keep()): with its last reference the
- * kernel would take the registration away, and pages would read as zeros.
+ * Where the kernel refuses a second table, all numbers are in the program's; then numbers are
+ * compared before each write, and what was lost is an error. The userfaultfd alone is kept by a
+ * bare thread (os_fd_keep()): with its last reference the kernel would take the registration away,
+ * and pages would read as zeros.
  *
- * Owns the one struct fds, which a forked child finds zeroed, so that it begins anew. `lock` protects the lists of jobs; a
- * job is on the stack of the thread that waits for it. May call: the kernel; pthread_create() in the holder.
+ * Owns the one struct fds, which a forked child finds zeroed, so that it begins anew. `lock`
+ * protects the lists of jobs; a job is on the stack of the thread that waits for it. May call: the
+ * kernel; pthread_create() in the holder.
  */
 #include "os/fds.h"
 
@@ -103,7 +108,8 @@ static void job_run(struct job *job)
 	os_futex_wake(&job->done, 1, OS_FUTEX_ANY);
 }
 
-/* Have a thread of the other side run it. Signals are blocked meanwhile: a handler's fault could need the lock. */
+/* Have a thread of the other side run it. Signals are blocked meanwhile: a handler's fault could
+ * need the lock. */
 long fds_job_wait(struct fds *fds, struct jobs *jobs, uint32_t *word, long (*fn)(void *), void *arg)
 {
 	struct job job = {.fn = fn, .arg = arg};
@@ -300,7 +306,8 @@ static void bells_ring(struct fds *fds)
 	}
 }
 
-/* Slow jobs wait and no thread is idle: start another. If there is none to be had at all, they fail. */
+/* Slow jobs wait and no thread is idle: start another. If there is none to be had at all, they
+ * fail. */
 static void callers_start(struct fds *fds)
 {
 	struct start start = {.fn = caller_main, .arg = fds};
@@ -336,7 +343,8 @@ static void holder_serve(struct fds *fds)
 		os_lock(&fds->lock);
 		struct job *job = jobs_pop(&fds->quick);
 		os_unlock(&fds->lock);
-		bells_ring(fds); /* what was asked for before the job, which may close the bell, or clear its event */
+		bells_ring(fds); /* what was asked for before the job, which may close the bell, or
+				    clear its event */
 		callers_start(fds);
 		if (job)
 			job_run(job);
@@ -432,13 +440,14 @@ static struct fds *fds_made(void)
 
 #define LINGER_NS (100 * OS_NSEC_PER_MSEC)
 
-/* The C library's join comes a moment before the kernel has done with the thread: wait until it is no thread of this process
- * any more. */
+/* The C library's join comes a moment before the kernel has done with the thread: wait until it is
+ * no thread of this process any more. */
 static void wait_for_end(uint32_t tid)
 {
 	uint64_t until = os_now_ns() + LINGER_NS;
 
-	while (tid && os_syscall3(SYS_tgkill, os_syscall1(SYS_getpid, 0), tid, 0) == 0 && os_now_ns() < until)
+	while (tid && os_syscall3(SYS_tgkill, os_syscall1(SYS_getpid, 0), tid, 0) == 0 &&
+	       os_now_ns() < until)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 20);
 }
 

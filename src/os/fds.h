@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table of descriptors of our own, and the threads that have it: see fds.c. Signal-safe unless a
- * comment says otherwise. May call: os.h.
+ * The table of descriptors of our own, and the threads that have it: see fds.c. Signal-safe unless
+ * a comment says otherwise. May call: os.h.
  */
 #ifndef FM_OS_FDS_H
 #define FM_OS_FDS_H
@@ -22,12 +22,14 @@ bool os_fds_own(void);
 
 /* In a keeper: its table is a copy of the library's, and no thread is left to be asked. */
 void os_fds_be_own(void);
-/* Close a number of the program's table, from a thread with either table, unless the program has put
- * another file there. Waits for a thread with the program's table; not signal-safe. -1: nothing. */
+/* Close a number of the program's table, from a thread with either table, unless the program has
+ * put another file there. Waits for a thread with the program's table; not signal-safe. -1:
+ * nothing. */
 void os_fd_close_programs(int fd, const struct os_fd_id *id);
 
-/* Run fn(arg) in a thread that has our table, and return what it returned. fn() may block. In a thread that has our table,
- * and where there is none, fn(arg) is simply called. -EAGAIN: no thread is to be had. */
+/* Run fn(arg) in a thread that has our table, and return what it returned. fn() may block. In a
+ * thread that has our table, and where there is none, fn(arg) is simply called. -EAGAIN: no thread
+ * is to be had. */
 long os_fds_call(long (*fn)(void *arg), void *arg);
 
 /* The same in the holder: fn() must not wait for a store or another thread of ours. */

@@ -28,8 +28,8 @@ struct giving {
 	struct os_fd_id id;
 };
 
-/* In the holder: what the thread `tid` has at number `fd`. Before Linux 6.9 only of the main thread's table, which is
- * mostly the same. */
+/* In the holder: what the thread `tid` has at number `fd`. Before Linux 6.9 only of the main
+ * thread's table, which is mostly the same. */
 static int pull(uint32_t tid, int fd)
 {
 	long got, pidfd = os_syscall2(SYS_pidfd_open, tid, PIDFD_OF_THREAD);
@@ -71,7 +71,8 @@ static long take_sent(void *arg)
 				 .msg_controllen = sizeof(control)};
 	int got = -EBADF;
 
-	while (os_syscall3(SYS_recvmsg, giving->fds->post, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) > 0) {
+	while (os_syscall3(SYS_recvmsg, giving->fds->post, &message,
+			   MSG_CMSG_CLOEXEC | MSG_DONTWAIT) > 0) {
 		struct cmsghdr *head = CMSG_FIRSTHDR(&message);
 		if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
 			memcpy(&got, CMSG_DATA(head), sizeof(got));
@@ -85,15 +86,19 @@ static long take_sent(void *arg)
 	return got;
 }
 
-/* By a socket that is new, so that its number is nobody else's. One at a time, by `making`: the holder would throw another's
- * message away. */
+/* By a socket that is new, so that its number is nobody else's. One at a time, by `making`: the
+ * holder would throw another's message away. */
 static int give_by_message(struct fds *fds, struct giving *giving)
 {
 	union control control = {.bytes = {0}};
 	char byte = 0;
 	struct iovec iov = {&byte, 1};
-	struct msghdr message = {.msg_name = &fds->post_name, .msg_namelen = fds->post_name_len, .msg_iov = &iov,
-				 .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	struct msghdr message = {.msg_name = &fds->post_name,
+				 .msg_namelen = fds->post_name_len,
+				 .msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = &control,
+				 .msg_controllen = sizeof(control)};
 	os_sigmask mask = os_signals_block();
 	int from = fds->post < 0 ? -EBADF : os_fd_make(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	long own = -EBADF;

@@ -26,7 +26,8 @@
 /* No thread of the C library's: it has no thread-locals, and a sanitizer does not know of it. */
 #define BARE __attribute__((no_sanitize("address", "thread", "undefined")))
 
-/* clone() without CLONE_FILES gives it a copy of the program's table, also where unshare() is forbidden. */
+/* clone() without CLONE_FILES gives it a copy of the program's table, also where unshare() is
+ * forbidden. */
 BARE static int kept_main(void *arg)
 {
 	struct os_fd_kept *kept = arg;
@@ -64,8 +65,8 @@ static int highest_number(void)
 
 int os_fd_keep(struct os_fd_kept *kept, int fd)
 {
-	int flags = CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |
-		    CLONE_CHILD_CLEARTID;
+	int flags = CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+		    CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
 	os_sigmask mask;
 	int tid;
 
@@ -74,7 +75,8 @@ int os_fd_keep(struct os_fd_kept *kept, int fd)
 	if (!kept->stack)
 		return -ENOMEM;
 	mask = os_signals_block();
-	tid = clone(kept_main, (char *)kept->stack + KEPT_STACK, flags, kept, &kept->tid, NULL, &kept->tid);
+	tid = clone(kept_main, (char *)kept->stack + KEPT_STACK, flags, kept, &kept->tid, NULL,
+		    &kept->tid);
 	os_signals_restore(mask);
 	if (tid < 0) {
 		os_meta_free(kept->stack, KEPT_STACK);

@@ -7,8 +7,9 @@
 
 #include <stdint.h>
 
-/* Keep an open file, though the program closes its number: a bare thread with a table of its own has it. It is no thread of the
- * C library's, has dropped its capabilities and only waits. Not signal-safe. 0 or negative errno. */
+/* Keep an open file, though the program closes its number: a bare thread with a table of its own
+ * has it. It is no thread of the C library's, has dropped its capabilities and only waits. Not
+ * signal-safe. 0 or negative errno. */
 struct os_fd_kept {
 	int fd, highest;
 	uint32_t state, tid;

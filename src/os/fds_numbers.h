@@ -14,8 +14,9 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-/* The free ones of the numbers 0 to 2, held by descriptors that can be neither read nor written, while
- * a descriptor of ours is made: what the program writes to a closed stdout must not end up in it. */
+/* The free ones of the numbers 0 to 2, held by descriptors that can be neither read nor written,
+ * while a descriptor of ours is made: what the program writes to a closed stdout must not end up in
+ * it. */
 struct os_fds_low {
 	int count;
 	int fd[3];
@@ -23,7 +24,8 @@ struct os_fds_low {
 void os_fds_low_take(struct os_fds_low *low);
 void os_fds_low_give(struct os_fds_low *low);
 
-/* Move a new descriptor to a high number; the old number is closed. A negative `fd` is passed on. */
+/* Move a new descriptor to a high number; the old number is closed. A negative `fd` is passed on.
+ */
 int os_fd_high(int fd);
 
 /* open() with a high number; O_CLOEXEC and O_NOCTTY are added. `dir_fd` as in openat(). */

@@ -310,8 +310,8 @@ static void keeper_forget(struct os_keeper *keeper, uint32_t place)
 
 /* ------------------------------------------------------------------ calls */
 
-/* The library's numbers are in a table of its own (os/fds.h): each call is made by a thread that has
- * that table, and the keeper begins with a copy of it. */
+/* The library's numbers are in a table of its own (os/fds.h): each call is made by a thread that
+ * has that table, and the keeper begins with a copy of it. */
 struct keeper_call {
 	struct os_keeper *keeper;
 	void (*fn)(void *arg);
@@ -331,7 +331,9 @@ static long start_call(void *arg)
 
 int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
 {
-	return (int)os_fds_call(start_call, &(struct keeper_call){.keeper = keeper, .fn = fn, .arg = arg, .fd = also_fd});
+	return (int)os_fds_call(
+		start_call,
+		&(struct keeper_call){.keeper = keeper, .fn = fn, .arg = arg, .fd = also_fd});
 }
 
 static long stop_call(void *arg)

@@ -62,8 +62,8 @@ struct os_keeper {
 	uint32_t control_len;
 };
 
-/* `also_fd`: the keeper has that descriptor, too, by the same number. `fn` has all signals blocked and 50 KiB of stack, and may make the few raw system calls of
- * keeper_rights.c. */
+/* `also_fd`: the keeper has that descriptor, too, by the same number. `fn` has all signals blocked
+ * and 50 KiB of stack, and may make the few raw system calls of keeper_rights.c. */
 int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd);
 void os_keeper_stop(struct os_keeper *keeper); /* it ends without fn; its files may be forgotten
 						  until os_keeper_free() */

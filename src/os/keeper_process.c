@@ -234,7 +234,8 @@ IN_KEEPER int keeper_main(void *arg)
 	struct keeper_memory *memory =
 		(struct keeper_memory *)(void *)((char *)keeper->mem + KEEPER_STACK_BYTES + KEEPER_LOCALS_BYTES);
 
-	os_fds_be_own(); /* of the program's threads, which the library's numbers could ask, none is left */
+	os_fds_be_own(); /* of the program's threads, which the library's numbers could ask, none is
+			    left */
 	os_syscall1(SYS_setsid, 0);
 	os_syscall5(SYS_prctl, PR_SET_NAME, "fm-keep", 0, 0, 0);
 	int err = be_ready(keeper);

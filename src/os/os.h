@@ -24,7 +24,8 @@
 
 /* ---- time: CLOCK_MONOTONIC, no system call where the vDSO serves it */
 uint64_t os_now_ns(void);
-/* CLOCK_REALTIME as file systems have it for time stamps: no later than a change that is made now. */
+/* CLOCK_REALTIME as file systems have it for time stamps: no later than a change that is made now.
+ */
 uint64_t os_stamp_ns(void);
 void os_sleep_until(uint64_t when_ns);
 
@@ -52,16 +53,18 @@ typedef uint64_t os_sigmask;
 os_sigmask os_signals_block(void);
 void os_signals_restore(os_sigmask mask);
 
-/* ---- events: what poll() finds readable from a signal to the next clear. open: an event or negative errno; os_event_fd():
- * the descriptor for the program, which may do with it what it likes. open and close are not signal-safe. */
+/* ---- events: what poll() finds readable from a signal to the next clear. open: an event or
+ * negative errno; os_event_fd(): the descriptor for the program, which may do with it what it
+ * likes. open and close are not signal-safe. */
 int os_event_open(void);
 int os_event_fd(int event);
 void os_event_close(int event);
 void os_event_signal(int event);
 void os_event_clear(int event);
 
-/* ---- the program's side: run fn(arg) in a thread that has the program's table of descriptors, and wait for it. For what the
- * program gave us to call; threads of ours have another table (fds.h). In a thread of the program fn(arg) is just called. */
+/* ---- the program's side: run fn(arg) in a thread that has the program's table of descriptors, and
+ * wait for it. For what the program gave us to call; threads of ours have another table (fds.h). In
+ * a thread of the program fn(arg) is just called. */
 void os_call_out(void (*fn)(void *arg), void *arg);
 
 /* ---- what a thread keeps for itself: zeroed, 256 bytes, initial-exec */
@@ -74,16 +77,19 @@ void *os_meta_alloc(size_t len);
 void os_meta_free(void *mem, size_t len);
 /* Touch the pages of this library's code and data, so that none of them faults later. */
 void os_populate_self(void);
-/* Keep the library loaded until the process ends: dlclose() does not unload it from then on. Its threads, its handler of
- * SIGBUS and its handlers for the end of the process need its code. Not signal-safe. */
+/* Keep the library loaded until the process ends: dlclose() does not unload it from then on. Its
+ * threads, its handler of SIGBUS and its handlers for the end of the process need its code. Not
+ * signal-safe. */
 void os_stay_loaded(void);
 /* Make the next 2 KiB of this thread's stack present, before a lock is taken. */
 void os_populate_stack(void);
 
-/* ---- raw reads and writes, used by stores in the faulting thread and in one that is dying. Not cancellation points. */
+/* ---- raw reads and writes, used by stores in the faulting thread and in one that is dying. Not
+ * cancellation points. */
 ssize_t os_preadv(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 ssize_t os_pwritev(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
-/* -EAGAIN where it would have to wait for something else than the device; -EOPNOTSUPP where the file system cannot tell. */
+/* -EAGAIN where it would have to wait for something else than the device; -EOPNOTSUPP where the
+ * file system cannot tell. */
 ssize_t os_preadv_nowait(int fd, const struct iovec *iov, int iov_count, uint64_t offset);
 
 /* ---- a small lock: for lists and counters, held for tens of instructions and never while

@@ -29,7 +29,8 @@
  * by which pthread_cancel() would unwind from inside the fault path. */
 #define OS_SIGNALS_BLOCKED (~(1ull << (33 - 1)))
 
-static __thread uint64_t os_tls[OS_THREAD_LOCAL_BYTES / 8] __attribute__((tls_model("initial-exec")));
+static __thread uint64_t os_tls[OS_THREAD_LOCAL_BYTES / 8]
+	__attribute__((tls_model("initial-exec")));
 
 void *os_thread_local(void)
 {
@@ -179,8 +180,9 @@ void *os_meta_alloc(size_t len)
 	if (mem == MAP_FAILED)
 		return NULL;
 	madvise(mem, len, MADV_NOHUGEPAGE);
-	/* A forked child has the place and not the bytes: an object of its own must not lie where one of its parent's
-	 * was, and be taken for it. Nothing is copied, so the parent's pages stay writable without a fault. */
+	/* A forked child has the place and not the bytes: an object of its own must not lie where
+	 * one of its parent's was, and be taken for it. Nothing is copied, so the parent's pages
+	 * stay writable without a fault. */
 	madvise(mem, len, MADV_WIPEONFORK);
 	populate_write(mem, len);
 	return mem;
@@ -243,7 +245,8 @@ ssize_t os_preadv_nowait(int fd, const struct iovec *iov, int iov_count, uint64_
 {
 	ssize_t ret;
 	do {
-		ret = os_syscall6(SYS_preadv2, fd, OS_ARG(iov), iov_count, OS_ARG((unsigned long)offset), 0, RWF_NOWAIT);
+		ret = os_syscall6(SYS_preadv2, fd, OS_ARG(iov), iov_count,
+				  OS_ARG((unsigned long)offset), 0, RWF_NOWAIT);
 	} while (ret == -EINTR);
 	return ret;
 }

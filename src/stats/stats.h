@@ -56,7 +56,8 @@ uint64_t stats_bucket_top_ns(unsigned bucket); /* largest value that falls into 
 void stats_record(struct stats_histogram *histogram, uint64_t ns);
 void stats_summary(const struct stats_histogram *histogram, struct fm_histogram_summary *ret);
 
-/* The writer's side. *ret_page is populated; *ret_fd stays open as long as the page shall be seen. */
+/* The writer's side. *ret_page is populated; *ret_fd stays open as long as the page shall be seen.
+ */
 int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page,
 		      int *ret_fd);
 void stats_page_destroy(struct stats_page *page, int fd);
@@ -66,8 +67,8 @@ void stats_collect(const struct stats_page *page, struct fm_stats *ret_stats);
 /* The reader's side: copies the n-th stats page of a process. -ENOENT when there are no more,
  * -EACCES, -ESRCH, -EPROTO when what is found is not a page of this version. Not signal-safe. */
 int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy);
-/* All of them, in one pass, and at most 256: calls fn(arg, 0, a copy), or with -EPROTO or why it cannot be read, until it
- * returns false. 0, or as stats_read_process(). */
+/* All of them, in one pass, and at most 256: calls fn(arg, 0, a copy), or with -EPROTO or why it
+ * cannot be read, until it returns false. 0, or as stats_read_process(). */
 typedef bool (*stats_page_fn)(void *arg, int error, struct stats_page *copy);
 int stats_read_all(int pid, stats_page_fn fn, void *arg);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The version of the stats page's layout: made from the tables' names in their order, so that nobody
- * can change a table and forget it.
- * May call: nothing.
+ * The version of the stats page's layout: made from the tables' names in their order, so that
+ * nobody can change a table and forget it. May call: nothing.
  */
 #ifndef FM_STATS_LAYOUT_H
 #define FM_STATS_LAYOUT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The writer's side of the stats page: a memfd of exactly one struct stats_page, in the table of our own (os/fds.h), where
- * readers find it by the thread that is called fm-fds; mapped shared and
+ * The writer's side of the stats page: a memfd of exactly one struct stats_page, in the table of
+ * our own (os/fds.h), where readers find it by the thread that is called fm-fds; mapped shared and
  * populated (recording must never fault), then sealed: nobody can resize it, and nobody but this
  * mapping can write it. A forked child keeps the mapping; its records would be ours, which is
  * harmless, and readers pass the child over by the pid in the page.

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/task/TID/fd of the thread that
- * holds them (os/fds.c) and copies them with pread(): no mapping, so that a file that only looks like a stats page and is
- * cut short under us gives a short read and no SIGBUS. Nothing that is found is believed before it has been
- * checked: kind, size, magic, version, pid. Takes no lock, of ours or of that process.
- * May call: the kernel (not signal-safe), stats_layout.h.
+ * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/task/TID/fd
+ * of the thread that holds them (os/fds.c) and copies them with pread(): no mapping, so that a file
+ * that only looks like a stats page and is cut short under us gives a short read and no SIGBUS.
+ * Nothing that is found is believed before it has been checked: kind, size, magic, version, pid.
+ * Takes no lock, of ours or of that process. May call: the kernel (not signal-safe),
+ * stats_layout.h.
  */
 #include "stats/stats.h"
 #include "stats/stats_layout.h"
@@ -59,7 +60,8 @@ static bool page_sound(const struct stats_page *page)
 	       page->size_bytes == sizeof(*page);
 }
 
-/* 0, -EPROTO when this is no page of our version, or why it cannot be read; -ENOENT also of one that is just being made. */
+/* 0, -EPROTO when this is no page of our version, or why it cannot be read; -ENOENT also of one
+ * that is just being made. */
 static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 {
 	struct stat st;
@@ -103,7 +105,8 @@ struct search {
 	struct stats_page *copy;
 };
 
-/* Pages inherited by fork() are not this process's and are not counted. False: enough has been seen. */
+/* Pages inherited by fork() are not this process's and are not counted. False: enough has been
+ * seen. */
 static bool look_in(struct search *search, DIR *dir)
 {
 	struct dirent *entry;
@@ -149,7 +152,8 @@ static DIR *open_table(int task_fd, const char *tid)
 	return dir;
 }
 
-/* In the table of each thread that holds the library's descriptors. Returns how many those were, or negative errno. */
+/* In the table of each thread that holds the library's descriptors. Returns how many those were, or
+ * negative errno. */
 static int look_at_holders(struct search *search, DIR *tasks)
 {
 	struct dirent *entry;
@@ -184,8 +188,8 @@ static bool dir_is_empty(DIR *dir)
 	return empty;
 }
 
-/* The process has no table but its own: that of its first thread that still has one. The main thread may have ended by
- * pthread_exit(). */
+/* The process has no table but its own: that of its first thread that still has one. The main
+ * thread may have ended by pthread_exit(). */
 static int look_at_first(struct search *search, DIR *tasks)
 {
 	struct dirent *entry;

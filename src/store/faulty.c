@@ -2,8 +2,9 @@
 /*
  * faulty:URI?...: a filter that makes any store slow or bad, and lets that be changed while it
  * runs. A read that comes in waits until its delay and its share of rate and iops are over (for
- * ever while stuck=1), then fails, is cut short, or goes on to the store below. So do writes and flushes, with settings of
- * their own, and without shares. With lose=1 the store below is lose.c's, over the inner one.
+ * ever while stuck=1), then fails, is cut short, or goes on to the store below. So do writes and
+ * flushes, with settings of their own, and without shares. With lose=1 the store below is lose.c's,
+ * over the inner one.
  *
  * Settings are single words, read and written atomically. Whoever changes one then raises the
  * generation and wakes all that wait: they look at the settings again. In a thread's own read the
@@ -42,9 +43,11 @@ static struct fm_store *faulty_target(struct faulty_store *faulty)
 /* ------------------------------------------------------------------ what happens to a request */
 
 /* Random, but a function of the seed, the kind of request and its number alone. */
-static uint64_t faulty_random(struct faulty_store *faulty, enum io_op op, uint64_t number, uint64_t salt)
+static uint64_t faulty_random(struct faulty_store *faulty, enum io_op op, uint64_t number,
+			      uint64_t salt)
 {
-	uint64_t z = atomic_get(&faulty->set.seed) + salt + 16 * (uint64_t)op + number * 0x9e3779b97f4a7c15ull;
+	uint64_t z = atomic_get(&faulty->set.seed) + salt + 16 * (uint64_t)op +
+		     number * 0x9e3779b97f4a7c15ull;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
@@ -120,8 +123,8 @@ static void faulty_share_return(struct faulty_store *faulty, struct faulty_wait 
 }
 
 /* When the request may go on, by the settings of this moment. OS_FOREVER: stuck. */
-static uint64_t faulty_due(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait, size_t len,
-			   uint64_t now_ns)
+static uint64_t faulty_due(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait,
+			   size_t len, uint64_t now_ns)
 {
 	struct faulty_faults *faults = &faulty->set.faults[op];
 	uint64_t min, max, due, share;
@@ -138,8 +141,9 @@ static uint64_t faulty_due(struct faulty_store *faulty, enum io_op op, struct fa
 }
 
 /* After the wait: the error it ends with, or 0 and how many bytes it may bring or take. */
-static int faulty_verdict(struct faulty_store *faulty, enum io_op op, const struct faulty_wait *wait,
-			  uint64_t offset, size_t len, size_t *ret_limit)
+static int faulty_verdict(struct faulty_store *faulty, enum io_op op,
+			  const struct faulty_wait *wait, uint64_t offset, size_t len,
+			  size_t *ret_limit)
 {
 	struct faulty_faults *faults = &faulty->set.faults[op];
 	uint64_t error_every = atomic_get(&faults->error_every);
@@ -157,9 +161,11 @@ static int faulty_verdict(struct faulty_store *faulty, enum io_op op, const stru
 	return 0;
 }
 
-/* ------------------------------------------------------------------ in the thread that reads or writes */
+/* ------------------------------------------------------------------ in the thread that reads or
+ * writes */
 
-static int faulty_wait_here(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait, size_t len)
+static int faulty_wait_here(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait,
+			    size_t len)
 {
 	for (;;) {
 		uint32_t generation = atomic_get(&faulty->generation);
@@ -174,8 +180,8 @@ static int faulty_wait_here(struct faulty_store *faulty, enum io_op op, struct f
 	}
 }
 
-static int target_transfer(struct faulty_store *faulty, enum io_op op, const struct iovec *iov, int iov_count,
-			   uint64_t offset, size_t *ret_done)
+static int target_transfer(struct faulty_store *faulty, enum io_op op, const struct iovec *iov,
+			   int iov_count, uint64_t offset, size_t *ret_done)
 {
 	struct fm_store *target = faulty_target(faulty);
 
@@ -184,8 +190,8 @@ static int target_transfer(struct faulty_store *faulty, enum io_op op, const str
 }
 
 /* A cut one brings or takes whole segments, or a part of the first: no copy of the iovecs here. */
-static int faulty_transfer(struct faulty_store *faulty, enum io_op op, const struct iovec *iov, int iov_count,
-			   uint64_t offset, size_t *ret_done)
+static int faulty_transfer(struct faulty_store *faulty, enum io_op op, const struct iovec *iov,
+			   int iov_count, uint64_t offset, size_t *ret_done)
 {
 	size_t len = store_iov_bytes(iov, iov_count), limit = 0, used;
 	struct faulty_wait wait;
@@ -218,8 +224,8 @@ static int faulty_read(struct fm_store *store, const struct iovec *iov, int iov_
 	return faulty_transfer((struct faulty_store *)store, IO_READ, iov, iov_count, offset, ret_done);
 }
 
-static int faulty_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			size_t *ret_done)
+static int faulty_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+			uint64_t offset, size_t *ret_done)
 {
 	return faulty_transfer((struct faulty_store *)store, IO_WRITE, iov, iov_count, offset, ret_done);
 }
@@ -314,7 +320,8 @@ static void faulty_look(struct io_engine *engine, struct io_request *request)
 }
 
 /* Whatever its kind. */
-static int faulty_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static int faulty_submit(struct fm_store *store, struct io_engine *engine,
+			 struct io_request *request)
 {
 	struct faulty_store *faulty = (struct faulty_store *)store;
 

@@ -24,7 +24,8 @@ struct faulty_faults {
 
 #define FAULTY_OPS 3 /* enum io_op */
 
-_Static_assert(IO_READ < FAULTY_OPS && IO_WRITE < FAULTY_OPS && IO_FLUSH < FAULTY_OPS, "each kind has its faults");
+_Static_assert(IO_READ < FAULTY_OPS && IO_WRITE < FAULTY_OPS && IO_FLUSH < FAULTY_OPS,
+	       "each kind has its faults");
 
 struct faulty_settings {
 	struct faulty_faults faults[FAULTY_OPS];

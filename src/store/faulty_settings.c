@@ -87,7 +87,8 @@ struct faulty_setting {
 	const char *hint;
 };
 
-#define SETTING(field) offsetof(struct faulty_settings, field), sizeof(((struct faulty_settings *)0)->field) / 8
+#define SETTING(field)                                                                             \
+	offsetof(struct faulty_settings, field), sizeof(((struct faulty_settings *)0)->field) / 8
 static const char delay_hint[] = "a time such as 200ms, or MIN..MAX";
 static const char errno_hint[] = "an errno: a name such as EIO, or a number";
 static const char offset_hint[] = "an offset such as 64K, or none";
@@ -122,7 +123,8 @@ static const struct faulty_setting settings[] = {
 
 #undef SETTING
 
-/* lose=1 keeps what is written, lose=0 passes on what there is of it. A store that is not written to has nothing to lose. */
+/* lose=1 keeps what is written, lose=0 passes on what there is of it. A store that is not written
+ * to has nothing to lose. */
 static int faulty_set_lose(struct faulty_store *faulty, const char *value)
 {
 	uint64_t wanted;
@@ -148,7 +150,8 @@ static int faulty_set_lose(struct faulty_store *faulty, const char *value)
 	return 0;
 }
 
-/* -EINVAL with *ret_hint set: a bad value; -EOPNOTSUPP: no such key; others: it could not be done. */
+/* -EINVAL with *ret_hint set: a bad value; -EOPNOTSUPP: no such key; others: it could not be done.
+ */
 static int faulty_set(struct faulty_store *faulty, const char *key, const char *value,
 		      const char **ret_hint)
 {

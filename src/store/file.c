@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * file:PATH: a local regular file or block device. Owns two descriptors of it (os/fds.h): a buffered one, and
- * one with O_DIRECT where the file system grants it, which serves the reads and writes that are aligned for
- * it. Which one is chosen for each. Of a file that was made by opening it, also its folder's, until it is closed.
- * No lock; what changes are flags. `read`, `write`, `flush` and `version` are signal-safe. A throttled O_DIRECT preadv
- * cannot be interrupted: where a deadline matters, read through the ring.
+ * file:PATH: a local regular file or block device. Owns two descriptors of it (os/fds.h): a
+ * buffered one, and one with O_DIRECT where the file system grants it, which serves the reads and
+ * writes that are aligned for it. Which one is chosen for each. Of a file that was made by opening
+ * it, also its folder's, until it is closed. No lock; what changes are flags. `read`, `write`,
+ * `flush` and `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted: where a
+ * deadline matters, read through the ring.
  *
- * The two descriptors see the same bytes: before a direct read the kernel writes back what the page cache has dirty of the
- * range, before and after a direct write it drops what the cache has of it. That holds page by page. It would not where a
- * buffered write of the tail dirties a folio larger than that, and with it stale bytes of the page before it, while a direct
- * write to that page is under way (file systems on iomap before 6.6). Only readahead makes such folios here, so the
+ * The two descriptors see the same bytes: before a direct read the kernel writes back what the page
+ * cache has dirty of the range, before and after a direct write it drops what the cache has of it.
+ * That holds page by page. It would not where a buffered write of the tail dirties a folio larger
+ * than that, and with it stale bytes of the page before it, while a direct write to that page is
+ * under way (file systems on iomap before 6.6). Only readahead makes such folios here, so the
  * buffered descriptor of a file that is written by both has none.
  * May call: io.h, os.h.
  */

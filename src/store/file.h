@@ -13,13 +13,16 @@
 
 struct file_store {
 	struct fm_store store; /* first */
-	/* The descriptors: file_upgrade() changes both beside reads. Of `direct`, `own` is -1 where there is none. */
+	/* The descriptors: file_upgrade() changes both beside reads. Of `direct`, `own` is -1 where
+	 * there is none. */
 	_Atomic(struct store_here *) buffered, direct;
 	struct store_here here[4]; /* the opener's two; and the writer's two, from file_upgrade() on */
 	uint32_t direct_refused; /* atomic: a direct read or write gave EINVAL, leave it */
-	bool lockless;           /* no read may wait for the inode's lock: see file_read_lockless() and learn_locks() */
+	bool lockless; /* no read may wait for the inode's lock: see file_read_lockless() and
+			  learn_locks() */
 	bool buffered_locks;     /* ...and a buffered read would take it */
-	bool direct_locks;       /* ...and a direct read waits for it, also where it is asked not to wait */
+	bool direct_locks; /* ...and a direct read waits for it, also where it is asked not to wait
+			    */
 	uint32_t nowait_refused; /* atomic: the file system cannot say that a direct read would wait */
 	bool is_block;
 	bool is_remote; /* see fs_is_remote() */

@@ -11,7 +11,8 @@
 #include "store/file_shape.h"
 #include "store/store.h"
 
-/* All that changes the file is done by a thread of ours: its number cannot have become another file's. */
+/* All that changes the file is done by a thread of ours: its number cannot have become another
+ * file's. */
 struct file_call {
 	struct fm_store *store;
 	const struct iovec *iov;
@@ -27,10 +28,11 @@ static long write_call(void *arg)
 	return file_store_write(call->store, call->iov, call->iov_count, call->offset, call->ret_done);
 }
 
-int file_store_write_anywhere(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			       size_t *ret_done)
+int file_store_write_anywhere(struct fm_store *store, const struct iovec *iov, int iov_count,
+			      uint64_t offset, size_t *ret_done)
 {
-	return (int)os_fds_call(write_call, &(struct file_call){store, iov, iov_count, offset, 0, ret_done});
+	return (int)os_fds_call(write_call,
+				&(struct file_call){store, iov, iov_count, offset, 0, ret_done});
 }
 
 static long flush_call(void *arg)
@@ -64,7 +66,8 @@ static long punch_call(void *arg)
 
 int file_store_punch_anywhere(struct fm_store *store, uint64_t offset, uint64_t len)
 {
-	return (int)os_fds_call(punch_call, &(struct file_call){.store = store, .offset = offset, .len = len});
+	return (int)os_fds_call(punch_call,
+				&(struct file_call){.store = store, .offset = offset, .len = len});
 }
 
 static long reserve_call(void *arg)
@@ -76,5 +79,6 @@ static long reserve_call(void *arg)
 
 int file_store_reserve_anywhere(struct fm_store *store, uint64_t offset, uint64_t len)
 {
-	return (int)os_fds_call(reserve_call, &(struct file_call){.store = store, .offset = offset, .len = len});
+	return (int)os_fds_call(reserve_call,
+				&(struct file_call){.store = store, .offset = offset, .len = len});
 }

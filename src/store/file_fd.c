@@ -37,8 +37,8 @@ static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error
 	return NULL;
 }
 
-/* The program's open file description, for it cannot be opened anew: the file's permissions forbid that, or there is no
- * /proc. Its status flags are the program's, and stay as they are. */
+/* The program's open file description, for it cannot be opened anew: the file's permissions forbid
+ * that, or there is no /proc. Its status flags are the program's, and stay as they are. */
 static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char **ret_why)
 {
 	*ret_why = NULL;
@@ -52,10 +52,11 @@ static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char 
 	return *ret_fd < 0 ? *ret_fd : 0;
 }
 
-/* The store's own open file description of the file that `fd` shows: the program's offset and status flags have nothing to do
- * with it. By the calling thread's table of descriptors, which may be its own. */
-static int fd_open(struct file_store *file, struct opened *opened, int fd, const char *name, unsigned flags,
-		   char *error_text, size_t error_text_len)
+/* The store's own open file description of the file that `fd` shows: the program's offset and
+ * status flags have nothing to do with it. By the calling thread's table of descriptors, which may
+ * be its own. */
+static int fd_open(struct file_store *file, struct opened *opened, int fd, const char *name,
+		   unsigned flags, char *error_text, size_t error_text_len)
 {
 	int status = fcntl(fd, F_GETFL), error = 0;
 	struct fm_store_id same;
@@ -74,15 +75,19 @@ static int fd_open(struct file_store *file, struct opened *opened, int fd, const
 	error = file_store_open_fds(file, opened, path, flags, true, error_text, error_text_len);
 	if (!error)
 		return file->store.id.device != same.device || file->store.id.inode != same.inode ? -EBADF : 0;
-	if (opened->buffered >= 0 || (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
+	if (opened->buffered >= 0 ||
+	    (error != -EACCES && error != -EPERM && error != -ENOENT && error != -ETXTBSY))
 		return error;
 	error = fd_share(fd, status, flags, &opened->buffered, &why);
 	if (why)
 		return store_say(error, error_text, error_text_len, "descriptor %d (%s) %s", fd, name, why);
-	return error ? error : file_store_open_fds(file, opened, path, flags, true, error_text, error_text_len);
+	return error ? error
+		     : file_store_open_fds(file, opened, path, flags, true, error_text,
+					   error_text_len);
 }
 
-int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len,
+		  struct fm_store **ret_store)
 {
 	struct opened opened = {-1, -1, -1};
 	struct file_store *file;
@@ -114,5 +119,6 @@ void store_fd_name(int fd, char *name, size_t name_len)
 	path[len] = 0;
 	used = (size_t)snprintf(name, name_len, "file:");
 	for (const char *at = path; *at && used + 4 < name_len; at++)
-		used += (size_t)snprintf(name + used, name_len - used, strchr("%?", *at) ? "%%%02X" : "%c", (unsigned char)*at);
+		used += (size_t)snprintf(name + used, name_len - used,
+					 strchr("%?", *at) ? "%%%02X" : "%c", (unsigned char)*at);
 }

@@ -18,7 +18,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-/* ------------------------------------------------------------------ for a keeper: whose change it was */
+/* ------------------------------------------------------------------ for a keeper: whose change it
+ * was */
 
 static int keep_look(int fd, uint64_t *ret_size, uint64_t *ret_mtime)
 {
@@ -40,7 +41,8 @@ static void later_of(uint64_t *word, uint64_t value)
 		;
 }
 
-/* Around each change of the file by this process: one that has begun and not ended may have changed it at any time. */
+/* Around each change of the file by this process: one that has begun and not ended may have changed
+ * it at any time. */
 void file_store_change_begins(struct file_store *file)
 {
 	if (atomic_get(&file->keep.on))
@@ -93,13 +95,15 @@ void file_store_alive(struct fm_store *store, uint64_t stamp_ns)
 }
 
 /*
- * Whether somebody has changed the file since the program's end. What others have done while it lived does not count, nor what
- * it did itself: a change is another's if it came after the last one by the program, and after the last sign that the program
- * lived. A change by the program that was under way at its end cannot be told from another's: then it is taken for that.
- * A device has no times that tell.
+ * Whether somebody has changed the file since the program's end. What others have done while it
+ * lived does not count, nor what it did itself: a change is another's if it came after the last one
+ * by the program, and after the last sign that the program lived. A change by the program that was
+ * under way at its end cannot be told from another's: then it is taken for that. A device has no
+ * times that tell.
  *
- * A lease makes everybody wait from here on who opens the file. The kernel gives one to the file's owner while nobody else has
- * the file open. Somebody who has may be a successor that is about to write: for a while he is given the chance, and then seen.
+ * A lease makes everybody wait from here on who opens the file. The kernel gives one to the file's
+ * owner while nobody else has the file open. Somebody who has may be a successor that is about to
+ * write: for a while he is given the chance, and then seen.
  */
 int file_store_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uint64_t *ret_size)
 {
@@ -113,7 +117,8 @@ int file_store_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uin
 	long lease = os_syscall3(SYS_fcntl, fd, F_SETLEASE, F_WRLCK);
 	int error = keep_look(fd, &keep->size, &keep->mtime);
 	*ret_size = keep->size;
-	if (!error && keep->begun == keep->ended && keep->mtime > keep->own_ns && keep->mtime >= keep->alive_ns)
+	if (!error && keep->begun == keep->ended && keep->mtime > keep->own_ns &&
+	    keep->mtime >= keep->alive_ns)
 		return -ESTALE;
 	while (!error && (lease == -EAGAIN || lease == -EBUSY) && os_now_ns() < until_ns) {
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
@@ -125,10 +130,11 @@ int file_store_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uin
 	return error;
 }
 
-/* By the buffered descriptor alone: what the program has pinned may change while it is written, which a direct write would pass
- * on as two states of one block, and file systems with checksums would find no sum for. */
-int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *iov, int iov_count, uint64_t offset,
-			   size_t *ret_done)
+/* By the buffered descriptor alone: what the program has pinned may change while it is written,
+ * which a direct write would pass on as two states of one block, and file systems with checksums
+ * would find no sum for. */
+int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *iov, int iov_count,
+			  uint64_t offset, size_t *ret_done)
 {
 	struct file_store *file = (struct file_store *)store;
 	struct file_keep *keep = &file->keep;
@@ -148,7 +154,8 @@ int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *io
 	return error;
 }
 
-/* A name that is new is made durable by fsync() of the file on what file systems there are for it. */
+/* A name that is new is made durable by fsync() of the file on what file systems there are for it.
+ */
 int file_store_keep_flush(struct fm_store *store, int fd)
 {
 	struct file_store *file = (struct file_store *)store;

@@ -28,8 +28,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* By dev and inode of what was opened: whatever its name, or the name's next file, is. On overlayfs a file that is copied up
- * gets another inode, and so another identity. */
+/* By dev and inode of what was opened: whatever its name, or the name's next file, is. On overlayfs
+ * a file that is copied up gets another inode, and so another identity. */
 void file_store_identify(struct file_store *file, const struct stat *st)
 {
 	file->store.id = S_ISBLK(st->st_mode)
@@ -55,8 +55,9 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 }
 
 /*
- * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is known, and the worst is
- * assumed: overlayfs passes on to some other, NFS and Ceph take the lock for every read. FUSE takes it for none.
+ * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is
+ * known, and the worst is assumed: overlayfs passes on to some other, NFS and Ceph take the lock
+ * for every read. FUSE takes it for none.
  */
 static void learn_locks(struct file_store *file, int fd)
 {
@@ -64,8 +65,9 @@ static void learn_locks(struct file_store *file, int fd)
 		unsigned type;
 		bool buffered_locks, direct_locks;
 	} known[] = {
-		{EXT4_SUPER_MAGIC, false, false}, {XFS_SUPER_MAGIC, true, false}, {F2FS_SUPER_MAGIC, false, false},
-		{BTRFS_SUPER_MAGIC, false, true}, {TMPFS_MAGIC, false, false},
+		{EXT4_SUPER_MAGIC, false, false}, {XFS_SUPER_MAGIC, true, false},
+		{F2FS_SUPER_MAGIC, false, false}, {BTRFS_SUPER_MAGIC, false, true},
+		{TMPFS_MAGIC, false, false},
 	};
 	struct statfs fs;
 	struct statx stx;
@@ -102,8 +104,8 @@ static bool fs_is_remote(int fd)
 	return true;
 }
 
-/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. A descriptor or
- * negative errno. */
+/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. A
+ * descriptor or negative errno. */
 static int open_quietly(const char *path, int flags)
 {
 	int fd = os_fd_open(AT_FDCWD, path, flags | O_NOATIME, 0);
@@ -143,8 +145,8 @@ static int open_direct(const char *path, int access_mode, const struct stat *sam
 	return fd;
 }
 
-/* The folder in which a file that was just made has its name, wherever symbolic links have led. -1: it may not be read, or
- * the file is there no more. */
+/* The folder in which a file that was just made has its name, wherever symbolic links have led. -1:
+ * it may not be read, or the file is there no more. */
 static int open_folder(const char *path, const struct stat *made)
 {
 	char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
@@ -182,8 +184,8 @@ static int numbers_for_two(void)
 	return limit.rlim_cur / 4 > INT_MAX ? INT_MAX : (int)(limit.rlim_cur / 4);
 }
 
-/* Into the table of our own. One number stays in the program's: the one by which a page is read. What it has taken over is
- * gone from `opened`. */
+/* Into the table of our own. One number stays in the program's: the one by which a page is read.
+ * What it has taken over is gone from `opened`. */
 static int file_settle(struct file_store *file, struct opened *opened)
 {
 	bool apart = os_fds_apart();
@@ -206,8 +208,8 @@ static int file_settle(struct file_store *file, struct opened *opened)
 	return error;
 }
 
-/* It does not exist: make it, unless somebody else is faster. O_EXCL tells that, but does not follow a symbolic link to
- * nothing, as open() does. 0: it is there. */
+/* It does not exist: make it, unless somebody else is faster. O_EXCL tells that, but does not
+ * follow a symbolic link to nothing, as open() does. 0: it is there. */
 static int file_make(struct file_store *file, struct opened *opened, const char *path)
 {
 	int fd = os_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL, 0666);
@@ -258,7 +260,9 @@ static bool has_no_size(int fd, const struct stat *st)
 }
 
 #define KEEPER_WAIT_NS (30 * OS_NSEC_PER_SEC)
-#define KEEPER_AT_WORK "%s: the keeper (FM_KEEP) of process %d, which has ended, still writes what was dirty: try again, or fm_keeper_wait()"
+#define KEEPER_AT_WORK                                                                             \
+	"%s: the keeper (FM_KEEP) of process %d, which has ended, still writes what was dirty: "   \
+	"try again, or fm_keeper_wait()"
 
 /* Before it is opened: a keeper may have a lease, which would block open(). */
 static int wait_for_keepers(struct file_store *file, const struct stat *st)
@@ -267,8 +271,8 @@ static int wait_for_keepers(struct file_store *file, const struct stat *st)
 }
 
 /* Open the descriptors, in the calling thread's table. */
-int file_store_open_fds(struct file_store *file, struct opened *opened, const char *path, unsigned flags, bool direct,
-			 char *error_text, size_t error_text_len)
+int file_store_open_fds(struct file_store *file, struct opened *opened, const char *path,
+			unsigned flags, bool direct, char *error_text, size_t error_text_len)
 {
 	int access_mode = flags & FM_STORE_OPEN_WRITE ? O_RDWR : O_RDONLY;
 	bool may_make = flags & FM_STORE_OPEN_CREATE;
@@ -282,7 +286,8 @@ int file_store_open_fds(struct file_store *file, struct opened *opened, const ch
 	if (given ? fstat(opened->buffered, &st) : stat(path, &st))
 		error = -errno;
 	else if (wait_for_keepers(file, &st))
-		return store_say(-EBUSY, error_text, error_text_len, KEEPER_AT_WORK, path, file->store.kept.program);
+		return store_say(-EBUSY, error_text, error_text_len, KEEPER_AT_WORK, path,
+				 file->store.kept.program);
 	if (error == -ENOENT && may_make) {
 		error = file_make(file, opened, path);
 		if (!error && stat(path, &st))
@@ -321,9 +326,11 @@ int file_store_open_fds(struct file_store *file, struct opened *opened, const ch
 			(void)posix_fadvise(opened->buffered, 0, 0, POSIX_FADV_RANDOM);
 		error = file_store_version_by(file, opened->buffered, &id, &file->store.opened);
 	}
-	/* Another thread may close all numbers meanwhile, and put another file there: then it is not the named one. */
-	if (!error && !given && (stat(path, &named) || fstat(opened->buffered, &st) || named.st_dev != st.st_dev ||
-		       named.st_ino != st.st_ino))
+	/* Another thread may close all numbers meanwhile, and put another file there: then it is
+	 * not the named one. */
+	if (!error && !given &&
+	    (stat(path, &named) || fstat(opened->buffered, &st) || named.st_dev != st.st_dev ||
+	     named.st_ino != st.st_ino))
 		error = -ESTALE;
 	if (!error)
 		error = file_settle(file, opened);

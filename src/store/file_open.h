@@ -17,8 +17,8 @@ struct opened {
 
 /* The store's identity, from what was opened. */
 void file_store_identify(struct file_store *file, const struct stat *st);
-/* Open a file's descriptors, in the calling thread's table, or judge the one that `opened` has. 0, or
- * a negative errno and why in `error_text`. May block for a keeper of the file. */
+/* Open a file's descriptors, in the calling thread's table, or judge the one that `opened` has. 0,
+ * or a negative errno and why in `error_text`. May block for a keeper of the file. */
 int file_store_open_fds(struct file_store *file, struct opened *opened, const char *path,
 			unsigned flags, bool direct, char *error_text, size_t error_text_len);
 /* Close what has been opened and not been taken over. */

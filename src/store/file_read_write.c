@@ -20,8 +20,8 @@
 
 /* ------------------------------------------------------------------ reading and writing */
 
-static struct store_here *file_choose(struct file_store *file, const struct iovec *iov, int iov_count,
-				      uint64_t offset)
+static struct store_here *file_choose(struct file_store *file, const struct iovec *iov,
+				      int iov_count, uint64_t offset)
 {
 	uint64_t bits = offset;
 	struct store_here *direct = file->direct;
@@ -33,18 +33,19 @@ static struct store_here *file_choose(struct file_store *file, const struct iove
 	return bits % FILE_DIRECT_ALIGN ? file->buffered : direct;
 }
 
-/* The device or file system did not like an aligned direct read or write. At the tail that may be its only
- * complaint; elsewhere, do not ask again. */
+/* The device or file system did not like an aligned direct read or write. At the tail that may be
+ * its only complaint; elsewhere, do not ask again. */
 static void file_direct_refused(struct file_store *file, uint64_t offset, size_t len)
 {
 	if (offset + len <= store_size(&file->store))
 		atomic_set(&file->direct_refused, 1);
 }
 
-typedef ssize_t (*file_transfer_fn)(struct store_here *here, const struct iovec *iov, int iov_count, uint64_t offset);
+typedef ssize_t (*file_transfer_fn)(struct store_here *here, const struct iovec *iov, int iov_count,
+				    uint64_t offset);
 
-static int file_transfer(struct file_store *file, file_transfer_fn transfer, const struct iovec *iov, int iov_count,
-			 uint64_t offset, size_t *ret_done)
+static int file_transfer(struct file_store *file, file_transfer_fn transfer,
+			 const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
 {
 	struct store_here *here = file_choose(file, iov, iov_count, offset);
 	ssize_t n;
@@ -84,12 +85,13 @@ static bool file_asks_nowait(struct file_store *file, const struct store_here *h
 }
 
 /*
- * A read that may be for a system call which holds the inode's lock, as write() does while it faults in what it is given. A
- * direct read wants that lock: it is asked not to wait for it, where the file system heeds that (btrfs does not). A buffered
- * read does without on some file systems, see learn_locks(); elsewhere the kernel's own fault is the only way that does.
+ * A read that may be for a system call which holds the inode's lock, as write() does while it
+ * faults in what it is given. A direct read wants that lock: it is asked not to wait for it, where
+ * the file system heeds that (btrfs does not). A buffered read does without on some file systems,
+ * see learn_locks(); elsewhere the kernel's own fault is the only way that does.
  */
-static int read_lockless_own(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
-			     size_t *ret_done)
+static int read_lockless_own(struct file_store *file, const struct iovec *iov, int iov_count,
+			     uint64_t offset, size_t *ret_done)
 {
 	struct store_here *here = file_choose(file, iov, iov_count, offset);
 	int error;
@@ -130,8 +132,8 @@ static long lockless_call(void *arg)
 }
 
 /* A thread of the program tries by its own number what is mostly enough. */
-static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count, uint64_t offset,
-			      size_t *ret_done)
+static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count,
+			      uint64_t offset, size_t *ret_done)
 {
 	struct lockless_call call = {file, iov, iov_count, offset, ret_done};
 	struct store_here *here = file_choose(file, iov, iov_count, offset);
@@ -146,7 +148,9 @@ static int file_read_lockless(struct file_store *file, const struct iovec *iov, 
 		}
 	}
 	error = (int)os_fds_call(lockless_call, &call);
-	return os_fds_own() || os_fds_apart() || os_fd_is(file->buffered->own, &file->buffered->id) ? error : -EBADF;
+	return os_fds_own() || os_fds_apart() || os_fd_is(file->buffered->own, &file->buffered->id)
+		       ? error
+		       : -EBADF;
 }
 
 int file_store_read(struct fm_store *store, const struct iovec *iov, int iov_count,
@@ -159,14 +163,16 @@ int file_store_read(struct fm_store *store, const struct iovec *iov, int iov_cou
 	return file_transfer(file, here_preadv, iov, iov_count, offset, ret_done);
 }
 
-static ssize_t write_by(struct store_here *here, const struct iovec *iov, int iov_count, uint64_t offset)
+static ssize_t write_by(struct store_here *here, const struct iovec *iov, int iov_count,
+			uint64_t offset)
 {
 	int fd = here_writable(here);
 
 	return fd < 0 ? fd : os_pwritev(fd, iov, iov_count, offset);
 }
 
-/* ------------------------------------------------------------------ for a keeper: whose change it was */
+/* ------------------------------------------------------------------ for a keeper: whose change it
+ * was */
 
 int file_store_write(struct fm_store *store, const struct iovec *iov, int iov_count,
 		      uint64_t offset, size_t *ret_done)
@@ -179,7 +185,8 @@ int file_store_write(struct fm_store *store, const struct iovec *iov, int iov_co
 	return error;
 }
 
-static int file_ring_start(struct io_engine *engine, struct io_request *request, const struct store_here *here)
+static int file_ring_start(struct io_engine *engine, struct io_request *request,
+			   const struct store_here *here)
 {
 	int fd = here_writable(here);
 
@@ -192,9 +199,11 @@ static int file_ring_start(struct io_engine *engine, struct io_request *request,
 static void file_ring_done(struct io_engine *engine, struct io_request *request, int result);
 
 /* As file_read_lockless(). `refused`: a direct read would have to wait. */
-static int file_ring_lockless(struct file_store *file, struct io_engine *engine, struct io_request *request, bool refused)
+static int file_ring_lockless(struct file_store *file, struct io_engine *engine,
+			      struct io_request *request, bool refused)
 {
-	struct store_here *here = file_choose(file, request->rest, request->rest_count, request->offset + request->bytes_done);
+	struct store_here *here = file_choose(file, request->rest, request->rest_count,
+					      request->offset + request->bytes_done);
 	bool direct = !refused && file_asks_nowait(file, here);
 
 	if (!direct && file->buffered_locks)
@@ -203,7 +212,8 @@ static int file_ring_lockless(struct file_store *file, struct io_engine *engine,
 	return file_ring_start(engine, request, direct ? here : file->buffered);
 }
 
-static void file_ring_refused(struct file_store *file, struct io_engine *engine, struct io_request *request, int error)
+static void file_ring_refused(struct file_store *file, struct io_engine *engine,
+			      struct io_request *request, int error)
 {
 	file_nowait_failed(file, error, request->offset + request->bytes_done,
 			   store_iov_bytes(request->rest, request->rest_count));
@@ -232,8 +242,8 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 	io_complete(engine, request, result < 0 ? result : 0, result < 0 ? 0 : (size_t)result);
 }
 
-/* Reads and writes. A keeper's file is written to by threads: a request of the ring may outlive them all, and would then meet
- * the keeper's newer bytes on its way to the same block. */
+/* Reads and writes. A keeper's file is written to by threads: a request of the ring may outlive
+ * them all, and would then meet the keeper's newer bytes on its way to the same block. */
 int file_store_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
 	struct file_store *file = (struct file_store *)store;

@@ -20,14 +20,16 @@
 /* ------------------------------------------------------------------ making it durable */
 
 /*
- * Which descriptors have to be flushed for an error to be seen. The kernel keeps the errors of write-back in the inode's page
- * cache (errseq_t), and tells each to every descriptor that was open by then, once, whichever descriptor the bytes were
- * written by. Both are open for as long as anything is written, a direct write tells its own error at once, and one that the
- * file system turned into a buffered write leaves its error in that same page cache. So the buffered descriptor sees all there
- * is, and asking the other too would tell the same error a second time, maybe to a flush that it does not belong to.
- * Not so on a remote file system: FUSE passes fsync() on for the one handle that it was called with, NFS has errors
- * of its own beside those of the page cache, and a server may keep a handle's bytes and errors until then. There
- * both are flushed, always; the first error counts.
+ * Which descriptors have to be flushed for an error to be seen. The kernel keeps the errors of
+ * write-back in the inode's page cache (errseq_t), and tells each to every descriptor that was open
+ * by then, once, whichever descriptor the bytes were written by. Both are open for as long as
+ * anything is written, a direct write tells its own error at once, and one that the file system
+ * turned into a buffered write leaves its error in that same page cache. So the buffered descriptor
+ * sees all there is, and asking the other too would tell the same error a second time, maybe to a
+ * flush that it does not belong to. Not so on a remote file system: FUSE passes fsync() on for the
+ * one handle that it was called with, NFS has errors of its own beside those of the page cache, and
+ * a server may keep a handle's bytes and errors until then. There both are flushed, always; the
+ * first error counts.
  */
 static bool file_flushes_both(const struct file_store *file)
 {
@@ -44,8 +46,9 @@ static int sync_fd(long how, int fd)
 	return (int)error;
 }
 
-/* The file is new: make the name that it has in its folder durable too. Where the folder may not be read it cannot be
- * opened: then all of the file system. Some file systems cannot sync a folder, and need not. */
+/* The file is new: make the name that it has in its folder durable too. Where the folder may not be
+ * read it cannot be opened: then all of the file system. Some file systems cannot sync a folder,
+ * and need not. */
 static int file_flush_name(struct file_store *file)
 {
 	int error = file->folder_fd >= 0 ? sync_fd(SYS_fsync, file->folder_fd)
@@ -71,8 +74,10 @@ int file_store_flush(struct fm_store *store)
 	return !error && is_new ? file_flush_name(file) : error;
 }
 
-/* One request, one descriptor: what takes more is a worker's, as is what may block the thread that submits. */
-int file_store_submit_flush(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+/* One request, one descriptor: what takes more is a worker's, as is what may block the thread that
+ * submits. */
+int file_store_submit_flush(struct fm_store *store, struct io_engine *engine,
+			    struct io_request *request)
 {
 	struct file_store *file = (struct file_store *)store;
 

@@ -24,7 +24,8 @@
 #include <sys/vfs.h>
 #include <time.h>
 
-/* ------------------------------------------------------------------ for a keeper: whose change it was */
+/* ------------------------------------------------------------------ for a keeper: whose change it
+ * was */
 
 uint64_t file_store_timestamp_ns(struct statx_timestamp t)
 {
@@ -37,7 +38,8 @@ uint64_t file_store_timestamp_ns(struct statx_timestamp t)
  * asked for the file's time stamps since the change before it. */
 static bool kernel_stamps_apart(int fd)
 {
-	static const unsigned multigrain[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC};
+	static const unsigned multigrain[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+					      TMPFS_MAGIC};
 	struct utsname name;
 	struct statfs fs;
 	unsigned major, minor;
@@ -53,9 +55,10 @@ static bool kernel_stamps_apart(int fd)
 }
 
 /*
- * Two changes within this time can leave the same time stamp. A program can set mtime, but not ctime: where both
- * are whole seconds, the file system stores no more (ext4 with inodes of 128 bytes, ext3). FAT stores every second second.
- * Elsewhere the kernel stamps with a clock that moves at each tick. 0: every change is told apart.
+ * Two changes within this time can leave the same time stamp. A program can set mtime, but not
+ * ctime: where both are whole seconds, the file system stores no more (ext4 with inodes of 128
+ * bytes, ext3). FAT stores every second second. Elsewhere the kernel stamps with a clock that moves
+ * at each tick. 0: every change is told apart.
  */
 uint64_t file_store_stamp_grain_ns(int fd, const struct stat *st)
 {
@@ -88,10 +91,12 @@ static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, u
 	return now_ns >= mtime_ns && age < file->grain_ns ? file->grain_ns - age : 0;
 }
 
-/* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an overlay's copy-up, too, none of
- * which changes a byte. A device node's times tell nothing of its bytes. Where a server may be dead and there is a
- * deadline for that, what the kernel knows must do: asking the server could take for ever. */
-int file_store_version_by(struct file_store *file, int fd, struct os_fd_id *ret_id, struct fm_store_version *ret_version)
+/* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an
+ * overlay's copy-up, too, none of which changes a byte. A device node's times tell nothing of its
+ * bytes. Where a server may be dead and there is a deadline for that, what the kernel knows must
+ * do: asking the server could take for ever. */
+int file_store_version_by(struct file_store *file, int fd, struct os_fd_id *ret_id,
+			  struct fm_store_version *ret_version)
 {
 	int flags = AT_EMPTY_PATH;
 	uint64_t size, now_ns = stamp_now_ns(file); /* before the time stamp is asked for */

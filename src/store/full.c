@@ -55,8 +55,8 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 }
 
 /* The same for writing: also in a process that is dying. */
-int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		     size_t *ret_done)
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
 {
 	size_t done = 0, skip = 0; /* skip: bytes of iov[0] that are written */
 	int error = 0;

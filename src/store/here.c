@@ -70,7 +70,8 @@ static int renew(struct store_here *here)
 	return fd;
 }
 
-ssize_t here_preadv(struct store_here *here, const struct iovec *iov, int iov_count, uint64_t offset)
+ssize_t here_preadv(struct store_here *here, const struct iovec *iov, int iov_count,
+		    uint64_t offset)
 {
 	struct here_read read = {here, iov, iov_count, offset};
 	int fd = os_fds_own() ? here->own : atomic_get(&here->fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hot sets: text files that say which ranges of an object were touched, in the order of their first touch.
+ * Hot sets: text files that say which ranges of an object were touched, in the order of their first
+ *touch.
  *
  *	filemap-hotset 1		each section begins so
  *	uri file:/data/index		whose ranges these are: see store_uri_name()
@@ -12,8 +13,8 @@
  *	8192 4096			OFFSET LENGTH, in bytes
  *	0 4096
  *
- * A file has one section, or several, one after the other; all but the first line and the ranges may be left out.
- * No lock, no state. May call: store.h, libc. Ordinary context only.
+ * A file has one section, or several, one after the other; all but the first line and the ranges
+ *may be left out. No lock, no state. May call: store.h, libc. Ordinary context only.
  */
 #ifndef FM_HOTSET_H
 #define FM_HOTSET_H
@@ -47,10 +48,11 @@ struct hotset {
 	bool found; /* a section was this object's */
 };
 
-/* The ranges to read, in the order to read them: batches, each larger than the one before, in the order of touch, and
- * within a batch sorted and merged. 0; -ENOENT; -EINVAL, -EFBIG: not a hot set, `why` says which line; -ENOMEM; what
- * reading it came to. */
-int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len, struct hotset *ret_set);
+/* The ranges to read, in the order to read them: batches, each larger than the one before, in the
+ * order of touch, and within a batch sorted and merged. 0; -ENOENT; -EINVAL, -EFBIG: not a hot set,
+ * `why` says which line; -ENOMEM; what reading it came to. */
+int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len,
+		struct hotset *ret_set);
 void hotset_free(struct hotset *set);
 
 /* ------------------------------------------------------------------ writing */
@@ -59,7 +61,8 @@ struct hotset_about {
 	uint64_t size_bytes, version, page_size, lost;
 };
 
-/* Where to write, and for which object. The folder is kept open, so that it is the same after a chdir(). */
+/* Where to write, and for which object. The folder is kept open, so that it is the same after a
+ * chdir(). */
 struct hotset_target {
 	int dir_fd;
 	char name[NAME_MAX + 1];
@@ -67,13 +70,16 @@ struct hotset_target {
 };
 
 /* 0, or negative errno with a line in `why`: found out now, not at the end. */
-int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len, struct hotset_target *ret_target);
+int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len,
+		       struct hotset_target *ret_target);
 void hotset_target_close(struct hotset_target *target);
-/* Write the ranges, each byte once, at the place of its first touch. The file is there whole or as it was. */
-int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
-		size_t count);
+/* Write the ranges, each byte once, at the place of its first touch. The file is there whole or as
+ * it was. */
+int hotset_save(const struct hotset_target *target, const struct hotset_about *about,
+		const struct hotset_range *range, size_t count);
 
-/* ------------------------------------------------------------------ what a URI or the environment asks for */
+/* ------------------------------------------------------------------ what a URI or the environment
+ * asks for */
 
 enum hotset_asked { HOTSET_NO, HOTSET_BY_URI, HOTSET_BY_ENVIRONMENT };
 /* The `hotset` parameter of a URI that store_open() has accepted, or $FILEMAP_HOTSET. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Hot sets: what a URI asks for, reading the file, and the order in which to read what it names.
- * Believes nothing it finds in the file. No lock, no state but a number for file names. May call: store.h, os.h, libc.
+ * Believes nothing it finds in the file. No lock, no state but a number for file names. May call:
+ * store.h, os.h, libc.
  */
 #include "store/hotset.h"
 
@@ -44,8 +45,8 @@ enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
 
 	if (folder && *folder && strlen(folder) < PATH_MAX - 96) {
 		/* The time: a process id may come again, and stays over an exec. */
-		snprintf(path, PATH_MAX, "%s/%llu-%d-%u.hotset", folder, (unsigned long long)os_now_ns(), (int)getpid(),
-			 atomic_add(&last, 1u));
+		snprintf(path, PATH_MAX, "%s/%llu-%d-%u.hotset", folder,
+			 (unsigned long long)os_now_ns(), (int)getpid(), atomic_add(&last, 1u));
 		return HOTSET_BY_ENVIRONMENT;
 	}
 	return store_uri_value(uri, "record", path, PATH_MAX) ? HOTSET_BY_URI : HOTSET_NO;
@@ -100,8 +101,9 @@ static int add_range(struct reader *r, const char *text)
 	struct hotset_range range;
 	uint64_t end;
 
-	if (!take_number(&text, &range.start) || *text++ != ' ' || !take_number(&text, &range.count) || *text ||
-	    !range.count || __builtin_add_overflow(range.start, range.count, &end) || end > INT64_MAX)
+	if (!take_number(&text, &range.start) || *text++ != ' ' ||
+	    !take_number(&text, &range.count) || *text || !range.count ||
+	    __builtin_add_overflow(range.start, range.count, &end) || end > INT64_MAX)
 		return say(r, -EINVAL, "not a range: OFFSET LENGTH, in bytes");
 	if (r->count == HOTSET_RANGES_MAX)
 		return say(r, -EFBIG, "more than 4194304 ranges");
@@ -181,7 +183,9 @@ static int take_line(struct reader *r, const char *text)
 		return begin_section(r);
 	}
 	if (!r->sections)
-		return say(r, -EINVAL, "not a hot set: it begins with 'filemap-hotset 1'; filemap record makes one");
+		return say(r, -EINVAL,
+			   "not a hot set: it begins with 'filemap-hotset 1'; filemap record makes "
+			   "one");
 	if (!*text)
 		return 0;
 	return *text >= '0' && *text <= '9' ? add_range(r, text) : take_header(r, text);
@@ -235,7 +239,8 @@ static size_t merge(struct hotset_range *range, size_t count)
 	return kept;
 }
 
-/* From bytes to pages of the object as it is now. What is past its end, or more than fits, is left out. */
+/* From bytes to pages of the object as it is now. What is past its end, or more than fits, is left
+ * out. */
 static void to_pages(struct hotset *set, const struct hotset_wanted *wanted)
 {
 	uint64_t unit = 1ull << wanted->shift, most = wanted->pages_max;
@@ -248,7 +253,8 @@ static void to_pages(struct hotset *set, const struct hotset_wanted *wanted)
 			continue;
 		if (end > wanted->size_bytes)
 			end = wanted->size_bytes;
-		uint64_t first = range.start >> wanted->shift, count = ((end + unit - 1) >> wanted->shift) - first;
+		uint64_t first = range.start >> wanted->shift,
+			 count = ((end + unit - 1) >> wanted->shift) - first;
 		if (count > most)
 			count = most;
 		most -= count;
@@ -304,7 +310,8 @@ void hotset_free(struct hotset *set)
 	free(set->range);
 }
 
-int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len, struct hotset *ret_set)
+int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len,
+		struct hotset *ret_set)
 {
 	struct reader r = {.path = path, .wanted = wanted, .why = why, .why_len = why_len};
 	int fd = os_fd_open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0), error = 0;
@@ -314,8 +321,8 @@ int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why,
 	if (fd < 0)
 		return store_say(fd, why, why_len, "hotset %s: %s", path, strerror(-fd));
 	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
-		error = store_say(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, why, why_len, "hotset %s: not a regular file",
-				  path);
+		error = store_say(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, why, why_len,
+				  "hotset %s: not a regular file", path);
 	f = error ? NULL : fdopen(fd, "r");
 	if (!f) {
 		close(fd);

@@ -27,7 +27,8 @@ static int refuse(const char *path, int error, char *why, size_t why_len)
 	return store_say(error, why, why_len, "record %s: cannot be written: %s", path, strerror(-error));
 }
 
-int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len, struct hotset_target *ret_target)
+int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len,
+		       struct hotset_target *ret_target)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	char folder[PATH_MAX] = ".", *object;
@@ -115,11 +116,13 @@ static size_t next_untaken(uint32_t *next, size_t i)
 }
 
 /*
- * All starts and ends cut the ranges into pieces; each piece goes to the first range that has it. `out` is called with
- * what is left of each range, in their order. `point` and `next` have room for 2 * count (+ 1).
+ * All starts and ends cut the ranges into pieces; each piece goes to the first range that has it.
+ * `out` is called with what is left of each range, in their order. `point` and `next` have room for
+ * 2 * count (+ 1).
  */
-static void each_once(const struct hotset_range *range, size_t count, uint64_t *point, uint32_t *next,
-		      void (*out)(void *arg, uint64_t start, uint64_t end), void *arg)
+static void each_once(const struct hotset_range *range, size_t count, uint64_t *point,
+		      uint32_t *next, void (*out)(void *arg, uint64_t start, uint64_t end),
+		      void *arg)
 {
 	size_t points = 0;
 
@@ -169,10 +172,12 @@ static int print(FILE *f, const struct hotset_target *target, const struct hotse
 
 	if (point && next) {
 		each_once(range, count, point, next, put_range, &tally);
-		fprintf(f, "filemap-hotset 1\nuri %s\nsize %llu\nversion %llu\npage %llu\nranges %llu\nlost %llu\n",
-			target->uri, (unsigned long long)about->size_bytes, (unsigned long long)about->version,
-			(unsigned long long)about->page_size, (unsigned long long)tally.ranges,
-			(unsigned long long)about->lost);
+		fprintf(f,
+			"filemap-hotset 1\nuri %s\nsize %llu\nversion %llu\npage %llu\nranges "
+			"%llu\nlost %llu\n",
+			target->uri, (unsigned long long)about->size_bytes,
+			(unsigned long long)about->version, (unsigned long long)about->page_size,
+			(unsigned long long)tally.ranges, (unsigned long long)about->lost);
 		tally.f = f;
 		each_once(range, count, point, next, put_range, &tally);
 	}
@@ -182,8 +187,8 @@ static int print(FILE *f, const struct hotset_target *target, const struct hotse
 	return no_memory ? -ENOMEM : 0;
 }
 
-static int save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
-		size_t count)
+static int save(const struct hotset_target *target, const struct hotset_about *about,
+		const struct hotset_range *range, size_t count)
 {
 	static uint32_t last; /* atomic */
 	char name[NAME_MAX + 64];
@@ -228,8 +233,8 @@ static long saving_call(void *arg)
 	return save(saving->target, saving->about, saving->range, saving->count);
 }
 
-int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
-		size_t count)
+int hotset_save(const struct hotset_target *target, const struct hotset_about *about,
+		const struct hotset_range *range, size_t count)
 {
 	/* In a thread of ours: the folder is known there. */
 	return (int)os_fds_call(saving_call, &(struct saving){target, about, range, count});

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What faulty: puts over its inner store while lose=1: what is written stays here, where reads find it, until a flush, which
- * passes it on; so that a crash can be had: what was not flushed is gone, or a random half of it, as after a power failure.
- * A change of size and a punched hole are passed on at once, and are not lost.
+ * What faulty: puts over its inner store while lose=1: what is written stays here, where reads find
+ * it, until a flush, which passes it on; so that a crash can be had: what was not flushed is gone,
+ * or a random half of it, as after a power failure. A change of size and a punched hole are passed
+ * on at once, and are not lost.
  *
- * Owns address space for the object's bytes and 1 GiB to grow into, of which only the dirty pages have memory.
- * `lock` protects all of it and is held, with signals blocked, over calls of the inner store: all operations here may block,
- * none is in the I/O thread (no FM_STORE_SUBMIT), and this is for tests. Lock order: this one, then those of the inner store.
- * May call: os.h, the inner store.
+ * Owns address space for the object's bytes and 1 GiB to grow into, of which only the dirty pages
+ * have memory. `lock` protects all of it and is held, with signals blocked, over calls of the inner
+ * store: all operations here may block, none is in the I/O thread (no FM_STORE_SUBMIT), and this is
+ * for tests. Lock order: this one, then those of the inner store. May call: os.h, the inner store.
  */
 #include "store.h"
 
@@ -46,7 +47,8 @@ static void lose_unlock(struct lose_store *lose, os_sigmask mask)
 	os_signals_restore(mask);
 }
 
-/* ------------------------------------------------------------------ pages; all with the lock held */
+/* ------------------------------------------------------------------ pages; all with the lock held
+ */
 
 static uint64_t page_up(uint64_t offset)
 {
@@ -132,8 +134,8 @@ static int dirty_pass_on(struct lose_store *lose)
 
 /* ------------------------------------------------------------------ reading and writing */
 
-static int lose_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		     size_t *ret_done)
+static int lose_read(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
 {
 	struct lose_store *lose = (struct lose_store *)store;
 	os_sigmask mask = lose_lock(lose);
@@ -159,8 +161,10 @@ static int lose_read(struct fm_store *store, const struct iovec *iov, int iov_co
 	return error;
 }
 
-/* With the lock held. Short at the end of the object, and where the inner store could not be read. */
-static int write_here(struct lose_store *lose, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+/* With the lock held. Short at the end of the object, and where the inner store could not be read.
+ */
+static int write_here(struct lose_store *lose, const struct iovec *iov, int iov_count,
+		      uint64_t offset, size_t *ret_done)
 {
 	uint64_t size = store_reach(lose->inner);
 	size_t done = 0;
@@ -185,8 +189,8 @@ out:
 	return 0;
 }
 
-static int lose_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		      size_t *ret_done)
+static int lose_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+		      uint64_t offset, size_t *ret_done)
 {
 	struct lose_store *lose = (struct lose_store *)store;
 	os_sigmask mask = lose_lock(lose);
@@ -197,7 +201,8 @@ static int lose_write(struct fm_store *store, const struct iovec *iov, int iov_c
 	return error;
 }
 
-/* What failed stays here, all of it, and is passed on again by the next: what the inner store took is not durable. */
+/* What failed stays here, all of it, and is passed on again by the next: what the inner store took
+ * is not durable. */
 static int lose_flush(struct fm_store *store)
 {
 	struct lose_store *lose = (struct lose_store *)store;
@@ -244,10 +249,12 @@ static int lose_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct lose_store *lose = (struct lose_store *)store;
 	os_sigmask mask = lose_lock(lose);
-	int error = lose->inner->ops->punch ? lose->inner->ops->punch(lose->inner, offset, len) : -EOPNOTSUPP;
+	int error = lose->inner->ops->punch ? lose->inner->ops->punch(lose->inner, offset, len)
+					    : -EOPNOTSUPP;
 
 	if (!error && offset < lose->room)
-		pages_clean(lose, offset / OS_PAGE, len < lose->room - offset ? (offset + len) / OS_PAGE : lose->to);
+		pages_clean(lose, offset / OS_PAGE,
+			    len < lose->room - offset ? (offset + len) / OS_PAGE : lose->to);
 	lose_unlock(lose, mask);
 	return error;
 }
@@ -321,7 +328,8 @@ static void lose_free(struct lose_store *lose)
 	free(lose);
 }
 
-/* An orderly end is no crash: what a cache still has of a file that is closed gets there in time. */
+/* An orderly end is no crash: what a cache still has of a file that is closed gets there in time.
+ */
 static void lose_close(struct fm_store *store)
 {
 	struct lose_store *lose = (struct lose_store *)store;
@@ -343,7 +351,8 @@ static const struct fm_store_ops lose_ops = {
 
 static void *room_map(uint64_t len)
 {
-	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return mem == MAP_FAILED ? NULL : mem;
 }

@@ -2,12 +2,13 @@
 /*
  * A read of a file that takes none of the locks which a system call on that file may hold.
  *
- * A thread whose system call has faulted in a mapping of ours waits with whatever locks the call has taken: write() holds the
- * lock of the file that it writes to. Many file systems take that same lock for read(), so a read that serves the fault would
- * wait for the thread that waits for the read. The kernel's own page fault on a file takes no such lock, on any file system:
- * it is made for being taken inside those calls. So the file is mapped by the kernel for a moment, and the bytes are copied
- * from that mapping by a system call, which reports an end of the file or a read error where a load would raise SIGBUS.
- * Owns nothing. Signal-safe. May call: os.h.
+ * A thread whose system call has faulted in a mapping of ours waits with whatever locks the call
+ * has taken: write() holds the lock of the file that it writes to. Many file systems take that same
+ * lock for read(), so a read that serves the fault would wait for the thread that waits for the
+ * read. The kernel's own page fault on a file takes no such lock, on any file system: it is made
+ * for being taken inside those calls. So the file is mapped by the kernel for a moment, and the
+ * bytes are copied from that mapping by a system call, which reports an end of the file or a read
+ * error where a load would raise SIGBUS. Owns nothing. Signal-safe. May call: os.h.
  */
 #include "store.h"
 
@@ -42,7 +43,8 @@ static ssize_t copy_by_call(char *from, size_t len, const struct iovec *iov, int
 	struct iovec source = {from, len};
 
 	/* The calling thread stands for the process: the main thread may have ended. */
-	return os_syscall6(SYS_process_vm_readv, os_gettid(), OS_ARG(iov), iov_count, OS_ARG(&source), 1, 0);
+	return os_syscall6(SYS_process_vm_readv, os_gettid(), OS_ARG(iov), iov_count,
+			   OS_ARG(&source), 1, 0);
 }
 
 /* Where process_vm_readv() is forbidden: a pipe takes a page's bytes, and gives them back. */
@@ -55,7 +57,8 @@ static ssize_t copy_by_pipe(char *from, size_t len, const struct iovec *iov, int
 		return n;
 	for (int i = 0; i < iov_count && n >= 0 && (size_t)done < len; i++)
 		for (size_t at = 0; at < iov[i].iov_len && (size_t)done < len && n >= 0; at += (size_t)n) {
-			size_t most = iov[i].iov_len - at < len - (size_t)done ? iov[i].iov_len - at : len - (size_t)done;
+			size_t most = iov[i].iov_len - at < len - (size_t)done ? iov[i].iov_len - at
+									       : len - (size_t)done;
 
 			n = os_syscall3(SYS_write, fd[1], from + done, most < OS_PAGE ? most : OS_PAGE);
 			if (n > 0)
@@ -76,17 +79,22 @@ static ssize_t copy_out(char *from, size_t len, const struct iovec *iov, int iov
 	return n == -ENOSYS || n == -EPERM || n == -EACCES ? copy_by_pipe(from, len, iov, iov_count) : n;
 }
 
-/* Nothing could be copied from this address on. -EIO: the file's page cannot be read; else the copy's own errno, which tells
- * of where it was to go. */
+/* Nothing could be copied from this address on. -EIO: the file's page cannot be read; else the
+ * copy's own errno, which tells of where it was to go. */
 static int copy_trouble(char *from, int error)
 {
-	long failed = error == -EFAULT ? os_syscall3(SYS_madvise, (uintptr_t)from & ~(uintptr_t)(OS_PAGE - 1), OS_PAGE, MADV_POPULATE_READ) : 0;
+	long failed = error == -EFAULT ? os_syscall3(SYS_madvise,
+						     (uintptr_t)from & ~(uintptr_t)(OS_PAGE - 1),
+						     OS_PAGE, MADV_POPULATE_READ)
+				       : 0;
 
 	return failed == -EFAULT || failed == -EHWPOISON ? -EIO : error;
 }
 
-/* As preadv(): 0 and *ret_done, which may be short. -ENODEV and the like: the file cannot be mapped, and nothing was read. */
-int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+/* As preadv(): 0 and *ret_done, which may be short. -ENODEV and the like: the file cannot be
+ * mapped, and nothing was read. */
+int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset,
+		     size_t *ret_done)
 {
 	uint64_t before, after, skew = offset % OS_PAGE;
 	size_t len = store_iov_bytes(iov, iov_count);
@@ -98,7 +106,8 @@ int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t of
 	len = len < MAPPED_MOST ? len : MAPPED_MOST;
 	len = len < before - offset ? len : (size_t)(before - offset);
 	size_t mapped = (skew + len + OS_PAGE - 1) & ~(size_t)(OS_PAGE - 1);
-	long at = os_syscall6(SYS_mmap, 0, OS_ARG(mapped), PROT_READ, MAP_SHARED, fd, OS_ARG(offset - skew));
+	long at = os_syscall6(SYS_mmap, 0, OS_ARG(mapped), PROT_READ, MAP_SHARED, fd,
+			      OS_ARG(offset - skew));
 
 	if (at < 0 && at > -4096)
 		return (int)at;
@@ -107,7 +116,8 @@ int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t of
 	char *from = (char *)at + skew;
 	ssize_t n = copy_out(from, len, iov, iov_count);
 
-	/* What was the end of the file while it was copied, the bytes do not tell: those past it are zeros. */
+	/* What was the end of the file while it was copied, the bytes do not tell: those past it
+	 * are zeros. */
 	error = size_of(fd, &after);
 	if (!error && offset >= after)
 		n = 0;

@@ -5,12 +5,13 @@
  *	splitmix64's output for the state seed + i * 0x9e3779b97f4a7c15,
  * which is mix(seed + (i + 1) * 0x9e3779b97f4a7c15).
  *
- * Open for writing it owns address space for its bytes, and 1 GiB more to grow into, of which only what is written takes
- * memory. What lies there is combined with the pattern by XOR: untouched memory, which is zero, is the pattern, and a write
- * of any few bytes needs no copy of those around them, so that writers of one page do not have to know of each other.
- * Where the object was grown or punched, the pattern does not count any more: `state` says for each page of 4096 bytes
- * which of the three it is, so that reading pages without memory does not make them have any. No lock.
- * May call: io.h, os.h.
+ * Open for writing it owns address space for its bytes, and 1 GiB more to grow into, of which only
+ *what is written takes memory. What lies there is combined with the pattern by XOR: untouched
+ *memory, which is zero, is the pattern, and a write of any few bytes needs no copy of those around
+ *them, so that writers of one page do not have to know of each other. Where the object was grown or
+ *punched, the pattern does not count any more: `state` says for each page of 4096 bytes which of
+ *the three it is, so that reading pages without memory does not make them have any. No lock. May
+ *call: io.h, os.h.
  */
 #include "store.h"
 
@@ -115,7 +116,8 @@ static void page_write(struct memory_store *memory, uint64_t offset, const char 
 	memory_mix(memory->seed, offset, in, memory->bytes + offset, len);
 }
 
-static void memory_pages(struct memory_store *memory, uint64_t offset, char *buf, size_t len, bool is_write)
+static void memory_pages(struct memory_store *memory, uint64_t offset, char *buf, size_t len,
+			 bool is_write)
 {
 	while (len) {
 		size_t n = OS_PAGE - offset % OS_PAGE;
@@ -131,8 +133,8 @@ static void memory_pages(struct memory_store *memory, uint64_t offset, char *buf
 	}
 }
 
-static size_t memory_transfer(struct memory_store *memory, const struct iovec *iov, int iov_count, uint64_t offset,
-			      bool is_write)
+static size_t memory_transfer(struct memory_store *memory, const struct iovec *iov, int iov_count,
+			      uint64_t offset, bool is_write)
 {
 	uint64_t size = store_reach(&memory->store);
 	size_t done = 0;
@@ -175,7 +177,8 @@ static int memory_flush(struct fm_store *store)
 	return 0;
 }
 
-static int memory_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static int memory_submit(struct fm_store *store, struct io_engine *engine,
+			 struct io_request *request)
 {
 	uint64_t offset = request->offset + request->bytes_done;
 	size_t done = 0;
@@ -206,8 +209,8 @@ static uint64_t page_up(uint64_t offset)
 	return (offset + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
 }
 
-/* Only growing has to make zeros: what lies beyond the end is not read before that. It does so from the old end on, which
- * may lie in a page of the pattern. */
+/* Only growing has to make zeros: what lies beyond the end is not read before that. It does so from
+ * the old end on, which may lie in a page of the pattern. */
 static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct memory_store *memory = (struct memory_store *)store;
@@ -262,7 +265,8 @@ static int memory_version(struct fm_store *store, struct fm_store_version *ret_v
 
 static void *room_map(uint64_t len)
 {
-	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (mem == MAP_FAILED)
 		return NULL;

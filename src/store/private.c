@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store of a private mapping: over another store, which it borrows and never writes to. What is written here goes to a scratch
- * file without a name, at the same offset; a bit for each 4096 bytes tells that they are there. All else is read from the store
- * below. Owns the scratch file and the bits: address space in proportion to the object, memory to what has been written.
- * No lock: a page's bit is set after its bytes are in the scratch file, and cleared only when the store below has become
- * shorter; whoever reads a page writes none of it at the same time (the page lock sees to it). Its size is that of the store below. `read` and `write` are signal-safe. No submit: workers serve it.
- * May call: os.h.
+ * The store of a private mapping: over another store, which it borrows and never writes to. What is
+ * written here goes to a scratch file without a name, at the same offset; a bit for each 4096 bytes
+ * tells that they are there. All else is read from the store below. Owns the scratch file and the
+ * bits: address space in proportion to the object, memory to what has been written. No lock: a
+ * page's bit is set after its bytes are in the scratch file, and cleared only when the store below
+ * has become shorter; whoever reads a page writes none of it at the same time (the page lock sees
+ * to it). Its size is that of the store below. `read` and `write` are signal-safe. No submit:
+ * workers serve it. May call: os.h.
  */
 #include "store.h"
 
@@ -51,7 +53,8 @@ static uint64_t same_place(struct private_store *own, uint64_t offset, uint64_t 
 	return at < offset + len ? at - offset : len;
 }
 
-static int read_one(struct private_store *own, const struct iovec *iov, uint64_t offset, size_t *ret_done)
+static int read_one(struct private_store *own, const struct iovec *iov, uint64_t offset,
+		    size_t *ret_done)
 {
 	ssize_t n;
 
@@ -65,8 +68,8 @@ static int read_one(struct private_store *own, const struct iovec *iov, uint64_t
 }
 
 /* All at once where all is below; else short, up to where the place changes. */
-static int private_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			size_t *ret_done)
+static int private_read(struct fm_store *store, const struct iovec *iov, int iov_count,
+			uint64_t offset, size_t *ret_done)
 {
 	struct private_store *own = (struct private_store *)store;
 	uint64_t size = store_reach(store), left = offset < size ? size - offset : 0;
@@ -103,11 +106,12 @@ static long scratch_write(void *arg)
 	return fd < 0 ? fd : os_pwritev(fd, write->iov, write->iov_count, write->offset);
 }
 
-static int private_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			 size_t *ret_done)
+static int private_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+			 uint64_t offset, size_t *ret_done)
 {
 	struct private_store *own = (struct private_store *)store;
-	ssize_t n = os_fds_call(scratch_write, &(struct scratch_write){&own->scratch, iov, iov_count, offset});
+	ssize_t n = os_fds_call(scratch_write,
+				&(struct scratch_write){&own->scratch, iov, iov_count, offset});
 
 	if (n < 0)
 		return (int)n;
@@ -128,12 +132,13 @@ static int private_flush(struct fm_store *store)
 	return 0;
 }
 
-/* The store below has become shorter: what was written beyond its end is gone, and would be the store's zeros should it
- * grow again. Nothing of this is read or written meanwhile. */
+/* The store below has become shorter: what was written beyond its end is gone, and would be the
+ * store's zeros should it grow again. Nothing of this is read or written meanwhile. */
 static int private_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct private_store *own = (struct private_store *)store;
-	uint64_t first = (size_bytes + OS_PAGE - 1) / OS_PAGE, words = own->bits_len / sizeof(*own->bits), word = first / 64;
+	uint64_t first = (size_bytes + OS_PAGE - 1) / OS_PAGE,
+		 words = own->bits_len / sizeof(*own->bits), word = first / 64;
 
 	if (word < words && first % 64)
 		atomic_and(&own->bits[word++], (1ull << first % 64) - 1);
@@ -229,8 +234,10 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 				 "%s: no scratch file for a private mapping can be made here: %s; set TMPDIR", dir,
 				 strerror(-error));
 	}
-	own->bits_len = (size_t)(((store_size(base) + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) & ~(uint64_t)(OS_PAGE - 1));
-	own->bits = mmap(NULL, own->bits_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	own->bits_len = (size_t)(((store_size(base) + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) &
+				 ~(uint64_t)(OS_PAGE - 1));
+	own->bits = mmap(NULL, own->bits_len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (own->bits == MAP_FAILED) {
 		own->bits = NULL;
 		private_close(&own->store);

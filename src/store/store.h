@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stores: where bytes live. A store is a table of operations; a filter is a store over another.
- * Lock contract: no operation is ever called with a lock of mm held. `read`, `write`, `flush` and `version` may be
- * called in the faulting thread, in signal context, or in a process that is dying: raw system calls only, no malloc, no stdio.
- * open, control, resize, punch, reserve and close are called from ordinary context. The submit functions and cancel are
- * called in the I/O thread only and must not block.
- * May call: io.h (to pass requests on), os.h.
+ * Lock contract: no operation is ever called with a lock of mm held. `read`, `write`, `flush` and
+ * `version` may be called in the faulting thread, in signal context, or in a process that is dying:
+ * raw system calls only, no malloc, no stdio. open, control, resize, punch, reserve and close are
+ * called from ordinary context. The submit functions and cancel are called in the I/O thread only
+ * and must not block. May call: io.h (to pass requests on), os.h.
  */
 #ifndef FM_STORE_H
 #define FM_STORE_H
@@ -22,22 +22,24 @@ struct io_engine;
 struct io_request;
 struct fm_store;
 
-/* What is compared to tell that somebody changed the object: its size and a version (version[1] is a file's
- * mtime, version[0] another store's own). */
+/* What is compared to tell that somebody changed the object: its size and a version (version[1] is
+ * a file's mtime, version[0] another store's own). */
 struct fm_store_version {
 	uint64_t size;
 	uint64_t version[2];
-	/* Not compared: a change that comes within this time may get this very version again, because the time stamps are
-	 * coarse. 0: the next change will have another version. */
+	/* Not compared: a change that comes within this time may get this very version again,
+	 * because the time stamps are coarse. 0: the next change will have another version. */
 	uint64_t young_ns;
 };
 
-static inline bool store_version_same(const struct fm_store_version *a, const struct fm_store_version *b)
+static inline bool store_version_same(const struct fm_store_version *a,
+				      const struct fm_store_version *b)
 {
 	return a->size == b->size && a->version[0] == b->version[0] && a->version[1] == b->version[1];
 }
 
-/* Which object a store has opened, within this machine: two stores with the same identity have the same bytes. */
+/* Which object a store has opened, within this machine: two stores with the same identity have the
+ * same bytes. */
 struct fm_store_id {
 	enum fm_store_id_kind {
 		FM_STORE_ID_NONE,  /* the store cannot know, or nobody else can have the object */
@@ -58,9 +60,11 @@ enum fm_store_caps {
 
 /* How a store is opened. */
 enum fm_store_open {
-	FM_STORE_OPEN_WRITE = 1u << 0,  /* -EROFS, -EACCES, -ETXTBSY, ... where it cannot be; -EOPNOTSUPP: no such store can */
+	FM_STORE_OPEN_WRITE = 1u << 0,  /* -EROFS, -EACCES, -ETXTBSY, ... where it cannot be;
+					   -EOPNOTSUPP: no such store can */
 	FM_STORE_OPEN_CREATE = 1u << 1, /* with WRITE: made, empty, where it does not exist */
-	/* No read waits for a lock that a system call on the object may hold while it waits for memory. */
+	/* No read waits for a lock that a system call on the object may hold while it waits for
+	   memory. */
 	FM_STORE_OPEN_LOCKLESS = 1u << 2,
 };
 
@@ -85,45 +89,53 @@ struct fm_store_ops {
 	 */
 	void (*cancel)(struct fm_store *store, struct io_engine *engine,
 		       struct io_request *request);
-	/* Make every `read`, `write` and `flush` that is blocked in a wait of the store's own (a delay, stuck) return
-	 * -ECANCELED, now and from now on. Any thread. */
+	/* Make every `read`, `write` and `flush` that is blocked in a wait of the store's own (a
+	 * delay, stuck) return -ECANCELED, now and from now on. Any thread. */
 	void (*abort)(struct fm_store *store);
 	int (*version)(struct fm_store *store, struct fm_store_version *ret_version);
-	/* Write the iovecs at `offset`, all within the object's size. Returns 0 and *ret_done, which may be short: the caller
-	 * goes on from there. May block. Raw system calls only: it may be called in a process that is dying. */
+	/* Write the iovecs at `offset`, all within the object's size. Returns 0 and *ret_done,
+	 * which may be short: the caller goes on from there. May block. Raw system calls only: it
+	 * may be called in a process that is dying. */
 	int (*write)(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		     size_t *ret_done);
 	/* As submit_read. */
 	int (*submit_write)(struct fm_store *store, struct io_engine *engine,
 			    struct io_request *request);
-	/* What has been written before the call is durable at return, and so is the object's size and, where it was
-	 * made by opening it, its name. May block. As `write`. */
+	/* What has been written before the call is durable at return, and so is the object's size
+	 * and, where it was made by opening it, its name. May block. As `write`. */
 	int (*flush)(struct fm_store *store);
 	int (*submit_flush)(struct fm_store *store, struct io_engine *engine,
 			    struct io_request *request);
-	/* Make it longer or shorter; called by store_resize(), which keeps account of the size. What is beyond the old end
-	 * reads as zeros. No write beyond the smaller of the two sizes is under way. May block. */
+	/* Make it longer or shorter; called by store_resize(), which keeps account of the size.
+	 * What is beyond the old end reads as zeros. No write beyond the smaller of the two sizes
+	 * is under way. May block. */
 	int (*resize)(struct fm_store *store, uint64_t size_bytes);
-	/* [offset, offset + len) reads as zeros, its space given back; `offset` and `len` are multiples of 4096. May block. */
+	/* [offset, offset + len) reads as zeros, its space given back; `offset` and `len` are
+	 * multiples of 4096. May block. */
 	int (*punch)(struct fm_store *store, uint64_t offset, uint64_t len);
-	/* Have space for [offset, offset + len), so that writes there do not fail with ENOSPC. May block. */
+	/* Have space for [offset, offset + len), so that writes there do not fail with ENOSPC. May
+	 * block. */
 	int (*reserve)(struct fm_store *store, uint64_t offset, uint64_t len);
-	/* A store that is open for reading goes over to being open for writing, by what `writer` has: another store of the same object,
-	 * which is open for writing, and which is only closed afterwards. Requests of `store` may be under way; those that begin later, and
+	/* A store that is open for reading goes over to being open for writing, by what `writer`
+	 * has: another store of the same object, which is open for writing, and which is only
+	 * closed afterwards. Requests of `store` may be under way; those that begin later, and
 	 * `caps`, are as `writer` has them. Not twice. Ordinary context. */
 	int (*upgrade)(struct fm_store *store, struct fm_store *writer);
-	/* Lock the whole object, for all that do the same; again: as this call says. Until the store is closed. 0; -EAGAIN: another
-	 * has it, and *ret_holder is its process id, or -1 where the system does not know. Does not wait. Ordinary context. */
+	/* Lock the whole object, for all that do the same; again: as this call says. Until the
+	 * store is closed. 0; -EAGAIN: another has it, and *ret_holder is its process id, or -1
+	 * where the system does not know. Does not wait. Ordinary context. */
 	int (*lock)(struct fm_store *store, bool exclusive, int *ret_holder);
-	/* For a keeper (FM_STORE_KEEPS). keep: which descriptor it is to have. From then on no write is under way once the
-	 * threads of the program have ended. alive: the program lives, at this time (os_stamp_ns()). The others run in the keeper,
-	 * with its own number of the descriptor. keep_begin: before the first write, may wait; *ret_size: bytes that may be written to.
-	 * keep_write: as `write`. Both are -ESTALE where somebody has changed the object since the program's end. */
+	/* For a keeper (FM_STORE_KEEPS). keep: which descriptor it is to have. From then on no
+	 * write is under way once the threads of the program have ended. alive: the program lives,
+	 * at this time (os_stamp_ns()). The others run in the keeper, with its own number of the
+	 * descriptor. keep_begin: before the first write, may wait; *ret_size: bytes that may be
+	 * written to. keep_write: as `write`. Both are -ESTALE where somebody has changed the
+	 * object since the program's end. */
 	int (*keep)(struct fm_store *store, struct fm_store_kept *ret_kept);
 	void (*alive)(struct fm_store *store, uint64_t stamp_ns);
 	int (*keep_begin)(struct fm_store *store, int fd, uint64_t until_ns, uint64_t *ret_size);
-	int (*keep_write)(struct fm_store *store, int fd, const struct iovec *iov, int iov_count, uint64_t offset,
-			  size_t *ret_done);
+	int (*keep_write)(struct fm_store *store, int fd, const struct iovec *iov, int iov_count,
+			  uint64_t offset, size_t *ret_done);
 	int (*keep_flush)(struct fm_store *store, int fd);
 	int (*control)(struct fm_store *store, const char *key, const char *value);
 	void (*close)(struct fm_store *store);
@@ -143,7 +155,8 @@ struct io_store_queue {
 struct fm_store {
 	const struct fm_store_ops *ops;
 	uint32_t caps;
-	struct fm_store *below; /* whose size is this store's too; NULL: the next two are this store's own */
+	struct fm_store *
+		below; /* whose size is this store's too; NULL: the next two are this store's own */
 	uint64_t size_bytes;   /* see store_size(); atomic */
 	uint64_t former_bytes; /* see store_reach(); atomic */
 	uint64_t deadline_ns; /* from the URI, of every store in a chain; 0: none. With one,
@@ -155,20 +168,25 @@ struct fm_store {
 	struct io_store_queue queue[2]; /* waiting for a place under way; for a worker */
 };
 
-/* Open the store that a URI names, a path being file:PATH. `flags`: enum fm_store_open. Errors are those of fm_file_open();
- * where `error_text` is given, it gets the clear half-line that says what is wrong with the URI. */
+/* Open the store that a URI names, a path being file:PATH. `flags`: enum fm_store_open. Errors are
+ * those of fm_file_open(); where `error_text` is given, it gets the clear half-line that says what
+ * is wrong with the URI. */
 int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store);
 
-/* As store_open(), of the local file that a descriptor of the program shows. The descriptor stays the program's. `name` is for words. */
-int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store);
+/* As store_open(), of the local file that a descriptor of the program shows. The descriptor stays
+ * the program's. `name` is for words. */
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len,
+		  struct fm_store **ret_store);
 /* A name for it, as a URI. */
 void store_fd_name(int fd, char *name, size_t name_len);
 
-/* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value, decoded; false: there is none. */
+/* What every URI may have beside `deadline`: `hotset` and `record`, see hotset.h. The value,
+ * decoded; false: there is none. */
 bool store_uri_value(const char *uri, const char *key, char *value, size_t value_len);
-/* The object without its parameters, the same however its URI was written: "file:/data/x", "faulty:memory:1G". One line.
- * `name` has room for more than the schemes; what does not fit is left out. 0 or what store_open() would say. */
+/* The object without its parameters, the same however its URI was written: "file:/data/x",
+ * "faulty:memory:1G". One line. `name` has room for more than the schemes; what does not fit is
+ * left out. 0 or what store_open() would say. */
 int store_uri_name(const char *uri, char *name, size_t name_len);
 
 /* Read exactly `len` bytes or to the end of the object, going on after short reads; a read that
@@ -176,9 +194,10 @@ int store_uri_name(const char *uri, char *name, size_t name_len);
  * goings-on. */
 int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done, unsigned *ret_short);
-/* Write all of it, going on after short writes; a write that takes nothing is -EIO. *ret_done counts also where it fails. */
-int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		     size_t *ret_done);
+/* Write all of it, going on after short writes; a write that takes nothing is -EIO. *ret_done
+ * counts also where it fails. */
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done);
 
 /* The store of a chain that keeps the account of the size. There is no other copy of it. */
 static inline struct fm_store *store_size_owner(struct fm_store *store)
@@ -188,7 +207,8 @@ static inline struct fm_store *store_size_owner(struct fm_store *store)
 	return store;
 }
 
-/* The object's size: when it was opened, as store_resize() has made it, or as mm has found it to be by now. */
+/* The object's size: when it was opened, as store_resize() has made it, or as mm has found it to be
+ * by now. */
 static inline uint64_t store_size(struct fm_store *store)
 {
 	return atomic_get(&store_size_owner(store)->size_bytes);
@@ -199,7 +219,8 @@ static inline void store_size_set(struct fm_store *store, uint64_t size_bytes)
 	atomic_set(&store_size_owner(store)->size_bytes, size_bytes);
 }
 
-/* How far the store may still have bytes: to its size, or, while the object is being made shorter, to its former size. */
+/* How far the store may still have bytes: to its size, or, while the object is being made shorter,
+ * to its former size. */
 static inline uint64_t store_reach(struct fm_store *store)
 {
 	struct fm_store *owner = store_size_owner(store);
@@ -209,9 +230,10 @@ static inline uint64_t store_reach(struct fm_store *store)
 }
 
 /*
- * Make the object longer or shorter; one caller at a time. A shorter object has its new size before the store begins, so that no
- * reader takes the bytes that go for missing ones; should the store refuse, it has its former size again. A longer one
- * has its new size when the store has ended. Errors are those of `resize`.
+ * Make the object longer or shorter; one caller at a time. A shorter object has its new size before
+ * the store begins, so that no reader takes the bytes that go for missing ones; should the store
+ * refuse, it has its former size again. A longer one has its new size when the store has ended.
+ * Errors are those of `resize`.
  */
 static inline int store_resize(struct fm_store *store, uint64_t size_bytes)
 {
@@ -256,9 +278,11 @@ int store_say(int error, char *error_text, size_t error_text_len, const char *fo
 /* `parameters` is what follows the '?', without it; NULL or empty: none. */
 int store_file_open(const char *path, unsigned flags, const char *parameters, char *error_text,
 		    size_t error_text_len, struct fm_store **ret_store);
-/* A read that takes no lock of the file's: see mapped.c. 0 and *ret_done, which may be short. -EIO and -EFAULT as of preadv(); any
- * other error: the file cannot be mapped here, and nothing was read. */
-int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done);
+/* A read that takes no lock of the file's: see mapped.c. 0 and *ret_done, which may be short. -EIO
+ * and -EFAULT as of preadv(); any other error: the file cannot be mapped here, and nothing was
+ * read. */
+int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset,
+		     size_t *ret_done);
 int store_memory_open(const char *spec, unsigned flags, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 /* faulty's, over `inner` while lose=1; see lose.c. Closing it leaves `inner` open. 0 or -ENOMEM. */
@@ -266,8 +290,8 @@ int store_lose_open(struct fm_store *inner, struct fm_store **ret_store);
 int store_faulty_open(struct fm_store *inner, const char *parameters, char *error_text,
 		      size_t error_text_len, struct fm_store **ret_store);
 
-/* A store of its own over another, which it borrows: what is written to it is kept in a scratch file without a name, and read
- * from there; all else is the other's, as it is when it is read. */
+/* A store of its own over another, which it borrows: what is written to it is kept in a scratch
+ * file without a name, and read from there; all else is the other's, as it is when it is read. */
 int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len,
 		       struct fm_store **ret_store);
 

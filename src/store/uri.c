@@ -3,10 +3,10 @@
  * URIs: which store a text names, and with which parameters. Owns no state and no lock.
  * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
  * belong to the outermost store of the chain that knows them (`seed`: to all that do).
- * A text that does not begin with a known scheme is a plain path: the name of a file, byte for byte,
- * without parameters. Whether such a file exists changes nothing. Behind a scheme everything is
- * percent-decoded, and '?' begins the parameters.
- * May call: the stores' open functions, libc. Ordinary context only, except store_read_full() and store_write_full().
+ * A text that does not begin with a known scheme is a plain path: the name of a file, byte for
+ * byte, without parameters. Whether such a file exists changes nothing. Behind a scheme everything
+ * is percent-decoded, and '?' begins the parameters. May call: the stores' open functions, libc.
+ * Ordinary context only, except store_read_full() and store_write_full().
  */
 #include "store/store.h"
 #include "store/text.h"
@@ -103,8 +103,9 @@ static bool is_common(const char *key)
 static int take_common(struct parsed *p, const char *key, const char *value)
 {
 	if (!*value)
-		return store_say(-EINVAL, p->error_text, p->error_text_len, "%s:…: %s is empty: give the name of a file",
-				 p->chain[0]->scheme, key);
+		return store_say(-EINVAL, p->error_text, p->error_text_len,
+				 "%s:…: %s is empty: give the name of a file", p->chain[0]->scheme,
+				 key);
 	if (p->wanted && !strcmp(p->wanted, key) && strlen(value) < p->value_len)
 		strcpy(p->value, value);
 	return 0;
@@ -269,7 +270,8 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 	return 0;
 }
 
-/* Add to the words about a missing plain path why the text was taken for a path, where it looks like more. */
+/* Add to the words about a missing plain path why the text was taken for a path, where it looks
+ * like more. */
 static void explain_plain(const struct parsed *p)
 {
 	const char *query = strchr(p->uri, '?'), *why = NULL;
@@ -312,13 +314,16 @@ static int parse(struct parsed *p, char **ret_room)
 int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
 	       struct fm_store **ret_store)
 {
-	struct parsed p = {.uri = uri, .flags = flags, .error_text = error_text, .error_text_len = error_text_len};
+	struct parsed p = {.uri = uri,
+			   .flags = flags,
+			   .error_text = error_text,
+			   .error_text_len = error_text_len};
 	char *room;
 	int error = parse(&p, &room);
 
 	if (!error && flags & FM_STORE_OPEN_CREATE && !(flags & FM_STORE_OPEN_WRITE))
-		error = store_say(-EINVAL, error_text, error_text_len, "%s: what is to be made is to be opened for writing",
-				  uri);
+		error = store_say(-EINVAL, error_text, error_text_len,
+				  "%s: what is to be made is to be opened for writing", uri);
 	if (!error) {
 		error = open_chain(&p, ret_store);
 		if (error == -ENOENT)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SIGBUS handler: the inline trap, and what the other traps need of it. Where the thread trap has no marks to tell errors
- * by (before Linux 6.6), a SIGSEGV handler, too.
+ * The SIGBUS handler: the inline trap, and what the other traps need of it. Where the thread trap
+ * has no marks to tell errors by (before Linux 6.6), a SIGSEGV handler, too.
  *
  * Claims only a SIGBUS of kind
- * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD) inside a view; all others go to the
- * handler that was there before (signal.c).
- * Runs in signal context with all signals blocked: raw system calls, no malloc, errno kept.
- * May call: registry, os, and mm through struct trap_client.
+ * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD)
+ * inside a view; all others go to the handler that was there before (signal.c). Runs in signal
+ * context with all signals blocked: raw system calls, no malloc, errno kept. May call: registry,
+ * os, and mm through struct trap_client.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
@@ -28,7 +28,8 @@ static bool access_is_write(const ucontext_t *uc)
 	return (uc->uc_mcontext.gregs[REG_ERR] & 2) != 0; /* page-fault error code, bit 1 */
 }
 
-/* The instruction pointer and the registers: the same again only if the instruction made no progress. */
+/* The instruction pointer and the registers: the same again only if the instruction made no
+ * progress. */
 static uint64_t instruction_of(const ucontext_t *uc)
 {
 	uint64_t hash = 0x9e3779b97f4a7c15ull;
@@ -72,11 +73,13 @@ static uint64_t instruction_of(const ucontext_t *uc)
 
 static uint64_t address_of(const siginfo_t *info)
 {
-	return (uint64_t)(uintptr_t)(info->si_code == TRAP_TOLD ? info->si_value.sival_ptr : info->si_addr);
+	return (uint64_t)(uintptr_t)(info->si_code == TRAP_TOLD ? info->si_value.sival_ptr
+								: info->si_addr);
 }
 
-/* The memory itself is broken, which is the program's to be told. The mark by which the handler thread tells an error comes with the
- * same code, but there is no page behind it; and what is there by now can be read. */
+/* The memory itself is broken, which is the program's to be told. The mark by which the handler
+ * thread tells an error comes with the same code, but there is no page behind it; and what is there
+ * by now can be read. */
 static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
 {
 	if (info->si_code != BUS_MCEERR_AR)
@@ -104,9 +107,11 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	if (trap->kind == FM_TRAP_INLINE) {
 		err = trap->client->fault(region, &fault, &error, &fn, &arg);
 	} else if (trap->kind == FM_TRAP_THREAD) {
-		/* Told by the handler thread; if there is nothing to be told (any more), the access is simply repeated. */
+		/* Told by the handler thread; if there is nothing to be told (any more), the access
+		 * is simply repeated. */
 		err = trap_poison_take(trap, fault.addr, &error, &fn, &arg) ? error.error : 0;
-		/* A read that met the mark of a write which was given up. A signal of our own comes with no error code. */
+		/* A read that met the mark of a write which was given up. A signal of our own comes
+		 * with no error code. */
 		if (err == -EACCES && !fault.write && info->si_code != TRAP_TOLD)
 			err = 0;
 	} else {
@@ -126,8 +131,8 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	return true;
 }
 
-/* The kernel refused an access while it was to refuse another thread's, or this thread's earlier one: true, it is repeated.
- * A SIGSEGV by which we tell an error ourselves has an errno. */
+/* The kernel refused an access while it was to refuse another thread's, or this thread's earlier
+ * one: true, it is repeated. A SIGSEGV by which we tell an error ourselves has an errno. */
 static bool is_momentary(const siginfo_t *info)
 {
 	int saved = errno;
@@ -142,8 +147,8 @@ static bool is_momentary(const siginfo_t *info)
 	return ours;
 }
 
-/* The signal is of an access to a view that has gone since, before this handler could hold the view. Nothing else is mapped in
- * its place. */
+/* The signal is of an access to a view that has gone since, before this handler could hold the
+ * view. Nothing else is mapped in its place. */
 static bool comes_late(const siginfo_t *info)
 {
 	uint64_t addr = address_of(info);
@@ -177,7 +182,9 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 		ours = true;
 	}
 	errno = saved;
-	return ours || info->si_code == TRAP_TOLD; /* its view has gone meanwhile: nothing to tell any more */
+	return ours ||
+	       info->si_code ==
+		       TRAP_TOLD; /* its view has gone meanwhile: nothing to tell any more */
 }
 
 /* ------------------------------------------------------------------ passing on */

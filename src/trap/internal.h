@@ -14,7 +14,9 @@
 
 #define TRAP_SLOTS_MAX 16
 
-#define TRAP_TOLD (-0x666d) /* si_code of a SIGBUS that we send a thread ourselves; its si_value is the address */
+#define TRAP_TOLD                                                                                  \
+	(-0x666d) /* si_code of a SIGBUS that we send a thread ourselves; its si_value is the      \
+		     address */
 
 struct handler; /* thread.c */
 struct telling; /* tell.c */
@@ -31,11 +33,14 @@ struct trap {
 	bool user_mode_only;
 	const struct trap_client *client;
 	struct handler *handler;
-	char *scratch;         /* UFFD_SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved from; or NULL */
+	char *scratch; /* UFFD_SCRATCHES times TRAP_TOGETHER bytes, nobody's, to be filled and moved
+			  from; or NULL */
 	uint32_t scratch_busy; /* a bit each; atomic */
 	char *fetched;         /* a page without memory, into which trap_fetch() may copy; or NULL */
-	uint32_t merges; /* the program allows the kernel to merge equal pages, and all that is ours has opted out; atomic */
-	struct os_lock fetch_lock; /* protects it; held over two system calls, by background threads only */
+	uint32_t merges; /* the program allows the kernel to merge equal pages, and all that is ours
+			    has opted out; atomic */
+	struct os_lock fetch_lock; /* protects it; held over two system calls, by background threads
+				      only */
 	struct telling *telling; /* from handler_start() to the trap's end */
 	struct {
 		uint64_t start, end; /* atomic; 0: none */

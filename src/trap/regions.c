@@ -16,8 +16,8 @@
 
 /* ------------------------------------------------------------------ opening */
 
-/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel would put what comes next: there it
- * would be taken for the view's own. */
+/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel
+ * would put what comes next: there it would be taken for the view's own. */
 static char *find_place(uint64_t len)
 {
 	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -28,7 +28,8 @@ static char *find_place(uint64_t len)
 	return elsewhere;
 }
 
-/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at once. */
+/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at
+ * once. */
 int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 {
 	uint64_t whole = len + align;
@@ -54,20 +55,22 @@ int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 /* ------------------------------------------------------------------ address space */
 
 /*
- * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma; the first of all takes
- * mmap_lock to make one, behind another thread's stalled mmap(). So each region has its first before it is used.
+ * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma;
+ * the first of all takes mmap_lock to make one, behind another thread's stalled mmap(). So each
+ * region has its first before it is used.
  */
 static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
 {
 	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
 	if (!err)
-		/* All of the range, so that its page table goes too: else the first huge page would be split by it. */
+		/* All of the range, so that its page table goes too: else the first huge page would
+		 * be split by it. */
 		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, len < UFFD_CHUNK ? len : UFFD_CHUNK);
 	return err;
 }
 
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
-		     void *owner)
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     bool huge, void *owner)
 {
 	char *mem;
 	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
@@ -77,8 +80,9 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	if (trap->has_wp)
 		mode |= UFFDIO_REGISTER_MODE_WP;
 	err = uffd_register(trap, mem, len, mode);
-	/* Protected page by page where that is to be had: then a stray write is a fault of ours, told like all others. Else,
-	 * and where no more memory may be writable (overcommit_memory=2), the region is, and the kernel tells it. */
+	/* Protected page by page where that is to be had: then a stray write is a fault of ours,
+	 * told like all others. Else, and where no more memory may be writable
+	 * (overcommit_memory=2), the region is, and the kernel tells it. */
 	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
 	if (!err && mprotect(mem, len, prot) < 0)
 		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
@@ -101,7 +105,8 @@ uint64_t trap_address_limit(void)
 	struct rlimit64 space = {RLIM64_INFINITY, 0}, data = {RLIM64_INFINITY, 0};
 	os_syscall4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &space);
 	os_syscall4(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &data);
-	return space.rlim_cur < data.rlim_cur ? space.rlim_cur : data.rlim_cur; /* without a limit: all ones */
+	return space.rlim_cur < data.rlim_cur ? space.rlim_cur
+					      : data.rlim_cur; /* without a limit: all ones */
 }
 
 static void unmap_piece(uint64_t addr, uint64_t len)

@@ -2,13 +2,13 @@
 /*
  * Which view an address is in, for any thread and in signal context.
  *
- * Owns the table of regions: sorted, replaced as a whole by writers (writer lock), read without a lock. A reader
- * announces itself in `readers`, so that a replaced table is freed only when nobody can still be in it; it pins the
- * region before it leaves, so that a removed region is unmapped only after its last fault.
- * After fork() the child's table is empty, and the places of the parent's views are filled with PROT_NONE, so that no
- * memory of the child's own lands there and is read as data.
- * The background thread removes regions: malloc's lock may be held by a thread whose signal handler waits for that one.
- * May call: os.
+ * Owns the table of regions: sorted, replaced as a whole by writers (writer lock), read without a
+ * lock. A reader announces itself in `readers`, so that a replaced table is freed only when nobody
+ * can still be in it; it pins the region before it leaves, so that a removed region is unmapped
+ * only after its last fault. After fork() the child's table is empty, and the places of the
+ * parent's views are filled with PROT_NONE, so that no memory of the child's own lands there and is
+ * read as data. The background thread removes regions: malloc's lock may be held by a thread whose
+ * signal handler waits for that one. May call: os.
  */
 #include "trap/registry.h"
 
@@ -32,7 +32,8 @@ static struct table *table;
 static uint32_t readers;
 static struct os_lock writer;
 static uint32_t initialised;
-/* The places of the regions that were removed last, for signals that come late. The writer lock is held to change them. */
+/* The places of the regions that were removed last, for signals that come late. The writer lock is
+ * held to change them. */
 #define GONE 64u
 static struct {
 	uint64_t base, end; /* atomic */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Who owns an address; the inside of trap.h's region_find(). Not signal-safe but for region_find(). */
+/* Who owns an address; the inside of trap.h's region_find(). Not signal-safe but for region_find().
+ */
 #ifndef FM_TRAP_REGISTRY_H
 #define FM_TRAP_REGISTRY_H
 

@@ -35,8 +35,8 @@ static uint64_t mask_word(const sigset_t *set)
 
 #define BIT(signo) (1ull << ((signo) - 1))
 
-/* Deliver a signal to this thread when its handler returns, as the kernel would have; if the program ignores or blocks
- * it, it dies of it, as it would. */
+/* Deliver a signal to this thread when its handler returns, as the kernel would have; if the
+ * program ignores or blocks it, it dies of it, as it would. */
 static void queue_to_self(siginfo_t *info, ucontext_t *uc)
 {
 	struct sigaction now;
@@ -99,8 +99,9 @@ int signal_install(int signo, void (*handler)(int signo, siginfo_t *info, void *
 		return 0;
 	struct sigaction ours = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	sigfillset(&ours.sa_mask);
-	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the fault path. Not 33, by
-	 * which set*id() reaches all threads: it must not wait for a slow store. */
+	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the
+	 * fault path. Not 33, by which set*id() reaches all threads: it must not wait for a slow
+	 * store. */
 	uint64_t mask = ~BIT(33);
 	memcpy(&ours.sa_mask, &mask, sizeof(mask));
 	if (sigaction(signo, &ours, &claimed->before) < 0) {

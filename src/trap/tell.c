@@ -2,22 +2,22 @@
 /*
  * The thread trap: how a failed access is told.
  *
- *   nothing there   the page is poisoned, a mark that each access meets: the thread gets SIGBUS and our handler finds in
- *                   its note what it was; a system call gets EFAULT.
- *   a page there    (a write) no mark can stand there, and the page stays, whoever has it pinned. A thread of the program
- *                   that may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
- *                   its message without end (or would not wake at all, where it waits for pinned pages), or a thread
- *                   that blocks SIGBUS, is refused by the kernel itself: the page's place is read-only for a moment.
- *   no marks        (before Linux 6.6) nothing there is told like a write to a page that is there. The page's place
- *                   allows no access for that moment.
+ *   nothing there   the page is poisoned, a mark that each access meets: the thread gets SIGBUS and
+ * our handler finds in its note what it was; a system call gets EFAULT. a page there    (a write)
+ * no mark can stand there, and the page stays, whoever has it pinned. A thread of the program that
+ * may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
+ *                   its message without end (or would not wake at all, where it waits for pinned
+ * pages), or a thread that blocks SIGBUS, is refused by the kernel itself: the page's place is
+ * read-only for a moment. no marks        (before Linux 6.6) nothing there is told like a write to
+ * a page that is there. The page's place allows no access for that moment.
  *
- * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note is over with the thread's
- * next message, and with its mark; that of a system call is there for its mark's sake only. A
- * thread that has not run since it was told keeps its note, for trap_drain() waits for notes: else
- * a thread that is late would find that its view has gone. Marks are taken away beside installs,
- * and COPY puts pages into their place: so the kernel is asked first what stands there, and `begun`
- * and `ended` let an install see that one was being taken away.
- * `lock` protects the notes. May call: uffd.c, os, the kernel.
+ * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note
+ * is over with the thread's next message, and with its mark; that of a system call is there for its
+ * mark's sake only. A thread that has not run since it was told keeps its note, for trap_drain()
+ * waits for notes: else a thread that is late would find that its view has gone. Marks are taken
+ * away beside installs, and COPY puts pages into their place: so the kernel is asked first what
+ * stands there, and `begun` and `ended` let an install see that one was being taken away. `lock`
+ * protects the notes. May call: uffd.c, os, the kernel.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
@@ -30,21 +30,26 @@
 #include <sys/mman.h>
 
 #define NOTES 2048
-#define OTHERS_NS (20 * OS_NSEC_PER_MSEC)   /* what it takes a thread that was woken to meet the mark */
+#define OTHERS_NS                                                                                  \
+	(20 * OS_NSEC_PER_MSEC) /* what it takes a thread that was woken to meet the mark */
 #define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was; then its mark goes */
 #define TURN_NS (20 * OS_NSEC_PER_MSEC)     /* who has run that long since will not ask any more */
 #define REFUSE_NS (200000u)
 #define REFUSE_DOUBLED 6 /* times at most, for a thread that is slow to wake up */
 #define MOMENTS 16
-#define LATE_NS (OS_NSEC_PER_SEC) /* a SIGSEGV that comes later after a moment of refusal is not of that moment */
+#define LATE_NS                                                                                    \
+	(OS_NSEC_PER_SEC) /* a SIGSEGV that comes later after a moment of refusal is not of that   \
+			     moment */
 #define RUNNING 64
 #define RUNNING_MOST 8
 
 struct note {
 	uint32_t tid; /* 0: free */
 	bool call;    /* a system call was told, by its EFAULT: nobody will ask */
-	bool asking;  /* no error: the thread met another's mark, in its own access, and waits for what it will be told */
-	bool over;    /* its mark has gone: who is so late will find nothing there, and ask anew; trap_drain() waits for it */
+	bool asking;  /* no error: the thread met another's mark, in its own access, and waits for
+			 what it will be told */
+	bool over;    /* its mark has gone: who is so late will find nothing there, and ask anew;
+			 trap_drain() waits for it */
 	uint64_t page, told_ns;
 	uint64_t ran_ns; /* what the thread had run when it was told; see ran_ns() */
 	struct fm_error error;
@@ -67,7 +72,8 @@ struct telling {
 	} refused;
 	uint64_t refusing;     /* the page that allows less for a moment; 0: none; atomic */
 	uint32_t refusals;     /* such moments; atomic */
-	struct {               /* the latest of them, for a thread that met one and is told late. Each is atomic */
+	struct { /* the latest of them, for a thread that met one and is told late. Each is atomic
+		  */
 		uint64_t page, ended_ns;
 		uint32_t meant; /* the thread that is to have the kernel's SIGSEGV; 0: none */
 	} moment[MOMENTS];
@@ -131,8 +137,8 @@ static bool page_has_young(const struct telling *t, uint64_t page, uint32_t but_
 	return false;
 }
 
-/* The thread's own note, or a free one that is its own from here on. NULL: more threads than notes; the access is just
- * repeated. */
+/* The thread's own note, or a free one that is its own from here on. NULL: more threads than notes;
+ * the access is just repeated. */
 static struct note *note_of(struct telling *t, uint32_t tid)
 {
 	struct note *own = NULL;
@@ -146,8 +152,8 @@ static struct note *note_of(struct telling *t, uint32_t tid)
 	return own;
 }
 
-static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page, const struct fm_error *error,
-		     fm_error_fn fn, void *arg)
+static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page,
+		     const struct fm_error *error, fm_error_fn fn, void *arg)
 {
 	struct telling *t = trap->telling;
 	uint64_t ran = ran_ns(tid);
@@ -173,9 +179,10 @@ bool tell_pending(struct trap *trap)
 
 /* ------------------------------------------------------------------ marks */
 
-/* So that the next access asks anew. An install may have put its page in the mark's place: that stays. One that comes
- * between the question and the discard finds out by trap_kept(); one of a page that may be written to, which must not be lost
- * then, does not come between: see trap_writable_begin(). */
+/* So that the next access asks anew. An install may have put its page in the mark's place: that
+ * stays. One that comes between the question and the discard finds out by trap_kept(); one of a
+ * page that may be written to, which must not be lost then, does not come between: see
+ * trap_writable_begin(). */
 static void unmark(struct trap *trap, uint64_t page)
 {
 	atomic_add(&trap->telling->begun, 1u);
@@ -186,7 +193,8 @@ static void unmark(struct trap *trap, uint64_t page)
 	atomic_add(&trap->telling->ended, 1u);
 }
 
-/* The one who installs gives way: it may hold a page lock, but nothing that taking a mark away waits for. */
+/* The one who installs gives way: it may hold a page lock, but nothing that taking a mark away
+ * waits for. */
 void trap_writable_begin(struct trap *trap)
 {
 	struct telling *t = trap->telling;
@@ -225,13 +233,15 @@ bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 	while (trap->telling && atomic_get(&trap->telling->begun) != before) {
 		before = atomic_get(&trap->telling->ended);
 		kept = trap_all_present(addr, len);
-		if (atomic_get(&trap->telling->begun) != before) /* also where some is lost: what is not yet may go with the next */
+		if (atomic_get(&trap->telling->begun) !=
+		    before) /* also where some is lost: what is not yet may go with the next */
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	}
 	return kept;
 }
 
-bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg)
+bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
+		      fm_error_fn *ret_fn, void **ret_arg)
 {
 	struct telling *t = trap->telling;
 	uint64_t page = page_of(addr), now = os_now_ns();
@@ -253,8 +263,8 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 		note_free(t, n);
 		found = true;
 	}
-	/* The mark stays for others who are being told just now: without it they would ask again, and be told twice. The last
-	 * takes it away. */
+	/* The mark stays for others who are being told just now: without it they would ask again,
+	 * and be told twice. The last takes it away. */
 	bool others = page_has_young(t, page, tid, now);
 	if (!others)
 		notes_of_page_end(t, page);
@@ -331,7 +341,8 @@ static bool has_sigbus(const char *status, const char *field)
 	return !at || (strtoull(at + strlen(field), NULL, 16) >> (SIGBUS - 1) & 1);
 }
 
-/* The thread blocks SIGBUS, or the process ignores it: a signal that is sent tells the thread nothing. */
+/* The thread blocks SIGBUS, or the process ignores it: a signal that is sent tells the thread
+ * nothing. */
 static bool refuses_sigbus(uint32_t tid)
 {
 	char text[4096];
@@ -340,7 +351,8 @@ static bool refuses_sigbus(uint32_t tid)
 	return has_sigbus(text, "\nSigBlk:") || has_sigbus(text, "\nSigIgn:");
 }
 
-/* What the kernel does to a process that blocks or ignores the SIGBUS of its own access: it ends. */
+/* What the kernel does to a process that blocks or ignores the SIGBUS of its own access: it ends.
+ */
 static void die_of_sigbus(void)
 {
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
@@ -362,7 +374,8 @@ static bool signal_thread(uint32_t tid, uint64_t addr)
 	return os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), tid, SIGBUS, &info) == 0;
 }
 
-/* A thread that is slower than the moment lasts sends its message again: it gets twice as long each time. */
+/* A thread that is slower than the moment lasts sends its message again: it gets twice as long each
+ * time. */
 static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 {
 	bool again = t->refused.tid == tid && t->refused.page == page;
@@ -374,11 +387,13 @@ static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 	return (uint64_t)REFUSE_NS << t->refused.times;
 }
 
-/* The page's place allows `prot` alone for a moment: not the region, in which other threads may write to what is theirs to
- * write. The page does not move meanwhile, it is copied. What else writes there (or, with PROT_NONE, reads there) is refused
- * as well, by the kernel's own SIGSEGV. Where there are no marks, trap_sigsegv() has that access repeated; where there are,
- * fm_guard() does not see that signal. */
-static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, int prot, bool meant)
+/* The page's place allows `prot` alone for a moment: not the region, in which other threads may
+ * write to what is theirs to write. The page does not move meanwhile, it is copied. What else
+ * writes there (or, with PROT_NONE, reads there) is refused as well, by the kernel's own SIGSEGV.
+ * Where there are no marks, trap_sigsegv() has that access repeated; where there are, fm_guard()
+ * does not see that signal. */
+static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, int prot,
+				bool meant)
 {
 	struct telling *t = trap->telling;
 	if (!trap_is_ours(trap, page, OS_PAGE)) /* the program's own memory by now */
@@ -399,8 +414,8 @@ static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, 
 	atomic_set(&t->refusing, 0ull);
 }
 
-/* The kernel refused an access to this address for no other reason than a moment of refusal that was meant for another
- * access: it can be repeated when this returns true. Signal-safe. */
+/* The kernel refused an access to this address for no other reason than a moment of refusal that
+ * was meant for another access: it can be repeated when this returns true. Signal-safe. */
 bool tell_was_refusing(struct trap *trap, uint64_t addr)
 {
 	struct telling *t = trap->telling;
@@ -418,7 +433,8 @@ bool tell_was_refusing(struct trap *trap, uint64_t addr)
 	return was && !meant;
 }
 
-/* A thread that is awake comes again if it still has to. One that always is has a signal pending, in a system call. */
+/* A thread that is awake comes again if it still has to. One that always is has a signal pending,
+ * in a system call. */
 static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 {
 	uint32_t at = tid % RUNNING;
@@ -429,8 +445,10 @@ static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 	return t->running[at].count > RUNNING_MOST;
 }
 
-/* Tell without a mark: by a signal where the thread itself accesses the page, else by the kernel's own refusal. */
-static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot, const struct fm_error *error)
+/* Tell without a mark: by a signal where the thread itself accesses the page, else by the kernel's
+ * own refusal. */
+static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot,
+		   const struct fm_error *error)
 {
 	enum access access = access_of(trap, tid);
 	bool always = is_always_awake(trap->telling, tid, access == ACCESS_OVER);
@@ -444,8 +462,8 @@ static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot, con
 	if (access == ACCESS_OWN && !deaf && signal_thread(tid, addr))
 		return;
 	bool awake = access == ACCESS_OVER && !always;
-	/* A thread that is awake may just not sleep yet. Without marks its note stays until it comes again: the region does
-	 * not go before (trap_drain()). */
+	/* A thread that is awake may just not sleep yet. Without marks its note stays until it
+	 * comes again: the region does not go before (trap_drain()). */
 	if (!awake || uffd_has_poison(trap))
 		tell_forget(trap, tid);
 	if (deaf && error->signo == SIGBUS)

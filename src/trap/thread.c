@@ -2,11 +2,12 @@
 /*
  * The thread trap: a handler reads fault messages and serves each without ever waiting.
  *
- * Owns struct handler. There is an entry for each fault that waits, however many: were they to run out, those that wait for one
- * dead store would keep all others from being read. The entries belong to the handler thread; `again`, which may be called in any thread, only puts
- * an entry on a stack and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a signal
- * pending asks without end): one entry for each (thread, address), a repeated message finds it.
- * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
+ * Owns struct handler. There is an entry for each fault that waits, however many: were they to run
+ * out, those that wait for one dead store would keep all others from being read. The entries belong
+ * to the handler thread; `again`, which may be called in any thread, only puts an entry on a stack
+ * and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a
+ * signal pending asks without end): one entry for each (thread, address), a repeated message finds
+ * it. May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
  */
 #include "os/bells.h"
 #include "os/fds.h"
@@ -103,7 +104,8 @@ static void again(void *cookie)
 {
 	struct entry *entry = cookie;
 	struct handler *handler = entry->handler;
-	struct trap *trap = handler->trap; /* it outlives the handler, which may end when it has the entry */
+	struct trap *trap =
+		handler->trap; /* it outlives the handler, which may end when it has the entry */
 	struct entry *head = atomic_get(&handler->again);
 	do {
 		entry->next = head;
@@ -127,15 +129,17 @@ static void fetch_messages(struct handler *handler)
 	while (more && handler->msg_count < MESSAGES) {
 		uint32_t at = (handler->msg_at + handler->msg_count) % MESSAGES;
 		uint32_t end = at < handler->msg_at ? handler->msg_at : MESSAGES; /* what is free in one piece */
-		long got = os_syscall3(SYS_read, handler->trap->own_fd, &handler->msg[at], (end - at) * sizeof(handler->msg[0]));
+		long got = os_syscall3(SYS_read, handler->trap->own_fd, &handler->msg[at],
+				       (end - at) * sizeof(handler->msg[0]));
 		uint32_t count = got > 0 ? (uint32_t)got / sizeof(handler->msg[0]) : 0;
 		handler->msg_count += count;
 		more = count == end - at;
 	}
 }
 
-/* The thread does not wait here any more: another's install woke it, and it has asked for something else since. Told now,
- * the error would be that access's. False: what it has asked here meanwhile is answered with this. */
+/* The thread does not wait here any more: another's install woke it, and it has asked for something
+ * else since. Told now, the error would be that access's. False: what it has asked here meanwhile
+ * is answered with this. */
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 {
 	struct handler *handler = trap->handler;
@@ -152,7 +156,8 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
 			msg->event = 0; /* taken later, it would take back what was told */
 	}
-	if (latest == addr && seen->tid == tid) /* asked again, it is still here, also if it had been elsewhere in between */
+	if (latest == addr && seen->tid == tid) /* asked again, it is still here, also if it had
+						   been elsewhere in between */
 		seen->latest = addr;
 	return latest != addr;
 }
@@ -187,8 +192,8 @@ static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
 	return entry != NULL;
 }
 
-/* No program counter comes with a message. A thread that asks for a page it was given a moment ago makes no progress:
- * its faults then count as one instruction's. */
+/* No program counter comes with a message. A thread that asks for a page it was given a moment ago
+ * makes no progress: its faults then count as one instruction's. */
 static void look_back(struct handler *handler, uint32_t tid, struct trap_fault *fault)
 {
 	struct seen_thread *seen = seen_of(handler, tid);
@@ -221,7 +226,8 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 		trap_fill(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
-	if (!region) { /* being unmapped, which wakes nobody: the thread is to find out that nothing is there */
+	if (!region) { /* being unmapped, which wakes nobody: the thread is to find out that nothing
+			  is there */
 		trap_wake(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
@@ -229,7 +235,8 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 	struct entry **bucket = &handler->used[tid % BUCKETS];
 	handler->free = entry->next;
 	atomic_add(&handler->in_use, 1u);
-	tell_forget(handler->trap, tid); /* it did not ask: this is another access. Never seen as neither served nor told */
+	tell_forget(handler->trap, tid); /* it did not ask: this is another access. Never seen as
+					    neither served nor told */
 	entry->region = region;
 	entry->fault = (struct trap_fault){.addr = addr, .write = write};
 	entry->tid = tid;
@@ -259,7 +266,8 @@ static void drive_again(struct handler *handler)
 	}
 }
 
-/* Where all wait for something, more are made. False: the system has no memory for them now; those that come free must do. */
+/* Where all wait for something, more are made. False: the system has no memory for them now; those
+ * that come free must do. */
 static bool has_entry(struct handler *handler)
 {
 	return handler->free || !entries_add(handler);
@@ -276,8 +284,9 @@ static void read_messages(struct handler *handler)
 	}
 }
 
-/* Where there is no table of our own, the program may have closed the userfaultfd, or have put another file at its number.
- * Then no message can be read any more: accesses are refused, and who waits is woken by the userfaultfd's end. */
+/* Where there is no table of our own, the program may have closed the userfaultfd, or have put
+ * another file at its number. Then no message can be read any more: accesses are refused, and who
+ * waits is woken by the userfaultfd's end. */
 static bool still_served(struct trap *trap)
 {
 	if (os_fds_own() || os_fd_is(trap->own_fd, &trap->id))

@@ -92,7 +92,8 @@ static void say_why_not(const struct trap_options *options, int err)
 		say(options, "userfaultfd cannot be opened");
 }
 
-/* The thread trap serves system calls too where the kernel grants it; the others need user mode alone. */
+/* The thread trap serves system calls too where the kernel grants it; the others need user mode
+ * alone. */
 static int open_features(const struct trap_options *options, struct trap *trap, uint64_t *ret)
 {
 	int flags = O_CLOEXEC | O_NONBLOCK;
@@ -117,7 +118,8 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	}
 	uint64_t need = options->kind == FM_TRAP_THREAD ? ABI_FEATURE_THREAD_ID : ABI_FEATURE_SIGBUS;
 	if ((have & need) != need) {
-		say(options, "this kernel's userfaultfd lacks SIGBUS or thread ids: Linux 4.14 or later is needed");
+		say(options, "this kernel's userfaultfd lacks SIGBUS or thread ids: Linux 4.14 or "
+			     "later is needed");
 		return -EOPNOTSUPP;
 	}
 	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
@@ -138,8 +140,10 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	if (ret < 0)
 		return (int)ret;
 	if (!os_fds_apart()) {
-		say(options, "the library's descriptors are in the program's table, since close_range() and unshare() are refused: "
-			     "closing them ends its mappings; allow close_range() in the seccomp filter");
+		say(options,
+		    "the library's descriptors are in the program's table, since close_range() and "
+		    "unshare() are refused: "
+		    "closing them ends its mappings; allow close_range() in the seccomp filter");
 		ret = os_fd_keep(&trap->kept, trap->fd);
 		if (ret < 0)
 			return (int)ret;
@@ -150,7 +154,8 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	return 0;
 }
 
-/* ------------------------------------------------------------------ the userfaultfd and its number */
+/* ------------------------------------------------------------------ the userfaultfd and its number
+ */
 
 static int scratch_open(struct trap *trap)
 {

@@ -30,7 +30,8 @@
 
 static const char zeros[64 << 10] __attribute__((aligned(4096)));
 
-/* ------------------------------------------------------------------ the userfaultfd and its number */
+/* ------------------------------------------------------------------ the userfaultfd and its number
+ */
 
 #define RENEWALS_MOST 16u
 
@@ -46,11 +47,14 @@ static long call_own(void *arg)
 	return os_syscall3(SYS_ioctl, call->trap->own_fd, call->what, call->arg);
 }
 
-/* The program has closed or replaced the number, or has another table by now. A few times there is a new one; where threads
- * have several tables, no number is right for all of them, and the others ask the holder. */
+/* The program has closed or replaced the number, or has another table by now. A few times there is
+ * a new one; where threads have several tables, no number is right for all of them, and the others
+ * ask the holder. */
 static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
 {
-	int fd = os_fds_apart() && atomic_get(&trap->renewals) < RENEWALS_MOST ? os_fd_fetch(trap->own_fd) : -1;
+	int fd = os_fds_apart() && atomic_get(&trap->renewals) < RENEWALS_MOST
+			 ? os_fd_fetch(trap->own_fd)
+			 : -1;
 	if (fd >= 0 && !os_fd_is(fd, &trap->id)) {
 		os_syscall1(SYS_close, fd);
 		fd = -1;
@@ -66,8 +70,8 @@ static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
 	return os_fds_call_quick(call_own, &(struct uffd_call){trap, what, arg});
 }
 
-/* Does the answer need no second look? No other kind of file knows these calls. But another userfaultfd does, which wakes
- * nobody who waits for ours. */
+/* Does the answer need no second look? No other kind of file knows these calls. But another
+ * userfaultfd does, which wakes nobody who waits for ours. */
 static bool answer_is_ours(struct trap *trap, int fd, long ret)
 {
 	if (ret == -EBADF || ret == -ENOTTY)
@@ -93,7 +97,8 @@ int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mod
 
 /* ------------------------------------------------------------------ address space */
 
-/* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else for each half. */
+/* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else
+ * for each half. */
 void uffd_each_ours(struct trap *trap, uint64_t addr, uint64_t len, uffd_piece_fn fn)
 {
 	while (len > OS_PAGE && !trap_is_ours(trap, addr, len)) {
@@ -116,9 +121,11 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return (int)ret;
 }
 
-static int copy_as(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, uint64_t *ret_done)
+static int copy_as(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode,
+		   uint64_t *ret_done)
 {
-	struct uffdio_copy copy = {.dst = dst, .src = src, .len = len < UFFD_CHUNK ? len : UFFD_CHUNK, .mode = mode};
+	struct uffdio_copy copy = {
+		.dst = dst, .src = src, .len = len < UFFD_CHUNK ? len : UFFD_CHUNK, .mode = mode};
 	long ret = uffd_ioctl(trap, UFFDIO_COPY, &copy);
 	*ret_done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
 	return (int)ret;
@@ -129,7 +136,8 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return copy_as(trap, dst, src, len, trap->has_wp ? UFFDIO_COPY_MODE_WP : 0, ret_done);
 }
 
-int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		       uint64_t *ret_done)
 {
 	return copy_as(trap, dst, src, len, 0, ret_done);
 }
@@ -166,7 +174,8 @@ static void scratch_put(struct trap *trap, uint64_t scratch)
 	__atomic_fetch_and(&trap->scratch_busy, ~(1u << i), __ATOMIC_RELEASE);
 }
 
-static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_t piece, uint64_t *ret_done)
+static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_t piece,
+			 uint64_t *ret_done)
 {
 	uint64_t at = 0, done;
 
@@ -195,8 +204,9 @@ int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret
 		return -EBUSY;
 	/* A page table, which pieces have left there, would make small pages of it. */
 	os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
-	/* Not by MADV_POPULATE_WRITE, which has the kernel's mmap_lock while a page is cleared: a fault of this thread has the lock of
-	 * this region alone. Where there is no huge page, a small one comes, and the MOVE finds no more. */
+	/* Not by MADV_POPULATE_WRITE, which has the kernel's mmap_lock while a page is cleared: a
+	 * fault of this thread has the lock of this region alone. Where there is no huge page, a
+	 * small one comes, and the MOVE finds no more. */
 	*(volatile char *)(uintptr_t)scratch = 0;
 	int err = move_together(trap, dst, scratch, TRAP_TOGETHER, ret_done);
 	if (err < 0)
@@ -209,7 +219,8 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 {
 	uint64_t at = 0, done, scratch = scratch_take(trap);
 	/* In halves: then it is here that a huge page comes apart, and not in somebody's fault. */
-	while (scratch && len - at >= TRAP_TOGETHER && os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_POPULATE_WRITE) == 0 &&
+	while (scratch && len - at >= TRAP_TOGETHER &&
+	       os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_POPULATE_WRITE) == 0 &&
 	       move_together(trap, dst + at, scratch, TRAP_TOGETHER / 2, &done) == 0)
 		at += TRAP_TOGETHER;
 	if (scratch && at < len)
@@ -219,7 +230,8 @@ int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 	return trap_fill(trap, dst + at, len - at);
 }
 
-static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t most, uint64_t mode)
+static int write_protect(struct trap *trap, uint64_t addr, uint64_t len, uint64_t most,
+			 uint64_t mode)
 {
 	for (uint64_t at = 0; at < len;) {
 		uint64_t step = len - at < most ? len - at : most;
@@ -249,8 +261,8 @@ int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
 	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
-/* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether the range lies in one area that
- * is registered, and ENOENT says that it does not. */
+/* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether
+ * the range lies in one area that is registered, and ENOENT says that it does not. */
 int trap_descriptor(const struct trap *trap)
 {
 	return trap->own_fd;
@@ -303,7 +315,8 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
-/* By the calling thread's own number: the main thread may have ended, and then getpid() names nobody who has memory. */
+/* By the calling thread's own number: the main thread may have ended, and then getpid() names
+ * nobody who has memory. */
 static long read_own(void *to, uint64_t addr, size_t len)
 {
 	struct iovec local = {to, len}, remote = {(void *)(uintptr_t)addr, len};
@@ -313,7 +326,8 @@ static long read_own(void *to, uint64_t addr, size_t len)
 /* Also what the program has made unreadable by mprotect(). */
 static long read_forced(void *to, uint64_t addr, size_t len)
 {
-	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/mem",
+			      O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
 	long got = os_syscall4(SYS_pread64, fd, to, len, addr);
@@ -321,7 +335,8 @@ static long read_forced(void *to, uint64_t addr, size_t len)
 	return got;
 }
 
-/* Where process_vm_readv() is forbidden: the userfaultfd copies the page to a place of its own, whose memory then moves on. */
+/* Where process_vm_readv() is forbidden: the userfaultfd copies the page to a place of its own,
+ * whose memory then moves on. */
 static long read_by_copy(struct trap *trap, void *to, uint64_t addr)
 {
 	uint64_t place = (uint64_t)(uintptr_t)trap->fetched, done;
@@ -366,9 +381,12 @@ bool trap_has_swap(void)
 	return os_syscall1(SYS_sysinfo, &info) == 0 && info.totalswap;
 }
 
-#define PAGEMAP_THERE (3ull << 62) /* present, or swapped out (Linux: Documentation/admin-guide/mm/pagemap.rst) */
+#define PAGEMAP_THERE                                                                              \
+	(3ull << 62) /* present, or swapped out (Linux: Documentation/admin-guide/mm/pagemap.rst)  \
+		      */
 
-/* mincore() says of what has been swapped out that it is not there. Only the page map tells, which takes three calls. */
+/* mincore() says of what has been swapped out that it is not there. Only the page map tells, which
+ * takes three calls. */
 bool trap_has_bytes(uint64_t addr)
 {
 	uint64_t entry = 0;
@@ -377,7 +395,8 @@ bool trap_has_bytes(uint64_t addr)
 		return true;
 	if (!trap_has_swap())
 		return false;
-	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/pagemap",
+			      O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
 	long got = os_syscall4(SYS_pread64, fd, &entry, sizeof(entry), addr / OS_PAGE * sizeof(entry));

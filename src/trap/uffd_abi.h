@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The userfaultfd interface as the kernel has it, also where the distribution's header is older. Numbers and
- * layouts are the kernel's documented ABI (Documentation/admin-guide/mm/userfaultfd.rst, ioctl_userfaultfd(2)).
+ * The userfaultfd interface as the kernel has it, also where the distribution's header is older.
+ * Numbers and layouts are the kernel's documented ABI
+ * (Documentation/admin-guide/mm/userfaultfd.rst, ioctl_userfaultfd(2)).
  */
 #ifndef FM_TRAP_UFFD_ABI_H
 #define FM_TRAP_UFFD_ABI_H

@@ -21,8 +21,8 @@ enum fault_flags {
 	FM_FAULT_TRIED = 1u << 4,        /* not the first try */
 };
 
-/* struct fault begins with these members. The members from `flags` to `mapped_end` are copied from the mapping and stay valid
- * after the map lock is dropped. */
+/* struct fault begins with these members. The members from `flags` to `mapped_end` are copied from
+ * the mapping and stay valid after the map lock is dropped. */
 struct access {
 	struct fm_mm *mm;
 	struct fm_file *file; /* pinned by the view for the whole fault */

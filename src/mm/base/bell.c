@@ -52,7 +52,8 @@ void writeback_urge(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
-/* Under way at once: three eighths of the requests, however many files, and an eighth of the frames. */
+/* Under way at once: three eighths of the requests, however many files, and an eighth of the
+ * frames. */
 uint32_t replay_requests_most(const struct fm_mm *mm)
 {
 	return mm->request_count * 3 / 8;

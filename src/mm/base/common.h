@@ -21,7 +21,8 @@
 #endif
 
 #define NONE UINT32_MAX  /* no page, no entry */
-/* An attempt's number and errno are written under the page lock, and read by those who waited for it without. */
+/* An attempt's number and errno are written under the page lock, and read by those who waited for
+ * it without. */
 #define page_word(page, field) __atomic_load_n(&(page)->field, __ATOMIC_RELAXED)
 #define page_word_set(page, field, v) __atomic_store_n(&(page)->field, v, __ATOMIC_RELAXED)
 

@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* What is waited for seldom and comes often: who brings it makes a system call only where somebody sleeps. Who waits takes `seq`
- * before he looks whether he has to. */
+/* What is waited for seldom and comes often: who brings it makes a system call only where somebody
+ * sleeps. Who waits takes `seq` before he looks whether he has to. */
 struct gate {
 	uint32_t seq, sleepers; /* seq: futex */
 };

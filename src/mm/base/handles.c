@@ -7,7 +7,8 @@
 
 #include <stdlib.h>
 
-static void tell_one(struct fm_file *cache, struct fm_file *handle, uint64_t offset, uint64_t len, int error)
+static void tell_one(struct fm_file *cache, struct fm_file *handle, uint64_t offset, uint64_t len,
+		     int error)
 {
 	/* The last handle's word stands for as long as mappings live. */
 	uint32_t state = atomic_get(&handle->open);

@@ -6,9 +6,8 @@
  *   1 map lock          fm_mm.map, the segments table; no system call but a futex wake and no page
  *                       fault under it; no waiting for anything below with it held
  *   2 page lock         PG_LOCKED; several at once only by trying
- *   3 bucket, pool, page-table and request locks: struct os_lock, some tens of instructions; no other
- *                       is taken with one held but the I/O queue's under the request lock
- *   4 statistics        none
+ *   3 bucket, pool, page-table and request locks: struct os_lock, some tens of instructions; no
+ * other is taken with one held but the I/O queue's under the request lock 4 statistics        none
  * Signals are blocked whenever any of these is taken.
  *
  * References:
@@ -69,9 +68,11 @@ struct fm_mm {
 	uint32_t flags, install;
 	bool dying; /* atomic */
 	bool lost;  /* by its end, something that was dirty; atomic */
-	bool emptied; /* the program has emptied or replaced something that was dirty, and no call has told it; atomic */
+	bool emptied; /* the program has emptied or replaced something that was dirty, and no call
+			 has told it; atomic */
 	uint32_t finishes; /* calls of writeback_finish(); atomic */
-	bool ended;        /* the process has ended but for its last instructions: nobody waits for write-back; atomic */
+	bool ended;        /* the process has ended but for its last instructions: nobody waits for
+			      write-back; atomic */
 	uint32_t late;     /* futex: 1: written to since, 2: the log has been told */
 	bool silent;       /* the program's callbacks are not called any more; atomic */
 	uint32_t calling;  /* callbacks of the program that run now; atomic */

@@ -48,8 +48,8 @@ void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	mm_call_end(mm);
 }
 
-/* Stands before a call of a callback that the program has given the mm or a file. False: fm_mm_destroy() has returned, or is
- * about to, and the callback must not be called. */
+/* Stands before a call of a callback that the program has given the mm or a file. False:
+ * fm_mm_destroy() has returned, or is about to, and the callback must not be called. */
 bool mm_call_begin(struct fm_mm *mm)
 {
 	atomic_add(&mm->calling, 1u);
@@ -69,7 +69,8 @@ void mm_note(void *arg, const char *line)
 	mm_log(arg, FM_LOG_WARNING, "%s", line);
 }
 
-/* Something that such a call asked for has ended. Told once until there is another: it will find what comes meanwhile. */
+/* Something that such a call asked for has ended. Told once until there is another: it will find
+ * what comes meanwhile. */
 void mm_event(struct fm_mm *mm)
 {
 	int fd = atomic_get(&mm->event_fd);

@@ -9,8 +9,8 @@
 
 #include <errno.h>
 
-/* Some errnos have a meaning of our own on the way up: a store's may not look like them. Of writes, too: a fault that has to
- * wait for one may end with its errno. */
+/* Some errnos have a meaning of our own on the way up: a store's may not look like them. Of writes,
+ * too: a fault that has to wait for one may end with its errno. */
 int store_error(int err)
 {
 	switch (err) {
@@ -36,8 +36,9 @@ void request_send(struct fm_mm *mm, struct io_request *io)
 	}
 }
 
-/* Requests that are made between these two go to the I/O thread together. Nothing is waited for meanwhile that could wait for
- * them: not so in the experiment, where the map lock is held over reads. False: they are held already. */
+/* Requests that are made between these two go to the I/O thread together. Nothing is waited for
+ * meanwhile that could wait for them: not so in the experiment, where the map lock is held over
+ * reads. False: they are held already. */
 bool requests_hold(struct fm_mm *mm)
 {
 	bool begun = !self()->plugged;

@@ -28,7 +28,8 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 	os_unlock(&queue->lock);
 }
 
-/* Whether it is worth running. Else those of a store that is dead would take each turn from others. */
+/* Whether it is worth running. Else those of a store that is dead would take each turn from others.
+ */
 static bool ticket_ready(const struct ticket *ticket)
 {
 	return !ticket->ready || atomic_get(&ticket->file->mm->dying) || ticket->ready(ticket);
@@ -52,7 +53,8 @@ static struct ticket *take_from(struct wait_queue *queue, bool throttled)
 	return ticket;
 }
 
-/* The oldest that could go on, or NULL: those of a store that is stuck with its share are passed by. */
+/* The oldest that could go on, or NULL: those of a store that is stuck with its share are passed
+ * by. */
 struct ticket *ticket_take(struct wait_queue *queue)
 {
 	return take_from(queue, false);

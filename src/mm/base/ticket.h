@@ -13,7 +13,8 @@ struct fm_file;
 struct page;
 struct wait_queue;
 
-/* A place in a queue. `run` is called once, in whichever thread ends the wait, with no lock held. */
+/* A place in a queue. `run` is called once, in whichever thread ends the wait, with no lock held.
+ */
 struct ticket {
 	struct ticket *next;
 	struct page *page; /* what it waits for; NULL: a frame */

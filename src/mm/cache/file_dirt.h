@@ -12,12 +12,14 @@
 struct file_dirt {
 	uint32_t dirty, writing, unflushed; /* pages; atomic */
 	int write_error;                    /* of the last failure; atomic */
-	uint32_t lost, lost_logged;         /* dirty pages whose bytes were gone; of how many the log has been told; atomic */
-	uint64_t lost_first;                /* the first page of those that the log has not been told of; atomic */
+	uint32_t lost, lost_logged; /* dirty pages whose bytes were gone; of how many the log has
+				       been told; atomic */
+	uint64_t lost_first; /* the first page of those that the log has not been told of; atomic */
 	uint32_t failing;                   /* nothing has been written since it; atomic */
 	uint64_t write_ns;                  /* a page takes to be written, smoothed; atomic */
 	uint32_t flush_failures;            /* atomic */
-	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic; none: first > last */
+	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic;
+					       none: first > last */
 	uint32_t error_seq; /* failures so far; atomic */
 	uint32_t wasted;    /* pages of its readahead thrown away untouched, of late; relaxed */
 };

@@ -15,9 +15,9 @@
  *   1. A page with a pin or the lock keeps its identity (file, index) and its frame.
  *   2. PG_FREE is set by one compare-and-swap, from a word without pins and lock.
  *   3. The index holds no page twice: a bucket's lock covers look-up and insertion.
- *   4. A reader of the index that is overtaken by a writer may miss a page, and never sees another's:
- *      it checks the identity after it has the pin. Who needs certainty calls page_add().
- * May call: frame_pool, os, stats; trap through install.c.
+ *   4. A reader of the index that is overtaken by a writer may miss a page, and never sees
+ * another's: it checks the identity after it has the pin. Who needs certainty calls page_add(). May
+ * call: frame_pool, os, stats; trap through install.c.
  */
 #include "mm/cache/index.h"
 
@@ -45,7 +45,9 @@ static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 	hash *= 0xff51afd7ed558ccdull;
 	hash ^= hash >> 32;
 	uint64_t line = (uint32_t)hash * (uint64_t)file->pool->bucket_lines >> 32;
-	return &file->pool->buckets[line * BUCKET_LINE + (index ^ hash >> 40) % BUCKET_LINE]; /* in steps, too, each of them */
+	return &file->pool->buckets[line * BUCKET_LINE +
+				    (index ^ hash >> 40) %
+					    BUCKET_LINE]; /* in steps, too, each of them */
 }
 
 static void bucket_lock(struct bucket *bucket)
@@ -92,13 +94,14 @@ static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket
 	return NULL;
 }
 
-/* The same with the bucket locked: nothing leaves the chain meanwhile, so what is found is it, and no pin has to be put here,
- * which could come to free a frame under this lock. */
-static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket *bucket, const struct fm_file *file,
-					 uint64_t index, bool *ret_full)
+/* The same with the bucket locked: nothing leaves the chain meanwhile, so what is found is it, and
+ * no pin has to be put here, which could come to free a frame under this lock. */
+static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket *bucket,
+					 const struct fm_file *file, uint64_t index, bool *ret_full)
 {
 	*ret_full = false;
-	for (uint32_t id = atomic_get(&bucket->head); id != NONE; id = atomic_get(&pool->pages[id].hash_next)) {
+	for (uint32_t id = atomic_get(&bucket->head); id != NONE;
+	     id = atomic_get(&pool->pages[id].hash_next)) {
 		struct page *page = &pool->pages[id];
 		if (!page_is_of(page, file, index))
 			continue;
@@ -124,7 +127,8 @@ struct page *page_find(struct fm_file *file, uint64_t index)
 	return NULL;
 }
 
-static bool bucket_glance(struct frame_pool *pool, struct bucket *bucket, const struct fm_file *file, uint64_t index,
+static bool bucket_glance(struct frame_pool *pool, struct bucket *bucket,
+			  const struct fm_file *file, uint64_t index,
 			  struct page_glance *ret_glance)
 {
 	uint32_t id = atomic_get(&bucket->head);
@@ -144,8 +148,8 @@ static bool bucket_glance(struct frame_pool *pool, struct bucket *bucket, const 
 	return false;
 }
 
-/* What a page is at the moment. Without a pin, by which others would think that it is needed. False: it is not in the cache, or
- * the search was overtaken. */
+/* What a page is at the moment. Without a pin, by which others would think that it is needed.
+ * False: it is not in the cache, or the search was overtaken. */
 bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_glance)
 {
 	struct bucket *bucket = bucket_of(file, index);
@@ -159,8 +163,9 @@ bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_g
 	return false;
 }
 
-/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then it is returned, pinned; or `fresh`
- * itself is, as it came, where that one has as many pins as it can have. */
+/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then
+ * it is returned, pinned; or `fresh` itself is, as it came, where that one has as many pins as it
+ * can have. */
 struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags)
 {
 	struct frame_pool *pool = file->pool;
@@ -172,7 +177,9 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 	if (full) {
 		found = fresh;
 	} else if (!found) {
-		__atomic_store_n(&fresh->index, index, __ATOMIC_RELAXED); /* first: it is still that of the page that was there before */
+		__atomic_store_n(&fresh->index, index,
+				 __ATOMIC_RELAXED); /* first: it is still that of the page that was
+						       there before */
 		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
 		atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
 		fresh->keep = false;
@@ -184,8 +191,8 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 	return found;
 }
 
-/* Take a page out of the index. The caller has its lock and a pin, and has taken it out of the view;
- * its frame is free when the last of both is put. */
+/* Take a page out of the index. The caller has its lock and a pin, and has taken it out of the
+ * view; its frame is free when the last of both is put. */
 void page_remove(struct frame_pool *pool, struct page *page)
 {
 	struct bucket *bucket = bucket_of(page->file, page->index);
@@ -210,7 +217,8 @@ void page_remove(struct frame_pool *pool, struct page *page)
 		stats_add(pool->mm->stats, ra_waste, 1);
 		ra_wasted(page->file);
 	}
-	page_drop_pins(page->file, page); /* truncated; or a read of it anew, after the object had changed, was given up: fm_unpin() finds it no more */
+	page_drop_pins(page->file, page); /* truncated; or a read of it anew, after the object had
+					     changed, was given up: fm_unpin() finds it no more */
 }
 
 uint64_t file_pages(struct fm_file *file)
@@ -229,8 +237,9 @@ static struct page *page_find_surely(struct fm_file *file, uint64_t index)
 	return page;
 }
 
-/* Call fn on each cached page of [first, last], pinned: by look-ups when the range is small, else over the
- * frame table, so that a terabyte costs no more than the budget. What is there throughout is not missed. */
+/* Call fn on each cached page of [first, last], pinned: by look-ups when the range is small, else
+ * over the frame table, so that a terabyte costs no more than the budget. What is there throughout
+ * is not missed. */
 void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_fn fn, void *arg)
 {
 	struct frame_pool *pool = file->pool;
@@ -250,7 +259,8 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 		struct page *page = &pool->pages[i];
 		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file || !page_try_pin(page))
 			continue;
-		/* Asked once more before the index: what is just being made a page of it has the former one until then. */
+		/* Asked once more before the index: what is just being made a page of it has the
+		 * former one until then. */
 		bool ours = __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file;
 		uint64_t index = __atomic_load_n(&page->index, __ATOMIC_RELAXED);
 		if (ours && index >= first && index <= last && !page_is(page, PG_GONE))
@@ -281,8 +291,8 @@ static void unpin_page(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Pins that the program never gave back go with the file, or the mm: a page that has one stays dirty however often it is
- * written. */
+/* Pins that the program never gave back go with the file, or the mm: a page that has one stays
+ * dirty however often it is written. */
 void file_drop_pins(struct fm_file *file)
 {
 	if (atomic_get(&file->pool->user_pinned))

@@ -57,7 +57,9 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 {
 	uint32_t ends, old = atomic_get(&page->state);
 	mm_assert(old & PG_LOCKED);
-	while (PG_PINS(old) && !(old & (PG_WAITERS | PG_TICKETS | PG_ASKED))) /* nobody is to be told, and somebody keeps it */
+	while (PG_PINS(old) &&
+	       !(old & (PG_WAITERS | PG_TICKETS |
+			PG_ASKED))) /* nobody is to be told, and somebody keeps it */
 		if (atomic_cas(&page->state, &old, old & ~PG_LOCKED))
 			return;
 	page_pin(page); /* the word is still looked at after the waiters are free to go */
@@ -74,7 +76,8 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* A fresh page whose read does not come now: every page that nobody holds is on a list, else its frame were lost. */
+/* A fresh page whose read does not come now: every page that nobody holds is on a list, else its
+ * frame were lost. */
 void page_unlock_unread(struct frame_pool *pool, struct page *page)
 {
 	mm_assert(!page_is(page, PG_UPTODATE));
@@ -82,8 +85,8 @@ void page_unlock_unread(struct frame_pool *pool, struct page *page)
 	page_unlock(pool, page);
 }
 
-/* Wait until the page is not locked. The caller has a pin, and no lock. 0, -ETIMEDOUT, or -ECANCELED
- * when the wait is killable and the mm is going. */
+/* Wait until the page is not locked. The caller has a pin, and no lock. 0, -ETIMEDOUT, or
+ * -ECANCELED when the wait is killable and the mm is going. */
 int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns)
 {
 	might_block(mm);
@@ -123,8 +126,8 @@ bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticke
 	return queued;
 }
 
-/* True: it was in one of the two queues it can be in, and is in none now. False: it is being run. Who queued it has come
- * back, and nobody else drives its fault. */
+/* True: it was in one of the two queues it can be in, and is in none now. False: it is being run.
+ * Who queued it has come back, and nobody else drives its fault. */
 bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *ticket)
 {
 	struct wait_queue *queue = ticket->page ? page_queue_of(mm, ticket->page) : &pool->tickets;
@@ -169,8 +172,8 @@ void page_fail(struct page *page, int error)
 	page_set(page, PG_ERROR, PG_UPTODATE | PG_SPEC | PG_MARK);
 }
 
-/* Until no write of the page is under way, or the one that was has ended and there is another. Pinned; no lock held. 0 or
- * -ETIMEDOUT. */
+/* Until no write of the page is under way, or the one that was has ended and there is another.
+ * Pinned; no lock held. 0 or -ETIMEDOUT. */
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 {
 	uint32_t attempt = page_word(page, attempt);

@@ -18,13 +18,18 @@
 /* It may have been written to without a fault. Pinned. */
 static void dirty_if_shown(struct frame_pool *pool, struct page *page)
 {
-	for (int tries = 0; tries < 200 && (page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable;
+	for (int tries = 0;
+	     tries < 200 &&
+	     (page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED &&
+	     page->file->writable;
 	     tries++) {
 		if (!page_trylock(page)) {
 			page_wait(pool->mm, page, false, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
 			continue;
 		}
-		if ((page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) == PG_INSTALLED && page->file->writable)
+		if ((page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) ==
+			    PG_INSTALLED &&
+		    page->file->writable)
 			page_dirty(pool, page);
 		page_unlock(pool, page);
 		return;
@@ -32,10 +37,12 @@ static void dirty_if_shown(struct frame_pool *pool, struct page *page)
 }
 
 /*
- * The kernel merges equal pages of a program that has asked for it (prctl(PR_SET_MEMORY_MERGE), systemd's MemoryKSM=), and what it merges
- * loses its protection: later writes come without a fault. Views have opted out; but not against a prctl() that comes later. So this is asked before
- * anybody relies on a page's being clean: before a sync, before pages leave a view, at the end. Where it is so all that is shown of
- * files open for writing is taken for dirty, once. No lock held.
+ * The kernel merges equal pages of a program that has asked for it (prctl(PR_SET_MEMORY_MERGE),
+ * systemd's MemoryKSM=), and what it merges loses its protection: later writes come without a
+ * fault. Views have opted out; but not against a prctl() that comes later. So this is asked before
+ * anybody relies on a page's being clean: before a sync, before pages leave a view, at the end.
+ * Where it is so all that is shown of files open for writing is taken for dirty, once. No lock
+ * held.
  */
 void writeback_look_for_merging(struct fm_mm *mm)
 {

@@ -14,7 +14,8 @@
 #include "mm/view/range.h"
 #include "os/atomic.h"
 
-/* What the fault has installed and nothing maps any more, or only for reading, where it may have come to be written to. */
+/* What the fault has installed and nothing maps any more, or only for reading, where it may have
+ * come to be written to. */
 static void take_out_unmapped(struct fault *vmf)
 {
 	uint32_t shift = vmf->file->pool->shift;
@@ -29,7 +30,8 @@ static void take_out_unmapped(struct fault *vmf)
 	}
 }
 
-/* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is taken out again. */
+/* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is
+ * taken out again. */
 void fault_after_install(struct fault *vmf)
 {
 	if (likely(atomic_get(&vmf->view->unmap_seq) == vmf->unmap_seq))

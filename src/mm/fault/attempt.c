@@ -46,8 +46,8 @@ void fault_put_stale(struct fault *vmf)
 		page_unpin(pool, stale);
 }
 
-/* Before a wait for a locked page: the lock may be held for something else than a read, over the errno of an attempt
- * that ended before. */
+/* Before a wait for a locked page: the lock may be held for something else than a read, over the
+ * errno of an attempt that ended before. */
 void fault_note_attempt(struct fault *vmf, const struct page *page)
 {
 	vmf->had_error = page_is(page, PG_ERROR);
@@ -104,8 +104,8 @@ void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 	}
 }
 
-/* A call with FM_NOWAIT comes back: the errno of the attempt that an earlier one began, which nobody has waited for, is
- * told once. */
+/* A call with FM_NOWAIT comes back: the errno of the attempt that an earlier one began, which
+ * nobody has waited for, is told once. */
 void fault_take_asked_error(struct fault *vmf)
 {
 	struct page *page = page_find(vmf->file, vmf->index);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the trap to filemap_fault() and back: find the mapping, try until it is served, install, and, for those
- * that may not wait, turn what the fault wants into requests and tickets.
+ * From the trap to filemap_fault() and back: find the mapping, try until it is served, install,
+ * and, for those that may not wait, turn what the fault wants into requests and tickets.
  *
- * Takes the map lock shared for each try; holds nothing while it installs but the page lock. The view is pinned
- * by the trap for the whole fault, so that its region and its file outlive it.
- * May call: all of mm, trap.
+ * Takes the map lock shared for each try; holds nothing while it installs but the page lock. The
+ * view is pinned by the trap for the whole fault, so that its region and its file outlive it. May
+ * call: all of mm, trap.
  */
 #include "mm/fault/drive.h"
 
@@ -55,8 +55,8 @@ struct view *view_find(struct fm_mm *mm, uint64_t addr)
 	return NULL;
 }
 
-/* A ticket's wait is over, and it may be long until the fault is driven on: it keeps the errno, and not the page. True: the
- * page has come. */
+/* A ticket's wait is over, and it may be long until the fault is driven on: it keeps the errno, and
+ * not the page. True: the page has come. */
 bool fault_park(struct fault *vmf, const struct ticket *ticket)
 {
 	struct page *page = vmf->page;
@@ -70,7 +70,8 @@ bool fault_park(struct fault *vmf, const struct ticket *ticket)
 	return came;
 }
 
-/* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else the error. */
+/* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else
+ * the error. */
 static int install_locked(struct fault *vmf)
 {
 	struct page *page = vmf->page;
@@ -88,9 +89,11 @@ static int install_locked(struct fault *vmf)
 		return -EAGAIN;
 	}
 	/* Protected, it is not there for a write. */
-	bool there = page_is(page, PG_INSTALLED) && (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
+	bool there = page_is(page, PG_INSTALLED) &&
+		     (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
 	int err = install_run(fault_access(vmf), page);
-	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it is past the end. */
+	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it
+	 * is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
@@ -98,27 +101,30 @@ static int install_locked(struct fault *vmf)
 		fault_submit_window(vmf);
 		file_put(ahead);
 	}
-	fault_after_install(vmf); /* also where the page itself was lost: its neighbours may be in the view */
+	fault_after_install(
+		vmf); /* also where the page itself was lost: its neighbours may be in the view */
 	covered_if(err == -EAGAIN, exit_install_again);
 	covered_if(err == -ENOMEM, exit_install_no_memory);
 	if (err == FOREIGN) /* not mapped, as far as the program's own call has gone */
 		return -EFAULT;
-	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would mean that a ticket is queued. */
+	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would
+		    mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
 	}
 	/* Only where there is swap: it may wait for the kernel's lock. */
-	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable && trap_has_swap())
+	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable &&
+	    trap_has_swap())
 		page_unprotect_again(vmf->view, page);
 	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	return 0;
 }
 
-/* Page tables are behind: a fault that begins, and so holds nothing, gives way to the background thread once. True: its
- * ticket will be run. */
+/* Page tables are behind: a fault that begins, and so holds nothing, gives way to the background
+ * thread once. True: its ticket will be run. */
 static bool give_way(struct fault *vmf, struct ticket *ticket)
 {
 	if (likely(vmf->tries > 1 || vmf->page || !pt_behind(vmf->mm)))
@@ -180,7 +186,8 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		return -EAGAIN; /* the lock is gone */
 	if (may_wait)
 		fault_wait_under_lock(vmf);
-	struct fm_file *file = vmf->file; /* once its ticket is queued the fault may end in another thread */
+	struct fm_file *file =
+		vmf->file; /* once its ticket is queued the fault may end in another thread */
 	file_get(file); /* the mapping's reference may go with the lock */
 	map_unlock_shared(mm->map);
 	bool under_way = !may_wait && fault_submit_wanted(vmf, ticket);
@@ -189,9 +196,9 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 }
 
 /*
- * Serve a fault. Without RETRY_NOWAIT: 0 or the error, after as many tries as it takes; each try after the first
- * comes after a wait that ended, so it ends once its I/O does. With RETRY_NOWAIT: -EAGAIN when the ticket will be
- * run, or, without a ticket, when the reads have been started.
+ * Serve a fault. Without RETRY_NOWAIT: 0 or the error, after as many tries as it takes; each try
+ * after the first comes after a wait that ended, so it ends once its I/O does. With RETRY_NOWAIT:
+ * -EAGAIN when the ticket will be run, or, without a ticket, when the reads have been started.
  */
 int fault_drive(struct fault *vmf, struct ticket *ticket)
 {

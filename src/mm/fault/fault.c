@@ -2,22 +2,25 @@
 /*
  * filemap_fault() and its helpers: one try of one fault.
  *
- * The rule: nothing here blocks with the map lock held, on the first try or on a later one. What may block is
- * done after maybe_unlock_map_for_io() has dropped the lock, and then only FM_FAULT_RETRY may be returned.
+ * The rule: nothing here blocks with the map lock held, on the first try or on a later one. What
+ * may block is done after maybe_unlock_map_for_io() has dropped the lock, and then only
+ * FM_FAULT_RETRY may be returned.
  *
- * fpin is the file reference taken before the lock is dropped. fpin != NULL means: the lock is gone, the vma
- * must not be touched, every exit goes through out_retry, which puts it. fpin == NULL means: the lock is held.
+ * fpin is the file reference taken before the lock is dropped. fpin != NULL means: the lock is
+ * gone, the vma must not be touched, every exit goes through out_retry, which puts it. fpin == NULL
+ * means: the lock is held.
  *
- * Flags. ALLOW_RETRY: the lock may be dropped. With RETRY_NOWAIT it may not, nor may anything wait: the answer
- * is RETRY with the lock held, and vmf->want says what the caller is to have done once it has dropped the lock
- * itself (its ticket). Without ALLOW_RETRY the same, whatever else is set. KILLABLE: waits end when the mm is
- * being destroyed. TRIED: not the first try; it changes statistics and readahead, never whether we may block.
+ * Flags. ALLOW_RETRY: the lock may be dropped. With RETRY_NOWAIT it may not, nor may anything wait:
+ * the answer is RETRY with the lock held, and vmf->want says what the caller is to have done once
+ * it has dropped the lock itself (its ticket). Without ALLOW_RETRY the same, whatever else is set.
+ * KILLABLE: waits end when the mm is being destroyed. TRIED: not the first try; it changes
+ * statistics and readahead, never whether we may block.
  *
- * References. vmf->page is pinned, and the pin is the fault's: it survives RETRY, so that the next try finds
- * the page that this one waited for or read, whatever the pressure. LOCKED also carries its page lock. A pin
- * or lock that has to be put is left in vmf->stale*: putting takes small locks, so the caller does it outside.
+ * References. vmf->page is pinned, and the pin is the fault's: it survives RETRY, so that the next
+ * try finds the page that this one waited for or read, whatever the pressure. LOCKED also carries
+ * its page lock. A pin or lock that has to be put is left in vmf->stale*: putting takes small
+ * locks, so the caller does it outside.
  *
- * May call: page_cache, readahead, read, reclaim (outside the lock), os, stats.
  */
 #include "mm/fault/fault.h"
 
@@ -55,9 +58,9 @@ static bool may_drop(const struct fault *vmf)
 }
 
 /*
- * Before anything that may block. Returns the file reference and drops the map lock if the flags allow it;
- * returns fpin as it was if that has been done already; returns NULL, lock held, if the flags forbid it:
- * the caller then must not block.
+ * Before anything that may block. Returns the file reference and drops the map lock if the flags
+ * allow it; returns fpin as it was if that has been done already; returns NULL, lock held, if the
+ * flags forbid it: the caller then must not block.
  */
 static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file *fpin)
 {
@@ -70,8 +73,8 @@ static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file
 	return fpin;
 }
 
-/* Wait for the page lock outside the map lock. 0: it was free for a moment; else the errno that the wait
- * brought: the attempt's that we waited for, -ETIMEDOUT, or -ECANCELED when killed. */
+/* Wait for the page lock outside the map lock. 0: it was free for a moment; else the errno that the
+ * wait brought: the attempt's that we waited for, -ETIMEDOUT, or -ECANCELED when killed. */
 static int wait_on_page(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
@@ -104,9 +107,9 @@ static int wait_on_page(struct fault *vmf, struct page *page)
  * Lock the page. True: locked, the map lock as it was. False: not locked, and
  *   *fpin set      the map lock was dropped (here or before) and the wait is over: return RETRY
  *   *fpin NULL     the lock is held: the flags forbid waiting, vmf->want is WANT_PAGE
- * The trylock comes first: a free lock costs nobody the map lock. NOWAIT is looked at before anything is
- * dropped. Killed: it is this helper that has dropped the lock, so that the caller's RETRY is true, and the
- * kill shows in vmf->error at the next try.
+ * The trylock comes first: a free lock costs nobody the map lock. NOWAIT is looked at before
+ * anything is dropped. Killed: it is this helper that has dropped the lock, so that the caller's
+ * RETRY is true, and the kill shows in vmf->error at the next try.
  */
 static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struct fm_file **fpin)
 {
@@ -126,14 +129,16 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 }
 
 /*
- * The page is not cached. Chooses the readahead window and, if the flags allow, drops the lock and submits what
- * is not read with the page itself. Returns fpin, or NULL with the lock held; then the window stands in vmf->ra
- * for the ticket.
+ * The page is not cached. Chooses the readahead window and, if the flags allow, drops the lock and
+ * submits what is not read with the page itself. Returns fpin, or NULL with the lock held; then the
+ * window stands in vmf->ra for the ticket.
  */
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 {
-	/* One window a fault: a try that comes after a wait for room or for a frame only wants its page. */
-	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact && ra_sync_window(fault_access(vmf), fault_reading(vmf));
+	/* One window a fault: a try that comes after a wait for room or for a frame only wants its
+	 * page. */
+	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact &&
+		      ra_sync_window(fault_access(vmf), fault_reading(vmf));
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
 	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
@@ -149,9 +154,10 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 }
 
 /*
- * The page is cached. If it carries the readahead mark and submitting the next window changes anything, drops
- * the lock and submits: returns fpin. Otherwise NULL, lock held: nothing to do (dropping would only be repeated),
- * or the flags forbid it and the window is left to the caller as vmf->want = WANT_AHEAD.
+ * The page is cached. If it carries the readahead mark and submitting the next window changes
+ * anything, drops the lock and submits: returns fpin. Otherwise NULL, lock held: nothing to do
+ * (dropping would only be repeated), or the flags forbid it and the window is left to the caller as
+ * vmf->want = WANT_AHEAD.
  */
 static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *page)
 {
@@ -168,15 +174,18 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 	return fpin;
 }
 
-/* Get a page to read into. Lock gone. 0 with vmf->page pinned; else what the wait for a frame brought, or
- * -EAGAIN when there may be one now. One that comes without memory is read here, and the errno its attempt's. */
+/* Get a page to read into. Lock gone. 0 with vmf->page pinned; else what the wait for a frame
+ * brought, or -EAGAIN when there may be one now. One that comes without memory is read here, and
+ * the errno its attempt's. */
 static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh;
 	uint64_t until = fault_deadline(vmf);
 
-	if (!read_has_room(file, true)) { /* a frame taken only to be given back would wake another in vain */
+	if (!read_has_room(
+		    file,
+		    true)) { /* a frame taken only to be given back would wake another in vain */
 		vmf->page = page_find(file, vmf->index); /* by its own window it may be under way */
 		if (vmf->page)
 			return 0;
@@ -186,7 +195,10 @@ static int add_page(struct fault *vmf)
 		covered_if(wait == -ECANCELED, a9_room);
 		return wait ? wait : -EAGAIN;
 	}
-	int err = page_add(file, vmf->index, ADD_RECLAIM | (read_is_inline(file) && read_may_stage(vmf) ? ADD_HOLE : 0), &vmf->page, &fresh);
+	int err =
+		page_add(file, vmf->index,
+			 ADD_RECLAIM | (read_is_inline(file) && read_may_stage(vmf) ? ADD_HOLE : 0),
+			 &vmf->page, &fresh);
 	if (!err && fresh && page_is(vmf->page, PG_HOLE))
 		err = read_staged(vmf);
 	else if (!err && fresh) /* the lock that it came with is taken again in its place below */
@@ -211,8 +223,8 @@ static void wait_for_room(struct fault *vmf)
 	vmf->error = read_wait_for_room(file, fault_deadline(vmf));
 }
 
-/* The flags forbid waiting, and the page is locked: its lock, and a pin for that, are left to be put, and the caller is told what is
- * wanted. The map lock is held. */
+/* The flags forbid waiting, and the page is locked: its lock, and a pin for that, are left to be
+ * put, and the caller is told what is wanted. The map lock is held. */
 static void leave_to_caller(struct fault *vmf, struct page *page, enum fault_want want)
 {
 	vmf->stale_locked = page;
@@ -227,8 +239,9 @@ static bool past_end(const struct fault *vmf)
 }
 
 /*
- * Past the end that is known, and the file may have grown: the store is asked, once for each fault. Returns fpin with the
- * map lock dropped; or NULL with the lock held, and vmf->want tells the caller to ask.
+ * Past the end that is known, and the file may have grown: the store is asked, once for each fault.
+ * Returns fpin with the map lock dropped; or NULL with the lock held, and vmf->want tells the
+ * caller to ask.
  */
 static struct fm_file *ask_size(struct fault *vmf)
 {
@@ -253,12 +266,11 @@ static void count_major(struct fault *vmf)
 /*
  * One try. Called with the map lock shared and vmf->vma found. Returns
  *   LOCKED         the lock is held; vmf->page is uptodate, within the file, pinned and locked
- *   RETRY          may_drop(): the lock is gone; look everything up again. Else: the lock is held, vmf->want
- *                  is set
- *   SIGBUS, OOM    the lock is held; vmf->error says why
- * with MAJOR beside it when the page had to be read. An error of a read comes with the retry: this try puts it
- * into vmf->error and returns RETRY, the next one returns SIGBUS, so that the signal is raised from one place,
- * and the one after it would read anew.
+ *   RETRY          may_drop(): the lock is gone; look everything up again. Else: the lock is held,
+ * vmf->want is set SIGBUS, OOM    the lock is held; vmf->error says why with MAJOR beside it when
+ * the page had to be read. An error of a read comes with the retry: this try puts it into
+ * vmf->error and returns RETRY, the next one returns SIGBUS, so that the signal is raised from one
+ * place, and the one after it would read anew.
  */
 unsigned filemap_fault(struct fault *vmf)
 {

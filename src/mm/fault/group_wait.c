@@ -18,14 +18,15 @@
 
 #define GROUP_PATIENCE_NS (20 * OS_NSEC_PER_MSEC)
 
-/* A page of a group that is whole, and all of which is on its way into memory: one that is being read, pinned. NULL: there is none,
- * or they will not go in together. */
+/* A page of a group that is whole, and all of which is on its way into memory: one that is being
+ * read, pinned. NULL: there is none, or they will not go in together. */
 static struct page *late_one(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
 
-	if (likely(!pool->groups) || !group_is_whole(pool, page) || page_is(page, PG_INSTALLED) || file->writable)
+	if (likely(!pool->groups) || !group_is_whole(pool, page) || page_is(page, PG_INSTALLED) ||
+	    file->writable)
 		return NULL;
 	struct page *first = group_first(pool, page), *late = NULL;
 	uint64_t index = page->index - (uint64_t)(page - first);
@@ -52,14 +53,16 @@ static uint64_t patience_until(const struct fault *vmf)
 }
 
 /*
- * The rest of a group that is about to be there is waited for, a moment long: then all of it goes in by one change of a page table.
- * Page lock held, and a pin; true: the lock has been put, to look again.
+ * The rest of a group that is about to be there is waited for, a moment long: then all of it goes
+ * in by one change of a page table. Page lock held, and a pin; true: the lock has been put, to look
+ * again.
  */
 bool group_wait(struct fault *vmf, struct page *page)
 {
 	uint64_t until = 0;
 
-	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) || vmf->exact || vmf->advice == FM_ADVICE_RANDOM)
+	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) ||
+	    vmf->exact || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
 	for (struct page *late; (late = late_one(vmf, page)) != NULL;) {
 		if (!vmf->waited_for_group)

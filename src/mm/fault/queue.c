@@ -2,15 +2,16 @@
 /*
  * Queues of ranges that are brought in while their program does something else.
  *
- * A range is served a page at a time, by a fault that may not wait: its ticket is run when its read has ended, in any
- * thread, and puts the range on the ready list. The program's own thread takes it from there in fm_completions(), installs
- * the page, and goes on with the next. What waits on the ready list holds no page: however long the program stays away, it
- * keeps no frame from anybody. A page that has come and was evicted by then counts as brought in, as if it had been touched.
+ * A range is served a page at a time, by a fault that may not wait: its ticket is run when its read
+ * has ended, in any thread, and puts the range on the ready list. The program's own thread takes it
+ * from there in fm_completions(), installs the page, and goes on with the next. What waits on the
+ * ready list holds no page: however long the program stays away, it keeps no frame from anybody. A
+ * page that has come and was evicted by then counts as brought in, as if it had been touched.
  *
- * Owns struct fm_queue and its entries, all allocated when it is made. An entry belongs to the free list, to the thread that
- * drives it, to the wait queue its ticket is in, or to the ready list. `lock` protects both lists; nothing is called with it
- * held. The table of queues tells the living from the dead: who is inside a call has its place's `users`.
- * May call: fault_path, page_cache, read, readahead, trap's registry, os.
+ * Owns struct fm_queue and its entries, all allocated when it is made. An entry belongs to the free
+ * list, to the thread that drives it, to the wait queue its ticket is in, or to the ready list.
+ * `lock` protects both lists; nothing is called with it held. The table of queues tells the living
+ * from the dead: who is inside a call has its place's `users`.
  */
 #include "mm/fault/queue.h"
 
@@ -88,8 +89,9 @@ static struct queue_place {
 #define ENDING ((struct fm_queue *)1)
 
 /*
- * There is something ready: tell one thread, and the event loop, unless they have been told and have not looked since.
- * `seq` changes twice: for who has looked already and counts as waiting next, and for who clears `woken` between the two.
+ * There is something ready: tell one thread, and the event loop, unless they have been told and
+ * have not looked since. `seq` changes twice: for who has looked already and counts as waiting
+ * next, and for who clears `woken` between the two.
  */
 static void queue_signal(struct fm_queue *queue)
 {
@@ -144,7 +146,8 @@ static struct queue_entry *free_pop(struct fm_queue *queue)
 
 static void free_push(struct fm_queue *queue, struct queue_entry *entry)
 {
-	atomic_set(&entry->state, ENTRY_FREE); /* first: it may be another thread's as soon as it is on the list */
+	atomic_set(&entry->state,
+		   ENTRY_FREE); /* first: it may be another thread's as soon as it is on the list */
 	os_lock(&queue->lock);
 	entry->next = queue->free;
 	queue->free = entry;
@@ -182,11 +185,13 @@ static void entry_end_fault(struct queue_entry *entry, int error)
 	entry->begun = false;
 }
 
-/* The page that was waited for has come, and there is nothing more to do: it is in the view, or has gone again. */
+/* The page that was waited for has come, and there is nothing more to do: it is in the view, or has
+ * gone again. */
 static bool has_come(struct queue_entry *entry)
 {
 	struct page *page = entry->came ? page_find(entry->vmf.file, entry->vmf.index) : NULL;
-	bool there = page && (page_state(page) & (PG_UPTODATE | PG_INSTALLED)) == (PG_UPTODATE | PG_INSTALLED);
+	bool there = page && (page_state(page) & (PG_UPTODATE | PG_INSTALLED)) ==
+				     (PG_UPTODATE | PG_INSTALLED);
 	if (there && unlikely(entry->vmf.file->reads->record))
 		record_touch(entry->vmf.file->reads->record, page);
 	if (page)
@@ -196,8 +201,8 @@ static bool has_come(struct queue_entry *entry)
 	return there || (entry->came && !page);
 }
 
-/* Bring the range in as far as it goes without waiting. True: it has ended. False: its ticket will be run, or has been: it
- * is somebody else's by now. */
+/* Bring the range in as far as it goes without waiting. True: it has ended. False: its ticket will
+ * be run, or has been: it is somebody else's by now. */
 static bool entry_drive(struct queue_entry *entry)
 {
 	while (!entry->ended) {
@@ -220,7 +225,8 @@ static bool entry_drive(struct queue_entry *entry)
 	return true;
 }
 
-static void entry_start(struct fm_queue *queue, struct queue_entry *entry, const struct fm_range *range)
+static void entry_start(struct fm_queue *queue, struct queue_entry *entry,
+			const struct fm_range *range)
 {
 	uint64_t start = (uint64_t)(uintptr_t)range->addr;
 	entry->range = *range;
@@ -237,7 +243,8 @@ static void entry_start(struct fm_queue *queue, struct queue_entry *entry, const
 		ready_push(queue, entry);
 }
 
-/* Every call on a queue but its destruction is made between these two. NULL: it is gone, or never was. */
+/* Every call on a queue but its destruction is made between these two. NULL: it is gone, or never
+ * was. */
 static struct queue_place *queue_enter(struct fm_queue *queue)
 {
 	for (int i = 0; queue && i < QUEUES_MAX; i++) {
@@ -257,7 +264,8 @@ static void queue_leave(struct queue_place *place)
 }
 
 /* Ranges are taken as far as there is room. Signals blocked. */
-int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count, size_t *ret_begun)
+int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count,
+		size_t *ret_begun)
 {
 	struct queue_place *place = queue_enter(queue);
 	size_t begun = 0;
@@ -297,8 +305,9 @@ static size_t queue_take(struct fm_queue *queue, struct fm_range *ranges, size_t
 }
 
 /*
- * The event is cleared before the list is looked at: what comes later is told anew. In this order: were `signalled` cleared
- * first, a signal that comes between the two would be eaten, and stay the last.
+ * The event is cleared before the list is looked at: what comes later is told anew. In this order:
+ * were `signalled` cleared first, a signal that comes between the two would be eaten, and stay the
+ * last.
  */
 static size_t queue_look(struct fm_queue *queue, struct fm_range *ranges, size_t count)
 {
@@ -313,8 +322,8 @@ static size_t queue_look(struct fm_queue *queue, struct fm_range *ranges, size_t
 	return taken;
 }
 
-/* Where ranges end one soon after the other, the next has ended before a thread that sleeps could be woken for it. True: it
- * has. */
+/* Where ranges end one soon after the other, the next has ended before a thread that sleeps could
+ * be woken for it. True: it has. */
 static bool queue_spin(struct fm_queue *queue, uint32_t seq)
 {
 	uint64_t begun = os_now_ns();
@@ -339,8 +348,8 @@ static void queue_wait(struct fm_queue *queue, uint32_t seq, uint64_t until_ns)
 }
 
 /* Signals are open while it waits, and only then. */
-int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count, uint64_t timeout_ns,
-		      size_t *ret_count)
+int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count,
+		      uint64_t timeout_ns, size_t *ret_count)
 {
 	struct queue_place *place = queue_enter(queue);
 	uint64_t until = OS_FOREVER, now = timeout_ns ? os_now_ns() : 0;
@@ -421,7 +430,8 @@ int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue
 	return -EMFILE;
 }
 
-/* Nobody is inside a call. End what has not ended; true: all has. A ticket that is not in its queue any more is being run. */
+/* Nobody is inside a call. End what has not ended; true: all has. A ticket that is not in its queue
+ * any more is being run. */
 static bool entries_end(struct fm_queue *queue)
 {
 	bool all = true;

@@ -10,9 +10,10 @@
 
 struct fm_mm;
 
-int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count, size_t *ret_begun);
-int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count, uint64_t timeout_ns,
-		      size_t *ret_count);
+int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count,
+		size_t *ret_begun);
+int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count,
+		      uint64_t timeout_ns, size_t *ret_count);
 int queue_fd(struct fm_queue *queue, int *ret_fd);
 int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue);
 int queue_destroy(struct fm_queue *queue);

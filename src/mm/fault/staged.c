@@ -31,21 +31,25 @@
 #include <errno.h>
 
 /*
- * A page that one fault alone wants, and for which there is a frame without memory, is read into a staging slot and copied into
- * the view. The frame's slot stays empty, as after a MOVE; yet nothing had to be filled first or protected after, and no
- * other core is interrupted.
+ * A page that one fault alone wants, and for which there is a frame without memory, is read into a
+ * staging slot and copied into the view. The frame's slot stays empty, as after a MOVE; yet nothing
+ * had to be filled first or protected after, and no other core is interrupted.
  */
 bool read_may_stage(const struct fault *vmf)
 {
 	struct frame_pool *pool = vmf->file->pool;
-	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage && !vmf->more &&
-	       !(vmf->exact && (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
+	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage &&
+	       !vmf->more &&
+	       !(vmf->exact &&
+		 (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
-	       !atomic_get(&vmf->file->reads->changed) && /* else a hole would have to be filled, and another frame need not */
+	       !atomic_get(&vmf->file->reads->changed) && /* else a hole would have to be filled,
+							     and another frame need not */
 	       (vmf->index + 1) << pool->shift <= file_size(vmf->file);
 }
 
-/* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone again. */
+/* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone
+ * again. */
 static int fill_instead(struct frame_pool *pool, struct page *page)
 {
 	if (frame_fill_first(pool, page) == 0) {
@@ -59,7 +63,8 @@ static int fill_instead(struct frame_pool *pool, struct page *page)
 	return -ENOMEM;
 }
 
-/* vmf->page is fresh: locked, pinned, a hole. 0: look again; -ENOMEM: no frame after all; else the errno of the attempt. */
+/* vmf->page is fresh: locked, pinned, a hole. 0: look again; -ENOMEM: no frame after all; else the
+ * errno of the attempt. */
 int read_staged(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;

@@ -23,8 +23,9 @@
 struct waiting_fault {
 	struct ticket ticket;
 	struct fault vmf;
-	/* The thread's, when this fault began. A fault can outlive its access (another's install woke the thread), and the
-	 * thread be in another pool by the end of it: the place it was given here is told by this copy. */
+	/* The thread's, when this fault began. A fault can outlive its access (another's install
+	 * woke the thread), and the thread be in another pool by the end of it: the place it was
+	 * given here is told by this copy. */
 	struct progress progress;
 	bool begun, may_begin;
 	void (*again)(void *cookie);

@@ -32,8 +32,8 @@
 
 #include <errno.h>
 
-/* FM_MM_HOLD_LOCK: the experiment. What the fault wants is done and waited for with the map lock held, as a
- * fault path without the rule would. */
+/* FM_MM_HOLD_LOCK: the experiment. What the fault wants is done and waited for with the map lock
+ * held, as a fault path without the rule would. */
 void fault_wait_under_lock(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -73,8 +73,8 @@ void fault_wait_under_lock(struct fault *vmf)
 		vmf->error = read_wait_for_room(file, OS_FOREVER);
 }
 
-/* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no frame or no
- * request can be had: the pool's queue is the place to wait. */
+/* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no
+ * frame or no request can be had: the pool's queue is the place to wait. */
 static int start_wanted_read(struct fault *vmf, bool told_later)
 {
 	struct fm_file *file = vmf->file;
@@ -83,7 +83,9 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	/* Not for a thread that waits in the kernel: it would go on before its fault has ended. */
 	unsigned how = ADD_RECLAIM | (vmf->exact && read_may_stage(vmf) ? ADD_HOLE : 0);
 
-	if (!vmf->page && !read_has_room(file, false)) /* a frame taken and given back would wake the next in vain */
+	if (!vmf->page &&
+	    !read_has_room(file,
+			   false)) /* a frame taken and given back would wake the next in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
 		err = read_has_room(file, false) ? page_add(file, vmf->index, how, &vmf->page, &fresh) : -EAGAIN;
@@ -143,8 +145,8 @@ static bool past_deadline(const struct fault *vmf)
 	return until != OS_FOREVER && os_now_ns() >= until;
 }
 
-/* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be run (or, without
- * one, the reads are under way). False: try again at once. */
+/* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be
+ * run (or, without one, the reads are under way). False: try again at once. */
 bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 {
 	fault_put_stale(vmf);
@@ -199,7 +201,8 @@ bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 void frame_ask(struct fm_file *file)
 {
 	atomic_set(&file->mm->starved, 1u);
-	if (frame_to_be_had(file->pool) && read_has_room(file, false) && atomic_xchg(&file->mm->starved, 0u))
+	if (frame_to_be_had(file->pool) && read_has_room(file, false) &&
+	    atomic_xchg(&file->mm->starved, 0u))
 		mm_event(file->mm);
 	background_kick(file->mm);
 }
@@ -210,8 +213,8 @@ static bool ticket_read_has_room(const struct ticket *ticket)
 	return read_has_room(ticket->file, false);
 }
 
-/* It will be run when a frame is freed or a request is done. If both are to be had by now, the end that this ticket was
- * queued for may have come before it: the oldest is run at once. */
+/* It will be run when a frame is freed or a request is done. If both are to be had by now, the end
+ * that this ticket was queued for may have come before it: the oldest is run at once. */
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 {
 	struct frame_pool *pool = file->pool;
@@ -226,7 +229,8 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 		if (oldest)
 			oldest->run(oldest);
 	}
-	/* Nobody may ever free a frame, and it may have looked whether somebody waits just before this one was queued: about to
-	 * sleep until it is called, it would call none of those that wait. */
+	/* Nobody may ever free a frame, and it may have looked whether somebody waits just before
+	 * this one was queued: about to sleep until it is called, it would call none of those that
+	 * wait. */
 	background_kick(pool->mm);
 }

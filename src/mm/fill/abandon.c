@@ -43,8 +43,9 @@ void read_wanted(struct fm_file *file, struct page *page)
 	os_unlock(&mm->request_lock);
 }
 
-/* A fault has waited this long for a page of a readahead request. When that is far beyond what the store
- * usually takes, the request is aborted, once: its pages are unlocked unread, and the fault reads its own. */
+/* A fault has waited this long for a page of a readahead request. When that is far beyond what the
+ * store usually takes, the request is aborted, once: its pages are unlocked unread, and the fault
+ * reads its own. */
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 {
 	struct fm_mm *mm = file->mm;
@@ -71,14 +72,16 @@ bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 /* Take the pages from a request whose time is up; request lock held, is dropped. */
 static void request_abandon(struct fm_mm *mm, struct read_request *req)
 {
-	struct iovec segments[IO_SEGMENTS_MAX]; /* the pages themselves would be too many for a signal handler's stack */
+	struct iovec segments[IO_SEGMENTS_MAX]; /* the pages themselves would be too many for a
+						   signal handler's stack */
 	struct fm_file *file = req->file;
 	int count = request_segments(req, segments);
 	bool req_staged = req->stage != NULL;
 
 	atomic_set(&req->abandoned, 1u);
 	for (int i = 0; i < count; i++)
-		for (struct page *page = request_segment_first(file->pool, &segments[i]); page < request_segment_end(file->pool, &segments[i]); page++) {
+		for (struct page *page = request_segment_first(file->pool, &segments[i]);
+		     page < request_segment_end(file->pool, &segments[i]); page++) {
 			page->request = 0;
 			page_pin(page); /* the request's own pin may be put as soon as the lock is free */
 		}
@@ -89,7 +92,8 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 	stats_add(mm->stats, read_timeouts, 1);
 	stats_add(mm->stats, read_errors, 1);
 	for (int i = 0; i < count; i++)
-		for (struct page *page = request_segment_first(file->pool, &segments[i]); page < request_segment_end(file->pool, &segments[i]); page++) {
+		for (struct page *page = request_segment_first(file->pool, &segments[i]);
+		     page < request_segment_end(file->pool, &segments[i]); page++) {
 			if (req_staged) /* its memory was only charged for */
 				mm_uncharge(mm, file->pool->page_size);
 			page_fail(page, -ETIMEDOUT);
@@ -110,13 +114,15 @@ void read_abandon_page(struct fm_mm *mm, struct page *page)
 		os_unlock(&mm->request_lock);
 }
 
-/* Abandon what has passed its deadline; *ret_next_ns is lowered to the next one. Background thread. */
+/* Abandon what has passed its deadline; *ret_next_ns is lowered to the next one. Background thread.
+ */
 void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 {
 	for (uint32_t i = 0; i < mm->request_count; i++) {
 		struct read_request *req = &mm->requests[i];
 		os_lock(&mm->request_lock);
-		bool waits = atomic_get(&req->busy) && !atomic_get(&req->abandoned) && req->deadline_ns != OS_FOREVER;
+		bool waits = atomic_get(&req->busy) && !atomic_get(&req->abandoned) &&
+			     req->deadline_ns != OS_FOREVER;
 		/* Else it has ended, and its pages may be another's by now. */
 		bool here = waits && req->file->pool->pages[req->first].request == i + 1;
 		if (here && req->deadline_ns <= now_ns) {

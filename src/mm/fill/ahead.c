@@ -54,8 +54,8 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 }
 
 /* One page of a window. *ret_fresh: it is locked, and to be read. -ENOMEM: no frame is free. */
-static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark, uint64_t index,
-		       struct page **ret_page, bool *ret_fresh)
+static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark,
+		       uint64_t index, struct page **ret_page, bool *ret_fresh)
 {
 	int err = page_add(file, index, ADD_STREAM, ret_page, ret_fresh);
 	if (err)
@@ -71,8 +71,10 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	return 0;
 }
 
-/* All of a group is to be read: into one that is whole. `run` is to work with. Returns how many pages; 0: there is none to be had. */
-static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark, uint32_t most, bool evict, struct page **run)
+/* All of a group is to be read: into one that is whole. `run` is to work with. Returns how many
+ * pages; 0: there is none to be had. */
+static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark, uint32_t most,
+			     bool evict, struct page **run)
 {
 	struct frame_pool *pool = file->pool;
 	struct page *first = group_take(pool, evict), *found = NULL;
@@ -115,14 +117,15 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 }
 
 /*
- * In steps each page would be a fault of its own, and a MOVE that interrupts other processors: they go into the view by themselves
- * when they have come, by way of staging slots. Not the one with the mark, which has to be touched; nor where each touch is
- * recorded.
+ * In steps each page would be a fault of its own, and a MOVE that interrupts other processors: they
+ * go into the view by themselves when they have come, by way of staging slots. Not the one with the
+ * mark, which has to be touched; nor where each touch is recorded.
  */
-static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark, uint64_t index)
+static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark,
+		       uint64_t index)
 {
-	if (index == mark || !window->stages || file->reads->record || pool_pauses(file->pool) || pt_behind(file->mm) ||
-	    (index + 1) << file->pool->shift > file_size(file))
+	if (index == mark || !window->stages || file->reads->record || pool_pauses(file->pool) ||
+	    pt_behind(file->mm) || (index + 1) << file->pool->shift > file_size(file))
 		return NULL;
 	if (!lru_count(file->pool, LIST_HOLES))
 		return NULL;
@@ -130,7 +133,8 @@ static char *stage_for(struct fm_file *file, const struct ra_window *window, uin
 }
 
 /* One page in the frame that it has, which is a hole if there is a staging slot. */
-static void submit_single(struct fm_file *file, const struct ra_window *window, struct page *page, char *stage)
+static void submit_single(struct fm_file *file, const struct ra_window *window, struct page *page,
+			  char *stage)
 {
 	page_set(page, PG_SPEC, 0);
 	if (!stage) {
@@ -153,11 +157,13 @@ static uint64_t submit_steps(struct fm_file *file, const struct ra_window *windo
 	bool held = requests_hold(file->mm);
 	int err = 0;
 
-	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++, index += window->step) {
+	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false);
+	     i++, index += window->step) {
 		struct page *page;
 		bool fresh = false;
 		char *stage = stage_for(file, window, mark, index);
-		err = stage ? page_add(file, index, ADD_STREAM | ADD_HOLE, &page, &fresh) : window_page(file, window, &mark, index, &page, &fresh);
+		err = stage ? page_add(file, index, ADD_STREAM | ADD_HOLE, &page, &fresh)
+			    : window_page(file, window, &mark, index, &page, &fresh);
 		if (stage && (!fresh || !page_is(page, PG_HOLE))) {
 			stage_put(file->pool, stage);
 			stage = NULL;
@@ -174,9 +180,8 @@ static uint64_t submit_steps(struct fm_file *file, const struct ra_window *windo
 	return index;
 }
 
-/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only frames that are free; with
- * `evict`, groups that others have.
- * Returns the page it has come to. */
+/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only
+ * frames that are free; with `evict`, groups that others have. Returns the page it has come to. */
 uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool evict)
 {
 	struct page *run[READ_PAGES_MAX];
@@ -231,9 +236,9 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 }
 
 /*
- * A call wants [at, end) of a view. What of it is not cached is read in large pieces, up to some way beyond `at`, so that
- * it is on its way while the first page is waited for; `ahead` is where this has come to before. No lock held. Returns
- * where it has come to now.
+ * A call wants [at, end) of a view. What of it is not cached is read in large pieces, up to some
+ * way beyond `at`, so that it is on its way while the first page is waited for; `ahead` is where
+ * this has come to before. No lock held. Returns where it has come to now.
  */
 uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 {
@@ -250,11 +255,13 @@ uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 	last = last - from < most ? last : from + most;
 	if (ahead > at) {
 		from = (ahead - base) >> pool->shift;
-	} else if (page_is_cached(file, from)) { /* a range that is called for again and again, or has been there all the while */
+	} else if (page_is_cached(file, from)) { /* a range that is called for again and again, or
+						    has been there all the while */
 		return base + ((from + 1) << pool->shift);
 	}
 	if (from > last)
 		return ahead;
-	struct ra_window window = {.start = from, .mark = UINT64_MAX, .step = 1, .count = (uint32_t)(last - from + 1)};
+	struct ra_window window = {
+		.start = from, .mark = UINT64_MAX, .step = 1, .count = (uint32_t)(last - from + 1)};
 	return base + (ra_submit(file, &window, false) << pool->shift);
 }

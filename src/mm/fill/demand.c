@@ -105,9 +105,9 @@ static int wait_for_read(struct fm_file *file, struct page *page)
 }
 
 /*
- * Read a page, and up to `more` that follow it. Called with the page locked (which ends here) and pinned
- * (which stays), no other lock. 0: look again; -EBUSY: nothing was read, put the page and read_wait_for_room();
- * else the errno of the attempt.
+ * Read a page, and up to `more` that follow it. Called with the page locked (which ends here) and
+ * pinned (which stays), no other lock. 0: look again; -EBUSY: nothing was read, put the page and
+ * read_wait_for_room(); else the errno of the attempt.
  */
 int read_page(struct fm_file *file, struct page *page, uint32_t more)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is read of a file, and which version of its object: the part of struct fm_file that fill/ owns. */
+/* What is read of a file, and which version of its object: the part of struct fm_file that fill/
+ * owns. */
 #ifndef FM_MM_FILL_FILE_READS_H
 #define FM_MM_FILL_FILE_READS_H
 
@@ -40,7 +41,8 @@ struct file_reads {
 	uint32_t readahead_bytes; /* as asked for: a private mapping has it from its base */
 	uint64_t latency_ns; /* of its reads, smoothed; atomic */
 	uint32_t changed;    /* found changed behind its snapshot; atomic */
-	struct fm_store_version version; /* version_lock; young_ns: could then have been changed again without another version */
+	struct fm_store_version version; /* version_lock; young_ns: could then have been changed
+					    again without another version */
 	struct os_lock version_lock;
 	uint64_t checked; /* io_ends() before the version was last asked for, and was the same; atomic */
 	uint32_t epoch; /* changes with each version, under FM_CHANGED_REFRESH; atomic */

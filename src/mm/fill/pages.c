@@ -47,19 +47,24 @@ int file_changed_behind(struct fm_file *file, uint32_t epoch)
 	return -ESTALE;
 }
 
-/* `bytes` of the page have come, or an error. Page locked. Returns the list where it belongs now. */
-static enum page_list page_has_come(struct fm_file *file, struct page *page, uint64_t bytes, int error, uint32_t epoch)
+/* `bytes` of the page have come, or an error. Page locked. Returns the list where it belongs now.
+ */
+static enum page_list page_has_come(struct fm_file *file, struct page *page, uint64_t bytes,
+				    int error, uint32_t epoch)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t wanted = page_bytes(file, page);
 
 	covered_if(!error && !wanted, a10_all_past_end);
 	covered_if(!error && bytes < wanted, a10_ended_early);
-	if (!error && page_is(page, PG_HOLE)) /* there was no memory for it, which a read of nothing does not notice */
+	if (!error && page_is(page, PG_HOLE)) /* there was no memory for it, which a read of nothing
+						 does not notice */
 		error = -ENOMEM;
-	if (!error && !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
+	if (!error &&
+	    !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
 		error = -ENXIO;
-	if (!error && bytes < wanted && file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
+	if (!error && bytes < wanted &&
+	    file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
 		wanted = bytes;
 	else if (!error && bytes < wanted) /* it ended before its end: somebody truncated it */
 		error = file_changed_behind(file, epoch);
@@ -67,8 +72,8 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 		page_fail(page, error);
 		return LIST_INACTIVE;
 	}
-	/* What the store has past the new end of a file that is being made shorter is the file's, should the store refuse. shrink()
-	 * zeroes it. */
+	/* What the store has past the new end of a file that is being made shorter is the file's,
+	 * should the store refuse. shrink() zeroes it. */
 	if (wanted < bytes && range_is_punched(file, page->index))
 		wanted = bytes;
 	covered_if(wanted < pool->page_size, a12_tail);
@@ -83,7 +88,8 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 }
 
 /* The same for one page, which is unlocked here. */
-void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error, uint32_t epoch)
+void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
+		   uint32_t epoch)
 {
 	lru_set(file->pool, page, 1, page_has_come(file, page, bytes, error, epoch));
 	page_unlock(file->pool, page);
@@ -144,7 +150,8 @@ void read_count(struct fm_mm *mm, uint64_t bytes, unsigned shorts, int error)
 		stats_add(mm->stats, read_errors, 1);
 }
 
-/* All pages of one attempt; each locked and pinned by it. Neighbours go onto their list together. */
+/* All pages of one attempt; each locked and pinned by it. Neighbours go onto their list together.
+ */
 void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
 			   uint64_t bytes, int error, uint32_t epoch)
 {
@@ -173,9 +180,9 @@ void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
 		page_unlock(file->pool, pages[i]);
 }
 
-/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. How many had a hole: where
- * none had, the EFAULT is the store's own, and would be there again. -ENOMEM: the system has no memory; to try again at once
- * would be to try without end. */
+/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. How
+ * many had a hole: where none had, the EFAULT is the store's own, and would be there again.
+ * -ENOMEM: the system has no memory; to try again at once would be to try without end. */
 int pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
 {
 	int holes = 0, err = 0;

@@ -13,7 +13,8 @@ struct page;
 
 uint64_t page_bytes(struct fm_file *file, const struct page *page);
 int file_changed_behind(struct fm_file *file, uint32_t epoch);
-void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error, uint32_t epoch);
+void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
+		   uint32_t epoch);
 void page_end_unread(struct fm_file *file, struct page *page);
 void page_begin_read(struct frame_pool *pool, struct page *page);
 void read_note_latency(struct fm_file *file, uint64_t ns);

@@ -2,12 +2,12 @@
 /*
  * Recording: which pages of a file are touched, in the order of their first touch.
  *
- * Owns struct record: a log of ranges, allocated and populated when the file is opened, with as many places as the budget
- * has pages: more could not be brought back. Faults note touches in it without a lock, a system call or a page fault, and
- * hold no lock meanwhile. What finds no place is counted. The closer thread, on which no fault depends, writes the log
- * out: when the file ends, and before that once a second while something is new, for programs that are killed.
- * mm->records is changed under files_lock, and by nobody but the closer once a record is in it.
- * May call: store (hot sets), os.
+ * Owns struct record: a log of ranges, allocated and populated when the file is opened, with as
+ * many places as the budget has pages: more could not be brought back. Faults note touches in it
+ * without a lock, a system call or a page fault, and hold no lock meanwhile. What finds no place is
+ * counted. The closer thread, on which no fault depends, writes the log out: when the file ends,
+ * and before that once a second while something is new, for programs that are killed. mm->records
+ * is changed under files_lock, and by nobody but the closer once a record is in it.
  */
 #include "mm/fill/record.h"
 
@@ -86,7 +86,8 @@ void record_index(struct record *record, uint64_t index)
 		atomic_add(&record->lost, 1u);
 }
 
-/* A fault has been served; the page is pinned. Noted once for as long as the page is cached. Signal-safe. */
+/* A fault has been served; the page is pinned. Noted once for as long as the page is cached.
+ * Signal-safe. */
 void record_touch(struct record *record, struct page *page)
 {
 	if (page_word(page, noted))
@@ -173,7 +174,8 @@ void records_flush(struct fm_mm *mm, uint64_t until_ns)
 		os_futex_wait(&mm->records_saved, saved, OS_FUTEX_ANY, until_ns);
 }
 
-/* If the URI or the environment asks for it. What the environment asks for must not keep a program from its file. */
+/* If the URI or the environment asks for it. What the environment asks for must not keep a program
+ * from its file. */
 int record_begin(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -186,9 +188,11 @@ int record_begin(struct fm_file *file)
 	if (places < PLACES_MIN)
 		places = PLACES_MIN;
 	struct record *record = os_meta_alloc(sizeof(*record) + places * sizeof(uint64_t));
-	int err = record ? hotset_target_open(path, file->uri, why, sizeof(why), &record->target) : -ENOMEM;
+	int err = record ? hotset_target_open(path, file->uri, why, sizeof(why), &record->target)
+			 : -ENOMEM;
 	if (err) {
-		mm_log(mm, asked == HOTSET_BY_URI ? FM_LOG_ERROR : FM_LOG_WARNING, "%s", why[0] ? why : "no memory to record in");
+		mm_log(mm, asked == HOTSET_BY_URI ? FM_LOG_ERROR : FM_LOG_WARNING, "%s",
+		       why[0] ? why : "no memory to record in");
 		os_meta_free(record, sizeof(*record) + places * sizeof(uint64_t));
 		return asked == HOTSET_BY_URI ? err : 0;
 	}
@@ -234,7 +238,8 @@ void record_end(struct fm_file *file)
 	os_sigmask mask = os_signals_block();
 	bool listed = unlist(file->mm, record);
 	os_signals_restore(mask);
-	if (listed && (!record->written || record->failed || record->saved != atomic_get(&record->touches)))
+	if (listed &&
+	    (!record->written || record->failed || record->saved != atomic_get(&record->touches)))
 		save_and_tell(record); /* also that nothing was touched */
 	if (listed && lost)
 		mm_log(file->mm, FM_LOG_WARNING, "record %s: full: the last %llu first touches are not in it",

@@ -2,12 +2,12 @@
 /*
  * Hot sets: what an earlier run touched first is read before this one asks for it.
  *
- * Owns struct replay, a file's list of ranges and how far it has come, the list of those under way (mm->replays;
- * files_lock), and the thread that works on them. It reads ahead of everybody: by speculative requests, which demand
- * overtakes; with part of the requests and of the frames that may be under way; into frames that are free, until a quarter
- * of them is left. So it takes nothing from anybody, and what it brought is the first to go.
- * The thread has a reference to a file only while it works on it, so that it keeps none open that the program has closed.
- * May call: page_cache, frame_pool, read, store (hot sets), os, stats.
+ * Owns struct replay, a file's list of ranges and how far it has come, the list of those under way
+ * (mm->replays; files_lock), and the thread that works on them. It reads ahead of everybody: by
+ * speculative requests, which demand overtakes; with part of the requests and of the frames that
+ * may be under way; into frames that are free, until a quarter of them is left. So it takes nothing
+ * from anybody, and what it brought is the first to go. The thread has a reference to a file only
+ * while it works on it, so that it keeps none open that the program has closed.
  */
 #include "mm/fill/replay.h"
 
@@ -42,8 +42,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAUSE_NS (2 * OS_NSEC_PER_MSEC)     /* when nothing under way will tell that there is room */
-#define PATIENCE_NS (300 * OS_NSEC_PER_MSEC) /* without a frame to spare: copies may be about to be dropped */
+#define PAUSE_NS (2 * OS_NSEC_PER_MSEC) /* when nothing under way will tell that there is room */
+#define PATIENCE_NS                                                                                \
+	(300 * OS_NSEC_PER_MSEC) /* without a frame to spare: copies may be about to be dropped */
 #define LOOK_MOST 1024                  /* pages to look at in one go */
 
 struct replay {
@@ -63,7 +64,9 @@ static uint64_t frames_spare(struct frame_pool *pool)
 	uint64_t charged = atomic_get(&pool->mm->charged_bytes), budget = pool->mm->budget_bytes;
 	uint64_t free_bytes = charged < budget ? budget - charged : 0, holes = lru_count(pool, LIST_HOLES);
 
-	if (pool->grows || holes > free_bytes >> pool->shift) /* huge frames that have no memory yet are on no list */
+	if (pool->grows ||
+	    holes > free_bytes >>
+		    pool->shift) /* huge frames that have no memory yet are on no list */
 		holes = free_bytes >> pool->shift;
 	return pool_spare(pool) + holes;
 }
@@ -85,13 +88,15 @@ static bool frames_low(const struct fm_file *file)
 static bool has_room(struct fm_file *file)
 {
 	return atomic_get(&file->mm->requests_busy) < replay_requests_most(file->mm) &&
-	       atomic_get(&file->reads->inflight) + run_most(file) <= file->pool->frames / 8 && read_has_room(file, false);
+	       atomic_get(&file->reads->inflight) + run_most(file) <= file->pool->frames / 8 &&
+	       read_has_room(file, false);
 }
 
 /* Nobody else has a reference: not the program, no mapping, no fault. */
 static bool is_alone(const struct fm_file *file)
 {
-	return !atomic_get(&file->handles) && atomic_get(&file->refs) <= 1 + atomic_get(&file->reads->requests);
+	return !atomic_get(&file->handles) &&
+	       atomic_get(&file->refs) <= 1 + atomic_get(&file->reads->requests);
 }
 
 static void drop_unread(struct fm_file *file, struct page *page)
@@ -101,7 +106,8 @@ static void drop_unread(struct fm_file *file, struct page *page)
 	page_unlock(file->pool, page);
 }
 
-/* Neighbours that are not cached, from where it stands. *ret_dry: there was no frame for the next one. */
+/* Neighbours that are not cached, from where it stands. *ret_dry: there was no frame for the next
+ * one. */
 static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 {
 	struct fm_file *file = replay->file;
@@ -110,7 +116,8 @@ static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 	uint32_t count = 0, most = run_most(file);
 
 	*ret_dry = false;
-	for (int looked = 0; looked < LOOK_MOST && count < most && replay->inside < range->count; looked++) {
+	for (int looked = 0; looked < LOOK_MOST && count < most && replay->inside < range->count;
+	     looked++) {
 		uint64_t index = range->start + replay->inside;
 		bool fresh = false;
 		if (index >= end) { /* the file is shorter by now */
@@ -176,7 +183,8 @@ static bool replay_turn(struct replay *replay)
 	struct fm_file *file = replay->file;
 	struct fm_mm *mm = file->mm;
 
-	replay->alone = is_alone(file) ? replay->alone + 1 : 0; /* a request just begun may look like it, once */
+	replay->alone = is_alone(file) ? replay->alone + 1
+				       : 0; /* a request just begun may look like it, once */
 	for (; replay->at < replay->set.count; replay->at++, replay->inside = 0)
 		while (replay->inside < replay->set.range[replay->at].count) {
 			if (atomic_get(&mm->dying) || atomic_get(&file->reads->changed) || replay->alone > 1)
@@ -207,7 +215,8 @@ static void append(struct fm_mm *mm, struct replay *replay) /* files_lock */
 	*at = replay;
 }
 
-/* The first of the list, off it, with a reference to its file. Files that are ending are passed by: they free theirs. */
+/* The first of the list, off it, with a reference to its file. Files that are ending are passed by:
+ * they free theirs. */
 static struct replay *take_first(struct fm_mm *mm)
 {
 	struct replay *replay;
@@ -301,15 +310,21 @@ static void tell_difference(struct fm_file *file, const char *path, const struct
 	if (!set->found)
 		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: has nothing about this file", path);
 	else if (set->size_bytes && (set->size_bytes != now->size || set->version != now->version[1]))
-		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: the file has changed since (%llu bytes, were %llu): what fits is read",
+		mm_log(file->mm, FM_LOG_WARNING,
+		       "hotset %s: the file has changed since (%llu bytes, were %llu): what fits "
+		       "is read",
 		       path, (unsigned long long)now->size, (unsigned long long)set->size_bytes);
 }
 
 /* Read the list, and have a thread for it. *ret_replay: NULL where it has nothing for this file. */
-static int replay_load(struct fm_file *file, const char *path, bool strictly, struct replay **ret_replay)
+static int replay_load(struct fm_file *file, const char *path, bool strictly,
+		       struct replay **ret_replay)
 {
-	struct hotset_wanted wanted = {.uri = file->uri, .strictly = strictly, .size_bytes = file_size(file),
-				       .shift = file->pool->shift, .pages_max = file->pool->frames};
+	struct hotset_wanted wanted = {.uri = file->uri,
+				       .strictly = strictly,
+				       .size_bytes = file_size(file),
+				       .shift = file->pool->shift,
+				       .pages_max = file->pool->frames};
 	char why[PATH_MAX + 256] = "";
 	struct replay *replay = calloc(1, sizeof(*replay));
 	int err = replay ? hotset_load(path, &wanted, why, sizeof(why), &replay->set) : -ENOMEM;
@@ -322,7 +337,8 @@ static int replay_load(struct fm_file *file, const char *path, bool strictly, st
 	if (some)
 		err = replayer_start(file->mm);
 	if (some && err)
-		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: not read: no thread can be started: %s", path, strerror(-err));
+		mm_log(file->mm, FM_LOG_WARNING,
+		       "hotset %s: not read: no thread can be started: %s", path, strerror(-err));
 	if (!some || err) {
 		if (replay)
 			replay_free(replay);
@@ -339,7 +355,8 @@ static void replay_list(struct fm_mm *mm, struct replay *replay) /* files_lock *
 	atomic_add(&mm->replaying, 1u);
 }
 
-/* fm_file_hotset(). Ordinary context; reads the list in the caller's thread, and nothing of the file. */
+/* fm_file_hotset(). Ordinary context; reads the list in the caller's thread, and nothing of the
+ * file. */
 int file_hotset(struct fm_file *file, const char *path)
 {
 	struct fm_mm *mm = file->mm;
@@ -361,9 +378,9 @@ int file_hotset(struct fm_file *file, const char *path)
 	return err;
 }
 
-/* What the URI or the environment asks for, when the file is opened. A list that is not there will be, once it has been
- * recorded; without a thread it is only slower; and what the environment asks for must not keep a program from its file.
- * Nobody knows the file yet. */
+/* What the URI or the environment asks for, when the file is opened. A list that is not there will
+ * be, once it has been recorded; without a thread it is only slower; and what the environment asks
+ * for must not keep a program from its file. Nobody knows the file yet. */
 int replay_ask(struct fm_file *file)
 {
 	char path[PATH_MAX];

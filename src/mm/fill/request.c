@@ -2,15 +2,15 @@
 /*
  * Reads of a store into pages.
  *
- * Owns the read requests. A request owns its pages' locks and a pin on each from its submission to its end;
- * when it passes its deadline, the pages are taken from it: they fail, leave the index and are unlocked,
- * while the pins keep their frames until the device is done with them. The request lock decides which of the
- * two ends, `done` or the deadline, a request comes to; page.request is changed under it.
+ * Owns the read requests. A request owns its pages' locks and a pin on each from its submission to
+ * its end; when it passes its deadline, the pages are taken from it: they fail, leave the index and
+ * are unlocked, while the pins keep their frames until the device is done with them. The request
+ * lock decides which of the two ends, `done` or the deadline, a request comes to; page.request is
+ * changed under it.
  *
- * Errors. An attempt of one page has its errno on the page (PG_ERROR): all that waited for it get it, once;
- * the next fault begins a new attempt, which clears it. A failed attempt of several pages puts none on them:
- * who waited reads its page alone, and gets the errno that is its own.
- * May call: page_cache, frame_pool, io, store, os, stats.
+ * Errors. An attempt of one page has its errno on the page (PG_ERROR): all that waited for it get
+ * it, once; the next fault begins a new attempt, which clears it. A failed attempt of several pages
+ * puts none on them: who waited reads its page alone, and gets the errno that is its own.
  */
 #include "mm/fill/request.h"
 
@@ -106,14 +106,15 @@ uint32_t request_pages(const struct read_request *req, struct page **pages)
 	uint32_t count = 0;
 
 	for (int i = 0; i < segment_count; i++)
-		for (struct page *page = request_segment_first(pool, &segments[i]); page < request_segment_end(pool, &segments[i]); page++)
+		for (struct page *page = request_segment_first(pool, &segments[i]);
+		     page < request_segment_end(pool, &segments[i]); page++)
 			pages[count++] = page;
 	mm_assert(count == req->page_count && pages[0] == &pool->pages[req->first]);
 	return count;
 }
 
-/* Of a window of so many. In several requests, else none of its pages would be there before all are; and none that is too much
- * of what one store may have under way. */
+/* Of a window of so many. In several requests, else none of its pages would be there before all
+ * are; and none that is too much of what one store may have under way. */
 uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted)
 {
 	uint32_t most = wanted / 2 < pool->frames / 16 ? wanted / 2 : pool->frames / 16;
@@ -122,7 +123,8 @@ uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted)
 	return most < IO_SEGMENTS_MAX || pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : most;
 }
 
-/* Whether one request can have the pages, which the last of them is the news of; *segments is counted on. */
+/* Whether one request can have the pages, which the last of them is the news of; *segments is
+ * counted on. */
 bool read_fits(struct page **pages, uint32_t count, uint32_t *segments)
 {
 	if (count > 1 && pages[count - 1] == pages[count - 2] + 1)
@@ -130,15 +132,18 @@ bool read_fits(struct page **pages, uint32_t count, uint32_t *segments)
 	return ++*segments <= READ_SEGMENTS_MAX;
 }
 
-/* What was read by way of a staging slot goes into the view. Page locked, which ends here. -EAGAIN: the object has changed. */
+/* What was read by way of a staging slot goes into the view. Page locked, which ends here. -EAGAIN:
+ * the object has changed. */
 static int staged_done(struct read_request *req, struct page *page, int err)
 {
 	struct fm_file *file = req->file;
 	uint64_t index = page->index;
 
 	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
-	bool there = staged_install(&file->view, page, req->stage, false, false, req->io.bytes_done, req->epoch, &err);
-	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) && !mm_range_mapped(file->mm, req->stage_addr)) {
+	bool there = staged_install(&file->view, page, req->stage, false, false, req->io.bytes_done,
+				    req->epoch, &err);
+	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) &&
+	    !mm_range_mapped(file->mm, req->stage_addr)) {
 		covered(exit_unmapped_staged);
 		file_take_out(file, index, index);
 	}
@@ -174,10 +179,12 @@ static void read_done(struct io_request *io)
 	err = store_error(err);
 
 	read_note_latency(file, os_now_ns() - req->started_ns);
-	read_count(mm, io->bytes_done, io->shorts, abandoned ? 0 : err); /* as a failure it has been counted */
+	read_count(mm, io->bytes_done, io->shorts,
+		   abandoned ? 0 : err); /* as a failure it has been counted */
 	if ((!err || err == -EIO) && !abandoned)
 		err = file_recheck_after(file, req->epoch, io->ended, err);
-	/* Before anybody can see that they have come: who goes on to the mark is to find room for the next window. */
+	/* Before anybody can see that they have come: who goes on to the mark is to find room for
+	 * the next window. */
 	atomic_sub(&file->reads->inflight, count);
 	atomic_sub(&file->reads->requests, 1u);
 	if (!abandoned && req->stage)
@@ -254,7 +261,8 @@ static void request_submit(struct read_request *req, struct page **pages)
 	if (file->deadline_ns)
 		background_kick(mm);
 	request_send(mm, &req->io);
-	if (unlikely(asked_to_end(req))) { /* before there was anything to be cancelled. By now it may be another's, of which the same holds */
+	if (unlikely(asked_to_end(req))) { /* before there was anything to be cancelled. By now it
+					      may be another's, of which the same holds */
 		os_lock(&mm->request_lock);
 		if (atomic_get(&req->busy) && asked_to_end(req))
 			io_cancel(mm->io, &req->io);
@@ -263,8 +271,9 @@ static void request_submit(struct read_request *req, struct page **pages)
 }
 
 /*
- * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the locks
- * are the request's, which has its own pins. -EAGAIN: no request, or the store has its share of frames.
+ * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the
+ * locks are the request's, which has its own pins. -EAGAIN: no request, or the store has its share
+ * of frames.
  */
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative)
 {
@@ -279,7 +288,8 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 }
 
 /* One page, which is a hole that is charged for, into a staging slot. */
-static void submit_staged(struct read_request *req, struct page *page, char *stage, uint64_t addr, uint32_t unmap_seq)
+static void submit_staged(struct read_request *req, struct page *page, char *stage, uint64_t addr,
+			  uint32_t unmap_seq)
 {
 	page_word_set(page, attempt, page->attempt + 1);
 	req->stage = stage;
@@ -291,8 +301,9 @@ static void submit_staged(struct read_request *req, struct page *page, char *sta
 	request_submit(req, &page);
 }
 
-/* The same for access->page alone, which is fresh: a hole, whose memory is charged for. Read into a staging slot, it is in the view
- * when its lock is put. Failing this it is a hole that is not charged for. */
+/* The same for access->page alone, which is fresh: a hole, whose memory is charged for. Read into a
+ * staging slot, it is in the view when its lock is put. Failing this it is a hole that is not
+ * charged for. */
 int read_submit_staged(struct access *access)
 {
 	struct fm_file *file = access->file;

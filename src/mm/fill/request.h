@@ -14,7 +14,8 @@ struct frame_pool;
 struct iovec;
 struct page;
 
-#define READ_PAGES_MAX 256u /* of a request; as many of them as have neighbouring frames are one segment */
+#define READ_PAGES_MAX                                                                             \
+	256u /* of a request; as many of them as have neighbouring frames are one segment */
 
 #ifdef FM_SIM
 #define READ_SEGMENTS_MAX 3u /* its pools are small */

@@ -21,7 +21,8 @@ bool read_is_inline(const struct fm_file *file)
 	return !file->deadline_ns && (atomic_get(&file->store->caps) & FM_STORE_READ_INLINE);
 }
 
-/* A read in the faulting thread holds frames as a request does, and for as long: it counts like one. */
+/* A read in the faulting thread holds frames as a request does, and for as long: it counts like
+ * one. */
 bool read_inline_begin(struct fm_file *file, uint32_t *more)
 {
 	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->reads->inflight, 1u);
@@ -40,8 +41,9 @@ void read_inline_end(struct fm_file *file, uint32_t count)
 		frame_freed(file->pool); /* somebody may wait for room */
 }
 
-/* No request to be had, or too many frames with this store: wait until one is done. The caller holds no frame: those
- * of the ones that wait would be beyond the store's share. 0: try again; else -ETIMEDOUT or -ECANCELED. */
+/* No request to be had, or too many frames with this store: wait until one is done. The caller
+ * holds no frame: those of the ones that wait would be beyond the store's share. 0: try again; else
+ * -ETIMEDOUT or -ECANCELED. */
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 {
 	uint32_t *seq = &file->pool->free_seq, before;
@@ -61,14 +63,15 @@ int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 	return ret;
 }
 
-/* One store may have as many as it leaves to others: half of them, or, where one has died with half, a quarter. Were it to die with
- * all, nobody else could read. */
+/* One store may have as many as it leaves to others: half of them, or, where one has died with
+ * half, a quarter. Were it to die with all, nobody else could read. */
 uint32_t read_requests_most(const struct fm_file *file)
 {
 	return atomic_get(&file->mm->requests_left);
 }
 
-/* A demand read could begin now: in the caller's own thread, if it may wait and the store allows, else as a request. */
+/* A demand read could begin now: in the caller's own thread, if it may wait and the store allows,
+ * else as a request. */
 bool read_has_room(struct fm_file *file, bool may_wait)
 {
 	uint32_t inflight = atomic_get(&file->reads->inflight);

@@ -30,15 +30,18 @@ int stage_fill(struct frame_pool *pool, const char *stage)
 	return err ? err : 1;
 }
 
-/* What was read has not gone into the view: the page is what it was without its memory, or bears the errno. Unlocked here. */
-static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, int err, uint32_t epoch)
+/* What was read has not gone into the view: the page is what it was without its memory, or bears
+ * the errno. Unlocked here. */
+static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, int err,
+		       uint32_t epoch)
 {
 	uint64_t wanted = page_bytes(file, page);
 	bool unread = err == -ECANCELED || err == -EAGAIN || (!err && (bytes >= wanted || file->writable));
 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);
-	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the page has no memory to be uptodate in */
+	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the
+				page has no memory to be uptodate in */
 		err = file_changed_behind(file, epoch);
 	if (unread)
 		page_end_unread(file, page);
@@ -46,10 +49,11 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 		page_end_read(file, page, bytes, err, epoch);
 }
 
-/* What was read into a staging slot goes into the view, with `write` to be written to. Page locked, which ends here. *err becomes
- * -EAGAIN where the object has changed. `may_wait`: see pt_get(). False: it is not in the view. */
-bool staged_install(struct view *view, struct page *page, const char *stage, bool write, bool may_wait, uint64_t bytes,
-			   uint32_t epoch, int *err)
+/* What was read into a staging slot goes into the view, with `write` to be written to. Page locked,
+ * which ends here. *err becomes -EAGAIN where the object has changed. `may_wait`: see pt_get().
+ * False: it is not in the view. */
+bool staged_install(struct view *view, struct page *page, const char *stage, bool write,
+		    bool may_wait, uint64_t bytes, uint32_t epoch, int *err)
 {
 	struct fm_file *file = view->file;
 	bool all = bytes == OS_PAGE && page_bytes(file, page) == OS_PAGE;

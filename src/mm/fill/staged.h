@@ -11,7 +11,7 @@ struct page;
 struct view;
 
 int stage_fill(struct frame_pool *pool, const char *stage);
-bool staged_install(struct view *view, struct page *page, const char *stage, bool write, bool may_wait, uint64_t bytes,
-			   uint32_t epoch, int *err);
+bool staged_install(struct view *view, struct page *page, const char *stage, bool write,
+		    bool may_wait, uint64_t bytes, uint32_t epoch, int *err);
 
 #endif

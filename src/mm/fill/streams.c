@@ -2,19 +2,17 @@
 /*
  * Readahead: which pages to read beside the one that is wanted.
  *
- * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock: plain numbers, read and
- * written without a lock, where a race costs a guess; submitting (ra_submit) happens after it is dropped. The rules:
- *   random advice       nothing
- *   sequential advice   a full window from the wanted page on
- *   on a stream's way   the stream's next window. A stream is one reader's way through the file: forwards, backwards,
- *                       or in equal steps; several go on side by side
- *   else                the wanted page alone, and a new stream begins, which is believed at its second page (in steps:
- *                       at its third)
- * What is read in steps goes into the view as soon as it has come, but for the page with the mark.
- * A window doubles each time up to WINDOW_USUAL, and beyond as long as the reader has to wait for it. Its first page
- * carries a mark: touching that submits the next one, so that a whole window is always under way. Waste and errors
- * make windows smaller for a while. One fault takes a stream one step on, however many tries it needs.
- * May call: page_cache, read, os, stats.
+ * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock:
+ * plain numbers, read and written without a lock, where a race costs a guess; submitting
+ * (ra_submit) happens after it is dropped. The rules: random advice       nothing sequential advice
+ * a full window from the wanted page on on a stream's way   the stream's next window. A stream is
+ * one reader's way through the file: forwards, backwards, or in equal steps; several go on side by
+ * side else                the wanted page alone, and a new stream begins, which is believed at its
+ * second page (in steps: at its third) What is read in steps goes into the view as soon as it has
+ * come, but for the page with the mark. A window doubles each time up to WINDOW_USUAL, and beyond
+ * as long as the reader has to wait for it. Its first page carries a mark: touching that submits
+ * the next one, so that a whole window is always under way. Waste and errors make windows smaller
+ * for a while. One fault takes a stream one step on, however many tries it needs.
  */
 #include "mm/fill/streams.h"
 
@@ -40,7 +38,9 @@
 #define STEPS_MOST 32u
 #define STEP_LONGEST 4096       /* pages; further apart are two readers */
 #define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
-#define FRAMES_SHARE 32         /* of the frames, for a window of each stream together: else readahead eats what it brought */
+#define FRAMES_SHARE                                                                               \
+	32 /* of the frames, for a window of each stream together: else readahead eats what it     \
+	      brought */
 #define GROUPS_SHARE 16         /* the same where windows are of groups */
 #define LEAP_MOST 4096u         /* pages that it may leap over if they are cached */
 #define LIVELY 256u             /* steps of other streams, beyond which a stream rests */
@@ -61,7 +61,8 @@ bool file_takes_groups(const struct fm_file *file)
 static void want_groups(struct fm_file *file)
 {
 	uint32_t no = HUGE_NO;
-	if (!may_take_groups(file) || atomic_get(&file->reads->huge) != HUGE_NO || !atomic_cas(&file->reads->huge, &no, (uint32_t)HUGE_WANTED))
+	if (!may_take_groups(file) || atomic_get(&file->reads->huge) != HUGE_NO ||
+	    !atomic_cas(&file->reads->huge, &no, (uint32_t)HUGE_WANTED))
 		return;
 	atomic_set(&file->mm->wants_huge, 1u);
 	background_kick(file->mm);
@@ -88,11 +89,16 @@ void ra_init(struct fm_file *file, uint32_t max_bytes)
 	file->reads->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
-/* Others change a stream while it is looked at: each function works on a copy, and puts that back. */
+/* Others change a stream while it is looked at: each function works on a copy, and puts that back.
+ */
 static struct ra_stream stream_get(struct ra_stream *s)
 {
-	return (struct ra_stream){.last = ra_get(s->last), .edge = ra_get(s->edge), .stride = ra_get(s->stride),
-				  .step = ra_get(s->step), .size = ra_get(s->size), .used = ra_get(s->used)};
+	return (struct ra_stream){.last = ra_get(s->last),
+				  .edge = ra_get(s->edge),
+				  .stride = ra_get(s->stride),
+				  .step = ra_get(s->step),
+				  .size = ra_get(s->size),
+				  .used = ra_get(s->used)};
 }
 
 void stream_put(struct ra_stream *s, const struct ra_stream *now)
@@ -108,7 +114,8 @@ void stream_put(struct ra_stream *s, const struct ra_stream *now)
 /* How many steps of the stream lie between its last page and this one; 0: it is not on its way. */
 uint64_t stream_steps_to(const struct ra_stream *s, uint64_t index)
 {
-	int64_t stride = s->stride, ahead = (int64_t)(index - s->last), asked = (int64_t)(s->edge - s->last);
+	int64_t stride = s->stride, ahead = (int64_t)(index - s->last),
+		asked = (int64_t)(s->edge - s->last);
 
 	if (!stride) /* its second page tells which way it goes */
 		return ahead == 1 || ahead == -1;
@@ -135,8 +142,8 @@ struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct ra_str
 	return NULL;
 }
 
-/* The stream that has come to this page over others that were cached, and in the view, so that nobody heard of it; NULL: there is
- * none. */
+/* The stream that has come to this page over others that were cached, and in the view, so that
+ * nobody heard of it; NULL: there is none. */
 struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra_stream *ret)
 {
 	struct ra_stream *nearest = NULL;
@@ -151,7 +158,10 @@ struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra
 		nearest = &file->reads->ra.stream[i];
 		*ret = now;
 	}
-	return nearest && page_is_cached(file, ret->edge) && page_is_cached(file, index - (uint64_t)ret->stride) ? nearest : NULL;
+	return nearest && page_is_cached(file, ret->edge) &&
+			       page_is_cached(file, index - (uint64_t)ret->stride)
+		       ? nearest
+		       : NULL;
 }
 
 /* The place of the stream that moved longest ago; those that have proven themselves stay longer. */
@@ -173,8 +183,8 @@ static struct ra_stream *stream_oldest(struct ra_state *ra)
 	return oldest;
 }
 
-/* How far it is from the nearest stream that has not found its way yet, and whether that had come as far to its place:
- * then they are one reader, in equal steps. 0: none is near. */
+/* How far it is from the nearest stream that has not found its way yet, and whether that had come
+ * as far to its place: then they are one reader, in equal steps. 0: none is near. */
 static int32_t step_from_nearest(struct ra_state *ra, uint64_t index, bool *ret_steady)
 {
 	int64_t nearest = 0;
@@ -252,7 +262,8 @@ static void narrow(struct ra_state *ra, uint32_t most)
 	ra_put(ra->most, most < least ? least : most);
 }
 
-/* Windows get smaller where much of them was thrown away untouched, and recover where nothing is. */
+/* Windows get smaller where much of them was thrown away untouched, and recover where nothing is.
+ */
 void stream_weigh_waste(struct fm_file *file, bool hit)
 {
 	struct ra_state *ra = &file->reads->ra;

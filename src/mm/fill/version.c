@@ -17,18 +17,23 @@
 #include <errno.h>
 
 /*
- * The object's version is `now`, which the store was asked for in `epoch`. Takes it over where it is another one and the
- * policy is FM_CHANGED_REFRESH, and marks the file as changed under FM_CHANGED_ERROR. Returns whether what is cached may be older.
- * A version that was young when it was taken over may have been given to a later change, too: once no more change can get it,
- * all that was read meanwhile is old, though the version is the same.
+ * The object's version is `now`, which the store was asked for in `epoch`. Takes it over where it
+ * is another one and the policy is FM_CHANGED_REFRESH, and marks the file as changed under
+ * FM_CHANGED_ERROR. Returns whether what is cached may be older. A version that was young when it
+ * was taken over may have been given to a later change, too: once no more change can get it, all
+ * that was read meanwhile is old, though the version is the same.
  */
-static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now, uint64_t asked)
+static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now,
+			 uint64_t asked)
 {
 	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
 	os_lock(&file->reads->version_lock);
-	bool late = atomic_get(&file->reads->epoch) != epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
-	bool same = store_version_same(now, &file->reads->version), grown_up = file->reads->version.young_ns && !now->young_ns;
+	bool late =
+		atomic_get(&file->reads->epoch) !=
+		epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
+	bool same = store_version_same(now, &file->reads->version),
+	     grown_up = file->reads->version.young_ns && !now->young_ns;
 	bool old = late || !same || (grown_up && refresh);
 	if (!old) {
 		atomic_set(&file->reads->checked, asked);
@@ -46,12 +51,12 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 }
 
 /*
- * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine knows nothing of it): has
- * somebody changed the object since we opened it? 0, or -ESTALE under FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what
- * was read is to be forgotten with the rest, read again.
- * The kernel sets a file's mtime before it lets new bytes be seen, so a read that saw any is found out here; stores
- * through somebody's writable mapping are not, after the first to a page. Where several reads had ended before the store was
- * asked, its answer is for all of them.
+ * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine
+ * knows nothing of it): has somebody changed the object since we opened it? 0, or -ESTALE under
+ * FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what was read is to be forgotten with the
+ * rest, read again. The kernel sets a file's mtime before it lets new bytes be seen, so a read that
+ * saw any is found out here; stores through somebody's writable mapping are not, after the first to
+ * a page. Where several reads had ended before the store was asked, its answer is for all of them.
  */
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 {
@@ -67,7 +72,8 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	covered_if(atomic_get(&file->reads->checked) >= ended, a10_asked_for_several);
 	if (atomic_get(&file->reads->checked) >= ended)
 		return atomic_get(&file->reads->epoch) == epoch ? 0 : -EAGAIN;
-	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is judged by its answer */
+	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is
+						   judged by its answer */
 	uint32_t before = atomic_get(&file->reads->epoch);
 	if (ops->version(file->store, &now) < 0)
 		return 0;
@@ -86,11 +92,13 @@ static struct fm_file *file_of_version(const struct fm_file *file)
 bool file_may_grow(const struct fm_file *file)
 {
 	const struct fm_file *known = file_of_version(file);
-	return known->changed_policy == FM_CHANGED_REFRESH && !known->writable && known->store->ops->version;
+	return known->changed_policy == FM_CHANGED_REFRESH && !known->writable &&
+	       known->store->ops->version;
 }
 
-/* Ask the store for the version of a file under FM_CHANGED_REFRESH. What is cached of an older one is forgotten, and the size is the
- * present one at return. 0, or the store's error. No lock but page locks of others may be held. */
+/* Ask the store for the version of a file under FM_CHANGED_REFRESH. What is cached of an older one
+ * is forgotten, and the size is the present one at return. 0, or the store's error. No lock but
+ * page locks of others may be held. */
 int file_look(struct fm_file *file)
 {
 	struct fm_file *known = file_of_version(file);
@@ -116,8 +124,9 @@ static int version_settled(struct fm_file *file, struct fm_store_version *ret_no
 	return ops->version(file->store, ret_now);
 }
 
-/* Make the file a snapshot of the object as it is now, also where it was found changed (-ESTALE). Of a file that is not open for
- * writing. *ret_changed: it was of another version. Blocks on the store. */
+/* Make the file a snapshot of the object as it is now, also where it was found changed (-ESTALE).
+ * Of a file that is not open for writing. *ret_changed: it was of another version. Blocks on the
+ * store. */
 int snapshot_renew(struct fm_file *file, bool *ret_changed)
 {
 	struct fm_store_version now;
@@ -129,7 +138,8 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed)
 			return err;
 		os_lock(&file->reads->version_lock);
 		bool late = atomic_get(&file->reads->epoch) != epoch;
-		bool other = atomic_get(&file->reads->changed) || !store_version_same(&now, &file->reads->version);
+		bool other = atomic_get(&file->reads->changed) ||
+			     !store_version_same(&now, &file->reads->version);
 		bool old = other || file->reads->version.young_ns;
 		if (!late && old) {
 			file->reads->version = now;

@@ -17,15 +17,17 @@
 
 #include <string.h>
 
-/* The last page of a window of that many pages or more, so that the next one begins with a group. */
+/* The last page of a window of that many pages or more, so that the next one begins with a group.
+ */
 static uint64_t group_end(uint64_t last, bool backward)
 {
 	return backward ? last - last % GROUP_PAGES : last - (last + 1) % GROUP_PAGES;
 }
 
-/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them, and
- * the mapping shows them. False: there are none. */
-static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s, uint64_t from, uint32_t count)
+/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them,
+ * and the mapping shows them. False: there are none. */
+static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s,
+		       uint64_t from, uint32_t count)
 {
 	uint64_t end = file_pages(access->file), most = 0;
 	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
@@ -53,23 +55,30 @@ static bool window_set(const struct access *access, struct reading *reading, str
 	}
 	covered_if(!last || !from, a13_start);
 	covered_if(from >> 32, a13_past_4g);
-	reading->ra = (struct ra_window){.start = s->stride < 0 ? last : from, .mark = from, .step = (uint32_t)step,
-				     .count = count, .stages = !(access->flags & FM_FAULT_WRITE), /* it would come in protected */
-				     .unmap_seq = access->unmap_seq, .keep = access->keep};
+	reading->ra = (struct ra_window){
+		.start = s->stride < 0 ? last : from,
+		.mark = from,
+		.step = (uint32_t)step,
+		.count = count,
+		.stages = !(access->flags & FM_FAULT_WRITE), /* it would come in protected */
+		.unmap_seq = access->unmap_seq,
+		.keep = access->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
 }
 
 /* The page is the first that a stream comes to of what could be a group. */
-static bool enters_group(const struct fm_file *file, const struct ra_stream *s, uint64_t index, uint32_t size)
+static bool enters_group(const struct fm_file *file, const struct ra_stream *s, uint64_t index,
+			 uint32_t size)
 {
 	if (!file_takes_groups(file) || size < GROUP_PAGES)
 		return false;
-	return (s->stride == 1 && index % GROUP_PAGES == 0) || (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
+	return (s->stride == 1 && index % GROUP_PAGES == 0) ||
+	       (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
 }
 
-/* The wanted page is not cached: choose what follows it, `reading->more` pages to be read with it and the window reading->ra.
- * False: it is read alone. Map lock held. */
+/* The wanted page is not cached: choose what follows it, `reading->more` pages to be read with it
+ * and the window reading->ra. False: it is read alone. Map lock held. */
 bool ra_sync_window(const struct access *access, struct reading *reading)
 {
 	struct ra_state *ra = &access->file->reads->ra;
@@ -97,14 +106,18 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
 		if (full)
 			now.size = ra_get(ra->most);
 		uint32_t size = stream_grow(access->file, &now, now.size > 0);
-		/* Absent though it may have been asked for: it goes on from here. With a group, if one may begin here. */
-		uint64_t from = enters_group(access->file, &now, access->index, size) ? access->index : access->index + (uint64_t)now.stride;
+		/* Absent though it may have been asked for: it goes on from here. With a group, if
+		 * one may begin here. */
+		uint64_t from = enters_group(access->file, &now, access->index, size)
+					? access->index
+					: access->index + (uint64_t)now.stride;
 		some = window_set(access, reading, &now, from, from == access->index ? size : size - 1);
 		whole = from == access->index;
 	}
 	stream_put(s, &now);
 	if (some && now.stride == 1 && !whole && read_is_inline(access->file)) {
-		reading->more = reading->ra.count / 2 < READ_INLINE_MOST - 1 ? reading->ra.count / 2 : READ_INLINE_MOST - 1;
+		reading->more = reading->ra.count / 2 < READ_INLINE_MOST - 1 ? reading->ra.count / 2
+									     : READ_INLINE_MOST - 1;
 		reading->ra.start += reading->more;
 		reading->ra.mark += reading->more;
 		reading->ra.count -= reading->more;
@@ -112,8 +125,8 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
 	return some;
 }
 
-/* The page is cached. Is it time for the next window? True: reading->ra is to be submitted, which changes something, so that
- * dropping the lock for it is worth while. Map lock held. */
+/* The page is cached. Is it time for the next window? True: reading->ra is to be submitted, which
+ * changes something, so that dropping the lock for it is worth while. Map lock held. */
 bool ra_async_window(const struct access *access, struct page *page, struct reading *reading)
 {
 	struct ra_state *ra = &access->file->reads->ra;
@@ -123,7 +136,8 @@ bool ra_async_window(const struct access *access, struct page *page, struct read
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
-	covered_if(ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM, a4_mark_changes_nothing);
+	covered_if(ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM,
+		   a4_mark_changes_nothing);
 	if (ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM)
 		return false;
 	ra_tick(ra);

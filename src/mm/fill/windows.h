@@ -9,8 +9,9 @@
 struct access;
 struct page;
 
-/* Pages to read beside the wanted one: `count`, each `step` after the one before. In steps of several they go into the view as
- * soon as they have come, from `low` to before `high`, where the mapping shows them. */
+/* Pages to read beside the wanted one: `count`, each `step` after the one before. In steps of
+ * several they go into the view as soon as they have come, from `low` to before `high`, where the
+ * mapping shows them. */
 struct ra_window {
 	uint64_t start, mark;
 	uint32_t step, count;

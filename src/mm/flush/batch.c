@@ -9,7 +9,8 @@
 #include "mm/frames/page.h"
 #include "os/atomic.h"
 
-/* By file, then by index. What is read here may be old: each page is looked at anew under its lock. */
+/* By file, then by index. What is read here may be old: each page is looked at anew under its lock.
+ */
 static bool comes_before(const struct frame_pool *pool, uint32_t a, uint32_t b)
 {
 	const struct page *x = &pool->pages[a], *y = &pool->pages[b];
@@ -49,9 +50,10 @@ bool batch_is_in(const struct page *page, const struct fm_file *file, uint64_t f
 	return !file || (page_word(page, file) == file && index >= first && index <= last);
 }
 
-/* The next pages whose bits are set, from frame *at on; of one file's range, or of all where `file` is NULL. False: none. */
-bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first, uint64_t last,
-		       uint32_t *at, struct batch *batch)
+/* The next pages whose bits are set, from frame *at on; of one file's range, or of all where `file`
+ * is NULL. False: none. */
+bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first,
+		uint64_t last, uint32_t *at, struct batch *batch)
 {
 	uint32_t words = (pool->frames + 63) / 64;
 

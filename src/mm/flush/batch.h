@@ -16,8 +16,9 @@ struct batch {
 	uint32_t id[BATCH], count;
 };
 
-bool batch_is_in(const struct page *page, const struct fm_file *file, uint64_t first, uint64_t last);
-bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first, uint64_t last,
-		       uint32_t *at, struct batch *batch);
+bool batch_is_in(const struct page *page, const struct fm_file *file, uint64_t first,
+		 uint64_t last);
+bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first,
+		uint64_t last, uint32_t *at, struct batch *batch);
 
 #endif

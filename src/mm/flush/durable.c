@@ -28,14 +28,16 @@
 
 #include <errno.h>
 
-/* Of each of the file's pages that has its bit: what has been written is the present flush's (`begins`), or was, and that has ended. */
+/* Of each of the file's pages that has its bit: what has been written is the present flush's
+ * (`begins`), or was, and that has ended. */
 static void flush_pages(struct fm_file *file, bool begins, bool failed)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t *bits = begins ? pool->unflushed_bits : pool->flushing_bits;
 	uint32_t words = (pool->frames + 63) / 64;
 
-	/* The count is set after a bit, so it can be low by what others add just now: that may begin later, while nothing may end later. */
+	/* The count is set after a bit, so it can be low by what others add just now: that may
+	 * begin later, while nothing may end later. */
 	for (uint32_t word = 0; word < words && (!begins || atomic_get(&file->dirt->unflushed)); word++)
 		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
@@ -56,7 +58,8 @@ static void flush_done(struct io_request *io)
 	struct fm_file *file = io->owner;
 	struct frame_pool *pool = file->pool;
 	struct fm_mm *mm = file->mm;
-	int error = store_error(io->error); /* the request may be the next flush's before this one has returned */
+	int error = store_error(
+		io->error); /* the request may be the next flush's before this one has returned */
 
 	stats_add(mm->stats, flushes, 1);
 	if (error) {
@@ -78,7 +81,8 @@ static void flush_done(struct io_request *io)
 	if (error) /* another flush has to come */
 		atomic_add(&file->writes->written_seq, 1u);
 	file_write_ended(file);
-	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) || atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq))
+	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) ||
+	    atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq))
 		writeback_kick(mm);
 	file_put(file);
 }
@@ -109,7 +113,8 @@ bool flush_begin(struct fm_file *file)
 	return true;
 }
 
-/* Until all writes that have ended by now are durable. 0, or the errno of the flush that should have made them so. */
+/* Until all writes that have ended by now are durable. 0, or the errno of the flush that should
+ * have made them so. */
 static int flush_wait(struct fm_file *file, uint64_t until_ns)
 {
 	uint32_t need = atomic_get(&file->writes->written_seq);
@@ -139,9 +144,10 @@ int file_flush(struct fm_file *file)
 	return flush_wait(file, file_sync_deadline(file));
 }
 
-/* What was written to a range before the call is durable. See fm_sync(). `error_told` is a handle's, and counts which
- * failures were told by it. */
-int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags, uint32_t *error_told)
+/* What was written to a range before the call is durable. See fm_sync(). `error_told` is a
+ * handle's, and counts which failures were told by it. */
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags,
+	      uint32_t *error_told)
 {
 	uint64_t until = file_sync_deadline(file);
 	uint32_t told = atomic_get(error_told);

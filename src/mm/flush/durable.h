@@ -10,6 +10,7 @@ struct fm_file;
 
 bool flush_begin(struct fm_file *file);
 int file_flush(struct fm_file *file);
-int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags, uint32_t *error_told);
+int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags,
+	      uint32_t *error_told);
 
 #endif

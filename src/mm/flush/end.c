@@ -25,8 +25,10 @@
 #include <string.h>
 
 #define LATE_NS (OS_NSEC_PER_SEC / 2)
-#define FINISH_LEAST_NS (100 * OS_NSEC_PER_MSEC) /* where the end of the process has waited for as long before */
-#define PAUSE_LEAST_NS (5 * OS_NSEC_PER_MSEC) /* between two tries at a store that refuses, at the end */
+#define FINISH_LEAST_NS                                                                            \
+	(100 * OS_NSEC_PER_MSEC) /* where the end of the process has waited for as long before */
+#define PAUSE_LEAST_NS                                                                             \
+	(5 * OS_NSEC_PER_MSEC) /* between two tries at a store that refuses, at the end */
 #define PAUSE_MOST_NS (500 * OS_NSEC_PER_MSEC)
 
 static bool has_unwritten(struct fm_file *file)
@@ -34,7 +36,8 @@ static bool has_unwritten(struct fm_file *file)
 	return atomic_get(&file->dirt->dirty) || atomic_get(&file->dirt->writing);
 }
 
-/* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store has not answered. */
+/* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store
+ * has not answered. */
 static void tell_unwritten(struct fm_file *file, int error)
 {
 	uint32_t dirty = atomic_get(&file->dirt->dirty), writing = atomic_get(&file->dirt->writing);
@@ -43,10 +46,15 @@ static void tell_unwritten(struct fm_file *file, int error)
 	if (error == -ETIMEDOUT && !writing && last)
 		error = last;
 	if (writing)
-		mm_log(file->mm, FM_LOG_ERROR, "%s: its store has not answered for %u seconds: %u pages are still being written, and may or may not get there; %u more are dirty, and not written: %s",
-		       file->uri, (uint32_t)(mm_patience_ns / OS_NSEC_PER_SEC), writing, dirty, strerror(ETIMEDOUT));
+		mm_log(file->mm, FM_LOG_ERROR,
+		       "%s: its store has not answered for %u seconds: %u pages are still being "
+		       "written, and may or may not get there; %u more are dirty, and not written: "
+		       "%s",
+		       file->uri, (uint32_t)(mm_patience_ns / OS_NSEC_PER_SEC), writing, dirty,
+		       strerror(ETIMEDOUT));
 	else
-		mm_log(file->mm, FM_LOG_ERROR, "%s: closed, and %u dirty pages could not be written: %s", file->uri, dirty,
+		mm_log(file->mm, FM_LOG_ERROR,
+		       "%s: closed, and %u dirty pages could not be written: %s", file->uri, dirty,
 		       strerror(-error));
 }
 
@@ -61,14 +69,16 @@ static void give_up(struct fm_file *file, int error)
 	tell_unwritten(file, error);
 }
 
-/* Its last reference has been put, and its writes have failed for long enough. The mm's end waits by itself. */
+/* Its last reference has been put, and its writes have failed for long enough. The mm's end waits
+ * by itself. */
 static bool close_in_vain(struct fm_file *file, uint64_t now)
 {
 	if (!atomic_get(&file->dirt->failing))
 		file->writes->closing_ns = 0;
 	else if (!file->writes->closing_ns)
 		file->writes->closing_ns = now;
-	return file->writes->closing_ns && now >= file->writes->closing_ns + mm_patience_ns && !atomic_get(&file->dirt->writing);
+	return file->writes->closing_ns && now >= file->writes->closing_ns + mm_patience_ns &&
+	       !atomic_get(&file->dirt->writing);
 }
 
 /* A file that nobody refers to any more; our reference is its last. True: it has been put. */
@@ -112,14 +122,16 @@ void writeback_close_some(struct writeback *wb, uint64_t now)
 	}
 }
 
-/* The background thread has a file without references. True: it is written first, and comes back. */
+/* The background thread has a file without references. True: it is written first, and comes back.
+ */
 bool writeback_close(struct fm_file *file)
 {
 	struct writeback *wb = atomic_get(&file->mm->wb);
 
 	if (file->writable && !file->writes->given_up)
 		writeback_look_for_merging(file->mm);
-	if (!file->writable || file->scratch || file->writes->given_up || !(atomic_get(&file->dirt->dirty) + atomic_get(&file->dirt->writing)))
+	if (!file->writable || file->scratch || file->writes->given_up ||
+	    !(atomic_get(&file->dirt->dirty) + atomic_get(&file->dirt->writing)))
 		return false;
 	file_drop_pins(file);
 	atomic_set(&file->refs, 1u);
@@ -137,15 +149,18 @@ bool writeback_tell_late(struct fm_mm *mm)
 	if (!atomic_get(&mm->late))
 		return false;
 	if (atomic_get(&mm->late) == 1) {
-		mm_log(mm, FM_LOG_ERROR, "a mapping is written to after the last moment at which the library could write it back: such bytes may be lost");
+		mm_log(mm, FM_LOG_ERROR,
+		       "a mapping is written to after the last moment at which the library could "
+		       "write it back: such bytes may be lost");
 		atomic_set(&mm->late, 2u);
 		os_futex_wake(&mm->late, INT32_MAX, OS_FUTEX_ANY);
 	}
 	return true;
 }
 
-/* Something has been written to after the end of the process: the thread that writes has to tell, and to write it at once. With
- * `may_wait` the log has been told when this returns, for the process may end at any moment. */
+/* Something has been written to after the end of the process: the thread that writes has to tell,
+ * and to write it at once. With `may_wait` the log has been told when this returns, for the process
+ * may end at any moment. */
 void writeback_late(struct fm_mm *mm, bool may_wait)
 {
 	uint64_t until = os_now_ns() + LATE_NS;
@@ -157,8 +172,9 @@ void writeback_late(struct fm_mm *mm, bool may_wait)
 		os_futex_wait(&mm->late, 1, OS_FUTEX_ANY, until);
 }
 
-/* The next file that the call `finish` has not written yet, with a reference. NULL: there is none; but with *ret_closing
- * there is a file on its way to the thread that writes it, and it has no reference to be had. */
+/* The next file that the call `finish` has not written yet, with a reference. NULL: there is none;
+ * but with *ret_closing there is a file on its way to the thread that writes it, and it has no
+ * reference to be had. */
 static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *ret_closing)
 {
 	struct fm_file *file;
@@ -166,7 +182,8 @@ static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *r
 	*ret_closing = false;
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next) {
-		if (!file->writable || file->scratch || file->writes->finished == finish || atomic_get(&file->writes->given_up) || !has_unwritten(file))
+		if (!file->writable || file->scratch || file->writes->finished == finish ||
+		    atomic_get(&file->writes->given_up) || !has_unwritten(file))
 			continue;
 		if (file_try_get(file))
 			break;
@@ -176,14 +193,16 @@ static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *r
 	return file;
 }
 
-/* Write what is dirty of a file until the store has taken it all. Returns 0; -ETIMEDOUT if nothing has got there for `most_ns`;
- * or the errno with which the store has refused for as long. What other threads write meanwhile is not waited for. */
+/* Write what is dirty of a file until the store has taken it all. Returns 0; -ETIMEDOUT if nothing
+ * has got there for `most_ns`; or the errno with which the store has refused for as long. What
+ * other threads write meanwhile is not waited for. */
 static int write_out(struct fm_file *file, uint64_t most_ns)
 {
 	uint64_t pause = PAUSE_LEAST_NS, failing_ns = 0;
 
 	for (;;) {
-		uint32_t stored = atomic_get(&file->writes->stored_seq), errors = atomic_get(&file->dirt->error_seq);
+		uint32_t stored = atomic_get(&file->writes->stored_seq),
+			 errors = atomic_get(&file->dirt->error_seq);
 		uint64_t begun = os_now_ns();
 		int err = range_write(file, 0, FOR_EVER, begun + most_ns);
 		uint64_t now = os_now_ns();
@@ -203,14 +222,16 @@ static int write_out(struct fm_file *file, uint64_t most_ns)
 	}
 }
 
-/* One file's part of writeback_finish(). The end of a process comes here several times: all together wait for mm_patience_ns. */
+/* One file's part of writeback_finish(). The end of a process comes here several times: all
+ * together wait for mm_patience_ns. */
 static void finish_one(struct fm_file *file)
 {
 	uint64_t begun = os_now_ns(), spent = file->writes->finish_spent_ns;
 	int err;
 
 	file_drop_pins(file);
-	err = write_out(file, spent + FINISH_LEAST_NS < mm_patience_ns ? mm_patience_ns - spent : FINISH_LEAST_NS);
+	err = write_out(file, spent + FINISH_LEAST_NS < mm_patience_ns ? mm_patience_ns - spent
+								       : FINISH_LEAST_NS);
 	if (!err)
 		return;
 	file->writes->finish_spent_ns = spent + (os_now_ns() - begun);
@@ -221,9 +242,10 @@ static void finish_one(struct fm_file *file)
 }
 
 /*
- * The mm, or the process, ends: write what is dirty, if its store will have it. What threads still write to meanwhile, in
- * pages that they have, is written with the end of the file. A file that has lost its last reference is waited for until
- * the thread that writes it has it: from then on a reference can be taken. Blocks, for mm_patience_ns a file at most.
+ * The mm, or the process, ends: write what is dirty, if its store will have it. What threads still
+ * write to meanwhile, in pages that they have, is written with the end of the file. A file that has
+ * lost its last reference is waited for until the thread that writes it has it: from then on a
+ * reference can be taken. Blocks, for mm_patience_ns a file at most.
  */
 void writeback_finish(struct fm_mm *mm)
 {
@@ -248,7 +270,8 @@ void writeback_finish(struct fm_mm *mm)
 	}
 }
 
-/* The mm is dying, and has given up what is dirty: ask for an early end of the writes and flushes that are under way. */
+/* The mm is dying, and has given up what is dirty: ask for an early end of the writes and flushes
+ * that are under way. */
 void writeback_cancel(struct fm_mm *mm)
 {
 	struct writeback *wb = atomic_get(&mm->wb);

@@ -30,9 +30,9 @@
 #include <errno.h>
 
 /*
- * A dirty page, locked and pinned, which no write has: from where it can be written in *ret_from, as it is now. 0: it is being
- * written, and the lock may be put. -EBUSY: the kernel has it pinned, as for I/O into it: later. -ENODATA: there is nothing to
- * be written any more.
+ * A dirty page, locked and pinned, which no write has: from where it can be written in *ret_from,
+ * as it is now. 0: it is being written, and the lock may be put. -EBUSY: the kernel has it pinned,
+ * as for I/O into it: later. -ENODATA: there is nothing to be written any more.
  */
 static int page_freeze(struct fm_file *file, struct page *page, unsigned how, char **ret_from)
 {
@@ -47,7 +47,9 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 			page_gone_foreign(view, page);
 		else
 			err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
-		if (err == -EINVAL && !trap_readable(page_addr(view, pool, page))) /* the store could not read it either */
+		if (err == -EINVAL &&
+		    !trap_readable(
+			    page_addr(view, pool, page))) /* the store could not read it either */
 			err = page_bring_out(view, page);
 		if (!err && !page_is(page, PG_DIRTY))
 			return -ENODATA; /* its bytes had gone behind us */
@@ -55,8 +57,9 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 			return err;
 	}
 	if (err) {
-		/* Written where it is, protected for as long; what the program has pinned is left as it is. What anybody has pinned
-		 * stays dirty: it may be written to without a fault. */
+		/* Written where it is, protected for as long; what the program has pinned is left
+		 * as it is. What anybody has pinned stays dirty: it may be written to without a
+		 * fault. */
 		uint64_t addr = page_addr(view, pool, page);
 		page_drop_copy(file->mm, pool, page);
 		keep = err != -EINVAL;
@@ -79,9 +82,10 @@ static uint64_t bytes_of(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
-/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it is not to be had now;
- * -ETIMEDOUT: nor until then. */
-static int request_add(struct write_request *req, struct page *page, unsigned how, uint64_t until_ns)
+/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it
+ * is not to be had now; -ETIMEDOUT: nor until then. */
+static int request_add(struct write_request *req, struct page *page, unsigned how,
+		       uint64_t until_ns)
 {
 	struct fm_file *file = req->file;
 	struct frame_pool *pool = file->pool;
@@ -104,11 +108,13 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 	bool punched = range_is_punched(file, page->index);
 	if (punched)
 		atomic_add(&file->writes->passed_by, 1u);
-	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY && page->file == file && bytes_of(file, page) && !punched &&
+	if ((page_state(page) & (PG_GONE | PG_DIRTY | PG_WRITEBACK)) == PG_DIRTY &&
+	    page->file == file && bytes_of(file, page) && !punched &&
 	    bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
-		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it is seen here. */
+		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it
+		 * is seen here. */
 		uint64_t bytes = bytes_of(file, page);
 		struct iovec *last = io->iov_count ? &io->iov[io->iov_count - 1] : NULL;
 		if (!bytes) {
@@ -146,17 +152,20 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 }
 
 /*
- * Write a dirty page, pinned, and what is dirty after it, up to page `last`. Returns how many pages are on their way, or why
- * the first of them is not: -EBUSY as of page_freeze(), -EAGAIN, -ETIMEDOUT, -ENOBUFS: no request to be had. Takes no pin away.
+ * Write a dirty page, pinned, and what is dirty after it, up to page `last`. Returns how many pages
+ * are on their way, or why the first of them is not: -EBUSY as of page_freeze(), -EAGAIN,
+ * -ETIMEDOUT, -ENOBUFS: no request to be had. Takes no pin away.
  */
-int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how, uint64_t until_ns)
+int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how,
+	      uint64_t until_ns)
 {
 	struct writeback *wb = file->mm->wb;
 	struct frame_pool *pool = file->pool;
 	uint64_t index = first->index;
 	int err = 0;
 
-	if (atomic_get(&file->writes->given_up)) /* a later user of the file may have written newer bytes */
+	if (atomic_get(&file->writes->given_up)) /* a later user of the file may have written newer
+						    bytes */
 		return -EAGAIN;
 	struct write_request *req = write_request_get(wb, file, how, until_ns);
 	if (!req)
@@ -167,9 +176,12 @@ int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned 
 	req->ends = req->in_place = false;
 	req->unmap_seq = atomic_get(&file->view.unmap_seq);
 	if (index < last)
-		take_out_together(file, first, last - index < WRITE_PAGES_MAX ? (uint32_t)(last - index + 1) : WRITE_PAGES_MAX,
+		take_out_together(file, first,
+				  last - index < WRITE_PAGES_MAX ? (uint32_t)(last - index + 1)
+								 : WRITE_PAGES_MAX,
 				  PG_UNPROTECTED | PG_DIRTY, 0);
-	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last && req->io.iov_count < IO_SEGMENTS_MAX) {
+	while (!err && !req->ends && req->count < WRITE_PAGES_MAX && index + req->count <= last &&
+	       req->io.iov_count < IO_SEGMENTS_MAX) {
 		struct page *page = first;
 		if (req->count)
 			page = page_find(file, index + req->count);

@@ -8,6 +8,7 @@
 struct fm_file;
 struct page;
 
-int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how, uint64_t until_ns);
+int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how,
+	      uint64_t until_ns);
 
 #endif

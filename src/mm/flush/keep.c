@@ -14,7 +14,7 @@
  * store refuses holds up no other page. It ends when nothing is left, when nothing could be written
  * for QUIET_NS, or after MOST_NS.
  *
- * May call: store (the keep operations), trap_present(), os. Raw system calls only.
+ * Raw system calls only.
  */
 #include "mm/flush/keep.h"
 

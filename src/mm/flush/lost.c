@@ -17,17 +17,20 @@
 /* One line of the log for all pages that have been lost since the last. No lock held. */
 void file_tell_lost(struct fm_file *file)
 {
-	uint32_t lost = atomic_get(&file->dirt->lost), before = atomic_xchg(&file->dirt->lost_logged, lost);
+	uint32_t lost = atomic_get(&file->dirt->lost),
+		 before = atomic_xchg(&file->dirt->lost_logged, lost);
 	if (lost == before)
 		return;
 	uint64_t first = atomic_xchg(&file->dirt->lost_first, UINT64_MAX);
 	mm_log(file->mm, FM_LOG_ERROR,
-	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory in their place in the mapping (mmap with "
+	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory "
+	       "in their place in the mapping (mmap with "
 	       "MAP_FIXED), or has unmapped or emptied it (munmap, MADV_DONTNEED); use fm_unmap()",
 	       file->uri, lost - before, (unsigned long long)(first << file->pool->shift));
 }
 
-/* A file that has lost pages which the log has not been told of, with a reference; NULL: there is none. */
+/* A file that has lost pages which the log has not been told of, with a reference; NULL: there is
+ * none. */
 static struct fm_file *next_lost(struct fm_mm *mm)
 {
 	struct fm_file *file;
@@ -44,8 +47,11 @@ void writeback_tell_lost(struct writeback *wb)
 	struct fm_mm *mm = wb->mm;
 	struct fm_file *file;
 	if (atomic_xchg(&wb->mm->writer_bell.merged, 0u))
-		mm_log(mm, FM_LOG_WARNING, "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) since it has mapped files for "
-		       "writing: mappings opt out, and all that is in memory of these files is written once; allow it before fm_mm_create()");
+		mm_log(mm, FM_LOG_WARNING,
+		       "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) "
+		       "since it has mapped files for "
+		       "writing: mappings opt out, and all that is in memory of these files is "
+		       "written once; allow it before fm_mm_create()");
 	while ((file = next_lost(mm)) != NULL) {
 		file_tell_lost(file);
 		file_put(file);

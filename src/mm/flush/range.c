@@ -25,14 +25,16 @@
 #include <errno.h>
 
 /*
- * A dirty page, pinned, and what follows it. One that is being written is dirty since: who has to have it written waits for that
- * here. range_wait() may miss it, since the bit that it looks for goes before WRITEBACK does. A write that begins after the
- * first wait has what is wanted.
+ * A dirty page, pinned, and what follows it. One that is being written is dirty since: who has to
+ * have it written waits for that here. range_wait() may miss it, since the bit that it looks for
+ * goes before WRITEBACK does. A write that begins after the first wait has what is wanted.
  */
-static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how, uint64_t until_ns)
+static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how,
+			uint64_t until_ns)
 {
 	int err = write_run(file, page, last, how, until_ns);
-	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2; tries++) { /* it may have ended since */
+	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2;
+	     tries++) {                  /* it may have ended since */
 		requests_send(file->mm); /* it may be our own */
 		requests_hold(file->mm);
 		if (page_wait_written(file->mm, page, until_ns) < 0)
@@ -42,13 +44,15 @@ static int write_surely(struct fm_file *file, struct page *page, uint64_t last, 
 	return err;
 }
 
-static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last, unsigned how,
+			    uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	struct batch batch;
 	uint32_t at = 0;
 
-	while (atomic_get(&file->dirt->dirty) && batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
+	while (atomic_get(&file->dirt->dirty) &&
+	       batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
 		for (uint32_t i = 0; i < batch.count; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
 			/* Most have been written with one before it. */
@@ -65,7 +69,8 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 }
 
 /* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
-int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns)
+int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how,
+		uint64_t until_ns)
 {
 	requests_hold(file->mm);
 	int err = range_begin_held(file, first, last, how, until_ns);
@@ -81,7 +86,8 @@ static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint6
 	uint32_t at = 0;
 	int err = 0;
 
-	while (!err && atomic_get(&file->dirt->writing) && batch_next(pool, pool->writing_bits, file, first, last, &at, &batch))
+	while (!err && atomic_get(&file->dirt->writing) &&
+	       batch_next(pool, pool->writing_bits, file, first, last, &at, &batch))
 		for (uint32_t i = 0; i < batch.count && !err; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
 			if (!page_try_pin(page))
@@ -113,7 +119,8 @@ static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last
 	}
 }
 
-/* What was passed by once because it was being punched would be passed by again where punches never pause: from here on none begins. */
+/* What was passed by once because it was being punched would be passed by again where punches never
+ * pause: from here on none begins. */
 static void sync_alone(struct fm_file *file, bool *alone)
 {
 	if (*alone)
@@ -134,9 +141,10 @@ int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t un
 {
 	bool alone = false;
 	int err = 0;
-	/* Twice: what was being written and had been changed since, and what the kernel had pinned, is left for the second. What
-	 * was passed by because it was being punched is looked at again: it is still dirty where that has failed. What is punched
-	 * elsewhere is not waited for: who drops old segments of a log all the time would keep it from its end. */
+	/* Twice: what was being written and had been changed since, and what the kernel had pinned,
+	 * is left for the second. What was passed by because it was being punched is looked at
+	 * again: it is still dirty where that has failed. What is punched elsewhere is not waited
+	 * for: who drops old segments of a log all the time would keep it from its end. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
 		uint32_t passed_by = atomic_get(&file->writes->passed_by);
 		err = range_wait_change(file, first, last, until_ns);
@@ -158,8 +166,9 @@ uint64_t file_sync_deadline(const struct fm_file *file)
 	return file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
 }
 
-/* What is dirty of a file is written, not flushed. Returns 0, the errno of what has failed meanwhile, or -ETIMEDOUT: the file's
- * deadline has passed, or, where it has none, the store has taken nothing for mm_patience_ns. */
+/* What is dirty of a file is written, not flushed. Returns 0, the errno of what has failed
+ * meanwhile, or -ETIMEDOUT: the file's deadline has passed, or, where it has none, the store has
+ * taken nothing for mm_patience_ns. */
 int writeback_all(struct fm_file *file)
 {
 	uint32_t errors = atomic_get(&file->dirt->error_seq), stored;
@@ -170,12 +179,18 @@ int writeback_all(struct fm_file *file)
 	might_block(file->mm);
 	do {
 		stored = atomic_get(&file->writes->stored_seq);
-		err = range_write(file, 0, FOR_EVER, os_now_ns() + (file->deadline_ns ? file->deadline_ns : mm_patience_ns));
-	} while (err == -ETIMEDOUT && !file->deadline_ns && atomic_get(&file->writes->stored_seq) != stored);
-	return err ? err : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error) : 0;
+		err = range_write(file, 0, FOR_EVER,
+				  os_now_ns() +
+					  (file->deadline_ns ? file->deadline_ns : mm_patience_ns));
+	} while (err == -ETIMEDOUT && !file->deadline_ns &&
+		 atomic_get(&file->writes->stored_seq) != stored);
+	return err                                            ? err
+	       : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error)
+							      : 0;
 }
 
-/* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed meanwhile. */
+/* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed
+ * meanwhile. */
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait)
 {
 	uint64_t until = file_sync_deadline(file);
@@ -188,5 +203,7 @@ int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wa
 	if (!wait)
 		return range_begin(file, first, last, 0, until);
 	int err = range_write(file, first, last, until);
-	return err ? err : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error) : 0;
+	return err                                            ? err
+	       : atomic_get(&file->dirt->error_seq) != errors ? atomic_get(&file->dirt->write_error)
+							      : 0;
 }

@@ -10,7 +10,8 @@ struct fm_file;
 
 #define FOR_EVER UINT64_MAX
 
-int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how, uint64_t until_ns);
+int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how,
+		uint64_t until_ns);
 int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns);
 uint64_t file_sync_deadline(const struct fm_file *file);
 int writeback_all(struct fm_file *file);

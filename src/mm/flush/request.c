@@ -36,8 +36,8 @@ struct failure {
 	int error;
 };
 
-/* One file may have half of them: were its store to die with all, nobody else could write. Two that die have all of them: then
- * each has one of its own that is left. */
+/* One file may have half of them: were its store to die with all, nobody else could write. Two that
+ * die have all of them: then each has one of its own that is left. */
 static bool has_its_share(const struct writeback *wb, struct fm_file *file)
 {
 	return atomic_get(&file->writes->write_requests) >= wb->count / 2;
@@ -68,7 +68,8 @@ static struct write_request *request_try(struct writeback *wb, struct fm_file *f
 }
 
 /* NULL: there is none, or, waited for, the mm or the time has ended. */
-struct write_request *write_request_get(struct writeback *wb, struct fm_file *file, unsigned how, uint64_t until_ns)
+struct write_request *write_request_get(struct writeback *wb, struct fm_file *file, unsigned how,
+					uint64_t until_ns)
 {
 	for (;;) {
 		uint32_t seq = atomic_get(&wb->freed.seq);
@@ -133,8 +134,10 @@ void file_tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int 
 /* How long a page takes at the rate at which they are being written. */
 static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
 {
-	uint64_t last = atomic_get(&file->writes->last_write_ns), begun = last > req->started_ns ? last : req->started_ns;
-	uint64_t each = (now > begun ? now - begun : 0) / req->count, old = atomic_get(&file->dirt->write_ns);
+	uint64_t last = atomic_get(&file->writes->last_write_ns),
+		 begun = last > req->started_ns ? last : req->started_ns;
+	uint64_t each = (now > begun ? now - begun : 0) / req->count,
+		 old = atomic_get(&file->dirt->write_ns);
 	atomic_set(&file->writes->last_write_ns, now);
 	atomic_set(&file->dirt->write_ns, old ? old - old / 8 + each / 8 : each);
 }
@@ -144,8 +147,9 @@ void write_request_end(struct writeback *wb, struct write_request *req)
 	struct fm_file *file = req->file;
 	for (uint32_t i = 0; i < req->count; i++)
 		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
-	/* The thread goes on when there is something to be had for it: it would look through all that is dirty for each single one. Not
-	 * for one that was given back unused: it would get that again. */
+	/* The thread goes on when there is something to be had for it: it would look through all
+	 * that is dirty for each single one. Not for one that was given back unused: it would get
+	 * that again. */
 	if (write_request_put(wb, req) <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
 		writeback_kick(wb->mm);
 	file_write_ended(file);
@@ -178,7 +182,8 @@ void write_done(struct io_request *io)
 	uint32_t stored = io->error ? (uint32_t)(io->bytes_done >> pool->shift) : req->count;
 	if (stored)
 		atomic_add(&file->writes->stored_seq, 1u);
-	for (uint32_t i = 0; i < stored; i++) /* so that a flush that covers this write counts what it has written */
+	for (uint32_t i = 0; i < stored;
+	     i++) /* so that a flush that covers this write counts what it has written */
 		page_stored(pool, &pool->pages[req->page[i]]);
 	atomic_add(&file->writes->written_seq, 1u);
 	for (uint32_t i = 0; i < req->count; i++) {
@@ -189,10 +194,12 @@ void write_done(struct io_request *io)
 	}
 	if (io->error) {
 		stats_add(mm->stats, write_errors, 1);
-		file_tell_failure(file, io->offset + io->bytes_done, store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
-			     io->error);
+		file_tell_failure(file, io->offset + io->bytes_done,
+				  store_iov_bytes(io->iov, io->iov_count) - io->bytes_done,
+				  io->error);
 	}
-	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place && !req->missing)) {
+	if (likely(atomic_get(&file->view.unmap_seq) == req->unmap_seq && !req->in_place &&
+		   !req->missing)) {
 		write_request_end(wb, req);
 		return;
 	}

@@ -52,7 +52,8 @@ struct writeback {
 	struct write_request *free; /* lock */
 	struct gate freed;          /* one has been given back */
 	uint32_t starved;           /* somebody found none; atomic */
-	struct write_request *late; /* atomic stack: ended, and some of its pages may not be mapped any more */
+	struct write_request
+		*late; /* atomic stack: ended, and some of its pages may not be mapped any more */
 	struct fm_file *closing;    /* atomic stack */
 	struct fm_file *closing_list; /* the thread's */
 	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
@@ -64,7 +65,8 @@ struct writeback {
 	struct write_request request[];
 };
 
-struct write_request *write_request_get(struct writeback *wb, struct fm_file *file, unsigned how, uint64_t until_ns);
+struct write_request *write_request_get(struct writeback *wb, struct fm_file *file, unsigned how,
+					uint64_t until_ns);
 uint32_t write_request_put(struct writeback *wb, struct write_request *req);
 void file_write_ended(struct fm_file *file);
 void file_note_failure(struct fm_file *file, int error);

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes of it in flight.
+ * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes
+ * of it in flight.
  *
- * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which pages are meant, so that none
- * of them becomes dirty (dirty_must_wait()) and none is gathered to be written; who syncs waits until it is over. Then the writes
- * of them that are under way are waited for, so that none makes the store longer again, or fills the hole; then the store; then
- * the pages go, dirty or not: should the store refuse, they are as they were. A shorter file has its new size before the store
- * begins (store_resize()). Private mappings of the file lose what they have past its new end, too. A read that began before the store changed has
- * its page locked, or in the index, when they are looked for; one that begins later has the new bytes.
- * Holds a page lock over no wait but the kernel's.
- * May call: page_cache, dirty, writeback, read, install, reclaim, store, os.
+ * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which
+ * pages are meant, so that none of them becomes dirty (dirty_must_wait()) and none is gathered to
+ * be written; who syncs waits until it is over. Then the writes of them that are under way are
+ * waited for, so that none makes the store longer again, or fills the hole; then the store; then
+ * the pages go, dirty or not: should the store refuse, they are as they were. A shorter file has
+ * its new size before the store begins (store_resize()). Private mappings of the file lose what
+ * they have past its new end, too. A read that began before the store changed has its page locked,
+ * or in the index, when they are looked for; one that begins later has the new bytes. Holds a page
+ * lock over no wait but the kernel's.
  */
 #include "mm/flush/resize.h"
 
@@ -123,7 +125,8 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		/* What waits for a flush is in the store, too; should the flush fail, what was read meanwhile is as old. */
+		/* What waits for a flush is in the store, too; should the flush fail, what was read
+		 * meanwhile is as old. */
 		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
 		if (may && page_is(page, PG_INSTALLED))
 			may = page_bring_out(&file->view, page) == 0;
@@ -175,7 +178,8 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 	}
 }
 
-/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been done. -EBUSY: it is pinned. */
+/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been
+ * done. -EBUSY: it is pinned. */
 static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
 {
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
@@ -189,8 +193,8 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	return 0;
 }
 
-/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In memory alone: in the store it
- * has never been. */
+/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In
+ * memory alone: in the store it has never been. */
 static int zero_past(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
@@ -228,7 +232,8 @@ static void wait_for_syncs(struct fm_file *file)
 static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	wait_for_syncs(file);
-	/* The last goes up before the first goes down: nobody sees a range that is larger than this one. */
+	/* The last goes up before the first goes down: nobody sees a range that is larger than this
+	 * one. */
 	atomic_set(&file->dirt->punch_last, last);
 	atomic_set(&file->dirt->punch_first, first);
 	file_each_cached(file, first, last, wait_writes, NULL);
@@ -236,7 +241,8 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 
 static void change_end(struct fm_file *file)
 {
-	atomic_add(&file->writes->written_seq, 1u); /* before who syncs goes on: it is to be made durable, too */
+	atomic_add(&file->writes->written_seq,
+		   1u); /* before who syncs goes on: it is to be made durable, too */
 	atomic_set(&file->dirt->punch_first, UINT64_MAX);
 	atomic_set(&file->dirt->punch_last, 0u);
 	gate_open(&file->writes->ended);
@@ -253,8 +259,9 @@ static uint64_t first_gone(const struct fm_file *file, uint64_t size)
 	return (size + file->pool->page_size - 1) >> file->pool->shift;
 }
 
-/* The next private file over `base` after `last`, with a reference, which also keeps its place in the list; NULL: there is none. Puts
- * the reference to `last`. One that is being closed has no mapping any more, and is passed over. */
+/* The next private file over `base` after `last`, with a reference, which also keeps its place in
+ * the list; NULL: there is none. Puts the reference to `last`. One that is being closed has no
+ * mapping any more, and is passed over. */
 static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
 {
 	struct fm_mm *mm = base->mm;
@@ -270,8 +277,8 @@ static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
 	return file;
 }
 
-/* A private mapping's file, whose base has become shorter. What was written to it within its last page stays, past the new end
- * too, as with mmap(). What was not is dropped, and read anew. */
+/* A private mapping's file, whose base has become shorter. What was written to it within its last
+ * page stays, past the new end too, as with mmap(). What was not is dropped, and read anew. */
 static void cut_private(struct fm_file *own, uint64_t size)
 {
 	struct drop_count count = {0};
@@ -311,8 +318,8 @@ static int shrink(struct fm_file *file, uint64_t size)
 	return err;
 }
 
-/* The page of the former end may have been written to past that, since it was zeroed there, and have been written back without:
- * what is seen is what the store gets. */
+/* The page of the former end may have been written to past that, since it was zeroed there, and
+ * have been written back without: what is seen is what the store gets. */
 static void write_past(struct fm_file *file, uint64_t before)
 {
 	struct frame_pool *pool = file->pool;
@@ -369,7 +376,9 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 		int err = page_get(file, offset >> pool->shift, &page);
 		if (!err) {
 			err = page_zero(file, page, inside, inside + len);
-			done = !err && page_is(page, PG_UPTODATE); /* else its bytes went as it was taken out of the view: once more */
+			done = !err &&
+			       page_is(page, PG_UPTODATE); /* else its bytes went as it was taken
+							      out of the view: once more */
 			if (done)
 				page_dirty(pool, page);
 			page_unlock(pool, page);
@@ -412,7 +421,8 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	if (end > size)
 		end = size;
 	if (offset < end) {
-		uint64_t first = (offset + unit - 1) & ~(unit - 1), stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
+		uint64_t first = (offset + unit - 1) & ~(unit - 1),
+			 stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
 		if (first > stop) { /* inside one page */
 			err = punch_part(file, offset, end - offset);
 		} else {
@@ -428,8 +438,8 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	return err;
 }
 
-/* A file open for writing is longer in the store than is known. What others have written behind the former end, in its last
- * page, is there and not in the cache. */
+/* A file open for writing is longer in the store than is known. What others have written behind the
+ * former end, in its last page, is there and not in the cache. */
 static int grown(struct fm_file *file, uint64_t size)
 {
 	struct drop_count count = {0};
@@ -454,7 +464,8 @@ static int grown(struct fm_file *file, uint64_t size)
 	return -EBUSY;
 }
 
-/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer again. */
+/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer
+ * again. */
 static int shrunk(struct fm_file *file, uint64_t size)
 {
 	struct fm_store_version now;
@@ -473,7 +484,8 @@ static int shrunk(struct fm_file *file, uint64_t size)
 	return err;
 }
 
-/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another one. */
+/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another
+ * one. */
 static int size_renew(struct fm_file *file, bool *ret_other)
 {
 	struct fm_store_version now;
@@ -540,5 +552,6 @@ int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	might_block(file->mm);
-	return file->store->ops->reserve ? file->store->ops->reserve(file->store, offset, len) : -EOPNOTSUPP;
+	return file->store->ops->reserve ? file->store->ops->reserve(file->store, offset, len)
+					 : -EOPNOTSUPP;
 }

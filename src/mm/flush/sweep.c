@@ -28,13 +28,17 @@ void write_late_ones(struct writeback *wb)
 		struct write_request *next = req->next;
 		struct fm_file *file = req->file;
 		uint32_t stopped = (uint32_t)(req->io.bytes_done >> file->pool->shift);
-		/* That of a page where it was to be written from the view, and somebody has emptied it: else it would be tried again and
-		 * again. Of those behind it nobody knows: what is swapped out looks as if it were not there. */
-		if (req->missing && stopped < req->count && page_is(&file->pool->pages[req->page[stopped]], PG_INSTALLED))
+		/* That of a page where it was to be written from the view, and somebody has emptied
+		 * it: else it would be tried again and again. Of those behind it nobody knows: what
+		 * is swapped out looks as if it were not there. */
+		if (req->missing && stopped < req->count &&
+		    page_is(&file->pool->pages[req->page[stopped]], PG_INSTALLED))
 			page_really_there(&file->view, &file->pool->pages[req->page[stopped]]);
 		for (uint32_t i = 0; i < req->count; i++) {
 			struct page *page = &file->pool->pages[req->page[i]];
-			if (page_is(page, PG_INSTALLED) && !mm_range_allows(wb->mm, page_addr(&file->view, file->pool, page), page_is(page, PG_UNPROTECTED)))
+			if (page_is(page, PG_INSTALLED) &&
+			    !mm_range_allows(wb->mm, page_addr(&file->view, file->pool, page),
+					     page_is(page, PG_UNPROTECTED)))
 				file_take_out(file, page->index, page->index);
 		}
 		write_request_end(wb, req);
@@ -45,11 +49,14 @@ void write_late_ones(struct writeback *wb)
 static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg)
 {
 	bool *left = arg;
-	if (!page_is(page, PG_INSTALLED) || mm_range_allows(file->mm, page_addr(&file->view, file->pool, page), page_is(page, PG_UNPROTECTED)))
+	if (!page_is(page, PG_INSTALLED) ||
+	    mm_range_allows(file->mm, page_addr(&file->view, file->pool, page),
+			    page_is(page, PG_UNPROTECTED)))
 		return;
 	file_take_out(file, page->index, page->index);
 	/* What the program has pinned is taken out when it is unpinned. */
-	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) && !page_word(page, user_pins);
+	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) &&
+		 !page_word(page, user_pins);
 }
 
 /* One that has pages to be swept, with a reference; in each pass another. NULL: it was the last. */
@@ -60,7 +67,8 @@ static struct fm_file *sweep_next(struct writeback *wb)
 
 	os_lock(&mm->files_lock);
 	for (file = mm->files; file; file = file->next)
-		if (file->writable && file->writes->sweep_pass != wb->sweep_pass && atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq) &&
+		if (file->writable && file->writes->sweep_pass != wb->sweep_pass &&
+		    atomic_get(&file->writes->swept_seq) != atomic_get(&file->view.unmap_seq) &&
 		    !atomic_get(&file->dirt->unflushed) && file_try_get(file))
 			break;
 	os_unlock(&mm->files_lock);
@@ -69,9 +77,10 @@ static struct fm_file *sweep_next(struct writeback *wb)
 	return file;
 }
 
-/* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is unmapped: its only bytes are
- * there. By COPY that is all of it. Where some is left it is looked at again, but not before wb->sweep_ns: who waits for a frame is
- * told of each pin that is put here, and would ask for the next pass. True: some is left. */
+/* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is
+ * unmapped: its only bytes are there. By COPY that is all of it. Where some is left it is looked at
+ * again, but not before wb->sweep_ns: who waits for a frame is told of each pin that is put here,
+ * and would ask for the next pass. True: some is left. */
 bool files_sweep(struct writeback *wb, uint64_t now)
 {
 	struct fm_file *file;
@@ -83,7 +92,8 @@ bool files_sweep(struct writeback *wb, uint64_t now)
 	while ((file = sweep_next(wb)) != NULL) {
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
-		atomic_set(&file->writes->swept_seq, seq); /* first: who sets it back from here on has a page that may not be met */
+		atomic_set(&file->writes->swept_seq, seq); /* first: who sets it back from here on
+							      has a page that may not be met */
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (left)
 			atomic_set(&file->writes->swept_seq, seq - 1);

@@ -23,8 +23,9 @@
 #define WAIT_SLICE_MOST_NS (20 * OS_NSEC_PER_MSEC)
 
 /*
- * A write fault, page lock held, the map lock maybe: is the page not to be made writable now? With *ret_error set, not at
- * all: the store refuses what is to be written back, so that there will be no room.
+ * A write fault, page lock held, the map lock maybe: is the page not to be made writable now? With
+ * *ret_error set, not at all: the store refuses what is to be written back, so that there will be
+ * no room.
  */
 bool dirty_must_wait(const struct access *access, const struct page *page, int *ret_error)
 {
@@ -41,10 +42,12 @@ bool dirty_must_wait(const struct access *access, const struct page *page, int *
 			*ret_error = atomic_get(&file->dirt->write_error);
 		return true;
 	}
-	return !access->paced && !(access->flags & FM_FAULT_RETRY_NOWAIT) && dirty_pause_ns(file, file->pool) > 0;
+	return !access->paced && !(access->flags & FM_FAULT_RETRY_NOWAIT) &&
+	       dirty_pause_ns(file, file->pool) > 0;
 }
 
-/* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause for comes after. */
+/* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause
+ * for comes after. */
 bool dirty_may_come(const struct access *access)
 {
 	return !range_is_punched(access->file, access->index) && !dirty_over(access->file);
@@ -72,7 +75,8 @@ static bool wait_is_over(struct access *access, bool over, uint64_t until, int *
 		*ret_error = -ECANCELED;
 	else if (os_now_ns() >= until)
 		*ret_error = -ETIMEDOUT;
-	else if (range_is_punched(file, access->index) || (access->page && page_is_written_in_place(page_state(access->page))))
+	else if (range_is_punched(file, access->index) ||
+		 (access->page && page_is_written_in_place(page_state(access->page))))
 		return false;
 	else if (!over || dirty_has_room(file) || (access->page && page_is(access->page, PG_DIRTY)))
 		return true;
@@ -87,7 +91,8 @@ static bool wait_is_over(struct access *access, bool over, uint64_t until, int *
 int dirty_wait(struct access *access)
 {
 	struct fm_file *file = access->file;
-	uint64_t begun = os_now_ns(), until = access_deadline(access), pause = dirty_pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
+	uint64_t begun = os_now_ns(), until = access_deadline(access),
+		 pause = dirty_pause_ns(file, file->pool), slice = WAIT_SLICE_NS;
 	bool over = dirty_over(file), urge = true;
 	int error = 0;
 
@@ -100,7 +105,8 @@ int dirty_wait(struct access *access)
 		if (wait_is_over(access, over, until, &error))
 			break;
 		urge = gate_wait(&file->writes->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
-		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but dead is not asked again and again */
+		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but
+							   dead is not asked again and again */
 			slice *= 2;
 	}
 	if (!error && !access->paced && pause) {

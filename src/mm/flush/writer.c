@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing dirty pages back: requests, fm_sync(), flushes, and the thread that writes in the background.
+ * Writing dirty pages back: requests, fm_sync(), flushes, and the thread that writes in the
+ * background.
  *
- * A write takes a page out of the view, marks it as being written, and puts its lock: dirty.c says what may happen to it
- * meanwhile. So a request holds no lock, only pins, and nobody waits for it but who syncs. Neighbouring pages go together, what is
- * to be written at one time in the order of the file. A flush belongs to a file: one at a time, which whoever asks meanwhile
- * shares if it began after his writes had ended.
+ * A write takes a page out of the view, marks it as being written, and puts its lock: dirty.c says
+ * what may happen to it meanwhile. So a request holds no lock, only pins, and nobody waits for it
+ * but who syncs. Neighbouring pages go together, what is to be written at one time in the order of
+ * the file. A flush belongs to a file: one at a time, which whoever asks meanwhile shares if it
+ * began after his writes had ended.
  *
- * Errors. What could not be written is dirty again; so is what was written before a flush that failed. `error_seq` counts
- * failures, `error_told` how many of them some call has returned: each call compares at its end with what had been told at
- * its beginning. The background tries again after RETRY_NS.
+ * Errors. What could not be written is dirty again; so is what was written before a flush that
+ * failed. `error_seq` counts failures, `error_told` how many of them some call has returned: each
+ * call compares at its end with what had been told at its beginning. The background tries again
+ * after RETRY_NS.
  *
- * The end of a file. Its last reference may be put with pages dirty: the background thread hands the file here, and gets
- * it back when all is written, or when writes have failed for mm_patience_ns: what is dirty then is lost, which the log is
- * told, and `dirty_lost`.
+ * The end of a file. Its last reference may be put with pages dirty: the background thread hands
+ * the file here, and gets it back when all is written, or when writes have failed for
+ * mm_patience_ns: what is dirty then is lost, which the log is told, and `dirty_lost`.
  *
- * The end of the mm, and of the process. writeback_finish() writes each file. A file that has lost its last reference
- * and has not come here yet is waited for. A store that refuses is tried again, with pauses, and a store that does
- * not answer is waited for, both for mm_patience_ns.
+ * The end of the mm, and of the process. writeback_finish() writes each file. A file that has lost
+ * its last reference and has not come here yet is waited for. A store that refuses is tried again,
+ * with pauses, and a store that does not answer is waited for, both for mm_patience_ns.
  *
- * Owns struct writeback. wb->lock protects the list of free requests. Nothing waits with a page lock held but for the kernel.
- * May call: dirty, page_cache, install, io, store, trap, os, stats.
+ * Owns struct writeback. wb->lock protects the list of free requests. Nothing waits with a page
+ * lock held but for the kernel.
  */
 #include "mm/flush/writer.h"
 
@@ -60,7 +63,8 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 	struct frame_pool *pool = wb->mm->pool[place];
 	uint32_t *at = &wb->cursor[place], looked = 0;
 	uint64_t now = os_now_ns();
-	const struct fm_file *full = NULL; /* a file that has its share of requests, and its own: others are not to wait for it */
+	const struct fm_file *full = NULL; /* a file that has its share of requests, and its own:
+					      others are not to wait for it */
 	struct batch batch;
 
 	while (looked < 2) {
@@ -76,10 +80,11 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				continue;
 			struct fm_file *file = page->file; /* of one that is not dirty any more maybe none */
 			int err = 0;
-			/* What the program has pinned stays dirty: for room it is written in vain. One that nobody refers to any more
-			 * comes by way of its end. */
+			/* What the program has pinned stays dirty: for room it is written in vain.
+			 * One that nobody refers to any more comes by way of its end. */
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
-			if (page_is(page, PG_DIRTY) && !in_vain && !write_rests(file, now) && (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
+			if (page_is(page, PG_DIRTY) && !in_vain && !write_rests(file, now) &&
+			    (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
 				err = write_run(file, page, FOR_EVER, how, 0);
 				if (err == -ENOBUFS && atomic_get(&file->dirt->dirty) < atomic_get(&pool->dirty)) {
 					full = file;
@@ -90,7 +95,9 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 			if (err > 0)
 				page_unpin(pool, page);
 			else
-				page_unpin_quiet(pool, page); /* who waits for a frame asks for this pass: they would call each other for ever */
+				page_unpin_quiet(pool,
+						 page); /* who waits for a frame asks for this pass:
+							   they would call each other for ever */
 			if (err == -ENOBUFS || (!all && dirty_few(pool))) {
 				*at = begun; /* the rest of them next time */
 				return;
@@ -142,11 +149,14 @@ static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent
 	os_lock(&mm->files_lock);
 	for (struct fm_file *file = mm->files; file && !due; file = file->next) {
 		uint32_t unflushed = atomic_get(&file->dirt->unflushed);
-		if (!file->writable || !unflushed || atomic_get(&file->writes->flushing) || write_rests(file, now))
+		if (!file->writable || !unflushed || atomic_get(&file->writes->flushing) ||
+		    write_rests(file, now))
 			continue;
 		bool many = unflushed_many(file->pool) || (urgent && unflushed >= file->pool->frames / 64);
 		bool quiet = !atomic_get(&file->dirt->dirty) && !atomic_get(&file->dirt->writing);
-		if ((many || (urgent && quiet) || now >= atomic_get(&file->writes->flushed_ns) + AGE_NS) && file_try_get(file))
+		if ((many || (urgent && quiet) ||
+		     now >= atomic_get(&file->writes->flushed_ns) + AGE_NS) &&
+		    file_try_get(file))
 			due = file;
 	}
 	os_unlock(&mm->files_lock);
@@ -166,7 +176,8 @@ static bool anything_to_do(struct fm_mm *mm)
 {
 	bool some = false;
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
-		some |= atomic_get(&mm->pool[i]->dirty) || atomic_get(&mm->pool[i]->writing) || atomic_get(&mm->pool[i]->unflushed);
+		some |= atomic_get(&mm->pool[i]->dirty) || atomic_get(&mm->pool[i]->writing) ||
+			atomic_get(&mm->pool[i]->unflushed);
 	return some;
 }
 
@@ -262,6 +273,7 @@ int file_prepare_writing(struct fm_file *file)
 	if (!file->writes->own_write)
 		file->writes->own_write = writeback_request_alloc();
 	int err = file->writes->flush_io && file->writes->own_write ? writeback_open(file->mm) : -ENOMEM;
-	file->writes->flushed_ns = os_now_ns(); /* as if: what is written first need not be flushed at once */
+	file->writes->flushed_ns =
+		os_now_ns(); /* as if: what is written first need not be flushed at once */
 	return err;
 }

@@ -29,8 +29,8 @@ static void page_free_if_last(struct frame_pool *pool, struct page *page, uint32
 	}
 }
 
-/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would only try the same. Returns
- * the state before. */
+/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would
+ * only try the same. Returns the state before. */
 uint32_t page_unpin_quiet(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_sub(&page->state, PG_PIN);
@@ -60,8 +60,9 @@ struct page *frame_get(struct frame_pool *pool, unsigned flags)
 	return page;
 }
 
-/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks. Without `fill` it may be a hole,
- * which is charged for: until its lock is put it has to get its memory, or be uncharged. */
+/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks.
+ * Without `fill` it may be a hole, which is charged for: until its lock is put it has to get its
+ * memory, or be uncharged. */
 struct page *frame_alloc(struct frame_pool *pool, bool fill)
 {
 	struct page *page = frame_take(pool, fill);
@@ -91,7 +92,8 @@ void frame_drop(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and a pin beside the program's. */
+/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and
+ * a pin beside the program's. */
 void page_drop_pins(struct fm_file *file, struct page *page)
 {
 	if (!page->user_pins)

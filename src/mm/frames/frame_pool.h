@@ -37,7 +37,8 @@ struct frame_pool {
 	bool grows;      /* huge frames get their memory a few at a time, by pool_grow() */
 	struct os_lock lock;
 	struct page_queue queue[LIST_COUNT];
-	uint32_t groups, group_next;  /* how many there may be; where to make the next one: the background thread's */
+	uint32_t groups, group_next;  /* how many there may be; where to make the next one: the
+					 background thread's */
 	uint32_t wants_groups;        /* atomic */
 	uint64_t groups_failed_ns;    /* when the system last had no huge page; atomic */
 	uint64_t *whole_bits;         /* a bit for each group; atomic */
@@ -48,7 +49,8 @@ struct frame_pool {
 	uint32_t free_low, free_high; /* the background thread keeps the free frames between */
 	uint64_t fill_failed_ns;      /* when the system last had no memory for a hole; atomic */
 	uint32_t wants_filled;        /* readers had to fill frames themselves; atomic */
-	uint32_t filled, growing;     /* huge frames: how many have been populated; somebody is at it; atomic */
+	uint32_t filled,
+		growing; /* huge frames: how many have been populated; somebody is at it; atomic */
 	uint32_t free_seq;            /* futex: changes when a frame becomes free */
 	uint32_t free_waiters;        /* threads asleep on it; atomic */
 	struct wait_queue tickets;    /* waiting for a frame, oldest first */
@@ -67,7 +69,8 @@ struct frame_pool {
 	uint64_t *unflushed_bits; /* written, and no flush has begun since */
 	uint64_t *flushing_bits;  /* written before the flush that is under way */
 	uint32_t dirty, writing, unflushed; /* pages; atomic; unflushed: also those being flushed */
-	uint32_t places;      /* slots without memory, behind the staging slots: for what is taken out for a moment */
+	uint32_t places; /* slots without memory, behind the staging slots: for what is taken out
+			    for a moment */
 	uint64_t places_free; /* a bit each; atomic */
 	void *meta;
 	size_t meta_len;

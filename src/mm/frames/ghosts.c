@@ -8,9 +8,10 @@
 
 #define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
 /*
- * Pages that were evicted without anybody having come back to them leave a mark for a while, by which they are known should
- * they be read again: they are then worth more than what passes by once. 16 bits for one or two frames, by a hash of the page:
- * nine of them tell the page, seven the time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
+ * Pages that were evicted without anybody having come back to them leave a mark for a while, by
+ * which they are known should they be read again: they are then worth more than what passes by
+ * once. 16 bits for one or two frames, by a hash of the page: nine of them tell the page, seven the
+ * time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
  */
 #define GHOST_MOMENTS 128u
 #define GHOST_LINE 32u
@@ -24,13 +25,16 @@ static uint64_t ghost_hash(const struct fm_file *file, uint64_t index)
 /* Neighbours lie in one line of the processor's cache. */
 static uint16_t *ghost_at(const struct frame_pool *pool, const struct fm_file *file, uint64_t index)
 {
-	return &pool->ghosts[(ghost_hash(file, index / GHOST_LINE) * GHOST_LINE + index % GHOST_LINE) & pool->ghost_mask];
+	return &pool->ghosts[(ghost_hash(file, index / GHOST_LINE) * GHOST_LINE +
+			      index % GHOST_LINE) &
+			     pool->ghost_mask];
 }
 
 /* Of `frames` evictions there are half as many moments as can be told. */
 static uint32_t ghost_moment(const struct frame_pool *pool)
 {
-	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) / (pool->frames / (GHOST_MOMENTS / 2) + 1) % GHOST_MOMENTS;
+	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) /
+	       (pool->frames / (GHOST_MOMENTS / 2) + 1) % GHOST_MOMENTS;
 }
 
 void ghost_add(struct frame_pool *pool, const struct page *page)
@@ -42,15 +46,20 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 }
 
 /*
- * Was it evicted not long ago, and is it to stay therefore? Where a stream brings it only one piece of the file in four is, each
- * time another: if what a loop goes over is more than there is memory for, all of it would push out just what comes next. As
- * with Bimodal Insertion (Qureshi et al., ISCA 2007) most of what is cached stays, and some passes by.
+ * Was it evicted not long ago, and is it to stay therefore? Where a stream brings it only one piece
+ * of the file in four is, each time another: if what a loop goes over is more than there is memory
+ * for, all of it would push out just what comes next. As with Bimodal Insertion (Qureshi et al.,
+ * ISCA 2007) most of what is cached stays, and some passes by.
  */
 bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream)
 {
 	uint64_t hash = ghost_hash(file, index);
 	uint32_t ghost = __atomic_load_n(ghost_at(pool, file, index), __ATOMIC_RELAXED);
-	if (ghost / GHOST_MOMENTS != hash >> 55 || (ghost_moment(pool) - ghost) % GHOST_MOMENTS > GHOST_MOMENTS / 2)
+	if (ghost / GHOST_MOMENTS != hash >> 55 ||
+	    (ghost_moment(pool) - ghost) % GHOST_MOMENTS > GHOST_MOMENTS / 2)
 		return false;
-	return !stream || ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + ghost % GHOST_MOMENTS / 4) % 4 == 0;
+	return !stream ||
+	       ((ghost_hash(file, index >> STREAM_PIECE_SHIFT) >> 32) + ghost % GHOST_MOMENTS / 4) %
+			       4 ==
+		       0;
 }

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. Who reads a file from one end to the other gets them:
- * 2 MiB of it go into the view, and out again, by one change of a page table. To everybody else their pages are pages like others;
- * what moves one of them by itself splits the huge page, and that is all that comes of it.
+ * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. Who reads a file from
+ * one end to the other gets them: 2 MiB of it go into the view, and out again, by one change of a
+ * page table. To everybody else their pages are pages like others; what moves one of them by itself
+ * splits the huge page, and that is all that comes of it.
  *
- * One is whole as long as its pages have moved together only. Its free frames wait on PARKED, and on GROUPS when all of them are
- * free; only there a stream finds them. Others get none of them until they have no frame otherwise: then one is split, and its
- * free frames are free like others. A stream that finds none makes one, of holes as long as the budget has room, else it takes what
+ * One is whole as long as its pages have moved together only. Its free frames wait on PARKED, and
+ * on GROUPS when all of them are free; only there a stream finds them. Others get none of them
+ * until they have no frame otherwise: then one is split, and its free frames are free like others.
+ * A stream that finds none makes one, of holes as long as the budget has room, else it takes what
  * is oldest out of the cache, as any fault does; the background thread makes some in advance.
  *
- * Owns a pool's bits of which groups are whole, the numbers of free frames in them, and the two lists. The pool lock protects all of
- * it; the bits may be looked at without, by who can do with an old answer.
- * May call: page_cache, frame_pool, reclaim, trap, os, stats.
+ * Owns a pool's bits of which groups are whole, the numbers of free frames in them, and the two
+ * lists. The pool lock protects all of it; the bits may be looked at without, by who can do with an
+ * old answer.
  */
 #include "mm/frames/group.h"
 
@@ -86,7 +88,8 @@ void group_split(struct frame_pool *pool, const struct page *first, uint32_t cou
 {
 	if (likely(!pool->groups) || group_is_all(pool, first, count))
 		return;
-	for (uint32_t group = group_of(pool, first); group <= group_of(pool, first + count - 1) && group < pool->groups; group++) {
+	for (uint32_t group = group_of(pool, first);
+	     group <= group_of(pool, first + count - 1) && group < pool->groups; group++) {
 		if (likely(!bit_is(pool->whole_bits, group)))
 			continue;
 		os_lock(&pool->lock);
@@ -116,14 +119,15 @@ uint32_t groups_free(struct frame_pool *pool)
 	return lru_count(pool, LIST_GROUPS) + lru_count(pool, LIST_PARKED);
 }
 
-/* Somebody else needs a frame: one that is whole is split, so that those of its frames that are free are to be had. False: there
- * is none that has any. */
+/* Somebody else needs a frame: one that is whole is split, so that those of its frames that are
+ * free are to be had. False: there is none that has any. */
 bool group_break(struct frame_pool *pool)
 {
 	if (likely(!groups_free(pool)))
 		return false;
 	os_lock(&pool->lock);
-	uint32_t id = pool->queue[LIST_GROUPS].head != NONE ? pool->queue[LIST_GROUPS].head : pool->queue[LIST_PARKED].head;
+	uint32_t id = pool->queue[LIST_GROUPS].head != NONE ? pool->queue[LIST_GROUPS].head
+							    : pool->queue[LIST_PARKED].head;
 	if (id != NONE)
 		group_split_locked(pool, id / GROUP_PAGES);
 	os_unlock(&pool->lock);

@@ -33,8 +33,10 @@ static size_t align_up(size_t value, size_t align)
 /* Staging slots, out of the budget; no more than few percent of it. */
 static uint32_t stages_for(struct fm_mm *mm, uint32_t page_size, uint32_t frames)
 {
-	uint32_t count = frames / POOL_STAGE_SHARE < POOL_STAGES_MAX ? frames / POOL_STAGE_SHARE : POOL_STAGES_MAX;
-	if (page_size > OS_PAGE || mm->install != FM_INSTALL_MOVE || frames < MM_FRAMES_MIN + count || !count ||
+	uint32_t count = frames / POOL_STAGE_SHARE < POOL_STAGES_MAX ? frames / POOL_STAGE_SHARE
+								     : POOL_STAGES_MAX;
+	if (page_size > OS_PAGE || mm->install != FM_INSTALL_MOVE ||
+	    frames < MM_FRAMES_MIN + count || !count ||
 	    !mm_try_charge(mm, (uint64_t)count * page_size))
 		return 0;
 	return count;
@@ -58,7 +60,8 @@ static void stages_fill(struct frame_pool *pool)
 static int pool_alloc_meta(struct frame_pool *pool)
 {
 	uint32_t ghosts = 16;
-	uint32_t buckets = (pool->frames / 16 * 5 / BUCKET_LINE + 2) * BUCKET_LINE; /* a chain has three pages where all are in use */
+	uint32_t buckets = (pool->frames / 16 * 5 / BUCKET_LINE + 2) *
+			   BUCKET_LINE; /* a chain has three pages where all are in use */
 	while (ghosts < pool->frames / 2)
 		ghosts *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
@@ -118,8 +121,8 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	}
 	pool->slots_len = (size_t)(pool->frames + pool->stages + pool->places) << pool->shift;
 	pool->groups = groups_for(pool);
-	err = trap_slots_open(mm->trap, pool->slots_len, pool->groups ? TRAP_TOGETHER : page_size, page_size == HUGE_UNIT, &slots,
-			      &pool->registered);
+	err = trap_slots_open(mm->trap, pool->slots_len, pool->groups ? TRAP_TOGETHER : page_size,
+			      page_size == HUGE_UNIT, &slots, &pool->registered);
 	if (err)
 		goto fail;
 	pool->slots = slots;

@@ -25,11 +25,12 @@
 
 bool pool_fills_ahead(struct frame_pool *pool)
 {
-	return atomic_get(&pool->wants_filled) && lru_count(pool, LIST_FREE) < pool->free_low && pool_may_fill(pool);
+	return atomic_get(&pool->wants_filled) && lru_count(pool, LIST_FREE) < pool->free_low &&
+	       pool_may_fill(pool);
 }
 
-/* Fill some holes that lie together, so that readahead finds frames that are filled. Background thread. False: there are
- * enough, or no memory for more. */
+/* Fill some holes that lie together, so that readahead finds frames that are filled. Background
+ * thread. False: there are enough, or no memory for more. */
 bool pool_fill_ahead(struct frame_pool *pool)
 {
 	uint32_t count, done = 0;
@@ -42,7 +43,8 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	if (!pool_fills_ahead(pool) || !mm_try_charge(pool->mm, (uint64_t)FILL_PIECE << pool->shift))
 		return false;
 	struct page *first = lru_take(pool, LIST_HOLES, FILL_PIECE, &count);
-	if (count && trap_fill_together(pool->mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift) == 0)
+	if (count && trap_fill_together(pool->mm->trap, (uint64_t)slot_of(pool, first),
+					(uint64_t)count << pool->shift) == 0)
 		done = count;
 	if (count && !done) {
 		trap_discard(pool->mm->trap, (uint64_t)slot_of(pool, first), (uint64_t)count << pool->shift);
@@ -58,7 +60,8 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	return done > 0;
 }
 
-/* The first memory of a frame that came without. -ENOMEM: the system has none, and is not asked again at once. */
+/* The first memory of a frame that came without. -ENOMEM: the system has none, and is not asked
+ * again at once. */
 int frame_fill_first(struct frame_pool *pool, struct page *page)
 {
 	int err = frame_fill(pool, page);
@@ -78,7 +81,8 @@ int frame_fill(struct frame_pool *pool, struct page *page)
 	return err;
 }
 
-/* Take the memory of up to `frames` free frames away. Returns of how many. Background thread: takes the kernel's lock. */
+/* Take the memory of up to `frames` free frames away. Returns of how many. Background thread: takes
+ * the kernel's lock. */
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 {
 	uint32_t released = 0;
@@ -126,9 +130,9 @@ static bool populate(struct frame_pool *pool, uint32_t first, uint32_t count)
 	return true;
 }
 
-/* Populate up to `most` more huge frames, within the budget. Holes cannot be filled with huge pages after the fact, so these get
- * their memory before they are registered. Takes the kernel's lock: not in a fault. False: there is no more to do, or
- * somebody else is at it. */
+/* Populate up to `most` more huge frames, within the budget. Holes cannot be filled with huge pages
+ * after the fact, so these get their memory before they are registered. Takes the kernel's lock:
+ * not in a fault. False: there is no more to do, or somebody else is at it. */
 bool pool_grow(struct frame_pool *pool, uint32_t most)
 {
 	uint32_t count = 0;
@@ -155,7 +159,8 @@ bool pool_grow_ahead(struct frame_pool *pool)
 bool group_has_room(struct frame_pool *pool)
 {
 	uint64_t len = (uint64_t)GROUP_PAGES << pool->shift;
-	return lru_count(pool, LIST_HOLES) >= GROUP_PAGES && atomic_get(&pool->mm->charged_bytes) + len <= pool->mm->budget_bytes;
+	return lru_count(pool, LIST_HOLES) >= GROUP_PAGES &&
+	       atomic_get(&pool->mm->charged_bytes) + len <= pool->mm->budget_bytes;
 }
 
 /* All frames of a group that is none now, off this list; NULL: of the next few there is none. */
@@ -192,7 +197,8 @@ static void put_all(struct frame_pool *pool, struct page *first, bool whole)
 	os_unlock(&pool->lock);
 }
 
-/* Make one of frames that are off their list; `holes`: they have no memory yet, and it is charged for. False: they are single ones. */
+/* Make one of frames that are off their list; `holes`: they have no memory yet, and it is charged
+ * for. False: they are single ones. */
 static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 {
 	uint64_t slot = (uint64_t)slot_of(pool, first), len = (uint64_t)GROUP_PAGES << pool->shift;
@@ -223,8 +229,9 @@ static bool pauses(struct frame_pool *pool)
 	return unlikely(failed_ns) && os_now_ns() < failed_ns + PAUSE_NS;
 }
 
-/* Of holes, where there is room in the budget; else, but for `only_holes`, of frames that have become free together, as long as there
- * are more for others: that takes the kernel's lock. False: there are none. */
+/* Of holes, where there is room in the budget; else, but for `only_holes`, of frames that have
+ * become free together, as long as there are more for others: that takes the kernel's lock. False:
+ * there are none. */
 bool group_make(struct frame_pool *pool, bool only_holes)
 {
 	uint64_t len = (uint64_t)GROUP_PAGES << pool->shift;
@@ -243,12 +250,14 @@ bool group_make(struct frame_pool *pool, bool only_holes)
 	return first && make_of(pool, first, false);
 }
 
-/* Make some, where streams want them. What nobody comes back to is left for the streams to group_take_free out: it is little work, and each
- * change of a page table by another thread would interrupt them. Background thread. */
+/* Make some, where streams want them. What nobody comes back to is left for the streams to
+ * group_take_free out: it is little work, and each change of a page table by another thread would
+ * interrupt them. Background thread. */
 void groups_fill_ahead(struct frame_pool *pool)
 {
 	if (!pool->groups || !atomic_xchg(&pool->wants_groups, 0u))
 		return;
-	for (uint32_t tries = 0; !group_enough(pool) && tries <= pool->groups / LOOK_AT + GROUPS_AHEAD; tries++)
+	for (uint32_t tries = 0;
+	     !group_enough(pool) && tries <= pool->groups / LOOK_AT + GROUPS_AHEAD; tries++)
 		group_make(pool, false);
 }

@@ -16,21 +16,24 @@ struct frame_pool;
 /* A page's state word: flags below, pins above. Every change is one compare-and-swap. */
 enum page_flags {
 	PG_LOCKED = 1u << 0,
-	PG_WAITERS = 1u << 1,    /* somebody sleeps on the word */
-	PG_TICKETS = 1u << 2,    /* somebody queued a ticket */
-	PG_UPTODATE = 1u << 3,   /* the bytes are the store's */
-	PG_INSTALLED = 1u << 4,  /* they appear in the view */
-	PG_DUP = 1u << 5,        /* installed by COPY, and the slot still has memory too */
-	PG_MARK = 1u << 6,       /* readahead mark: the next window starts when this is touched */
-	PG_SPEC = 1u << 7,       /* read ahead and not touched yet */
-	PG_ERROR = 1u << 8,      /* the last read attempt failed: page.error */
-	PG_GONE = 1u << 9,       /* out of the index: no longer anybody's page */
-	PG_HOLE = 1u << 10,      /* the slot has no memory */
-	PG_FREE = 1u << 11,      /* the frame is free, or about to be: cannot be pinned */
-	PG_UNPROTECTED = 1u << 12, /* installed by MOVE: protection is to follow; in a file open for writing: may be written to */
-	PG_SOFT = 1u << 13,      /* taken out of the view by the clock, still cached */
-	PG_HOT = 1u << 14,       /* somebody came back to it: its place is on ACTIVE */
-	PG_ASKED = 1u << 15,     /* a call with FM_NOWAIT asked for it, and is yet to be told how it went */
+	PG_WAITERS = 1u << 1,      /* somebody sleeps on the word */
+	PG_TICKETS = 1u << 2,      /* somebody queued a ticket */
+	PG_UPTODATE = 1u << 3,     /* the bytes are the store's */
+	PG_INSTALLED = 1u << 4,    /* they appear in the view */
+	PG_DUP = 1u << 5,          /* installed by COPY, and the slot still has memory too */
+	PG_MARK = 1u << 6,         /* readahead mark: the next window starts when this is touched */
+	PG_SPEC = 1u << 7,         /* read ahead and not touched yet */
+	PG_ERROR = 1u << 8,        /* the last read attempt failed: page.error */
+	PG_GONE = 1u << 9,         /* out of the index: no longer anybody's page */
+	PG_HOLE = 1u << 10,        /* the slot has no memory */
+	PG_FREE = 1u << 11,        /* the frame is free, or about to be: cannot be pinned */
+	PG_UNPROTECTED = 1u << 12, /* installed by MOVE: protection is to follow; in a file open for
+				      writing: may be written to */
+	PG_SOFT = 1u << 13,        /* taken out of the view by the clock, still cached */
+	PG_HOT = 1u << 14,         /* somebody came back to it: its place is on ACTIVE */
+	PG_ASKED =
+		1u
+		<< 15, /* a call with FM_NOWAIT asked for it, and is yet to be told how it went */
 	PG_DIRTY = 1u << 16,     /* its bytes are newer than the store's: see dirty.c */
 	PG_WRITEBACK = 1u << 17, /* a write of it is under way: what it reads from stays as it is */
 };
@@ -77,7 +80,8 @@ static inline bool page_is(const struct page *page, uint32_t flag)
 	return (page_state(page) & flag) != 0;
 }
 
-/* The errno of the attempt that has ended last, by the state that was read; 0: there is none, or the next is under way. */
+/* The errno of the attempt that has ended last, by the state that was read; 0: there is none, or
+ * the next is under way. */
 static inline int page_error(const struct page *page, uint32_t state)
 {
 	return (state & PG_ERROR) && !(state & (PG_UPTODATE | PG_LOCKED)) ? page_word(page, error) : 0;

@@ -2,11 +2,10 @@
 /*
  * Frames: the memory of one page size, its descriptors, its free lists and its clock's queues.
  *
- * Owns struct frame_pool's memory. The pool lock protects the queues and each page's list links; it is
- * held for list operations only. A frame is charged to the budget exactly while it has memory: in its
- * slot, or moved or copied into a view; PG_HOLE says it has none. One that is to be read by way of a staging slot is charged for
- * when it is taken.
- * May call: trap (slots), os, stats.
+ * Owns struct frame_pool's memory. The pool lock protects the queues and each page's list links; it
+ * is held for list operations only. A frame is charged to the budget exactly while it has memory:
+ * in its slot, or moved or copied into a view; PG_HOLE says it has none. One that is to be read by
+ * way of a staging slot is charged for when it is taken.
  */
 #include "mm/frames/pool.h"
 
@@ -25,9 +24,11 @@
 #include "os/os.h"
 #include "stats/stats.h"
 
-/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came in that order; of a group
- * that is whole all of them. They may be anybody's by the time they are looked at: pin them. */
-struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count)
+/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came
+ * in that order; of a group that is whole all of them. They may be anybody's by the time they are
+ * looked at: pin them. */
+struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most,
+		      uint32_t *ret_count)
 {
 	struct page *first = NULL;
 	uint32_t count = 0;
@@ -35,7 +36,8 @@ struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t mos
 	uint32_t id = pool->queue[list].head;
 	if (id != NONE)
 		first = &pool->pages[id];
-	if (first && most < GROUP_PAGES && group_is_whole(pool, first) && first == group_first(pool, first))
+	if (first && most < GROUP_PAGES && group_is_whole(pool, first) &&
+	    first == group_first(pool, first))
 		most = GROUP_PAGES;
 	while (count < most && id != NONE && pool->queue[list].head == id + count) {
 		queue_unlink(pool, first + count);
@@ -65,7 +67,8 @@ bool pool_under_pressure(struct frame_pool *pool)
 	       atomic_get(&pool->mm->charged_bytes) + pool->page_size > pool->mm->budget_bytes;
 }
 
-/* The smallest pool has its memory whatever page tables take of the budget: with less, no progress is promised. */
+/* The smallest pool has its memory whatever page tables take of the budget: with less, no progress
+ * is promised. */
 bool pool_at_floor(struct frame_pool *pool)
 {
 	return pool->page_size == OS_PAGE &&
@@ -79,7 +82,8 @@ bool pool_pauses(struct frame_pool *pool)
 	return unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS;
 }
 
-/* A hole may be given memory; not at once where the system has just had none: who waits for a frame would not wait. */
+/* A hole may be given memory; not at once where the system has just had none: who waits for a frame
+ * would not wait. */
 bool pool_may_fill(struct frame_pool *pool)
 {
 	if (pool_pauses(pool))
@@ -89,7 +93,8 @@ bool pool_may_fill(struct frame_pool *pool)
 					       pool->mm->budget_bytes);
 }
 
-/* What a new page gets is a frame that another page had: the few that are free have been freed for that. */
+/* What a new page gets is a frame that another page had: the few that are free have been freed for
+ * that. */
 bool pool_evicts(struct frame_pool *pool)
 {
 	uint32_t spare = pool_spare(pool);
@@ -123,8 +128,8 @@ static void take_deferred(struct frame_pool *pool)
 	}
 }
 
-/* One without memory, which is charged for now. Single ones from the end: at the head lie those that are filled together, or in
- * a row, so that they make runs. */
+/* One without memory, which is charged for now. Single ones from the end: at the head lie those
+ * that are filled together, or in a row, so that they make runs. */
 static struct page *hole_take(struct frame_pool *pool, bool single)
 {
 	if (!lru_count(pool, LIST_HOLES))
@@ -165,20 +170,23 @@ void frame_free(struct frame_pool *pool, struct page *page)
 {
 	uint32_t state = atomic_get(&page->state);
 	mm_assert((state & PG_FREE) && !PG_PINS(state) && !(state & PG_LOCKED));
-	__atomic_store_n(&page->file, NULL, __ATOMIC_RELEASE); /* the file may be freed once evict_all() has seen it */
+	__atomic_store_n(&page->file, NULL,
+			 __ATOMIC_RELEASE); /* the file may be freed once evict_all() has seen it */
 	stats_sub(pool->mm->stats, frames_used, 1);
 	if (unlikely(self()->map_held)) {
 		/* The last pin of a page that was found by mistake, in a search under the map lock. */
 		uint32_t head = atomic_get(&pool->deferred);
 		do {
-			/* Not by lru_next: reclaim, which met it locked, may have put it on its list again. Nor by hash_next,
-			 * which may still be walked over. */
+			/* Not by lru_next: reclaim, which met it locked, may have put it on its
+			 * list again. Nor by hash_next, which may still be walked over. */
 			__atomic_store_n(&page->index, (uint64_t)head, __ATOMIC_RELAXED);
 		} while (!atomic_cas(&pool->deferred, &head, page_id(pool, page) + 1));
 		return;
 	}
 	free_put(pool, page);
-	if (!(state & PG_HOLE) || pool_may_fill(pool)) /* else two that found no memory would wake each other without end */
+	if (!(state & PG_HOLE) ||
+	    pool_may_fill(
+		    pool)) /* else two that found no memory would wake each other without end */
 		frame_freed(pool);
 }
 

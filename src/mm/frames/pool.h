@@ -19,7 +19,8 @@ struct keeper;
 
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
 
-struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most, uint32_t *ret_count);
+struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most,
+		      uint32_t *ret_count);
 struct page *lru_take_one(struct frame_pool *pool, enum page_list list);
 uint32_t pool_spare(struct frame_pool *pool);
 bool pool_under_pressure(struct frame_pool *pool);

@@ -8,8 +8,8 @@
 #include "mm/frames/frame_pool.h"
 #include "os/atomic.h"
 
-/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had; but for `last`, which is for
- * faults, an eighth of them is left. */
+/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had;
+ * but for `last`, which is for faults, an eighth of them is left. */
 char *stage_take(struct frame_pool *pool, bool last)
 {
 	uint64_t before = atomic_get(&pool->stages_free);
@@ -23,12 +23,14 @@ char *stage_take(struct frame_pool *pool, bool last)
 
 void stage_put(struct frame_pool *pool, const char *stage)
 {
-	uint64_t place = ((uint64_t)(stage - pool->slots) >> pool->shift) - pool->frames, before = atomic_get(&pool->stages_free);
+	uint64_t place = ((uint64_t)(stage - pool->slots) >> pool->shift) - pool->frames,
+		 before = atomic_get(&pool->stages_free);
 	while (!atomic_cas(&pool->stages_free, &before, before | 1ull << place))
 		;
 }
 
-/* An empty slot, for a page that is out of the view for a moment while its own slot has memory. NULL: there is none just now. */
+/* An empty slot, for a page that is out of the view for a moment while its own slot has memory.
+ * NULL: there is none just now. */
 char *place_take(struct frame_pool *pool)
 {
 	uint64_t before = atomic_get(&pool->places_free);
@@ -36,7 +38,9 @@ char *place_take(struct frame_pool *pool)
 		if (!before)
 			return NULL;
 	} while (!atomic_cas(&pool->places_free, &before, before & (before - 1)));
-	return pool->slots + ((size_t)(pool->frames + pool->stages + (uint32_t)__builtin_ctzll(before)) << pool->shift);
+	return pool->slots +
+	       ((size_t)(pool->frames + pool->stages + (uint32_t)__builtin_ctzll(before))
+		<< pool->shift);
 }
 
 void place_put(struct frame_pool *pool, const char *place)

@@ -8,10 +8,10 @@
  *   rin   readers that came, in units of READER; low bits: a writer is there, and its phase
  *   rout  readers that went, in units of READER
  *   win   writers that came; wout writers that went
- * The only system call between lock and unlock is the unlock's own wake-up. Reading the clock is one where the machine's
- * clock source has no vDSO (hpet, acpi_pm, xen): so the clock is read before the look that finds the lock taken, and after
- * the lock is given back. What is recorded as held is longer by as much, never shorter.
- * May call: os, stats.
+ * The only system call between lock and unlock is the unlock's own wake-up. Reading the clock is
+ * one where the machine's clock source has no vDSO (hpet, acpi_pm, xen): so the clock is read
+ * before the look that finds the lock taken, and after the lock is given back. What is recorded as
+ * held is longer by as much, never shorter.
  */
 #include "mm/map/map_lock.h"
 
@@ -35,7 +35,8 @@
 #define WAKE_WRITERS 2u
 
 /* `now_ns`: of just before the lock was found to be taken. */
-static void lock_taken(struct map_lock *lock, uint64_t asked_ns, uint64_t now_ns, bool contended, bool exclusive)
+static void lock_taken(struct map_lock *lock, uint64_t asked_ns, uint64_t now_ns, bool contended,
+		       bool exclusive)
 {
 	struct thread_local_area *t = self();
 	mm_assert(!t->map_held); /* rank 1 is taken first, and once */
@@ -61,11 +62,14 @@ static void lock_given(struct map_lock *lock)
 	t->map_held = 0;
 }
 
-/* After it. The lock and its statistics outlive this: the mm waits for every call that is inside. */
+/* After it. The lock and its statistics outlive this: the mm waits for every call that is inside.
+ */
 static void record_hold(struct map_lock *lock, bool exclusive)
 {
 	uint64_t held_ns = os_now_ns() - self()->map_since_ns;
-	stats_record(exclusive ? &lock->stats->lock_hold_exclusive_ns : &lock->stats->lock_hold_shared_ns, held_ns);
+	stats_record(exclusive ? &lock->stats->lock_hold_exclusive_ns
+			       : &lock->stats->lock_hold_shared_ns,
+		     held_ns);
 }
 
 void map_lock_shared(struct map_lock *lock)
@@ -122,7 +126,8 @@ void map_lock_exclusive(struct map_lock *lock)
 void map_unlock_exclusive(struct map_lock *lock)
 {
 	lock_given(lock);
-	/* Looked at before the readers are let in: one that comes and goes at once must not stand for one that sleeps. */
+	/* Looked at before the readers are let in: one that comes and goes at once must not stand
+	 * for one that sleeps. */
 	uint32_t left = atomic_get(&lock->rout);
 	uint32_t came = atomic_and(&lock->rin, ~(READER - 1)) & ~(READER - 1);
 	if (came != left)

@@ -117,7 +117,8 @@ static int table_alloc(uint32_t capacity, struct segment_table *ret_table)
 	return 0;
 }
 
-/* Put a larger table in place of the present one. Map lock exclusive; the old memory is the caller's. */
+/* Put a larger table in place of the present one. Map lock exclusive; the old memory is the
+ * caller's. */
 static void table_replace(struct fm_mm *mm, struct segment_table *table)
 {
 	struct segment_table old = {.mem = mm->segment_mem, .len = mm->segment_mem_len};
@@ -162,7 +163,8 @@ int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 	}
 }
 
-/* It is mapped; and where it is `written`, which is to say that it can be written to there, that is allowed. */
+/* It is mapped; and where it is `written`, which is to say that it can be written to there, that is
+ * allowed. */
 bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 {
 	map_lock_shared(mm->map);

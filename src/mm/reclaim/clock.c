@@ -2,16 +2,17 @@
 /*
  * The budget, the clock over frames, waits for a free frame, and the background thread.
  *
- * Soft faults tell use, as on the VAX: the clock takes the oldest installed pages out of the view and puts them on INACTIVE,
- * still cached. A touch brings one back cheaply and counts as use; one that reaches the head of INACTIVE untouched gives its
- * frame. Which installed pages are next is as in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody
- * came back to (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a scan pushes out
- * itself; what a stream brought goes from YOUNG at once, without a second chance. What is read ahead waits on AHEAD; what has to
- * be written and flushed first, on HELD, where nobody looks at it in vain. Advice: what was called cold goes first; a page to be
- * kept comes to ACTIVE by its first touch, and is passed over once. Where installed pages can only be discarded (COPY), the
- * background thread alone evicts them, in the same order.
- * A pinned page stays. Nothing here holds a lock across a kernel call but the page lock of the page at hand.
- * May call: page_cache, install, frame_pool, read (deadlines), os, stats.
+ * Soft faults tell use, as on the VAX: the clock takes the oldest installed pages out of the view
+ * and puts them on INACTIVE, still cached. A touch brings one back cheaply and counts as use; one
+ * that reaches the head of INACTIVE untouched gives its frame. Which installed pages are next is as
+ * in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody came back to
+ * (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a
+ * scan pushes out itself; what a stream brought goes from YOUNG at once, without a second chance.
+ * What is read ahead waits on AHEAD; what has to be written and flushed first, on HELD, where
+ * nobody looks at it in vain. Advice: what was called cold goes first; a page to be kept comes to
+ * ACTIVE by its first touch, and is passed over once. Where installed pages can only be discarded
+ * (COPY), the background thread alone evicts them, in the same order. A pinned page stays. Nothing
+ * here holds a lock across a kernel call but the page lock of the page at hand.
  */
 #include "mm/reclaim/clock.h"
 
@@ -73,7 +74,8 @@ static bool evict_page(struct frame_pool *pool, struct page *page, enum page_lis
 	return freed;
 }
 
-/* Give the frame of the oldest page of INACTIVE or AHEAD back, or of all of a group. How many; -1: the list is empty. */
+/* Give the frame of the oldest page of INACTIVE or AHEAD back, or of all of a group. How many; -1:
+ * the list is empty. */
 static int evict_some(struct frame_pool *pool, enum page_list from)
 {
 	uint32_t count;
@@ -85,8 +87,8 @@ static int evict_some(struct frame_pool *pool, enum page_list from)
 	return first ? freed : -1;
 }
 
-/* S3-FIFO: what nobody came back to, or has come to yet, makes way first, but for an eighth. After `in_vain` pages that did not,
- * all of that list may be pinned: then the other's. */
+/* S3-FIFO: what nobody came back to, or has come to yet, makes way first, but for an eighth. After
+ * `in_vain` pages that did not, all of that list may be pinned: then the other's. */
 static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain)
 {
 	uint32_t young = lru_count(pool, LIST_YOUNG), cold = lru_count(pool, LIST_COLD_SHOWN);
@@ -100,13 +102,14 @@ static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain
 
 static uint32_t installed_count(struct frame_pool *pool)
 {
-	return lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE) + lru_count(pool, LIST_COLD_SHOWN);
+	return lru_count(pool, LIST_YOUNG) + lru_count(pool, LIST_ACTIVE) +
+	       lru_count(pool, LIST_COLD_SHOWN);
 }
 
 /*
- * Installed by COPY: the oldest pages are discarded. The kernel's lock is waited for with the page's lock held, so
- * that no new install of the page can come between; until the discard has happened the page is in the view, so that
- * nobody faults on it.
+ * Installed by COPY: the oldest pages are discarded. The kernel's lock is waited for with the
+ * page's lock held, so that no new install of the page can come between; until the discard has
+ * happened the page is in the view, so that nobody faults on it.
  */
 static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
@@ -145,16 +148,19 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 }
 
 /*
- * Free up to `want` frames. Returns how many. No lock held; blocks on nothing but the kernel's per-region
- * lock, and, in the background, on what a discard takes.
+ * Free up to `want` frames. Returns how many. No lock held; blocks on nothing but the kernel's
+ * per-region lock, and, in the background, on what a discard takes.
  */
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 {
 	struct fm_mm *mm = pool->mm;
 	uint32_t freed = 0, target = pool->frames / 8 + 2, run = background ? RUN_BACKGROUND : RUN_DIRECT;
-	uint32_t cached = lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD) + lru_count(pool, LIST_COLD);
+	uint32_t cached = lru_count(pool, LIST_INACTIVE) + lru_count(pool, LIST_AHEAD) +
+			  lru_count(pool, LIST_COLD);
 	uint32_t scan = 2 * (installed_count(pool) + cached) + 8;
-	uint32_t failed = 0, in_vain = 0; /* evictions, and installed pages looked at, since a frame was freed */
+	uint32_t failed = 0,
+		 in_vain =
+			 0; /* evictions, and installed pages looked at, since a frame was freed */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
 	might_block(mm);
@@ -167,7 +173,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		run = target / 2;
 	for (uint32_t looked = 0; freed < want && looked < scan; looked++) {
 		bool some = false;
-		/* All that is inactive may be under way to a store that is stuck: then the active pages have to give. */
+		/* All that is inactive may be under way to a store that is stuck: then the active
+		 * pages have to give. */
 		uint32_t cold = lru_count(pool, LIST_COLD), ahead = lru_count(pool, LIST_AHEAD);
 		uint32_t inactive = lru_count(pool, LIST_INACTIVE) + cold;
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
@@ -181,7 +188,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 				continue;
 			in_vain += count;
 		}
-		/* What is ahead may be pinned, all of it: by faults that wait for room for dirty pages. Then each list in turn. */
+		/* What is ahead may be pinned, all of it: by faults that wait for room for dirty
+		 * pages. Then each list in turn. */
 		bool first = (ahead > pool->frames / 8 && failed < FAILED_MOST) || (failed & 1);
 		int evicted = failed < cold ? evict_some(pool, LIST_COLD) : -1;
 		if (evicted < 0)

@@ -43,10 +43,10 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	return went;
 }
 
-/* One page, off its list and pinned, which is put here: out of the view, or where it belongs. Returns how many pages have been
- * dealt with. */
-static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most, enum page_list from, bool let_off,
-				uint32_t *freed)
+/* One page, off its list and pinned, which is put here: out of the view, or where it belongs.
+ * Returns how many pages have been dealt with. */
+static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most,
+				enum page_list from, bool let_off, uint32_t *freed)
 {
 	enum page_list to = from;
 	uint32_t count = 1, went = 0;
@@ -96,9 +96,11 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	return count;
 }
 
-/* Take the oldest pages of a list, up to `most`, out of the view; of those a stream brought, YOUNG ones, out of the cache: they are
- * added to *freed. With `let_off` those that are to be kept get another turn. Returns how many it looked at; 0: there are none. */
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed)
+/* Take the oldest pages of a list, up to `most`, out of the view; of those a stream brought, YOUNG
+ * ones, out of the cache: they are added to *freed. With `let_off` those that are to be kept get
+ * another turn. Returns how many it looked at; 0: there are none. */
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off,
+			uint32_t *freed)
 {
 	uint32_t count, done = 0;
 	struct page *first = lru_take(pool, from, most, &count);

@@ -12,6 +12,7 @@
 
 struct frame_pool;
 
-uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off, uint32_t *freed);
+uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off,
+			uint32_t *freed);
 
 #endif

@@ -27,7 +27,8 @@
  * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
  * frame has memory (but see ADD_HOLE). -ENOMEM: no frame is free.
  */
-int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new)
+int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page,
+	     bool *ret_new)
 {
 	struct frame_pool *pool = file->pool;
 	struct page *found = page_find(file, index);
@@ -35,7 +36,8 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 
 	if (!found) {
 		fresh = frame_get(pool, flags);
-		/* A huge frame that is about to be populated is worth the wait; others' pages are not to make way for it. */
+		/* A huge frame that is about to be populated is worth the wait; others' pages are
+		 * not to make way for it. */
 		if (!fresh && (flags & ADD_RECLAIM) && !pool_may_grow(pool) && reclaim(pool, 4, false) > 0)
 			fresh = frame_get(pool, flags);
 		if (!fresh)
@@ -58,19 +60,24 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 	return 0;
 }
 
-/* The frames of a free one, as they come from frame_alloc(), to be read ahead. NULL: there is none; with `evict`
- * what is oldest makes way. No lock held, and none of the kernel's taken but regions'. */
+/* The frames of a free one, as they come from frame_alloc(), to be read ahead. NULL: there is none;
+ * with `evict` what is oldest makes way. No lock held, and none of the kernel's taken but regions'.
+ */
 struct page *group_take(struct frame_pool *pool, bool evict)
 {
 	struct page *first = group_take_free(pool);
-	uint32_t spare = pool->frames / 8 + TAKE_MOST; /* single frames, that lie here and there: those of a group may be among them soon */
+	uint32_t spare = pool->frames / 8 + TAKE_MOST; /* single frames, that lie here and there:
+							  those of a group may be among them soon */
 
 	if (!group_enough(pool) && !atomic_xchg(&pool->wants_groups, 1u))
 		background_kick(pool->mm);
 	if (!first && group_make(pool, true))
 		first = group_take_free(pool);
-	/* What a stream has left behind lies together, and goes as fast as it came. Of what others have, some first. */
-	for (uint32_t freed = 0, some; !first && evict && freed < TAKE_MOST && lru_count(pool, LIST_FREE) < spare && !group_has_room(pool); freed += some) {
+	/* What a stream has left behind lies together, and goes as fast as it came. Of what others
+	 * have, some first. */
+	for (uint32_t freed = 0, some; !first && evict && freed < TAKE_MOST &&
+				       lru_count(pool, LIST_FREE) < spare && !group_has_room(pool);
+	     freed += some) {
 		some = reclaim(pool, 1, false);
 		first = group_take_free(pool);
 		if (!some)

@@ -10,7 +10,8 @@ struct fm_file;
 struct frame_pool;
 struct page;
 
-int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page, bool *ret_new);
+int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page,
+	     bool *ret_new);
 struct page *group_take(struct frame_pool *pool, bool evict);
 
 #endif

@@ -2,14 +2,15 @@
 /*
  * Forward progress that reaches as far as the instruction.
  *
- * The CPU repeats an instruction after its fault was served, and one that straddles pages needs them all at
- * once. Under pressure, its first page may be gone when the second has come. So a thread that faults again on
- * one and the same instruction (same program counter, same registers) becomes a keeper: the pages it gets stay
- * pinned until it faults on another instruction, or until they are old and another thread needs the place.
+ * The CPU repeats an instruction after its fault was served, and one that straddles pages needs
+ * them all at once. Under pressure, its first page may be gone when the second has come. So a
+ * thread that faults again on one and the same instruction (same program counter, same registers)
+ * becomes a keeper: the pages it gets stay pinned until it faults on another instruction, or until
+ * they are old and another thread needs the place.
  *
- * Owns struct keeper. There are a quarter of the frames' worth of places, MM_KEEP_PAGES each; others queue for
- * them, holding nothing. A keeper's places are released by whoever changes its `owner` by compare-and-swap.
- * May call: page_cache, os, stats.
+ * Owns struct keeper. There are a quarter of the frames' worth of places, MM_KEEP_PAGES each;
+ * others queue for them, holding nothing. A keeper's places are released by whoever changes its
+ * `owner` by compare-and-swap.
  */
 #include "mm/reclaim/keepers.h"
 
@@ -28,11 +29,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* From the end of its last fault a keeper has this long before another may take its place. It then needs
- * processor time for one instruction; too short costs reads, not progress for ever. */
+/* From the end of its last fault a keeper has this long before another may take its place. It then
+ * needs processor time for one instruction; too short costs reads, not progress for ever. */
 #define KEEP_NS (50 * OS_NSEC_PER_MSEC)
-/* While its fault is served it keeps its place however slow the store is: each fault ends, in progress_keep() or
- * progress_fail(). */
+/* While its fault is served it keeps its place however slow the store is: each fault ends, in
+ * progress_keep() or progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
 static uint32_t keepers_for(uint32_t frames)
@@ -41,7 +42,8 @@ static uint32_t keepers_for(uint32_t frames)
 	return count < 1 ? 1 : count > 64 ? 64 : count;
 }
 
-/* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon. */
+/* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon.
+ */
 int progress_open(struct frame_pool *pool)
 {
 	static uint32_t serial;
@@ -94,10 +96,11 @@ static void keeper_free(struct frame_pool *pool, struct keeper *keeper)
 }
 
 /*
- * The thread's own place in this pool, entered; NULL when it has none any more. One in another pool is left to grow old:
- * that pool may be gone. Another thread may be inside for a few instructions, to see whether the place has grown old: it is
- * waited for. Were the place taken for lost at the end of a fault, nobody would say that the fault has ended, and it would
- * stay taken for IN_FAULT_NS.
+ * The thread's own place in this pool, entered; NULL when it has none any more. One in another pool
+ * is left to grow old: that pool may be gone. Another thread may be inside for a few instructions,
+ * to see whether the place has grown old: it is waited for. Were the place taken for lost at the
+ * end of a fault, nobody would say that the fault has ended, and it would stay taken for
+ * IN_FAULT_NS.
  */
 static struct keeper *keeper_own(struct progress *progress, struct frame_pool *pool)
 {
@@ -151,9 +154,9 @@ static bool keeper_take(struct progress *progress, struct frame_pool *pool)
 }
 
 /*
- * At the head of a fault, holding nothing. `instruction` is 0 where the trap cannot tell. A repeated one wants a keeper's
- * place, and waits for it: asleep, or, where a ticket is given, by that: then true is returned, and the fault begins when
- * the ticket is run.
+ * At the head of a fault, holding nothing. `instruction` is 0 where the trap cannot tell. A
+ * repeated one wants a keeper's place, and waits for it: asleep, or, where a ticket is given, by
+ * that: then true is returned, and the fault begins when the ticket is run.
  */
 bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t instruction,
 		    struct ticket *ticket)
@@ -238,8 +241,9 @@ void progress_fail(struct progress *progress, struct frame_pool *pool)
 }
 
 /*
- * A thread that does not fault again would keep its pages for ever. Nobody may need its place; but with fm_pin() at its limit
- * the keepers have all the other frames, and whoever waits for one would wait for that thread. Background thread.
+ * A thread that does not fault again would keep its pages for ever. Nobody may need its place; but
+ * with fm_pin() at its limit the keepers have all the other frames, and whoever waits for one would
+ * wait for that thread. Background thread.
  */
 void progress_drop_old(struct frame_pool *pool, uint64_t now_ns)
 {

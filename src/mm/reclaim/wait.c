@@ -26,10 +26,12 @@ bool frame_to_be_had(struct frame_pool *pool)
 /* More pages of the ticket's file may be dirty, or its time is over. */
 static bool ticket_may_go_on(const struct ticket *ticket)
 {
-	return dirty_may_go_on(ticket->file) || (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
+	return dirty_may_go_on(ticket->file) ||
+	       (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
 }
 
-/* A write: it will be run when more of its file may be dirty, or until then, or when the background thread looks around. */
+/* A write: it will be run when more of its file may be dirty, or until then, or when the background
+ * thread looks around. */
 void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t until_ns)
 {
 	ticket->page = NULL;
@@ -52,8 +54,9 @@ void frame_queue_last(struct frame_pool *pool, struct ticket *ticket)
 	background_kick(pool->mm);
 }
 
-/* Wait until a frame may be had; no lock, no page lock held. 0, -ETIMEDOUT or -ECANCELED. The waits are cut
- * into pieces because a page's last pin may go without anybody knowing that we wait for it. */
+/* Wait until a frame may be had; no lock, no page lock held. 0, -ETIMEDOUT or -ECANCELED. The waits
+ * are cut into pieces because a page's last pin may go without anybody knowing that we wait for it.
+ */
 int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;

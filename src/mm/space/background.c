@@ -61,12 +61,14 @@ static void balance(struct fm_mm *mm, struct frame_pool *pool)
 	bool poor = !pool_may_fill(pool);
 	if (spare < pool->free_low && poor) {
 		uint32_t freed = reclaim(pool, pool->free_high - spare, true);
-		if (!freed && !spare && atomic_get(&pool->free_waiters) + (atomic_get(&pool->tickets.head) != NULL))
+		if (!freed && !spare &&
+		    atomic_get(&pool->free_waiters) + (atomic_get(&pool->tickets.head) != NULL))
 			shrink_others(mm, pool);
 	}
 }
 
-/* What a write waits for may have come in a way that ticket_ready() does not know: one that it passes by has its turn all the same. */
+/* What a write waits for may have come in a way that ticket_ready() does not know: one that it
+ * passes by has its turn all the same. */
 static void run_throttled(struct frame_pool *pool)
 {
 	struct ticket *ticket = ticket_take_throttled(&pool->tickets);
@@ -74,8 +76,9 @@ static void run_throttled(struct frame_pool *pool)
 		ticket->run(ticket);
 }
 
-/* Let the oldest tickets try: a keeper's place may have grown old, and what a ticket for a frame waits for (a request,
- * memory of another page size) may have come without a word. At most every TICK_NS: a try that fails queues again. */
+/* Let the oldest tickets try: a keeper's place may have grown old, and what a ticket for a frame
+ * waits for (a request, memory of another page size) may have come without a word. At most every
+ * TICK_NS: a try that fails queues again. */
 static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 {
 	if (now_ns < *last_ns + TICK_NS)
@@ -111,7 +114,8 @@ static void *background_main(void *arg)
 			return NULL;
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		groups_open_views(mm);
-		bool did = after_work_run(mm); /* first: copies that it drops need not be made up for by evictions */
+		bool did = after_work_run(
+			mm); /* first: copies that it drops need not be made up for by evictions */
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);
 		run_tickets(mm, now, &last_ns);
@@ -121,8 +125,9 @@ static void *background_main(void *arg)
 		read_expire(mm, now, &next);
 		if ((somebody_waits(mm) || atomic_get(&mm->reap_list)) && next > now + TICK_NS)
 			next = now + TICK_NS;
-		/* While there is protecting to do, it looks around by itself, so that nobody has to wake it, and many pages come
-		 * together. What is noted just before it says that it sleeps is seen here, what comes after calls. */
+		/* While there is protecting to do, it looks around by itself, so that nobody has to
+		 * wake it, and many pages come together. What is noted just before it says that it
+		 * sleeps is seen here, what comes after calls. */
 		atomic_set(&mm->background_state, did ? BACKGROUND_DOZES : BACKGROUND_SLEEPS);
 		if ((did || after_work_waits(mm)) && next > now + PROTECT_DELAY_NS)
 			next = now + PROTECT_DELAY_NS;
@@ -143,7 +148,8 @@ void background_stop(struct fm_mm *mm)
 	os_thread_join(&mm->background);
 }
 
-/* For huge pages: the views of files that streams have come to, and no others, whose faults it would hold up. Background thread. */
+/* For huge pages: the views of files that streams have come to, and no others, whose faults it
+ * would hold up. Background thread. */
 void groups_open_views(struct fm_mm *mm)
 {
 	struct fm_file *file;
@@ -152,7 +158,9 @@ void groups_open_views(struct fm_mm *mm)
 		return;
 	do {
 		os_lock(&mm->files_lock);
-		for (file = mm->files; file && (atomic_get(&file->reads->huge) != HUGE_WANTED || !file_try_get(file)); file = file->next)
+		for (file = mm->files;
+		     file && (atomic_get(&file->reads->huge) != HUGE_WANTED || !file_try_get(file));
+		     file = file->next)
 			;
 		os_unlock(&mm->files_lock);
 		if (file) {

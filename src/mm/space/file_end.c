@@ -42,12 +42,14 @@ struct emptied {
 	uint64_t part[EMPTY_PARTS / 64];
 };
 
-/* Nobody is to see the view any more: its memory goes by large parts, those where a page is. A call for each page would take longer
- * than reading it has; but for files of more than can be remembered. */
+/* Nobody is to see the view any more: its memory goes by large parts, those where a page is. A call
+ * for each page would take longer than reading it has; but for files of more than can be
+ * remembered. */
 static void empty_around(struct fm_file *file, const struct page *page, struct emptied *emptied)
 {
 	const struct view_region *region = &file->view.region;
-	uint64_t offset = page_addr(&file->view, file->pool, page) - region->base, part = offset / EMPTY_BYTES, start = part * EMPTY_BYTES;
+	uint64_t offset = page_addr(&file->view, file->pool, page) - region->base,
+		 part = offset / EMPTY_BYTES, start = part * EMPTY_BYTES;
 	uint64_t end = start + EMPTY_BYTES < region->len ? start + EMPTY_BYTES : region->len;
 
 	if (part >= EMPTY_PARTS) {
@@ -61,8 +63,9 @@ static void empty_around(struct fm_file *file, const struct page *page, struct e
 	trap_discard_ours(file->mm->trap, region->base + start, end - start);
 }
 
-/* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its way out, but for pins that the
- * program never gave back. What the view had of it is gone, or goes with the region. */
+/* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
+ * way out, but for pins that the program never gave back. What the view had of it is gone, or goes
+ * with the region. */
 static void evict_page(struct fm_file *file, struct page *page)
 {
 	struct frame_pool *pool = file->pool;
@@ -101,8 +104,9 @@ static void evict_all(struct fm_file *file)
 	}
 }
 
-/* The end of a file is in two steps. Its view goes in the background thread, which may discard memory; it must not wait
- * for a fault in it, which may itself be waiting for that thread. False: some is still there; later. */
+/* The end of a file is in two steps. Its view goes in the background thread, which may discard
+ * memory; it must not wait for a fault in it, which may itself be waiting for that thread. False:
+ * some is still there; later. */
 static bool file_end_view(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -126,8 +130,9 @@ static bool file_end_view(struct fm_file *file)
 	return gone;
 }
 
-/* The rest calls the store, and free(): a program's signal handler may have interrupted malloc() and wait for a fault, which
- * waits for the background thread; so that must not wait for malloc's lock, nor for a store that is slow to close. */
+/* The rest calls the store, and free(): a program's signal handler may have interrupted malloc()
+ * and wait for a fault, which waits for the background thread; so that must not wait for malloc's
+ * lock, nor for a store that is slow to close. */
 void file_free(struct fm_file *file)
 {
 	object_leave(file);
@@ -137,7 +142,8 @@ void file_free(struct fm_file *file)
 	if (file->reads->record && !file->base)
 		record_end(file);
 	file_tell_lost(file);
-	if (atomic_get(&file->dirt->lost) && atomic_get(&file->error_told) != atomic_get(&file->dirt->error_seq))
+	if (atomic_get(&file->dirt->lost) &&
+	    atomic_get(&file->error_told) != atomic_get(&file->dirt->error_seq))
 		atomic_set(&file->mm->emptied, true);
 	keep_forget(file);
 	if (file->store)
@@ -181,7 +187,8 @@ void closer_stop(struct fm_mm *mm)
 	os_thread_join(&mm->closer);
 }
 
-/* Files without references. Background thread; where the list is not empty afterwards, it is to come back soon. */
+/* Files without references. Background thread; where the list is not empty afterwards, it is to
+ * come back soon. */
 void file_reap(struct fm_mm *mm)
 {
 	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
@@ -190,7 +197,9 @@ void file_reap(struct fm_mm *mm)
 		object_ending(file);
 		if (writeback_close(file)) {
 			;
-		} else if (object_leave(file), file_end_view(file)) { /* who opens it from here on reads what was written */
+		} else if (object_leave(file),
+			   file_end_view(
+				   file)) { /* who opens it from here on reads what was written */
 			file_push(&mm->close_list, file);
 			closer_kick(mm);
 		} else {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files: opening, references, and their end, which the background thread and then the closer carry out, because the last
- * reference may be put by a fault handler.
- * Owns struct fm_file and the list of files (files_lock).
- * May call: page_cache, frame_pool, trap, store, os, stats.
+ * Files: opening, references, and their end, which the background thread and then the closer carry
+ * out, because the last reference may be put by a fault handler. Owns struct fm_file and the list
+ * of files (files_lock).
  */
 #include "mm/space/file_open.h"
 
@@ -97,7 +96,8 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 	}
 }
 
-/* As asked for. Else much: address space is free. But where the process has a limit on it thousands of files are to fit. */
+/* As asked for. Else much: address space is free. But where the process has a limit on it thousands
+ * of files are to fit. */
 static uint64_t view_slack(const struct fm_file *file)
 {
 	uint64_t limit = trap_address_limit(), share = limit / VIEW_SLACK_SHARE;
@@ -118,7 +118,9 @@ static int view_open(struct fm_file *file)
 	file->view.mm = file->mm;
 	file->view.file = file;
 	bool groups = file->pool->groups && !file->writable;
-	int err = trap_region_open(file->mm->trap, &file->view.region, len, groups ? TRAP_TOGETHER : unit, unit >= TRAP_TOGETHER, &file->view);
+	int err =
+		trap_region_open(file->mm->trap, &file->view.region, len,
+				 groups ? TRAP_TOGETHER : unit, unit >= TRAP_TOGETHER, &file->view);
 	if (!err)
 		stats_add(file->mm->stats, views, 1);
 	return err;
@@ -177,9 +179,10 @@ static int file_be_writable(struct fm_file *file)
 	return err;
 }
 
-/* A snapshot is of one moment only if every later change gets another version. Where the object was changed so recently that
- * this is not so yet (some milliseconds; a second where the file system stores whole seconds), wait until it is. Once: who
- * writes all the time is found by the change that follows. */
+/* A snapshot is of one moment only if every later change gets another version. Where the object was
+ * changed so recently that this is not so yet (some milliseconds; a second where the file system
+ * stores whole seconds), wait until it is. Once: who writes all the time is found by the change
+ * that follows. */
 static void snapshot_settle(struct fm_file *file)
 {
 	struct fm_store *store = file->store;
@@ -214,7 +217,9 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 		return err;
 	err = view_open(file);
 	if (err) {
-		mm_log(mm, FM_LOG_ERROR, "no address space for a view of %llu bytes: %s (ulimit -v and -d; `reserve_bytes` is what is kept free behind)",
+		mm_log(mm, FM_LOG_ERROR,
+		       "no address space for a view of %llu bytes: %s (ulimit -v and -d; "
+		       "`reserve_bytes` is what is kept free behind)",
 		       (unsigned long long)file_size(file), strerror(-err));
 		return err;
 	}
@@ -226,13 +231,16 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	return 0;
 }
 
-static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file_options *options, uint32_t page_size)
+static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file_options *options,
+			 uint32_t page_size)
 {
 	if (!(options->flags & FM_FILE_WRITE))
 		return 0;
 	if (page_size == OS_PAGE)
 		return 0;
-	mm_log(mm, FM_LOG_ERROR, "%s: a file that is open for writing has pages of 4096 bytes, not %u", uri, page_size);
+	mm_log(mm, FM_LOG_ERROR,
+	       "%s: a file that is open for writing has pages of 4096 bytes, not %u", uri,
+	       page_size);
 	return -EINVAL;
 }
 
@@ -276,9 +284,12 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
 		file->deadline_ns = DEADLINE_MOST_NS;
 	if (file->store->kept.lost || file->store->kept.error)
-		mm_log(mm, FM_LOG_WARNING, "%s: the keeper (FM_KEEP) of process %d, which has ended, could not write %u pages: %s",
+		mm_log(mm, FM_LOG_WARNING,
+		       "%s: the keeper (FM_KEEP) of process %d, which has ended, could not write "
+		       "%u pages: %s",
 		       uri, file->store->kept.program, file->store->kept.lost,
-		       file->store->kept.error == -ESTALE ? "somebody has changed the file since" : strerror(-file->store->kept.error));
+		       file->store->kept.error == -ESTALE ? "somebody has changed the file since"
+							  : strerror(-file->store->kept.error));
 	err = object_enter(file, write, ret_file);
 	if (err)
 		goto fail;

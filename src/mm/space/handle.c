@@ -2,21 +2,24 @@
 /*
  * Handles and objects: one page cache for each object of the process.
  *
- * Every fm_file_open() that succeeds gives a handle. The first handle of a cache is the struct fm_file that
- * holds the cache; each further handle is a struct fm_file of its own that only points to it (`cache`).
- * A handle has a right to write, a callback for failed writes, and its account of which failures it was told.
+ * Every fm_file_open() that succeeds gives a handle. The first handle of a cache is the struct
+ * fm_file that holds the cache; each further handle is a struct fm_file of its own that only points
+ * to it (`cache`). A handle has a right to write, a callback for failed writes, and its account of
+ * which failures it was told.
  *
- * An object is what a store opened: a device and inode, or a block device (struct fm_store_id). `objects` lists
- * the files of the whole process whose store has such an identity, from before their cache is used until all
- * that was dirty has been written. So a file that is opened again meets what is dirty, never older bytes.
+ * An object is what a store opened: a device and inode, or a block device (struct fm_store_id).
+ * `objects` lists the files of the whole process whose store has such an identity, from before
+ * their cache is used until all that was dirty has been written. So a file that is opened again
+ * meets what is dirty, never older bytes.
  *
- * Which files may have caches of the same object beside each other: those that are all open for reading. As
- * soon as one is open for writing, all handles of the object share its cache. A file that was open for
- * reading becomes one for writing in place: see file_upgrade(). Where one cache cannot be (two address
- * spaces, or stores with different filters), the later fm_file_open() fails with -EBUSY and names the first.
+ * Which files may have caches of the same object beside each other: those that are all open for
+ * reading. As soon as one is open for writing, all handles of the object share its cache. A file
+ * that was open for reading becomes one for writing in place: see file_upgrade(). Where one cache
+ * cannot be (two address spaces, or stores with different filters), the later fm_file_open() fails
+ * with -EBUSY and names the first.
  *
- * Owns the list of objects and its lock, which is taken for some tens of instructions with no other lock held.
- * May call: the rest of mm. Ordinary context only.
+ * Owns the list of objects and its lock, which is taken for some tens of instructions with no other
+ * lock held. Ordinary context only.
  */
 #include "mm/space/handle.h"
 
@@ -81,8 +84,8 @@ static bool same_object(const struct fm_store_id *a, const struct fm_store_id *b
 /* Would two files open for reading have the same cache? */
 static bool alike(const struct fm_file *a, const struct fm_file *b)
 {
-	return a->mm == b->mm && a->pool == b->pool && a->changed_policy == b->changed_policy && a->deadline_ns == b->deadline_ns &&
-	       !a->store->id.filtered && !b->store->id.filtered;
+	return a->mm == b->mm && a->pool == b->pool && a->changed_policy == b->changed_policy &&
+	       a->deadline_ns == b->deadline_ns && !a->store->id.filtered && !b->store->id.filtered;
 }
 
 /* One file of the same object. objects_lock held. */
@@ -91,7 +94,8 @@ static enum meeting meet(const struct fm_file *fresh, struct fm_file *other, boo
 	bool same_chain = fresh->store->id.filtered == other->store->id.filtered &&
 			  (!fresh->store->id.filtered || !strcmp(fresh->uri, other->uri));
 
-	if (!atomic_get(&other->refs) || other->ending) /* nobody sees its pages any more: only what it still has to write counts */
+	if (!atomic_get(&other->refs) || other->ending) /* nobody sees its pages any more: only what
+							   it still has to write counts */
 		return other->writable ? MEETS_CHANGE : MEETS_NOBODY;
 	if (!write && !other->writable && !other->settling)
 		return alike(fresh, other) && !fresh->alone ? MEETS_READER : MEETS_NOBODY;
@@ -103,11 +107,12 @@ static enum meeting meet(const struct fm_file *fresh, struct fm_file *other, boo
 		return MEETS_ANOTHER;
 	if (other->writable)
 		return MEETS_WRITER;
-	return other->pool->page_size == OS_PAGE && other->store->ops->upgrade ? MEETS_UPGRADE : MEETS_ANOTHER;
+	return other->pool->page_size == OS_PAGE && other->store->ops->upgrade ? MEETS_UPGRADE
+									       : MEETS_ANOTHER;
 }
 
-/* All files of the object: the worst of them, and which one that is. Two caches cannot both be upgraded.
- * objects_lock held. */
+/* All files of the object: the worst of them, and which one that is. Two caches cannot both be
+ * upgraded. objects_lock held. */
 static enum meeting meet_all(const struct fm_file *fresh, bool write, struct fm_file **ret_other)
 {
 	enum meeting worst = MEETS_NOBODY;
@@ -134,7 +139,8 @@ static void object_list(struct fm_file *file)
 	file->listed = true;
 }
 
-/* Take a file out of the list of objects: its cache has ended, or was never begun. May be called again. */
+/* Take a file out of the list of objects: its cache has ended, or was never begun. May be called
+ * again. */
 void object_leave(struct fm_file *file)
 {
 	os_sigmask mask = os_signals_block();
@@ -151,7 +157,8 @@ void object_leave(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* The last reference has gone. What writes the file back for that takes a reference again, which nobody may share. */
+/* The last reference has gone. What writes the file back for that takes a reference again, which
+ * nobody may share. */
 void object_ending(struct fm_file *file)
 {
 	os_sigmask mask = os_signals_block();
@@ -173,9 +180,11 @@ void object_settled(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* Look once. A file that is to be shared comes with a reference, and one that is to be upgraded is settling; where none is
- * there, `fresh` is listed. *name is what the log says of `other`, which may end at any time. */
-static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret_other, char *name, size_t name_len)
+/* Look once. A file that is to be shared comes with a reference, and one that is to be upgraded is
+ * settling; where none is there, `fresh` is listed. *name is what the log says of `other`, which
+ * may end at any time. */
+static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret_other, char *name,
+			 size_t name_len)
 {
 	os_sigmask mask = os_signals_block();
 
@@ -184,7 +193,8 @@ static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret
 	struct fm_file *other = *ret_other;
 	if (meeting == MEETS_NOBODY)
 		object_list(fresh);
-	if ((meeting == MEETS_READER || meeting == MEETS_WRITER || meeting == MEETS_UPGRADE) && !file_try_get(other))
+	if ((meeting == MEETS_READER || meeting == MEETS_WRITER || meeting == MEETS_UPGRADE) &&
+	    !file_try_get(other))
 		meeting = MEETS_CHANGE;
 	if (meeting == MEETS_UPGRADE) {
 		other->settling = true;
@@ -201,7 +211,8 @@ static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret
 	return meeting;
 }
 
-/* The object is not what it was when `file` was opened for reading: who opens it now wants what it is now. */
+/* The object is not what it was when `file` was opened for reading: who opens it now wants what it
+ * is now. */
 static bool is_stale(struct fm_file *file)
 {
 	struct fm_store_version now;
@@ -210,40 +221,51 @@ static bool is_stale(struct fm_file *file)
 		return true;
 	if (file->changed_policy != FM_CHANGED_ERROR || !file->store->ops->version)
 		return false;
-	return file->store->ops->version(file->store, &now) < 0 || !store_version_same(&now, &file->reads->version);
+	return file->store->ops->version(file->store, &now) < 0 ||
+	       !store_version_same(&now, &file->reads->version);
 }
 
 static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name, bool write)
 {
 	if (meeting == MEETS_CHANGE)
-		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is being opened or closed as '%s', which does not end", fresh->uri, name);
+		mm_log(fresh->mm, FM_LOG_ERROR,
+		       "%s: is being opened or closed as '%s', which does not end", fresh->uri,
+		       name);
 	else
 		mm_log(fresh->mm, FM_LOG_ERROR,
-		       "%s: this object is open already, as '%s', and %s: one cache cannot serve both (another address space, "
-		       "other filters, or a page_size above 4096): close that one first, or use its handle",
-		       fresh->uri, name, write ? "is now to be written to" : "may be written to there");
+		       "%s: this object is open already, as '%s', and %s: one cache cannot serve "
+		       "both (another address space, "
+		       "other filters, or a page_size above 4096): close that one first, or use "
+		       "its handle",
+		       fresh->uri, name,
+		       write ? "is now to be written to" : "may be written to there");
 	return meeting == MEETS_CHANGE ? -ETIMEDOUT : -EBUSY;
 }
 
-/* Lock the object of `file` against other processes for the file that is being opened, `fresh`, which may be the same. */
+/* Lock the object of `file` against other processes for the file that is being opened, `fresh`,
+ * which may be the same. */
 static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
 {
 	int holder = -1;
-	int err = file->store->ops->lock ? file->store->ops->lock(file->store, write, &holder) : -EOPNOTSUPP;
+	int err = file->store->ops->lock ? file->store->ops->lock(file->store, write, &holder)
+					 : -EOPNOTSUPP;
 
 	if (!err)
 		file->locked = write ? LOCK_WRITING : LOCK_READING;
 	else if (err == -EAGAIN && holder > 0)
 		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by process %d", fresh->uri, holder);
 	else if (err == -EAGAIN)
-		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by another open of the file, maybe a keeper's: see /proc/locks", fresh->uri);
+		mm_log(fresh->mm, FM_LOG_ERROR,
+		       "%s: is locked by another open of the file, maybe a keeper's: see "
+		       "/proc/locks",
+		       fresh->uri);
 	else
 		mm_log(fresh->mm, FM_LOG_ERROR, "%s: cannot be locked: %s", fresh->uri, strerror(-err));
 	return err;
 }
 
-/* A page as a file open for reading has it: out of the view, and to be read anew. What made it dirty was only its way through a
- * MOVE (move_had_worked()), for nobody may write yet. */
+/* A page as a file open for reading has it: out of the view, and to be read anew. What made it
+ * dirty was only its way through a MOVE (move_had_worked()), for nobody may write yet. */
 static void page_begin_again(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
@@ -289,12 +311,13 @@ static void background_pass(struct fm_mm *mm)
 }
 
 /*
- * A file that is open for reading becomes one for writing, while threads fault on its pages. Pages of a file open for reading
- * may be in the view unprotected, for a moment or for ever; in a file open for writing such a page counts as dirty.
- * So first the store and then `writable` are changed: every install that begins from here on is a writable file's, for
- * installs look at it with the page locked. Then what was installed before goes, each page once its lock is free, and what
- * the background still wanted to protect is over by then. Nobody can write before this returns: no mapping allows it yet.
- * The file is settling, so that no other handle comes meanwhile.
+ * A file that is open for reading becomes one for writing, while threads fault on its pages. Pages
+ * of a file open for reading may be in the view unprotected, for a moment or for ever; in a file
+ * open for writing such a page counts as dirty. So first the store and then `writable` are changed:
+ * every install that begins from here on is a writable file's, for installs look at it with the
+ * page locked. Then what was installed before goes, each page once its lock is free, and what the
+ * background still wanted to protect is over by then. Nobody can write before this returns: no
+ * mapping allows it yet. The file is settling, so that no other handle comes meanwhile.
  */
 static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 {
@@ -303,8 +326,10 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	if (atomic_get(&file->pool->user_pinned))
 		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, count_pinned, &pinned);
 	if (pinned) {
-		mm_log(file->mm, FM_LOG_ERROR, "%s: is open for reading already, as '%s', and fm_pin() holds %u pages of it", fresh->uri,
-		       file->uri, pinned);
+		mm_log(file->mm, FM_LOG_ERROR,
+		       "%s: is open for reading already, as '%s', and fm_pin() holds %u pages of "
+		       "it",
+		       fresh->uri, file->uri, pinned);
 		return -EBUSY;
 	}
 	int err = file_prepare_writing(file);
@@ -327,7 +352,8 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	return 0;
 }
 
-/* A handle that was closed can be another's: the list only grows, and can be walked without a lock. */
+/* A handle that was closed can be another's: the list only grows, and can be walked without a lock.
+ */
 static struct fm_file *handle_again(struct fm_file *cache)
 {
 	for (struct fm_file *handle = atomic_get(&cache->further); handle; handle = handle->further) {
@@ -341,7 +367,8 @@ static struct fm_file *handle_again(struct fm_file *cache)
 	return NULL;
 }
 
-/* `fresh`, whose store nobody needs, becomes a further handle of `cache`, which has a reference for it. */
+/* `fresh`, whose store nobody needs, becomes a further handle of `cache`, which has a reference for
+ * it. */
 static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh, bool may_write)
 {
 	struct fm_file *handle = handle_again(cache);
@@ -391,11 +418,13 @@ static bool has_list(const struct fm_file *fresh)
 {
 	char path[PATH_MAX];
 
-	return hotset_to_write(fresh->uri, path) == HOTSET_BY_URI || hotset_to_read(fresh->uri, path) == HOTSET_BY_URI;
+	return hotset_to_write(fresh->uri, path) == HOTSET_BY_URI ||
+	       hotset_to_read(fresh->uri, path) == HOTSET_BY_URI;
 }
 
 /* `cache` has a reference for the new handle. On failure that goes, and `fresh` is the caller's. */
-static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meeting, bool write, struct fm_file **ret_handle)
+static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meeting, bool write,
+		 struct fm_file **ret_handle)
 {
 	int err = meeting == MEETS_UPGRADE ? file_upgrade(cache, fresh) : 0;
 
@@ -412,8 +441,9 @@ static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meet
 		return err;
 	}
 	if (has_list(fresh))
-		mm_log(fresh->mm, FM_LOG_WARNING, "%s: record= and hotset= have no effect: the file is open already, as '%s'", fresh->uri,
-		       cache->uri);
+		mm_log(fresh->mm, FM_LOG_WARNING,
+		       "%s: record= and hotset= have no effect: the file is open already, as '%s'",
+		       fresh->uri, cache->uri);
 	*ret_handle = handle_make(cache, fresh, write);
 	return 0;
 }
@@ -431,13 +461,16 @@ static void look_again(struct fm_file *fresh)
 }
 
 /*
- * `fresh` has its store, and nothing else yet: is the object open already? 0 and *ret_handle NULL: it is not, or as another
- * cache beside which this one may be; `fresh` is listed, settling, and is to be begun. 0 and a handle: it shares a cache, and
- * `fresh` is used up. Waits, for ten seconds at most or the file's deadline, for one that is being opened or closed.
+ * `fresh` has its store, and nothing else yet: is the object open already? 0 and *ret_handle NULL:
+ * it is not, or as another cache beside which this one may be; `fresh` is listed, settling, and is
+ * to be begun. 0 and a handle: it shares a cache, and `fresh` is used up. Waits, for ten seconds at
+ * most or the file's deadline, for one that is being opened or closed.
  */
 int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 {
-	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < mm_patience_ns ? fresh->deadline_ns : mm_patience_ns;
+	uint64_t bound = fresh->deadline_ns && fresh->deadline_ns < mm_patience_ns
+				 ? fresh->deadline_ns
+				 : mm_patience_ns;
 	uint64_t until = os_now_ns() + bound;
 	char name[200];
 

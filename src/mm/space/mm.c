@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An address space from its making to its end.
- * Owns struct fm_mm: allocated, with all its metadata, when it is made, in proportion to the budget.
- * May call: all of mm, trap, io, store, stats, os. Not signal-safe.
+ * Owns struct fm_mm: allocated, with all its metadata, when it is made, in proportion to the
+ * budget. Not signal-safe.
  */
 #include "mm/space/mm.h"
 
@@ -44,14 +44,17 @@
 #include <limits.h>
 #include <stdlib.h>
 
-#define END_SOON_NS (OS_NSEC_PER_SEC / 2) /* what fm_mm_destroy() waits for requests where it has waited for their store before */
+#define END_SOON_NS                                                                                \
+	(OS_NSEC_PER_SEC / 2) /* what fm_mm_destroy() waits for requests where it has waited for   \
+				 their store before */
 
 static size_t round64(size_t len)
 {
 	return (len + 63) & ~(size_t)63;
 }
 
-/* Half of them one store may have under way at once: small random reads come in scores. Each takes some KiB. */
+/* Half of them one store may have under way at once: small random reads come in scores. Each takes
+ * some KiB. */
 static uint32_t requests_for(uint32_t frames)
 {
 	uint32_t few = frames / 64 < 16 ? 16 : frames / 64 > 64 ? 64 : frames / 64;
@@ -63,8 +66,10 @@ static int alloc_meta(struct fm_mm *mm)
 {
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
 	uint32_t requests = requests_for(frames);
-	/* At worst each page lies in a range of its own, and its page table takes as much of the budget. */
-	uint32_t ranges = frames / 2 + 512 < PT_END ? frames / 2 + 512 : PT_END, heads = 16, after = frames / 32 + 64;
+	/* At worst each page lies in a range of its own, and its page table takes as much of the
+	 * budget. */
+	uint32_t ranges = frames / 2 + 512 < PT_END ? frames / 2 + 512 : PT_END, heads = 16,
+		 after = frames / 32 + 64;
 	while (heads < frames / 8)
 		heads *= 2;
 	size_t requests_len = round64(requests * sizeof(struct read_request));
@@ -195,8 +200,8 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 	return 0;
 }
 
-/* Wake whoever waits, so that it sees that the mm is dying. A wait that begins meanwhile may miss it: repeated
- * until all are out. */
+/* Wake whoever waits, so that it sees that the mm is dying. A wait that begins meanwhile may miss
+ * it: repeated until all are out. */
 static void wake_all(struct fm_mm *mm)
 {
 	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++) {
@@ -263,7 +268,8 @@ static void end_uses(struct fm_mm *mm)
 	drop_handles(mm);
 }
 
-/* Wait until all files have gone, and with them all requests. False: some are still there at `until`. */
+/* Wait until all files have gone, and with them all requests. False: some are still there at
+ * `until`. */
 static bool wait_for_files(struct fm_mm *mm, uint64_t until)
 {
 	uint32_t left;
@@ -315,12 +321,14 @@ static void *end_later(void *arg)
 	return NULL;
 }
 
-/* Some request of a store does not end. The memory that it uses stays until it has ended: a thread waits for that. False: no
- * thread is to be had. */
+/* Some request of a store does not end. The memory that it uses stays until it has ended: a thread
+ * waits for that. False: no thread is to be had. */
 static bool leave_behind(struct fm_mm *mm)
 {
 	struct os_thread thread = {0};
-	mm_log(mm, FM_LOG_WARNING, "a store does not end what it was asked to do: what the address space holds is given back when it does");
+	mm_log(mm, FM_LOG_WARNING,
+	       "a store does not end what it was asked to do: what the address space holds is "
+	       "given back when it does");
 	silence(mm);
 	if (os_thread_start(&thread, "fm-end", end_later, mm)) {
 		atomic_set(&mm->silent, false);
@@ -340,7 +348,8 @@ void mm_finish(struct fm_mm *mm)
 	os_signals_restore(mask);
 }
 
-/* The rest of the end, after mm_finish(). -EIO: something that was dirty could not be written, and is lost. */
+/* The rest of the end, after mm_finish(). -EIO: something that was dirty could not be written, and
+ * is lost. */
 int mm_destroy(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
@@ -348,7 +357,8 @@ int mm_destroy(struct fm_mm *mm)
 	queues_end(mm);
 	abort_stores(mm);
 	end_uses(mm);
-	bool ended = wait_for_files(mm, os_now_ns() + (atomic_get(&mm->lost) ? END_SOON_NS : mm_patience_ns));
+	bool ended = wait_for_files(
+		mm, os_now_ns() + (atomic_get(&mm->lost) ? END_SOON_NS : mm_patience_ns));
 	if (!ended) {
 		writeback_cancel(mm);
 		ended = wait_for_files(mm, os_now_ns() + END_SOON_NS);

@@ -2,11 +2,11 @@
 /*
  * Mappings: the table of segments, map, unmap, advise, residency.
  *
- * Owns the segments table, protected by the map lock. Segments are disjoint and sorted; mapping bytes again raises
- * a segment's count, so that every fm_map() wants its fm_unmap(). The table is populated memory; it grows by being
- * replaced, outside the lock. Each segment has a reference on its file, put after the lock is dropped; work on pages
- * (taking out, dropping, reading) is done after the lock is dropped, in pieces, so that the lock is never held long.
- * May call: page_cache, readahead, os, stats.
+ * Owns the segments table, protected by the map lock. Segments are disjoint and sorted; mapping
+ * bytes again raises a segment's count, so that every fm_map() wants its fm_unmap(). The table is
+ * populated memory; it grows by being replaced, outside the lock. Each segment has a reference on
+ * its file, put after the lock is dropped; work on pages (taking out, dropping, reading) is done
+ * after the lock is dropped, in pieces, so that the lock is never held long.
  */
 #include "mm/space/ranges.h"
 
@@ -91,8 +91,8 @@ static void piece_pages(const struct piece *piece, uint64_t *ret_first, uint64_t
 	*ret_last = (piece->end - 1 - piece->view->region.base) >> shift;
 }
 
-/* Remove what is mapped of [*at, end), up to PIECE segments. Returns how many were taken off the table, with their
- * file references; *at moves on. Map lock exclusive, with room. */
+/* Remove what is mapped of [*at, end), up to PIECE segments. Returns how many were taken off the
+ * table, with their file references; *at moves on. Map lock exclusive, with room. */
 static uint32_t unmap_some(struct fm_mm *mm, uint64_t *at, uint64_t end, struct piece *piece)
 {
 	uint32_t count = 0;
@@ -184,7 +184,8 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 	return 0;
 }
 
-/* Up to PIECE mapped pieces of [*at, end), each with a file reference. *ret_gap: something between them was not mapped. */
+/* Up to PIECE mapped pieces of [*at, end), each with a file reference. *ret_gap: something between
+ * them was not mapped. */
 static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct piece *piece,
 			  bool *ret_gap)
 {
@@ -211,7 +212,8 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 static void willneed(const struct piece *piece)
 {
 	struct fm_file *file = piece->view->file;
-	uint64_t first, last, window = file->pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : 4 * READ_PAGES_MAX;
+	uint64_t first, last,
+		window = file->pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : 4 * READ_PAGES_MAX;
 	piece_pages(piece, &first, &last);
 	if (last >= file_pages(file))
 		last = file_pages(file) - 1;
@@ -219,7 +221,8 @@ static void willneed(const struct piece *piece)
 	if (last - first >= file->pool->frames / 2)
 		last = first + file->pool->frames / 2;
 	for (; first <= last && last != UINT64_MAX; first += window) {
-		while (lru_count(file->pool, LIST_FREE) < window && pool_grow(file->pool, (uint32_t)window)) /* not a fault: it may */
+		while (lru_count(file->pool, LIST_FREE) < window &&
+		       pool_grow(file->pool, (uint32_t)window)) /* not a fault: it may */
 			;
 		uint64_t size = last - first + 1 < window ? last - first + 1 : window;
 		ra_submit(file, &(struct ra_window){.start = first, .mark = UINT64_MAX, .step = 1,

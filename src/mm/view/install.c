@@ -2,19 +2,19 @@
 /*
  * Making a page's bytes appear in its view, and taking them out again.
  *
- * Owns the meaning of PG_INSTALLED, PG_DUP and PG_UNPROTECTED, the page-table account, and the work that
- * is left to the background thread. All here runs without the map lock. Where a frame's memory is:
- *   not INSTALLED            in its slot (with PG_HOLE: nowhere)
- *   INSTALLED                in the view; the slot is empty
- *   INSTALLED|DUP            in the view, and the slot still has memory (after a COPY)
- * In a file open for writing (pages of 4096 bytes) what is installed for a read comes by COPY, protected from its first moment, and
- * what is installed for a write, or is dirty anyway where the mapping allows writes, by MOVE: it arrives writable, which
- * PG_UNPROTECTED then means. The view's bytes and those that the slot of a DUP has are the same until it is made writable.
- * The program may put other memory into a part of the view, or unmap it. So nothing is taken out of the view, moved or discarded, before
- * trap_is_ours() has been asked: else it would be the program's. What was only there is lost, and told.
- * The fault path uses MOVE and COPY only. Discarding takes the kernel's mmap_lock, which another thread's
- * stalled mmap() may hold: the background thread does it, and callers that unmap or advise.
- * May call: trap, page_cache, os, stats.
+ * Owns the meaning of PG_INSTALLED, PG_DUP and PG_UNPROTECTED, the page-table account, and the work
+ * that is left to the background thread. All here runs without the map lock. Where a frame's memory
+ * is: not INSTALLED            in its slot (with PG_HOLE: nowhere) INSTALLED                in the
+ * view; the slot is empty INSTALLED|DUP            in the view, and the slot still has memory
+ * (after a COPY) In a file open for writing (pages of 4096 bytes) what is installed for a read
+ * comes by COPY, protected from its first moment, and what is installed for a write, or is dirty
+ * anyway where the mapping allows writes, by MOVE: it arrives writable, which PG_UNPROTECTED then
+ * means. The view's bytes and those that the slot of a DUP has are the same until it is made
+ * writable. The program may put other memory into a part of the view, or unmap it. So nothing is
+ * taken out of the view, moved or discarded, before trap_is_ours() has been asked: else it would be
+ * the program's. What was only there is lost, and told. The fault path uses MOVE and COPY only.
+ * Discarding takes the kernel's mmap_lock, which another thread's stalled mmap() may hold: the
+ * background thread does it, and callers that unmap or advise.
  */
 #include "mm/view/install.h"
 
@@ -46,8 +46,10 @@
 
 #include <errno.h>
 
-/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins held. */
-void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by)
+/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins
+ * held. */
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes,
+		     enum installed_by by)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
@@ -65,7 +67,9 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 
 	for (struct page *page = first; page < first + count; page++) {
 		uint32_t state = atomic_get(&page->state);
-		page_word_set(page, shown, (uint16_t)(bytes / OS_PAGE)); /* the file may be shorter by the time it is taken out */
+		page_word_set(page, shown,
+			      (uint16_t)(bytes / OS_PAGE)); /* the file may be shorter by the time
+							       it is taken out */
 		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
@@ -80,19 +84,24 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		stats_add(mm->stats, installs_move, count);
 	else
 		stats_add(mm->stats, installs_copy, count);
-	/* Most of a run share their fate. What comes while there is room stays until something better does. */
+	/* Most of a run share their fate. What comes while there is room stays until something
+	 * better does. */
 	lru_set(pool, first, count, 2 * hot > count || !pool_evicts(pool) ? LIST_ACTIVE : LIST_YOUNG);
-	if (by == BY_COPY || (by == BY_MOVE && !view->file->writable)) /* else it is protected as it is to be, and is there once */
+	if (by == BY_COPY ||
+	    (by == BY_MOVE &&
+	     !view->file->writable)) /* else it is protected as it is to be, and is there once */
 		after_add(mm, pool, first, count);
 }
 
-/* An install that got stuck is undone. `to_write`: the page is dirty only because it was to be written to. -EAGAIN: it is not uptodate
- * any more; else `err`. */
-static int install_undo(struct view *view, struct page *page, struct transfer *t, bool to_write, int err)
+/* An install that got stuck is undone. `to_write`: the page is dirty only because it was to be
+ * written to. -EAGAIN: it is not uptodate any more; else `err`. */
+static int install_undo(struct view *view, struct page *page, struct transfer *t, bool to_write,
+			int err)
 {
 	struct fm_mm *mm = view->mm;
 	struct transfer back = {.mm = mm, .dst = t->src, .src = t->dst, .len = t->done};
-	bool torn = !t->copied && t->done && transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
+	bool torn = !t->copied && t->done &&
+		    transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
 
 	if (t->done && (t->copied || torn))
 		trap_discard(mm->trap, t->dst, t->done);
@@ -110,19 +119,22 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	return -EAGAIN;
 }
 
-/* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and not while the store reads from
- * its slot. */
+/* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and
+ * not while the store reads from its slot. */
 static bool moves_in(const struct access *access, const struct page *page, bool write)
 {
 	if (access->mm->install != FM_INSTALL_MOVE)
 		return false;
-	return !access->file->writable || ((write || (page_is(page, PG_DIRTY) && access->writable)) && !page_is(page, PG_WRITEBACK));
+	return !access->file->writable ||
+	       ((write || (page_is(page, PG_DIRTY) && access->writable)) &&
+		!page_is(page, PG_WRITEBACK));
 }
 
 /*
- * Page lock and a pin held; the page is uptodate. 0: it is in the view, so that it can be written to where the fault wants that. -EAGAIN:
- * look again; its bytes are gone (somebody emptied the slot), so that it is no longer uptodate, or it lies past the end by now. Else
- * -ENOMEM and the like.
+ * Page lock and a pin held; the page is uptodate. 0: it is in the view, so that it can be written
+ * to where the fault wants that. -EAGAIN: look again; its bytes are gone (somebody emptied the
+ * slot), so that it is no longer uptodate, or it lies past the end by now. Else -ENOMEM and the
+ * like.
  */
 int page_install(struct access *access, struct page *page)
 {
@@ -141,8 +153,9 @@ int page_install(struct access *access, struct page *page)
 		return write ? page_make_writable(view, page) : 0;
 	covered_if(t.len < pool->page_size, a12_clipped);
 	covered_if(!t.len, a10_shrunk_before_install);
-	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it would have memory in its
-		     * slot, and by COPY be taken for one that has none there */
+	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it
+		     * would have memory in its slot, and by COPY be taken for one that has none
+		     * there */
 		return -EAGAIN;
 	pt_get(mm, page, 1, t.dst, true);
 	bool to_write = write && move && !page_is(page, PG_DIRTY);
@@ -157,8 +170,9 @@ int page_install(struct access *access, struct page *page)
 		trap_writable_end(mm->trap);
 	if (err)
 		return install_undo(view, page, &t, to_write, err);
-	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen on 6.18: about one MOVE
-	 * in 30,000 under load moves the page, and then fails with EEXIST. */
+	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen
+	 * on 6.18: about one MOVE in 30,000 under load moves the page, and then fails with EEXIST.
+	 */
 	if (t.existed)
 		trap_wake(mm->trap, t.dst, t.len);
 	pages_installed(view, page, 1, t.len, t.copied || t.existed ? BY_COPY : BY_MOVE);
@@ -169,8 +183,9 @@ int page_install(struct access *access, struct page *page)
 	return write ? page_make_writable(view, page) : 0;
 }
 
-/* A page's bytes go from a staging slot into the view, where with `write` they can be written to. Locked and pinned; a hole that
- * is charged for, as is its page table, and neither uptodate nor past the end. 0: it is uptodate, and in the view. Else as it was. */
+/* A page's bytes go from a staging slot into the view, where with `write` they can be written to.
+ * Locked and pinned; a hole that is charged for, as is its page table, and neither uptodate nor
+ * past the end. 0: it is uptodate, and in the view. Else as it was. */
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write)
 {
 	struct fm_mm *mm = view->mm;

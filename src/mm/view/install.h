@@ -17,7 +17,8 @@ enum installed_by {
 	BY_STAGE_WRITABLE,
 };
 
-void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes, enum installed_by by);
+void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes,
+		     enum installed_by by);
 int page_install(struct access *access, struct page *page);
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write);
 

@@ -68,7 +68,8 @@ uint64_t page_shown_bytes(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
-/* The slot's memory, where the view has the bytes. Page lock held, nobody reads from it. May wait for the kernel's lock. */
+/* The slot's memory, where the view has the bytes. Page lock held, nobody reads from it. May wait
+ * for the kernel's lock. */
 void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
 	if (!page_is(page, PG_DUP))
@@ -86,25 +87,29 @@ static bool duplicate_take(struct frame_pool *pool, struct page *page, bool *ret
 		return false;
 	*ret_later = !page_trylock(page);
 	if (!*ret_later) {
-		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) == flags) /* else its write's end asks again */
+		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) ==
+		    flags) /* else its write's end asks again */
 			return true;
 		page_unlock(pool, page);
 	}
-	page_unpin_quiet(pool, page); /* who waits for a frame would call this thread, which looks again, and so on */
+	page_unpin_quiet(pool, page); /* who waits for a frame would call this thread, which looks
+					 again, and so on */
 	return false;
 }
 
-/* The copies that slots still have are dropped while the pages are locked: a read into a slot must not come between. They are
- * installed, so nobody waits for these locks but one who unmaps them. Of up to `most` pages, from the first on: so many have been
- * looked at. */
-static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struct page *first, uint32_t most)
+/* The copies that slots still have are dropped while the pages are locked: a read into a slot must
+ * not come between. They are installed, so nobody waits for these locks but one who unmaps them. Of
+ * up to `most` pages, from the first on: so many have been looked at. */
+static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struct page *first,
+				uint32_t most)
 {
 	uint32_t count = 0;
 	bool later = false;
 
 	while (count < most && count < DROP_TOGETHER && duplicate_take(pool, first + count, &later))
 		count++;
-	if (!count && later) { /* most often by the install that asked for this: all of it later, else it could not be evicted */
+	if (!count && later) { /* most often by the install that asked for this: all of it later,
+				  else it could not be evicted */
 		after_add(mm, pool, first, most);
 		return most;
 	}
@@ -124,13 +129,16 @@ static void span_flush(struct fm_mm *mm, struct span *span)
 {
 	int err = 0;
 	if (span->end > span->start)
-		err = (span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start, span->end - span->start);
-	for (uint64_t at = span->start; err && at < span->end; at += OS_PAGE) /* some of it may not be ours any more */
+		err = (span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start,
+								      span->end - span->start);
+	for (uint64_t at = span->start; err && at < span->end;
+	     at += OS_PAGE) /* some of it may not be ours any more */
 		trap_protect(mm->trap, at, OS_PAGE);
 	*span = (struct span){0};
 }
 
-static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page, struct span *span)
+static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *page,
+			struct span *span)
 {
 	if (!page_try_pin(page))
 		return;
@@ -141,22 +149,24 @@ static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
 		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
 		bool huge = pool->grows;
-		if (start != span->end || huge != span->huge || end - span->start > (huge ? TRAP_HUGE_TOGETHER : TRAP_TOGETHER))
+		if (start != span->end || huge != span->huge ||
+		    end - span->start > (huge ? TRAP_HUGE_TOGETHER : TRAP_TOGETHER))
 			span_flush(mm, span);
 		if (span->end == span->start)
 			span->start = start;
 		span->end = end;
 		span->huge = huge;
 	}
-	/* What is left of the span is flushed before this thread, which alone closes views, does anything else. In part a huge page
-	 * would come apart. */
+	/* What is left of the span is flushed before this thread, which alone closes views, does
+	 * anything else. In part a huge page would come apart. */
 	if (span->huge ? span->end - span->start >= TRAP_HUGE_TOGETHER : !(span->end % TRAP_TOGETHER))
 		span_flush(mm, span);
 	page_unpin_quiet(pool, page); /* as above */
 }
 
 /* `count` pages whose frames are neighbours. */
-static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *first, uint32_t count, struct span *span)
+static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *first,
+		       uint32_t count, struct span *span)
 {
 	for (uint32_t i = 0; i < count; i += drop_duplicates(mm, pool, first + i, count - i))
 		;
@@ -165,8 +175,9 @@ static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *f
 			protect_one(mm, pool, first + i, span);
 }
 
-/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. What is added meanwhile waits for the next
- * time, so that what can't be done now is not tried for ever. False: there was nothing to do. */
+/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. What is
+ * added meanwhile waits for the next time, so that what can't be done now is not tried for ever.
+ * False: there was nothing to do. */
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = mm->after;

@@ -23,8 +23,8 @@
 #include "stats/stats.h"
 #include "trap/trap.h"
 
-/* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer uptodate: a write or a flush that fails
- * just now does not make it dirty again, or did before. */
+/* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer
+ * uptodate: a write or a flush that fails just now does not make it dirty again, or did before. */
 void dirty_emptied(struct frame_pool *pool, struct page *page)
 {
 	struct fm_file *file = page->file;
@@ -47,8 +47,9 @@ void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
 }
 
-/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again; but for one that is all there after all, as what
- * has been swapped out is. `foreign`: what is there now is not touched. */
+/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again; but for
+ * one that is all there after all, as what has been swapped out is. `foreign`: what is there now is
+ * not touched. */
 void page_in_pieces(struct view *view, struct page *page, bool foreign)
 {
 	struct fm_mm *mm = view->mm;
@@ -58,12 +59,17 @@ void page_in_pieces(struct view *view, struct page *page, bool foreign)
 	/* The same bytes are in its slot until it can be written to in the view. */
 	bool kept = view->file->writable && page_is(page, PG_DUP) && !page_is(page, PG_UNPROTECTED);
 
-	if (kept || (page_is(page, PG_WRITEBACK) && page_is(page, PG_DUP))) { /* which may be being read from */
+	if (kept || (page_is(page, PG_WRITEBACK) &&
+		     page_is(page, PG_DUP))) { /* which may be being read from */
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
 		mm_uncharge(mm, pool->page_size);
 	} else if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
-		struct transfer t = {.mm = mm, .dst = (uint64_t)slot_of(pool, page), .src = addr, .len = len, .leaves = page};
+		struct transfer t = {.mm = mm,
+				     .dst = (uint64_t)slot_of(pool, page),
+				     .src = addr,
+				     .len = len,
+				     .leaves = page};
 		bool out = !foreign && transfer_out(&t) == 0;
 		kept = out && !t.missing;
 		if (!out)
@@ -85,7 +91,8 @@ void page_in_pieces(struct view *view, struct page *page, bool foreign)
 /* The program has put other memory, or none, into some of the page's place. */
 bool page_is_foreign(const struct view *view, const struct page *page)
 {
-	return trap_any_foreign(view->mm->trap, page_addr(view, view->file->pool, page), (uint64_t)page->shown * OS_PAGE);
+	return trap_any_foreign(view->mm->trap, page_addr(view, view->file->pool, page),
+				(uint64_t)page->shown * OS_PAGE);
 }
 
 /* It is installed, and foreign: what the view had of it is gone. Page lock held. */
@@ -102,8 +109,9 @@ void page_gone_behind(struct view *view, struct page *page)
 	page_in_pieces(view, page, page_is_foreign(view, page));
 }
 
-/* The page's slot was emptied while the store reads from it, which is to meet the hole, and not zeros. True: so it stays one, and who
- * reads the page anew fills it. Page lock held; not uptodate any more. */
+/* The page's slot was emptied while the store reads from it, which is to meet the hole, and not
+ * zeros. True: so it stays one, and who reads the page anew fills it. Page lock held; not uptodate
+ * any more. */
 bool page_hole_stays(struct frame_pool *pool, struct page *page)
 {
 	if (!page_is(page, PG_WRITEBACK))
@@ -115,15 +123,16 @@ bool page_hole_stays(struct frame_pool *pool, struct page *page)
 
 bool page_is_there(const struct view *view, const struct page *page)
 {
-	uint64_t addr = page_addr(view, view->file->pool, page), end = addr + (uint64_t)page->shown * OS_PAGE;
+	uint64_t addr = page_addr(view, view->file->pool, page),
+		 end = addr + (uint64_t)page->shown * OS_PAGE;
 	while (addr < end && trap_has_bytes(addr))
 		addr += OS_PAGE;
 	return addr == end && !page_is_foreign(view, page);
 }
 
 /*
- * The page is recorded as installed, yet its thread faulted on it again: ask the kernel whether it is
- * there. Pinned, not locked. False: it had been emptied behind us, and is now to be read again.
+ * The page is recorded as installed, yet its thread faulted on it again: ask the kernel whether it
+ * is there. Pinned, not locked. False: it had been emptied behind us, and is now to be read again.
  */
 bool page_really_there(struct view *view, struct page *page)
 {

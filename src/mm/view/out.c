@@ -29,29 +29,34 @@ void page_forget(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
 	group_split(pool, page, 1);
-	if (!page_is(page, PG_DUP) && page->shown < pool->page_size / OS_PAGE) /* what it had not shown is still in the slot */
+	if (!page_is(page, PG_DUP) &&
+	    page->shown <
+		    pool->page_size / OS_PAGE) /* what it had not shown is still in the slot */
 		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
-/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have. Page lock held; may wait for
- * the kernel's lock. */
+/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have.
+ * Page lock held; may wait for the kernel's lock. */
 void page_discard(struct view *view, struct page *page)
 {
 	mm_assert(!page_is(page, PG_WRITEBACK));
-	trap_discard_ours(view->mm->trap, page_addr(view, view->file->pool, page), view->file->pool->page_size);
+	trap_discard_ours(view->mm->trap, page_addr(view, view->file->pool, page),
+			  view->file->pool->page_size);
 	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
 		page_drop_dirty(view->file->pool, page);
 	if (!page_is(page, PG_DUP)) /* MOVE may have met something there */
-		trap_discard(view->mm->trap, (uint64_t)slot_of(view->file->pool, page), view->file->pool->page_size);
+		trap_discard(view->mm->trap, (uint64_t)slot_of(view->file->pool, page),
+			     view->file->pool->page_size);
 	page_forget(view, page);
 }
 
 /*
- * Page lock and a pin held; the page is installed. 0: it is out of the view; it is still uptodate where
- * its bytes could be kept. -EBUSY: it stays (the kernel has a pin, a write of it is under way, or it takes a call that may
- * block and the caller must not). -EINVAL: it stays, since the kernel cannot move it.
+ * Page lock and a pin held; the page is installed. 0: it is out of the view; it is still uptodate
+ * where its bytes could be kept. -EBUSY: it stays (the kernel has a pin, a write of it is under
+ * way, or it takes a call that may block and the caller must not). -EINVAL: it stays, since the
+ * kernel cannot move it.
  */
 int page_take_out(struct view *view, struct page *page, bool may_block)
 {
@@ -68,13 +73,15 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		page_gone_foreign(view, page);
 		return 0;
 	}
-	if (page_is(page, PG_DUP) && page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */
+	if (page_is(page, PG_DUP) &&
+	    page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */
 		if (!may_block)
 			return -EBUSY;
 		page_drop_copy(mm, pool, page);
 	}
 	/* By COPY its bytes would be gone: the store has them, but for a flush that may still fail. */
-	if (mm->install == FM_INSTALL_COPY && (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
+	if (mm->install == FM_INSTALL_COPY &&
+	    (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
 		return -EINVAL;
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
@@ -102,7 +109,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			page_set(page, 0, PG_UPTODATE);
 			dirty_emptied(pool, page);
 		}
-		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the part past the end with it */
+		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the
+							     part past the end with it */
 			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -128,9 +136,9 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 }
 
 /*
- * As page_take_out(), also of what the kernel does not move and the store does not have yet (installed by COPY, or in locked memory; of
- * a file open for writing): its bytes are copied to the slot, protected meanwhile, so that no write is missed. Waits for the
- * kernel's lock.
+ * As page_take_out(), also of what the kernel does not move and the store does not have yet
+ * (installed by COPY, or in locked memory; of a file open for writing): its bytes are copied to the
+ * slot, protected meanwhile, so that no write is missed. Waits for the kernel's lock.
  */
 int page_bring_out(struct view *view, struct page *page)
 {

@@ -51,11 +51,12 @@ static uint32_t pt_find(struct pt_table *pt, uint64_t key)
 }
 
 /*
- * More installed pages in the 2 MiB around addr, of neighbouring frames. Their locks held. When the table is full they go
- * uncounted, which they remember; until such pages have left, no table is given back, since it could be theirs. A range whose
- * table is being given back at this very moment, because it was empty, is waited for: else what is installed would be discarded
- * with it. That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the background thread. Where
- * others wait for this thread it may not: false.
+ * More installed pages in the 2 MiB around addr, of neighbouring frames. Their locks held. When the
+ * table is full they go uncounted, which they remember; until such pages have left, no table is
+ * given back, since it could be theirs. A range whose table is being given back at this very
+ * moment, because it was empty, is waited for: else what is installed would be discarded with it.
+ * That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the
+ * background thread. Where others wait for this thread it may not: false.
  */
 bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr, bool may_wait)
 {
@@ -149,7 +150,8 @@ static uint64_t pt_choose_empty(struct pt_table *pt)
 	uint64_t key = 0;
 	os_lock(&pt->lock);
 	/* Not all of a large table in one hold of the lock: faults want it. */
-	for (uint32_t i = 0; i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !pt->uncounted && !key; i++) {
+	for (uint32_t i = 0;
+	     i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !pt->uncounted && !key; i++) {
 		uint32_t id = pt->scan++ % pt->entries;
 		key = pt->range[id].key;
 		if (!key || pt->range[id].count || !pt_unlink(pt, id))
@@ -209,8 +211,8 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 	}
 }
 
-/* Page tables are made faster than they are given back: the budget is exceeded, or the table is full, so that more could
- * not even be counted; and there are some to give back. */
+/* Page tables are made faster than they are given back: the budget is exceeded, or the table is
+ * full, so that more could not even be counted; and there are some to give back. */
 bool pt_behind(struct fm_mm *mm)
 {
 	uint64_t most = mm->budget_bytes + mm->budget_bytes / 32 + PT_SLACK_BYTES;
@@ -218,8 +220,8 @@ bool pt_behind(struct fm_mm *mm)
 	       atomic_get(&mm->pt->empty) > 0;
 }
 
-/* Let the background thread get on, for a moment only: it may itself be waiting for the kernel's mmap_lock. No lock and no
- * page held. */
+/* Let the background thread get on, for a moment only: it may itself be waiting for the kernel's
+ * mmap_lock. No lock and no page held. */
 void pt_throttle(struct fm_mm *mm)
 {
 	uint64_t until = os_now_ns() + PT_THROTTLE_NS;

@@ -14,8 +14,9 @@
 struct fm_mm;
 struct page;
 
-/* Empty page tables are given back: how many installed pages each 2 MiB of view has. Where the kernel gives no address by itself, or for
- * a budget beyond a TiB, some go uncounted. 8 bytes for two frames: 0.1 %. */
+/* Empty page tables are given back: how many installed pages each 2 MiB of view has. Where the
+ * kernel gives no address by itself, or for a budget beyond a TiB, some go uncounted. 8 bytes for
+ * two frames: 0.1 %. */
 #define PT_KEYS (1ull << 27)
 #define PT_END ((1u << 27) - 1) /* of a chain */
 

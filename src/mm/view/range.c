@@ -28,17 +28,21 @@ static void out_with_the_next(struct fm_file *file, struct page *page, void *arg
 {
 	struct going *going = arg;
 
-	if (!page_is(page, PG_INSTALLED)) /* asked first: one that is just being made this page has no index to be relied upon */
+	if (!page_is(page, PG_INSTALLED)) /* asked first: one that is just being made this page has
+					     no index to be relied upon */
 		return;
 	uint64_t index = page->index, after = going->last - index;
 	if (index >= going->last || (index >= going->stuck && index < going->stuck_end))
 		return;
 	going->stuck = index;
-	going->stuck_end = index + take_out_together(file, page, (uint32_t)(after < UINT16_MAX ? after + 1 : UINT16_MAX), 0, going->never);
+	going->stuck_end =
+		index + take_out_together(file, page,
+					  (uint32_t)(after < UINT16_MAX ? after + 1 : UINT16_MAX),
+					  0, going->never);
 }
 
-/* What goes out of the view together, goes; none of those pages that have one of `never`. The rest is left to whoever looks at
- * each page. */
+/* What goes out of the view together, goes; none of those pages that have one of `never`. The rest
+ * is left to whoever looks at each page. */
 static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, uint32_t never)
 {
 	struct going going = {last, never, 0, 0};
@@ -50,7 +54,8 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
 	bool out = !wanted || page_bring_out(&file->view, page) == 0;
-	if (!out && page_is_held(file->pool, page)) { /* writing it back takes it out, or the write's or the flush's end does */
+	if (!out && page_is_held(file->pool, page)) { /* writing it back takes it out, or the
+							 write's or the flush's end does */
 		page_unlock(file->pool, page);
 		return true;
 	}
@@ -60,9 +65,10 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 	return out || discard;
 }
 
-/* The lock of an installed page is held for a moment only, over no read: who has it (a copy being dropped, a
- * pin) may not look again, so it is waited for. A fault that has not installed yet does look again. What the
- * kernel has pinned for a moment cannot be moved; it goes all the same, at last with its bytes. */
+/* The lock of an installed page is held for a moment only, over no read: who has it (a copy being
+ * dropped, a pin) may not look again, so it is waited for. A fault that has not installed yet does
+ * look again. What the kernel has pinned for a moment cannot be moved; it goes all the same, at
+ * last with its bytes. */
 static void take_out(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
@@ -77,8 +83,8 @@ static void take_out(struct fm_file *file, struct page *page, void *arg)
 	}
 }
 
-/* Take the pages of a range out of the view; they stay cached. Pages not installed yet are left: their
- * fault looks again whether it is still wanted. No lock held; may take the kernel's. */
+/* Take the pages of a range out of the view; they stay cached. Pages not installed yet are left:
+ * their fault looks again whether it is still wanted. No lock held; may take the kernel's. */
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
@@ -96,7 +102,8 @@ static void drop(struct fm_file *file, struct page *page, void *arg)
 	/* One pin is ours. Any other: somebody relies on the page, so it stays. */
 	uint32_t state = atomic_get(&page->state);
 	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_held(file->pool, page);
-	if (unwanted && (state & PG_INSTALLED)) /* on its way out it may have been there again for a moment, and written to: move_had_worked() */
+	if (unwanted && (state & PG_INSTALLED)) /* on its way out it may have been there again for a
+						   moment, and written to: move_had_worked() */
 		unwanted = page_take_out(&file->view, page, true) == 0 && !page_is_held(file->pool, page);
 	if (unwanted)
 		page_remove(file->pool, page);
@@ -115,15 +122,16 @@ static void keep(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Out of the view without a word to the clock: a touch makes it YOUNG. What cannot be taken out with its bytes, or not now, stays
- * there until somebody wants its frame. */
+/* Out of the view without a word to the clock: a touch makes it YOUNG. What cannot be taken out
+ * with its bytes, or not now, stays there until somebody wants its frame. */
 static void cool(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
 	if (!page_trylock(page))
 		return;
 	uint32_t state = atomic_get(&page->state);
-	if (!(state & (PG_GONE | PG_DIRTY)) && (state & PG_UPTODATE) && PG_PINS(state) == 1) { /* ours; as in drop() */
+	if (!(state & (PG_GONE | PG_DIRTY)) && (state & PG_UPTODATE) &&
+	    PG_PINS(state) == 1) { /* ours; as in drop() */
 		bool shown = (state & PG_INSTALLED) && page_take_out(&file->view, page, false) < 0;
 		page->keep = false;
 		if (state & (PG_SOFT | PG_HOT))
@@ -158,7 +166,8 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 			continue;
 		}
 		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
-		if (!out && ++tries > 20) { /* what the kernel has pinned, or has no memory for, goes with its bytes */
+		if (!out && ++tries > 20) { /* what the kernel has pinned, or has no memory for,
+					       goes with its bytes */
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -171,7 +180,8 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 	}
 }
 
-/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. As file_take_out(). */
+/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. As
+ * file_take_out(). */
 void file_forget(struct fm_file *file)
 {
 	mm_assert(!file->writable);

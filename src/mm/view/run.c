@@ -36,7 +36,8 @@ void run_leave(struct frame_pool *pool, struct page *page)
 }
 
 /* Lock and pin a page if it is this one, and its flags among `mask` are just these. */
-bool run_join(struct fm_file *file, struct page *page, uint64_t index, uint32_t mask, uint32_t flags)
+bool run_join(struct fm_file *file, struct page *page, uint64_t index, uint32_t mask,
+	      uint32_t flags)
 {
 	if (!run_is_of(page, file, index) || !page_try_pin(page))
 		return false;
@@ -50,9 +51,10 @@ bool run_join(struct fm_file *file, struct page *page, uint64_t index, uint32_t 
 	return false;
 }
 
-/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest are as they were. `leaves`:
- * the first of them, where they run_leave the view. */
-uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, struct page *leaves, int *ret_err)
+/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest
+ * are as they were. `leaves`: the first of them, where they run_leave the view. */
+uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, struct page *leaves,
+		  int *ret_err)
 {
 	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
 	int err = -EAGAIN;
@@ -61,11 +63,13 @@ uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, 
 		uint64_t done = 0;
 		err = trap_move(mm->trap, dst + at, src + at, len - at, &done);
 		at += done;
-		if (unlikely(err < 0 && err != -EAGAIN) && (done = move_uncounted(mm, dst + at, src + at, len - at)) > 0) {
+		if (unlikely(err < 0 && err != -EAGAIN) &&
+		    (done = move_uncounted(mm, dst + at, src + at, len - at)) > 0) {
 			at += done;
 			err = -EAGAIN;
 		}
-		if (err == -EEXIST) { /* it may have moved that one all the same; back in the view it can be written to */
+		if (err == -EEXIST) { /* it may have moved that one all the same; back in the view
+					 it can be written to */
 			if (leaves && leaves->file->writable)
 				page_dirty(leaves->file->pool, leaves + at / OS_PAGE);
 			err = move_after_exist(mm, dst + at, src + at);
@@ -78,7 +82,8 @@ uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, 
 	return (uint32_t)(at / OS_PAGE);
 }
 
-/* The first of some pages is locked and pinned: what goes out of the view with it, locked and pinned too. */
+/* The first of some pages is locked and pinned: what goes out of the view with it, locked and
+ * pinned too. */
 uint32_t run_gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
 	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP | PG_WRITEBACK;
@@ -100,7 +105,8 @@ uint32_t run_gather_out(struct frame_pool *pool, struct page *first, uint32_t mo
 	return count;
 }
 
-/* Some pages from the first on, locked and pinned: out of the view by one call. Returns how many went. */
+/* Some pages from the first on, locked and pinned: out of the view by one call. Returns how many
+ * went. */
 uint32_t run_take_out_some(struct frame_pool *pool, struct page *first, uint32_t count)
 {
 	struct fm_mm *mm = pool->mm;
@@ -121,11 +127,13 @@ uint32_t run_take_out_some(struct frame_pool *pool, struct page *first, uint32_t
 }
 
 /*
- * A page and those after it whose frames are neighbours, up to `most`, out of the view by one call: pages that have all of `flags`
- * and none of `never`. The first has one pin, the caller's, and no lock. What a thread brings back in between, and what may not go
- * just now, is left where it is: nothing is promised. Returns how many there were of which none would go; 0: some have gone.
+ * A page and those after it whose frames are neighbours, up to `most`, out of the view by one call:
+ * pages that have all of `flags` and none of `never`. The first has one pin, the caller's, and no
+ * lock. What a thread brings back in between, and what may not go just now, is left where it is:
+ * nothing is promised. Returns how many there were of which none would go; 0: some have gone.
  */
-uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags, uint32_t never)
+uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags,
+			   uint32_t never)
 {
 	const uint32_t all = flags | PG_UPTODATE | PG_INSTALLED;
 	const uint32_t mask = all | never | PG_WRITEBACK | PG_GONE | PG_HOLE | PG_DUP;
@@ -139,7 +147,9 @@ uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t mo
 		struct page *page = first + count;
 		if (page == pool->pages + pool->frames || !run_join(file, page, index + count, mask, all))
 			break;
-		if (page->user_pins || PG_PINS(page_state(page)) > (count ? 1u : 2u)) { /* an instruction may need it just now */
+		if (page->user_pins ||
+		    PG_PINS(page_state(page)) >
+			    (count ? 1u : 2u)) { /* an instruction may need it just now */
 			run_leave(pool, page);
 			break;
 		}

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs: neighbouring pages of a file whose frames are neighbours too go into the view, and out of it, by one call.
- * Readahead takes frames in order, so that most of what a reader comes to next is a run.
+ * Runs: neighbouring pages of a file whose frames are neighbours too go into the view, and out of
+ * it, by one call. Readahead takes frames in order, so that most of what a reader comes to next is
+ * a run.
  *
- * All pages of a run are locked and pinned while they move, by trying only: nobody is waited for. Nothing is promised
- * for any but the page that a fault wants: what goes wrong with the others is left to the fault that wants them.
- * May call: page_cache, install, frame_pool, trap, os, stats.
+ * All pages of a run are locked and pinned while they move, by trying only: nobody is waited for.
+ * Nothing is promised for any but the page that a fault wants: what goes wrong with the others is
+ * left to the fault that wants them.
  */
 #include "mm/view/run_in.h"
 
@@ -38,21 +39,26 @@ struct run {
 
 enum gather { GATHER_CLEAN, GATHER_DIRTY, GATHER_TO_WRITE };
 
-/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to be touched. Where it can be written
- * to then: only what comes after it, and nobody punches. */
+/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to
+ * be touched. Where it can be written to then: only what comes after it, and nobody punches. */
 static struct run gather(struct access *access, struct page *page, uint32_t most, enum gather what)
 {
-	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP | (what == GATHER_TO_WRITE ? 0 : PG_DIRTY) |
-			      (what == GATHER_CLEAN ? 0 : PG_WRITEBACK); /* what is being written may be copied */
+	const uint32_t mask =
+		PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP |
+		(what == GATHER_TO_WRITE ? 0 : PG_DIRTY) |
+		(what == GATHER_CLEAN ? 0 : PG_WRITEBACK); /* what is being written may be copied */
 	const uint32_t flags = PG_UPTODATE | (what == GATHER_DIRTY ? PG_DIRTY : 0);
 	bool write = what != GATHER_CLEAN;
 	struct fm_file *file = access->file;
 	struct frame_pool *pool = file->pool;
 	struct run run = {page, 1};
 	uint64_t addr = page_addr(access->view, pool, page), size = file_size(file);
-	uint64_t before = write ? 0 : (addr % PT_BYTES) >> pool->shift, after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
+	uint64_t before = write ? 0 : (addr % PT_BYTES) >> pool->shift,
+		 after = (PT_BYTES - 1 - addr % PT_BYTES) >> pool->shift;
 
-	for (uint64_t i = access->index + 1; after-- && run.count < most && i < access->high && (i + 1) << pool->shift <= size; i++, run.count++) {
+	for (uint64_t i = access->index + 1;
+	     after-- && run.count < most && i < access->high && (i + 1) << pool->shift <= size;
+	     i++, run.count++) {
 		struct page *next = run.first + run.count;
 		if (next == pool->pages + pool->frames || !run_join(file, next, i, mask, flags))
 			break;
@@ -61,7 +67,8 @@ static struct run gather(struct access *access, struct page *page, uint32_t most
 			break;
 		}
 	}
-	for (uint64_t i = access->index; before-- && run.count < most && i > access->low; i--, run.count++, run.first--)
+	for (uint64_t i = access->index; before-- && run.count < most && i > access->low;
+	     i--, run.count++, run.first--)
 		if (run.first == pool->pages || !run_join(file, run.first - 1, i - 1, mask, flags))
 			break;
 	return run;
@@ -82,9 +89,10 @@ static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 	return (uint32_t)(at / OS_PAGE);
 }
 
-/* Somebody has emptied a slot behind us, and the run ended there. Known to nobody, the hole would stay with its frame for the next
- * page. The wanted one's is page_install()'s. `to_write`: it is dirty because it was to be written to, and has not been; else what is
- * dirty has lost the only bytes. */
+/* Somebody has emptied a slot behind us, and the run ended there. Known to nobody, the hole would
+ * stay with its frame for the next page. The wanted one's is page_install()'s. `to_write`: it is
+ * dirty because it was to be written to, and has not been; else what is dirty has lost the only
+ * bytes. */
 static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 {
 	if (trap_present((uint64_t)slot_of(pool, page)) != 0)
@@ -97,7 +105,8 @@ static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 	dirty_emptied(pool, page);
 }
 
-/* Which of a run are dirty by now: a bit each of the first 64, which is as many as are ever moved in to be written to. */
+/* Which of a run are dirty by now: a bit each of the first 64, which is as many as are ever moved
+ * in to be written to. */
 static uint64_t dirty_of(const struct run *run)
 {
 	uint64_t dirty = 0;
@@ -107,7 +116,8 @@ static uint64_t dirty_of(const struct run *run)
 	return dirty;
 }
 
-/* Marks of errors were taken away beside the install, and some of its pages with them. True: `wanted` is among those. */
+/* Marks of errors were taken away beside the install, and some of its pages with them. True:
+ * `wanted` is among those. */
 static bool look_after(struct view *view, struct page *first, uint32_t count, struct page *wanted)
 {
 	bool lost = false;
@@ -124,12 +134,14 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 {
 	struct fm_mm *mm = access->mm;
 	struct frame_pool *pool = access->file->pool;
-	uint64_t dst = page_addr(access->view, pool, run->first), src = (uint64_t)slot_of(pool, run->first);
+	uint64_t dst = page_addr(access->view, pool, run->first),
+		 src = (uint64_t)slot_of(pool, run->first);
 	uint32_t went;
 
 	if (access->file->writable && !write)
 		return copy(mm, dst, src, run->count, ret_err);
-	for (uint32_t i = 0; write && i < run->count; i++) /* what does not go in stays so: it may have been there for a moment */
+	for (uint32_t i = 0; write && i < run->count;
+	     i++) /* what does not go in stays so: it may have been there for a moment */
 		page_dirty(pool, run->first + i);
 	if (write)
 		trap_writable_begin(mm->trap);
@@ -139,7 +151,8 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 	return went;
 }
 
-/* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for that page. */
+/* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for
+ * that page. */
 static int run_install(struct access *access, struct page *page, struct run run, bool write)
 {
 	struct view *view = access->view;
@@ -157,7 +170,8 @@ static int run_install(struct access *access, struct page *page, struct run run,
 		pt_get(access->mm, run.first, run.count, dst, true);
 		went = run_in(access, &run, write, &err);
 		if (went)
-			pages_installed(view, run.first, went, pool->page_size, access->file->writable && !write ? BY_COPY : BY_MOVE);
+			pages_installed(view, run.first, went, pool->page_size,
+					access->file->writable && !write ? BY_COPY : BY_MOVE);
 		if (went < run.count)
 			pt_put(access->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT)) {
@@ -180,8 +194,9 @@ static int run_install(struct access *access, struct page *page, struct run run,
 }
 
 /*
- * Who writes page after page will write the next ones, too: with each fault on his way twice as many come in to be written to. They
- * are written back as if they had been. Plain numbers, without a lock: a race costs a guess. Returns how many, this one with them.
+ * Who writes page after page will write the next ones, too: with each fault on his way twice as
+ * many come in to be written to. They are written back as if they had been. Plain numbers, without
+ * a lock: a race costs a guess. Returns how many, this one with them.
  */
 static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer **ret_writer)
 {
@@ -192,7 +207,9 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 		if (page_word(&file->write_streams->writer[i], next) == index)
 			writer = &file->write_streams->writer[i];
 	if (!writer)
-		writer = &file->write_streams->writer[atomic_add(&file->write_streams->writers, 1u) % WRITE_STREAMS];
+		writer =
+			&file->write_streams->writer[atomic_add(&file->write_streams->writers, 1u) %
+						     WRITE_STREAMS];
 	else if (page_word(writer, count))
 		count = 2 * page_word(writer, count);
 	if (count > WRITE_RUN)
@@ -202,13 +219,15 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 	return count;
 }
 
-/* A write is to be expected where this page is read: who changes what he reads, page after page, has come to it. */
+/* A write is to be expected where this page is read: who changes what he reads, page after page,
+ * has come to it. */
 static bool writer_comes(const struct fm_file *file, uint64_t index)
 {
 	bool comes = false;
 
 	for (uint32_t i = 0; i < WRITE_STREAMS; i++)
-		comes |= page_word(&file->write_streams->writer[i], next) == index && page_word(&file->write_streams->writer[i], count) > 1;
+		comes |= page_word(&file->write_streams->writer[i], next) == index &&
+			 page_word(&file->write_streams->writer[i], count) > 1;
 	return comes;
 }
 
@@ -218,13 +237,16 @@ static int write_run_install(struct access *access, struct page *page)
 
 	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
 		return page_install(access, page);
-	uint32_t count = writer_step(access->file, access->index, &writer), room = dirty_room(access->file);
-	bool there = page_is(page, PG_INSTALLED), alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
+	uint32_t count = writer_step(access->file, access->index, &writer),
+		 room = dirty_room(access->file);
+	bool there = page_is(page, PG_INSTALLED),
+	     alone = (page_is(page, PG_WRITEBACK) && !there) || count == 1 || room < 2;
 	int err = there ? page_install(access, page) : 0;
 
 	if (err)
 		return err;
-	struct run run = alone ? (struct run){page, 1} : gather(access, page, count < room ? count : room, GATHER_TO_WRITE);
+	struct run run = alone ? (struct run){page, 1}
+			       : gather(access, page, count < room ? count : room, GATHER_TO_WRITE);
 	page_word_set(writer, next, access->index + run.count);
 	if (there) { /* the others come in behind it */
 		run.first++;
@@ -237,20 +259,24 @@ static int write_run_install(struct access *access, struct page *page)
 }
 
 /*
- * As page_install(), for access->page, and what lies around it. Page lock and a pin held; the others' are taken and put here.
+ * As page_install(), for access->page, and what lies around it. Page lock and a pin held; the
+ * others' are taken and put here.
  */
 int install_run(struct access *access, struct page *page)
 {
 	struct fm_file *file = access->file;
 	bool write = access->flags & FM_FAULT_WRITE;
-	/* A larger page is a run by itself, and could come to be moved in part. A record wants each page's own touch. */
-	bool alone = access->mm->install != FM_INSTALL_MOVE || file->recorded || file->pool->page_size > OS_PAGE ||
-		     access->advice == FM_ADVICE_RANDOM || (!write && page_is(page, PG_INSTALLED | PG_DUP));
+	/* A larger page is a run by itself, and could come to be moved in part. A record wants each
+	 * page's own touch. */
+	bool alone = access->mm->install != FM_INSTALL_MOVE || file->recorded ||
+		     file->pool->page_size > OS_PAGE || access->advice == FM_ADVICE_RANDOM ||
+		     (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
 	page->keep = access->keep;
 	access->run_first = access->run_last = access->index;
 	/* A last page that is shown in part goes by itself. */
-	if (alone || access->index < access->low || access->index >= access->high || (access->index + 1) << file->pool->shift > file_size(file))
+	if (alone || access->index < access->low || access->index >= access->high ||
+	    (access->index + 1) << file->pool->shift > file_size(file))
 		return page_install(access, page);
 	if (write)
 		return write_run_install(access, page);

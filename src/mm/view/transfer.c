@@ -16,10 +16,11 @@
 #define NOMEM_TRIES 100
 
 /*
- * A MOVE of several pages that stopped at EEXIST (see move_after_exist()) says only how many went before, and one more has gone; one that stopped at EBUSY
- * may not count what it had moved in one batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is
- * tried with the first of them, or undone: that would leave the others behind. Returns the bytes that have gone. The kernel has called
- * nobody for them (thread trap).
+ * A MOVE of several pages that stopped at EEXIST (see move_after_exist()) says only how many went
+ * before, and one more has gone; one that stopped at EBUSY may not count what it had moved in one
+ * batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is tried
+ * with the first of them, or undone: that would leave the others behind. Returns the bytes that
+ * have gone. The kernel has called nobody for them (thread trap).
  */
 uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len)
 {
@@ -32,10 +33,12 @@ uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t l
 }
 
 /*
- * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that it has just moved
- * itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves it: moving it back succeeds only then. Where
- * it can't be moved back (the kernel has it pinned for now, or has no memory; or meanwhile an error's mark stands there), both places
- * tell: a page only where it was to go. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: it was not.
+ * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that
+ * it has just moved itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves
+ * it: moving it back succeeds only then. Where it can't be moved back (the kernel has it pinned for
+ * now, or has no memory; or meanwhile an error's mark stands there), both places tell: a page only
+ * where it was to go. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: it
+ * was not.
  */
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
@@ -51,7 +54,8 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 	return move_uncounted(mm, dst, src, OS_PAGE) ? 1 : -EEXIST;
 }
 
-/* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that, where it arrives writable. */
+/* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that,
+ * where it arrives writable. */
 static bool move_had_worked(struct transfer *t)
 {
 	if (t->leaves && t->leaves->file->writable)
@@ -71,8 +75,8 @@ static bool count_uncounted(struct transfer *t, int err)
 	return more > 0;
 }
 
-/* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from here on;
- * else the error. */
+/* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from
+ * here on; else the error. */
 static int transfer_next(struct transfer *t, int err)
 {
 	switch (err) {
@@ -105,7 +109,8 @@ static int transfer_next(struct transfer *t, int err)
 	}
 }
 
-/* What has been moved of a page goes back before the whole is copied: a slot has all bytes of its page, or none. */
+/* What has been moved of a page goes back before the whole is copied: a slot has all bytes of its
+ * page, or none. */
 static bool take_back(struct transfer *t)
 {
 	struct transfer back = {.mm = t->mm, .dst = t->src, .src = t->dst, .len = t->done};
@@ -126,14 +131,16 @@ int transfer_in(struct transfer *t, bool move)
 		t->done += done;
 		if (done && !move)
 			t->copied = true;
-		if (err == -EFAULT && !move) /* a hole in the slot: what was moved before has been emptied behind us */
+		if (err == -EFAULT && !move) /* a hole in the slot: what was moved before has been
+						emptied behind us */
 			err = -ENOENT;
 		if (unlikely(move && count_uncounted(t, err)))
 			continue;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
-		/* The mark of an error may stand there (thread trap): COPY puts the page in its place, where MOVE does not. Not
-		 * to undo a taking-out, whose holes would be copied. */
+		/* The mark of an error may stand there (thread trap): COPY puts the page in its
+		 * place, where MOVE does not. Not to undo a taking-out, whose holes would be
+		 * copied. */
 		if (err == -EEXIST && move && !t->back)
 			err = 1;
 		else
@@ -146,7 +153,8 @@ int transfer_in(struct transfer *t, bool move)
 	return 0;
 }
 
-/* A taking-out that got stuck is undone; pieces that nobody has are left out. Else some stay where they are. */
+/* A taking-out that got stuck is undone; pieces that nobody has are left out. Else some stay where
+ * they are. */
 int transfer_back(struct transfer *t)
 {
 	int err;
@@ -156,7 +164,8 @@ int transfer_back(struct transfer *t)
 	return err;
 }
 
-/* Back to the slot, all of it; used for eviction and to roll an install back. With `missing` the slot has holes. */
+/* Back to the slot, all of it; used for eviction and to roll an install back. With `missing` the
+ * slot has holes. */
 int transfer_out(struct transfer *t)
 {
 	while (t->done < t->len) {
@@ -168,8 +177,8 @@ int transfer_out(struct transfer *t)
 			continue;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
-		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into the view should this be
-		 * rolled back. */
+		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into
+		 * the view should this be rolled back. */
 		if (err == -ENOENT || err == -EFAULT) {
 			t->missing = true;
 			t->done += OS_PAGE;
@@ -181,13 +190,15 @@ int transfer_out(struct transfer *t)
 	return 0;
 }
 
-/* One page from here to there, its lock held: 0, or what keeps it where it is. -EAGAIN and -EBUSY have been tried for a while. */
+/* One page from here to there, its lock held: 0, or what keeps it where it is. -EAGAIN and -EBUSY
+ * have been tried for a while. */
 int move_page(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
 	uint64_t done;
 	int err = -EAGAIN;
 
-	for (int tries = 0; (err == -EAGAIN || err == -EBUSY || err == -ENOMEM) && tries < BUSY_TRIES; tries++) {
+	for (int tries = 0;
+	     (err == -EAGAIN || err == -EBUSY || err == -ENOMEM) && tries < BUSY_TRIES; tries++) {
 		if (tries > 5)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
 		err = trap_move(mm->trap, dst, src, OS_PAGE, &done);

@@ -21,7 +21,8 @@ struct transfer {
 	uint64_t done;
 	unsigned busy, nomem;
 	bool existed, copied, missing, back; /* back: a taking-out that is undone */
-	struct page *leaves; /* it is taken out of the view, where it is protected: see move_had_worked() */
+	struct page *leaves; /* it is taken out of the view, where it is protected: see
+				move_had_worked() */
 };
 
 uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len);

@@ -24,9 +24,10 @@
 
 #include <errno.h>
 
-/* What by_a_place() could not bring back goes to its slot. MOVE may have had it in the view for a moment after all (see
- * move_after_exist()), where it could be written to: so these bytes count, and not those that the slot has. While the store reads
- * from that, the view is tried on. True: it is in the view. */
+/* What by_a_place() could not bring back goes to its slot. MOVE may have had it in the view for a
+ * moment after all (see move_after_exist()), where it could be written to: so these bytes count,
+ * and not those that the slot has. While the store reads from that, the view is tried on. True: it
+ * is in the view. */
 static bool back_from_place(struct view *view, struct page *page, uint64_t addr, uint64_t place)
 {
 	struct fm_mm *mm = view->mm;
@@ -72,7 +73,8 @@ static int by_a_place(struct view *view, struct page *page, uint64_t addr)
 		return -EAGAIN;
 	}
 	int err = move_page(mm, (uint64_t)place, addr);
-	if (!err && move_page(mm, addr, (uint64_t)place) < 0 && !back_from_place(view, page, addr, (uint64_t)place))
+	if (!err && move_page(mm, addr, (uint64_t)place) < 0 &&
+	    !back_from_place(view, page, addr, (uint64_t)place))
 		err = -EAGAIN;
 	place_put(pool, place);
 	return err;
@@ -95,10 +97,11 @@ static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 }
 
 /*
- * A page of a file open for writing, installed and protected, is to be written to. Page lock and a pin held. It goes out of the
- * view and in again by MOVE, so that it arrives writable; only where the kernel moves nothing (partly locked memory, Linux before
- * 6.8), has it pinned, or fm_pin() holds it, so that a system call may have its address, its protection is taken off, which may
- * wait for the kernel's lock. 0; -EAGAIN: look again.
+ * A page of a file open for writing, installed and protected, is to be written to. Page lock and a
+ * pin held. It goes out of the view and in again by MOVE, so that it arrives writable; only where
+ * the kernel moves nothing (partly locked memory, Linux before 6.8), has it pinned, or fm_pin()
+ * holds it, so that a system call may have its address, its protection is taken off, which may wait
+ * for the kernel's lock. 0; -EAGAIN: look again.
  */
 int page_make_writable(struct view *view, struct page *page)
 {
@@ -139,14 +142,16 @@ int page_make_writable(struct view *view, struct page *page)
 }
 
 /*
- * It can be written to, as far as is known here, and yet a write of it has faulted once more: what is swapped out keeps its protection
- * on its way through a slot, since the kernel moves the entry that it has for it as it is (seen on Linux 6.18). Pinned, not locked.
+ * It can be written to, as far as is known here, and yet a write of it has faulted once more: what
+ * is swapped out keeps its protection on its way through a slot, since the kernel moves the entry
+ * that it has for it as it is (seen on Linux 6.18). Pinned, not locked.
  */
 void page_unprotect_again(struct view *view, struct page *page)
 {
 	if (!page_trylock(page))
 		return;
-	if ((page_state(page) & (PG_GONE | PG_INSTALLED | PG_UNPROTECTED)) == (PG_INSTALLED | PG_UNPROTECTED))
+	if ((page_state(page) & (PG_GONE | PG_INSTALLED | PG_UNPROTECTED)) ==
+	    (PG_INSTALLED | PG_UNPROTECTED))
 		trap_unprotect(view->mm->trap, page_addr(view, view->file->pool, page), OS_PAGE);
 	page_unlock(view->file->pool, page);
 }
