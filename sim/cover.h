@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Coverage: what a large enough number of runs must have reached, as X(name, what it is). Marks are set by covered() of
- * os/atomic.h, in mm at the place itself, or here by the workload.
+ * Coverage: what a large enough number of runs must have reached, as X(name, what it is). Marks are
+ * set by covered() of os/atomic.h, in mm at the place itself, or here by the workload.
  *
- * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may not.
- * The transitions of a page's state word (checks/transitions.h) are rows too.
- * May call: nothing.
+ * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may
+ * not. The transitions of a page's state word (checks/transitions.h) are rows too. May call:
+ * nothing.
  */
 #ifndef FM_SIM_COVER_H
 #define FM_SIM_COVER_H
@@ -80,34 +80,37 @@
 	X(stream_leapt, "a stream found again behind cached pages")                           \
 	X(staged_ahead, "a page that is read ahead into a staging slot")
 
-#define COVER_EXITS(X)                                                                         \
-	X(exit_dying, "the mm is being destroyed")                                             \
-	X(exit_carried_gone, "the carried page has left the cache")                            \
-	X(exit_dropped_uptodate, "uptodate, after the lock was dropped for readahead")         \
-	X(exit_wait_timeout, "wait for the page lock: past the deadline")                      \
-	X(exit_room_timeout, "wait for room: past the deadline")                               \
-	X(exit_frame_timeout, "wait for a frame: past the deadline")                           \
-	X(exit_frame_timeout_n, "the same, of a fault with a ticket")                          \
-	X(exit_throttled_error, "a write that was held back ends with an error")               \
-	X(exit_emptied_dirty, "recorded as installed, yet it faulted, or could not be moved: dirty, and lost") \
-	X(exit_read_error, "the read brought an errno")                                        \
-	X(exit_read_timeout, "the read passed its deadline")                                   \
-	X(exit_read_no_room, "no room for the read after the frame was had")                   \
-	X(exit_stale_d, "nothing more is read of a changed snapshot")                          \
-	X(exit_stale_n, "the same, NOWAIT")                                                    \
-	X(exit_unread_dropped_n, "NOWAIT: no room; the unread page is given back")             \
-	X(exit_unread_kept_n, "NOWAIT: no room; somebody else holds the unread page")          \
-	X(exit_install_again, "installing found other bytes or another size: look again")      \
-	X(exit_install_no_memory, "installing found no memory, for 100 ms")                    \
-	X(exit_staged_unread, "read into a staging slot, and not to be put into the view")      \
-	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")   \
-	X(exit_unmapped_staged, "unmapped while it was read into a staging slot")               \
-	X(queue_gone_again, "queue: a page that came was evicted before it was installed")     \
-	X(queue_installed, "queue: a page that was installed as it came")                       \
+#define COVER_EXITS(X)                                                                             \
+	X(exit_dying, "the mm is being destroyed")                                                 \
+	X(exit_carried_gone, "the carried page has left the cache")                                \
+	X(exit_dropped_uptodate, "uptodate, after the lock was dropped for readahead")             \
+	X(exit_wait_timeout, "wait for the page lock: past the deadline")                          \
+	X(exit_room_timeout, "wait for room: past the deadline")                                   \
+	X(exit_frame_timeout, "wait for a frame: past the deadline")                               \
+	X(exit_frame_timeout_n, "the same, of a fault with a ticket")                              \
+	X(exit_throttled_error, "a write that was held back ends with an error")                   \
+	X(exit_emptied_dirty,                                                                      \
+	  "recorded as installed, yet it faulted, or could not be moved: dirty, and lost")         \
+	X(exit_read_error, "the read brought an errno")                                            \
+	X(exit_read_timeout, "the read passed its deadline")                                       \
+	X(exit_read_no_room, "no room for the read after the frame was had")                       \
+	X(exit_stale_d, "nothing more is read of a changed snapshot")                              \
+	X(exit_stale_n, "the same, NOWAIT")                                                        \
+	X(exit_unread_dropped_n, "NOWAIT: no room; the unread page is given back")                 \
+	X(exit_unread_kept_n, "NOWAIT: no room; somebody else holds the unread page")              \
+	X(exit_install_again, "installing found other bytes or another size: look again")          \
+	X(exit_install_no_memory, "installing found no memory, for 100 ms")                        \
+	X(exit_staged_unread, "read into a staging slot, and not to be put into the view")         \
+	X(exit_unmapped_installed, "unmapped, this or another page, while it was installed")       \
+	X(exit_unmapped_staged, "unmapped while it was read into a staging slot")                  \
+	X(queue_gone_again, "queue: a page that came was evicted before it was installed")         \
+	X(queue_installed, "queue: a page that was installed as it came")                          \
 	X(queue_ticket_cancelled, "queue: destroyed while a range of it waits")
 
-#define COVER_BOTH(name, help) COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")
-#define COVER_PAGE(name, sets, may_set, clears, may_clear, needs, forbids, pins, help) COVER_X(page_##name, help)
+#define COVER_BOTH(name, help)                                                                     \
+	COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")
+#define COVER_PAGE(name, sets, may_set, clears, may_clear, needs, forbids, pins, help)             \
+	COVER_X(page_##name, help)
 #define COVER_ALL                                                                              \
 	COVER_TABLE(COVER_BOTH) COVER_HAZARDS(COVER_X) COVER_EXITS(COVER_X) PAGE_TRANSITIONS(COVER_PAGE)
 

@@ -108,7 +108,8 @@ void limits_words(const struct sim_limits *limits, char *to, size_t size)
 						withouts[i]);
 }
 
-/* First fewer threads and operations, the smallest number first; then without one thing after another. */
+/* First fewer threads and operations, the smallest number first; then without one thing after
+ * another. */
 bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limits *ret_smaller)
 {
 	static const uint32_t least[] = {1, 2, 3, 4, 6};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * filemap-sim: many runs, and what they came to.
- * Owns the summary. A failure is reported by trace.c in the process where it showed, and ends all; shrink.c goes on.
- * May call: options, jobs, shrink, search, world, trace, libc.
+ * Owns the summary. A failure is reported by trace.c in the process where it showed, and ends all;
+ * shrink.c goes on. May call: options, jobs, shrink, search, world, trace, libc.
  */
 #include "run.h"
 
@@ -69,8 +69,10 @@ static void print_summary(const struct result *r, double seconds)
 	stats_summary(&r->steps_a_run, &steps);
 	const char *format = options.json ? "%s\"%s\": %llu" : "%.0s  %-24s %12llu\n";
 	if (options.json)
-		printf("{\"from\": %llu, \"runs\": %llu, \"failures\": 0, \"seconds\": %.3f, \"runs_a_second\": %.1f, "
-		       "\"points\": %llu, \"points_median\": %llu, \"switches\": %llu, \"marks\": {",
+		printf("{\"from\": %llu, \"runs\": %llu, \"failures\": 0, \"seconds\": %.3f, "
+		       "\"runs_a_second\": %.1f, "
+		       "\"points\": %llu, \"points_median\": %llu, \"switches\": %llu, \"marks\": "
+		       "{",
 		       (unsigned long long)options.from, (unsigned long long)r->runs, seconds,
 		       (double)r->runs / seconds, (unsigned long long)r->steps,
 		       (unsigned long long)steps.p50_ns, (unsigned long long)r->switches);

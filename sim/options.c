@@ -22,31 +22,42 @@ struct sim_command options = {.jobs = 1, .shrink_seconds = 20, .preemptions = 2}
 static const char *program = "filemap-sim";
 
 static const char usage[] =
-	"usage: filemap-sim [--seeds N] [--from S] [--minutes M] [--jobs J] [--limit LIST] [--shrink SECONDS]\n"
-	"       filemap-sim --exhaustive [--world NAME] [--preemptions N] [--hold] [--minutes M] [--jobs J]\n"
+	"usage: filemap-sim [--seeds N] [--from S] [--minutes M] [--jobs J] [--limit LIST] "
+	"[--shrink SECONDS]\n"
+	"       filemap-sim --exhaustive [--world NAME] [--preemptions N] [--hold] [--minutes M] "
+	"[--jobs J]\n"
 	"       filemap-sim --world NAME --schedule LIST [--hold]\n"
 	"       filemap-sim --scenario NAME [--hold]\n"
 	"       filemap-sim --list\n"
-	"Run the fault path on a simulated machine. Each seed is one run, and repeats exactly; or try all schedules of\n"
-	"small worlds. Status: 0 no failure, 1 a failure, 2 bad usage, 77 the machine's memory can't be set up here.\n"
+	"Run the fault path on a simulated machine. Each seed is one run, and repeats exactly; or "
+	"try all schedules of\n"
+	"small worlds. Status: 0 no failure, 1 a failure, 2 bad usage, 77 the machine's memory "
+	"can't be set up here.\n"
 	"\n"
 	"Seeds:\n"
 	"  --seeds N        so many runs (1000; with --minutes: no limit)\n"
 	"  --from S         the first seed (else a random one, which is told)\n"
 	"  --minutes M      no longer than this; a fraction will do\n"
 	"  --jobs J         so many processes share the work (1; at most 64)\n"
-	"  --limit LIST     make the runs smaller, as a failure's shrunk run is; comma between items, listed below\n"
-	"  --shrink SECONDS after a failure, look so long for a smaller run that fails in the same way (20; 0: do not)\n"
+	"  --limit LIST     make the runs smaller, as a failure's shrunk run is; comma between "
+	"items, listed below\n"
+	"  --shrink SECONDS after a failure, look so long for a smaller run that fails in the same "
+	"way (20; 0: do not)\n"
 	"\n"
 	"Small worlds:\n"
-	"  --exhaustive     try every schedule of each small world that has no more than N surprises. By itself a thread\n"
-	"                   goes on until it must wait, and then the next in turn does. A surprise: a thread is\n"
-	"                   preempted, another than the next goes on, a timer comes early, or the machine does what\n"
+	"  --exhaustive     try every schedule of each small world that has no more than N "
+	"surprises. By itself a thread\n"
+	"                   goes on until it must wait, and then the next in turn does. A "
+	"surprise: a thread is\n"
+	"                   preempted, another than the next goes on, a timer comes early, or the "
+	"machine does what\n"
 	"                   it need not (EBUSY, an error). Fewer surprises are tried first\n"
-	"  --preemptions N  that N (2, about a minute in all; each one more takes some hundred times as long; at most 9)\n"
+	"  --preemptions N  that N (2, about a minute in all; each one more takes some hundred "
+	"times as long; at most 9)\n"
 	"  --world NAME     only this one\n"
 	"  --schedule LIST  run only this schedule of it, as a failure tells it: POINT=CHOICE,...\n"
-	"  --scenario NAME  run a world in one fixed way and tell what happens (--trace: every event)\n"
+	"  --scenario NAME  run a world in one fixed way and tell what happens (--trace: every "
+	"event)\n"
 	"  --hold           as it would be with FM_MM_HOLD_LOCK\n"
 	"  --list           name the worlds\n"
 	"\n"
@@ -133,7 +144,9 @@ static void check(bool from, bool seeds, bool preemptions)
 	if (options.world && !small)
 		bad("--world: add --exhaustive, or --schedule LIST");
 	if (small && (from || seeds || options.limit))
-		bad("%s: not with small worlds, which have no seeds", from ? "--from" : seeds ? "--seeds" : "--limit");
+		bad("%s: not with small worlds, which have no seeds", from    ? "--from"
+								      : seeds ? "--seeds"
+									      : "--limit");
 	if (options.hold && !small)
 		bad("--hold: add --exhaustive, --schedule or --scenario; seeds choose it themselves");
 	if (preemptions && !options.exhaustive)
@@ -143,19 +156,47 @@ static void check(bool from, bool seeds, bool preemptions)
 }
 
 enum {
-	SEEDS = 256, FROM, MINUTES, JOBS, LIMIT, SHRINK, EXHAUSTIVE, PREEMPTIONS, WORLD, SCHEDULE, SCENARIO, HOLD, LIST,
-	TRACE, HASH, JSON, PLANT, HELP
+	SEEDS = 256,
+	FROM,
+	MINUTES,
+	JOBS,
+	LIMIT,
+	SHRINK,
+	EXHAUSTIVE,
+	PREEMPTIONS,
+	WORLD,
+	SCHEDULE,
+	SCENARIO,
+	HOLD,
+	LIST,
+	TRACE,
+	HASH,
+	JSON,
+	PLANT,
+	HELP
 };
 
 void options_parse(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"seeds", 1, NULL, SEEDS}, {"from", 1, NULL, FROM}, {"minutes", 1, NULL, MINUTES},
-		{"jobs", 1, NULL, JOBS}, {"limit", 1, NULL, LIMIT}, {"shrink", 1, NULL, SHRINK},
-		{"exhaustive", 0, NULL, EXHAUSTIVE}, {"preemptions", 1, NULL, PREEMPTIONS}, {"world", 1, NULL, WORLD},
-		{"schedule", 1, NULL, SCHEDULE}, {"scenario", 1, NULL, SCENARIO}, {"hold", 0, NULL, HOLD},
-		{"list", 0, NULL, LIST}, {"trace", 0, NULL, TRACE}, {"hash", 0, NULL, HASH}, {"json", 0, NULL, JSON},
-		{"plant", 0, NULL, PLANT}, {"help", 0, NULL, HELP}, {0}};
+	static const struct option longs[] = {{"seeds", 1, NULL, SEEDS},
+					      {"from", 1, NULL, FROM},
+					      {"minutes", 1, NULL, MINUTES},
+					      {"jobs", 1, NULL, JOBS},
+					      {"limit", 1, NULL, LIMIT},
+					      {"shrink", 1, NULL, SHRINK},
+					      {"exhaustive", 0, NULL, EXHAUSTIVE},
+					      {"preemptions", 1, NULL, PREEMPTIONS},
+					      {"world", 1, NULL, WORLD},
+					      {"schedule", 1, NULL, SCHEDULE},
+					      {"scenario", 1, NULL, SCENARIO},
+					      {"hold", 0, NULL, HOLD},
+					      {"list", 0, NULL, LIST},
+					      {"trace", 0, NULL, TRACE},
+					      {"hash", 0, NULL, HASH},
+					      {"json", 0, NULL, JSON},
+					      {"plant", 0, NULL, PLANT},
+					      {"help", 0, NULL, HELP},
+					      {0}};
 	bool from = false, seeds = false, preemptions = false;
 	const char *wrong;
 	program = argv[0];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command around the simulated machine: its options, the processes that share the work, what they do.
- * Nothing here is known to the machine itself but struct sim_limits and struct sim_failure (sim.h).
+ * The command around the simulated machine: its options, the processes that share the work, what
+ * they do. Nothing here is known to the machine itself but struct sim_limits and struct sim_failure
+ * (sim.h).
  */
 #ifndef FM_SIM_RUN_H
 #define FM_SIM_RUN_H
@@ -30,7 +31,8 @@ void options_parse(int argc, char **argv);
 void sim_again(char *to, size_t size); /* the command that repeats this run */
 
 /* limits.c */
-const char *limits_parse(const char *text, struct sim_limits *ret_limits); /* NULL, or what is wrong with it */
+const char *limits_parse(const char *text,
+			 struct sim_limits *ret_limits); /* NULL, or what is wrong with it */
 void limits_words(const struct sim_limits *limits, char *to, size_t size);
 /* The n-th way to make a run smaller than under these limits; false: there are no more. */
 bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limits *ret_smaller);
@@ -40,7 +42,8 @@ void limits_help(void);
 double now_s(void);
 bool jobs_stop(void); /* another process has failed */
 void *jobs_shared(size_t size); /* zeroed memory that the processes see too */
-/* Run share(j) in so many processes; progress() is called now and then in this one. 0, or 1 if any failed. */
+/* Run share(j) in so many processes; progress() is called now and then in this one. 0, or 1 if any
+ * failed. */
 int jobs_run(uint64_t jobs, void (*share)(uint64_t j), void (*progress)(void));
 
 /* search/shrink.c: look for a smaller run that fails in the same way, and report it. */

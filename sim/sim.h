@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulated machine: what its files share. src/mm and src/api are compiled a second time, unchanged, with
- * FM_SIM, and linked with this folder in place of src/os, src/trap, src/io and src/store. One seed is one run.
+ * The simulated machine: what its files share. src/mm and src/api are compiled a second time,
+ * unchanged, with FM_SIM, and linked with this folder in place of src/os, src/trap, src/io and
+ * src/store. One seed is one run.
  *
- * Only one coroutine runs at a time and it is left only at a scheduling point (sim_point), so nothing here needs a
- * lock. The machine is sequentially consistent.
- * May call: libc, mm.h (the checkers look at its structures, and change none).
+ * Only one coroutine runs at a time and it is left only at a scheduling point (sim_point), so
+ * nothing here needs a lock. The machine is sequentially consistent. May call: libc, mm.h (the
+ * checkers look at its structures, and change none).
  */
 #ifndef FM_SIM_H
 #define FM_SIM_H
@@ -186,25 +187,49 @@ int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
 
 /* ---- what the workers do */
 enum op {
-	OP_ACCESS, OP_STRADDLE, OP_WRITE, OP_FAULT_IN, OP_NOWAIT, OP_PIN, OP_MAP, OP_UNMAP, OP_ADVISE, OP_CHANGE,
-	OP_EMPTY, OP_SLEEP, OP_BATCH, OP_TAKE, OP_SYNC, OP_TRUNCATE, OP_PUNCH, OP_INVALIDATE, OP_COUNT,
+	OP_ACCESS,
+	OP_STRADDLE,
+	OP_WRITE,
+	OP_FAULT_IN,
+	OP_NOWAIT,
+	OP_PIN,
+	OP_MAP,
+	OP_UNMAP,
+	OP_ADVISE,
+	OP_CHANGE,
+	OP_EMPTY,
+	OP_SLEEP,
+	OP_BATCH,
+	OP_TAKE,
+	OP_SYNC,
+	OP_TRUNCATE,
+	OP_PUNCH,
+	OP_INVALIDATE,
+	OP_COUNT,
 	OP_END = OP_COUNT, /* of a small world's program; the rest only there, too */
-	OP_WILLNEED, OP_DONTNEED, OP_RECLAIM
+	OP_WILLNEED,
+	OP_DONTNEED,
+	OP_RECLAIM
 };
 
-/* ---- limits: what --limit may take from the run that a seed makes, and what shrinking tries to do without.
- * X(name, the most of it) and X(name, what it is). The seed's other choices stay as they were. */
+/* ---- limits: what --limit may take from the run that a seed makes, and what shrinking tries to do
+ * without. X(name, the most of it) and X(name, what it is). The seed's other choices stay as they
+ * were. */
 #define SIM_LIMITS(X)                                                                          \
 	X(workers, "threads of the program")                                                   \
 	X(ops, "operations of each")                                                           \
 	X(files, "objects")                                                                    \
 	X(pages, "pages of each object")
-#define SIM_WITHOUT(X)                                                                         \
-	X(straddle) X(write) X(fault_in) X(nowait) X(pin) X(map) X(unmap) X(advise) X(change) X(empty) X(sleep) \
-	X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error) X(short) X(slow) X(late) X(bad)     \
-	X(destroy) X(hold) X(thread_trap) X(copy) X(inline_reads) X(deadline) X(strides) X(large) X(far)        \
-	X(readahead) X(refresh) X(no_version) X(held) X(fashion) \
-	X(signals) X(exits) X(famine) X(refusals) X(batch) X(take) X(writable) X(sync) X(truncate) X(punch) X(invalidate)
+#define SIM_WITHOUT(X)                                                                             \
+	X(straddle)                                                                                \
+	X(write) X(fault_in) X(nowait) X(pin) X(map) X(unmap) X(advise) X(change) X(empty)         \
+		X(sleep) X(pct) X(jump) X(spurious) X(stall) X(busy) X(part) X(lie) X(error)       \
+			X(short) X(slow) X(late) X(bad) X(destroy) X(hold) X(thread_trap) X(copy)  \
+				X(inline_reads) X(deadline) X(strides) X(large) X(far)             \
+					X(readahead) X(refresh) X(no_version) X(held) X(fashion)   \
+						X(signals) X(exits) X(famine) X(refusals) X(batch) \
+							X(take) X(writable) X(sync) X(truncate)    \
+								X(punch) X(invalidate)
 enum sim_without {
 #define FM_X(name) WITHOUT_##name,
 	SIM_WITHOUT(FM_X)
@@ -238,7 +263,8 @@ struct small_world {
 	uint32_t pages;
 	bool inline_reads, copy, thread_trap, destroy, scenario;
 	uint32_t busy_256, spurious_256, error_256; /* SIM_ASK or 0 */
-	uint64_t io_ns, throttle_ns; /* throttle: what was not asked for by a fault is not issued before this */
+	uint64_t io_ns, throttle_ns; /* throttle: what was not asked for by a fault is not issued
+					before this */
 	uint64_t readahead_bytes;
 };
 extern const struct small_world small_worlds[];
@@ -247,7 +273,15 @@ extern const uint32_t small_world_count;
 
 /* ---- threads: coroutines (machine/sched.c) */
 enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
-enum sim_wait { WAIT_NOTHING, WAIT_FUTEX, WAIT_SMALL_LOCK, WAIT_SLEEP, WAIT_JOIN, WAIT_CHANNEL, WAIT_FAULT };
+enum sim_wait {
+	WAIT_NOTHING,
+	WAIT_FUTEX,
+	WAIT_SMALL_LOCK,
+	WAIT_SLEEP,
+	WAIT_JOIN,
+	WAIT_CHANNEL,
+	WAIT_FAULT
+};
 
 struct sim_thread {
 	uint32_t id;
@@ -275,10 +309,12 @@ struct sim_thread {
 	uint64_t local[OS_THREAD_LOCAL_BYTES / 8];
 };
 
-/* What the seed chose for this run: everything that can go wrong has a chance of its own, often none. */
+/* What the seed chose for this run: everything that can go wrong has a chance of its own, often
+ * none. */
 struct sim_options {
 	bool pct;
-	bool stubborn; /* who spins lets nobody else go: its core is its own, the others' are busy elsewhere */
+	bool stubborn; /* who spins lets nobody else go: its core is its own, the others' are busy
+			  elsewhere */
 	uint32_t switch_256;   /* random scheduler: chance of a switch at a point, of 256 */
 	uint32_t changes;      /* PCT: priority changes */
 	uint32_t ns_per_step;
@@ -387,7 +423,8 @@ struct view_page {
 	bool poison, protected;
 };
 struct view_page *kernel_view(uint64_t addr); /* NULL: nothing there */
-bool kernel_read(uint64_t addr, uint64_t *ret_tag); /* of a slot or a view; false: there is nothing */
+bool kernel_read(uint64_t addr,
+		 uint64_t *ret_tag); /* of a slot or a view; false: there is nothing */
 bool kernel_slot_present(uint64_t addr);
 bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
@@ -404,7 +441,8 @@ struct trap {
 	enum fm_trap kind;
 	bool move;
 };
-/* One try of an instruction: 1 done, 0 again, errno. In a system call (thread trap only) all errors are -EHWPOISON. */
+/* One try of an instruction: 1 done, 0 again, errno. In a system call (thread trap only) all errors
+ * are -EHWPOISON. */
 int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction);
 
 /* ---- machine/store.c: objects whose bytes tell what they are */
@@ -421,7 +459,8 @@ struct sim_store {
 	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
 	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
 	uint64_t any_error_step;
-	bool locked;       /* by a system call: writes and changes wait for it, and reads, unless the object is lockless */
+	bool locked; /* by a system call: writes and changes wait for it, and reads, unless the
+			object is lockless */
 	bool lockless;     /* it was opened so */
 	uint32_t refused; /* reads of it that the machine had fail */
 	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
@@ -430,8 +469,10 @@ struct sim_store {
 	uint32_t ended;                    /* writes */
 	bool lost[SIM_PAGES];              /* the program has thrown bytes of it away */
 	uint64_t writing_since[SIM_PAGES]; /* when the write of it that is under way, or the last, began */
-	bool writing_pinned[SIM_PAGES];    /* ...of a page that fm_pin() held: its bytes may change all the while */
-	uint32_t ragged;                   /* of this page, less one, what is past the object's end may be what it was before; 0: none */
+	bool writing_pinned[SIM_PAGES]; /* ...of a page that fm_pin() held: its bytes may change all
+					   the while */
+	uint32_t ragged; /* of this page, less one, what is past the object's end may be what it was
+			    before; 0: none */
 	uint32_t write_failures;           /* writes and flushes that failed */
 	uint32_t failures_known;           /* ...and the library has been told */
 	uint32_t told;                     /* of those how many there were when a sync last told of some */
@@ -440,7 +481,8 @@ extern struct sim_store sim_store[SIM_FILES];
 void store_lock(struct sim_store *s);
 void store_unlock(struct sim_store *s);
 uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sector);
-/* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end of the object. */
+/* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end
+ * of the object. */
 void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
 		 uint64_t from, uint64_t to);
 bool store_has_memory(const struct iovec *iov, int iov_count);
@@ -451,16 +493,20 @@ bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
 int store_random_error(void);
 void store_change(struct sim_store *s, uint64_t size);
 void store_punch(struct sim_store *s, uint32_t n, uint32_t count);
-uint32_t store_place(const struct sim_store *s, uint64_t index); /* which of the workload's pages; SIM_PAGES: none */
+uint32_t store_place(const struct sim_store *s,
+		     uint64_t index); /* which of the workload's pages; SIM_PAGES: none */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
 
-/* ---- checks/written.c: what programs write, and what becomes of it. Pages by their place, sectors from 0 to SIM_TAGS - 1 */
+/* ---- checks/written.c: what programs write, and what becomes of it. Pages by their place, sectors
+ * from 0 to SIM_TAGS - 1 */
 uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i);
-void written_zeroing(struct sim_store *s, uint64_t from, uint64_t to); /* sectors, from the object's first page on */
+void written_zeroing(struct sim_store *s, uint64_t from,
+		     uint64_t to); /* sectors, from the object's first page on */
 void written_zeroed(struct sim_store *s, uint64_t from, uint64_t to, bool well);
 void written_lost(struct sim_store *s, uint32_t n);
 void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS]);
-void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS], uint64_t size);
+void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last,
+			  uint32_t (*need)[SIM_TAGS], uint64_t size);
 void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint64_t size);
 
 /* ---- machine/io.c */

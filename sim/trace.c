@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happened: the last events of a run, kept as numbers and made words only when they are to be read.
- * Owns the ring of events and the report of a failure, after which the process ends.
- * May call: libc.
+ * What happened: the last events of a run, kept as numbers and made words only when they are to be
+ * read. Owns the ring of events and the report of a failure, after which the process ends. May
+ * call: libc.
  */
 #include "run.h"
 
@@ -113,7 +113,8 @@ static void event_words(char *to, size_t size, const struct sim_event *e)
 #pragma GCC diagnostic pop
 }
 
-/* ------------------------------------------------------------------ the table: a column for each thread */
+/* ------------------------------------------------------------------ the table: a column for each
+ * thread */
 
 struct table {
 	uint32_t column[SIM_THREADS + 1]; /* of a thread, from 1; 0 none */
@@ -127,7 +128,8 @@ static void add_column(struct table *t, uint32_t thread)
 	t->column[thread] = t->columns;
 }
 
-/* What a reader who wants the story needs: what pages become while the program runs, not how often they are pinned. */
+/* What a reader who wants the story needs: what pages become while the program runs, not how often
+ * they are pinned. */
 static bool tells(const struct sim_event *e)
 {
 	uint32_t changed = (uint32_t)(e->arg[2] ^ e->arg[3]);
@@ -177,7 +179,8 @@ static size_t line_of(const char *words, size_t width)
 	return width;
 }
 
-/* The words stand in the column of the thread that acts, from a * on; a . is a thread that could run. */
+/* The words stand in the column of the thread that acts, from a * on; a . is a thread that could
+ * run. */
 static void print_event(const struct table *t, const struct sim_event *e)
 {
 	char words[300];
@@ -228,7 +231,8 @@ void sim_trace_print(uint64_t most, bool brief)
 
 static void print_threads(void)
 {
-	static const char *const waits[] = {"-", "futex", "small lock", "sleep", "join", "channel", "fault"};
+	static const char *const waits[] = {"-",    "futex",   "small lock", "sleep",
+					    "join", "channel", "fault"};
 	fprintf(out, "threads:\n");
 	for (uint32_t i = 0; i < sim.threads; i++) {
 		const struct sim_thread *t = &sim.thread[i];
@@ -265,7 +269,8 @@ static void report(void)
 	char again[2000];
 	write_again(again, sizeof(again));
 	if (sim.small)
-		fprintf(out, "FAILED: world %s, step %llu: %s\n", sim.small->name, (unsigned long long)f->step, f->words);
+		fprintf(out, "FAILED: world %s, step %llu: %s\n", sim.small->name,
+			(unsigned long long)f->step, f->words);
 	else
 		fprintf(out, "FAILED: seed %llu, step %llu: %s\n", (unsigned long long)f->seed,
 			(unsigned long long)f->step, f->words);

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap-exercise: random operations on one file, as a program might do them through its mappings, each checked against a model in
- * memory; where it has been synced, the file itself, too. After fsx (Apple, 1991), and none of its code.
+ * filemap-exercise: random operations on one file, as a program might do them through its mappings,
+ * each checked against a model in memory; where it has been synced, the file itself, too. After fsx
+ * (Apple, 1991), and none of its code.
  *
- *   filemap-exercise [--ops N] [--seed S] [--trap inline|thread|call] [--install move|copy] [--budget BYTES] [--size BYTES]
+ *   filemap-exercise [--ops N] [--seed S] [--trap inline|thread|call] [--install move|copy]
+ * [--budget BYTES] [--size BYTES]
  *                    [--folder DIR] [--faults] [--verbose]
  *
- * One seed is one sequence of operations. A failure prints its number, the operations before it, and the command that repeats
- * them; what the library's own threads do meanwhile is not repeated. --faults: over a store that is slow now and then and cuts
- * short. --size: how long the file may become.
+ * One seed is one sequence of operations. A failure prints its number, the operations before it,
+ * and the command that repeats them; what the library's own threads do meanwhile is not repeated.
+ * --faults: over a store that is slow now and then and cuts short. --size: how long the file may
+ * become.
  */
 #include "write_support.h"
 
@@ -24,14 +27,20 @@ static struct {
 	uint64_t ops, seed, budget, most;
 	const char *trap, *install, *folder;
 	bool faults, verbose;
-} option = {.ops = 100000, .seed = 1, .budget = 128 * KIB, .most = MIB, .trap = "inline", .install = "move"};
+} option = {.ops = 100000,
+	    .seed = 1,
+	    .budget = 128 * KIB,
+	    .most = MIB,
+	    .trap = "inline",
+	    .install = "move"};
 
 static uint64_t op, random_state;
 static fm_mm *mm;
 static fm_file *file;
 static char path[256];
 static int plain_fd, direct_fd, source_fd;
-static unsigned char *model, *scratch, *source; /* `most` bytes each; what is past the size in the model is zeros */
+static unsigned char *model, *scratch,
+	*source; /* `most` bytes each; what is past the size in the model is zeros */
 static uint64_t size;
 
 static struct mapping {
@@ -56,16 +65,19 @@ static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *for
 	for (uint64_t i = 0; i < HISTORY; i++) {
 		uint64_t at = (op + 1 + i) % HISTORY;
 		if (history[at].name)
-			fprintf(stderr, "%9" PRIu64 " %-10s %#" PRIx64 " %#" PRIx64 "\n", history[at].op, history[at].name,
-				history[at].a, history[at].b);
+			fprintf(stderr, "%9" PRIu64 " %-10s %#" PRIx64 " %#" PRIx64 "\n",
+				history[at].op, history[at].name, history[at].a, history[at].b);
 	}
-	fprintf(stderr, "seed %" PRIu64 ", operation %" PRIu64 ", size %#" PRIx64 ": ", option.seed, op, size);
+	fprintf(stderr, "seed %" PRIu64 ", operation %" PRIu64 ", size %#" PRIx64 ": ", option.seed,
+		op, size);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
-	fprintf(stderr, "\nrepeat: filemap-exercise --ops %" PRIu64 " --seed %" PRIu64 " --trap %s --install %s --budget %" PRIu64
-			" --size %" PRIu64 "%s\n",
-		op + 1, option.seed, option.trap, option.install, option.budget, option.most, option.faults ? " --faults" : "");
+	fprintf(stderr,
+		"\nrepeat: filemap-exercise --ops %" PRIu64 " --seed %" PRIu64
+		" --trap %s --install %s --budget %" PRIu64 " --size %" PRIu64 "%s\n",
+		op + 1, option.seed, option.trap, option.install, option.budget, option.most,
+		option.faults ? " --faults" : "");
 	if (path[0])
 		unlink(path);
 	exit(1);
@@ -151,8 +163,9 @@ static void compare(const char *what, const unsigned char *got, uint64_t at, uin
 		i++;
 	for (uint64_t j = i; j < len; j++)
 		wrong += got[j] != model[at + j];
-	fail("%s: %#" PRIx64 " has %02x, not %02x, and %" PRIu64 " bytes of [%#" PRIx64 ", %#" PRIx64 ") are wrong", what, at + i, got[i],
-	     model[at + i], wrong, at, at + len);
+	fail("%s: %#" PRIx64 " has %02x, not %02x, and %" PRIu64 " bytes of [%#" PRIx64
+	     ", %#" PRIx64 ") are wrong",
+	     what, at + i, got[i], model[at + i], wrong, at, at + len);
 }
 
 static void read_mapped(const struct mapping *m, uint64_t at, uint64_t len)
@@ -170,7 +183,8 @@ static void compare_file(uint64_t at, uint64_t len)
 	uint64_t first = at & ~(PAGE - 1), end = (at + len + PAGE - 1) & ~(PAGE - 1);
 	bool direct = direct_fd >= 0 && any(2);
 	for (uint64_t done = first; done < (end < size ? end : size);) {
-		ssize_t n = pread(direct ? direct_fd : plain_fd, scratch + (done - first), end - done, (off_t)done);
+		ssize_t n = pread(direct ? direct_fd : plain_fd, scratch + (done - first),
+				  end - done, (off_t)done);
 		if (n <= 0)
 			fail("reading the file: %s", n ? strerror(errno) : "short");
 		done += (uint64_t)n;
@@ -218,13 +232,16 @@ static void op_past(void)
 	}
 	if (write && size % PAGE && size >= m->offset && size < m->offset + m->len) {
 		memset(scratch, 0xee, PAGE);
-		well("writing to the tail", write_to(mm, m->addr + (size - m->offset), scratch, PAGE - size % PAGE));
+		well("writing to the tail",
+		     write_to(mm, m->addr + (size - m->offset), scratch, PAGE - size % PAGE));
 	}
 }
 
 static void op_truncate(void)
 {
-	uint64_t to = any(3) == 0 ? any(option.most / PAGE) * PAGE : any(4) ? any(option.most) : size + any(2 * PAGE);
+	uint64_t to = any(3) == 0 ? any(option.most / PAGE) * PAGE
+		      : any(4)    ? any(option.most)
+				  : size + any(2 * PAGE);
 	if (to > option.most)
 		to = option.most;
 	if (to < size / 4 && any(4)) /* not nearly empty most of the time */
@@ -330,8 +347,9 @@ static void op_fault_in(void)
 
 static void op_advise(void)
 {
-	static const enum fm_advice all[] = {FM_ADVICE_NORMAL, FM_ADVICE_RANDOM, FM_ADVICE_SEQUENTIAL, FM_ADVICE_WILLNEED,
-					     FM_ADVICE_DONTNEED, FM_ADVICE_DONTNEED, FM_ADVICE_KEEP, FM_ADVICE_COLD};
+	static const enum fm_advice all[] = {
+		FM_ADVICE_NORMAL,   FM_ADVICE_RANDOM,   FM_ADVICE_SEQUENTIAL, FM_ADVICE_WILLNEED,
+		FM_ADVICE_DONTNEED, FM_ADVICE_DONTNEED, FM_ADVICE_KEEP,       FM_ADVICE_COLD};
 	uint64_t at, len;
 	struct mapping *m = any_mapped(false, &at, &len);
 	if (!m)
@@ -366,7 +384,8 @@ static void op_unmap(void)
 		return;
 	unsigned i = (unsigned)any(maps);
 	struct mapping m = map[i];
-	uint64_t pages = m.len / PAGE, first = any(2) ? 0 : any(pages), count = any(2) ? pages - first : 1 + any(pages - first);
+	uint64_t pages = m.len / PAGE, first = any(2) ? 0 : any(pages),
+		 count = any(2) ? pages - first : 1 + any(pages - first);
 	note("unmap", m.offset + first * PAGE, count * PAGE);
 	well("fm_unmap", fm_unmap(mm, m.addr + first * PAGE, count * PAGE));
 	map[i] = map[--maps];
@@ -381,7 +400,12 @@ static void op_unmap(void)
 
 static void open_file(void)
 {
-	file = write_open(mm, option.faults ? support_format("faulty:%s?delay=0us..50us&short-every=7&write-short-every=5", path) : path);
+	file = write_open(
+		mm, option.faults
+			    ? support_format(
+				      "faulty:%s?delay=0us..50us&short-every=7&write-short-every=5",
+				      path)
+			    : path);
 	uint64_t now;
 	well("fm_file_size", fm_file_size(file, &now));
 	if (now != size)
@@ -420,9 +444,9 @@ static const struct {
 	void (*run)(void);
 	unsigned weight;
 } operations[] = {
-	{op_write, 300}, {op_read, 300}, {op_past, 30},     {op_truncate, 60}, {op_punch, 40},  {op_sync, 30},    {op_sync_all, 6},
-	{op_invalidate, 20}, {op_others, 10}, {op_pin, 50}, {op_fault_in, 40}, {op_advise, 60}, {op_map, 30}, {op_unmap, 24},
-	{op_reopen, 2},
+	{op_write, 300},   {op_read, 300},   {op_past, 30},       {op_truncate, 60}, {op_punch, 40},
+	{op_sync, 30},     {op_sync_all, 6}, {op_invalidate, 20}, {op_others, 10},   {op_pin, 50},
+	{op_fault_in, 40}, {op_advise, 60},  {op_map, 30},        {op_unmap, 24},    {op_reopen, 2},
 };
 
 static void one(void)
@@ -486,10 +510,11 @@ static uint64_t number(const char *text)
 
 static void parse(int argc, char **argv)
 {
-	static const struct option names[] = {{"ops", 1, 0, 'n'},    {"seed", 1, 0, 's'},   {"trap", 1, 0, 't'},
-					      {"install", 1, 0, 'i'}, {"budget", 1, 0, 'b'}, {"size", 1, 0, 'l'},
-					      {"folder", 1, 0, 'd'},  {"faults", 0, 0, 'f'}, {"verbose", 0, 0, 'v'},
-					      {NULL, 0, 0, 0}};
+	static const struct option names[] = {{"ops", 1, 0, 'n'},     {"seed", 1, 0, 's'},
+					      {"trap", 1, 0, 't'},    {"install", 1, 0, 'i'},
+					      {"budget", 1, 0, 'b'},  {"size", 1, 0, 'l'},
+					      {"folder", 1, 0, 'd'},  {"faults", 0, 0, 'f'},
+					      {"verbose", 0, 0, 'v'}, {NULL, 0, 0, 0}};
 	for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
 		switch (c) {
 		case 'n': option.ops = number(optarg); break;
@@ -518,7 +543,9 @@ int main(int argc, char **argv)
 		if (op % 256 == 0) {
 			uint64_t now = support_now_ns();
 			char words[200];
-			snprintf(words, sizeof(words), "seed %" PRIu64 ", operation %" PRIu64 " or one of 255 after it never ended",
+			snprintf(words, sizeof(words),
+				 "seed %" PRIu64 ", operation %" PRIu64
+				 " or one of 255 after it never ended",
 				 option.seed, op);
 			static char kept[2][200];
 			memcpy(kept[op / 256 % 2], words, sizeof(words));

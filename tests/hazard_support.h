@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the tests of HAZARDS.md: a watchdog that makes a hang a failure with words, threads that touch a page and say
- * how it ended, and bytes compared with plain reads of the store.
+ * For the tests of HAZARDS.md: a watchdog that makes a hang a failure with words, threads that
+ * touch a page and say how it ended, and bytes compared with plain reads of the store.
  */
 #ifndef FM_TESTS_HAZARD_SUPPORT_H
 #define FM_TESTS_HAZARD_SUPPORT_H
@@ -44,7 +44,8 @@ static inline void hazard_watch(const char *words)
 	hazard_watched.runs = false;
 	CHECK_EQ(pthread_create(&thread, NULL, hazard_watchdog, NULL), 0);
 	pthread_detach(thread);
-	/* A thread that begins has the locks of ASan's allocator, which a child of fork() would find taken. */
+	/* A thread that begins has the locks of ASan's allocator, which a child of fork() would
+	 * find taken. */
 	while (!hazard_watched.runs)
 		support_sleep_ms(1);
 }
@@ -98,7 +99,8 @@ static inline int hazard_end(struct hazard_access *access)
 /* ---- bytes */
 
 /* The mapping at addr shows what a plain read of the store gives. */
-#define hazard_same(mm, file, addr, offset, len) hazard_same_at(__LINE__, mm, file, addr, offset, len)
+#define hazard_same(mm, file, addr, offset, len)                                                   \
+	hazard_same_at(__LINE__, mm, file, addr, offset, len)
 static inline void hazard_same_at(int line, fm_mm *mm, fm_file *file, const void *addr,
 				  uint64_t offset, size_t len)
 {

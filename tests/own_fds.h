@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests that put a stand-in where a store has a descriptor: in the program's table and in the library's own (os/fds.h).
+ * For tests that put a stand-in where a store has a descriptor: in the program's table and in the
+ * library's own (os/fds.h).
  */
 #ifndef FM_TESTS_OWN_FDS_H
 #define FM_TESTS_OWN_FDS_H
@@ -27,8 +28,8 @@ static long own_direct_dup2(void *arg)
 	return found;
 }
 
-/* In both tables, `stand_in` takes the place of the one descriptor with O_DIRECT. Returns the number in the program's, which
- * the caller closes after the store, or -1 if there is none. */
+/* In both tables, `stand_in` takes the place of the one descriptor with O_DIRECT. Returns the
+ * number in the program's, which the caller closes after the store, or -1 if there is none. */
 static inline int own_direct_replace(int stand_in)
 {
 	int here = (int)own_direct_dup2(&stand_in), own = os_fd_give(stand_in);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See support.h. Owns the process's folder of test files, removed at exit, and the SIGBUS and SIGSEGV
- * handlers of support_catch(), which stand where a program's own would: before the library's.
+ * See support.h. Owns the process's folder of test files, removed at exit, and the SIGBUS and
+ * SIGSEGV handlers of support_catch(), which stand where a program's own would: before the
+ * library's.
  */
 #include "support.h"
 
@@ -61,7 +62,8 @@ unsigned support_fds(void)
 	return count_entries("/proc/self/fd") - 1; /* its own */
 }
 
-/* Threads that the kernel makes for an io_uring are among the process's tasks for some seconds after the ring has gone. */
+/* Threads that the kernel makes for an io_uring are among the process's tasks for some seconds
+ * after the ring has gone. */
 static bool is_kernels(const char *tid)
 {
 	char path[300], name[32] = "";
@@ -119,8 +121,8 @@ uint64_t support_regions(void)
 	return sum;
 }
 
-/* The whole address space but thread stacks, which the C library keeps for later: a guard page and what
- * follows it. */
+/* The whole address space but thread stacks, which the C library keeps for later: a guard page and
+ * what follows it. */
 static uint64_t address_space(void)
 {
 	char line[1024];
@@ -175,7 +177,8 @@ static void check_leaks(void)
 	EVENTUALLY(support_threads() <= before.threads);
 	struct usage now = usage_now();
 	CHECK_EQ(now.fds, before.fds);
-	CHECK_LE(now.threads, before.threads); /* fewer: one that was joined before was still on its way out then */
+	CHECK_LE(now.threads, before.threads); /* fewer: one that was joined before was still on its
+						  way out then */
 	CHECK_EQ(now.regions, before.regions);
 }
 
@@ -198,8 +201,8 @@ void support_end(void)
 	check_leaks();
 }
 
-/* Each thread's private cache of freed pieces counts as in use: without it, the heap can be compared. Has to
- * be said before the program starts. */
+/* Each thread's private cache of freed pieces counts as in use: without it, the heap can be
+ * compared. Has to be said before the program starts. */
 static void start_without_tcache(void)
 {
 	char *argv[] = {program_invocation_name, NULL};
@@ -220,8 +223,8 @@ int support_run(void (*test)(void))
 	support_start();
 	test();
 	check_leaks();
-	/* The C library keeps things for later, stacks with their thread-locals for one: what grows with every
-	 * run is a leak. */
+	/* The C library keeps things for later, stacks with their thread-locals for one: what grows
+	 * with every run is a leak. */
 	for (int run = 0, grown = 0; run < 4 && grown >= run; run++) {
 		then = usage_now();
 		test();

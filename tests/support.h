@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of the library share: files with known bytes, accesses whose signal is caught, waiting
- * for what happens in the background, and the leak check that ends every test.
+ * What the tests of the library share: files with known bytes, accesses whose signal is caught,
+ * waiting for what happens in the background, and the leak check that ends every test.
  */
 #ifndef FM_TESTS_SUPPORT_H
 #define FM_TESTS_SUPPORT_H
@@ -41,8 +41,8 @@
 
 /* ---- a test and its leak check */
 
-/* Run the test twice or more, each time with the leak check behind it: descriptors, threads, and the
- * library's regions must be as before; heap and address space must not grow with each run.
+/* Run the test twice or more, each time with the leak check behind it: descriptors, threads, and
+ * the library's regions must be as before; heap and address space must not grow with each run.
  * Returns 0 for main(). Installs the handlers of support_catch() before the library's. */
 int support_run(void (*test)(void));
 /* The same in two calls, for a test that runs once: without the comparison of two runs. */
@@ -54,10 +54,12 @@ fm_mm *support_mm(uint64_t budget_bytes);
 /* The test has unmapped and closed everything: all gauges must fall to zero; then destroy. */
 void support_mm_end(fm_mm *mm);
 struct fm_stats support_stats(fm_mm *mm);
-/* Faults so far, when no more come: under the thread trap a thread may go on before its fault is counted. */
+/* Faults so far, when no more come: under the thread trap a thread may go on before its fault is
+ * counted. */
 uint64_t support_faults_settled(fm_mm *mm);
 
-unsigned support_threads(void); /* of this process, without those that the kernel made for an io_uring */
+unsigned
+support_threads(void); /* of this process, without those that the kernel made for an io_uring */
 unsigned support_fds(void);
 /* Bytes of the library's regions: what is marked not to be copied, or to be wiped, by fork(). */
 uint64_t support_regions(void);
@@ -65,7 +67,7 @@ uint64_t support_regions(void);
 /* Poll until cond is true; a check fails after a time that is far beyond any doubt. */
 #define EVENTUALLY(cond)                                                                           \
 	do {                                                                                       \
-		uint64_t until_ns = support_now_ns() + 20000 * MS_NS * support_slower();                              \
+		uint64_t until_ns = support_now_ns() + 20000 * MS_NS * support_slower();           \
 		while (!(cond)) {                                                                  \
 			if (support_now_ns() > until_ns)                                           \
 				CHECK_FAIL("%s: never came true", #cond);                          \
@@ -73,7 +75,8 @@ uint64_t support_regions(void);
 		}                                                                                  \
 	} while (0)
 uint64_t support_now_ns(void);
-/* FM_TEST_SLOWER: how many times slower than usual this machine is, as an emulated one; 1 if not set. For bounds against hangs. */
+/* FM_TEST_SLOWER: how many times slower than usual this machine is, as an emulated one; 1 if not
+ * set. For bounds against hangs. */
 unsigned support_slower(void);
 void support_sleep_ms(unsigned ms);
 
@@ -82,7 +85,8 @@ void support_sleep_ms(unsigned ms);
 /* The byte at an offset of a file that support_file() made; never 0. */
 unsigned char support_byte(uint64_t offset, unsigned seed);
 void support_fill(void *buf, uint64_t offset, size_t len, unsigned seed);
-/* The first offset in [offset, offset+len) where buf differs from the file's bytes; UINT64_MAX: none. */
+/* The first offset in [offset, offset+len) where buf differs from the file's bytes; UINT64_MAX:
+ * none. */
 uint64_t support_differs(const void *buf, uint64_t offset, size_t len, unsigned seed);
 /* A file of that many bytes; the path is good until the end of the process, as is the file. */
 const char *support_file(uint64_t size, unsigned seed);
@@ -96,7 +100,8 @@ const char *support_format(const char *format, ...) __attribute__((format(printf
 
 /* ---- accesses */
 
-/* Copy bytes out of a mapping, under every trap: call brings them in first. 0 or the negative errno. */
+/* Copy bytes out of a mapping, under every trap: call brings them in first. 0 or the negative
+ * errno. */
 int support_read(fm_mm *mm, const void *addr, void *buf, size_t len);
 /* The same and compare with the file's bytes at this offset. */
 #define support_expect(mm, addr, offset, len, seed)                                                \

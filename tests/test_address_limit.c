@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process with a limit on its address space (ulimit -v) or on its writable memory (ulimit -d) opens hundreds of small files, as it
- * could map them. How much is kept free behind a file's end can be chosen.
+ * A process with a limit on its address space (ulimit -v) or on its writable memory (ulimit -d)
+ * opens hundreds of small files, as it could map them. How much is kept free behind a file's end
+ * can be chosen.
  */
 #include "write_support.h"
 
@@ -47,12 +48,14 @@ static void in_child(const char *path, int resource, uint64_t more)
 	}
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	if (status)
-		CHECK_FAIL("with a limit of %llu MiB on resource %d: status %#x", (unsigned long long)(more / MIB), resource, status);
+		CHECK_FAIL("with a limit of %llu MiB on resource %d: status %#x",
+			   (unsigned long long)(more / MIB), resource, status);
 }
 
 static void reserve_is_chosen(const char *path)
 {
-	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE, .reserve_bytes = 256 * KIB};
+	struct fm_file_options options = {
+		.size = sizeof(options), .flags = FM_FILE_WRITE, .reserve_bytes = 256 * KIB};
 	fm_mm *mm = support_mm(4 * MIB);
 	fm_file *file = support_open(mm, path, &options);
 	void *addr;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_advise(): readahead follows the advice, WILLNEED reads without waiting, DONTNEED drops; a part that is not
- * mapped gives -ENOMEM and the rest is advised; the bytes are the same under any advice. KEEP's pages stay longer than others,
- * COLD's go first, and are there until then.
- * Seen to fail: with RANDOM taken for NORMAL (test_random), with DONTNEED doing nothing (test_dontneed), with KEEP forgotten
- * by the fault (test_keep), with COLD doing nothing (test_cold), or dropping (test_cold).
+ * fm_advise(): readahead follows the advice, WILLNEED reads without waiting, DONTNEED drops; a part
+ * that is not mapped gives -ENOMEM and the rest is advised; the bytes are the same under any
+ * advice. KEEP's pages stay longer than others, COLD's go first, and are there until then. Seen to
+ * fail: with RANDOM taken for NORMAL (test_random), with DONTNEED doing nothing (test_dontneed),
+ * with KEEP forgotten by the fault (test_keep), with COLD doing nothing (test_cold), or dropping
+ * (test_cold).
  */
 #include "support.h"
 
@@ -153,7 +154,8 @@ static void test_keep(void)
 	end();
 }
 
-/* Of 48 pages that come first the 16 in the middle are cold: they go first, though they are not the oldest. */
+/* Of 48 pages that come first the 16 in the middle are cold: they go first, though they are not the
+ * oldest. */
 static void test_cold(void)
 {
 	begin_small();

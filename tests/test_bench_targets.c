@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's verdicts, on rows that are made up: the ratio is taken within each round, the median counts, a bound
- * that is just reached is met, on its right side; the best of several ways counts; and what was left out is not judged.
- * Then the table itself: each target names a workload with these threads and ways.
+ * The benchmark's verdicts, on rows that are made up: the ratio is taken within each round, the
+ * median counts, a bound that is just reached is met, on its right side; the best of several ways
+ * counts; and what was left out is not judged. Then the table itself: each target names a workload
+ * with these threads and ways.
  */
 #include "bench/bench.h"
 
@@ -11,7 +12,8 @@
 static struct bench_row rows[8];
 static size_t row_count;
 
-static struct bench_row *row_add(const char *workload, unsigned threads, enum bench_way way, const double *ns, unsigned rounds)
+static struct bench_row *row_add(const char *workload, unsigned threads, enum bench_way way,
+				 const double *ns, unsigned rounds)
 {
 	struct bench_row *row = &rows[row_count++];
 
@@ -38,10 +40,12 @@ static void check_near(double a, double b)
 	CHECK(a > b * 0.999999 && a < b * 1.000001);
 }
 
-#define SPEED(ways_, against_, need_)                                                                    \
-	((struct bench_target){"seq-cold", 1, ways_, FIGURE_SPEED, against_, NULL, AT_LEAST, need_, 0})
+#define SPEED(ways_, against_, need_)                                                              \
+	((struct bench_target){"seq-cold", 1, ways_, FIGURE_SPEED, against_, NULL, AT_LEAST,       \
+			       need_, 0})
 
-/* Ours is four times, twice and a quarter as fast: twice. The ratio of the medians would be another. */
+/* Ours is four times, twice and a quarter as fast: twice. The ratio of the medians would be
+ * another. */
 static void test_median_of_ratios(void)
 {
 	struct bench_judgement judged;
@@ -59,7 +63,8 @@ static void test_median_of_ratios(void)
 
 static void test_at_most(void)
 {
-	struct bench_target target = {"seq-cold", 1, BENCH_BIT(FILEMAP), FIGURE_TIME, BENCH_BARE, NULL, AT_MOST, 1.5, 0};
+	struct bench_target target = {
+		"seq-cold", 1, BENCH_BIT(FILEMAP), FIGURE_TIME, BENCH_BARE, NULL, AT_MOST, 1.5, 0};
 
 	row_count = 0;
 	row_add("seq-cold", 1, BENCH_FILEMAP, (double[]){150}, 1);
@@ -111,8 +116,15 @@ static void test_not_measured(void)
 static void test_figures(void)
 {
 	struct bench_row *ours, *theirs;
-	struct bench_target target = {"map-scale", 1, BENCH_BIT(FILEMAP), FIGURE_DEVICE_ASKED, BENCH_WAY_COUNT, NULL,
-				      AT_MOST, 1.5, 0};
+	struct bench_target target = {"map-scale",
+				      1,
+				      BENCH_BIT(FILEMAP),
+				      FIGURE_DEVICE_ASKED,
+				      BENCH_WAY_COUNT,
+				      NULL,
+				      AT_MOST,
+				      1.5,
+				      0};
 
 	row_count = 0;
 	ours = row_add("map-scale", 1, BENCH_FILEMAP, (double[]){130}, 1);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What counts as a change of a file: its size and its modification time. What touches the inode alone is none: a reader
- * goes on. A write is one, whatever has happened to the inode before.
- * A file that grows is followed under FM_CHANGED_REFRESH, and by fm_file_refresh(), which also ends -ESTALE.
- * Seen to fail: with ctime counted as a change (test_metadata); with the store not asked past the end that is known
- * (test_growth).
+ * What counts as a change of a file: its size and its modification time. What touches the inode
+ * alone is none: a reader goes on. A write is one, whatever has happened to the inode before. A
+ * file that grows is followed under FM_CHANGED_REFRESH, and by fm_file_refresh(), which also ends
+ * -ESTALE. Seen to fail: with ctime counted as a change (test_metadata); with the store not asked
+ * past the end that is known (test_growth).
  */
 #include "support.h"
 
@@ -16,7 +16,8 @@
 #define SEED 5
 #define PAGES 64u
 
-static const struct fm_file_options snapshot = {.size = sizeof(snapshot), .readahead_bytes = UINT32_MAX};
+static const struct fm_file_options snapshot = {.size = sizeof(snapshot),
+						.readahead_bytes = UINT32_MAX};
 static fm_mm *mm;
 static const char *path, *other;
 
@@ -86,8 +87,9 @@ static void do_atime(void)
 
 static void test_metadata(uint32_t policy)
 {
-	static void (*const act[])(void) = {nothing, do_chmod, do_chown, do_rename, do_link, do_link_and_unlink,
-					    do_unlink, do_replace, do_xattr, do_atime};
+	static void (*const act[])(void) = {
+		nothing,   do_chmod,   do_chown, do_rename, do_link, do_link_and_unlink,
+		do_unlink, do_replace, do_xattr, do_atime};
 	struct fm_file_options options = snapshot;
 
 	options.changed = policy;

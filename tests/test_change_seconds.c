@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file system that stores whole seconds (ext4 with inodes of 128 bytes): two changes within a second have the same time
- * stamp. A snapshot is taken when no later change can have its time stamp; under FM_CHANGED_REFRESH what was read
- * before that moment is read once more after it.
+ * A file system that stores whole seconds (ext4 with inodes of 128 bytes): two changes within a
+ * second have the same time stamp. A snapshot is taken when no later change can have its time
+ * stamp; under FM_CHANGED_REFRESH what was read before that moment is read once more after it.
  * Needs root, for a loop device and a mount, which is made in a mount namespace of the test's own.
  * Seen to fail: with stamp_young_ns() that returns 0.
  */
@@ -123,7 +123,8 @@ static void make_file_system(void)
 	CHECK(fd >= 0 && ftruncate(fd, 8 * 1024 * 1024) == 0);
 	close(fd);
 	snprintf(command, sizeof(command),
-		 "PATH=$PATH:/usr/sbin:/sbin; mkfs.ext4 -q -F -I 128 '%s' >/dev/null 2>&1 && mount -o loop '%s' '%s' 2>/dev/null",
+		 "PATH=$PATH:/usr/sbin:/sbin; mkfs.ext4 -q -F -I 128 '%s' >/dev/null 2>&1 && mount "
+		 "-o loop '%s' '%s' 2>/dev/null",
 		 image, image, dir);
 	if (system(command) != 0)
 		SKIP("an ext4 with inodes of 128 bytes cannot be mounted here");

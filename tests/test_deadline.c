@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A store that is stuck, with a deadline: its readers get ETIMEDOUT, everybody else is served meanwhile, and what
- * the device delivers late never shows in another's page.
- * Seen to fail, each by a hang: with read_expire() doing nothing (thread trap), with no limit to the requests or to the
- * frames of one store (test_share), with active pages kept while all inactive ones are with a stuck store.
+ * A store that is stuck, with a deadline: its readers get ETIMEDOUT, everybody else is served
+ * meanwhile, and what the device delivers late never shows in another's page. Seen to fail, each by
+ * a hang: with read_expire() doing nothing (thread trap), with no limit to the requests or to the
+ * frames of one store (test_share), with active pages kept while all inactive ones are with a stuck
+ * store.
  */
 #include "support.h"
 
@@ -28,7 +29,8 @@ static int touch(const unsigned char *addr)
 	return support_read(mm, addr, &byte, 1);
 }
 
-/* The store is well again, yet on a busy machine a read may take longer than so short a deadline. */
+/* The store is well again, yet on a busy machine a read may take longer than so short a deadline.
+ */
 static void expect_patiently(const unsigned char *addr, uint64_t pages)
 {
 	for (uint64_t page = 0; page < pages; page++) {
@@ -132,8 +134,8 @@ static void *dead_reader(void *arg)
 	return NULL;
 }
 
-/* A dead store may take a share of the frames, not all: a second file is read through what is left. No
- * reader of the dead one has come back when it has been. */
+/* A dead store may take a share of the frames, not all: a second file is read through what is left.
+ * No reader of the dead one has come back when it has been. */
 static void test_share(unsigned deadline_ms)
 {
 	fm_file *bad = open_slow(64 * PAGE, SEED, deadline_ms), *good = open_slow(64 * PAGE, SEED + 1, 0);

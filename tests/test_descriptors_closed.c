@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program closes all descriptors from 3 on, as daemons do, or puts another file at each of them, or has a thread leave the
- * table: a mapping lives on. Pages are read, written, synced; a new file is opened, the mm ends; and the other file has
- * not a byte of ours. Each way in a child of its own, which begins with a fresh table.
- * Shows hazard E 5.
- * Seen to fail on 190f216: zeros for data after closefrom(); the other file's bytes, and its contents overwritten.
+ * A program closes all descriptors from 3 on, as daemons do, or puts another file at each of them,
+ * or has a thread leave the table: a mapping lives on. Pages are read, written, synced; a new file
+ * is opened, the mm ends; and the other file has not a byte of ours. Each way in a child of its
+ * own, which begins with a fresh table. Shows hazard E 5. Seen to fail on 190f216: zeros for data
+ * after closefrom(); the other file's bytes, and its contents overwritten.
  */
 #include "write_support.h"
 
@@ -26,7 +26,8 @@
 #define ALARM_SECONDS 60
 
 enum harm { HARM_CLOSED, HARM_REPLACED, HARM_DOUBLE_CLOSE, HARM_UNSHARED, HARM_FEW, HARMS };
-static const char *const harm_names[] = {"closed", "replaced", "double close", "unshared", "few numbers"};
+static const char *const harm_names[] = {"closed", "replaced", "double close", "unshared",
+					 "few numbers"};
 static const char *path, *victim, *other;
 
 static void close_all(void)
@@ -166,7 +167,8 @@ static void expect_victim(void)
 	CHECK_EQ(support_differs(bytes, 0, sizeof(bytes), 2), UINT64_MAX);
 }
 
-/* ------------------------------------------------------------------ where the kernel refuses a second table */
+/* ------------------------------------------------------------------ where the kernel refuses a
+ * second table */
 
 static void forbid_tables(void)
 {
@@ -192,7 +194,8 @@ static void note(void *arg, enum fm_log_level level, const char *line)
 	was_told |= strstr(line, "close_range") != NULL;
 }
 
-/* All that may come of a touch is an error; under the thread trap, where nobody can tell it any more, SIGSEGV. */
+/* All that may come of a touch is an error; under the thread trap, where nobody can tell it any
+ * more, SIGSEGV. */
 static void expect_no_wrong_byte(const struct mapped *mapped, unsigned page)
 {
 	unsigned char bytes[PAGE];
@@ -236,10 +239,12 @@ static void in_child(enum harm how, bool forbidden)
 		_exit(0);
 	}
 	CHECK_EQ(waitpid(child, &status, 0), child);
-	if (forbidden && test_trap() == FM_TRAP_THREAD && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV)
+	if (forbidden && test_trap() == FM_TRAP_THREAD && WIFSIGNALED(status) &&
+	    WTERMSIG(status) == SIGSEGV)
 		status = 0;
 	if (status)
-		CHECK_FAIL("%s%s: status %x", harm_names[how], forbidden ? ", no second table" : "", (unsigned)status);
+		CHECK_FAIL("%s%s: status %x", harm_names[how], forbidden ? ", no second table" : "",
+			   (unsigned)status);
 	expect_victim();
 }
 

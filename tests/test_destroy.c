@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they wait for, and
- * nothing is left behind.
- * Seen to fail: with the stores not told to abort (test_stuck hangs), with regions that go before the threads that
- * were told an error have run (trap_drain(); SIGSEGV in the thread trap), also where a thread takes
- * longer than the note of what it was told used to last (test_stopped), and with late signals that
- * are passed on (test_late).
+ * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they
+ * wait for, and nothing is left behind. Seen to fail: with the stores not told to abort (test_stuck
+ * hangs), with regions that go before the threads that were told an error have run (trap_drain();
+ * SIGSEGV in the thread trap), also where a thread takes longer than the note of what it was told
+ * used to last (test_stopped), and with late signals that are passed on (test_late).
  */
 #include "support.h"
 
@@ -45,7 +44,8 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-/* Each fault takes the map lock first. One that comes after the end is SIGSEGV, as after munmap(). */
+/* Each fault takes the map lock first. One that comes after the end is SIGSEGV, as after munmap().
+ */
 static void wait_for_faults(uint64_t before, unsigned count)
 {
 	EVENTUALLY(started == count && support_stats(mm).lock_shared >= before + count);
@@ -116,8 +116,8 @@ static void start_readers(pthread_t *thread, unsigned count)
 	wait_for_faults(before, count);
 }
 
-/* Three quarters of the frames are pinned, a stuck store has the rest: its other readers wait for room there, those
- * of a store that is well for a frame. */
+/* Three quarters of the frames are pinned, a stuck store has the rest: its other readers wait for
+ * room there, those of a store that is well for a frame. */
 static void test_frames(void)
 {
 	pthread_t stuck[READERS], well[READERS];
@@ -162,7 +162,8 @@ static void test_left(void)
 	CHECK_EQ(fm_unmap(mm, addr, PAGE), -EOWNERDEAD);
 }
 
-/* A fault that has been taken, and comes to the library's handler when the mm has gone, ends as those that were in it. */
+/* A fault that has been taken, and comes to the library's handler when the mm has gone, ends as
+ * those that were in it. */
 static atomic_bool taken, destroyed;
 
 static void come_late(int signo, siginfo_t *info, void *ucontext)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library loaded with dlopen(), as a plug-in's dependency would be: with RTLD_NOW after threads have been
- * started, used, and let go with dlclose(), again and again. Its handler outlives that.
- * What is dirty then is written at the end of the process. Links nothing of the library. Seen to fail: with 64 KiB of thread-locals (dlopen refuses), without -z nodelete
- * (the SIGBUS after dlclose() runs code that is gone).
+ * The library loaded with dlopen(), as a plug-in's dependency would be: with RTLD_NOW after threads
+ * have been started, used, and let go with dlclose(), again and again. Its handler outlives that.
+ * What is dirty then is written at the end of the process. Links nothing of the library. Seen to
+ * fail: with 64 KiB of thread-locals (dlopen refuses), without -z nodelete (the SIGBUS after
+ * dlclose() runs code that is gone).
  */
 #include <dlfcn.h>
 #include <fcntl.h>

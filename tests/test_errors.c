@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors of a store and changes of a file: each waiter of a failed attempt gets its errno, once; the next
- * access tries anew; a file that changed under its snapshot gives ESTALE or its new bytes, never a mixture.
- * Seen to fail: with a failed page left failed (test_each_attempt), with the check for a change after a read
- * left out (test_changed), with the errno not carried over the retry (test_waiters).
+ * Errors of a store and changes of a file: each waiter of a failed attempt gets its errno, once;
+ * the next access tries anew; a file that changed under its snapshot gives ESTALE or its new bytes,
+ * never a mixture. Seen to fail: with a failed page left failed (test_each_attempt), with the check
+ * for a change after a read left out (test_changed), with the errno not carried over the retry
+ * (test_waiters).
  */
 #include "support.h"
 
@@ -65,7 +66,8 @@ static void test_each_attempt(void)
 	end(file, addr, 64 * PAGE);
 }
 
-/* With readahead: a bad page spoils no other, and each n-th read that fails is survived by trying again. */
+/* With readahead: a bad page spoils no other, and each n-th read that fails is survived by trying
+ * again. */
 static void test_at_and_every(void)
 {
 	fm_file *file = open_faulty(256 * PAGE, NULL);
@@ -145,7 +147,8 @@ static void test_waiters(void)
 	unsigned char *addr = support_map(file, 0, 64 * PAGE);
 	pthread_t thread[WAITERS];
 
-	/* One read fails, the next would be good: who waited for the one that failed has its errno all the same. */
+	/* One read fails, the next would be good: who waited for the one that failed has its errno
+	 * all the same. */
 	with_error = 0;
 	for (unsigned round = 0; with_error < 2; round++) {
 		CHECK_LT(round, 30);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_fault_in(): brings pages in as if touched; with FM_NOWAIT it never waits, and says when to come again.
- * Seen to fail: with NOWAIT left out of the fault's flags (test_nowait), with the errno of an attempt that
- * nobody waited for lost (test_nowait_error).
+ * fm_fault_in(): brings pages in as if touched; with FM_NOWAIT it never waits, and says when to
+ * come again. Seen to fail: with NOWAIT left out of the fault's flags (test_nowait), with the errno
+ * of an attempt that nobody waited for lost (test_nowait_error).
  */
 #include "support.h"
 

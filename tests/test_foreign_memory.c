@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program protects a part of a mapping itself, puts other memory there, or unmaps it (HAZARDS.md E7), and then uses the library:
- * each way with each operation, in a process of its own. Nothing hangs; no byte of the program's own memory is changed or
- * unmapped, and none of it comes into the file; what was written and is still there reaches the file; what is gone is told by
- * fm_sync() or fm_mm_destroy(), is counted in dirty_lost, and one line of the log names the file and the offset.
+ * The program protects a part of a mapping itself, puts other memory there, or unmaps it
+ * (HAZARDS.md E7), and then uses the library: each way with each operation, in a process of its
+ * own. Nothing hangs; no byte of the program's own memory is changed or unmapped, and none of it
+ * comes into the file; what was written and is still there reaches the file; what is gone is told
+ * by fm_sync() or fm_mm_destroy(), is counted in dirty_lost, and one line of the log names the file
+ * and the offset.
  */
 #include "write_support.h"
 
@@ -20,8 +22,10 @@
 enum way { WAY_READ_ONLY, WAY_NO_ACCESS, WAY_ANONYMOUS, WAY_FILE, WAY_UNMAPPED, WAYS };
 enum op { OP_FAULT_IN, OP_INVALIDATE, OP_SYNC, OP_END, OP_EVICT, OPS };
 
-static const char *const way_name[] = {"PROT_READ", "PROT_NONE", "anonymous memory", "another file", "munmap()"};
-static const char *const op_name[] = {"fm_fault_in()", "fm_invalidate()", "fm_sync()", "unmap, close, destroy", "eviction"};
+static const char *const way_name[] = {"PROT_READ", "PROT_NONE", "anonymous memory", "another file",
+				       "munmap()"};
+static const char *const op_name[] = {"fm_fault_in()", "fm_invalidate()", "fm_sync()",
+				      "unmap, close, destroy", "eviction"};
 
 static const char *path, *other;
 static unsigned lines;
@@ -36,7 +40,11 @@ static void on_line(void *arg, enum fm_log_level level, const char *line)
 
 static fm_mm *make_mm(void)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 4 * MIB, .trap = test_trap(), .install = test_install(), .log = on_line};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = 4 * MIB,
+					.trap = test_trap(),
+					.install = test_install(),
+					.log = on_line};
 	fm_mm *mm;
 	CHECK_OK(fm_mm_create(&options, &mm));
 	return mm;
@@ -60,7 +68,8 @@ static void change_part(char *part, enum way way)
 	if (way == WAY_READ_ONLY || way == WAY_NO_ACCESS) {
 		CHECK_EQ(mprotect(part, len, way == WAY_READ_ONLY ? PROT_READ : PROT_NONE), 0);
 	} else if (way == WAY_ANONYMOUS) {
-		CHECK(mmap(part, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == part);
+		CHECK(mmap(part, len, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == part);
 		memset(part, 'z', len);
 	} else if (way == WAY_FILE) {
 		int fd = open(other, O_RDONLY | O_CLOEXEC);
@@ -69,7 +78,8 @@ static void change_part(char *part, enum way way)
 	} else {
 		CHECK_EQ(munmap(part, len), 0);
 		/* The next that the program maps may come to lie there. */
-		CHECK(mmap(part, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == part);
+		CHECK(mmap(part, PAGE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == part);
 		memset(part, 'z', PAGE);
 	}
 }
@@ -96,7 +106,8 @@ static void check_own_memory(const char *part, enum way way)
 
 #define STATUS_TOLD 10
 
-/* In a child. Status 0: all was as it should be, and nothing was lost; STATUS_TOLD: some was, and has been told. */
+/* In a child. Status 0: all was as it should be, and nothing was lost; STATUS_TOLD: some was, and
+ * has been told. */
 static void one(enum way way, enum op op)
 {
 	fm_mm *mm = make_mm();
@@ -166,11 +177,13 @@ static void each_way_and_op(void)
 			/* Most often all of it: but the library may have written some before. */
 			unsigned old = check_file((enum way)way);
 			if ((old != 0) != (status != 0))
-				CHECK_FAIL("%s, then %s: %u pages are lost, and the status is %#x", way_name[way], op_name[op], old, status);
+				CHECK_FAIL("%s, then %s: %u pages are lost, and the status is %#x",
+					   way_name[way], op_name[op], old, status);
 		}
 }
 
-/* ------------------------------------------------------------------ the program's own SIGBUS handler */
+/* ------------------------------------------------------------------ the program's own SIGBUS
+ * handler */
 
 static volatile unsigned hits;
 
@@ -181,7 +194,8 @@ static void on_bus(int signo, siginfo_t *info, void *ucontext)
 	(void)signo;
 	(void)ucontext;
 	hits++;
-	if (mmap(page, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+	if (mmap(page, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0) == MAP_FAILED)
 		_exit(9);
 }
 
@@ -224,7 +238,8 @@ static void repaired_by_handler(void)
 	CHECK_EQ(munmap(addr + 10 * PAGE, PAGE), 0);
 }
 
-/* Another file lies there, and is too short: the signal is the program's own, once, whatever the library has of that page. */
+/* Another file lies there, and is too short: the signal is the program's own, once, whatever the
+ * library has of that page. */
 static void short_file_in_a_view(void)
 {
 	fm_mm *mm = make_mm();
@@ -234,7 +249,8 @@ static void short_file_in_a_view(void)
 	char *addr = support_map(file, 0, PAGES * PAGE);
 	CHECK_EQ(byte_at(mm, addr + 5 * PAGE), 'a');
 	int fd = open(other, O_RDONLY | O_CLOEXEC);
-	CHECK(mmap(addr + 5 * PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, fd, (off_t)(PAGES * PAGE)) == addr + 5 * PAGE);
+	CHECK(mmap(addr + 5 * PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, fd,
+		   (off_t)(PAGES * PAGE)) == addr + 5 * PAGE);
 	close(fd);
 	hits = 0;
 	CHECK_EQ(*(volatile char *)(addr + 5 * PAGE), 0);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fork(): the child owns nothing of the parent's. A view is SIGSEGV there, never zeros, whatever the child maps
- * meanwhile; calls on the parent's objects give -EOWNERDEAD, also when the child has an mm of its own, which
- * works; exec leaves nothing behind; the parent and its threads do not notice.
- * Seen to fail: without MADV_DONTFORK on views (the child reads bytes), without the child's PROT_NONE in their
- * places (test_own_memory), without the check of the owner (test_owner_dead), with a thread's number kept (test_own_mm).
+ * fork(): the child owns nothing of the parent's. A view is SIGSEGV there, never zeros, whatever
+ * the child maps meanwhile; calls on the parent's objects give -EOWNERDEAD, also when the child has
+ * an mm of its own, which works; exec leaves nothing behind; the parent and its threads do not
+ * notice. Seen to fail: without MADV_DONTFORK on views (the child reads bytes), without the child's
+ * PROT_NONE in their places (test_own_memory), without the check of the owner (test_owner_dead),
+ * with a thread's number kept (test_own_mm).
  */
 #include "support.h"
 
@@ -140,9 +141,11 @@ static int own_errors(void *arg)
 
 	(void)arg;
 	alarm(60);
-	if (!own || fm_file_open(own, "faulty:memory:1M?error-every=1", NULL, &bad) || fm_map(bad, 0, MIB, NULL, &map))
+	if (!own || fm_file_open(own, "faulty:memory:1M?error-every=1", NULL, &bad) ||
+	    fm_map(bad, 0, MIB, NULL, &map))
 		return 1;
-	if (support_load((char *)map + 5 * PAGE).signo != SIGBUS || support_store((char *)map + 9 * PAGE).signo != SIGSEGV)
+	if (support_load((char *)map + 5 * PAGE).signo != SIGBUS ||
+	    support_store((char *)map + 9 * PAGE).signo != SIGSEGV)
 		return 2;
 	alarm(0);
 	return fm_mm_destroy(own) ? 3 : 0;
@@ -155,8 +158,8 @@ static int may_have(void *hint, size_t len)
 	return got == MAP_FAILED ? 1 : got < addr + PAGES * PAGE && got + len > addr ? 2 : 0;
 }
 
-/* Whatever the child maps or allocates, where it likes or by hint, nothing of it lies in a view, which stays what it
- * was. */
+/* Whatever the child maps or allocates, where it likes or by hint, nothing of it lies in a view,
+ * which stays what it was. */
 static int own_memory(void *arg)
 {
 	for (unsigned i = 0; i < 64; i++) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Groups: 2 MiB of small frames whose memory is one huge page, for who reads from one end to the other. What they hold is what
- * the file holds, in whichever direction it is read and also where there is less memory than it has bytes; a page of theirs that goes
- * its own way splits them, and a reader of single pages gets their frames.
- * Seen to fail: with windows that end anywhere (test_forward), with pages that are read into each other's frames (test_forward), with
- * the free frames of a group that is split being nobody's (test_single_pages: it never ends), with pages that go out of the view
- * one by one (test_mapped_again). See break/groups_*.
+ * Groups: 2 MiB of small frames whose memory is one huge page, for who reads from one end to the
+ * other. What they hold is what the file holds, in whichever direction it is read and also where
+ * there is less memory than it has bytes; a page of theirs that goes its own way splits them, and a
+ * reader of single pages gets their frames. Seen to fail: with windows that end anywhere
+ * (test_forward), with pages that are read into each other's frames (test_forward), with the free
+ * frames of a group that is split being nobody's (test_single_pages: it never ends), with pages
+ * that go out of the view one by one (test_mapped_again). See break/groups_*.
  */
 #include "support.h"
 
@@ -63,7 +64,8 @@ static void scan(bool backward)
 		expect_some((backward ? pages - 1 - i : i) * PAGE + (i * 64) % 4000 % 100);
 }
 
-/* Scan until groups have come in together: the first are made while a scan runs, and it may be faster. */
+/* Scan until groups have come in together: the first are made while a scan runs, and it may be
+ * faster. */
 static void scan_groups(bool backward)
 {
 	for (int tries = 0; tries < 20; tries++) {
@@ -72,7 +74,8 @@ static void scan_groups(bool backward)
 		if (!has_groups() || !faults() || support_stats(mm).group_installs >= before + FILE_GROUPS / 8)
 			return;
 	}
-	CHECK_FAIL("%llu groups made, %llu split, and of none all has come in at once", (unsigned long long)support_stats(mm).groups_made,
+	CHECK_FAIL("%llu groups made, %llu split, and of none all has come in at once",
+		   (unsigned long long)support_stats(mm).groups_made,
 		   (unsigned long long)support_stats(mm).groups_split);
 }
 
@@ -149,7 +152,8 @@ static void test_single_pages(void)
 	end();
 }
 
-/* What is unmapped and mapped again goes out of the view, and comes back, as it came: nothing is read again. */
+/* What is unmapped and mapped again goes out of the view, and comes back, as it came: nothing is
+ * read again. */
 static void test_mapped_again(void)
 {
 	begin(2 * BUDGET, 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_guard(): an access that would raise a signal ends the body with its errno; signal mask and nesting are as
- * before; a thread's guard is no other thread's.
- * Seen to fail: with the outer guard not put back (test_nested), with sigsetjmp() not saving the mask.
+ * fm_guard(): an access that would raise a signal ends the body with its errno; signal mask and
+ * nesting are as before; a thread's guard is no other thread's. Seen to fail: with the outer guard
+ * not put back (test_nested), with sigsetjmp() not saving the mask.
  */
 #include "support.h"
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several handles of one file in a process: by the same name, another name, a descriptor; for reading and for writing, in each
- * order; beside each other and one after the other. Each sees at once what another writes, and no write is lost. Where one
- * cache cannot be, the second handle is an error that names the first.
- * Seen to fail: on the commit before (both syncs 0 and one write lost; ESTALE for the reader); with page_begin_again() left
- * out (a write is lost); test_reopened_while_closing with object_leave() before writeback_close().
+ * Several handles of one file in a process: by the same name, another name, a descriptor; for
+ * reading and for writing, in each order; beside each other and one after the other. Each sees at
+ * once what another writes, and no write is lost. Where one cache cannot be, the second handle is
+ * an error that names the first. Seen to fail: on the commit before (both syncs 0 and one write
+ * lost; ESTALE for the reader); with page_begin_again() left out (a write is lost);
+ * test_reopened_while_closing with object_leave() before writeback_close().
  */
 #include "write_support.h"
 
@@ -24,7 +25,10 @@ static void note_line(void *arg, enum fm_log_level level, const char *line)
 
 static fm_mm *mm_make(void)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 4 * MIB, .trap = test_trap(), .install = test_install(),
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = 4 * MIB,
+					.trap = test_trap(),
+					.install = test_install(),
 					.log = note_line};
 	fm_mm *made;
 
@@ -52,13 +56,15 @@ static void load_body(void *arg)
 static void write_byte(void *addr, unsigned char byte)
 {
 	struct one_byte one = {addr, byte};
-	CHECK_OK(test_trap() == FM_TRAP_CALL ? write_to(mm, addr, &byte, 1) : fm_guard(store_body, &one, NULL));
+	CHECK_OK(test_trap() == FM_TRAP_CALL ? write_to(mm, addr, &byte, 1)
+					     : fm_guard(store_body, &one, NULL));
 }
 
 static int byte_at(const void *addr)
 {
 	struct one_byte one = {(unsigned char *)(uintptr_t)addr, 0};
-	int err = test_trap() == FM_TRAP_CALL ? support_read(mm, addr, &one.byte, 1) : fm_guard(load_body, &one, NULL);
+	int err = test_trap() == FM_TRAP_CALL ? support_read(mm, addr, &one.byte, 1)
+					      : fm_guard(load_body, &one, NULL);
 	return err ? err : one.byte;
 }
 
@@ -173,20 +179,23 @@ static void reader_and_writer(bool reader_first)
 	CHECK_EQ(file_byte(path, 40 * PAGE), 'N');
 }
 
-/* Readers share a cache as long as they want the same; a changed file is read anew by who opens it anew. */
+/* Readers share a cache as long as they want the same; a changed file is read anew by who opens it
+ * anew. */
 static void test_readers(void)
 {
 	const char *path = support_file(LEN, SEED);
 	struct fm_file_options large = {.size = sizeof(large), .page_size = 64 * KIB};
 	struct fm_file_options single = {.size = sizeof(single), .readahead_bytes = UINT32_MAX};
-	fm_file *a = support_open(mm, path, &single), *b = support_open(mm, path, NULL), *c = support_open(mm, path, &large), *d;
+	fm_file *a = support_open(mm, path, &single), *b = support_open(mm, path, NULL),
+		*c = support_open(mm, path, &large), *d;
 	unsigned char *m = support_map(a, 0, LEN), *n;
 	int fd;
 
 	CHECK_EQ(support_stats(mm).files, 2);
 	CHECK_EQ(open_as(mm, path, FM_FILE_WRITE, &d), -EBUSY); /* two caches cannot become one */
 	CHECK_OK(fm_file_close(c));
-	c = support_open(mm, support_format("file:%s?record=%s", path, support_path()), NULL); /* its own recording */
+	c = support_open(mm, support_format("file:%s?record=%s", path, support_path()),
+			 NULL); /* its own recording */
 	CHECK(c->cache != a->cache && b->cache == a->cache);
 	CHECK_OK(fm_file_close(c));
 	support_expect(mm, m, 0, PAGE, SEED);
@@ -243,7 +252,8 @@ static void test_refused(void)
 	refused(other, path, FM_FILE_WRITE, "faulty:");
 	CHECK_OK(fm_file_close(c));
 	CHECK_OK(open_as(other, path, FM_FILE_WRITE, &b));
-	CHECK_OK(open_as(other, support_format("memory:%u", 4096u), FM_FILE_WRITE, &c)); /* has no identity */
+	CHECK_OK(open_as(other, support_format("memory:%u", 4096u), FM_FILE_WRITE,
+			 &c)); /* has no identity */
 	CHECK_OK(open_as(mm, support_format("memory:%u", 4096u), FM_FILE_WRITE, &a));
 	CHECK_OK(fm_file_close(a));
 	CHECK_OK(fm_mm_destroy(other)); /* b and c end with it */
@@ -335,7 +345,8 @@ static const char *numbered_file(void)
 	return path;
 }
 
-/* Each page counts upwards; readers never see it go back, nor other bytes, and at last all of it is in the file. */
+/* Each page counts upwards; readers never see it go back, nor other bytes, and at last all of it is
+ * in the file. */
 static void upgrade_beside_faults(void)
 {
 	const char *path = numbered_file();
@@ -424,11 +435,13 @@ static void note_error(void *arg, uint64_t offset, uint64_t len, int error)
 	__atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_SEQ_CST);
 }
 
-/* A write that fails is told to each handle, by its callback and by its fm_file_sync(); not to one that is closed. */
+/* A write that fails is told to each handle, by its callback and by its fm_file_sync(); not to one
+ * that is closed. */
 static void test_errors(void)
 {
 	const char *uri = support_format("faulty:%s?write-error=EIO", support_file(LEN, SEED));
-	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE, .on_write_error = note_error};
+	struct fm_file_options options = {
+		.size = sizeof(options), .flags = FM_FILE_WRITE, .on_write_error = note_error};
 	fm_file *file[3];
 	char kept[300];
 	unsigned gone = 0;
@@ -488,7 +501,8 @@ static void elsewhere(const char *path, uint32_t flags, int want)
 	CHECK_EQ(support_child(open_elsewhere, &other), 0);
 }
 
-/* The lock: readers beside readers, nobody beside a writer; those who do not ask are not held up. */
+/* The lock: readers beside readers, nobody beside a writer; those who do not ask are not held up.
+ */
 static void test_lock(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -533,7 +547,8 @@ static void test_all(void)
 	test_pinned();
 	watch();
 	test_reopened_while_closing();
-	for (int i = 0; i < 3 && test_trap() != FM_TRAP_CALL; i++) /* by call, the readers pin pages all the time */
+	for (int i = 0; i < 3 && test_trap() != FM_TRAP_CALL;
+	     i++) /* by call, the readers pin pages all the time */
 		watch(), upgrade_beside_faults();
 	watch();
 	test_all_at_once();

@@ -3,7 +3,8 @@
  * What is dead holds up what is alive by nothing that both must have:
  *   - 1,200 threads that wait for a dead store in the thread trap, and a fault on another file;
  *   - two files whose writes never end, and fm_sync() of a third;
- *   - 200 threads that wait for room for dirty pages of a dead file, and one that writes to another file;
+ *   - 200 threads that wait for room for dirty pages of a dead file, and one that writes to another
+ * file;
  *   - a sync of a whole file beside threads that punch it without a pause: they never end, it does.
  * None of them looks at how long something takes: a watchdog ends what hangs.
  */
@@ -29,9 +30,11 @@ static fm_mm *mm_of(enum fm_trap trap, uint64_t budget)
 	return mm;
 }
 
-static char *open_and_map(fm_mm *mm, const char *uri, uint64_t len, bool writable, fm_file **ret_file)
+static char *open_and_map(fm_mm *mm, const char *uri, uint64_t len, bool writable,
+			  fm_file **ret_file)
 {
-	struct fm_file_options open_for = {.size = sizeof(open_for), .flags = writable ? FM_FILE_WRITE : 0};
+	struct fm_file_options open_for = {.size = sizeof(open_for),
+					   .flags = writable ? FM_FILE_WRITE : 0};
 	struct fm_map_options map_for = {.size = sizeof(map_for), .flags = writable ? FM_MAP_WRITE : 0};
 	void *addr;
 
@@ -40,7 +43,8 @@ static char *open_and_map(fm_mm *mm, const char *uri, uint64_t len, bool writabl
 	return addr;
 }
 
-/* ------------------------------------------------------------------ threads whose access does not end before the mm does */
+/* ------------------------------------------------------------------ threads whose access does not
+ * end before the mm does */
 
 struct stuck {
 	pthread_t thread;
@@ -102,7 +106,8 @@ static void test_waiters(void)
 	stuck_join(stuck, WAITERS);
 }
 
-/* So many pages of a dead file are dirty, no two of them neighbours, that its writes take all the requests that they may. */
+/* So many pages of a dead file are dirty, no two of them neighbours, that its writes take all the
+ * requests that they may. */
 static void dirty_scattered(char *map, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
@@ -116,7 +121,8 @@ static void test_dead_writers(enum fm_trap trap)
 	char *map[2];
 
 	for (unsigned i = 0; i < 2; i++) {
-		map[i] = open_and_map(mm, support_format("faulty:memory:%uM", 64 + i), DEAD_BYTES, true, &dead[i]);
+		map[i] = open_and_map(mm, support_format("faulty:memory:%uM", 64 + i), DEAD_BYTES,
+				      true, &dead[i]);
 		CHECK_OK(fm_file_control(dead[i], "write-stuck=1"));
 		dirty_scattered(map[i], 60);
 		CHECK_OK(fm_file_sync(dead[i], 0, DEAD_BYTES, FM_SYNC_ASYNC));

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A1: the mapping's descriptor touched after the map lock was dropped. While a fault waits for a slow
- * store its mapping goes, and the table of mappings is replaced and its memory unmapped.
- * A2: the file reference lost on the out-of-memory exit and on a failed page lock: the file could then never end.
- * A3: a NULL page unlocked on an error exit: the wait for a frame ends with an error, and there is no page.
- * Seen to fail: A1 with fault.c reading vma->advice after read_page(); A2 with out_retry that does not put; A3 with an
- * unlock of vmf->page when add_page() failed.
+ * HAZARDS.md A1: the mapping's descriptor touched after the map lock was dropped. While a fault
+ * waits for a slow store its mapping goes, and the table of mappings is replaced and its memory
+ * unmapped. A2: the file reference lost on the out-of-memory exit and on a failed page lock: the
+ * file could then never end. A3: a NULL page unlocked on an error exit: the wait for a frame ends
+ * with an error, and there is no page. Seen to fail: A1 with fault.c reading vma->advice after
+ * read_page(); A2 with out_retry that does not put; A3 with an unlock of vmf->page when add_page()
+ * failed.
  */
 #include "hazard_support.h"
 
@@ -47,7 +48,8 @@ static void test_a02_a03(void)
 
 	CHECK_OK(fm_pin(mm, pinned, 12 * PAGE, 0));
 	CHECK_OK(fm_file_control(slow, "stuck=1"));
-	/* Two on each page: one has its lock and reads, the other waits for the lock; the rest wait for a frame. */
+	/* Two on each page: one has its lock and reads, the other waits for the lock; the rest wait
+	 * for a frame. */
 	for (unsigned i = 0; i < 24; i++)
 		hazard_begin(&access[i], mm, map + i / 2 * PAGE);
 	for (unsigned i = 0; i < 24; i++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A4: endless retry. The lock is dropped for a readahead mark though nothing can be read ahead, and the
- * retry meets the same mark. Drop only if the state will change.
- * Seen to fail with ra_async_window() that returns true on a mark under random advice without clearing it.
+ * HAZARDS.md A4: endless retry. The lock is dropped for a readahead mark though nothing can be read
+ * ahead, and the retry meets the same mark. Drop only if the state will change. Seen to fail with
+ * ra_async_window() that returns true on a mark under random advice without clearing it.
  */
 #include "hazard_support.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A5: the page evicted between the tries, so that threads only batter the storage. The page pin survives to
- * the next try: though all that may be evicted is, before each try, one fault costs one read; nor does a fault cost more
- * with a budget of a few pages and many more threads.
+ * HAZARDS.md A5: the page evicted between the tries, so that threads only batter the storage. The
+ * page pin survives to the next try: though all that may be evicted is, before each try, one fault
+ * costs one read; nor does a fault cost more with a budget of a few pages and many more threads.
  * Seen to fail with out_retry that puts the page's pin (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
@@ -83,7 +83,8 @@ int main(void)
 	struct fm_stats stats = support_stats(mm);
 	printf("%llu faults, %llu reads, %llu tries more\n", (unsigned long long)stats.faults,
 	       (unsigned long long)stats.reads, (unsigned long long)stats.fault_retries);
-	/* A thread that was not run between its install and its access asks again: a new fault, a new read. */
+	/* A thread that was not run between its install and its access asks again: a new fault, a
+	 * new read. */
 	CHECK_LE(stats.reads, stats.faults);
 	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, FILE_PAGES * PAGE));
 	CHECK_OK(fm_file_close(file));

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A6: the error swallowed by RETRY: a permanent read error cost three reads before it showed. One read, one
- * error; the next access asks anew.
- * A7: a retry counted as a hit by the readahead heuristic, which then never sees that it does not pay; and one fault
- * counted for every try.
- * Seen to fail (tests/HAZARDS.md): A6 with read_page()'s result dropped; A7 with ra_async_window() that counts a retry, and with
- * do_sync_map_readahead() that chooses a window at each try.
+ * HAZARDS.md A6: the error swallowed by RETRY: a permanent read error cost three reads before it
+ * showed. One read, one error; the next access asks anew. A7: a retry counted as a hit by the
+ * readahead heuristic, which then never sees that it does not pay; and one fault counted for every
+ * try. Seen to fail (tests/HAZARDS.md): A6 with read_page()'s result dropped; A7 with
+ * ra_async_window() that counts a retry, and with do_sync_map_readahead() that chooses a window at
+ * each try.
  */
 #include "hazard_support.h"
 
@@ -66,18 +66,21 @@ static void test_a07(void)
 		CHECK_OK(hazard_end(&access[i]));
 	CHECK_LE(file->reads->ra.clock, TOUCHES + CROWD);
 	CHECK_EQ(support_stats(mm).ra_pages, 0); /* a crowd on one page is no stream */
-	EVENTUALLY(support_stats(mm).faults == support_stats(mm).faults_major + support_stats(mm).faults_minor);
+	EVENTUALLY(support_stats(mm).faults ==
+		   support_stats(mm).faults_major + support_stats(mm).faults_minor);
 	CHECK_LE(support_stats(mm).faults, TOUCHES + CROWD);
 	CHECK_OK(fm_unmap(mm, map, 4096 * MIB));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
 
-/* More threads than the store may have requests: the rest wait for room, and try again and again. */
+/* More threads than the store may have requests: the rest wait for room, and try again and again.
+ */
 static void test_a07_no_room(void)
 {
 	enum { CROWD = 16 };
-	const struct fm_file_options deadline = {.size = sizeof(deadline), .deadline_ns = 600ull * 1000 * MS_NS};
+	const struct fm_file_options deadline = {.size = sizeof(deadline),
+						 .deadline_ns = 600ull * 1000 * MS_NS};
 	struct hazard_access access[CROWD];
 	fm_mm *mm = support_mm(1024 * PAGE); /* 16 requests, 8 of them for one store */
 	fm_file *file = support_open(mm, "faulty:memory:4G?stuck=1", &deadline);

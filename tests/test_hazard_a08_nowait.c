@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A8: NOWAIT that drops the lock, or that waits. filemap_fault() itself is called for each row of the truth
- * table's right column (DESIGN.md 4): the map lock is held at return, at once, and vmf->want says what is to be done.
- * The same without ALLOW_RETRY. And fm_fault_in(FM_NOWAIT) returns over a store that never answers.
- * Seen to fail with may_drop() that looks at ALLOW_RETRY alone.
+ * HAZARDS.md A8: NOWAIT that drops the lock, or that waits. filemap_fault() itself is called for
+ * each row of the truth table's right column (DESIGN.md 4): the map lock is held at return, at
+ * once, and vmf->want says what is to be done. The same without ALLOW_RETRY. And
+ * fm_fault_in(FM_NOWAIT) returns over a store that never answers. Seen to fail with may_drop() that
+ * looks at ALLOW_RETRY alone.
  */
 #include "hazard_support.h"
 
@@ -41,9 +42,11 @@ static void table(uint32_t flags)
 	struct fault vmf;
 	unsigned ret;
 
-	/* Nothing is left of what was before: DONTNEED passes by what the background thread has locked for a moment. */
+	/* Nothing is left of what was before: DONTNEED passes by what the background thread has
+	 * locked for a moment. */
 	EVENTUALLY(atomic_get(&file->reads->inflight) == 0);
-	EVENTUALLY(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED) == 0 && support_stats(mm).frames_used == 0);
+	EVENTUALLY(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED) == 0 &&
+		   support_stats(mm).frames_used == 0);
 
 	ret = try_at((uintptr_t)map, flags, &vmf); /* absent */
 	CHECK_EQ(ret, FM_FAULT_RETRY | FM_FAULT_MAJOR);
@@ -78,7 +81,8 @@ static void table(uint32_t flags)
 	CHECK_EQ(vmf.error, -ENXIO);
 }
 
-/* Page after page of a store that never answers, beyond what it may have under way and beyond the frames. */
+/* Page after page of a store that never answers, beyond what it may have under way and beyond the
+ * frames. */
 static void test_calls(void)
 {
 	CHECK_OK(fm_file_control(file, "stuck=1"));

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A9: killed while waiting. Threads that wait for a page's read, for a page lock and for a frame end with
- * -ECANCELED when the mm is destroyed, over a store that never answers; also when that store cannot be told to give up.
- * A11: the convoy. While a fault waits for that store, a punch (DONTNEED), map, unmap and advise of its own range, and
- * faults of others, go on; so does one dead store leave frames and requests to the rest.
- * Seen to fail: A9 with page_wait() and frame_wait() that do not look at `dying`; A11 with drop() that waits for the page
- * lock; the last with a store that may have all the requests.
+ * HAZARDS.md A9: killed while waiting. Threads that wait for a page's read, for a page lock and for
+ * a frame end with -ECANCELED when the mm is destroyed, over a store that never answers; also when
+ * that store cannot be told to give up. A11: the convoy. While a fault waits for that store, a
+ * punch (DONTNEED), map, unmap and advise of its own range, and faults of others, go on; so does
+ * one dead store leave frames and requests to the rest. Seen to fail: A9 with page_wait() and
+ * frame_wait() that do not look at `dying`; A11 with drop() that waits for the page lock; the last
+ * with a store that may have all the requests.
  */
 #include "hazard_support.h"
 
@@ -24,7 +25,8 @@ static void test_a09(const struct fm_file_options *options)
 	for (unsigned i = 0; i < 32; i++)
 		hazard_begin(&access[i], mm, map + i / 2 * PAGE);
 	EVENTUALLY(support_stats(mm).faults_major >= 16);
-	for (unsigned i = 0; i < 32; i++) /* an access that begins after the end is the program's mistake */
+	for (unsigned i = 0; i < 32;
+	     i++) /* an access that begins after the end is the program's mistake */
 		EVENTUALLY(hazard_asleep(&access[i]));
 	CHECK_OK(fm_mm_destroy(mm));
 	for (unsigned i = 0; i < 32; i++) {
@@ -34,13 +36,14 @@ static void test_a09(const struct fm_file_options *options)
 	}
 }
 
-/* ---- a store that cannot be told to give up: who reads is lost until it answers, who only waits is not */
+/* ---- a store that cannot be told to give up: who reads is lost until it answers, who only waits
+ * is not */
 
 static const struct fm_store_ops *memory_ops;
 static atomic_bool answers;
 
-static int stubborn_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			 size_t *ret_done)
+static int stubborn_read(struct fm_store *store, const struct iovec *iov, int iov_count,
+			 uint64_t offset, size_t *ret_done)
 {
 	while (!answers)
 		support_sleep_ms(1);
@@ -53,8 +56,9 @@ static void *destroy(void *arg)
 	return NULL;
 }
 
-/* 12 of the 16 frames are pinned, 4 are in reads: the rest waits for one of those pages, for room at that store, or for
- * a frame. Not under the thread trap: there its handler's requests are all that waits. */
+/* 12 of the 16 frames are pinned, 4 are in reads: the rest waits for one of those pages, for room
+ * at that store, or for a frame. Not under the thread trap: there its handler's requests are all
+ * that waits. */
 static void test_a09_stubborn(void)
 {
 	enum { READ = 4, WAIT = 4 };

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A10: the page instantiated after a truncate or a punch. While a fault reads, slowly, the file is rewritten or
- * truncated by somebody else: under FM_CHANGED_ERROR the fault fails with ESTALE, under FM_CHANGED_REFRESH it shows the
- * new bytes; never the old ones from a read that began before, and never both. A punch of our own (DONTNEED) against a
- * fault that has its page locked leaves right bytes. A page whose mapping goes while it is being installed is taken out
+ * HAZARDS.md A10: the page instantiated after a truncate or a punch. While a fault reads, slowly,
+ * the file is rewritten or truncated by somebody else: under FM_CHANGED_ERROR the fault fails with
+ * ESTALE, under FM_CHANGED_REFRESH it shows the new bytes; never the old ones from a read that
+ * began before, and never both. A punch of our own (DONTNEED) against a fault that has its page
+ * locked leaves right bytes. A page whose mapping goes while it is being installed is taken out
  * again.
- * Seen to fail with file_recheck() that finds every file unchanged, and with install_locked() that does not look at
- * unmap_seq (tests/HAZARDS.md).
+ * Seen to fail with file_recheck() that finds every file unchanged, and with install_locked() that
+ * does not look at unmap_seq (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -127,7 +128,8 @@ static void test_unmapped_while_installed(void)
 	fm_mm *mm = shared.mm = support_mm(512 * PAGE);
 	fm_file *file = support_open(mm, support_file(PAGES * PAGE, 1), &error_policy);
 
-	for (unsigned i = 0; i < 10; i++) { /* the first by way of a staging slot, then, with what is cached, as a run */
+	for (unsigned i = 0; i < 10;
+	     i++) { /* the first by way of a staging slot, then, with what is cached, as a run */
 		shared.map = support_map(file, 0, PAGES * PAGE);
 		if (i == 1) {
 			CHECK_OK(fm_advise(mm, shared.map, PAGES * PAGE, FM_ADVICE_WILLNEED));
@@ -136,7 +138,8 @@ static void test_unmapped_while_installed(void)
 		shared.unmap = true;
 		struct fm_stats before = support_stats(mm);
 		int err = support_read(mm, shared.map + i * PAGE, &byte, 1);
-		/* Under the thread trap the install itself wakes the thread: it may be through before the page is gone. */
+		/* Under the thread trap the install itself wakes the thread: it may be through
+		 * before the page is gone. */
 		CHECK(err == -EFAULT || (!err && test_trap() == FM_TRAP_THREAD));
 		CHECK(!shared.unmap);
 		EVENTUALLY(support_stats(mm).faults > before.faults); /* it has ended */

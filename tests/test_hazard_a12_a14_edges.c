@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A12: the SIGBUS beyond the end lost by mapping a larger unit whole; the tail of the last page reads zeros.
- * A13: window arithmetic: near 0, near the end, past 2^32 pages, marks missed or doubled: a sequential scan reads every
- * page once.
- * A14: populate loops that never bound their retries: fm_fault_in over an error, over a store that fails now and then,
- * and over ranges larger than the pool ends.
- * Seen to fail (tests/HAZARDS.md): A12 with shown_bytes() that does not clip to the size; A13 with ra_submit() that cuts the
- * start to 32 bits, with a window that begins before 0, with a mark that is never met; A14 with a read error taken as "look
- * again".
+ * HAZARDS.md A12: the SIGBUS beyond the end lost by mapping a larger unit whole; the tail of the
+ * last page reads zeros. A13: window arithmetic: near 0, near the end, past 2^32 pages, marks
+ * missed or doubled: a sequential scan reads every page once. A14: populate loops that never bound
+ * their retries: fm_fault_in over an error, over a store that fails now and then, and over ranges
+ * larger than the pool ends. Seen to fail (tests/HAZARDS.md): A12 with shown_bytes() that does not
+ * clip to the size; A13 with ra_submit() that cuts the start to 32 bits, with a window that begins
+ * before 0, with a mark that is never met; A14 with a read error taken as "look again".
  */
 #include "hazard_support.h"
 
@@ -66,7 +65,8 @@ static void around(fm_mm *mm, fm_file *file, char *map, uint64_t offset, uint64_
 		if (advice == FM_ADVICE_SEQUENTIAL) /* the windows lay where the reader was */
 			CHECK_GT(after.ra_hits, before.ra_hits + (end - start) / PAGE / 2);
 		if (advice == FM_ADVICE_SEQUENTIAL && after.ra_aborted == before.ra_aborted &&
-		    test_trap() != FM_TRAP_THREAD) /* and ahead of it (see test_a13_once()), but for what DONTNEED left */
+		    test_trap() != FM_TRAP_THREAD) /* and ahead of it (see test_a13_once()), but for
+						      what DONTNEED left */
 			CHECK_LE(after.faults_major, before.faults_major + (end - start) / PAGE / 64);
 		hazard_same(mm, file, map + start, start, end - start);
 		CHECK_OK(fm_advise(mm, map + start, end - start, FM_ADVICE_DONTNEED));
@@ -100,8 +100,10 @@ static void test_a13_offsets(void)
 	support_mm_end(mm);
 }
 
-/* A reader who touches so many pages, each `step` from the one before: what is read beside them, of a file of 1024 pages. */
-static void test_a13_window(uint64_t first, int64_t step, unsigned touches, uint64_t read_beside_them)
+/* A reader who touches so many pages, each `step` from the one before: what is read beside them, of
+ * a file of 1024 pages. */
+static void test_a13_window(uint64_t first, int64_t step, unsigned touches,
+			    uint64_t read_beside_them)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
 	fm_file *file = support_open(mm, "memory:4M", NULL);
@@ -114,17 +116,20 @@ static void test_a13_window(uint64_t first, int64_t step, unsigned touches, uint
 	}
 	struct fm_stats stats = support_stats(mm);
 	if (stats.ra_pages != read_beside_them || stats.read_bytes != (touches + stats.ra_pages) * PAGE)
-		CHECK_FAIL("%u touches from page %llu in steps of %lld: %llu pages beside them, not %llu; %llu bytes", touches,
-			   (unsigned long long)first, (long long)step, (unsigned long long)stats.ra_pages,
-			   (unsigned long long)read_beside_them, (unsigned long long)stats.read_bytes);
+		CHECK_FAIL("%u touches from page %llu in steps of %lld: %llu pages beside them, "
+			   "not %llu; %llu bytes",
+			   touches, (unsigned long long)first, (long long)step,
+			   (unsigned long long)stats.ra_pages, (unsigned long long)read_beside_them,
+			   (unsigned long long)stats.read_bytes);
 	CHECK_EQ(stats.faults_major, touches);
 	CHECK_OK(fm_unmap(mm, map, 4 * MIB));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
 
-/* A file that fits: what is read is the file, once, and all but its first page (backwards: two) ahead of the reader. Not looked at, and
- * false, where the I/O thread was kept from running so long that a fault took readahead for stuck. */
+/* A file that fits: what is read is the file, once, and all but its first page (backwards: two)
+ * ahead of the reader. Not looked at, and false, where the I/O thread was kept from running so long
+ * that a fault took readahead for stuck. */
 static bool test_a13_once(enum fm_advice advice, bool backwards, uint64_t size)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
@@ -135,12 +140,14 @@ static bool test_a13_once(enum fm_advice advice, bool backwards, uint64_t size)
 	for (uint64_t at = 0; at < size; at += PAGE)
 		touch(mm, map + (backwards ? (size - 1) / PAGE * PAGE - at : at));
 	EVENTUALLY(support_stats(mm).requests == 0);
-	EVENTUALLY(support_stats(mm).pages_installed > size / PAGE); /* a thread may go on before its fault has ended */
+	EVENTUALLY(support_stats(mm).pages_installed >
+		   size / PAGE); /* a thread may go on before its fault has ended */
 	struct fm_stats stats = support_stats(mm);
 	if (!stats.ra_aborted) {
 		CHECK_EQ(stats.read_bytes, size);
 		CHECK_EQ(stats.ra_waste, 0);
-		/* The thread trap submits a window when its page is under way: the reader may come first, now and then. */
+		/* The thread trap submits a window when its page is under way: the reader may come
+		 * first, now and then. */
 		uint64_t missed = test_trap() == FM_TRAP_THREAD ? size / PAGE / 33 : backwards ? 2 : 1;
 		CHECK_LE(stats.faults_major, missed);
 		CHECK_GE(stats.ra_pages, size / PAGE + 1 - missed);

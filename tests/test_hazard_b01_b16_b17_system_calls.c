@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * System calls that are given a mapping (HAZARDS.md B):
- * B1  a cold address gives EFAULT under the inline and the call trap (and /proc/self/mem EIO), never a hang or zeros;
- *     after fm_pin() it works.
- *     The thread trap serves it where the kernel grants that. What we read ourselves for the program: fm_file_read()
- *     into a mapping is an error, options and URIs that lie in a cold mapping are read (B8: with no lock held).
- * B16 a page that a pipe refers to (vmsplice) stays while it is pinned, whatever the pressure.
- * B17 a kernel-mode fault with a signal pending repeats its message without end: one fault all the same.
- * Seen to fail: B1 with fm_pin() that brings in one page only; B8 with the options read where signals are blocked; B16
- * with a clock that does not look at pins; B17 with known() that knows nobody (tests/HAZARDS.md).
+ * B1  a cold address gives EFAULT under the inline and the call trap (and /proc/self/mem EIO),
+ * never a hang or zeros; after fm_pin() it works. The thread trap serves it where the kernel grants
+ * that. What we read ourselves for the program: fm_file_read() into a mapping is an error, options
+ * and URIs that lie in a cold mapping are read (B8: with no lock held). B16 a page that a pipe
+ * refers to (vmsplice) stays while it is pinned, whatever the pressure. B17 a kernel-mode fault
+ * with a signal pending repeats its message without end: one fault all the same. Seen to fail: B1
+ * with fm_pin() that brings in one page only; B8 with the options read where signals are blocked;
+ * B16 with a clock that does not look at pins; B17 with known() that knows nobody
+ * (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the kernel may answer to MOVE and COPY, each made to happen by a wrapper around the call (HAZARDS.md B):
- * B2  EBUSY while a page is pinned: retry, then another way, or skip; EAGAIN with part of the work done.
- * B3  EEXIST: no error, but the waiters have to be woken.
- * B12 EINVAL for a partly locked range: COPY there. Also for real, with mlock.
- * B14 a hole in a slot (ENOENT); a page of several that went in or out half way: finish or roll back.
- * After each, all bytes are right, and nothing is lost: frames, charges, pages.
- * Seen to fail: with EBUSY, EINVAL, EAGAIN and ENOENT each taken for an error, and without the wake-up after EEXIST.
+ * What the kernel may answer to MOVE and COPY, each made to happen by a wrapper around the call
+ * (HAZARDS.md B): B2  EBUSY while a page is pinned: retry, then another way, or skip; EAGAIN with
+ * part of the work done. B3  EEXIST: no error, but the waiters have to be woken. B12 EINVAL for a
+ * partly locked range: COPY there. Also for real, with mlock. B14 a hole in a slot (ENOENT); a page
+ * of several that went in or out half way: finish or roll back. After each, all bytes are right,
+ * and nothing is lost: frames, charges, pages. Seen to fail: with EBUSY, EINVAL, EAGAIN and ENOENT
+ * each taken for an error, and without the wake-up after EEXIST.
  */
 #include "hazard_support.h"
 #include "os/syscall.h"
@@ -28,9 +28,10 @@ enum answer {
 	BUSY_HALF_WAY,  /* the first page goes, the rest does not: into the view */
 	BUSY_HALF_OUT,  /* ...and out of it */
 	AGAIN_PART,     /* a page at a time */
-	EXISTS,         /* every third: done, but EEXIST is said and nobody woken; 6.18 does so now and then */
-	INVALID,        /* all moves */
-	NO_ENTRY,       /* every fifth: somebody emptied the slot */
+	EXISTS, /* every third: done, but EEXIST is said and nobody woken; 6.18 does so now and then
+		 */
+	INVALID,  /* all moves */
+	NO_ENTRY, /* every fifth: somebody emptied the slot */
 	ANSWERS
 };
 static const char *const names[ANSWERS] = {"as it is", "busy sometimes", "busy in", "busy out",
@@ -41,10 +42,14 @@ static _Atomic enum answer answer;
 static _Atomic uint64_t calls, given;
 static struct frame_pool *pool;
 
-int __real_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
-int __real_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
-int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
-int __wrap_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
+int __real_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done);
+int __real_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done);
+int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done);
+int __wrap_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done);
 
 static bool into_slot(uint64_t dst)
 {
@@ -90,7 +95,8 @@ static int part(struct trap *trap, uint64_t dst, uint64_t src, int err, uint64_t
 	return real ? real : err;
 }
 
-int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done)
 {
 	uint64_t number = ++calls;
 	bool out = !pool || into_slot(dst);
@@ -138,8 +144,9 @@ int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len
 		break;
 	case NO_ENTRY:
 		if (!out && number % 5 == 0) {
-			/* Of a run, the first page only: the library asks for the others when they are wanted, and a frame
-			 * that is taken from one of them before has no memory then. Under the call trap nothing fills it. */
+			/* Of a run, the first page only: the library asks for the others when they
+			 * are wanted, and a frame that is taken from one of them before has no
+			 * memory then. Under the call trap nothing fills it. */
 			madvise((void *)(uintptr_t)src, pool->page_size, MADV_DONTNEED);
 			given++;
 		}
@@ -150,7 +157,8 @@ int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len
 	return __real_trap_move(trap, dst, src, len, ret_done);
 }
 
-int __wrap_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+int __wrap_trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		     uint64_t *ret_done)
 {
 	uint64_t number = ++calls;
 
@@ -200,7 +208,8 @@ static void run(enum answer which, uint32_t page_size)
 		CHECK_FAIL("%s, %u-byte pages: never happened", names[which], page_size);
 	answer = AS_IT_IS;
 	hazard_same(mm, file, map, 0, FILE_BYTES);
-	if (which != NO_ENTRY && support_stats(mm).emptied_behind) /* what was left half way would look like this */
+	if (which != NO_ENTRY &&
+	    support_stats(mm).emptied_behind) /* what was left half way would look like this */
 		CHECK_FAIL("%s, %u-byte pages: something was emptied", names[which], page_size);
 	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
 	CHECK_OK(fm_file_close(file));

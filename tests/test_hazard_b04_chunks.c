@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B4: the kernel holds its lock for the whole range of a WRITEPROTECT, a COPY and a MADV_DONTNEED: none of
- * ours is longer than 2 MiB, whatever the caller asks. A seccomp filter shows each such ioctl of this thread to a handler,
- * which looks at its length and makes it; a longer madvise() it refuses.
- * Seen to fail: tests/HAZARDS.md says with what.
+ * HAZARDS.md B4: the kernel holds its lock for the whole range of a WRITEPROTECT, a COPY and a
+ * MADV_DONTNEED: none of ours is longer than 2 MiB, whatever the caller asks. A seccomp filter
+ * shows each such ioctl of this thread to a handler, which looks at its length and makes it; a
+ * longer madvise() it refuses. Seen to fail: tests/HAZARDS.md says with what.
  */
 #include "hazard_support.h"
 #include "os/syscall.h"
@@ -79,7 +79,8 @@ static void watch_calls(void)
 
 static void in_chunks(const char *what, uint64_t least)
 {
-	printf("%s: %d calls, the longest %llu KiB\n", what, (int)calls, (unsigned long long)longest / KIB);
+	printf("%s: %d calls, the longest %llu KiB\n", what, (int)calls,
+	       (unsigned long long)longest / KIB);
 	fflush(stdout);
 	CHECK_GE((uint64_t)calls, least);
 	CHECK_LE(longest, CHUNK);

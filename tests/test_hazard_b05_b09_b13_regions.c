@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The address space that the library takes (HAZARDS.md B), as the kernel shows it in /proc/self/smaps:
- * B5  a huge page stays whole through install and eviction.
- * B9  4 KiB views and frames are NOHUGEPAGE: the kernel would collapse pages behind our back.
- * B11 frames are registered for MISSING only: with WP a swapped-out frame gives EFAULT to the read into it.
- * B12 mlockall(MCL_FUTURE) does not fill a view or the frames.
- * B13 a view of 1 TiB.
- * B15 neither is inherited by fork(); and they are left out of core dumps.
- * Seen to fail: B5 with huge pages moved in halves, B9 without MADV_NOHUGEPAGE, B11 with slots registered for WP too, B12
- * with reserve() that maps with access at once, and without munlock, B13 without MAP_NORESERVE, B15 without MADV_DONTFORK.
+ * The address space that the library takes (HAZARDS.md B), as the kernel shows it in
+ * /proc/self/smaps: B5  a huge page stays whole through install and eviction. B9  4 KiB views and
+ * frames are NOHUGEPAGE: the kernel would collapse pages behind our back. B11 frames are registered
+ * for MISSING only: with WP a swapped-out frame gives EFAULT to the read into it. B12
+ * mlockall(MCL_FUTURE) does not fill a view or the frames. B13 a view of 1 TiB. B15 neither is
+ * inherited by fork(); and they are left out of core dumps. Seen to fail: B5 with huge pages moved
+ * in halves, B9 without MADV_NOHUGEPAGE, B11 with slots registered for WP too, B12 with reserve()
+ * that maps with access at once, and without munlock, B13 without MAP_NORESERVE, B15 without
+ * MADV_DONTFORK.
  */
 #include "hazard_support.h"
 
@@ -148,7 +148,8 @@ static int locked_child(void *arg)
 	(void)arg;
 	struct rlimit locked;
 	hazard_watch("mlockall(MCL_FUTURE) and a large view: never done");
-	/* The kernel refuses an ordinary user any mapping beyond this limit then, also one without access. */
+	/* The kernel refuses an ordinary user any mapping beyond this limit then, also one without
+	 * access. */
 	bool limited = geteuid() != 0 && getrlimit(RLIMIT_MEMLOCK, &locked) == 0 &&
 		       locked.rlim_cur != RLIM_INFINITY;
 	if (limited || mlockall(MCL_FUTURE) < 0) {
@@ -172,7 +173,8 @@ static int locked_child(void *arg)
 
 int main(void)
 {
-	CHECK_EQ(support_child(locked_child, NULL), 0); /* first: no thread of ours holds malloc's lock at the fork */
+	CHECK_EQ(support_child(locked_child, NULL),
+		 0); /* first: no thread of ours holds malloc's lock at the fork */
 	hazard_watch("a region of the library was never made");
 	test_flags();
 	test_b05();

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B7 and B10. B10: userfaultfd forbidden by a seccomp filter (EPERM, or ENOSYS as containers say), with
- * /dev/userfaultfd closed too: fm_mm_create() fails with that errno and says in one line what is missing and what to do.
- * B7: a thread that blocks SIGBUS is killed by the kernel at its first fault (inline trap), as documented: it neither
- * hangs nor reads zeros; the thread trap serves it.
- * Seen to fail: with say_why_not() left out; with a thread trap that is told by SIGBUS (tests/HAZARDS.md).
+ * HAZARDS.md B7 and B10. B10: userfaultfd forbidden by a seccomp filter (EPERM, or ENOSYS as
+ * containers say), with /dev/userfaultfd closed too: fm_mm_create() fails with that errno and says
+ * in one line what is missing and what to do. B7: a thread that blocks SIGBUS is killed by the
+ * kernel at its first fault (inline trap), as documented: it neither hangs nor reads zeros; the
+ * thread trap serves it. Seen to fail: with say_why_not() left out; with a thread trap that is told
+ * by SIGBUS (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B14, and the row "recorded as installed, yet it faulted" of the truth table: somebody empties the view or the
- * frames behind our back (here with MADV_DONTNEED, while threads read). The bytes are read again; never zeros, and no
- * access faults for ever. Where they were the only ones, that is told.
- * Seen to fail with page_really_there() that always believes, with a hole met by MOVE taken for an error, and with one
- * taken out as zeros, and with a dirty page that was lost told to nobody (tests/HAZARDS.md).
+ * HAZARDS.md B14, and the row "recorded as installed, yet it faulted" of the truth table: somebody
+ * empties the view or the frames behind our back (here with MADV_DONTNEED, while threads read). The
+ * bytes are read again; never zeros, and no access faults for ever. Where they were the only ones,
+ * that is told. Seen to fail with page_really_there() that always believes, with a hole met by MOVE
+ * taken for an error, and with one taken out as zeros, and with a dirty page that was lost told to
+ * nobody (tests/HAZARDS.md).
  */
 #include "write_support.h"
 
@@ -30,7 +31,8 @@ static void quiet(void)
 		hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
 	}
 	CHECK_GE(support_stats(mm).emptied_behind, 1);
-	for (int round = 0; round < 3; round++) { /* what is installed, and taken out before anybody touches it */
+	for (int round = 0; round < 3;
+	     round++) { /* what is installed, and taken out before anybody touches it */
 		madvise(shared.map, FILE_BYTES, MADV_DONTNEED);
 		CHECK_OK(fm_unmap(mm, shared.map, 64 * PAGE));
 		CHECK(support_map(shared.file, 0, 64 * PAGE) == shared.map);
@@ -55,7 +57,8 @@ static struct page *page_of(struct fm_file *file, uint64_t index)
 	return NULL;
 }
 
-/* The only bytes of a dirty page, which is one of many that go into the view together, go: that is told, and costs no other page. */
+/* The only bytes of a dirty page, which is one of many that go into the view together, go: that is
+ * told, and costs no other page. */
 static void dirty(void)
 {
 	const uint64_t len = 64 * PAGE, gone = 9, seed = 9;
@@ -69,7 +72,8 @@ static void dirty(void)
 	struct page *page = page_of(file, gone);
 	bool there = (page->state & PG_DIRTY) && mm->install == FM_INSTALL_MOVE;
 	if (there)
-		madvise((char *)file->pool->slots + (size_t)(page - file->pool->pages) * PAGE, PAGE, MADV_DONTNEED);
+		madvise((char *)file->pool->slots + (size_t)(page - file->pool->pages) * PAGE, PAGE,
+			MADV_DONTNEED);
 	CHECK(write_map(file, 0, len) == map);
 	support_expect(mm, map, 0, gone * PAGE, seed);
 	support_expect(mm, map + gone * PAGE, gone * PAGE, PAGE, there ? 8 : seed);

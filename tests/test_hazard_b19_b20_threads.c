@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B19: a request dies with the thread that submitted it: reads that a thread asked for complete though it has
- * exited. And a cancel that comes too late: what the device writes after the deadline goes into a frame that is nobody
- * else's by then.
- * B20: the alternate stack of AT_MINSIGSTKSZ and little more is enough for a fault with all that may come with it; and the
+ * HAZARDS.md B19: a request dies with the thread that submitted it: reads that a thread asked for
+ * complete though it has exited. And a cancel that comes too late: what the device writes after the
+ * deadline goes into a frame that is nobody else's by then. B20: the alternate stack of
+ * AT_MINSIGSTKSZ and little more is enough for a fault with all that may come with it; and the
  * library's thread-locals are small enough for dlopen().
- * Seen to fail: B19 with request_abandon() that puts the request's pins (that a request which died is submitted again:
- * test_io); B20 with 16 KiB of locals in read_inline(), and with OS_THREAD_LOCAL_BYTES of 4096 (tests/HAZARDS.md).
+ * Seen to fail: B19 with request_abandon() that puts the request's pins (that a request which died
+ * is submitted again: test_io); B20 with 16 KiB of locals in read_inline(), and with
+ * OS_THREAD_LOCAL_BYTES of 4096 (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -35,8 +36,8 @@ static void test_b19_exit(void)
 {
 	pthread_t thread;
 	fm_mm *mm = shared.mm = support_mm(256 * PAGE);
-	fm_file *file = support_open(mm, support_format("faulty:%s?delay=20ms", support_file(FILE_BYTES, 1)),
-				     NULL);
+	fm_file *file = support_open(
+		mm, support_format("faulty:%s?delay=20ms", support_file(FILE_BYTES, 1)), NULL);
 	char *map = shared.map = support_map(file, 0, FILE_BYTES);
 
 	CHECK_OK(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_RANDOM));
@@ -60,8 +61,8 @@ static const struct fm_store_ops *memory_ops;
 static atomic_bool answers;
 static atomic_uint asked;
 
-static int late_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-		     size_t *ret_done)
+static int late_read(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
 {
 	asked++;
 	while (!answers)
@@ -91,14 +92,15 @@ static void test_b19_late(void)
 	/* The I/O thread has done something since: whatever order the threads saw, it knows. */
 	CHECK_OK(fm_advise(mm, other_map + FILE_BYTES / 2, PAGE, FM_ADVICE_WILLNEED));
 	EVENTUALLY(support_stats(mm).requests == 0);
-	/* On a busy machine the deadline may come before a worker does: what has not begun can be cancelled, and is no late one. */
+	/* On a busy machine the deadline may come before a worker does: what has not begun can be
+	 * cancelled, and is no late one. */
 	for (unsigned i = 0; i < LATE; ) {
 		CHECK_EQ(support_read(mm, map + i * 8 * PAGE, &byte, 1), -ETIMEDOUT);
 		EVENTUALLY(asked > i || support_stats(mm).requests == i);
 		i = asked;
 	}
-	/* The device is not done with three frames yet; were they free, the next would get them, and their bytes. Read and
-	 * not installed: the bytes are still where they were read to. */
+	/* The device is not done with three frames yet; were they free, the next would get them,
+	 * and their bytes. Read and not installed: the bytes are still where they were read to. */
 	for (unsigned i = 0; i < OTHERS; i += 4) {
 		CHECK_OK(fm_advise(mm, other_map + i * PAGE, 4 * PAGE, FM_ADVICE_WILLNEED));
 		EVENTUALLY(support_stats(mm).read_bytes == (i + 5) * PAGE && support_stats(mm).requests == LATE);

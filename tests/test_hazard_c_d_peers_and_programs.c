@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * HAZARDS.md C and D, what no other test has:
- * C3  a page made visible before its bytes are complete: who comes while it is read waits for the end of the read.
- * C5  a kernel mapping for each page or state: thousands of mappings, pages and advices cost none.
- * C6  the whole file read at map time: mapping and advising read nothing.
- * C9  statistics that need the lock they report on: they are told while somebody holds the map lock.
- * D   the same file opened and mapped again and again; threads that block all signals but SIGBUS, or, under the thread
- *     trap, all: they are served, and their mask stays what it was.
- * Seen to fail: tests/HAZARDS.md says with what.
+ * C3  a page made visible before its bytes are complete: who comes while it is read waits for the
+ * end of the read. C5  a kernel mapping for each page or state: thousands of mappings, pages and
+ * advices cost none. C6  the whole file read at map time: mapping and advising read nothing. C9
+ * statistics that need the lock they report on: they are told while somebody holds the map lock. D
+ * the same file opened and mapped again and again; threads that block all signals but SIGBUS, or,
+ * under the thread trap, all: they are served, and their mask stays what it was. Seen to fail:
+ * tests/HAZARDS.md says with what.
  */
 #include "hazard_support.h"
 
@@ -83,7 +83,8 @@ static void test_c05(void)
 	}
 	EVENTUALLY(all_protected(file->pool));
 	CHECK_EQ(support_stats(mm).mappings, MANY);
-	CHECK_LE(kernel_mappings(), before + 32); /* a thread's stack, the larger table, what malloc() took */
+	CHECK_LE(kernel_mappings(),
+		 before + 32); /* a thread's stack, the larger table, what malloc() took */
 	for (unsigned i = 1; i < MANY; i += 2)
 		CHECK_OK(fm_unmap(mm, map + i * 2 * PAGE, PAGE));
 	CHECK_LE(kernel_mappings(), before + 32);
@@ -97,7 +98,8 @@ static void test_c05(void)
 static void test_c06(void)
 {
 	fm_mm *mm = support_mm(1024 * PAGE);
-	fm_file *file = support_open(mm, "faulty:memory:1G?stuck=1", NULL); /* a read, once begun, would stay */
+	fm_file *file = support_open(mm, "faulty:memory:1G?stuck=1",
+				     NULL); /* a read, once begun, would stay */
 	char *map = support_map(file, 0, 1024 * MIB);
 
 	CHECK_OK(fm_advise(mm, map, 1024 * MIB, FM_ADVICE_SEQUENTIAL));

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * record= writes what is touched, in the order of first touch, and says what it lost; hotset= reads it before it is
- * asked for, as far as free frames go, and takes nothing from anybody; lists that are wrong are refused in one line.
- * Seen to fail: with ranges written as they were noted (test_order), with lost touches not counted (test_overflow), with a
- * range made longer by a plain store (test_log), with the plan not sorted (test_batches), with no regard for free frames
- * (test_small_budget), with a file read on that nobody has any more (test_closed_meanwhile), with sections taken whosever
- * they are (test_sections).
+ * record= writes what is touched, in the order of first touch, and says what it lost; hotset= reads
+ * it before it is asked for, as far as free frames go, and takes nothing from anybody; lists that
+ * are wrong are refused in one line. Seen to fail: with ranges written as they were noted
+ * (test_order), with lost touches not counted (test_overflow), with a range made longer by a plain
+ * store (test_log), with the plan not sorted (test_batches), with no regard for free frames
+ * (test_small_budget), with a file read on that nobody has any more (test_closed_meanwhile), with
+ * sections taken whosever they are (test_sections).
  */
 #include "inside.h"
 #include "support.h"
@@ -42,8 +43,10 @@ static void read_list(const char *path)
 	CHECK(fgets(line, sizeof(line), f));
 	CHECK_STR(line, "filemap-hotset 1\n");
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "ranges %llu", &list.ranges) == 1 || sscanf(line, "lost %llu", &list.lost) == 1 ||
-		    sscanf(line, "size %llu", &list.size) == 1 || sscanf(line, "page %llu", &list.page) == 1 ||
+		if (sscanf(line, "ranges %llu", &list.ranges) == 1 ||
+		    sscanf(line, "lost %llu", &list.lost) == 1 ||
+		    sscanf(line, "size %llu", &list.size) == 1 ||
+		    sscanf(line, "page %llu", &list.page) == 1 ||
 		    sscanf(line, "uri %255s", list.uri) == 1 || strncmp(line, "version ", 8) == 0)
 			continue;
 		CHECK_LT(list.count, LINES_MAX);
@@ -62,7 +65,8 @@ static const char *write_list(const char *text)
 	return path;
 }
 
-/* ------------------------------------------------------------------ what the log function was told */
+/* ------------------------------------------------------------------ what the log function was told
+ */
 
 static char told[512];
 static unsigned told_count;
@@ -77,8 +81,11 @@ static void tell(void *arg, enum fm_log_level level, const char *line)
 
 static fm_mm *telling_mm(uint64_t budget)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = budget, .trap = test_trap(),
-					.install = test_install(), .log = tell};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = budget,
+					.trap = test_trap(),
+					.install = test_install(),
+					.log = tell};
 	fm_mm *mm = NULL;
 	int error = fm_mm_create(&options, &mm);
 	if (error == -ENOSYS || error == -EPERM || error == -EOPNOTSUPP)
@@ -204,7 +211,8 @@ static void test_threads(void)
 	read_list(record);
 	CHECK_EQ(list.lost, 0);
 	for (unsigned i = 0; i < list.count; i++)
-		for (uint64_t page = list.line[i].start / PAGE; page < (list.line[i].start + list.line[i].len) / PAGE; page++) {
+		for (uint64_t page = list.line[i].start / PAGE;
+		     page < (list.line[i].start + list.line[i].len) / PAGE; page++) {
 			CHECK_LT(page, sizeof(seen));
 			CHECK_EQ(seen[page]++, 0);
 		}
@@ -228,7 +236,8 @@ static void *noter(void *arg)
 	return NULL;
 }
 
-/* The log by itself, where threads meet in it: each touch is in the list, once, or counted as lost. */
+/* The log by itself, where threads meet in it: each touch is in the list, once, or counted as lost.
+ */
 static void test_log(void)
 {
 	const char *record = support_path();
@@ -357,8 +366,10 @@ static void test_call(void)
 /* Larger pages than those it was recorded with, and an object that ends within one. */
 static void test_other_page_size(void)
 {
-	const char *hot = write_list("filemap-hotset 1\nsize 204801\npage 4096\n200704 4097\n4096 4096\n8192 4096\n");
-	struct fm_file_options options = {.size = sizeof(options), .page_size = 65536, .readahead_bytes = UINT32_MAX};
+	const char *hot = write_list(
+		"filemap-hotset 1\nsize 204801\npage 4096\n200704 4097\n4096 4096\n8192 4096\n");
+	struct fm_file_options options = {
+		.size = sizeof(options), .page_size = 65536, .readahead_bytes = UINT32_MAX};
 	const char *path = support_file(204801, SEED);
 	mm = support_mm(16 * MIB);
 	file = support_open(mm, support_format("file:%s?hotset=%s", path, hot), &options);
@@ -376,7 +387,8 @@ static void test_other_page_size(void)
 static void test_huge_pages(void)
 {
 	const char *hot = write_list("filemap-hotset 1\n0 33554432\n");
-	struct fm_file_options options = {.size = sizeof(options), .page_size = 2 * MIB, .readahead_bytes = UINT32_MAX};
+	struct fm_file_options options = {
+		.size = sizeof(options), .page_size = 2 * MIB, .readahead_bytes = UINT32_MAX};
 	mm = support_mm(64 * MIB);
 	file = support_open(mm, support_format("memory:64M?hotset=%s", hot), &options);
 	addr = support_map(file, 0, mapped = 64 * MIB);
@@ -457,7 +469,8 @@ static void test_errors(void)
 static void test_changed(void)
 {
 	const char *path = support_file(64 * PAGE, SEED);
-	const char *hot = write_list("filemap-hotset 1\nsize 16777216\nversion 5\n1048576 4096\n8192 8192\n258048 40960\n");
+	const char *hot = write_list("filemap-hotset 1\nsize 16777216\nversion 5\n1048576 "
+				     "4096\n8192 8192\n258048 40960\n");
 	mm = telling_mm(16 * MIB);
 	open_file(support_format("file:%s?hotset=%s", path, hot), 64 * PAGE);
 	wait_for_pages(3);
@@ -474,8 +487,10 @@ static void test_sections(void)
 	const char *one = support_file(64 * PAGE, SEED), *two = support_file(64 * PAGE, SEED + 1);
 	char text[4096];
 	snprintf(text, sizeof(text),
-		 "filemap-hotset 1\nuri file:%s\nranges 1\n0 4096\nfilemap-hotset 1\nuri file:%s\nranges 1\n4096 8192\n"
-		 "filemap-hotset 1\nuri file:%s\n16384 4096\n", one, two, one);
+		 "filemap-hotset 1\nuri file:%s\nranges 1\n0 4096\nfilemap-hotset 1\nuri "
+		 "file:%s\nranges 1\n4096 8192\n"
+		 "filemap-hotset 1\nuri file:%s\n16384 4096\n",
+		 one, two, one);
 	const char *hot = write_list(text);
 	mm = telling_mm(16 * MIB);
 	open_file(support_format("file:%s?hotset=%s", one, hot), 64 * PAGE);
@@ -533,7 +548,8 @@ static void test_malformed(void)
 	refused("filemap-hotset 1\n0 4096\r\n", -EINVAL, "line 2: not a range");
 	refused("filemap-hotset 1\n0x10 4096\n", -EINVAL, "line 2: not a range");
 	refused("filemap-hotset 1\n99999999999999999999 1\n", -EINVAL, "line 2: not a range");
-	refused("filemap-hotset 1\n18446744073709551615 18446744073709551615\n", -EINVAL, "line 2: not a range");
+	refused("filemap-hotset 1\n18446744073709551615 18446744073709551615\n", -EINVAL,
+		"line 2: not a range");
 	refused("filemap-hotset 1\n9223372036854775807 1\n", -EINVAL, "line 2: not a range");
 	refused("filemap-hotset 1\nsize many\n", -EINVAL, "line 2: neither");
 	refused("filemap-hotset 1\nsize\n", -EINVAL, "line 2: neither");
@@ -564,8 +580,20 @@ static void test_malformed(void)
 /* Whatever stands in it: no crash, no hang, an error or a file. */
 static void test_noise(void)
 {
-	static const char *const piece[] = {"filemap-hotset 1\n", "ranges ", "uri ", "size ", "0 ", "4096", "\n", " ", "-",
-					    "18446744073709551615", "9223372036854770000 4096\n", "4096 4096\n", "\t", "x"};
+	static const char *const piece[] = {"filemap-hotset 1\n",
+					    "ranges ",
+					    "uri ",
+					    "size ",
+					    "0 ",
+					    "4096",
+					    "\n",
+					    " ",
+					    "-",
+					    "18446744073709551615",
+					    "9223372036854770000 4096\n",
+					    "4096 4096\n",
+					    "\t",
+					    "x"};
 	uint64_t random = 88172645463325252ull;
 	fm_file *opened;
 

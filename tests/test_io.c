@@ -745,8 +745,8 @@ static void test_timers(void)
 
 /* ------------------------------------------------------------------ order and fairness */
 
-/* As which of several requests this one ended, from 1. Not the order in which their `done` is called: the threads that call it may
- * overtake each other. */
+/* As which of several requests this one ended, from 1. Not the order in which their `done` is
+ * called: the threads that call it may overtake each other. */
 static unsigned place_of(struct job *const *jobs, int count, int job)
 {
 	unsigned place = 1;
@@ -990,7 +990,8 @@ static unsigned count_entries(const char *path)
 	return count;
 }
 
-/* Without the threads that the kernel made for an io_uring, which stay for some seconds after it has gone. */
+/* Without the threads that the kernel made for an io_uring, which stay for some seconds after it
+ * has gone. */
 static unsigned count_threads(void)
 {
 	unsigned count = 0;

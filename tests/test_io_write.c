@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The I/O engine writes and flushes, with a ring and without: all of it or an error that says how far it came; taken back
- * and cancelled as reads are; what the store does wrong is told and nothing is done twice as something else. */
+/* The I/O engine writes and flushes, with a ring and without: all of it or an error that says how
+ * far it came; taken back and cancelled as reads are; what the store does wrong is told and nothing
+ * is done twice as something else. */
 #include "io/io.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -132,16 +133,17 @@ static void job_free(struct job *job)
 }
 
 /* One request, as it should end. */
-static void does(struct io_engine *engine, struct fm_store *store, enum io_op op, uint64_t offset, size_t len, int error,
-		 size_t bytes)
+static void does(struct io_engine *engine, struct fm_store *store, enum io_op op, uint64_t offset,
+		 size_t len, int error, size_t bytes)
 {
 	struct job *job = job_new(store, op, offset, len);
 	int got;
 
 	job_submit(engine, job);
 	got = job_wait(job);
-	CHECK(got == error && job->request.bytes_done == bytes, "op %d, %zu at %llu gives %d after %zu", op, len,
-	      (unsigned long long)offset, got, job->request.bytes_done);
+	CHECK(got == error && job->request.bytes_done == bytes,
+	      "op %d, %zu at %llu gives %d after %zu", op, len, (unsigned long long)offset, got,
+	      job->request.bytes_done);
 	job_free(job);
 }
 
@@ -180,7 +182,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	has(store, 196608, 200000 - 196608);
 	has(store, 4096, 4096);
 	does(engine, store, IO_WRITE, 4096, 0, 0, 0);
-	/* one request, as each of the three after the others, with segments that a flush takes no notice of */
+	/* one request, as each of the three after the others, with segments that a flush takes no
+	 * notice of */
 	job = job_new(store, IO_WRITE, 12288, 8192);
 	for (int i = 0; i < 6; i++) {
 		job->request.op = (enum io_op[]){IO_WRITE, IO_FLUSH, IO_READ}[i % 3];
@@ -205,7 +208,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	}
 }
 
-/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every write. */
+/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every
+ * write. */
 static void test_direct_refused(void)
 {
 	struct io_engine *engine = engine_with(0);
@@ -235,7 +239,8 @@ static void test_direct_refused(void)
 
 /* ------------------------------------------------------------------ stores of our own */
 
-/* One that takes what `steps` say, one for each write: bytes at most, 0 for nothing, below 0 for an error. */
+/* One that takes what `steps` say, one for each write: bytes at most, 0 for nothing, below 0 for an
+ * error. */
 struct scripted {
 	struct fm_store store;
 	const int *steps;
@@ -244,8 +249,8 @@ struct scripted {
 	char got[16384];
 };
 
-static int scripted_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			  size_t *ret_done)
+static int scripted_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+			  uint64_t offset, size_t *ret_done)
 {
 	struct scripted *scripted = (struct scripted *)store;
 	int step = scripted->steps[atomic_add(&scripted->writes, 1)];
@@ -268,7 +273,8 @@ static int scripted_flush(struct fm_store *store)
 	return scripted->flush_error;
 }
 
-static int scripted_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static int scripted_submit(struct fm_store *store, struct io_engine *engine,
+			   struct io_request *request)
 {
 	size_t done = 0;
 	int error;
@@ -287,10 +293,14 @@ static int scripted_submit(struct fm_store *store, struct io_engine *engine, str
 static const struct fm_store_ops scripted_ops[3] = {
 	{.name = "scripted", .write = scripted_write, .flush = scripted_flush},
 	{.name = "scripted", .submit_write = scripted_submit, .submit_flush = scripted_submit},
-	{.name = "scripted", .submit_read = scripted_submit, .write = scripted_write, .flush = scripted_flush},
+	{.name = "scripted",
+	 .submit_read = scripted_submit,
+	 .write = scripted_write,
+	 .flush = scripted_flush},
 };
 
-static void script_is(struct io_engine *engine, const int *steps, int error, size_t bytes, unsigned writes)
+static void script_is(struct io_engine *engine, const int *steps, int error, size_t bytes,
+		      unsigned writes)
 {
 	for (int i = 0; i < 3; i++) {
 		struct scripted *scripted = calloc(1, sizeof(*scripted));
@@ -298,7 +308,8 @@ static void script_is(struct io_engine *engine, const int *steps, int error, siz
 		int got;
 
 		/* its size is no reason to leave off a write */
-		scripted->store = (struct fm_store){.ops = &scripted_ops[i], .caps = i ? FM_STORE_SUBMIT : 0, .size_bytes = 1};
+		scripted->store = (struct fm_store){
+			.ops = &scripted_ops[i], .caps = i ? FM_STORE_SUBMIT : 0, .size_bytes = 1};
 		scripted->steps = steps;
 		job = job_new(&scripted->store, IO_WRITE, 0, 10000);
 		job_submit(engine, job);
@@ -438,7 +449,8 @@ static unsigned char file_byte(const char *name, uint64_t offset)
 static void test_lose(void)
 {
 	struct io_engine *engine = engine_with(0);
-	struct fm_store *store = opened("faulty:file:f?lose=1", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
+	struct fm_store *store =
+		opened("faulty:file:f?lose=1", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
 
 	CHECK(!store_resize(store, 100000), "resize");
 	does(engine, store, IO_WRITE, 4096, 20000, 0, 20000);
@@ -468,7 +480,8 @@ struct pipe_store {
 	uint32_t started;   /* atomic */
 };
 
-static int pipe_submit_write(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static int pipe_submit_write(struct fm_store *store, struct io_engine *engine,
+			     struct io_request *request)
 {
 	struct pipe_store *pipes = (struct pipe_store *)store;
 	int error = io_ring_write(engine, request, pipes->own);
@@ -481,14 +494,16 @@ static int pipe_submit_write(struct fm_store *store, struct io_engine *engine, s
 	return error;
 }
 
-static void pipe_cancel(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static void pipe_cancel(struct fm_store *store, struct io_engine *engine,
+			struct io_request *request)
 {
 	(void)store;
 	io_ring_cancel(engine, request);
 }
 
 /* A pipe cannot be synced, and says so. */
-static int pipe_submit_flush(struct fm_store *store, struct io_engine *engine, struct io_request *request)
+static int pipe_submit_flush(struct fm_store *store, struct io_engine *engine,
+			     struct io_request *request)
 {
 	return io_ring_flush(engine, request, ((struct pipe_store *)store)->own);
 }
@@ -504,8 +519,9 @@ static const struct fm_store_ops pipe_ops = {
 static void test_ring_cancel(bool uninvited)
 {
 	struct io_engine *engine = engine_with(0);
-	struct pipe_store pipes = {.store = {.ops = &pipe_ops, .caps = FM_STORE_SUBMIT, .size_bytes = 1 << 20},
-				   .uninvited = uninvited};
+	struct pipe_store pipes = {
+		.store = {.ops = &pipe_ops, .caps = FM_STORE_SUBMIT, .size_bytes = 1 << 20},
+		.uninvited = uninvited};
 	unsigned char page[4096], got[4096];
 	unsigned fill = 0;
 	struct job *job;

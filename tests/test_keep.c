@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FM_KEEP: what a process had written to a mapping when it was killed is in the file, though it synced nothing. A child writes
- * and tells by a pipe what.
- * Seen to fail: without FM_KEEP in `begin` (some hundred words are missing); with keep_page() passing over PG_WRITEBACK.
+ * FM_KEEP: what a process had written to a mapping when it was killed is in the file, though it
+ * synced nothing. A child writes and tells by a pipe what. Seen to fail: without FM_KEEP in `begin`
+ * (some hundred words are missing); with keep_page() passing over PG_WRITEBACK.
  */
 #include "support.h"
 
@@ -28,8 +28,10 @@ static uint64_t *words;
 
 static fm_mm *begin(uint32_t trap)
 {
-	struct fm_mm_options mm_options = {.size = sizeof(mm_options), .budget_bytes = MIB, .flags = FM_KEEP, .trap = trap};
-	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE | FM_FILE_CREATE};
+	struct fm_mm_options mm_options = {
+		.size = sizeof(mm_options), .budget_bytes = MIB, .flags = FM_KEEP, .trap = trap};
+	struct fm_file_options options = {.size = sizeof(options),
+					  .flags = FM_FILE_WRITE | FM_FILE_CREATE};
 	struct fm_map_options map_options = {.size = sizeof(map_options), .flags = FM_MAP_WRITE};
 	fm_file *file;
 	fm_mm *mm;
@@ -198,7 +200,8 @@ static void test_destroyed(void)
 
 static void test_only_local_files(void)
 {
-	struct fm_mm_options mm_options = {.size = sizeof(mm_options), .budget_bytes = MIB, .flags = FM_KEEP};
+	struct fm_mm_options mm_options = {
+		.size = sizeof(mm_options), .budget_bytes = MIB, .flags = FM_KEEP};
 	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE};
 	fm_file *file;
 	fm_mm *mm;

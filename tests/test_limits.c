@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Limits are told, and nothing wraps: a page that is pinned 65,535 times is not pinned once more, a budget above 8 TiB is refused, and
- * where the user may have no more threads the log says what to do.
+ * Limits are told, and nothing wraps: a page that is pinned 65,535 times is not pinned once more, a
+ * budget above 8 TiB is refused, and where the user may have no more threads the log says what to
+ * do.
  */
 #include "write_support.h"
 
@@ -43,7 +44,8 @@ static void budgets_do_not_wrap(void)
 	static const uint64_t budget[] = {(8ull << 40) + PAGE, (16ull << 40) + MIB, UINT64_MAX};
 
 	for (unsigned i = 0; i < sizeof(budget) / sizeof(budget[0]); i++) {
-		struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = budget[i], .log = on_line};
+		struct fm_mm_options options = {
+			.size = sizeof(options), .budget_bytes = budget[i], .log = on_line};
 		fm_mm *mm;
 		said[0] = 0;
 		CHECK_EQ(fm_mm_create(&options, &mm), -EINVAL);

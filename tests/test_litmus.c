@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the simulator can't show, on real processors: memory ordering. src/mm's own functions, driven by few threads in
- * many short rounds, over a small pool. docs/memory-ordering.md says which rule each part is about.
- * Each part was seen to fail; what was broken for it stands at the part. A part that hangs fails with words.
+ * What the simulator can't show, on real processors: memory ordering. src/mm's own functions,
+ * driven by few threads in many short rounds, over a small pool. docs/memory-ordering.md says which
+ * rule each part is about. Each part was seen to fail; what was broken for it stands at the part. A
+ * part that hangs fails with words.
  */
 #include "hazard_support.h"
 
@@ -76,8 +77,8 @@ static void delay(unsigned n)
 
 /* ------------------------------------------------------------------ store, then load */
 
-/* The one reordering that x86 has. Two threads each write their own word, then read the other's: one of them must see
- * the other's. Seen to fail with atomic_set() at __ATOMIC_RELEASE. */
+/* The one reordering that x86 has. Two threads each write their own word, then read the other's:
+ * one of them must see the other's. Seen to fail with atomic_set() at __ATOMIC_RELEASE. */
 #define WORDS 64 /* one after the other, a cache line each, while both threads run abreast */
 static struct {
 	uint32_t word;
@@ -102,7 +103,8 @@ static void dekker_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the page lock and its wake-up */
+/* ------------------------------------------------------------------ the page lock and its wake-up
+ */
 
 static struct page *locked; /* has a pin of ours throughout */
 
@@ -115,8 +117,8 @@ static void begin_with_page(unsigned id, unsigned *seed)
 	delay(random_of(seed) % 64);
 }
 
-/* One lets the page go while others go to sleep for it; nobody comes later to wake them. Seen to fail (a hang) with
- * page_unlock() that looks for PG_WAITERS first and then clears PG_LOCKED. */
+/* One lets the page go while others go to sleep for it; nobody comes later to wake them. Seen to
+ * fail (a hang) with page_unlock() that looks for PG_WAITERS first and then clears PG_LOCKED. */
 static void wake_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -130,7 +132,8 @@ static void wake_racer(unsigned id)
 	}
 }
 
-/* What the lock protects is plain. Seen to fail with page_trylock() that reads the word and then sets it. */
+/* What the lock protects is plain. Seen to fail with page_trylock() that reads the word and then
+ * sets it. */
 static uint64_t protected_count;
 
 static void lock_racer(unsigned id)
@@ -160,8 +163,9 @@ static void ticket_ran(struct ticket *ticket)
 	mine->ran = true;
 }
 
-/* A ticket is queued while the page comes free: it is run, or refused. Seen to fail (a hang) with page_queue_ticket() that
- * looks at PG_LOCKED, and then sets PG_TICKETS whatever the word is by now. */
+/* A ticket is queued while the page comes free: it is run, or refused. Seen to fail (a hang) with
+ * page_queue_ticket() that looks at PG_LOCKED, and then sets PG_TICKETS whatever the word is by
+ * now. */
 static void ticket_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -180,7 +184,8 @@ static void ticket_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the index against reuse of a frame */
+/* ------------------------------------------------------------------ the index against reuse of a
+ * frame */
 
 #define INDEXES 24 /* of each file: more than there are frames */
 
@@ -213,14 +218,16 @@ static void look_up(struct fm_file *of, uint64_t index)
 	struct page *page = page_find(of, index);
 	if (!page)
 		return;
-	if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != of || __atomic_load_n(&page->index, __ATOMIC_RELAXED) != index)
+	if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != of ||
+	    __atomic_load_n(&page->index, __ATOMIC_RELAXED) != index)
 		CHECK_FAIL("page %llu was looked up, and is another's", (unsigned long long)index);
 	if (page_is(page, PG_UPTODATE) && *(uint64_t *)slot_of(pool, page) != mark_of(of, index))
 		CHECK_FAIL("page %llu has another page's bytes", (unsigned long long)index);
 	page_unpin(pool, page);
 }
 
-/* Seen to fail with bucket_search() that does not look at the identity once more when it has the pin. */
+/* Seen to fail with bucket_search() that does not look at the identity once more when it has the
+ * pin. */
 static void index_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -230,13 +237,15 @@ static void index_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the map lock against look-ups */
+/* ------------------------------------------------------------------ the map lock against look-ups
+ */
 
 #define MAPPED_PAGES 8
-static char *always; /* mapped throughout; its neighbours come and go, so that the table moves under it */
+static char *always; /* mapped throughout; its neighbours come and go, so that the table moves under
+			it */
 
-/* Seen to fail with map_lock_exclusive() that does not wait for the readers inside, and (a hang) with map_unlock_shared() that
- * looks for a writer before it says that it leaves. */
+/* Seen to fail with map_lock_exclusive() that does not wait for the readers inside, and (a hang)
+ * with map_unlock_shared() that looks for a writer before it says that it leaves. */
 static void map_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -261,8 +270,9 @@ static void map_racer(unsigned id)
 
 /* ------------------------------------------------------------------ a keeper's place */
 
-/* Threads keep pages and let them go while others empty their places: in the end no pin is left, and none was put twice.
- * Seen to fail with keeper_enter() that reads `busy` and then sets it, in about three runs of four. */
+/* Threads keep pages and let them go while others empty their places: in the end no pin is left,
+ * and none was put twice. Seen to fail with keeper_enter() that reads `busy` and then sets it, in
+ * about three runs of four. */
 static void keeper_racer(unsigned id)
 {
 	struct progress progress = {0};
@@ -314,7 +324,8 @@ static void with_page(void (*fn)(unsigned id), unsigned count)
 
 static void litmus(void)
 {
-	static const struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX};
+	static const struct fm_file_options options = {.size = sizeof(options),
+						       .readahead_bytes = UINT32_MAX};
 	mm = support_mm(FRAMES * PAGE);
 	for (int i = 0; i < 2; i++)
 		file[i] = support_open(mm, "memory:1M", &options);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A system call that waits in the thread trap may hold a lock of the very file that its page is to be read from: write()
- * holds the inode's lock while it faults in what it is given, and a direct read wants that lock. No read that serves a
- * fault waits for it.
- *   - pwrite() to a file from a cold mapping of that file, also where source and destination overlap;
+ * A system call that waits in the thread trap may hold a lock of the very file that its page is to
+ * be read from: write() holds the inode's lock while it faults in what it is given, and a direct
+ * read wants that lock. No read that serves a fault waits for it.
+ *   - pwrite() to a file from a cold mapping of that file, also where source and destination
+ * overlap;
  *   - writev() with several pieces of the mapping, of which some overlap the destination;
  *   - pread() and direct pread() of a file into a mapping of that file, which are write faults;
- *   - two threads that write two files, each from a mapping of the other's, beside one that calls fm_fault_in(), one that
- *     syncs what it has written, and one that punches holes.
- * Each in a folder of the machine's own disk and, as root, on XFS, Btrfs, and overlayfs over XFS, whose reads take other locks.
+ *   - two threads that write two files, each from a mapping of the other's, beside one that calls
+ * fm_fault_in(), one that syncs what it has written, and one that punches holes. Each in a folder
+ * of the machine's own disk and, as root, on XFS, Btrfs, and overlayfs over XFS, whose reads take
+ * other locks.
  */
 #include "inside.h"
 #include "support.h"
@@ -30,7 +32,10 @@
 
 static fm_mm *mm_of(enum fm_install install)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = BUDGET, .trap = FM_TRAP_THREAD, .install = install};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = BUDGET,
+					.trap = FM_TRAP_THREAD,
+					.install = install};
 	fm_mm *mm;
 	int error = fm_mm_create(&options, &mm);
 
@@ -40,7 +45,8 @@ static fm_mm *mm_of(enum fm_install install)
 	return mm;
 }
 
-/* ------------------------------------------------------------------ a file whose bytes say from which page they come */
+/* ------------------------------------------------------------------ a file whose bytes say from
+ * which page they come */
 
 static uint64_t stamp(uint64_t page)
 {
@@ -63,8 +69,8 @@ static int file_make(const char *path)
 	return fd;
 }
 
-/* Each word of a page comes from `page`, or from one that lies a whole number of `step` before it: such a write may have
- * read what it had itself written. 0 as `step`: from no other. */
+/* Each word of a page comes from `page`, or from one that lies a whole number of `step` before it:
+ * such a write may have read what it had itself written. 0 as `step`: from no other. */
 static void expect_from(int fd, uint64_t at, uint64_t page, uint64_t step)
 {
 	uint64_t words[PAGE / 8];
@@ -72,9 +78,11 @@ static void expect_from(int fd, uint64_t at, uint64_t page, uint64_t step)
 	CHECK_EQ(pread(fd, words, PAGE, (off_t)(at * PAGE)), (ssize_t)PAGE);
 	for (unsigned i = 0; i < PAGE / 8; i++) {
 		uint64_t from = words[i] & UINT32_MAX;
-		bool right = words[i] == stamp(from) && (from == page || (step && from < page && (page - from) % step == 0));
+		bool right = words[i] == stamp(from) &&
+			     (from == page || (step && from < page && (page - from) % step == 0));
 		if (!right)
-			CHECK_FAIL("page %d, word %u: %#llx, not of page %d", (int)at, i, (unsigned long long)words[i], (int)page);
+			CHECK_FAIL("page %d, word %u: %#llx, not of page %d", (int)at, i,
+				   (unsigned long long)words[i], (int)page);
 	}
 }
 
@@ -168,8 +176,8 @@ static void test_read_into(const char *dir, enum fm_install install)
 
 /* ------------------------------------------------------------------ many at once */
 
-/* Pages 0 to 95 are written by pwrite(), and always by what has the right stamp; 128 to 159 by a thread that stores to the
- * mapping; 192 to 223 get holes. */
+/* Pages 0 to 95 are written by pwrite(), and always by what has the right stamp; 128 to 159 by a
+ * thread that stores to the mapping; 192 to 223 get holes. */
 struct worker {
 	pthread_t thread;
 	struct mapped *from, *to;
@@ -226,7 +234,8 @@ static void *punch(void *arg)
 	return NULL;
 }
 
-static void start(struct worker *w, void *(*fn)(void *), struct mapped *from, struct mapped *to, unsigned *stop)
+static void start(struct worker *w, void *(*fn)(void *), struct mapped *from, struct mapped *to,
+		  unsigned *stop)
 {
 	static unsigned seed;
 
@@ -290,7 +299,8 @@ static bool command(const char *format, ...)
 /* Only what this process mounts, and only for itself: it goes with the process. */
 static bool mounts_are_ours(void)
 {
-	return geteuid() == 0 && !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	return geteuid() == 0 && !unshare(CLONE_NEWNS) &&
+	       !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 }
 
 static bool mount_image(const char *dir, const char *kind, unsigned size_mib)
@@ -304,7 +314,8 @@ static bool mount_image(const char *dir, const char *kind, unsigned size_mib)
 static bool mount_overlay(const char *dir)
 {
 	return command("cd %s && mkdir -p xfs/up xfs/work xfs/low overlay && "
-		       "mount -t overlay fm-test -o lowerdir=xfs/low,upperdir=xfs/up,workdir=xfs/work overlay 2>/dev/null",
+		       "mount -t overlay fm-test -o "
+		       "lowerdir=xfs/low,upperdir=xfs/up,workdir=xfs/work overlay 2>/dev/null",
 		       dir);
 }
 

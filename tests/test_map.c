@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_map() and fm_unmap(): what is mapped shows the file's bytes and zeros behind them, nothing else does.
- * Seen to fail: with the zeroing of the last page's tail left out (test_tail), with the count of a
- * mapping left out (test_counts), with segment_cut() at the end of an unmap left out (test_partial), with a new link
- * count taken for a change (test_unlinked), with a pin, a descriptor, a view or a struct fm_file not given back,
- * with discard_range() that takes any region for its own (test_two_spaces).
+ * fm_map() and fm_unmap(): what is mapped shows the file's bytes and zeros behind them, nothing
+ * else does. Seen to fail: with the zeroing of the last page's tail left out (test_tail), with the
+ * count of a mapping left out (test_counts), with segment_cut() at the end of an unmap left out
+ * (test_partial), with a new link count taken for a change (test_unlinked), with a pin, a
+ * descriptor, a view or a struct fm_file not given back, with discard_range() that takes any region
+ * for its own (test_two_spaces).
  */
 #include "inside.h"
 #include "support.h"
@@ -88,7 +89,8 @@ static void test_sizes(void)
 	support_mm_end(mm);
 }
 
-/* Read into a frame that held another page's bytes, and not by the kernel's direct path, which clears it. */
+/* Read into a frame that held another page's bytes, and not by the kernel's direct path, which
+ * clears it. */
 static void test_tail(void)
 {
 	fm_mm *mm = support_mm(fm_budget_min(PAGE));
@@ -325,7 +327,8 @@ static void test_two_files(void)
 	support_mm_end(other);
 }
 
-/* Where the view of one mm's file was, another mm's comes to lie: it gives back page tables of its own only. */
+/* Where the view of one mm's file was, another mm's comes to lie: it gives back page tables of its
+ * own only. */
 static void test_two_spaces(void)
 {
 	fm_mm *first = support_mm(8 * MIB), *second = support_mm(8 * MIB);

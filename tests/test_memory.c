@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory: the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16 MiB, while it
- * reads 20 times the budget, and while it touches one page of each MiB of a sparse file of 8 GiB, which is all
- * page tables (DESIGN.md 5). No baseline is subtracted. Then the same with more, which does not hide in the 16 MiB.
- * Seen to fail with pt_release_empty() that does nothing. (Copies that are not dropped: sim/mutations.)
+ * Memory: the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16 MiB,
+ * while it reads 20 times the budget, and while it touches one page of each MiB of a sparse file of
+ * 8 GiB, which is all page tables (DESIGN.md 5). No baseline is subtracted. Then the same with
+ * more, which does not hide in the 16 MiB. Seen to fail with pt_release_empty() that does nothing.
+ * (Copies that are not dropped: sim/mutations.)
  */
 #include "support.h"
 
@@ -90,7 +91,8 @@ static void run(uint64_t budget, const char *what, const char *uri, uint64_t byt
 	for (int i = 0; i < THREADS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	struct fm_stats stats = support_stats(mm);
-	printf("%s: at most %.1f MiB of %.1f (resident, peak, %.1f; page tables %.1f), %llu reads, charged %.1f\n",
+	printf("%s: at most %.1f MiB of %.1f (resident, peak, %.1f; page tables %.1f), %llu reads, "
+	       "charged %.1f\n",
 	       what, (double)most.now / MIB, (double)limit / MIB, (double)most.peak / MIB,
 	       (double)most.tables / MIB, (unsigned long long)stats.reads,
 	       (double)stats.charged_bytes / MIB);

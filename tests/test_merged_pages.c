@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel merges equal pages of a program that has asked for it (PR_SET_MEMORY_MERGE; HAZARDS.md E6). What it merges loses its
- * write protection, so that later writes come without a fault. The program asks before it maps a file for writing, or after: no write
- * is lost that fm_sync() has acknowledged.
- * As root, on a kernel with KSM, which is switched on for the time of the test.
+ * The kernel merges equal pages of a program that has asked for it (PR_SET_MEMORY_MERGE; HAZARDS.md
+ * E6). What it merges loses its write protection, so that later writes come without a fault. The
+ * program asks before it maps a file for writing, or after: no write is lost that fm_sync() has
+ * acknowledged. As root, on a kernel with KSM, which is switched on for the time of the test.
  */
 #include "write_support.h"
 
@@ -50,7 +50,10 @@ static void put_back(void)
 static bool switch_on(void)
 {
 	static const long wanted[KNOBS] = {10, 5000, 1};
-	int lock = open("/sys/kernel/mm/ksm/run", O_RDONLY | O_CLOEXEC); /* another setting of this test puts back what it has found */
+	int lock = open(
+		"/sys/kernel/mm/ksm/run",
+		O_RDONLY |
+			O_CLOEXEC); /* another setting of this test puts back what it has found */
 	if (lock < 0 || flock(lock, LOCK_EX))
 		return false;
 	for (unsigned i = 0; i < KNOBS; i++)
@@ -61,7 +64,8 @@ static bool switch_on(void)
 	return true;
 }
 
-/* So many times the kernel has looked at all memory that may be merged. It merges what was the same twice. */
+/* So many times the kernel has looked at all memory that may be merged. It merges what was the same
+ * twice. */
 static void wait_for_scans(long count)
 {
 	long until = ksm("full_scans", -1) + count;
@@ -90,7 +94,8 @@ static void write_what_is_equal(bool asks_first)
 	for (unsigned i = 0; i < PAGES; i++) {
 		CHECK_EQ(pread(fd, bytes, 1, (off_t)(i * PAGE) + 8), 1);
 		if (bytes[0] != 'W')
-			CHECK_FAIL("the write to page %u is not in the file (allowed %s)", i, asks_first ? "before" : "after");
+			CHECK_FAIL("the write to page %u is not in the file (allowed %s)", i,
+				   asks_first ? "before" : "after");
 	}
 	CHECK_OK(fm_unmap(mm, addr, PAGES * PAGE));
 	CHECK_OK(fm_file_close(file));
@@ -102,12 +107,15 @@ static void write_what_is_equal(bool asks_first)
 int main(void)
 {
 	if (SUPPORT_SANITIZED) {
-		printf("skipped: sanitized memory is merged too, which takes minutes; the plain build runs this\n");
+		printf("skipped: sanitized memory is merged too, which takes minutes; the plain "
+		       "build runs this\n");
 		return 77;
 	}
 	path = support_path();
-	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) || prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) || !switch_on()) {
-		fprintf(stderr, "skipped: same-page merging cannot be switched on here (root, and Linux 6.4 with CONFIG_KSM)\n");
+	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) || prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) ||
+	    !switch_on()) {
+		fprintf(stderr, "skipped: same-page merging cannot be switched on here (root, and "
+				"Linux 6.4 with CONFIG_KSM)\n");
 		return 77;
 	}
 	int status;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names of files: a plain path is a name, byte for byte, also while the file is created, and parameters are found only behind a
- * scheme. Each name is created, written to, closed and found again under the same name.
- * Seen to fail: on the commit before, where "x%41.db" opened "xA.db" and "q?record=other.txt" replaced other.txt.
+ * Names of files: a plain path is a name, byte for byte, also while the file is created, and
+ * parameters are found only behind a scheme. Each name is created, written to, closed and found
+ * again under the same name. Seen to fail: on the commit before, where "x%41.db" opened "xA.db" and
+ * "q?record=other.txt" replaced other.txt.
  */
 #include "write_support.h"
 
@@ -25,10 +26,12 @@ static unsigned files_here(void)
 	return count;
 }
 
-/* Create, write and find the file that `uri` names; it must be `name`, and the folder's only one. */
+/* Create, write and find the file that `uri` names; it must be `name`, and the folder's only one.
+ */
 static void one_name(const char *uri, const char *name)
 {
-	struct fm_file_options options = {.size = sizeof(options), .flags = FM_FILE_WRITE | FM_FILE_CREATE};
+	struct fm_file_options options = {.size = sizeof(options),
+					  .flags = FM_FILE_WRITE | FM_FILE_CREATE};
 	fm_file *file = support_open(mm, uri, &options);
 	unsigned char byte = 'n';
 	uint64_t size = 0;
@@ -53,8 +56,22 @@ static void one_name(const char *uri, const char *name)
 static void test_names(void)
 {
 	static const char *const plain[] = {
-		"100%.db", "a?b.db",     "c&d.db",     "log:1",  "x%41.db", "with space.db", "new\nline.db", "q?record=other.txt",
-		"a=b",     "nosuch:x.y", ":", "%", "?",       "FILE:x",        "./memory:1M",  "file",
+		"100%.db",
+		"a?b.db",
+		"c&d.db",
+		"log:1",
+		"x%41.db",
+		"with space.db",
+		"new\nline.db",
+		"q?record=other.txt",
+		"a=b",
+		"nosuch:x.y",
+		":",
+		"%",
+		"?",
+		"FILE:x",
+		"./memory:1M",
+		"file",
 	};
 
 	mm = support_mm(4 * MIB);
@@ -77,7 +94,8 @@ static int open_fd(int fd, uint32_t flags, fm_file **ret_file)
 	return fm_file_open_fd(mm, fd, &options, ret_file);
 }
 
-/* Write by the library to what `fd` shows, which is closed meanwhile if `close_it`; read it by `other`. */
+/* Write by the library to what `fd` shows, which is closed meanwhile if `close_it`; read it by
+ * `other`. */
 static void write_by(int fd, int other, bool close_it)
 {
 	fm_file *file;
@@ -103,7 +121,8 @@ static void refused_fd(int fd, uint32_t flags, int error)
 
 static void test_unnamed(void)
 {
-	int memory = memfd_create("a?b%41", MFD_CLOEXEC | MFD_ALLOW_SEALING), unnamed = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int memory = memfd_create("a?b%41", MFD_CLOEXEC | MFD_ALLOW_SEALING),
+	    unnamed = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	int gone = open("gone", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	CHECK(memory >= 0 && gone >= 0 && !unlink("gone"));
@@ -123,7 +142,8 @@ static void test_unnamed(void)
 	CHECK_EQ(files_here(), 0);
 }
 
-/* The program's descriptor stays as it is: its offset, its flags. What it may not, the handle may not. */
+/* The program's descriptor stays as it is: its offset, its flags. What it may not, the handle may
+ * not. */
 static void test_descriptors(void)
 {
 	int fd = open("file", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600), reads, writes, path;

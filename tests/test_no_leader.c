@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The main thread has ended by pthread_exit(), and others go on (HAZARDS.md E4): what names the main thread, /proc/self and
- * getpid(), names nobody who has memory or descriptors then. Pages that the kernel does not move (COPY) are brought out of the
- * view by fm_punch() and a growing fm_truncate(), and `filemap stat` finds the process's statistics.
- * Also where a seccomp filter forbids process_vm_readv().
+ * The main thread has ended by pthread_exit(), and others go on (HAZARDS.md E4): what names the
+ * main thread, /proc/self and getpid(), names nobody who has memory or descriptors then. Pages that
+ * the kernel does not move (COPY) are brought out of the view by fm_punch() and a growing
+ * fm_truncate(), and `filemap stat` finds the process's statistics. Also where a seccomp filter
+ * forbids process_vm_readv().
  */
 #include "write_support.h"
 
@@ -104,7 +105,8 @@ static void run(bool forbidden)
 	}
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	if (WIFSIGNALED(status) || WEXITSTATUS(status))
-		CHECK_FAIL("without its main thread%s: status %#x", forbidden ? " and process_vm_readv()" : "", status);
+		CHECK_FAIL("without its main thread%s: status %#x",
+			   forbidden ? " and process_vm_readv()" : "", status);
 
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	for (unsigned i = 0; i < PAGES; i++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Works without any privilege: the test gives up root and all capabilities, if it has them, and then serves faults
- * in each of the ways. What the kernel does not grant is said in one line that says what to do.
- * Seen to fail: with userfaultfd asked for without USER_MODE_ONLY (-EPERM), where vm.unprivileged_userfaultfd
- * is 0.
+ * Works without any privilege: the test gives up root and all capabilities, if it has them, and
+ * then serves faults in each of the ways. What the kernel does not grant is said in one line that
+ * says what to do. Seen to fail: with userfaultfd asked for without USER_MODE_ONLY (-EPERM), where
+ * vm.unprivileged_userfaultfd is 0.
  */
 #include "support.h"
 

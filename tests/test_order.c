@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Orders of visiting: each unit exactly once, whatever the count; and random is not the identity. */
+/* Orders of visiting: each unit exactly once, whatever the count; and random is not the identity.
+ */
 #include "check.h"
 #include "command/order.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_pin(): pages stay installed until as many fm_unpin(), so that a system call can be given them; the frames
- * are reserved first, and a quarter is left to the others.
- * Seen to fail: with the page's pin put although the count went up (test_stays), with the limit left out
- * (test_limit), with the undo of a pin that failed half way left out (test_half_way).
+ * fm_pin(): pages stay installed until as many fm_unpin(), so that a system call can be given them;
+ * the frames are reserved first, and a quarter is left to the others. Seen to fail: with the page's
+ * pin put although the count went up (test_stays), with the limit left out (test_limit), with the
+ * undo of a pin that failed half way left out (test_half_way).
  */
 #include "support.h"
 

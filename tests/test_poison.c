@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread trap's ways to tell a failed access (src/trap/tell.c), and what they leave behind: nothing. The other traps
- * pass the same tests, where what they tell with needs no trace in the view.
- * Seen to fail with src/trap/thread.c as it was before: test_next_access (the thread is told the system call's error),
- * test_later_calls (EFAULT for ever), test_pin_over_mark (pinned, and not there), test_pinned_stays (the page is emptied),
- * test_unmapped_but_pinned (the page is emptied).
+ * The thread trap's ways to tell a failed access (src/trap/tell.c), and what they leave behind:
+ * nothing. The other traps pass the same tests, where what they tell with needs no trace in the
+ * view. Seen to fail with src/trap/thread.c as it was before: test_next_access (the thread is told
+ * the system call's error), test_later_calls (EFAULT for ever), test_pin_over_mark (pinned, and not
+ * there), test_pinned_stays (the page is emptied), test_unmapped_but_pinned (the page is emptied).
  */
 #include "support.h"
 
@@ -66,7 +66,8 @@ static bool is_there(unsigned page)
 	return vec & 1;
 }
 
-/* The page's place is not read-only, as it is for a moment when a system call's write is refused. */
+/* The page's place is not read-only, as it is for a moment when a system call's write is refused.
+ */
 static bool kernel_lets_write(unsigned page)
 {
 	uintptr_t at = (uintptr_t)addr + page * PAGE;
@@ -136,7 +137,8 @@ static void test_pinned_stays(void)
 		CHECK_EQ(read(zero, addr + 2 * PAGE + 9, 1), -1);
 		CHECK_EQ(errno, EFAULT);
 		CHECK(is_there(2));
-		EVENTUALLY(kernel_lets_write(2)); /* until then it is the kernel that refuses, by a SIGSEGV of its own */
+		EVENTUALLY(kernel_lets_write(
+			2)); /* until then it is the kernel that refuses, by a SIGSEGV of its own */
 	}
 	uint64_t faults = support_stats(mm).faults;
 	CHECK(addr[2 * PAGE + 5] == was || addr[2 * PAGE + 5] == 1);
@@ -147,7 +149,8 @@ static void test_pinned_stays(void)
 	end();
 }
 
-/* A pinned page is there after its mapping has gone: an access that only the mapping's end refuses ends. */
+/* A pinned page is there after its mapping has gone: an access that only the mapping's end refuses
+ * ends. */
 static void test_unmapped_but_pinned(void)
 {
 	begin();

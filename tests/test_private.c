@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private mappings: what is written to one stays in it, whatever the budget; it never reaches the file, nor another mapping.
- * Seen to fail: with the bits of the scratch file left clear (test_spills), with a private mapping that is given the file's
- * own view (test_independent), with a record and a readahead of its own (test_recorded).
+ * Private mappings: what is written to one stays in it, whatever the budget; it never reaches the
+ * file, nor another mapping. Seen to fail: with the bits of the scratch file left clear
+ * (test_spills), with a private mapping that is given the file's own view (test_independent), with
+ * a record and a readahead of its own (test_recorded).
  */
 #include "write_support.h"
 
@@ -38,7 +39,8 @@ static void test_independent(void)
 	const uint64_t len = 32 * PAGE;
 
 	begin(2 * MIB, len, 0);
-	unsigned char *shared = support_map(file, 0, len), *a = map_private(0, len), *b = map_private(8 * PAGE, 8 * PAGE);
+	unsigned char *shared = support_map(file, 0, len), *a = map_private(0, len),
+		      *b = map_private(8 * PAGE, 8 * PAGE);
 	CHECK(a != shared && b != a + 8 * PAGE && b != shared + 8 * PAGE);
 	support_expect(mm, a, 0, len, SEED);
 	write_pattern(mm, a, 0, len, SEED + 1);
@@ -88,7 +90,8 @@ static void test_spills(uint64_t budget, uint64_t len)
 	write_expect_file(path, 0, len, SEED);
 }
 
-/* Over a file that is written to: what it has when the private mapping first touches it, and no later. */
+/* Over a file that is written to: what it has when the private mapping first touches it, and no
+ * later. */
 static void test_over_shared(void)
 {
 	const uint64_t len = 32 * PAGE;
@@ -135,7 +138,8 @@ static void test_tail(void)
 	write_expect_file(path, 0, len, SEED);
 }
 
-/* Its touches are the object's, which is opened once, and has one record; and it reads no more ahead than that is to. */
+/* Its touches are the object's, which is opened once, and has one record; and it reads no more
+ * ahead than that is to. */
 static void test_recorded(void)
 {
 	struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX};
@@ -162,7 +166,8 @@ static void test_recorded(void)
 		unsigned long long start, len;
 		if (sscanf(line, "%llu %llu", &start, &len) != 2)
 			continue;
-		CHECK((start == 3 * PAGE && len == 2 * PAGE) || ((start == 50 * PAGE || start == 20 * PAGE) && len == PAGE));
+		CHECK((start == 3 * PAGE && len == 2 * PAGE) ||
+		      ((start == 50 * PAGE || start == 20 * PAGE) && len == PAGE));
 		ranges++;
 	}
 	fclose(f);

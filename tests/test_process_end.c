@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is dirty reaches the file at every ordinary end of a process: return from main, exit(), quick_exit(), from wherever
- * it is called; also what the program writes in its own last handlers, and in a file whose last reference has just gone.
- * A forked child that ends writes nothing. A store that refuses, or does not answer, for a moment is waited for.
- * Each end is a program of its own: this one, run again with the name of the end and of the file.
- * Seen to fail: with a writeback_finish() that passes by files without a reference (closed), without the destructor
- * (return, exit, destructor, opened), without at_quick_exit() (quick), with an exit() that does not wait for
- * fm_mm_destroy() in another thread (destroy), with tries that have no pauses between them (refuses).
+ * What is dirty reaches the file at every ordinary end of a process: return from main, exit(),
+ * quick_exit(), from wherever it is called; also what the program writes in its own last handlers,
+ * and in a file whose last reference has just gone. A forked child that ends writes nothing. A
+ * store that refuses, or does not answer, for a moment is waited for. Each end is a program of its
+ * own: this one, run again with the name of the end and of the file. Seen to fail: with a
+ * writeback_finish() that passes by files without a reference (closed), without the destructor
+ * (return, exit, destructor, opened), without at_quick_exit() (quick), with an exit() that does not
+ * wait for fm_mm_destroy() in another thread (destroy), with tries that have no pauses between them
+ * (refuses).
  */
 #include "write_support.h"
 
@@ -229,11 +231,15 @@ static ssize_t write_of_stream(void *cookie, const char *buf, size_t len)
 	return (ssize_t)len;
 }
 
-/* A stream of the C library's is flushed after all handlers. What that writes into a mapping is told. */
+/* A stream of the C library's is flushed after all handlers. What that writes into a mapping is
+ * told. */
 static void end_too_late(void)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 16 * MIB, .trap = test_trap(),
-					.install = test_install(), .log = note};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = 16 * MIB,
+					.trap = test_trap(),
+					.install = test_install(),
+					.log = note};
 	cookie_io_functions_t functions = {.write = write_of_stream};
 
 	CHECK_OK(fm_mm_create(&options, &mm));
@@ -252,10 +258,19 @@ static const struct end {
 	void (*run)(void);
 	unsigned rounds;
 } ends[] = {
-	{"return", end_return, 2}, {"exit", end_exit, 2}, {"destructor", end_destructor, 2}, {"quick", end_quick, 2},
-	{"opened", end_opened, 1}, {"closed", end_closed, 20}, {"callback", end_callback, 1}, {"signal", end_signal, 1},
-	{"fork", end_fork, 1}, {"destroy", end_destroy, 2}, {"refuses", end_refuses, 1},
-	{"refuses-destroy", end_refuses_destroy, 1}, {"stuck", end_stuck, 1},
+	{"return", end_return, 2},
+	{"exit", end_exit, 2},
+	{"destructor", end_destructor, 2},
+	{"quick", end_quick, 2},
+	{"opened", end_opened, 1},
+	{"closed", end_closed, 20},
+	{"callback", end_callback, 1},
+	{"signal", end_signal, 1},
+	{"fork", end_fork, 1},
+	{"destroy", end_destroy, 2},
+	{"refuses", end_refuses, 1},
+	{"refuses-destroy", end_refuses_destroy, 1},
+	{"stuck", end_stuck, 1},
 };
 
 static void run_again(const char *name, const char *output)
@@ -330,7 +345,8 @@ int main(int argc, char **argv)
 			run_again(ends[i].name, NULL);
 			expect_words(ends[i].name);
 		}
-	if (test_trap() == FM_TRAP_INLINE) /* by the other the thread that tells races with the end of the process */
+	if (test_trap() == FM_TRAP_INLINE) /* by the other the thread that tells races with the end
+					      of the process */
 		expect_told();
 	return 0;
 }

@@ -43,8 +43,10 @@
 #define VICTIMS 3u
 #define HANG_S 60u /* far beyond what any step takes, also on a busy machine */
 
-#define EVENTS(X) X(nothing) X(closefrom) X(fork) X(spawn) X(setuid) X(dlclose) X(leader_ends) X(unshare)
-#define ENDS(X) X(exit) X(returns) X(quick_exit) X(underscore_exit) X(exec) X(destroy) X(kill) X(killed)
+#define EVENTS(X)                                                                                  \
+	X(nothing) X(closefrom) X(fork) X(spawn) X(setuid) X(dlclose) X(leader_ends) X(unshare)
+#define ENDS(X)                                                                                    \
+	X(exit) X(returns) X(quick_exit) X(underscore_exit) X(exec) X(destroy) X(kill) X(killed)
 #define ENUM_OF(name) EVENT_##name,
 enum event { EVENTS(ENUM_OF) EVENT_COUNT };
 #undef ENUM_OF
@@ -99,34 +101,37 @@ static const char *plan_text(const struct plan *plan)
 	static const char *const traps[] = {"default", "inline", "thread", "call"};
 	static const char *const installs[] = {"auto", "move", "copy"};
 
-	snprintf(text, sizeof(text), "generation %u: trap %s, install %s%s, budget %" PRIu64 " KiB, %s, then %s",
+	snprintf(text, sizeof(text),
+		 "generation %u: trap %s, install %s%s, budget %" PRIu64 " KiB, %s, then %s",
 		 (unsigned)shared->generation, traps[plan->trap], installs[plan->install],
-		 plan->flags & FM_KEEP ? ", FM_KEEP" : "", plan->budget >> 10, event_names[plan->event],
-		 end_names[plan->end]);
+		 plan->flags & FM_KEEP ? ", FM_KEEP" : "", plan->budget >> 10,
+		 event_names[plan->event], end_names[plan->end]);
 	return text;
 }
 
 /* ------------------------------------------------------------------ pages */
 
 /* Check a page's words. Returns the version of the last word, which is the oldest. */
-static uint64_t page_check(const char *where, unsigned page, const volatile uint64_t *words, uint64_t least)
+static uint64_t page_check(const char *where, unsigned page, const volatile uint64_t *words,
+			   uint64_t least)
 {
 	uint64_t last = UINT64_MAX;
 
 	for (unsigned i = 0; i < WORDS; i++) {
 		uint64_t word = words[i], number = word >> 48, version = word & 0xffffffffffffull;
 		if (word && number != page + 1)
-			CHECK_FAIL("%s; %s: page %u, word %u is %#" PRIx64 ": a byte of something else", plan_text(&shared->plan),
-				   where, page, i, word);
+			CHECK_FAIL("%s; %s: page %u, word %u is %#" PRIx64
+				   ": a byte of something else",
+				   plan_text(&shared->plan), where, page, i, word);
 		if (version > last)
-			CHECK_FAIL("%s; %s: page %u, word %u: version %" PRIu64 " after %" PRIu64, plan_text(&shared->plan), where,
-				   page, i, version, last);
+			CHECK_FAIL("%s; %s: page %u, word %u: version %" PRIu64 " after %" PRIu64,
+				   plan_text(&shared->plan), where, page, i, version, last);
 		if (version < least)
 			CHECK_FAIL("%s; %s: page %u, word %u: version %" PRIu64 " and not %" PRIu64 ": a write is lost",
 				   plan_text(&shared->plan), where, page, i, version, least);
 		if (i == 0 && version > shared->begun[page])
-			CHECK_FAIL("%s; %s: page %u: version %" PRIu64 " was never written", plan_text(&shared->plan), where,
-				   page, version);
+			CHECK_FAIL("%s; %s: page %u: version %" PRIu64 " was never written",
+				   plan_text(&shared->plan), where, page, version);
 		last = version;
 	}
 	return last;
@@ -223,8 +228,12 @@ static void *writer(void *arg)
 static int program_open(void)
 {
 	const struct plan *plan = &shared->plan;
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = plan->budget, .trap = plan->trap,
-					.install = plan->install, .flags = plan->flags, .log = log_line};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = plan->budget,
+					.trap = plan->trap,
+					.install = plan->install,
+					.flags = plan->flags,
+					.log = log_line};
 	struct fm_file_options writing = {.size = sizeof(writing), .flags = FM_FILE_WRITE};
 	struct fm_map_options writable = {.size = sizeof(writable), .flags = FM_MAP_WRITE};
 	void *at = NULL;
@@ -239,8 +248,9 @@ static int program_open(void)
 	addr = at;
 	/* What the generation before has left. Nothing is dirty yet: the file has all of it. */
 	for (unsigned page = 0; page < PAGES; page++) {
-		uint64_t there = page_check("through the mapping", page, (volatile uint64_t *)(addr + page * PAGE),
-					    shared->floor[page]);
+		uint64_t there =
+			page_check("through the mapping", page,
+				   (volatile uint64_t *)(addr + page * PAGE), shared->floor[page]);
 		shared->finished[page] = shared->acked[page] = there;
 	}
 	return 0;
@@ -494,7 +504,8 @@ static void victims_check(void)
 	}
 }
 
-/* Waits for the end of the program, which the parent may have to kill. Checks what is acknowledged meanwhile. */
+/* Waits for the end of the program, which the parent may have to kill. Checks what is acknowledged
+ * meanwhile. */
 static int watch(pid_t pid, int fd)
 {
 	double hangs_at = now_s() + 2 * HANG_S, killed_at = now_s() + (double)(any() % 60) / 1e3;
@@ -535,7 +546,8 @@ static void one_round(int fd, int event, int end)
 	char *argv[] = {(char *)"test_process_life", (char *)"program", program_shared_path, NULL};
 
 	plan_make(&shared->plan, event, end);
-	do /* A program that exec() starts ends in another way: else each would start the next, for ever. */
+	do /* A program that exec() starts ends in another way: else each would start the next, for
+	      ever. */
 		plan_make(&shared->next_plan, event, end == END_exec ? END_exit : end);
 	while (shared->next_plan.end == END_exec);
 	shared->generation++;
@@ -557,7 +569,8 @@ static void one_round(int fd, int event, int end)
 	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
 		      (shared->plan.end == END_kill || shared->plan.end == END_killed);
 	if (!killed && status)
-		CHECK_FAIL("%s: ended by %s %d", plan_text(&shared->plan), WIFSIGNALED(status) ? "signal" : "status",
+		CHECK_FAIL("%s: ended by %s %d", plan_text(&shared->plan),
+			   WIFSIGNALED(status) ? "signal" : "status",
 			   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	if (shared->ready) /* it ended in the middle; else it has set the floor itself */
 		set_floor(shared->plan.flags & FM_KEEP);
@@ -608,15 +621,18 @@ int main(int argc, char **argv)
 	if (!getenv("LIBRARY"))
 		SKIP("LIBRARY is not set: the path of the shared library");
 	CHECK(mkdtemp(folder) && chmod(folder, 0777) == 0);
-	snprintf(program_shared_path_of_parent, sizeof(program_shared_path_of_parent), "%s/shared", folder);
+	snprintf(program_shared_path_of_parent, sizeof(program_shared_path_of_parent), "%s/shared",
+		 folder);
 	program_shared_path = program_shared_path_of_parent;
 	shared_map(program_shared_path, O_CREAT | O_EXCL);
 	snprintf(shared->folder, sizeof(shared->folder), "%s", folder);
 	snprintf(shared->db, sizeof(shared->db), "%s/db", folder);
 	snprintf(shared->library, sizeof(shared->library), "%s", getenv("LIBRARY"));
-	uint64_t rounds = argument(argc, argv, "--rounds", 40), seed = argument(argc, argv, "--seed", (uint64_t)getpid());
+	uint64_t rounds = argument(argc, argv, "--rounds", 40),
+		 seed = argument(argc, argv, "--seed", (uint64_t)getpid());
 	double until = now_s() + (double)argument(argc, argv, "--seconds", 0);
-	int event = named(argc, argv, "--event", event_names, EVENT_COUNT), end = named(argc, argv, "--end", end_names, END_COUNT);
+	int event = named(argc, argv, "--event", event_names, EVENT_COUNT),
+	    end = named(argc, argv, "--end", end_names, END_COUNT);
 	shared->random = seed;
 	printf("seed %" PRIu64 "\n", seed);
 	parent = getpid();
@@ -633,6 +649,7 @@ int main(int argc, char **argv)
 	unsigned skipped = shared->skipped, generations = shared->generation;
 	if (skipped == round)
 		SKIP("none of the settings is to be had here");
-	printf("%" PRIu64 " rounds, %u generations, nothing lost, nothing foreign written\n", round - skipped, generations);
+	printf("%" PRIu64 " rounds, %u generations, nothing lost, nothing foreign written\n",
+	       round - skipped, generations);
 	return 0;
 }

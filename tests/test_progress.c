@@ -78,7 +78,8 @@ static uint64_t next_random(uint64_t *state)
 	return *state;
 }
 
-/* The boundaries between pages are chosen at random, so that hardly any is shared by two threads. */
+/* The boundaries between pages are chosen at random, so that hardly any is shared by two threads.
+ */
 static void one_operation(uint64_t *random, bool load)
 {
 	uint64_t boundary = (1 + next_random(random) % (FILE_PAGES - 1)) * PAGE;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_fault_in_batch() and fm_completions(): each range ends once, in its own way; who waits is woken, and what poll() says
- * is true; queues end whatever is under way. The eventfd of calls with FM_NOWAIT.
+ * fm_fault_in_batch() and fm_completions(): each range ends once, in its own way; who waits is
+ * woken, and what poll() says is true; queues end whatever is under way. The eventfd of calls with
+ * FM_NOWAIT.
  */
 #include "support.h"
 
@@ -230,7 +231,8 @@ static bool readable(int fd, int timeout_ms)
 	return poll(&poll_fd, 1, timeout_ms) == 1;
 }
 
-/* An event loop: the descriptor is readable when there is something to take, and not for ever after. */
+/* An event loop: the descriptor is readable when there is something to take, and not for ever
+ * after. */
 static void test_poll(void)
 {
 	struct fm_range range;
@@ -297,8 +299,10 @@ static void test_threads(bool whole)
 		else
 			next += begun;
 	}
-	EVENTUALLY(__atomic_load_n(&taken[0], __ATOMIC_SEQ_CST) + __atomic_load_n(&taken[1], __ATOMIC_SEQ_CST) +
-			   __atomic_load_n(&taken[2], __ATOMIC_SEQ_CST) + __atomic_load_n(&taken[3], __ATOMIC_SEQ_CST) ==
+	EVENTUALLY(__atomic_load_n(&taken[0], __ATOMIC_SEQ_CST) +
+			   __atomic_load_n(&taken[1], __ATOMIC_SEQ_CST) +
+			   __atomic_load_n(&taken[2], __ATOMIC_SEQ_CST) +
+			   __atomic_load_n(&taken[3], __ATOMIC_SEQ_CST) ==
 		   256);
 	if (whole)
 		CHECK_OK(fm_mm_destroy(mm));
@@ -341,8 +345,9 @@ static int in_child(void *arg)
 	int fd;
 	(void)arg;
 	return fm_fault_in_batch(queue, &range, 1, &count) != -EOWNERDEAD ||
-	       fm_completions(queue, &range, 1, 0, &count) != -EOWNERDEAD || fm_queue_fd(queue, &fd) != -EOWNERDEAD ||
-	       fm_event_fd(mm, &fd) != -EOWNERDEAD || fm_queue_destroy(queue) != -EOWNERDEAD;
+	       fm_completions(queue, &range, 1, 0, &count) != -EOWNERDEAD ||
+	       fm_queue_fd(queue, &fd) != -EOWNERDEAD || fm_event_fd(mm, &fd) != -EOWNERDEAD ||
+	       fm_queue_destroy(queue) != -EOWNERDEAD;
 }
 
 static void test_fork(void)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * $FILEMAP_RECORD and $FILEMAP_HOTSET: whole processes. A list is there however the program ends: it takes everything down,
- * it just returns, it calls exit() in a thread beside others, or it is killed (then, what was new a second before); not of
- * what a forked child inherits. What the environment names and cannot be used keeps no program from its file.
- * Seen to fail: without the exit handler (returns), without the save each second (killed), with the list of another file
+ * $FILEMAP_RECORD and $FILEMAP_HOTSET: whole processes. A list is there however the program ends:
+ * it takes everything down, it just returns, it calls exit() in a thread beside others, or it is
+ * killed (then, what was new a second before); not of what a forked child inherits. What the
+ * environment names and cannot be used keeps no program from its file. Seen to fail: without the
+ * exit handler (returns), without the save each second (killed), with the list of another file
  * taken ($FILEMAP_HOTSET).
  */
 #include "support.h"
@@ -57,7 +58,8 @@ static int program(const char *how, const char *uri)
 		return -fm_mm_destroy(mm);
 	if (strcmp(how, "returns") == 0)
 		return 0;
-	if (strcmp(how, "forks") == 0) { /* the child's exit handlers have nothing to write, nor to wait for */
+	if (strcmp(how, "forks") ==
+	    0) { /* the child's exit handlers have nothing to write, nor to wait for */
 		pid_t pid = fork();
 		if (!pid)
 			exit(0);
@@ -174,7 +176,8 @@ int main(int argc, char **argv)
 	CHECK(take_list(folder, text, sizeof(text)));
 	empty(folder);
 	CHECK_EQ(status_of(start("forks", path)), 0);
-	CHECK(!take_list(folder, text, sizeof(text)) || SUPPORT_SANITIZED); /* TSan's exit takes a second by itself */
+	CHECK(!take_list(folder, text, sizeof(text)) ||
+	      SUPPORT_SANITIZED); /* TSan's exit takes a second by itself */
 	empty(folder);
 
 	pid_t pid = start("waits", path);

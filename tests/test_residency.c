@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_residency(): what is cached, installed and pinned, a byte for each page of 4096 bytes; nothing past the end of the
- * file and where nothing is mapped; and no system call for a page.
- * Seen to fail: with all pages looked up as the range's first (test_one_by_one), with the end of the file not looked at
- * (test_larger_page), with the kernel asked about each page (test_system_calls).
+ * fm_residency(): what is cached, installed and pinned, a byte for each page of 4096 bytes; nothing
+ * past the end of the file and where nothing is mapped; and no system call for a page. Seen to
+ * fail: with all pages looked up as the range's first (test_one_by_one), with the end of the file
+ * not looked at (test_larger_page), with the kernel asked about each page (test_system_calls).
  */
 #include "support.h"
 
@@ -182,7 +182,8 @@ static void test_larger_page(void)
 
 #define FENCE SYS_getppid
 
-/* In a child that is traced: of one page, and of many that are cached, and are not. Bracketed by a call that nobody else makes. */
+/* In a child that is traced: of one page, and of many that are cached, and are not. Bracketed by a
+ * call that nobody else makes. */
 static int calls_of_it(void *arg)
 {
 	(void)arg;

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rule, watched from outside: under the map lock there is no system call but the wake-up of a futex,
- * and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
+ * The rule, watched from outside: under the map lock there is no system call but the wake-up of a
+ * futex, and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
  *
- * System calls: a child does a full workload (faults, fm_fault_in, pins, map, unmap, advise, statistics, on
- * a small budget over slow and fast stores) under ptrace. A seccomp filter stops each of its threads at each
- * system call, where the tracer reads that thread's `map_held`, as the library keeps it. The same workload with
- * FM_MM_HOLD_LOCK is the control: there the tracer must find system calls under the lock.
- * Page faults: the kernel counts each thread's (getrusage). The linker puts wrappers around the lock's functions, that
- * read the counter before the lock is asked for and before it is given back: the counts must be equal. These reads are
- * system calls under the lock, so this is another run than the first. Not under a sanitizer, whose own shadow
- * memory faults. The control is a run whose wrapper touches a fresh page. And all metadata is resident.
+ * System calls: a child does a full workload (faults, fm_fault_in, pins, map, unmap, advise,
+ * statistics, on a small budget over slow and fast stores) under ptrace. A seccomp filter stops
+ * each of its threads at each system call, where the tracer reads that thread's `map_held`, as the
+ * library keeps it. The same workload with FM_MM_HOLD_LOCK is the control: there the tracer must
+ * find system calls under the lock. Page faults: the kernel counts each thread's (getrusage). The
+ * linker puts wrappers around the lock's functions, that read the counter before the lock is asked
+ * for and before it is given back: the counts must be equal. These reads are system calls under the
+ * lock, so this is another run than the first. Not under a sanitizer, whose own shadow memory
+ * faults. The control is a run whose wrapper touches a fresh page. And all metadata is resident.
  *
- * Seen to fail: with read_page() called before maybe_unlock_map_for_io() (system calls), and with os_meta_alloc() that
- * does not populate (page faults).
+ * Seen to fail: with read_page() called before maybe_unlock_map_for_io() (system calls), and with
+ * os_meta_alloc() that does not populate (page faults).
  */
 #include "inside.h"
 #include "os/syscall.h"
@@ -102,8 +103,8 @@ static void publish(void)
 	}
 }
 
-/* Tids of a process that starts some tens of threads do not meet in the table; if they do, the section is
- * not looked at. */
+/* Tids of a process that starts some tens of threads do not meet in the table; if they do, the
+ * section is not looked at. */
 static void before_lock(void)
 {
 	if (mode == MODE_PUBLISH)
@@ -160,7 +161,8 @@ void __wrap_map_unlock_exclusive(struct map_lock *lock)
 	__real_map_unlock_exclusive(lock);
 }
 
-/* All metadata that there is. Not allocated by faults, so that a lock that sleeps is good enough. */
+/* All metadata that there is. Not allocated by faults, so that a lock that sleeps is good enough.
+ */
 #define META_MAX 1024
 static struct {
 	char *mem;
@@ -329,7 +331,8 @@ static void test_no_page_fault(void)
 	       (unsigned long long)stats.lock_hold_exclusive_ns.max_ns);
 	CHECK_GT(sections, THREADS * OPS / 2);
 	if (faulted)
-		CHECK_FAIL("%llu page faults in %llu of %llu sections under the map lock, the last released at %p",
+		CHECK_FAIL("%llu page faults in %llu of %llu sections under the map lock, the last "
+			   "released at %p",
 			   (unsigned long long)faults_seen, (unsigned long long)faulted,
 			   (unsigned long long)sections, faulted_at);
 	CHECK_EQ(stats.lock_held_over_block, 0);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a bad access is to the program: the signal, its errno and its exact address; and the mapping's callback,
- * which comes before the signal. A write is SIGSEGV: at once where the page is absent or came by COPY, and where
- * it came by MOVE as soon as the protection has followed.
- * Seen to fail: with si_errno left 0, with FM_ERROR_RETRY taken for RAISE, with the protection after a MOVE left
- * out (test_write), with each kind of SIGBUS taken for ours (test_broken_memory).
+ * What a bad access is to the program: the signal, its errno and its exact address; and the
+ * mapping's callback, which comes before the signal. A write is SIGSEGV: at once where the page is
+ * absent or came by COPY, and where it came by MOVE as soon as the protection has followed. Seen to
+ * fail: with si_errno left 0, with FM_ERROR_RETRY taken for RAISE, with the protection after a MOVE
+ * left out (test_write), with each kind of SIGBUS taken for ours (test_broken_memory).
  */
 #include "support.h"
 
@@ -211,7 +211,8 @@ static void broken(void *addr)
 	CHECK_EQ(syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS, &info), 0);
 }
 
-/* It is the program's to be told. The handler thread's own mark looks the same, but nothing is there that can be read. */
+/* It is the program's to be told. The handler thread's own mark looks the same, but nothing is
+ * there that can be read. */
 static void test_broken_memory(void)
 {
 	fm_mm *mm = support_mm(4 * MIB);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals and cancellation: what a handler, a cancelled thread and a jump out of a handler do to the library, and
- * what the library does to a program's own handlers.
- * Seen to fail: with signals left open in the calls (test_alarm: the handler meets a lock that its own thread
- * holds), with signal 32 left open in the handler (test_cancel: a page stays locked for ever), with errno
- * not restored, with a foreign SIGBUS claimed (test_foreign).
+ * Signals and cancellation: what a handler, a cancelled thread and a jump out of a handler do to
+ * the library, and what the library does to a program's own handlers. Seen to fail: with signals
+ * left open in the calls (test_alarm: the handler meets a lock that its own thread holds), with
+ * signal 32 left open in the handler (test_cancel: a page stays locked for ever), with errno not
+ * restored, with a foreign SIGBUS claimed (test_foreign).
  */
 #include "support.h"
 
@@ -98,7 +98,8 @@ static void *cancelled(void *arg)
 	uint64_t page = (uintptr_t)arg >> 1;
 	int old;
 
-	/* Not under TSan: a thread so cancelled within its runtime leaves the runtime's locks held, for ever. */
+	/* Not under TSan: a thread so cancelled within its runtime leaves the runtime's locks held,
+	 * for ever. */
 	if ((uintptr_t)arg & 1 && !SUPPORT_TSAN)
 		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
 	for (;;) {
@@ -233,7 +234,8 @@ static void test(void)
 	test_cancel();
 	if (test_trap() == FM_TRAP_CALL)
 		return;
-	/* TSan runs such a handler later, with all signals blocked: its touch is then the end of the process. */
+	/* TSan runs such a handler later, with all signals blocked: its touch is then the end of
+	 * the process. */
 	if (!SUPPORT_TSAN || test_trap() != FM_TRAP_INLINE)
 		test_alarm();
 	test_jump();
@@ -246,7 +248,8 @@ static void test(void)
 	test_small_stack((size_t)sysconf(_SC_SIGSTKSZ), "delay=1ms", true);
 }
 
-/* ------------------------------------------------------------------ children without a handler of ours */
+/* ------------------------------------------------------------------ children without a handler of
+ * ours */
 
 static void child_begin(void)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_stats(): arguments, and figures that follow what is done: each fault counted once, gauges up and down,
- * histograms that agree with their counters.
- * Seen to fail: with a fault counted at each try (test_faults), with a gauge not lowered (support_mm_end).
+ * fm_stats(): arguments, and figures that follow what is done: each fault counted once, gauges up
+ * and down, histograms that agree with their counters. Seen to fail: with a fault counted at each
+ * try (test_faults), with a gauge not lowered (support_mm_end).
  */
 #include "support.h"
 

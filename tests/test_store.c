@@ -284,7 +284,9 @@ static void test_file_version(void)
 	CHECK(!store->ops->version(store, &now), "version");
 	CHECK(store_version_same(&now, &store->opened), "changed by itself");
 	CHECK(now.size == 100 && now.version[1], "no version");
-	CHECK(!chmod("version", 0640) && !rename("version", "version2") && !rename("version2", "version"), "%s", strerror(errno));
+	CHECK(!chmod("version", 0640) && !rename("version", "version2") &&
+		      !rename("version2", "version"),
+	      "%s", strerror(errno));
 	CHECK(!store->ops->version(store, &now), "version");
 	CHECK(store_version_same(&now, &store->opened), "changed by a chmod or a rename");
 	CHECK(!truncate("version", 101), "%s", strerror(errno));

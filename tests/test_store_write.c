@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Stores written to, in the calling thread: the bytes are there, by whichever descriptor they went and are read; what is
- * grown, cut and punched; what is said where it cannot be; and what a full file system says. */
+/* Stores written to, in the calling thread: the bytes are there, by whichever descriptor they went
+ * and are read; what is grown, cut and punched; what is said where it cannot be; and what a full
+ * file system says. */
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/store.h"
@@ -46,7 +47,8 @@ static struct fm_store *opened(const char *uri, unsigned flags)
 	int error = store_open(uri, flags, text, sizeof(text), &store);
 
 	CHECK(!error && store, "'%s' gives %d: %s", uri, error, text);
-	CHECK(!(store->caps & FM_STORE_WRITE) == !(flags & FM_STORE_OPEN_WRITE), "'%s': caps %x", uri, store->caps);
+	CHECK(!(store->caps & FM_STORE_WRITE) == !(flags & FM_STORE_OPEN_WRITE), "'%s': caps %x",
+	      uri, store->caps);
 	return store;
 }
 
@@ -65,7 +67,8 @@ static void closed(struct fm_store *store)
 	store->ops->close(store);
 }
 
-static int write_once(struct fm_store *store, const void *buf, size_t len, uint64_t offset, size_t *ret_done)
+static int write_once(struct fm_store *store, const void *buf, size_t len, uint64_t offset,
+		      size_t *ret_done)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, len};
 
@@ -78,7 +81,8 @@ static void written(struct fm_store *store, const void *buf, size_t len, uint64_
 	size_t done = 0;
 	int error = store_write_full(store, &iov, 1, offset, &done);
 
-	CHECK(!error && done == len, "%zu at %llu gives %d after %zu", len, (unsigned long long)offset, error, done);
+	CHECK(!error && done == len, "%zu at %llu gives %d after %zu", len,
+	      (unsigned long long)offset, error, done);
 }
 
 /* An object's bytes as they ought to be. */
@@ -87,7 +91,8 @@ struct model {
 	size_t size;
 };
 
-/* Page by page, aligned (direct where there is such a way), and in one read of odd address and length, which is buffered. */
+/* Page by page, aligned (direct where there is such a way), and in one read of odd address and
+ * length, which is buffered. */
 static void model_is(struct fm_store *store, const struct model *model, const char *where)
 {
 	unsigned char *page = aligned_alloc(4096, 4096), *all = malloc(model->size + 2);
@@ -95,18 +100,19 @@ static void model_is(struct fm_store *store, const struct model *model, const ch
 	unsigned shorts;
 	size_t done = 0;
 
-	CHECK(store_size(store) == model->size, "%s: %llu bytes, not %zu", where, (unsigned long long)store_size(store),
-	      model->size);
+	CHECK(store_size(store) == model->size, "%s: %llu bytes, not %zu", where,
+	      (unsigned long long)store_size(store), model->size);
 	for (size_t at = 0; at < model->size; at += 4096) {
 		size_t want = model->size - at < 4096 ? model->size - at : 4096;
 
-		CHECK(!store_read_full(store, &one, 1, at, &done, &shorts) && done == want, "%s: %zu at %zu", where, done,
-		      at);
+		CHECK(!store_read_full(store, &one, 1, at, &done, &shorts) && done == want,
+		      "%s: %zu at %zu", where, done, at);
 		for (size_t i = 0; i < want; i++)
 			CHECK(page[i] == model->bytes[at + i], "%s: byte %zu of %zu is %u, not %u", where, at + i,
 			      model->size, page[i], model->bytes[at + i]);
 	}
-	CHECK(!store_read_full(store, &whole, 1, 0, &done, &shorts) && done == model->size, "%s: %zu", where, done);
+	CHECK(!store_read_full(store, &whole, 1, 0, &done, &shorts) && done == model->size,
+	      "%s: %zu", where, done);
 	CHECK(!memcmp(all + 1, model->bytes, model->size), "%s: other bytes by one read", where);
 	free(page);
 	free(all);
@@ -123,8 +129,8 @@ static struct model model_of(struct fm_store *store)
 	return model;
 }
 
-static void model_write(struct fm_store *store, struct model *model, unsigned char value, size_t len, uint64_t offset,
-			size_t skew)
+static void model_write(struct fm_store *store, struct model *model, unsigned char value,
+			size_t len, uint64_t offset, size_t skew)
 {
 	unsigned char *buf = aligned_alloc(4096, (len + skew + 8191) / 4096 * 4096);
 
@@ -160,7 +166,8 @@ static void flushed(struct fm_store *store)
 	CHECK(!error, "flush gives %d", error);
 }
 
-/* Each kind of write, over each other and over what was read just before, read back by both ways each time. */
+/* Each kind of write, over each other and over what was read just before, read back by both ways
+ * each time. */
 static void test_bytes(const char *uri, unsigned flags)
 {
 	struct fm_store *store = opened(uri, flags | FM_STORE_OPEN_WRITE);
@@ -184,7 +191,9 @@ static void test_bytes(const char *uri, unsigned flags)
 	flushed(store);
 	model_write(store, &model, 14, 50, 9000, 0);
 	model_is(store, &model, uri);
-	model_resize(store, &model, 45056); /* the tail is a whole page now, and dirty in the page cache a moment ago */
+	model_resize(
+		store, &model,
+		45056); /* the tail is a whole page now, and dirty in the page cache a moment ago */
 	model_is(store, &model, uri);
 	model_write(store, &model, 9, 4096, 40960, 0);
 	model_is(store, &model, uri);
@@ -224,7 +233,8 @@ static void test_bytes(const char *uri, unsigned flags)
 
 static void test_memory(void)
 {
-	struct fm_store *store = opened("memory:1T?seed=5", FM_STORE_OPEN_WRITE), *plain = opened("memory:1T?seed=5", 0);
+	struct fm_store *store = opened("memory:1T?seed=5", FM_STORE_OPEN_WRITE),
+			*plain = opened("memory:1T?seed=5", 0);
 	uint64_t at = (1ull << 39) + 4093;
 	unsigned char a[20], b[20];
 	struct iovec iov = {a, 20};
@@ -239,7 +249,8 @@ static void test_memory(void)
 	CHECK(store_resize(store, (1ull << 40) + (1ull << 31)) == -EFBIG, "no end to it");
 	CHECK(store_size(store) == 1ull << 40, "the size has changed");
 	CHECK(!store_resize(store, (1ull << 40) + (1ull << 30)), "1 GiB more");
-	CHECK(write_once(store, a, 20, (1ull << 40) + (1ull << 30) - 10, &done) == 0 && done == 10, "%zu", done);
+	CHECK(write_once(store, a, 20, (1ull << 40) + (1ull << 30) - 10, &done) == 0 && done == 10,
+	      "%zu", done);
 	CHECK(plain->ops->write(plain, &iov, 1, 0, &done) < 0, "not opened for writing");
 	closed(store);
 	closed(plain);
@@ -251,7 +262,8 @@ static void test_memory(void)
 	closed(store);
 }
 
-/* ------------------------------------------------------------------ files: opened, made, refused */
+/* ------------------------------------------------------------------ files: opened, made, refused
+ */
 
 static unsigned count_fds(void)
 {
@@ -276,7 +288,8 @@ static void test_made(void)
 	refused(".", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE, -EISDIR, "directory");
 	umask(027);
 	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	CHECK(store_size(store) == 0 && !stat("new", &st) && (st.st_mode & 07777) == 0640, "mode %o", st.st_mode);
+	CHECK(store_size(store) == 0 && !stat("new", &st) && (st.st_mode & 07777) == 0640,
+	      "mode %o", st.st_mode);
 	CHECK(!store_resize(store, 10), "resize");
 	written(store, "0123456789", 10, 0);
 	flushed(store);
@@ -311,26 +324,30 @@ static int in_child(int (*fn)(void *), void *arg)
 		fflush(stdout);
 		_exit(status);
 	}
-	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status), "the child: %x", (unsigned)status);
+	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status), "the child: %x",
+	      (unsigned)status);
 	return WEXITSTATUS(status);
 }
 
-/* From now on in all threads: system call `nr`, with this first argument unless it is -1, gives `error`. */
+/* From now on in all threads: system call `nr`, with this first argument unless it is -1, gives
+ * `error`. */
 static void forbid(int nr, int first, int error)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)nr, 0, 3),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
-		BPF_JUMP(first < 0 ? BPF_JMP | BPF_JGE | BPF_K : BPF_JMP | BPF_JEQ | BPF_K, first < 0 ? 0 : (unsigned)first,
-			 0, 1),
+		BPF_JUMP(first < 0 ? BPF_JMP | BPF_JGE | BPF_K : BPF_JMP | BPF_JEQ | BPF_K,
+			 first < 0 ? 0 : (unsigned)first, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
 
-	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program), "%s",
-	      strerror(errno));
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+		      !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC,
+			       &program),
+	      "%s", strerror(errno));
 }
 
 /* The folder is synced until that has ended well once, and not again. */
@@ -393,16 +410,17 @@ static void test_blocks(void)
 
 	CHECK(!store_resize(store, 1 << 20), "resize");
 	CHECK(!store->ops->reserve(store, 0, 2 << 20), "reserve");
-	CHECK(!stat("blocks", &st) && st.st_blocks >= (2 << 20) / 512 && st.st_size == 1 << 20, "%ld blocks of %ld",
-	      (long)st.st_blocks, (long)st.st_size);
+	CHECK(!stat("blocks", &st) && st.st_blocks >= (2 << 20) / 512 && st.st_size == 1 << 20,
+	      "%ld blocks of %ld", (long)st.st_blocks, (long)st.st_size);
 	CHECK(!store->ops->punch(store, 0, 1 << 20), "punch");
-	CHECK(!stat("blocks", &st) && st.st_blocks <= (1 << 20) / 512 + 8 && st.st_size == 1 << 20, "%ld blocks of %ld",
-	      (long)st.st_blocks, (long)st.st_size);
+	CHECK(!stat("blocks", &st) && st.st_blocks <= (1 << 20) / 512 + 8 && st.st_size == 1 << 20,
+	      "%ld blocks of %ld", (long)st.st_blocks, (long)st.st_size);
 	closed(store);
 	unlink("blocks");
 }
 
-/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every write. */
+/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every
+ * write. */
 static void test_direct_refused(void)
 {
 	struct fm_store *store = opened("file:refused", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -469,8 +487,8 @@ static void test_direct(void)
 	free(page);
 }
 
-/* The tail through the page cache, the pages before it past it, at once, and somebody who reads with readahead: nobody
- * finds another's old bytes, at the end neither. */
+/* The tail through the page cache, the pages before it past it, at once, and somebody who reads
+ * with readahead: nobody finds another's old bytes, at the end neither. */
 struct side {
 	pthread_t thread;
 	struct fm_store *store;
@@ -584,15 +602,16 @@ static void test_refused(void)
 
 /* ------------------------------------------------------------------ writing all of it */
 
-/* A store that comes short as `steps` say, one for each write: bytes at most, 0 for nothing, below 0 for an error. */
+/* A store that comes short as `steps` say, one for each write: bytes at most, 0 for nothing, below
+ * 0 for an error. */
 struct scripted {
 	struct fm_store store;
 	const int *steps;
 	char got[64];
 };
 
-static int scripted_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
-			  size_t *ret_done)
+static int scripted_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+			  uint64_t offset, size_t *ret_done)
 {
 	struct scripted *scripted = (struct scripted *)store;
 	int step = *scripted->steps++;
@@ -654,8 +673,9 @@ static int read_at(struct fm_store *store, void *buf, size_t len, uint64_t offse
 /* Reads' faults are reads', writes' are writes'. */
 static void test_faults(void)
 {
-	struct fm_store *store = opened("faulty:memory:1M?write-error-every=3&write-error=ENOSPC&flush-error-every=2",
-					FM_STORE_OPEN_WRITE);
+	struct fm_store *store = opened(
+		"faulty:memory:1M?write-error-every=3&write-error=ENOSPC&flush-error-every=2",
+		FM_STORE_OPEN_WRITE);
 	char buf[4096] = {1};
 	uint64_t begun;
 	size_t done;
@@ -677,7 +697,8 @@ static void test_faults(void)
 	control(store, "error-every", "1");
 	control(store, "short-every", "1");
 	control(store, "stuck", "1");
-	CHECK(!write_once(store, buf, 4096, 8192, &done) && done == 4096, "reads' faults hit a write: %zu", done);
+	CHECK(!write_once(store, buf, 4096, 8192, &done) && done == 4096,
+	      "reads' faults hit a write: %zu", done);
 	control(store, "stuck", "0");
 	control(store, "short-every", "0");
 	control(store, "error-every", "0");
@@ -725,7 +746,8 @@ static void *waiter_main(void *arg)
 	return NULL;
 }
 
-static void released_by(const char *uri, bool is_flush, const char *key, const char *value, int error)
+static void released_by(const char *uri, bool is_flush, const char *key, const char *value,
+			int error)
 {
 	struct waiter waiter = {.store = opened(uri, FM_STORE_OPEN_WRITE), .is_flush = is_flush};
 	char byte;
@@ -755,7 +777,8 @@ static void test_release(void)
 	released_by("faulty:memory:1M?flush-delay=1000s", true, NULL, NULL, -ECANCELED);
 }
 
-/* ------------------------------------------------------------------ what was not flushed can be lost */
+/* ------------------------------------------------------------------ what was not flushed can be
+ * lost */
 
 static unsigned char file_byte(const char *name, uint64_t offset)
 {
@@ -785,7 +808,8 @@ static unsigned survivors(struct fm_store *store, const char *seed, uint64_t *re
 	*ret_which = 0;
 	for (uint64_t i = 0; i < PIECES; i++) {
 		CHECK(!read_at(store, page, 4096, i * 4096), "read");
-		CHECK(page[0] == page[4095] && page[0] == (char)file_byte("lost", i * 4096), "torn, or not there");
+		CHECK(page[0] == page[4095] && page[0] == (char)file_byte("lost", i * 4096),
+		      "torn, or not there");
 		count += page[0] == 2;
 		*ret_which |= page[0] == 2 ? 1ull << i : 0;
 	}
@@ -795,7 +819,8 @@ static unsigned survivors(struct fm_store *store, const char *seed, uint64_t *re
 
 static void test_lose(void)
 {
-	struct fm_store *store = opened("faulty:file:lost?lose=1", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
+	struct fm_store *store =
+		opened("faulty:file:lost?lose=1", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
 	uint64_t which[3];
 	unsigned count;
 	char buf[100];
@@ -805,7 +830,8 @@ static void test_lose(void)
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "is not read");
 	CHECK(file_byte("lost", 4094) == 0, "has got there by itself");
 	flushed(store);
-	CHECK(file_byte("lost", 4094) == 'f' && file_byte("lost", 4098) == 't', "was flushed and is not there");
+	CHECK(file_byte("lost", 4094) == 'f' && file_byte("lost", 4098) == 't',
+	      "was flushed and is not there");
 	written(store, "other", 5, 4094);
 	written(store, "tail", 4, PIECES * 4096 + 996);
 	control(store, "flush-error-every", "1");
@@ -826,7 +852,8 @@ static void test_lose(void)
 	CHECK(survivors(store, "1", &which[0]) == 0, "1 is all");
 	written(store, "again", 5, 4094);
 	CHECK(!store_resize(store, 4096) && !store_resize(store, 9000), "resize");
-	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5), "beyond the end it is still there");
+	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5),
+	      "beyond the end it is still there");
 	written(store, "again", 5, 4094);
 	CHECK(!store->ops->punch(store, 4096, 4096), "punch");
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5), "the hole is full");
@@ -842,7 +869,8 @@ static void test_lose(void)
 	unlink("lost");
 }
 
-/* ------------------------------------------------------------------ full and bad devices; for root */
+/* ------------------------------------------------------------------ full and bad devices; for root
+ */
 
 static bool mounted; /* on dir/mnt */
 static char loop[64]; /* a loop device of ours, or "" */
@@ -891,7 +919,8 @@ static void test_full(void)
 	written(store, bytes, 65536, 1 << 19);
 	CHECK(!store->ops->punch(store, 0, 1 << 20) && !store->ops->reserve(store, 0, 65536), "reserve");
 	closed(store);
-	CHECK(!mount("fm-test", "mnt", "tmpfs", MS_REMOUNT | MS_RDONLY, "size=256k"), "%s", strerror(errno));
+	CHECK(!mount("fm-test", "mnt", "tmpfs", MS_REMOUNT | MS_RDONLY, "size=256k"), "%s",
+	      strerror(errno));
 	refused("file:mnt/f", FM_STORE_OPEN_WRITE, -EROFS, "read-only file system");
 	refused("file:mnt/g", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE, -EROFS, "read-only file system");
 	CHECK(!mount("fm-test", "mnt", "tmpfs", MS_REMOUNT, "size=256k"), "%s", strerror(errno));
@@ -921,8 +950,8 @@ static bool loop_make(const char *backing)
 	return loop[0];
 }
 
-/* On a device that has less space than it says, what is written through the page cache fails only when it is written back:
- * one flush tells that, and one only. */
+/* On a device that has less space than it says, what is written through the page cache fails only
+ * when it is written back: one flush tells that, and one only. */
 static void test_block(void)
 {
 	struct fm_store *store;

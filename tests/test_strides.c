@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who reads in equal steps, forwards or backwards: what comes next is in the view before it is touched, by way of staging slots,
- * so that few of the pages are faults. They hold what the file holds, and nothing is read for what the mapping does not show; who
- * advised that each touch is to be seen, or that nothing is to be read ahead, has as many faults as pages.
- * Seen to fail: with the pages of a window in each other's places (strides_other_bytes), with windows that do not go into the view
- * (strides_not_shown); see break/.
+ * Who reads in equal steps, forwards or backwards: what comes next is in the view before it is
+ * touched, by way of staging slots, so that few of the pages are faults. They hold what the file
+ * holds, and nothing is read for what the mapping does not show; who advised that each touch is to
+ * be seen, or that nothing is to be read ahead, has as many faults as pages. Seen to fail: with the
+ * pages of a window in each other's places (strides_other_bytes), with windows that do not go into
+ * the view (strides_not_shown); see break/.
  */
 #include "support.h"
 
@@ -22,8 +23,10 @@ static bool stages(void)
 	return (!trap || strcmp(trap, "call") != 0) && (!install || strcmp(install, "copy") != 0);
 }
 
-/* Pages first, first + STEP... of [low, high), from one end or the other. Returns how many were faults, of a hundred. */
-static uint64_t walk(fm_mm *mm, const unsigned char *addr, uint64_t low, uint64_t high, bool backward)
+/* Pages first, first + STEP... of [low, high), from one end or the other. Returns how many were
+ * faults, of a hundred. */
+static uint64_t walk(fm_mm *mm, const unsigned char *addr, uint64_t low, uint64_t high,
+		     bool backward)
 {
 	uint64_t count = (high - low + STEP - 1) / STEP, before = support_stats(mm).faults;
 	unsigned char buf[PAGE];
@@ -48,7 +51,8 @@ static uint64_t walk_mapped(uint64_t low, uint64_t high, bool backward, enum fm_
 	CHECK_OK(fm_advise(mm, addr, len, advice));
 	uint64_t faults = walk(mm, addr, low, high, backward);
 	struct fm_stats stats = support_stats(mm);
-	/* Nothing for what is not mapped, nor for what lies between; but who begins at the beginning may go on page after page. */
+	/* Nothing for what is not mapped, nor for what lies between; but who begins at the
+	 * beginning may go on page after page. */
 	CHECK(stats.read_bytes <= ((high - low) / STEP + 1 + (low ? 0 : 8)) * PAGE);
 	CHECK_OK(fm_unmap(mm, addr, len));
 	CHECK_OK(fm_file_close(file));

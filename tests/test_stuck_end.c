@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A store that does not answer, and calls that wait for it: fm_mm_destroy() comes back after its time, names the reason, and
- * leaves what the store still works on alone; fm_map(FM_MAP_PRIVATE), fm_file_open() of the same file and fm_file_close()
- * come back with -ETIMEDOUT. The time is shorter here than in a program.
- * Seen to fail: with a fm_mm_destroy() that waits for every request to end (test_destroy), with the errno of a write that
- * has not ended as the reason (test_destroy), with writes that begin after the end (test_destroy), with
- * file_open_private() that waits without an end (test_calls).
+ * A store that does not answer, and calls that wait for it: fm_mm_destroy() comes back after its
+ * time, names the reason, and leaves what the store still works on alone; fm_map(FM_MAP_PRIVATE),
+ * fm_file_open() of the same file and fm_file_close() come back with -ETIMEDOUT. The time is
+ * shorter here than in a program. Seen to fail: with a fm_mm_destroy() that waits for every request
+ * to end (test_destroy), with the errno of a write that has not ended as the reason (test_destroy),
+ * with writes that begin after the end (test_destroy), with file_open_private() that waits without
+ * an end (test_calls).
  */
 #include "write_support.h"
 
@@ -48,7 +49,8 @@ static void on_write_error(void *arg, uint64_t offset, uint64_t len, int error)
 static struct fm_store_ops deaf; /* such a store is not told of the end */
 static struct fm_store *store;
 
-/* Before the file is mapped: TSan sees no order between a write here and a read behind a page fault. */
+/* Before the file is mapped: TSan sees no order between a write here and a read behind a page
+ * fault. */
 static void make_deaf(void)
 {
 	store = file->store;
@@ -61,8 +63,11 @@ static void make_deaf(void)
 
 static void begin(bool is_deaf)
 {
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 16 * MIB, .trap = test_trap(),
-					.install = test_install(), .log = log_line};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = 16 * MIB,
+					.trap = test_trap(),
+					.install = test_install(),
+					.log = log_line};
 	static const struct fm_file_options writes = {.size = sizeof(writes), .flags = FM_FILE_WRITE,
 						      .on_write_error = on_write_error};
 
@@ -95,8 +100,8 @@ static void test_destroy(void)
 	if (!was_said("Connection timed out") || was_said("Success"))
 		CHECK_FAIL("it was said: %s", said[0]);
 	CHECK(was_said("are still being written"));
-	/* Somebody opens the file anew, and writes to it. Of what was given up nothing comes on top of that: what was under way
-	 * may. */
+	/* Somebody opens the file anew, and writes to it. Of what was given up nothing comes on top
+	 * of that: what was under way may. */
 	unsigned said_before = lines, calls_before = calls;
 	CHECK_OK(store->ops->control(store, "write-stuck", "0"));
 	EVENTUALLY(support_threads() <= threads);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Everything at once over a small budget: readers, mappers, advisers, pinners and callers on one slow store that now and
- * then fails. Every byte read is the store's own, every error is the one that was injected, and at the end nothing is held.
+ * Everything at once over a small budget: readers, mappers, advisers, pinners and callers on one
+ * slow store that now and then fails. Every byte read is the store's own, every error is the one
+ * that was injected, and at the end nothing is held.
  */
 #include "check.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file has one size, whoever looks. While fm_truncate() makes it shorter, bytes that stay are read as ever, and what
- * lies past the new end is past the end, not an I/O error. A private mapping follows the file, and what was written to it
- * past the new end is gone.
- * Seen to fail: with the size set after the store has become shorter (test_beside_reads), and with private mappings left
+ * A file has one size, whoever looks. While fm_truncate() makes it shorter, bytes that stay are
+ * read as ever, and what lies past the new end is past the end, not an I/O error. A private mapping
+ * follows the file, and what was written to it past the new end is gone. Seen to fail: with the
+ * size set after the store has become shorter (test_beside_reads), and with private mappings left
  * as they are (test_private).
  */
 #include "support.h"
@@ -38,7 +38,8 @@ static atomic_uint begun;
 
 static void drop(uint64_t offset)
 {
-	CHECK_OK(fm_advise(mm, (void *)(uintptr_t)(base + offset / PAGE * PAGE), PAGE, FM_ADVICE_DONTNEED));
+	CHECK_OK(fm_advise(mm, (void *)(uintptr_t)(base + offset / PAGE * PAGE), PAGE,
+			   FM_ADVICE_DONTNEED));
 }
 
 static void *reader(void *arg)
@@ -69,7 +70,8 @@ static void make_file(const char *path)
 	close(fd);
 }
 
-/* In memory, where there is a folder for that: giving its pages back takes some milliseconds, and no disk is waited for. */
+/* In memory, where there is a folder for that: giving its pages back takes some milliseconds, and
+ * no disk is waited for. */
 static const char *long_file(void)
 {
 	static char path[64];

@@ -207,7 +207,8 @@ static void test_refusals(void)
 	refused("plain/below", -ENOTDIR, "Not a directory");
 	refused("file:", -EINVAL, "write file:PATH");
 	refused("file:100%", -EINVAL, "write %25");
-	refused("nosuch:other", -ENOENT, "nosuch:other: No such file or directory (a plain path, for the schemes are");
+	refused("nosuch:other", -ENOENT,
+		"nosuch:other: No such file or directory (a plain path, for the schemes are");
 	refused("http://localhost/", -ENOENT, "the schemes are file:, memory:, faulty:");
 	refused("plain%41", -ENOENT, "plain%41: No such file or directory");
 	refused("what%3F", -ENOENT, "what%3F: No such file or directory");

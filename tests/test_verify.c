@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `filemap verify` can fail: its workers over a made-up library whose mapping lies on demand. For each
- * order, thread count and trap they must report the lowest offset that differs, the tail past the
- * end, and errors of either side; and see every byte once when nothing differs.
+ * `filemap verify` can fail: its workers over a made-up library whose mapping lies on demand. For
+ * each order, thread count and trap they must report the lowest offset that differs, the tail past
+ * the end, and errors of either side; and see every byte once when nothing differs.
  */
 #include "check.h"
 #include "verify/verify.h"
@@ -61,7 +61,8 @@ int fm_unpin(fm_mm *mm, const void *addr, size_t len)
 
 /* ---- */
 
-static struct verify_result run(enum order_kind order, unsigned threads, uint64_t page_size, bool pin)
+static struct verify_result run(enum order_kind order, unsigned threads, uint64_t page_size,
+				bool pin)
 {
 	const struct verify_job job = {
 		.map = (const char *)map_bytes,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shared mappings that are written to: what is written is read again, by whatever way, is in the file after fm_sync() and
- * after the last close; and what must not be written to is not.
- * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left out (test_tail),
- * with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with object_leave() before writeback_close() (test_reopened), with a wait for what is closing that
+ * Shared mappings that are written to: what is written is read again, by whatever way, is in the
+ * file after fm_sync() and after the last close; and what must not be written to is not. Seen to
+ * fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left
+ * out (test_tail), with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with
+ * object_leave() before writeback_close() (test_reopened), with a wait for what is closing that
  * goes on while anything is dirty (test_opened_beside), with pages read together
- * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows (test_dirty_read_only).
+ * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows
+ * (test_dirty_read_only).
  */
 #include "write_support.h"
 
@@ -130,7 +132,8 @@ static void test_evicted(uint64_t budget, uint64_t size)
 	end(size);
 }
 
-/* What is past the end in the last page never gets into the file, and is zeros when the file has grown. */
+/* What is past the end in the last page never gets into the file, and is zeros when the file has
+ * grown. */
 static void test_tail(void)
 {
 	const uint64_t size = 9 * PAGE + 100;
@@ -236,12 +239,14 @@ static void test_permissions(void)
 	write_expect_file(path, 0, LEN, SEED + 1);
 }
 
-/* What is dirty comes in protected where the mapping does not allow a write, and is written back all the same. */
+/* What is dirty comes in protected where the mapping does not allow a write, and is written back
+ * all the same. */
 static void test_dirty_read_only(void)
 {
 	begin(16 * MIB, LEN); /* the background leaves it alone */
 	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 1);
-	support_faults_settled(mm); /* one that is still under way takes out what it has brought in too late, a moment later */
+	support_faults_settled(mm); /* one that is still under way takes out what it has brought in
+				       too late, a moment later */
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	addr = support_map(file, 0, LEN);
 	CHECK_GE(support_stats(mm).dirty_pages, 1);
@@ -311,8 +316,8 @@ static void test_unlinked(void)
 }
 
 /* Opened again, at once or beside: what was written before is seen. */
-/* What the kernel has swapped out is still there: for who pins it, and for who syncs. Where the system has no swap there is nothing to
- * be seen. */
+/* What the kernel has swapped out is still there: for who pins it, and for who syncs. Where the
+ * system has no swap there is nothing to be seen. */
 static void test_swapped(void)
 {
 	struct sysinfo info;
@@ -337,8 +342,8 @@ static void test_swapped(void)
 	}
 }
 
-/* Opened once more while a page is pinned, and stays dirty therefore, and while a private mapping has dirty pages of its own: what was
- * written is seen, and the call returns. */
+/* Opened once more while a page is pinned, and stays dirty therefore, and while a private mapping
+ * has dirty pages of its own: what was written is seen, and the call returns. */
 static void test_opened_beside(void)
 {
 	begin(4 * MIB, LEN);
@@ -407,7 +412,8 @@ static void test_partial_unmap(void)
 	unsigned char byte;
 	for (unsigned page = 16; page < 24; page++) {
 		CHECK_EQ(write_to(mm, addr + page * PAGE, "x", 1), -EFAULT);
-		EVENTUALLY(support_read(mm, addr + page * PAGE, &byte, 1) == -EFAULT); /* it may be being written just now */
+		EVENTUALLY(support_read(mm, addr + page * PAGE, &byte, 1) ==
+			   -EFAULT); /* it may be being written just now */
 	}
 	support_expect(mm, addr, 0, 16 * PAGE, SEED + 1);
 	support_expect(mm, addr + 24 * PAGE, 24 * PAGE, LEN - 24 * PAGE, SEED + 1);
@@ -465,7 +471,9 @@ static void test_advice(void)
 static void test_fault_in(void)
 {
 	begin(4 * MIB, LEN);
-	CHECK_OK(fm_fault_in(mm, addr, 32 * PAGE, FM_WRITE)); /* far below the limit: nothing is written back meanwhile */
+	CHECK_OK(
+		fm_fault_in(mm, addr, 32 * PAGE,
+			    FM_WRITE)); /* far below the limit: nothing is written back meanwhile */
 	uint64_t faults = support_faults_settled(mm);
 	for (uint64_t at = 0; at < 32 * PAGE; at++)
 		((volatile unsigned char *)addr)[at] = support_byte(at, SEED + 1);
@@ -483,7 +491,8 @@ static void test_locked(void)
 	begin(4 * MIB, LEN);
 	CHECK_OK(fm_fault_in(mm, addr, LEN, 0));
 	if (mlock(addr + 8 * PAGE, 16 * PAGE) < 0) {
-		CHECK_EQ(errno, ENOMEM); /* an ordinary user may not lock so much, or what is not there is not brought in */
+		CHECK_EQ(errno, ENOMEM); /* an ordinary user may not lock so much, or what is not
+					    there is not brought in */
 		end(LEN);
 		return;
 	}
@@ -540,7 +549,8 @@ static void test_punch(void)
 	end(LEN);
 }
 
-/* What others write to the file is seen after fm_invalidate(), and what was dirty is written before. */
+/* What others write to the file is seen after fm_invalidate(), and what was dirty is written
+ * before. */
 static void test_invalidate(void)
 {
 	static unsigned char buf[4 * PAGE];
@@ -569,7 +579,8 @@ static void test_invalidate(void)
 	end(LEN);
 }
 
-/* What is durable is so without the page cache of anybody: a store that loses what was not flushed. */
+/* What is durable is so without the page cache of anybody: a store that loses what was not flushed.
+ */
 static void test_durable(void)
 {
 	unsigned char *buf = malloc(LEN);
@@ -593,8 +604,9 @@ static void test_durable(void)
 	free(buf);
 }
 
-/* Page after page is read and then written to: few of that are faults, and nothing is dirty that was only read, but for a few
- * pages that a writer who stops had ahead of him. What is dirty comes back into the view together. */
+/* Page after page is read and then written to: few of that are faults, and nothing is dirty that
+ * was only read, but for a few pages that a writer who stops had ahead of him. What is dirty comes
+ * back into the view together. */
 static void test_amended(void)
 {
 	const uint64_t pages = 1024, len = pages * PAGE, few = pages / 10, ahead = 64;

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * kill -9 at a random moment. A child appends records of random size to a file through its mapping, makes it longer as it goes,
- * and updates whole pages beside that; after fm_sync() it says which it has acknowledged, in memory that it shares with the
- * parent, which kills it. Then, by plain reads: each acknowledged record is whole, each page that was updated is as of one
- * moment, no older than was acknowledged, and none has another's bytes.
+ * kill -9 at a random moment. A child appends records of random size to a file through its mapping,
+ * makes it longer as it goes, and updates whole pages beside that; after fm_sync() it says which it
+ * has acknowledged, in memory that it shares with the parent, which kills it. Then, by plain reads:
+ * each acknowledged record is whole, each page that was updated is as of one moment, no older than
+ * was acknowledged, and none has another's bytes.
  *
- * A page is updated word by word, in order, each word with the page's number and its version; so that what the store has must
- * be some words of one version, and then those of the version before.
+ * A page is updated word by word, in order, each word with the page's number and its version; so
+ * that what the store has must be some words of one version, and then those of the version before.
  *
  *   test_write_crash [--rounds N] [--seed S] [--keep]    10 rounds by default
- * --keep: with the keeper (FM_KEEP), and without any fm_sync(): what was written before the kill is in the file once the keeper
- * has ended, for which the parent waits.
- * Seen to fail: with fm_sync() that begins to write and does not wait (acknowledged records are missing).
+ * --keep: with the keeper (FM_KEEP), and without any fm_sync(): what was written before the kill is
+ * in the file once the keeper has ended, for which the parent waits. Seen to fail: with fm_sync()
+ * that begins to write and does not wait (acknowledged records are missing).
  */
 #include "write_support.h"
 
@@ -26,7 +27,8 @@
 
 static struct shared {
 	atomic_bool ready, full;
-	_Atomic uint64_t done, written_to, acked; /* records whose bytes are in the mapping; where they end; and those that are durable */
+	_Atomic uint64_t done, written_to, acked; /* records whose bytes are in the mapping; where
+						     they end; and those that are durable */
 	_Atomic uint32_t begun[SPOTS], finished[SPOTS], spot_acked[SPOTS];
 	uint64_t seed;
 	char path[256];
@@ -111,9 +113,13 @@ static void *update_spots(void *arg)
 static int child(void)
 {
 	static unsigned char bytes[16384];
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = shared->budget, .trap = shared->trap,
-					.install = shared->install, .flags = shared->keep ? FM_KEEP : 0};
-	struct fm_file_options creating = {.size = sizeof(creating), .flags = FM_FILE_WRITE | FM_FILE_CREATE};
+	struct fm_mm_options options = {.size = sizeof(options),
+					.budget_bytes = shared->budget,
+					.trap = shared->trap,
+					.install = shared->install,
+					.flags = shared->keep ? FM_KEEP : 0};
+	struct fm_file_options creating = {.size = sizeof(creating),
+					   .flags = FM_FILE_WRITE | FM_FILE_CREATE};
 	uint64_t random = shared->seed, at = SPOTS * PAGE, synced = at, size = at + 16 * PAGE;
 	pthread_t thread;
 
@@ -164,13 +170,16 @@ static void check_records(const unsigned char *bytes, uint64_t len, uint64_t cou
 		static unsigned char want[16384];
 		size_t need = record_make(want, number);
 		if (at + need > len)
-			CHECK_FAIL("record %" PRIu64 " of %" PRIu64 " is past the file's end, %" PRIu64, number, count, len);
+			CHECK_FAIL("record %" PRIu64 " of %" PRIu64
+				   " is past the file's end, %" PRIu64,
+				   number, count, len);
 		if (memcmp(bytes + at, want, need) != 0) {
 			size_t i = 0;
 			while (bytes[at + i] == want[i])
 				i++;
-			CHECK_FAIL("record %" PRIu64 " of %" PRIu64 ": offset %#" PRIx64 " has %02x, not %02x", number, count, at + i,
-				   bytes[at + i], want[i]);
+			CHECK_FAIL("record %" PRIu64 " of %" PRIu64 ": offset %#" PRIx64
+				   " has %02x, not %02x",
+				   number, count, at + i, bytes[at + i], want[i]);
 		}
 		at += need;
 	}
@@ -196,7 +205,8 @@ static void check_spots(const unsigned char *bytes, const _Atomic uint32_t *leas
 				now = version;
 			}
 			if (version < least[spot])
-				CHECK_FAIL("page %u, word %u: version %u, and %u was acknowledged", spot, i, version, least[spot]);
+				CHECK_FAIL("page %u, word %u: version %u, and %u was acknowledged",
+					   spot, i, version, least[spot]);
 			if (version > shared->begun[spot])
 				CHECK_FAIL("page %u: version %u was never written", spot, version);
 		}
@@ -297,7 +307,8 @@ int main(int argc, char **argv)
 	CHECK(shared != MAP_FAILED);
 	if (is_child)
 		_exit(child());
-	uint64_t rounds = argument(argc, argv, "--rounds", 10), seed = argument(argc, argv, "--seed", (uint64_t)getpid()), records = 0;
+	uint64_t rounds = argument(argc, argv, "--rounds", 10),
+		 seed = argument(argc, argv, "--seed", (uint64_t)getpid()), records = 0;
 	uint64_t random = seed, skipped = 0;
 	printf("seed %" PRIu64 "\n", seed);
 	for (int i = 1; i < argc; i++)
@@ -308,7 +319,8 @@ int main(int argc, char **argv)
 	}
 	if (skipped == rounds)
 		SKIP("none of the settings is to be had here");
-	printf("%" PRIu64 " rounds, %" PRIu64 " records acknowledged and found whole\n", rounds - skipped, records);
+	printf("%" PRIu64 " rounds, %" PRIu64 " records acknowledged and found whole\n",
+	       rounds - skipped, records);
 	CHECK_GT(records, 0);
 	return 0;
 }

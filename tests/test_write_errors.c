@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stores that refuse to be written to, or to make durable what was: pages stay dirty and readable, each fm_sync() under way
- * and the next one has the errno, as have the callback and the statistics; once the store is mended a later sync writes
- * everything. Who writes meanwhile is not left hanging, and nobody else is stalled.
- * Seen to fail: with page_written() that takes each write for a good one (test_refused), with errors told twice or not at all
- * (test_told), with dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the error
- * (test_flush), with a limit for all files together alone, and with a background that ends its pass where one has its share of requests
- * (test_others), with pins that are looked for on locked pages (test_end), with a truncate that leaves what was read while it failed (test_truncate_refused).
+ * Stores that refuse to be written to, or to make durable what was: pages stay dirty and readable,
+ * each fm_sync() under way and the next one has the errno, as have the callback and the statistics;
+ * once the store is mended a later sync writes everything. Who writes meanwhile is not left
+ * hanging, and nobody else is stalled. Seen to fail: with page_written() that takes each write for
+ * a good one (test_refused), with errors told twice or not at all (test_told), with
+ * dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the
+ * error (test_flush), with a limit for all files together alone, and with a background that ends
+ * its pass where one has its share of requests (test_others), with pins that are looked for on
+ * locked pages (test_end), with a truncate that leaves what was read while it failed
+ * (test_truncate_refused).
  */
 #include "write_support.h"
 
@@ -99,7 +102,8 @@ static void test_at(void)
 	begin(4 * MIB);
 	set(support_format("write-error-at=%llu", 77 * PAGE + 9));
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
-	EVENTUALLY(fm_sync(mm, addr, 70 * PAGE, 0) == 0); /* it is told what the background may have met at the 77th */
+	EVENTUALLY(fm_sync(mm, addr, 70 * PAGE, 0) ==
+		   0); /* it is told what the background may have met at the 77th */
 	write_expect_file(path, 0, 70 * PAGE, SEED + 1);
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
 	CHECK_GE(support_stats(mm).dirty_pages, 1);
@@ -133,7 +137,8 @@ static void test_told(void)
 	struct syncer syncer[4];
 
 	begin(4 * MIB);
-	/* A failure that nobody waits for is told by the next call, even if that has written it all; then no more. */
+	/* A failure that nobody waits for is told by the next call, even if that has written it
+	 * all; then no more. */
 	set("write-error=ENOSPC");
 	set("write-error-every=1");
 	write_pattern(mm, addr, 0, PAGE, SEED + 1);
@@ -151,7 +156,8 @@ static void test_told(void)
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(pthread_create(&syncer[i].thread, NULL, sync_all, &syncer[i]), 0);
 	EVENTUALLY(begun == 4 && support_stats(mm).writeback_pages > 0);
-	support_sleep_ms(50); /* most are waiting by now; one that comes later is the next one, and told as well */
+	support_sleep_ms(50); /* most are waiting by now; one that comes later is the next one, and
+				 told as well */
 	set("write-error-every=1");
 	set("write-stuck=0");
 	for (int i = 0; i < 4; i++) {
@@ -168,12 +174,14 @@ static void test_told(void)
 /* What was written and could not be made durable is dirty again, and is written again. */
 static void test_flush(void)
 {
-	begin(16 * MIB); /* the background leaves it alone: it would have written and flushed half of it by now */
+	begin(16 * MIB); /* the background leaves it alone: it would have written and flushed half
+			    of it by now */
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	set("flush-error-every=1");
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
 	CHECK_GE(support_stats(mm).flush_errors, 1);
-	EVENTUALLY(support_stats(mm).dirty_pages == PAGES); /* it may be being written again by now, for the next flush to fail */
+	EVENTUALLY(support_stats(mm).dirty_pages ==
+		   PAGES); /* it may be being written again by now, for the next flush to fail */
 	CHECK_EQ(last_len, 0);
 	CHECK_EQ(last_error, -EIO);
 	CHECK_EQ(fm_file_sync(file, 0, 0, 0), -EIO);
@@ -182,7 +190,8 @@ static void test_flush(void)
 	uint64_t writes = support_stats(mm).write_bytes;
 	(void)fm_sync(mm, addr, LEN, 0);
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
-	CHECK_GE(support_stats(mm).write_bytes, writes + LEN); /* a store may drop what it failed to flush */
+	CHECK_GE(support_stats(mm).write_bytes,
+		 writes + LEN); /* a store may drop what it failed to flush */
 	CHECK_EQ(support_stats(mm).unflushed_pages, 0);
 	write_expect_file(path, 0, LEN, SEED + 1);
 	end();
@@ -201,7 +210,8 @@ static void test_short(void)
 
 /* ---- no room */
 
-/* More is written than may be dirty, to a store that refuses: an error, not a hang, and what was written before is there. */
+/* More is written than may be dirty, to a store that refuses: an error, not a hang, and what was
+ * written before is there. */
 static void test_over_the_limit(void)
 {
 	begin(64 * PAGE);
@@ -218,7 +228,8 @@ static void test_over_the_limit(void)
 	CHECK_EQ(err, -ENOSPC);
 	CHECK_GE(page, 4);
 	support_expect(mm, addr, 0, page * PAGE, SEED + 1);
-	support_expect(mm, addr + (page + 1) * PAGE, (page + 1) * PAGE, LEN - (page + 1) * PAGE, SEED); /* others read */
+	support_expect(mm, addr + (page + 1) * PAGE, (page + 1) * PAGE, LEN - (page + 1) * PAGE,
+		       SEED); /* others read */
 	if (test_trap() != FM_TRAP_CALL) {
 		struct support_signal got = support_store(addr + page * PAGE);
 		CHECK_EQ(got.signo, SIGBUS);
@@ -271,7 +282,8 @@ static void *map_and_read(void *arg)
 	return arg;
 }
 
-/* While writes of a file never end: its pages are read and written to, and everything else goes on. */
+/* While writes of a file never end: its pages are read and written to, and everything else goes on.
+ */
 static void test_stuck(const char *what)
 {
 	struct syncer syncer;
@@ -283,8 +295,8 @@ static void test_stuck(const char *what)
 	begun = 0;
 	CHECK_EQ(pthread_create(&syncer.thread, NULL, sync_all, &syncer), 0);
 	EVENTUALLY(begun && (support_stats(mm).writeback_pages || support_stats(mm).unflushed_pages));
-	/* The same pages: what is being written stays as it was, what is written now is dirty anew. In COPY's view there is no
-	 * second place for it. */
+	/* The same pages: what is being written stays as it was, what is written now is dirty anew.
+	 * In COPY's view there is no second place for it. */
 	support_expect(mm, addr, 0, LEN / 4, SEED + 1);
 	if (test_install() != FM_INSTALL_COPY || strcmp(what, "write-stuck") != 0)
 		write_pattern(mm, addr, 0, 32 * PAGE, SEED + 2);
@@ -321,7 +333,8 @@ static void test_end(void)
 	set("stuck=1");
 	EVENTUALLY(!__atomic_load_n(&file->view.region.pins, __ATOMIC_SEQ_CST)); /* of the faults before */
 	CHECK_EQ(pthread_create(&thread, NULL, read_in_vain, addr + 100 * PAGE), 0);
-	/* What is in flight may be readahead of before: a thread that comes after the end finds no mapping, which is SIGSEGV. */
+	/* What is in flight may be readahead of before: a thread that comes after the end finds no
+	 * mapping, which is SIGSEGV. */
 	EVENTUALLY(__atomic_load_n(&file->view.region.pins, __ATOMIC_SEQ_CST));
 	hazard_watch("the mm's end waits for a read that never ends");
 	CHECK_OK(fm_mm_destroy(mm));
@@ -344,8 +357,9 @@ static void *fill_up(void *arg)
 	return arg;
 }
 
-/* A file has all the dirty pages that it may have, and its store takes none of them, or does not make them durable: others are written
- * to, far more than fits, and written back, also by the background alone. */
+/* A file has all the dirty pages that it may have, and its store takes none of them, or does not
+ * make them durable: others are written to, far more than fits, and written back, also by the
+ * background alone. */
 static void test_others(const char *what)
 {
 	pthread_t filler;
@@ -367,7 +381,8 @@ static void test_others(const char *what)
 	}
 	hazard_watch("what is dirty of another file is not written by the background");
 	if (!strcmp(what, "write-stuck")) /* at once, since much is */
-		EVENTUALLY(!__atomic_load_n(&other->dirt->dirty, __ATOMIC_SEQ_CST) && !__atomic_load_n(&other->dirt->writing, __ATOMIC_SEQ_CST));
+		EVENTUALLY(!__atomic_load_n(&other->dirt->dirty, __ATOMIC_SEQ_CST) &&
+			   !__atomic_load_n(&other->dirt->writing, __ATOMIC_SEQ_CST));
 	CHECK_OK(fm_sync(mm, at, LEN, 0));
 	write_expect_file(own, 0, LEN, SEED + 8);
 	CHECK_OK(fm_unmap(mm, at, LEN));
@@ -379,7 +394,8 @@ static void test_others(const char *what)
 	end();
 }
 
-/* ---- a truncate that the store refuses, after a while in which the page of the end that is not to be is read */
+/* ---- a truncate that the store refuses, after a while in which the page of the end that is not to
+ * be is read */
 
 static atomic_bool resizes, may_refuse;
 

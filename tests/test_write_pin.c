@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_pin() for writing: system calls write into what is pinned (read(), readv(), direct reads, io_uring), which nobody but the
- * kernel sees; after fm_unpin() and fm_sync() the store has what memory has.
- * Seen to fail: with a pinned page cleaned when it is written back (test_others_write), with pins that page_remove() leaves
- * (test_truncated), with a pinned page made writable by MOVE (test_no_gap).
+ * fm_pin() for writing: system calls write into what is pinned (read(), readv(), direct reads,
+ * io_uring), which nobody but the kernel sees; after fm_unpin() and fm_sync() the store has what
+ * memory has. Seen to fail: with a pinned page cleaned when it is written back (test_others_write),
+ * with pins that page_remove() leaves (test_truncated), with a pinned page made writable by MOVE
+ * (test_no_gap).
  */
 #include "write_support.h"
 
@@ -68,7 +69,8 @@ static void read_ring(int fd, unsigned char *to, size_t len, uint64_t offset)
 /* By each way, from a file with a pattern of its own; fm_sync() while it is pinned, and after. */
 static void test_others_write(void)
 {
-	static void (*const way[])(int, unsigned char *, size_t, uint64_t) = {read_plain, read_parts, read_ring};
+	static void (*const way[])(int, unsigned char *, size_t,
+				   uint64_t) = {read_plain, read_parts, read_ring};
 	unsigned seed = SEED;
 
 	begin();
@@ -125,7 +127,8 @@ static void test_both(void)
 
 /* ---- pinned for reading, and made writable meanwhile */
 
-static _Atomic(unsigned char *) given; /* NULL: the thread is to give it back, and says so by `idle` */
+static _Atomic(unsigned char *)
+	given; /* NULL: the thread is to give it back, and says so by `idle` */
 static atomic_bool idle, stop;
 static atomic_uint rounds;
 

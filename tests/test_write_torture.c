@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages that several threads write to without a pause, each words of its own, while others sync them, advise, invalidate, have them
- * evicted, and have system calls read into them while they are pinned: no write is lost, on its way nor in the end, when the file
- * has what memory has.
+ * Pages that several threads write to without a pause, each words of its own, while others sync
+ * them, advise, invalidate, have them evicted, and have system calls read into them while they are
+ * pinned: no write is lost, on its way nor in the end, when the file has what memory has.
  *   test_write_torture [--seconds N]    for each of five settings; 0.6 by default
- * Seen to fail: with pages of writable files that come in by MOVE and are protected after (break/c07_protected_after.patch).
+ * Seen to fail: with pages of writable files that come in by MOVE and are protected after
+ * (break/c07_protected_after.patch).
  */
 #include "write_support.h"
 
@@ -51,7 +52,8 @@ static void *writer(void *arg)
 			word++;
 		volatile uint64_t *at = (volatile uint64_t *)(addr + page * PAGE) + word;
 		if (*at != model[page][word])
-			CHECK_FAIL("page %u, word %u of writer %u: %llu, not %llu", page, word, self, (unsigned long long)*at,
+			CHECK_FAIL("page %u, word %u of writer %u: %llu, not %llu", page, word,
+				   self, (unsigned long long)*at,
 				   (unsigned long long)model[page][word]);
 		if (any(&random) % 4 == 0) /* only read: a page that is clean, and others write to */
 			continue;
@@ -135,12 +137,14 @@ static void check_all(void)
 	free(got);
 }
 
-static void run(enum fm_trap by, enum fm_install install, uint64_t budget, const char *uri, double seconds)
+static void run(enum fm_trap by, enum fm_install install, uint64_t budget, const char *uri,
+		double seconds)
 {
 	static void *(*const work[])(void *) = {writer, writer, writer, syncer, adviser, adviser, pinner};
 	enum { THREADS = sizeof(work) / sizeof(work[0]) };
 	pthread_t thread[THREADS];
-	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = budget, .trap = by, .install = install};
+	struct fm_mm_options options = {
+		.size = sizeof(options), .budget_bytes = budget, .trap = by, .install = install};
 	int err = fm_mm_create(&options, &mm);
 
 	if (err == -EOPNOTSUPP || err == -EPERM || err == -ENOSYS)
@@ -159,7 +163,8 @@ static void run(enum fm_trap by, enum fm_install install, uint64_t budget, const
 	written = synced = pinned = advised = 0;
 	for (uintptr_t i = 0; i < THREADS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, work[i], (void *)i), 0);
-	for (uint64_t until = support_now_ns() + (uint64_t)(seconds * 1e9), now; (now = support_now_ns()) < until;) {
+	for (uint64_t until = support_now_ns() + (uint64_t)(seconds * 1e9), now;
+	     (now = support_now_ns()) < until;) {
 		hazard_watch("a call, or an access, never ended");
 		support_sleep_ms(until - now > 1000 * MS_NS ? 1000 : (unsigned)((until - now) / MS_NS) + 1);
 	}
@@ -172,11 +177,13 @@ static void run(enum fm_trap by, enum fm_install install, uint64_t budget, const
 	CHECK_EQ(stats.dirty_lost, 0);
 	CHECK_EQ(stats.lock_held_over_block, 0);
 	CHECK(written && synced && pinned && advised);
-	printf("%s %s, %llu KiB: %llu writes, %llu syncs, %llu pins, %llu advices; %llu faults, %llu writes of the store, "
+	printf("%s %s, %llu KiB: %llu writes, %llu syncs, %llu pins, %llu advices; %llu faults, "
+	       "%llu writes of the store, "
 	       "%llu evictions, %llu in place\n",
-	       trap_kind_name(by), install == FM_INSTALL_COPY ? "copy" : "move", (unsigned long long)budget / KIB, written, synced,
-	       pinned, advised, (unsigned long long)stats.faults, (unsigned long long)stats.writes, (unsigned long long)stats.evictions,
-	       (unsigned long long)stats.write_in_place);
+	       trap_kind_name(by), install == FM_INSTALL_COPY ? "copy" : "move",
+	       (unsigned long long)budget / KIB, written, synced, pinned, advised,
+	       (unsigned long long)stats.faults, (unsigned long long)stats.writes,
+	       (unsigned long long)stats.evictions, (unsigned long long)stats.write_in_place);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
@@ -198,6 +205,7 @@ int main(int argc, char **argv)
 	run(FM_TRAP_INLINE, FM_INSTALL_AUTO, 2 * MIB, "%s", seconds);
 	run(FM_TRAP_THREAD, FM_INSTALL_AUTO, 64 * PAGE, "%s", seconds);
 	run(FM_TRAP_INLINE, FM_INSTALL_COPY, 64 * PAGE, "%s", seconds);
-	run(FM_TRAP_INLINE, FM_INSTALL_AUTO, 64 * PAGE, "faulty:%s?write-delay=0us..500us&delay=0us..200us&write-short-every=5", seconds);
+	run(FM_TRAP_INLINE, FM_INSTALL_AUTO, 64 * PAGE,
+	    "faulty:%s?write-delay=0us..500us&delay=0us..200us&write-short-every=5", seconds);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the tests of writing: writes through a mapping under every trap, and files compared by plain reads.
+ * For the tests of writing: writes through a mapping under every trap, and files compared by plain
+ * reads.
  */
 #ifndef FM_TESTS_WRITE_SUPPORT_H
 #define FM_TESTS_WRITE_SUPPORT_H
@@ -10,7 +11,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-static const struct fm_file_options write_options = {.size = sizeof(write_options), .flags = FM_FILE_WRITE};
+static const struct fm_file_options write_options = {.size = sizeof(write_options),
+						     .flags = FM_FILE_WRITE};
 
 static inline fm_file *write_open(fm_mm *mm, const char *uri)
 {
@@ -66,28 +68,34 @@ static inline int write_to(fm_mm *mm, void *addr, const void *buf, size_t len)
 }
 
 /* The pattern of a seed, as it is at `offset` of a file. */
-#define write_pattern(mm, addr, offset, len, seed) write_pattern_at(__LINE__, mm, addr, offset, len, seed)
-static inline void write_pattern_at(int line, fm_mm *mm, void *addr, uint64_t offset, size_t len, unsigned seed)
+#define write_pattern(mm, addr, offset, len, seed)                                                 \
+	write_pattern_at(__LINE__, mm, addr, offset, len, seed)
+static inline void write_pattern_at(int line, fm_mm *mm, void *addr, uint64_t offset, size_t len,
+				    unsigned seed)
 {
 	unsigned char *buf = malloc(len);
 	CHECK(buf);
 	support_fill(buf, offset, len, seed);
 	int err = write_to(mm, addr, buf, len);
 	if (err)
-		CHECK_FAIL("line %d: writing at offset %llu: %s", line, (unsigned long long)offset, strerror(-err));
+		CHECK_FAIL("line %d: writing at offset %llu: %s", line, (unsigned long long)offset,
+			   strerror(-err));
 	free(buf);
 }
 
 /* What the file has, by a plain read. */
-#define write_expect_file(path, offset, len, seed) write_expect_file_at(__LINE__, path, offset, len, seed)
-static inline void write_expect_file_at(int line, const char *path, uint64_t offset, size_t len, unsigned seed)
+#define write_expect_file(path, offset, len, seed)                                                 \
+	write_expect_file_at(__LINE__, path, offset, len, seed)
+static inline void write_expect_file_at(int line, const char *path, uint64_t offset, size_t len,
+					unsigned seed)
 {
 	unsigned char *buf = malloc(len);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	CHECK(buf && fd >= 0);
 	ssize_t n = pread(fd, buf, len, (off_t)offset);
 	if (n != (ssize_t)len)
-		CHECK_FAIL("line %d: the file has %zd bytes at %llu, not %zu", line, n, (unsigned long long)offset, len);
+		CHECK_FAIL("line %d: the file has %zd bytes at %llu, not %zu", line, n,
+			   (unsigned long long)offset, len);
 	uint64_t at = support_differs(buf, offset, len, seed);
 	if (at != UINT64_MAX)
 		CHECK_FAIL("line %d: the file, offset %llu: %02x, not %02x", line, (unsigned long long)at,
@@ -104,14 +112,17 @@ static inline bool write_is_zero(const unsigned char *buf, size_t len)
 	return true;
 }
 
-#define write_expect_file_zeros(path, offset, len) write_expect_file_zeros_at(__LINE__, path, offset, len)
-static inline void write_expect_file_zeros_at(int line, const char *path, uint64_t offset, size_t len)
+#define write_expect_file_zeros(path, offset, len)                                                 \
+	write_expect_file_zeros_at(__LINE__, path, offset, len)
+static inline void write_expect_file_zeros_at(int line, const char *path, uint64_t offset,
+					      size_t len)
 {
 	unsigned char *buf = malloc(len);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	CHECK(buf && fd >= 0);
 	if (pread(fd, buf, len, (off_t)offset) != (ssize_t)len || !write_is_zero(buf, len))
-		CHECK_FAIL("line %d: the file's %zu bytes at %llu are not zeros", line, len, (unsigned long long)offset);
+		CHECK_FAIL("line %d: the file's %zu bytes at %llu are not zeros", line, len,
+			   (unsigned long long)offset);
 	close(fd);
 	free(buf);
 }

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The checkers of pages: what must hold at every step, and at the end. Those of threads are in rules.c.
+ * The checkers of pages: what must hold at every step, and at the end. Those of threads are in
+ * rules.c.
  *
- * Owns a shadow of each page's state word, by which each change is seen, judged and told. The rules:
- *   2. each change of a state word is one of transitions.h; what is said of a page's bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
+ * Owns a shadow of each page's state word, by which each change is seen, judged and told. The
+ * rules:
+ *   2. each change of a state word is one of transitions.h; what is said of a page's bytes
+ * (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
  *   3. a page with a pin or the lock keeps its identity; a free one has neither
- *   4. the device writes only into frames that are pinned and do not claim to be whole, and staging slots that are taken
- *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be, and each page table's account
- *      is of the pages that are there
- *  10. a page that can be written to in its view is dirty; the bits and counts of what is dirty, being written, or to be flushed
- *      are those of the pages
+ *   4. the device writes only into frames that are pinned and do not claim to be whole, and staging
+ * slots that are taken
+ *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be,
+ * and each page table's account is of the pages that are there
+ *  10. a page that can be written to in its view is dirty; the bits and counts of what is dirty,
+ * being written, or to be flushed are those of the pages
  *   7. at the end every frame is free, and what is charged is what is there
  * May call: kernel, trace.
  */
@@ -108,8 +112,8 @@ void check_given_away(const struct io_request *request)
 			shadow[p].owner[pages[i] - sim.mm->pool[p]->pages] = 0;
 }
 
-/* A page goes into the view beside the one that a fault wants: its readahead mark would never be met. One that was put while it
- * is locked may have come too late to be seen. */
+/* A page goes into the view beside the one that a fault wants: its readahead mark would never be
+ * met. One that was put while it is locked may have come too late to be seen. */
 static void check_mark(uint32_t p, uint32_t i, const struct page *page, uint32_t old, uint32_t now)
 {
 	bool *marked = &shadow[p].marked[i];
@@ -133,15 +137,18 @@ static void check_there(const struct page *page, uint32_t i)
 	}
 }
 
-/* ------------------------------------------------------------------ 10: files that are written to */
+/* ------------------------------------------------------------------ 10: files that are written to
+ */
 
 static bool can_be_written_to(const struct page *page)
 {
-	const struct view_page *view = kernel_view(page->file->view.region.base + (page->index << page->file->pool->shift));
+	const struct view_page *view = kernel_view(page->file->view.region.base +
+						   (page->index << page->file->pool->shift));
 	return view && !view->poison && !view->protected;
 }
 
-/* What MOVE brings into a view can be written to from then on, also where it is only on its way back. */
+/* What MOVE brings into a view can be written to from then on, also where it is only on its way
+ * back. */
 void check_arrival(uint64_t addr)
 {
 	for (uint32_t p = 0; sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
@@ -151,7 +158,9 @@ void check_arrival(uint64_t addr)
 			    page->file->view.region.base + (page->index << page->file->pool->shift) != addr)
 				continue;
 			if (page->state & PG_LOCKED)
-				sim_fail("frame %u arrives in the view, where it can be written to, and is clean: %#x", i, page->state);
+				sim_fail("frame %u arrives in the view, where it can be written "
+					 "to, and is clean: %#x",
+					 i, page->state);
 		}
 }
 
@@ -159,7 +168,8 @@ static void written_page_changed(const struct page *page, uint32_t i, uint32_t o
 {
 	struct sim_store *s = (struct sim_store *)page->file->store;
 	uint32_t n = store_place(s, page->index);
-	if ((old & ~now & PG_DIRTY) && page->file->refs && can_be_written_to(page)) /* else its memory goes with the view */
+	if ((old & ~now & PG_DIRTY) && page->file->refs &&
+	    can_be_written_to(page)) /* else its memory goes with the view */
 		sim_fail("frame %u is clean, and can be written to: %#x", i, now);
 	if ((now & ~old & PG_UNPROTECTED) && !(now & PG_DIRTY))
 		sim_fail("frame %u can be written to, and is clean: %#x", i, now);
@@ -189,14 +199,16 @@ static bool bit_of(const uint64_t *bits, uint32_t i)
 	return bits[i / 64] >> (i % 64) & 1;
 }
 
-/* Its bytes are not in the store for good: it may stay in the view for them, though it is unmapped. */
+/* Its bytes are not in the store for good: it may stay in the view for them, though it is unmapped.
+ */
 bool check_is_held(const struct fm_file *file, uint64_t index)
 {
 	const struct frame_pool *pool = file->pool;
 	for (uint32_t i = 0; i < pool->frames; i++) {
 		const struct page *page = &pool->pages[i];
 		if (page->file == file && page->index == index && !(page->state & (PG_FREE | PG_GONE)))
-			return (page->state & (PG_DIRTY | PG_WRITEBACK)) || bit_of(pool->unflushed_bits, i) || bit_of(pool->flushing_bits, i);
+			return (page->state & (PG_DIRTY | PG_WRITEBACK)) ||
+			       bit_of(pool->unflushed_bits, i) || bit_of(pool->flushing_bits, i);
 	}
 	return false;
 }
@@ -229,7 +241,8 @@ void check_written_counts(void)
 			dirty += d;
 			writing += w;
 		}
-		uint32_t unflushed = bits_of(pool->unflushed_bits, pool->frames) + bits_of(pool->flushing_bits, pool->frames);
+		uint32_t unflushed = bits_of(pool->unflushed_bits, pool->frames) +
+				     bits_of(pool->flushing_bits, pool->frames);
 		same("dirty pages", pool->dirty, dirty);
 		same("pages being written", pool->writing, writing);
 		same("unflushed pages", pool->unflushed, unflushed);
@@ -241,8 +254,9 @@ void check_written_counts(void)
 			unflushed -= file->dirt->unflushed;
 		}
 		if (dirty || writing || unflushed)
-			sim_fail("of the files' pages %d dirty, %d being written, %d unflushed are not the pool's", (int)dirty, (int)writing,
-				 (int)unflushed);
+			sim_fail("of the files' pages %d dirty, %d being written, %d unflushed are "
+				 "not the pool's",
+				 (int)dirty, (int)writing, (int)unflushed);
 		if (pool->places && pool->places_free != ~0ull >> (64 - pool->places))
 			sim_fail("a place is not given back: %#llx", (unsigned long long)pool->places_free);
 	}
@@ -278,7 +292,8 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		sim_fail("frame %u: taken with old flags: %#x", i, now);
 	if ((now & ~old & PG_LOCKED) || PG_PINS(now) < shadow[p].least[i])
 		shadow[p].least[i] = PG_PINS(now);
-	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one pin is who does it */
+	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one
+	 * pin is who does it */
 	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs &&
 	    !page->file->writes->resizing && !((const struct sim_store *)page->file->store)->dropping)
 		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
@@ -286,14 +301,17 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		written_page_changed(page, i, old, now);
 	if (now & ~old & PG_ERROR)
 		shadow[p].failed[i] = true;
-	/* The errno can be told from here on, and is told to all who came before the lock was free. Where no read of a file that is
-	 * this process's own has failed, there is none: what ends before its end is the library's mistake. */
+	/* The errno can be told from here on, and is told to all who came before the lock was free.
+	 * Where no read of a file that is this process's own has failed, there is none: what ends
+	 * before its end is the library's mistake. */
 	if (shadow[p].failed[i] && page->file && !(now & PG_FREE) && !is_no_error(page))
 		store_note_error((struct sim_store *)page->file->store, page->index * page->file->pool->page_size,
 				 page->file->pool->page_size);
 	if (!(now & PG_LOCKED) && shadow[p].installed[i])
 		check_there(page, i);
-	shadow[p].installed[i] = (now & PG_LOCKED) && ((now & ~old & PG_INSTALLED) || (shadow[p].installed[i] && (now & PG_INSTALLED)));
+	shadow[p].installed[i] =
+		(now & PG_LOCKED) &&
+		((now & ~old & PG_INSTALLED) || (shadow[p].installed[i] && (now & PG_INSTALLED)));
 	if (!(now & PG_LOCKED))
 		shadow[p].failed[i] = false;
 	shadow[p].file[i] = now & PG_FREE ? NULL : page->file;
@@ -363,7 +381,8 @@ static void check_fresh(const struct frame_pool *pool, const struct page *page, 
 	if (!(page->state & PG_UPTODATE) || file->changed_policy != FM_CHANGED_REFRESH)
 		return;
 	const struct view_page *view = kernel_view(file->view.region.base + (page->index << pool->shift));
-	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0 : *(uint64_t *)slot_of(pool, page);
+	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0
+						  : *(uint64_t *)slot_of(pool, page);
 	if (tag && (tag >> 44 & 15) < file->reads->version.version[0])
 		sim_fail("frame %u has version %llu of its page, and version %llu has been found", i,
 			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->reads->version.version[0]);
@@ -431,8 +450,8 @@ static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 
 static uint32_t frames_listed(const struct frame_pool *pool)
 {
-	return pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count + pool->queue[LIST_GROUPS].count +
-	       pool->queue[LIST_PARKED].count;
+	return pool->queue[LIST_FREE].count + pool->queue[LIST_HOLES].count +
+	       pool->queue[LIST_GROUPS].count + pool->queue[LIST_PARKED].count;
 }
 
 static void check_frames_free(const struct frame_pool *pool)
@@ -450,7 +469,8 @@ void check_balance(void)
 	struct fm_mm *mm = sim.mm;
 	uint64_t charged = mm->charged_bytes, tables = mm->pt->used * (uint64_t)OS_PAGE;
 	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++) {
-		/* The last pin is put, and the frame on its way to its list: its thread may not have run since. */
+		/* The last pin is put, and the frame on its way to its list: its thread may not
+		 * have run since. */
 		for (int tries = 0; tries < 100 && frames_listed(mm->pool[p]) != mm->pool[p]->frames; tries++)
 			sim_sleep(OS_NSEC_PER_MSEC);
 		check_frames_free(mm->pool[p]);

@@ -8,8 +8,8 @@
 
 #include <stdio.h>
 
-/* From so many runs on a row that none of them reached is a failure: it has become unreachable, or the workload has lost
- * what leads to it. The rarest comes some 15 times in so many. */
+/* From so many runs on a row that none of them reached is a failure: it has become unreachable, or
+ * the workload has lost what leads to it. The rarest comes some 15 times in so many. */
 #define RUNS_ENOUGH 20000u
 
 #define COVER_X(name, help)                                                                    \
@@ -35,7 +35,8 @@ void cover_print(const struct sim_cover *cover, bool json)
 		printf("  %-24s %12llu  %s\n", #name, (unsigned long long)cover->name, help);  \
 	comma = ", ";
 	if (!json)
-		printf("the fault path: table (_d, the map lock may be dropped; _n, it may not), hazards, exits, pages:\n");
+		printf("the fault path: table (_d, the map lock may be dropped; _n, it may not), "
+		       "hazards, exits, pages:\n");
 	COVER_ALL
 #undef COVER_X
 }

@@ -3,8 +3,9 @@
  * The checkers of threads: what one may do, hold and wait for.
  *
  *   1. whoever blocks or enters the kernel has neither the map lock nor a small lock
- *   7. locks are taken in the order of their ranks (mm.h): map lock, page lock, small lock; nobody sleeps for a page lock,
- *      a frame or a keeper's place while he has a page lock; no lock is taken with signals open
+ *   7. locks are taken in the order of their ranks (mm.h): map lock, page lock, small lock; nobody
+ * sleeps for a page lock, a frame or a keeper's place while he has a page lock; no lock is taken
+ * with signals open
  *   5. nobody sleeps, or has a ticket, for what is to be had
  *   8. a fault ends within some tries once its page can be had
  *   9. what is charged is within the budget, and covers the memory that is there
@@ -14,15 +15,17 @@
 
 #define HANG_NS (3600 * OS_NSEC_PER_SEC)
 /*
- * From when its page is found whole and free, a try fails only where another thread is at the page's lock in that moment,
- * or takes the page from the view again. Each thread does that a few times an operation; most seen in 120,000 runs: 14.
- * Tries in all: each of the others comes after a wait that ended, 250 of them at most in as many runs.
+ * From when its page is found whole and free, a try fails only where another thread is at the
+ * page's lock in that moment, or takes the page from the view again. Each thread does that a few
+ * times an operation; most seen in 120,000 runs: 14. Tries in all: each of the others comes after a
+ * wait that ended, 250 of them at most in as many runs.
  */
 #define READY_TRIES_MAX (4 * SIM_THREADS)
 #define TRIES_MAX 5000
 /*
- * A frame or a place that is free is found by whoever waits for it at the next tick (5 ms) or slice (10 ms), if the
- * wake-up went to one who could not use it; stalls of the kernel (3 ms each) may hold the background thread up.
+ * A frame or a place that is free is found by whoever waits for it at the next tick (5 ms) or slice
+ * (10 ms), if the wake-up went to one who could not use it; stalls of the kernel (3 ms each) may
+ * hold the background thread up.
  */
 #define FORGOTTEN_NS (200 * OS_NSEC_PER_MSEC)
 
@@ -30,7 +33,8 @@ static struct {
 	const struct fault *fault;
 	uint32_t ready;
 } tried[64]; /* faults on their way, by address */
-static uint64_t since_frame[MM_POOLS_MAX], since_place[MM_POOLS_MAX]; /* to be had, and waited for */
+static uint64_t since_frame[MM_POOLS_MAX],
+	since_place[MM_POOLS_MAX]; /* to be had, and waited for */
 static uint64_t charged;
 
 void rules_reset(void)
@@ -113,7 +117,8 @@ void check_futex_wait(const uint32_t *word)
 		if (scarce && check_page_locks())
 			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
 	}
-	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file; file = file->next)
+	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file;
+	     file = file->next)
 		if ((word == &file->writes->ended.seq || word == &file->writes->resizing) && check_page_locks())
 			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
 }
@@ -157,7 +162,9 @@ static void check_sleeper(const struct sim_thread *t)
 			sim_fail("thread %u (%s) sleeps for a page lock that nobody has: a wake-up was forgotten", t->id,
 				 t->name);
 	if (every_change_wakes(word, t->futex_value))
-		sim_fail("thread %u (%s) sleeps on a word that has changed: a wake-up was forgotten", t->id, t->name);
+		sim_fail(
+			"thread %u (%s) sleeps on a word that has changed: a wake-up was forgotten",
+			t->id, t->name);
 }
 
 static bool somebody_sleeps(const uint32_t *word)
@@ -180,9 +187,11 @@ static bool room_everywhere(const struct fm_mm *mm)
 
 static bool frame_there(const struct frame_pool *pool)
 {
-	bool floor = pool->page_size == OS_PAGE && pool->frames - pool->queue[LIST_HOLES].count <= MM_FRAMES_MIN;
+	bool floor = pool->page_size == OS_PAGE &&
+		     pool->frames - pool->queue[LIST_HOLES].count <= MM_FRAMES_MIN;
 	bool pause = pool->fill_failed_ns && sim.now_ns < pool->fill_failed_ns + OS_NSEC_PER_MSEC;
-	return pool->queue[LIST_FREE].count || pool->queue[LIST_GROUPS].count || pool->queue[LIST_PARKED].count ||
+	return pool->queue[LIST_FREE].count || pool->queue[LIST_GROUPS].count ||
+	       pool->queue[LIST_PARKED].count ||
 	       (pool->queue[LIST_HOLES].count && !pause &&
 		(floor || pool->mm->charged_bytes + pool->page_size <= pool->mm->budget_bytes));
 }
@@ -258,23 +267,29 @@ static const struct page *page_of(const struct fault *vmf)
 	return NULL;
 }
 
-/* A write that has to wait: for what is dirty, for a write of the page where it is, for a place to go by, or for a hole. */
+/* A write that has to wait: for what is dirty, for a write of the page where it is, for a place to
+ * go by, or for a hole. */
 static bool held_back(const struct fault *vmf, const struct page *page)
 {
 	const struct fm_file *file = vmf->file;
 	const struct frame_pool *pool = file->pool;
-	uint32_t most = pool->frames / 4 < 2 ? 2 : pool->frames / 4, limit = most + pool->user_pinned, now = pool->dirty + pool->writing;
+	uint32_t most = pool->frames / 4 < 2 ? 2 : pool->frames / 4,
+		 limit = most + pool->user_pinned, now = pool->dirty + pool->writing;
 	if (file->writable && page && (page->state & PG_WRITEBACK) && !(page->state & PG_UPTODATE))
 		return true;
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
 	/* A quarter of that is for those that have an eighth of it at most. */
-	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4, own = file->dirt->dirty + file->dirt->writing, held = limit + most;
+	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4,
+		 own = file->dirt->dirty + file->dirt->writing, held = limit + most;
 	bool few = own < (spare < 4 ? 2 : (spare + 1) / 2) + pool->user_pinned && now < limit + spare;
-	bool over = !(page->state & PG_DIRTY) && ((now >= limit && !few) || now + pool->unflushed >= held || own + file->dirt->unflushed >= held - spare);
+	bool over = !(page->state & PG_DIRTY) &&
+		    ((now >= limit && !few) || now + pool->unflushed >= held ||
+		     own + file->dirt->unflushed >= held - spare);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
 	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;
-	return over || in_place || by_a_place || (vmf->index >= file->dirt->punch_first && vmf->index <= file->dirt->punch_last);
+	return over || in_place || by_a_place ||
+	       (vmf->index >= file->dirt->punch_first && vmf->index <= file->dirt->punch_last);
 }
 
 void sim_watch_fault_try(const void *arg);
@@ -302,26 +317,30 @@ void sim_watch_fault_try(const void *arg)
 	if (page && (page->state & (PG_UPTODATE | PG_LOCKED | PG_GONE)) == PG_UPTODATE)
 		tried[i].ready++;
 	if (tried[i].ready > READY_TRIES_MAX || vmf->tries > TRIES_MAX)
-		sim_fail("a fault has not ended after %u tries, at %u of which its page was there and free", vmf->tries,
-			 tried[i].ready);
+		sim_fail("a fault has not ended after %u tries, at %u of which its page was there "
+			 "and free",
+			 vmf->tries, tried[i].ready);
 }
 
-/* What is read to go into the view by itself goes where something is mapped; or was, when it was asked for. */
+/* What is read to go into the view by itself goes where something is mapped; or was, when it was
+ * asked for. */
 void sim_watch_staging(const void *arg);
 void sim_watch_staging(const void *arg)
 {
 	const struct read_request *req = arg;
 	if (req->file->view.unmap_seq == req->unmap_seq && !mm_find_vma(req->file->mm, req->stage_addr))
-		sim_fail("a page is read to go to %#llx of the view, where nothing is mapped", (unsigned long long)req->stage_addr);
+		sim_fail("a page is read to go to %#llx of the view, where nothing is mapped",
+			 (unsigned long long)req->stage_addr);
 }
 
 /* ------------------------------------------------------------------ 9: the budget */
 
 /*
- * Charged may be: the budget; the page tables, which are given back behind the fault's back; the copies that COPY leaves
- * in slots until the background thread drops them; of pages that are locked, one copy that is being made or dropped; and,
- * beside a pool of larger pages, the frames without which the smallest pool would promise no progress. While threads run
- * each may have charged one frame more, which it is about to find taken by another.
+ * Charged may be: the budget; the page tables, which are given back behind the fault's back; the
+ * copies that COPY leaves in slots until the background thread drops them; of pages that are
+ * locked, one copy that is being made or dropped; and, beside a pool of larger pages, the frames
+ * without which the smallest pool would promise no progress. While threads run each may have
+ * charged one frame more, which it is about to find taken by another.
  */
 static uint64_t charged_most(const struct fm_mm *mm)
 {

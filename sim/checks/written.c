@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What programs write to objects, and what becomes of it: the values that each sector of a page has had, with the steps
- * between which it can have had them; what the store has of it, as reads see it, as a crash may leave it, and as it must.
+ * What programs write to objects, and what becomes of it: the values that each sector of a page has
+ * had, with the steps between which it can have had them; what the store has of it, as reads see
+ * it, as a crash may leave it, and as it must.
  *
  * A value's rank is its place in its sector's history: the larger, the newer. What is checked:
- *   what a program reads is what its sector can be just then: the newest, or zero where it is being truncated or punched
- *   what a write takes of a page is the page as it was at one moment between the write's beginning and its end
- *   a write reaches no further than the object
- *   whatever a crash leaves of a sector is no older than what a sync has acknowledged. A crash keeps what is durable, or any of
- *     what was written since. So instead of crashing here and there, each step at which something else could be left is
- *     looked at with the worst that could be
- *   when all has been written the store has the newest of each sector
- * Owns the histories. May call: trace.
+ *   what a program reads is what its sector can be just then: the newest, or zero where it is being
+ * truncated or punched what a write takes of a page is the page as it was at one moment between the
+ * write's beginning and its end a write reaches no further than the object whatever a crash leaves
+ * of a sector is no older than what a sync has acknowledged. A crash keeps what is durable, or any
+ * of what was written since. So instead of crashing here and there, each step at which something
+ * else could be left is looked at with the worst that could be when all has been written the store
+ * has the newest of each sector Owns the histories. May call: trace.
  */
 #include "sim.h"
 
@@ -31,7 +31,8 @@ struct sector {
 	uint64_t stored, durable;
 	struct {
 		uint64_t tag;
-		uint32_t flight, ended; /* whose write it is; its number among those that have ended, 0: it has not */
+		uint32_t flight, ended; /* whose write it is; its number among those that have
+					   ended, 0: it has not */
 	} pending[PENDING];
 	uint32_t pendings;
 	uint32_t acked; /* the rank that a sync has promised */
@@ -108,18 +109,21 @@ void written_open(struct sim_store *s)
 uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i)
 {
 	struct sector *sec = sector_of(s, n, i);
-	uint64_t tag = 0xf2ull << 56 | (uint64_t)s->id << 52 | (uint64_t)n << 44 | (uint64_t)i << 40 | ++numbers;
+	uint64_t tag = 0xf2ull << 56 | (uint64_t)s->id << 52 | (uint64_t)n << 44 |
+		       (uint64_t)i << 40 | ++numbers;
 	uint64_t at = (s->base + n * s->stride) * OS_PAGE + i * SIM_SECTOR;
 	over(sec, NULL);
 	push(sec, tag);
 	sec->written_in = true;
 	if (sec->zeroing || at >= s->size[0]) /* it may be lost at once */
 		push(sec, 0);
-	event("writes sector %llu of page %llu of object %llu: number %llu", i, s->base + n * s->stride, s->id, numbers);
+	event("writes sector %llu of page %llu of object %llu: number %llu", i,
+	      s->base + n * s->stride, s->id, numbers);
 	return tag;
 }
 
-/* A call begins that makes sectors [from, to) of the object's pages zero, counted from its first page's on. */
+/* A call begins that makes sectors [from, to) of the object's pages zero, counted from its first
+ * page's on. */
 void written_zeroing(struct sim_store *s, uint64_t from, uint64_t to)
 {
 	for (uint64_t at = from; at < to && at < SIM_PAGES * SIM_TAGS; at++) {
@@ -162,10 +166,12 @@ static void check_sector(struct sim_store *s, uint64_t index, uint32_t n, uint32
 	if ((s->lost[n] || ragged) && rank >= 0)
 		return;
 	if (rank < 0)
-		sim_fail("page %llu of object %u shows %#llx in sector %u, which never was its own", (unsigned long long)index,
-			 s->id, (unsigned long long)tag, i);
-	sim_fail("page %llu of object %u shows %#llx in sector %u, %u writes after it: it is %#llx now", (unsigned long long)index,
-		 s->id, (unsigned long long)tag, i, sec->base + sec->count - 1 - (uint32_t)rank,
+		sim_fail("page %llu of object %u shows %#llx in sector %u, which never was its own",
+			 (unsigned long long)index, s->id, (unsigned long long)tag, i);
+	sim_fail("page %llu of object %u shows %#llx in sector %u, %u writes after it: it is %#llx "
+		 "now",
+		 (unsigned long long)index, s->id, (unsigned long long)tag, i,
+		 sec->base + sec->count - 1 - (uint32_t)rank,
 		 (unsigned long long)sec->value[sec->count - 1].tag);
 }
 
@@ -198,7 +204,8 @@ static void check_crash(const struct sim_store *s, uint32_t n, uint32_t i)
 		sim_fail("the store has %#llx in sector %u of page %u of object %u, which never was its own",
 			 (unsigned long long)tag, i, n, s->id);
 	if (worst < sec->acked && !s->lost[n])
-		sim_fail("a crash would leave %#llx in sector %u of page %u of object %u, rank %lld, and rank %u is acknowledged",
+		sim_fail("a crash would leave %#llx in sector %u of page %u of object %u, rank "
+			 "%lld, and rank %u is acknowledged",
 			 (unsigned long long)tag, i, n, s->id, (long long)worst, sec->acked);
 }
 
@@ -230,8 +237,9 @@ void written_ended(struct sim_store *s, uint32_t flight)
 		}
 }
 
-/* A flush has ended, of what had ended by `covers`. One that fails may have lost it: the store shows it until a crash, and no
- * later flush will make it durable. Not holes, nor ends: a file system that loses its own records says so from then on. */
+/* A flush has ended, of what had ended by `covers`. One that fails may have lost it: the store
+ * shows it until a crash, and no later flush will make it durable. Not holes, nor ends: a file
+ * system that loses its own records says so from then on. */
 static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t covers, bool well)
 {
 	uint32_t kept = 0;
@@ -266,8 +274,10 @@ void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t
 
 /* ------------------------------------------------------------------ writes */
 
-/* Could all of these sectors of a page be its bytes at one moment? Such a moment is one at which one of them began to be. */
-void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count, uint64_t begun, bool pinned)
+/* Could all of these sectors of a page be its bytes at one moment? Such a moment is one at which
+ * one of them began to be. */
+void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count,
+			    uint64_t begun, bool pinned)
 {
 	uint64_t moment[SIM_TAGS * VALUES + 1];
 	uint32_t moments = 0;
@@ -285,7 +295,8 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 		}
 		(void)before;
 		if (!some && !s->lost[n])
-			sim_fail("a write takes %#llx from sector %u of page %u of object %u, which it has not been since the write began",
+			sim_fail("a write takes %#llx from sector %u of page %u of object %u, "
+				 "which it has not been since the write began",
 				 (unsigned long long)tags[i], i, n, s->id);
 	}
 	for (uint32_t m = 0; m < moments; m++) {
@@ -293,7 +304,9 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 		for (uint32_t i = 0; i < count; i++) {
 			struct sector *sec = sector_of(s, n, i);
 			for (uint32_t v = 0; v < sec->count; v++)
-				if (sec->value[v].tag == tags[i] && sec->value[v].from <= moment[m] && sec->value[v].until >= moment[m]) {
+				if (sec->value[v].tag == tags[i] &&
+				    sec->value[v].from <= moment[m] &&
+				    sec->value[v].until >= moment[m]) {
 					good++;
 					break;
 				}
@@ -307,7 +320,8 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 
 /* ------------------------------------------------------------------ what was promised */
 
-/* A sync begins: what it will have promised if it ends well. `need` has a rank for each sector of pages [first, last]. */
+/* A sync begins: what it will have promised if it ends well. `need` has a rank for each sector of
+ * pages [first, last]. */
 void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS])
 {
 	for (uint32_t n = first; n <= last; n++)
@@ -316,7 +330,8 @@ void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (
 }
 
 /* ...and it has. Beyond the end of the object nothing is kept. */
-void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS], uint64_t size)
+void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last,
+			  uint32_t (*need)[SIM_TAGS], uint64_t size)
 {
 	for (uint32_t n = first; n <= last; n++)
 		for (uint32_t i = 0; i < SIM_TAGS; i++) {
@@ -329,7 +344,8 @@ void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last, ui
 		}
 }
 
-/* All has been written: what the store has of each is what was there by the ranks of `need`, or newer. */
+/* All has been written: what the store has of each is what was there by the ranks of `need`, or
+ * newer. */
 void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint64_t size)
 {
 	for (uint32_t n = 0; n < s->pages + 2; n++)
@@ -338,7 +354,10 @@ void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint6
 			if ((s->base + n * s->stride) * OS_PAGE + i * SIM_SECTOR >= size || s->lost[n])
 				continue;
 			if (rank_of(sec, sec->stored) < need[n][i])
-				sim_fail("all has been written, and the store has %#llx in sector %u of page %u of object %u, rank %lld, where it was rank %u",
-					 (unsigned long long)sec->stored, i, n, s->id, (long long)rank_of(sec, sec->stored), need[n][i]);
+				sim_fail("all has been written, and the store has %#llx in sector "
+					 "%u of page %u of object %u, rank %lld, where it was rank "
+					 "%u",
+					 (unsigned long long)sec->stored, i, n, s->id,
+					 (long long)rank_of(sec, sec->stored), need[n][i]);
 		}
 }

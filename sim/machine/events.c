@@ -72,7 +72,8 @@ uint64_t sim_event_signals(int fd)
 	return event_at(fd, "an event is looked at")->signals;
 }
 
-/* What poll() does: by level, or, with an earlier count of signals, by edge. False: the time has passed. */
+/* What poll() does: by level, or, with an earlier count of signals, by edge. False: the time has
+ * passed. */
 bool sim_event_wait(int fd, bool edge, uint64_t seen, uint64_t until_ns)
 {
 	struct sim_event *e = event_at(fd, "an event is waited for");

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O engine and the device behind it: requests end at virtual times, in any order, whole or failed, at the object's
- * end or cancelled; a cancel may come too late, and the device then goes on writing into the frames.
- * A write takes its bytes from memory in two parts, with time between; it may fail after a part, and have come further than it
- * tells. A flush makes durable what had ended when it was submitted.
- * Owns the requests in flight. Two threads carry them out, so that two ends may meet.
- * May call: store, sched, trace.
+ * The I/O engine and the device behind it: requests end at virtual times, in any order, whole or
+ * failed, at the object's end or cancelled; a cancel may come too late, and the device then goes on
+ * writing into the frames. A write takes its bytes from memory in two parts, with time between; it
+ * may fail after a part, and have come further than it tells. A flush makes durable what had ended
+ * when it was submitted. Owns the requests in flight. Two threads carry them out, so that two ends
+ * may meet. May call: store, sched, trace.
  */
 #include "sim.h"
 
@@ -83,7 +83,8 @@ static uint64_t address_at(const struct io_request *r, uint64_t at)
 	sim_fail("a write ends before its end");
 }
 
-/* The device takes sectors [from, to) of a write from memory as it is now. Returns how far it came: from there on there is nothing. */
+/* The device takes sectors [from, to) of a write from memory as it is now. Returns how far it came:
+ * from there on there is nothing. */
 static uint64_t take(struct flight *f, uint64_t from, uint64_t to)
 {
 	struct io_request *r = f->request;
@@ -92,10 +93,11 @@ static uint64_t take(struct flight *f, uint64_t from, uint64_t to)
 		uint64_t pos = r->offset + at, tag, addr = address_at(r, at);
 		uint32_t n = store_place(s, pos / OS_PAGE);
 		if (pos >= s->size[0])
-			sim_fail("object %u ends at byte %llu, and byte %llu is written", s->id, (unsigned long long)s->size[0],
-				 (unsigned long long)pos);
+			sim_fail("object %u ends at byte %llu, and byte %llu is written", s->id,
+				 (unsigned long long)s->size[0], (unsigned long long)pos);
 		if (n == SIM_PAGES)
-			sim_fail("page %llu of object %u is written back, and nobody writes to it", (unsigned long long)pos / OS_PAGE, s->id);
+			sim_fail("page %llu of object %u is written back, and nobody writes to it",
+				 (unsigned long long)pos / OS_PAGE, s->id);
 		if (!kernel_read(addr, &tag)) {
 			if (!sim.emptied && !sim.opt.famine_256)
 				sim_fail("a write takes page %u of object %u from where there is nothing", n, s->id);
@@ -134,7 +136,8 @@ static void check_taken(const struct flight *f, uint64_t bytes)
 		uint32_t n = store_place(s, (r->offset + at) / OS_PAGE);
 		uint64_t rest = bytes - at < OS_PAGE ? bytes - at : OS_PAGE;
 		bool pinned = s->writing_pinned[n] && kernel_view(address_at(r, at));
-		written_check_snapshot(s, n, f->taken + at / SIM_SECTOR, (uint32_t)(rest / SIM_SECTOR), s->writing_since[n], pinned);
+		written_check_snapshot(s, n, f->taken + at / SIM_SECTOR,
+				       (uint32_t)(rest / SIM_SECTOR), s->writing_since[n], pinned);
 	}
 }
 
@@ -183,7 +186,8 @@ uint32_t io_new_flight(void)
 bool io_writes_beyond(const struct sim_store *s, uint64_t size)
 {
 	for (int i = 0; i < FLIGHTS; i++)
-		if (flights[i].stage != FLIGHT_NONE && flights[i].request->op == IO_WRITE && store_of(&flights[i]) == s &&
+		if (flights[i].stage != FLIGHT_NONE && flights[i].request->op == IO_WRITE &&
+		    store_of(&flights[i]) == s &&
 		    flights[i].request->offset + bytes_of(flights[i].request) > size)
 			return true;
 	return false;
@@ -199,7 +203,8 @@ static void issue(struct flight *f)
 	r->state = IO_ISSUED;
 	f->due = later();
 	if (r->op == IO_WRITE) {
-		event("device: begins to write page %llu of object %llu, %llu bytes", r->offset / OS_PAGE, store_of(f)->id, len, 0);
+		event("device: begins to write page %llu of object %llu, %llu bytes",
+		      r->offset / OS_PAGE, store_of(f)->id, len, 0);
 		issue_write(f);
 		return;
 	}
@@ -254,7 +259,9 @@ static void end(struct flight *f)
 		return;
 	}
 	mark(io_ended);
-	if (s->writable && r->offset + r->bytes_done < store_size(&s->store)) { /* as the engine: nothing more came before the end */
+	if (s->writable &&
+	    r->offset + r->bytes_done <
+		    store_size(&s->store)) { /* as the engine: nothing more came before the end */
 		r->error = -EIO;
 		return;
 	}
@@ -277,8 +284,9 @@ static void work(struct flight *f)
 	end(f);
 	r->ended = ++engine.ends;
 	event(r->op == IO_READ ? "device: ends page %llu of object %llu: error %llu, %llu bytes"
-	      : r->op == IO_WRITE ? "device: ends to write page %llu of object %llu: error %llu, %llu bytes"
-				  : "device: ends a flush (%llu) of object %llu: error %llu, %llu bytes",
+	      : r->op == IO_WRITE
+		      ? "device: ends to write page %llu of object %llu: error %llu, %llu bytes"
+		      : "device: ends a flush (%llu) of object %llu: error %llu, %llu bytes",
 	      r->offset / OS_PAGE, store_of(f)->id, -r->error, r->bytes_done);
 	struct sim_store *s = store_of(f);
 	bool failed = r->op != IO_READ && r->error;
@@ -375,7 +383,10 @@ void io_submit_later(struct io_engine *e, struct io_request *request)
 			sim_fail("a request is submitted twice");
 		at++;
 	}
-	flights[at] = (struct flight){.stage = FLIGHT_QUEUED, .request = request, .due = later() + throttled(request), .id = io_new_flight(),
+	flights[at] = (struct flight){.stage = FLIGHT_QUEUED,
+				      .request = request,
+				      .due = later() + throttled(request),
+				      .id = io_new_flight(),
 				      .covers = store->ended};
 	request->state = IO_QUEUED;
 	if (request->op == IO_READ)

@@ -31,7 +31,8 @@ static struct {
 static uint32_t holds, famines; /* so far */
 static uint64_t famine_until; /* there is no memory until then */
 static uint64_t read_only, read_only_len; /* a region whose protection is PROT_READ for a moment */
-static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have moved */
+static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have
+					  moved */
 
 /* ------------------------------------------------------------------ the beginning of a run */
 
@@ -103,7 +104,8 @@ struct view_page *kernel_view(uint64_t addr)
 bool kernel_read(uint64_t addr, uint64_t *ret_tag)
 {
 	const struct view_page *page = slot_at(addr) ? NULL : kernel_view(addr);
-	bool there = slot_at(addr) ? kernel_slot_present(addr & ~(uint64_t)(OS_PAGE - 1)) : page && !page->poison;
+	bool there = slot_at(addr) ? kernel_slot_present(addr & ~(uint64_t)(OS_PAGE - 1))
+				   : page && !page->poison;
 	if (there)
 		*ret_tag = page ? page->tag[addr % OS_PAGE / SIM_SECTOR] : *(uint64_t *)addr;
 	return there;
@@ -192,7 +194,9 @@ void kernel_protect_region(uint64_t base, uint64_t len, bool on)
 {
 	read_only = base;
 	read_only_len = on ? len : 0;
-	event(on ? "the region at %#llx becomes read-only" : "the region at %#llx is writable again", base, 0, 0, 0);
+	event(on ? "the region at %#llx becomes read-only"
+		 : "the region at %#llx is writable again",
+	      base, 0, 0, 0);
 }
 
 bool kernel_refuses_write(uint64_t addr)
@@ -219,7 +223,8 @@ static uint64_t a_while(uint64_t most_ns)
 	return sim_below((uint32_t)(most_ns < steps_ns ? most_ns : steps_ns));
 }
 
-/* Somebody's direct I/O, or a pipe, has the page; for longer than the library tries in a row, it may be. */
+/* Somebody's direct I/O, or a pipe, has the page; for longer than the library tries in a row, it
+ * may be. */
 static bool is_held(uint64_t addr)
 {
 	if (holds < HOLDS_MAX && sim_chance(sim.opt.held_256)) {
@@ -237,7 +242,9 @@ static bool is_held(uint64_t addr)
 static bool no_memory(void)
 {
 	if (sim.now_ns >= famine_until && famines < FAMINES_MAX && sim_chance(sim.opt.famine_256)) {
-		bool longest = !famines++ && sim.opt.ns_per_step > 150; /* beyond what the library waits for in one place */
+		bool longest = !famines++ &&
+			       sim.opt.ns_per_step >
+				       150; /* beyond what the library waits for in one place */
 		famine_until = sim.now_ns + (longest ? 150 * OS_NSEC_PER_MSEC : a_while(150 * OS_NSEC_PER_MSEC));
 	}
 	if (sim.now_ns >= famine_until)
@@ -325,12 +332,15 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		int err = is_there(src + done) && is_held(src + done) ? -EBUSY : move_one(dst + done, src + done);
 		if (err) {
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
-			if (err == -EBUSY && done && sim_chance(128)) /* 6.18: what a batch has moved before is not counted */
+			if (err == -EBUSY && done &&
+			    sim_chance(
+				    128)) /* 6.18: what a batch has moved before is not counted */
 				return err;
 			move_counted(dst, done, ret_done);
 			return done ? -EAGAIN : move_result(err);
 		}
-		/* Linux 6.18 beside a WRITEPROTECT; see install.c. Once in 500,000 times, so never twice running. */
+		/* Linux 6.18 beside a WRITEPROTECT; see install.c. Once in 500,000 times, so never
+		 * twice running. */
 		if (last_lie[sim.self->id] != src + done && sim_chance(sim.opt.lie_256)) {
 			last_lie[sim.self->id] = dst + done;
 			mark(move_exists_moved);
@@ -381,7 +391,9 @@ static int copy_as(uint64_t dst, uint64_t src, uint64_t len, bool protected, uin
 			mark(copy_over_mark);
 		wake_faults(dst + done);
 	}
-	event(protected ? "COPY %#llx to %#llx, %llu bytes" : "COPY %#llx to %#llx, %llu bytes, writable", src, dst, len, 0);
+	event(protected ? "COPY %#llx to %#llx, %llu bytes"
+			: "COPY %#llx to %#llx, %llu bytes, writable",
+	      src, dst, len, 0);
 	*ret_done = len;
 	return 0;
 }
@@ -392,7 +404,8 @@ int trap_copy(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	return copy_as(dst, src, len, true, ret_done);
 }
 
-int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+int trap_copy_writable(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len,
+		       uint64_t *ret_done)
 {
 	(void)trap;
 	return copy_as(dst, src, len, false, ret_done);

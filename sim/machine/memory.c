@@ -24,7 +24,9 @@ void kernel_init(void)
 	arena = mmap((void *)ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (arena != (char *)ARENA) {
-		fprintf(stderr, "filemap-sim: the addresses from %#llx on are taken; runs can't be repeated there\n",
+		fprintf(stderr,
+			"filemap-sim: the addresses from %#llx on are taken; runs can't be "
+			"repeated there\n",
 			ARENA);
 		exit(77);
 	}
@@ -93,7 +95,8 @@ void sim_free(void *mem)
 		os_meta_free((uint64_t *)mem - 8, ((uint64_t *)mem)[-8]);
 }
 
-int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page, int *ret_fd)
+int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page,
+		      int *ret_fd)
 {
 	(void)trap;
 	(void)install;
@@ -116,7 +119,8 @@ void stats_page_destroy(struct stats_page *page, int fd)
 	if (!page)
 		return;
 	if (page->frames_used || page->pages_installed || page->requests || page->mappings ||
-	    page->views || page->files || page->pins || page->dirty_pages || page->writeback_pages || page->unflushed_pages)
+	    page->views || page->files || page->pins || page->dirty_pages ||
+	    page->writeback_pages || page->unflushed_pages)
 		sim_fail("gauges are not 0 at the end: frames_used %llu, pages_installed %llu, requests %llu, "
 			 "mappings %llu, views %llu, files %llu, pins %llu, dirty %llu, writeback %llu, unflushed %llu",
 			 (unsigned long long)page->frames_used, (unsigned long long)page->pages_installed,

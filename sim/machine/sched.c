@@ -2,10 +2,10 @@
 /*
  * The processor: coroutines, the schedulers, virtual time, and os.h served by them.
  *
- * Owns struct sim_run. Two schedulers: random (at each point a chance to go elsewhere), and priorities that change at a
- * few points (after Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", 2010).
- * Nobody able to run and no timer to wait for is a deadlock; too many steps are a livelock.
- * May call: trace, check.
+ * Owns struct sim_run. Two schedulers: random (at each point a chance to go elsewhere), and
+ * priorities that change at a few points (after Burckhardt et al., "A randomized scheduler with
+ * probabilistic guarantees of finding bugs", 2010). Nobody able to run and no timer to wait for is
+ * a deadlock; too many steps are a livelock. May call: trace, check.
  */
 #include "sim.h"
 
@@ -190,8 +190,9 @@ void sim_pass_time_to(uint64_t ns)
 
 static void pass_time(void)
 {
-	if (sim.jumps < JUMPS_MAX && sim.opt.jump_1024 && sim.next_wake != OS_FOREVER && sim.next_wake > sim.now_ns &&
-	    sim_below(1024) < sim.opt.jump_1024 && sim.next_wake - sim.now_ns < OS_NSEC_PER_SEC) {
+	if (sim.jumps < JUMPS_MAX && sim.opt.jump_1024 && sim.next_wake != OS_FOREVER &&
+	    sim.next_wake > sim.now_ns && sim_below(1024) < sim.opt.jump_1024 &&
+	    sim.next_wake - sim.now_ns < OS_NSEC_PER_SEC) {
 		mark(time_jumps);
 		sim.jumps++;
 		sim.jumped_ns += sim.next_wake - sim.now_ns;
@@ -220,7 +221,8 @@ static void point(bool matters)
 		for (uint32_t i = 0; i < sim.opt.changes; i++)
 			if (sim.step == sim.pct_change[i])
 				lower(self);
-		if (sim.step % UNFAIR_STEPS == 0) /* those that wake each other must not keep the others out for ever */
+		if (sim.step % UNFAIR_STEPS ==
+		    0) /* those that wake each other must not keep the others out for ever */
 			lower(self);
 		pass_time();
 		switch_to(highest_ready());
@@ -244,7 +246,8 @@ void sim_point_at(const void *word, bool writes)
 	point(!sim.choosing || explore_matters(word, writes));
 }
 
-/* A thread that spins lets the others go: on a real machine they run beside it; but for a while they may not. */
+/* A thread that spins lets the others go: on a real machine they run beside it; but for a while
+ * they may not. */
 void os_relax(void)
 {
 	struct sim_thread *self = sim.self;
@@ -427,7 +430,8 @@ static void tell_wait(const uint32_t *word)
 	for (uint32_t p = 0; sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++) {
 		const struct frame_pool *pool = sim.mm->pool[p];
 		if (at - (uint64_t)pool->pages < pool->frames * sizeof(struct page)) {
-			event("waits for the lock of frame %llu", (at - (uint64_t)pool->pages) / sizeof(struct page), 0, 0, 0);
+			event("waits for the lock of frame %llu",
+			      (at - (uint64_t)pool->pages) / sizeof(struct page), 0, 0, 0);
 			return;
 		}
 	}
@@ -527,7 +531,8 @@ uint64_t os_stamp_ns(void)
 	return sim.now_ns;
 }
 
-/* ------------------------------------------------------------------ a keeper: none here, who dies takes all with him */
+/* ------------------------------------------------------------------ a keeper: none here, who dies
+ * takes all with him */
 
 int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
 {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals and cancellation: which threads have them blocked, and their arrival, at any point where they are not.
+ * Signals and cancellation: which threads have them blocked, and their arrival, at any point where
+ * they are not.
  *
- * A thread of the program has them open outside the library; the library's own threads never. No lock may be taken with
- * them open (checks/rules.c), so that a handler that touches a view never finds its own thread inside; what the handler does is
- * the workload's (sim.on_signal), on the same stack.
- * Cancellation is such a signal, too. While it is blocked it is pending; an asynchronous one ends the thread where it
- * arrives, so it is only sent to threads that are about an access, as no call of the library may be left that way. A
- * deferred one ends a thread at its next cancellation point, which the library has none of: between two operations.
- * Owns sim_thread.signals_open, in_handler.
- * May call: sched, rules, world through sim.on_signal.
+ * A thread of the program has them open outside the library; the library's own threads never. No
+ * lock may be taken with them open (checks/rules.c), so that a handler that touches a view never
+ * finds its own thread inside; what the handler does is the workload's (sim.on_signal), on the same
+ * stack. Cancellation is such a signal, too. While it is blocked it is pending; an asynchronous one
+ * ends the thread where it arrives, so it is only sent to threads that are about an access, as no
+ * call of the library may be left that way. A deferred one ends a thread at its next cancellation
+ * point, which the library has none of: between two operations. Owns sim_thread.signals_open,
+ * in_handler. May call: sched, rules, world through sim.on_signal.
  */
 #include "sim.h"
 

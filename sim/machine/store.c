@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stores whose bytes say what they are: the first eight of each 512 name file, version, index and place. They fail, come
- * short, are slow, and change behind the library's back: a new version, a smaller or larger size.
- * Owns struct sim_store and what a page's content may be.
- * May call: sched, trace, kernel.
+ * Stores whose bytes say what they are: the first eight of each 512 name file, version, index and
+ * place. They fail, come short, are slow, and change behind the library's back: a new version, a
+ * smaller or larger size. Owns struct sim_store and what a page's content may be. May call: sched,
+ * trace, kernel.
  */
 #include "sim.h"
 
@@ -29,7 +29,8 @@ void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len)
 	s->any_error_step = sim.step;
 	/* the whole unit of the page cache gets it */
 	uint64_t first = offset / s->page_size * s->page_size / OS_PAGE;
-	for (uint64_t i = first; i < (offset + len + s->page_size - 1) / s->page_size * s->page_size / OS_PAGE; i++)
+	for (uint64_t i = first;
+	     i < (offset + len + s->page_size - 1) / s->page_size * s->page_size / OS_PAGE; i++)
 		if (store_place(s, i) < SIM_PAGES)
 			s->error_step[store_place(s, i)] = sim.step;
 }
@@ -46,8 +47,8 @@ bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len)
 
 int store_random_error(void)
 {
-	static const int errors[] = {-EIO, -EIO, -ENOSPC, -EAGAIN, -EBUSY, -EINTR, -EFAULT, -EACCES, -ENXIO,
-				     -ENOMEM};
+	static const int errors[] = {-EIO,   -EIO,    -ENOSPC, -EAGAIN, -EBUSY,
+				     -EINTR, -EFAULT, -EACCES, -ENXIO,  -ENOMEM};
 	return errors[sim_below(sizeof(errors) / sizeof(*errors))];
 }
 
@@ -72,17 +73,21 @@ void store_punch(struct sim_store *s, uint32_t n, uint32_t count)
 		return;
 	mark(store_punched);
 	s->holes[s->version] |= ((1ull << count) - 1) << n;
-	event("object %llu: a hole of %llu pages from page %llu on", s->id, count, s->base + n * s->stride, 0);
+	event("object %llu: a hole of %llu pages from page %llu on", s->id, count,
+	      s->base + n * s->stride, 0);
 }
 
 /* What a version has at a place. */
-static uint64_t content(const struct sim_store *s, uint32_t version, uint64_t index, uint32_t sector)
+static uint64_t content(const struct sim_store *s, uint32_t version, uint64_t index,
+			uint32_t sector)
 {
 	uint32_t n = store_place(s, index);
 	bool there = index * OS_PAGE + sector * SIM_SECTOR < s->size[version];
 	if (s->writable && n < SIM_PAGES)
 		return there ? written_stored(s, n, sector) : 0;
-	return there && !(n < SIM_PAGES && s->holes[version] >> n & 1) ? store_tag(s->id, version, index, sector) : 0;
+	return there && !(n < SIM_PAGES && s->holes[version] >> n & 1)
+		       ? store_tag(s->id, version, index, sector)
+		       : 0;
 }
 
 /* ------------------------------------------------------------------ the device */
@@ -97,7 +102,8 @@ void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, ui
 			if (at < from || at >= to || pos >= size)
 				continue;
 			check_device_writes(slot & ~(uint64_t)(OS_PAGE - 1));
-			*(uint64_t *)slot = content(s, s->version, pos / OS_PAGE, (uint32_t)(pos % OS_PAGE / SIM_SECTOR));
+			*(uint64_t *)slot = content(s, s->version, pos / OS_PAGE,
+						    (uint32_t)(pos % OS_PAGE / SIM_SECTOR));
 		}
 	}
 }
@@ -108,7 +114,8 @@ uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part)
 	return part < rest ? part : rest;
 }
 
-/* Where there is no memory a device gets EFAULT. It may only be so while the system has none, or had. */
+/* Where there is no memory a device gets EFAULT. It may only be so while the system has none, or
+ * had. */
 bool store_has_memory(const struct iovec *iov, int iov_count)
 {
 	bool there = true;
@@ -118,7 +125,8 @@ bool store_has_memory(const struct iovec *iov, int iov_count)
 	return there || !sim.opt.famine_256;
 }
 
-/* ------------------------------------------------------------------ the lock that system calls on the object take */
+/* ------------------------------------------------------------------ the lock that system calls on
+ * the object take */
 
 static void wait_unlocked(struct sim_store *s)
 {
@@ -240,7 +248,8 @@ static void sim_close(struct fm_store *store)
 /* ------------------------------------------------------------------ writing */
 
 /* Only requests write: see io.c. */
-static int sim_write(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+static int sim_write(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
 {
 	(void)store;
 	(void)iov;
@@ -280,10 +289,12 @@ static int sim_resize(struct fm_store *store, uint64_t size)
 	struct sim_store *s = (struct sim_store *)store;
 	uint64_t before = s->size[0], least = size < before ? size : before;
 	if (io_writes_beyond(s, least))
-		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way", s->id, (unsigned long long)size);
+		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way",
+			 s->id, (unsigned long long)size);
 	int err = change_begin(s, "a change of an object's size");
 	if (io_writes_beyond(s, least))
-		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way", s->id, (unsigned long long)size);
+		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way",
+			 s->id, (unsigned long long)size);
 	event("object %llu: %llu bytes, error %llu", s->id, size, -err, 0);
 	if (err)
 		return err;
@@ -320,15 +331,18 @@ static const struct fm_store_ops sim_ops = {
 	.close = sim_close,
 };
 
-int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+int store_open(const char *uri, unsigned flags, char *error_text, size_t error_text_len,
+	       struct fm_store **ret_store)
 {
 	struct sim_store *s = &sim_store[uri[0] - '0'];
 	(void)error_text;
 	(void)error_text_len;
 	s->open = true;
 	s->lockless = flags & FM_STORE_OPEN_LOCKLESS;
-	s->store = (struct fm_store){.ops = &sim_ops, .size_bytes = s->size[0],
-				     .caps = (s->inline_reads ? FM_STORE_READ_INLINE : 0u) | (s->writable ? FM_STORE_WRITE : 0u),
+	s->store = (struct fm_store){.ops = &sim_ops,
+				     .size_bytes = s->size[0],
+				     .caps = (s->inline_reads ? FM_STORE_READ_INLINE : 0u) |
+					     (s->writable ? FM_STORE_WRITE : 0u),
 				     .opened = {.size = s->size[0]}};
 	if (s->writable != !!(flags & FM_STORE_OPEN_WRITE))
 		sim_fail("object %u is opened with flags %#x", s->id, flags);
@@ -338,7 +352,8 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 	return 0;
 }
 
-int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, size_t error_text_len,
+		  struct fm_store **ret_store)
 {
 	(void)fd;
 	(void)name;
@@ -356,7 +371,8 @@ void store_fd_name(int fd, char *name, size_t name_len)
 	name[0] = 0;
 }
 
-int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset, size_t *ret_done)
+int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count,
+		     uint64_t offset, size_t *ret_done)
 {
 	(void)store;
 	(void)iov;
@@ -366,7 +382,8 @@ int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_co
 	return -EOPNOTSUPP;
 }
 
-int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len, struct fm_store **ret_store)
+int store_private_open(struct fm_store *base, char *error_text, size_t error_text_len,
+		       struct fm_store **ret_store)
 {
 	(void)base;
 	(void)error_text;
@@ -375,7 +392,8 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 	return -EOPNOTSUPP;
 }
 
-/* ------------------------------------------------------------------ hot sets: some files have one; none is recorded */
+/* ------------------------------------------------------------------ hot sets: some files have one;
+ * none is recorded */
 
 enum hotset_asked hotset_to_read(const char *uri, char path[PATH_MAX])
 {
@@ -392,7 +410,8 @@ enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
 }
 
 /* What the workload touches, and beside it, in any order, more than once, past the end. */
-int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len, struct hotset *ret_set)
+int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len,
+		struct hotset *ret_set)
 {
 	static struct hotset_range range[SIM_FILES][8];
 	struct sim_store *s = &sim_store[wanted->uri[0] - '0'];
@@ -412,7 +431,8 @@ void hotset_free(struct hotset *set)
 	(void)set;
 }
 
-int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len, struct hotset_target *ret_target)
+int hotset_target_open(const char *path, const char *uri, char *why, size_t why_len,
+		       struct hotset_target *ret_target)
 {
 	(void)path;
 	(void)uri;
@@ -427,8 +447,8 @@ void hotset_target_close(struct hotset_target *target)
 	(void)target;
 }
 
-int hotset_save(const struct hotset_target *target, const struct hotset_about *about, const struct hotset_range *range,
-		size_t count)
+int hotset_save(const struct hotset_target *target, const struct hotset_about *about,
+		const struct hotset_range *range, size_t count)
 {
 	(void)target;
 	(void)about;
@@ -439,13 +459,15 @@ int hotset_save(const struct hotset_target *target, const struct hotset_about *a
 
 /* ------------------------------------------------------------------ what may be seen */
 
-/* A store that can't tell its versions may mix them; but up to the size that was told at first there are only its bytes. */
+/* A store that can't tell its versions may mix them; but up to the size that was told at first
+ * there are only its bytes. */
 static void check_unversioned(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	for (uint32_t i = 0; i < SIM_TAGS; i++) {
 		uint32_t version = 0;
 		bool inside = index * OS_PAGE + i * SIM_SECTOR < s->size[0], found = !inside && !page->tag[i];
-		for (; inside && !found && version <= s->version; version++) /* past a version's end it has no bytes, not zeros */
+		for (; inside && !found && version <= s->version;
+		     version++) /* past a version's end it has no bytes, not zeros */
 			found = index * OS_PAGE + i * SIM_SECTOR < s->size[version] &&
 				page->tag[i] == content(s, version, index, i);
 		if (!found)
@@ -454,7 +476,8 @@ static void check_unversioned(struct sim_store *s, uint64_t index, const struct 
 	}
 }
 
-static bool is_version(const struct sim_store *s, uint32_t version, uint64_t index, const struct view_page *page)
+static bool is_version(const struct sim_store *s, uint32_t version, uint64_t index,
+		       const struct view_page *page)
 {
 	for (uint32_t i = 0; i < SIM_TAGS; i++)
 		if (page->tag[i] != content(s, version, index, i))

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults: how an instruction of a simulated program reaches the library, and repeats. Inline: the thread itself asks
- * trap_client.fault. Thread: it leaves a message, sleeps until its page is there or poisoned; a handler asks
- * trap_client.fault_nowait, as src/trap/thread.c does, and tells errors as tell.c does.
- * Owns the table of regions, the messages, and what the handler keeps of each fault.
- * May call: kernel, sched, mm through struct trap_client.
+ * Faults: how an instruction of a simulated program reaches the library, and repeats. Inline: the
+ * thread itself asks trap_client.fault. Thread: it leaves a message, sleeps until its page is there
+ * or poisoned; a handler asks trap_client.fault_nowait, as src/trap/thread.c does, and tells errors
+ * as tell.c does. Owns the table of regions, the messages, and what the handler keeps of each
+ * fault. May call: kernel, sched, mm through struct trap_client.
  */
 #include "sim.h"
 
@@ -82,8 +82,8 @@ void region_unpin(struct view_region *region)
 		sim_fail("a region's pin is put twice");
 }
 
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align, bool huge,
-		     void *owner)
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     bool huge, void *owner)
 {
 	(void)huge;
 	int place = 0;
@@ -139,8 +139,8 @@ static bool page_has_young(uint64_t page)
 	return false;
 }
 
-/* What comes into the view between the question and the discard goes with the mark. Its install sees that, and has it read
- * again. What may be written to does not come in between. */
+/* What comes into the view between the question and the discard goes with the mark. Its install
+ * sees that, and has it read again. What may be written to does not come in between. */
 static bool may_be_written_to(uint64_t addr)
 {
 	bool may = false;
@@ -264,8 +264,9 @@ static bool is_elsewhere(const struct entry *entry)
 	return latest != entry->fault.addr;
 }
 
-/* Between the look at the thread and the signal nothing happens here. Outside something may: a thread whose write has gone
- * through in these microseconds, before its page was protected, is told all the same. Some threads block SIGBUS. */
+/* Between the look at the thread and the signal nothing happens here. Outside something may: a
+ * thread whose write has gone through in these microseconds, before its page was protected, is told
+ * all the same. Some threads block SIGBUS. */
 static void refuse_write(const struct entry *entry)
 {
 	uint32_t tid = entry->tid;
@@ -507,7 +508,9 @@ static void fault_message(uint64_t addr, bool write, bool call)
 	handler.call[tid] = call;
 	handler.message[(handler.head + handler.count++) % 64] = (struct message){tid, addr, write};
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
-	uint64_t until = sim_chance(sim.opt.spurious_256 | sim.opt.signal_1024) ? sim.now_ns + 1 + sim_below(100000) : OS_FOREVER;
+	uint64_t until = sim_chance(sim.opt.spurious_256 | sim.opt.signal_1024)
+				 ? sim.now_ns + 1 + sim_below(100000)
+				 : OS_FOREVER;
 	if (sim_wait_for(WAIT_FAULT, addr & ~(uint64_t)(OS_PAGE - 1), until))
 		mark(message_repeated);
 }

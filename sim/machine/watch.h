@@ -44,6 +44,7 @@ void written_put(struct sim_store *s, uint32_t n, uint32_t i, uint64_t tag, uint
 void written_ended(struct sim_store *s, uint32_t flight);
 void written_flushed(struct sim_store *s, uint32_t covers, bool well);
 void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t flight);
-void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count, uint64_t begun, bool pinned);
+void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count,
+			    uint64_t begun, bool pinned);
 
 #endif

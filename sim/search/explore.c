@@ -2,12 +2,13 @@
 /*
  * The schedules of a small world, one after another: depth first, each run from the start.
  *
- * Owns the path: at each point where something else could happen, what was chosen. Choice 0 is what happens by itself:
- * a thread goes on, and where it can't, the next one in turn does. Any other choice is a surprise: a thread is preempted,
- * or not the next one goes on; a time comes though somebody could go on; the machine does what it need not (SIM_ASK).
- * A schedule has only so many surprises (after Emmi, Qadeer, Rakamaric, "Delay-bounded scheduling", 2011): with n points
- * in a run there are about n^N / N! schedules with N of them, however many threads there are.
- * May call: sched.
+ * Owns the path: at each point where something else could happen, what was chosen. Choice 0 is what
+ * happens by itself: a thread goes on, and where it can't, the next one in turn does. Any other
+ * choice is a surprise: a thread is preempted, or not the next one goes on; a time comes though
+ * somebody could go on; the machine does what it need not (SIM_ASK). A schedule has only so many
+ * surprises (after Emmi, Qadeer, Rakamaric, "Delay-bounded scheduling", 2011): with n points in a
+ * run there are about n^N / N! schedules with N of them, however many threads there are. May call:
+ * sched.
  */
 #include "sim.h"
 
@@ -34,10 +35,11 @@ void explore_begin(void)
 /* ------------------------------------------------------------------ which points matter */
 
 /*
- * To preempt a thread before it uses a word is to preempt it before what it uses next, if nobody else uses this one, or
- * all only read it. Who uses what is learnt as the runs go by; a search is only over when it has learnt nothing new.
- * What is used without an atomic or a lock (readahead's window, whose races cost guesses) is not seen here: the search
- * is complete but for preemptions that only such a use could tell apart.
+ * To preempt a thread before it uses a word is to preempt it before what it uses next, if nobody
+ * else uses this one, or all only read it. Who uses what is learnt as the runs go by; a search is
+ * only over when it has learnt nothing new. What is used without an atomic or a lock (readahead's
+ * window, whose races cost guesses) is not seen here: the search is complete but for preemptions
+ * that only such a use could tell apart.
  */
 #define WORDS (1u << 16)
 static struct word {
@@ -101,11 +103,12 @@ static uint32_t decide(uint32_t options, bool matters)
 		c->matters = matters;
 	}
 	if (c->options != options)
-		sim_fail("choice %u had %u answers, and has %u now: the run does not repeat itself", at - 1, c->options,
-			 options);
+		sim_fail("choice %u had %u answers, and has %u now: the run does not repeat itself",
+			 at - 1, c->options, options);
 	if (c->chosen >= options)
-		sim_fail("choice %u has %u answers: there is no %u; the schedule is another program's", at - 1, options,
-			 c->chosen);
+		sim_fail("choice %u has %u answers: there is no %u; the schedule is another "
+			 "program's",
+			 at - 1, options, c->chosen);
 	return c->chosen;
 }
 
@@ -193,11 +196,13 @@ bool explore_parse(const char *text)
 	while (*text) {
 		char *end;
 		unsigned long point = strtoul(text, &end, 10), choice;
-		if (end == text || *end != '=' || *text < '0' || *text > '9' || point >= POINTS || point + 1 < length)
+		if (end == text || *end != '=' || *text < '0' || *text > '9' || point >= POINTS ||
+		    point + 1 < length)
 			return false;
 		text = end + 1;
 		choice = strtoul(text, &end, 10);
-		if (end == text || *text < '0' || *text > '9' || choice > 255 || (*end && (*end != ',' || !end[1])))
+		if (end == text || *text < '0' || *text > '9' || choice > 255 ||
+		    (*end && (*end != ',' || !end[1])))
 			return false;
 		path[point].chosen = (uint8_t)choice;
 		length = (uint32_t)point + 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Processes that share the work: started, watched, waited for. What they find is in shared memory, the first failure too.
- * May call: libc.
+ * Processes that share the work: started, watched, waited for. What they find is in shared memory,
+ * the first failure too. May call: libc.
  */
 #include "run.h"
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * --exhaustive: all schedules of each small world with at most so many surprises, and what that came to; and one
- * schedule, or a scenario, by itself.
- * May call: explore, small, world, jobs.
+ * --exhaustive: all schedules of each small world with at most so many surprises, and what that
+ * came to; and one schedule, or a scenario, by itself. May call: explore, small, world, jobs.
  */
 #include "run.h"
 
@@ -117,7 +116,8 @@ static void one(uint64_t j)
 	char words[1500];
 	(void)j;
 	for (uint32_t i = 0; i < small_world_count; i++)
-		if (wanted(&small_worlds[i]) || (options.scenario && !strcmp(options.world, small_worlds[i].name)))
+		if (wanted(&small_worlds[i]) ||
+		    (options.scenario && !strcmp(options.world, small_worlds[i].name)))
 			world_run_small(&small_worlds[i], options.hold);
 	explore_words(words, sizeof(words));
 	if (sim_tracing)

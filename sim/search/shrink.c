@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * After a failure: a smaller run that fails in the same way. One thing after another is taken away from the run; as that
- * changes all that follows, some hundred seeds are tried each time. What still fails is the next to be made smaller.
- * Each try runs in processes of its own, since a failure ends them.
- * May call: limits, jobs, world.
+ * After a failure: a smaller run that fails in the same way. One thing after another is taken away
+ * from the run; as that changes all that follows, some hundred seeds are tried each time. What
+ * still fails is the next to be made smaller. Each try runs in processes of its own, since a
+ * failure ends them. May call: limits, jobs, world.
  */
 #include "run.h"
 
@@ -25,7 +25,8 @@ static void try_seeds(uint64_t j)
 }
 
 /* Under sim_limits. A failure of another kind is passed over. */
-static bool fails_alike(const struct sim_failure *failure, double seconds, struct sim_failure *ret_found)
+static bool fails_alike(const struct sim_failure *failure, double seconds,
+			struct sim_failure *ret_found)
 {
 	until = now_s() + seconds;
 	first_seed = ret_found->seed;
@@ -72,7 +73,8 @@ void shrink(const struct sim_failure *failure)
 {
 	struct sim_limits best = sim_limits, next;
 	struct sim_failure found = *failure;
-	double end = now_s() + (double)options.shrink_seconds, slice = (double)options.shrink_seconds / TRIES;
+	double end = now_s() + (double)options.shrink_seconds,
+	       slice = (double)options.shrink_seconds / TRIES;
 	bool smaller = false, again = true;
 
 	while (again && now_s() < end) {

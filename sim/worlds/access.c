@@ -46,18 +46,20 @@ void access_write_sector(uint32_t f, uint32_t n, bool pinned)
 		mark(pinned_writes);
 }
 
-/* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the start again
- * after each fault. */
+/* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the
+ * start again after each fault. */
 static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool call)
 {
 	bool writes = write && sim_store[f].writable;
 	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step, begun_ns = sim.now_ns;
 	struct sim_thread *self = sim.self;
 	bool faulted = false, closing = world.closing[f];
-	/* A fault can outlive its access, where another's install woke the thread, and answer the next one. */
+	/* A fault can outlive its access, where another's install woke the thread, and answer the
+	 * next one. */
 	bool merged = world.mm_options.trap == FM_TRAP_THREAD;
 	self->op = write ? "write" : "access";
-	event("accesses page %llu of object %llu, %llu pages, write %llu", index_of(f, n), f, count, write);
+	event("accesses page %llu of object %llu, %llu pages, write %llu", index_of(f, n), f, count,
+	      write);
 	for (uint32_t tries = 0, at = 0; at < count; tries++) {
 		uint64_t addr = addr_of(f, n + at) + 8 * n;
 		struct view_page *page = kernel_view(addr);
@@ -82,7 +84,9 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 			mark_access(r);
 			bool gone = r == -ENOTCONN && (sim.dying || closing || world.closing[f]);
 			/* What refuses one write for a moment refuses all. */
-			bool refused = (r == -EACCES && write && (!writes || kernel_refuses_write(addr))) || r == -EHWPOISON;
+			bool refused = (r == -EACCES && write &&
+					(!writes || kernel_refuses_write(addr))) ||
+				       r == -EHWPOISON;
 			if (!gone && !refused && !oracle_allows(f, n + at, r, begun, merged))
 				sim_fail("an access to page %llu of object %u ends with %d, for no reason",
 					 (unsigned long long)index_of(f, n + at), f, r);
@@ -103,20 +107,24 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 		if (faulted && sim_store[f].page_size == OS_PAGE) /* larger pages come and go whole */
 			for (uint32_t i = 0; i < count; i++)
 				/* what comes into the view late is taken out again by the fault that is still in it */
-				if (!world.known[f][n + i].pinned && !oracle_allows(f, n + i, 0, begun, false) &&
-				    !sim.dying && !world.file[f]->view.region.pins && !sim_store[f].writable) /* held ones stay a while */
+				if (!world.known[f][n + i].pinned &&
+				    !oracle_allows(f, n + i, 0, begun, false) && !sim.dying &&
+				    !world.file[f]->view.region.pins &&
+				    !sim_store[f].writable) /* held ones stay a while */
 					sim_fail("page %llu of object %u can be read, and is not mapped",
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
 	}
 }
 
-/* Now and then it is a system call that is given the address; which may hold some object's lock if it only reads there, as
- * write() does. */
+/* Now and then it is a system call that is given the address; which may hold some object's lock if
+ * it only reads there, as write() does. */
 void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
 	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);
-	struct sim_store *locked = call && !write && !sim.self->in_handler && sim_chance(128) ? &sim_store[sim_below(world.files)] : NULL;
+	struct sim_store *locked = call && !write && !sim.self->in_handler && sim_chance(128)
+					   ? &sim_store[sim_below(world.files)]
+					   : NULL;
 	bool may_end = sim.self->may_end;
 	if (!locked) {
 		access_by(f, n, count, write, call);

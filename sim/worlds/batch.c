@@ -31,8 +31,8 @@ void do_batch(uint32_t f, uint32_t first, uint32_t last)
 		flying[count] = flying_new(f, first, last);
 		if (!flying[count])
 			break;
-		event("batch: pages %llu to %llu of object %llu, range %llu", index_of(f, first), index_of(f, last), f,
-		      flying[count] - world.flying);
+		event("batch: pages %llu to %llu of object %llu, range %llu", index_of(f, first),
+		      index_of(f, last), f, flying[count] - world.flying);
 		range[count] = (struct fm_range){.addr = (void *)addr_of(f, first), .tag = flying[count],
 						 .len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE};
 		f = sim_below(world.files);
@@ -60,7 +60,8 @@ static void check_range(const struct fm_range *range)
 		mark(batch_error);
 	else
 		mark(batch_ok);
-	call_check("fm_fault_in_batch()", flying->f, flying->first, flying->last, range->error, flying->begun, false);
+	call_check("fm_fault_in_batch()", flying->f, flying->first, flying->last, range->error,
+		   flying->begun, false);
 }
 
 /* Not a call that the mm's end waits for: it ends by that. */
@@ -113,8 +114,8 @@ void batch_make_queue(void)
 	}
 }
 
-/* All that is under way ends, or the queue goes with it. Nobody else uses it any more: a wake-up that were lost would leave this
- * thread asleep for ever. */
+/* All that is under way ends, or the queue goes with it. Nobody else uses it any more: a wake-up
+ * that were lost would leave this thread asleep for ever. */
 void batch_end_queue(void)
 {
 	if (!world.queue)

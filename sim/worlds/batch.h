@@ -8,7 +8,8 @@
 
 #include "sim.h"
 
-/* Operations of the program: begin a few ranges; take ranges that have ended (true: there were some). */
+/* Operations of the program: begin a few ranges; take ranges that have ended (true: there were
+ * some). */
 void do_batch(uint32_t f, uint32_t first, uint32_t last);
 bool do_take(uint64_t timeout_ns);
 

@@ -10,7 +10,8 @@
 #include "worlds/oracle.h"
 #include "worlds/world.h"
 
-#define TOLD_NS (120 * OS_NSEC_PER_SEC) /* by when an event must have come, however slow the store */
+#define TOLD_NS                                                                                    \
+	(120 * OS_NSEC_PER_SEC) /* by when an event must have come, however slow the store */
 
 /* ------------------------------------------------------------------ calls */
 
@@ -30,20 +31,23 @@ void call_end(void)
 	world.calls--;
 }
 
-void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int err, uint64_t begun,
-		       bool remembered)
+void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int err,
+		uint64_t begun, bool remembered)
 {
 	event("the call ends with error %llu", -err, 0, 0, 0);
 	bool good = false;
 	for (uint32_t n = first; n <= last && !good; n++)
 		good = oracle_allows(f, n, err, begun, remembered);
-	if (sim_store[f].page_size > OS_PAGE) /* pages of such a unit are faulted in by one address of it */
+	if (sim_store[f].page_size >
+	    OS_PAGE) /* pages of such a unit are faulted in by one address of it */
 		last = first;
 	for (uint32_t n = first; !err && n <= last; n++)
 		good &= oracle_allows(f, n, 0, begun, remembered);
-	/* pages between those that the oracle knows have their own errors, as have pages that share a larger one */
+	/* pages between those that the oracle knows have their own errors, as have pages that share
+	 * a larger one */
 	if (sim_store[f].stride > 1 && last > first)
-		good |= oracle_allows(f, first, err, begun, remembered) || err == -EIO || err == -ENOSPC || err == -ENOMEM;
+		good |= oracle_allows(f, first, err, begun, remembered) || err == -EIO ||
+			err == -ENOSPC || err == -ENOMEM;
 	if (!good)
 		sim_fail("%s of pages %u to %u of object %u: %d, for no reason", what, first, last, f, err);
 }
@@ -55,11 +59,13 @@ void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	uint64_t begun = sim.step, len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
 	if (!call_begin(nowait ? "nowait" : "fault_in"))
 		return;
-	event("fault_in of page %llu of object %llu, %llu bytes, nowait %llu", index_of(f, first), f, len, nowait);
+	event("fault_in of page %llu of object %llu, %llu bytes, nowait %llu", index_of(f, first),
+	      f, len, nowait);
 	int fd = -1;
 	bool told = nowait && !sim.small && sim_chance(128) && fm_event_fd(sim.mm, &fd) == 0;
 	uint64_t seen = told ? sim_event_signals(fd) : 0;
-	unsigned flags = (nowait ? FM_NOWAIT : 0u) | (sim_store[f].writable && sim_chance(64) ? FM_WRITE : 0u);
+	unsigned flags = (nowait ? FM_NOWAIT : 0u) |
+			 (sim_store[f].writable && sim_chance(64) ? FM_WRITE : 0u);
 	int err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, flags);
 	for (int i = 0; nowait && err == -EAGAIN && i < 12 && !world.stopping; i++) {
 		mark(nowait_again);
@@ -103,14 +109,16 @@ static void check_pinned_resident(uint32_t f, uint32_t n, uint64_t begun)
 	int err = fm_residency(sim.mm, (void *)addr_of(f, n), OS_PAGE, &vec);
 	if (sim_store[f].version || world.known[f][n].emptied_once || was_resized(f, n, begun))
 		return;
-	if (err ? err != -ENOMEM || vec : vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
+	if (err ? err != -ENOMEM || vec
+		: vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
 		sim_fail("page %llu of object %u is pinned, and fm_residency() says %d, %#x",
 			 (unsigned long long)index_of(f, n), f, err, vec);
 }
 
 /* ------------------------------------------------------------------ the queue */
 
-/* While pages are pinned they are in the view, whatever else happens, but for a change of the object. */
+/* While pages are pinned they are in the view, whatever else happens, but for a change of the
+ * object. */
 void do_pin(uint32_t f, uint32_t n)
 {
 	uint64_t begun = sim.step;
@@ -135,13 +143,15 @@ void do_pin(uint32_t f, uint32_t n)
 	k->pinned++;
 	for (int i = 0; i < (world.keeps_pins ? 1 : 4); i++) {
 		struct view_page *page = kernel_view(addr_of(f, n));
-		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once && !was_resized(f, n, begun))
+		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once &&
+		    !was_resized(f, n, begun))
 			sim_fail("page %llu of object %u is pinned, and not in the view",
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
 			check_content(&sim_store[f], index_of(f, n), page);
 		check_pinned_resident(f, n, begun);
-		if (writes && kernel_view(addr_of(f, n)) && !was_resized(f, n, begun) && !k->emptied_once && sim_chance(128))
+		if (writes && kernel_view(addr_of(f, n)) && !was_resized(f, n, begun) &&
+		    !k->emptied_once && sim_chance(128))
 			access_write_sector(f, n, true);
 		sim_sleep(1 + sim_below((uint32_t)world.pin_ns));
 	}
@@ -153,7 +163,8 @@ void do_pin(uint32_t f, uint32_t n)
 	k->pinned--;
 	k->pinning--;
 	k->unpin_step = sim.step;
-	if (err && sim_store[f].version == 0 && !k->emptied_once && !world.deadline_ns[f] && !was_resized(f, n, begun))
+	if (err && sim_store[f].version == 0 && !k->emptied_once && !world.deadline_ns[f] &&
+	    !was_resized(f, n, begun))
 		sim_fail("fm_unpin() of page %llu of object %u: %d", (unsigned long long)index_of(f, n), f, err);
 	call_end();
 }
@@ -168,9 +179,11 @@ void do_map(uint32_t f, uint32_t first, uint32_t last)
 	oracle_begin_map(f, first, last);
 	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
 	uint64_t refused = sim_marks.meta_refused;
-	struct fm_map_options options = {.size = sizeof(options), .flags = sim_store[f].writable ? FM_MAP_WRITE : 0};
+	struct fm_map_options options = {.size = sizeof(options),
+					 .flags = sim_store[f].writable ? FM_MAP_WRITE : 0};
 	int err;
-	while ((err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, &options, &addr)) == -ENOMEM &&
+	while ((err = fm_map(world.file[f], index_of(f, first) * OS_PAGE, len, &options, &addr)) ==
+		       -ENOMEM &&
 	       sim_marks.meta_refused > refused) {
 		mark(map_refused);
 		refused = sim_marks.meta_refused;
@@ -181,7 +194,8 @@ void do_map(uint32_t f, uint32_t first, uint32_t last)
 	call_end();
 }
 
-/* A failure that is none, to try out how failures are told: an unmap ends while somebody is in an access. */
+/* A failure that is none, to try out how failures are told: an unmap ends while somebody is in an
+ * access. */
 static void look_for_planted(void)
 {
 	for (uint32_t i = 0; sim_planted && i < sim.threads; i++)

@@ -89,26 +89,42 @@ static void choose_file(uint32_t f, bool large)
 	s->base = sim_chance(24) && !sim_without(far) ? (1ull << 33) : 0;
 	s->inline_reads = sim_chance(100) && !sim_without(inline_reads);
 	s->no_version = sim_chance(32) && !sim_without(no_version);
-	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE - sim_below(SIM_TAGS) * SIM_SECTOR;
+	s->size[0] = (s->base + (s->pages - 1) * s->stride + 1) * OS_PAGE -
+		     sim_below(SIM_TAGS) * SIM_SECTOR;
 	if (sim_chance(40) && !sim_without(bad))
 		s->bad[sim_below(s->pages)] = true;
-	s->writable = !large && s->stride == 1 && sim_chance(world.writes ? 224 : 64) && !sim_without(writable);
+	s->writable = !large && s->stride == 1 && sim_chance(world.writes ? 224 : 64) &&
+		      !sim_without(writable);
 	world.pages[f] = s->pages + 2;
-	world.deadline_ns[f] = sim_chance(64) && !sim_without(deadline) ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC : 0;
-	world.changed[f] = sim_chance(64) && !sim_without(refresh) ? FM_CHANGED_REFRESH : sim_chance(64) ? FM_CHANGED_ERROR : 2;
+	world.deadline_ns[f] = sim_chance(64) && !sim_without(deadline)
+				       ? (1 + sim_below(50)) * OS_NSEC_PER_MSEC
+				       : 0;
+	world.changed[f] = sim_chance(64) && !sim_without(refresh) ? FM_CHANGED_REFRESH
+			   : sim_chance(64)                        ? FM_CHANGED_ERROR
+								   : 2;
 	if (s->writable) /* whose changes are its own */
 		world.changed[f] = 2;
 }
 
 static void limit_program(void)
 {
-	static const enum sim_without kinds[OP_COUNT] = {
-		[OP_STRADDLE] = WITHOUT_straddle, [OP_WRITE] = WITHOUT_write, [OP_FAULT_IN] = WITHOUT_fault_in,
-		[OP_NOWAIT] = WITHOUT_nowait, [OP_PIN] = WITHOUT_pin, [OP_MAP] = WITHOUT_map,
-		[OP_UNMAP] = WITHOUT_unmap, [OP_ADVISE] = WITHOUT_advise, [OP_CHANGE] = WITHOUT_change,
-		[OP_EMPTY] = WITHOUT_empty, [OP_SLEEP] = WITHOUT_sleep, [OP_BATCH] = WITHOUT_batch, [OP_TAKE] = WITHOUT_take,
-		[OP_SYNC] = WITHOUT_sync, [OP_TRUNCATE] = WITHOUT_truncate, [OP_PUNCH] = WITHOUT_punch,
-		[OP_INVALIDATE] = WITHOUT_invalidate};
+	static const enum sim_without kinds[OP_COUNT] = {[OP_STRADDLE] = WITHOUT_straddle,
+							 [OP_WRITE] = WITHOUT_write,
+							 [OP_FAULT_IN] = WITHOUT_fault_in,
+							 [OP_NOWAIT] = WITHOUT_nowait,
+							 [OP_PIN] = WITHOUT_pin,
+							 [OP_MAP] = WITHOUT_map,
+							 [OP_UNMAP] = WITHOUT_unmap,
+							 [OP_ADVISE] = WITHOUT_advise,
+							 [OP_CHANGE] = WITHOUT_change,
+							 [OP_EMPTY] = WITHOUT_empty,
+							 [OP_SLEEP] = WITHOUT_sleep,
+							 [OP_BATCH] = WITHOUT_batch,
+							 [OP_TAKE] = WITHOUT_take,
+							 [OP_SYNC] = WITHOUT_sync,
+							 [OP_TRUNCATE] = WITHOUT_truncate,
+							 [OP_PUNCH] = WITHOUT_punch,
+							 [OP_INVALIDATE] = WITHOUT_invalidate};
 	for (uint32_t i = OP_ACCESS + 1; i < OP_COUNT; i++)
 		if (sim_limits.without >> kinds[i] & 1)
 			world.weight[i] = 0;
@@ -144,7 +160,8 @@ static void choose_changes(void)
 	sim.opt.slow_256 = sim.opt.error_256 = 0;
 }
 
-/* One object that nothing is wrong with becomes shorter and longer while many read it: no read may fail but past its end. */
+/* One object that nothing is wrong with becomes shorter and longer while many read it: no read may
+ * fail but past its end. */
 static void choose_truncates(void)
 {
 	struct sim_store *s = &sim_store[0];
@@ -235,7 +252,8 @@ static void choose_marks(void)
 	sim.opt.stall_256 = sometimes(128, 64);
 }
 
-/* Many writes to few pages, in little memory: what is dirty, being written and unflushed meets its limits. */
+/* Many writes to few pages, in little memory: what is dirty, being written and unflushed meets its
+ * limits. */
 static void choose_writes(void)
 {
 	world.weight[OP_WRITE] += 8;
@@ -265,7 +283,8 @@ static void choose_writes(void)
 		world.ops = 2 + sim_below(4);
 		world.workers = 2;
 	}
-	if (world.amends || sim_chance(96)) { /* else few reads get through for the first write to be made */
+	if (world.amends ||
+	    sim_chance(96)) { /* else few reads get through for the first write to be made */
 		sim.opt.slow_256 = 0;
 		sim.opt.io_ns = 1000ull << sim_below(8);
 	}
@@ -284,7 +303,8 @@ static void choose_fashion(void)
 		choose_deadlines();
 	else if (n < 22 && sim_store[0].page_size == OS_PAGE)
 		choose_marks();
-	else if (n < 28 && sim_store[0].page_size == OS_PAGE && !sim_without(writable) && !sim_without(truncate))
+	else if (n < 28 && sim_store[0].page_size == OS_PAGE && !sim_without(writable) &&
+		 !sim_without(truncate))
 		choose_truncates();
 }
 

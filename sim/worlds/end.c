@@ -12,12 +12,13 @@
 static bool is_left(uint32_t f, uint32_t n, uint64_t addr)
 {
 	const struct known *k = &world.known[f][n];
-	return addr_of(f, n) == addr && k->most == 0 && sim_store[f].page_size == OS_PAGE && !kernel_view(addr)->poison &&
-	       !k->emptied_once && !check_is_held(world.file[f], index_of(f, n));
+	return addr_of(f, n) == addr && k->most == 0 && sim_store[f].page_size == OS_PAGE &&
+	       !kernel_view(addr)->poison && !k->emptied_once &&
+	       !check_is_held(world.file[f], index_of(f, n));
 }
 
-/* All is quiet: what is in a view is mapped. What had to stay there until it was written and flushed, or is being read into it by
- * way of a staging slot, goes soon after. */
+/* All is quiet: what is in a view is mapped. What had to stay there until it was written and
+ * flushed, or is being read into it by way of a staging slot, goes soon after. */
 void end_check_views(void)
 {
 	for (uint32_t tries = 0;; tries++) {
@@ -33,7 +34,8 @@ void end_check_views(void)
 		if (!left)
 			return;
 		if ((!sim_store[left_f].writable && !sim.mm->requests_busy) || tries == 2000)
-			sim_fail("page %llu of object %u is in the view, and not mapped", (unsigned long long)index_of(left_f, left_n), left_f);
+			sim_fail("page %llu of object %u is in the view, and not mapped",
+				 (unsigned long long)index_of(left_f, left_n), left_f);
 		sim_sleep(100 * OS_NSEC_PER_MSEC);
 	}
 }
@@ -54,8 +56,9 @@ void end_need_written(uint32_t need[][SIM_PAGES][SIM_TAGS])
 			written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
 }
 
-/* As exit() does it, in a process whose threads are all still there, also where files are just being closed. All that was
- * written is in the stores then, unless a store fails, or is slower than the end waits for. */
+/* As exit() does it, in a process whose threads are all still there, also where files are just
+ * being closed. All that was written is in the stores then, unless a store fails, or is slower than
+ * the end waits for. */
 void end_process_ends(uint32_t need[][SIM_PAGES][SIM_TAGS])
 {
 	uint64_t begun = sim.now_ns;
@@ -74,7 +77,8 @@ void end_process_ends(uint32_t need[][SIM_PAGES][SIM_TAGS])
 void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 {
 	bool written[SIM_FILES] = {0};
-	for (uint32_t f = 0; f < world.files; f++) { /* the handle goes first, and what is written then goes with the last mapping */
+	for (uint32_t f = 0; f < world.files;
+	     f++) { /* the handle goes first, and what is written then goes with the last mapping */
 		written[f] = ends && sim_store[f].writable && !sim_store[f].write_failures;
 		if (written[f]) {
 			do_map(f, 0, world.pages[f] - 1);

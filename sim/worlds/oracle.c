@@ -58,12 +58,14 @@ uint64_t oracle_size_since(uint32_t f, uint64_t step, bool most)
 {
 	uint64_t size = most ? 0 : UINT64_MAX;
 	for (uint32_t i = 0; i < world.sizes[f]; i++)
-		if (world.size[f][i].until >= step && (most ? world.size[f][i].bytes > size : world.size[f][i].bytes < size))
+		if (world.size[f][i].until >= step &&
+		    (most ? world.size[f][i].bytes > size : world.size[f][i].bytes < size))
 			size = world.size[f][i].bytes;
 	return size;
 }
 
-/* The least size of an object's versions since a step: who is told of an older end has not had the store asked. */
+/* The least size of an object's versions since a step: who is told of an older end has not had the
+ * store asked. */
 static uint64_t size_looked_at(const struct sim_store *s, uint64_t step)
 {
 	uint64_t size = s->size[s->version];
@@ -88,7 +90,8 @@ bool oracle_allows(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembe
 		smallest = size_looked_at(s, begun);
 	if (s->writable && !err && byte >= oracle_size_since(f, begun, true))
 		return false;
-	if (s->writable && s->write_failures && (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */
+	if (s->writable && s->write_failures &&
+	    (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */
 		return true;
 	switch (err) {
 	case 0:
@@ -118,7 +121,8 @@ bool oracle_allows(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembe
 
 /* ------------------------------------------------------------------ convoys that do not form */
 
-/* A call, or a fault, that began at a step has ended. Which threads have waited for a page all the while? */
+/* A call, or a fault, that began at a step has ended. Which threads have waited for a page all the
+ * while? */
 void oracle_note_passed(uint64_t begun, bool call)
 {
 	for (uint32_t i = 0; i < sim.threads; i++) {

@@ -10,7 +10,8 @@
 
 #include "sim.h"
 
-/* Calls that map or unmap pages of an object begin and end. `begun`: the step at which they began. */
+/* Calls that map or unmap pages of an object begin and end. `begun`: the step at which they began.
+ */
 void oracle_begin_map(uint32_t f, uint32_t first, uint32_t last);
 void oracle_end_map(uint32_t f, uint32_t first, uint32_t last, uint64_t begun);
 void oracle_begin_unmap(uint32_t f, uint32_t first, uint32_t last);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Small worlds: two or three threads with a few operations each on an object of two pages, for the search of all
- * schedules; and scenarios, which run in one fixed way, to be read.
- * Owns the table. To add one: a name, what meets what, the programs. The time of a search goes with the square of the
- * points: let what only prepares happen before.
+ * Small worlds: two or three threads with a few operations each on an object of two pages, for the
+ * search of all schedules; and scenarios, which run in one fixed way, to be read. Owns the table.
+ * To add one: a name, what meets what, the programs. The time of a search goes with the square of
+ * the points: let what only prepares happen before.
  */
 #include "sim.h"
 

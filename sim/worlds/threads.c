@@ -106,7 +106,8 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	sim_point();
 }
 
-/* In equal steps through a file, which becomes a stream; or page after page, and what was read is written to. */
+/* In equal steps through a file, which becomes a stream; or page after page, and what was read is
+ * written to. */
 static void walk(uint32_t f, uint32_t n)
 {
 	bool amends = world.weight[OP_WRITE] && sim_chance(world.amends ? 240 : 128);
@@ -133,7 +134,8 @@ static void *worker(void *arg)
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
 		m = n + sim_below(4);
 		m = m < world.pages[f] ? m : world.pages[f] - 1;
-		uint32_t end = sim_store[f].pages - 1, far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
+		uint32_t end = sim_store[f].pages - 1,
+			 far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
 		enum op op = choose_op();
 		do_op(op, f, n, op == OP_FAULT_IN || op == OP_BATCH ? far : m);
 		if (sim_chance(sim.opt.exit_256)) { /* cancelled while it was in the library, most often */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tiny worlds: a few threads at one map lock; an address space that ends as soon as it has begun. So short that each
- * order of a handful of steps comes up often, where the large world meets it once in a million runs.
- * Owns the lock of such a world. May call: sched, trace; mm's map lock; the public interface.
+ * Tiny worlds: a few threads at one map lock; an address space that ends as soon as it has begun.
+ * So short that each order of a handful of steps comes up often, where the large world meets it
+ * once in a million runs. Owns the lock of such a world. May call: sched, trace; mm's map lock; the
+ * public interface.
  */
 #include "sim.h"
 
@@ -26,7 +27,9 @@ static void dawdle(void)
 static void inside(bool exclusive)
 {
 	if (at.writers || (exclusive && at.readers))
-		sim_fail("the map lock is held by %u readers and %u writers, and is taken once more", at.readers, at.writers);
+		sim_fail(
+			"the map lock is held by %u readers and %u writers, and is taken once more",
+			at.readers, at.writers);
 	*(exclusive ? &at.writers : &at.readers) += 1;
 	dawdle();
 	*(exclusive ? &at.writers : &at.readers) -= 1;
@@ -55,7 +58,8 @@ static void *lock_user(void *arg)
 	return NULL;
 }
 
-/* Each takes it once: else one who comes later may wake whom another forgot. The first is a writer, and is soon waited for. */
+/* Each takes it once: else one who comes later may wake whom another forgot. The first is a writer,
+ * and is soon waited for. */
 static void *lock_user_once(void *arg)
 {
 	uint64_t n = (uint64_t)arg;
@@ -108,7 +112,8 @@ static void *short_world(void *arg)
 	if (err)
 		sim_fail("fm_mm_create(): %d", err);
 	sim.mm = mm;
-	if (sim_chance(160)) { /* the background thread goes round once, and is at its beginning when the end comes */
+	if (sim_chance(160)) { /* the background thread goes round once, and is at its beginning
+				  when the end comes */
 		sim_sleep(OS_NSEC_PER_MSEC);
 		background_kick(mm);
 		sim_sleep(AFTER_A_ROUND_NS + sim_below(200) * sim.opt.ns_per_step);

@@ -33,7 +33,8 @@ static void open_file(uint32_t f)
 		if ((err != -ENOMEM && err != -EAGAIN) || sim_marks.meta_refused == refused)
 			sim_fail("fm_file_open(): %d", err);
 		if (sim.allocated > before + sim.mm->pool[0]->meta_len && !sim.mm->pool[1] && !sim.mm->wb)
-			sim_fail("fm_file_open() fails and keeps %llu bytes", (unsigned long long)(sim.allocated - before));
+			sim_fail("fm_file_open() fails and keeps %llu bytes",
+				 (unsigned long long)(sim.allocated - before));
 		mark(open_refused);
 		refused = sim_marks.meta_refused;
 	}
@@ -60,8 +61,8 @@ static int create(struct fm_mm **ret_mm)
 	return 0;
 }
 
-/* The account of page tables is as small as it can be, so that it is full as if they were made much faster than they are
- * given back. Nothing is installed yet. */
+/* The account of page tables is as small as it can be, so that it is full as if they were made much
+ * faster than they are given back. Nothing is installed yet. */
 static void make_tables_few(struct fm_mm *mm)
 {
 	uint64_t range = 0;
@@ -85,7 +86,8 @@ static void *main_thread(void *arg)
 	sim.self->signals_open = true;
 	int err = create(&mm);
 	sim.mm = mm;
-	sim.self->signals_open = !world.tables_few; /* a handler could have something installed before they are made few */
+	sim.self->signals_open = !world.tables_few; /* a handler could have something installed
+						       before they are made few */
 	for (uint32_t f = 0; f < world.files; f++) {
 		open_file(f);
 		do_map(f, 0, world.pages[f] - 1);
@@ -97,7 +99,8 @@ static void *main_thread(void *arg)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	if (sim.small && sim.small->before)
 		small_worker((void *)(uintptr_t)sim.small->before);
-	if (world.keeps_pins) /* its handler could wait for frames as long as others may, until it destroys the mm */
+	if (world.keeps_pins) /* its handler could wait for frames as long as others may, until it
+				 destroys the mm */
 		sim.self->signals_open = false;
 	if (!sim.small)
 		batch_make_queue();
@@ -122,11 +125,15 @@ static void *main_thread(void *arg)
 				sim_sleep(10000);
 		if (!world.keeps_pins)
 			end_check_views();
-		for (int i = 0; !sim.small && i < 50 && (mm->requests_busy || mm->background_state != BACKGROUND_SLEEPS); i++)
+		for (int i = 0; !sim.small && i < 50 &&
+				(mm->requests_busy || mm->background_state != BACKGROUND_SLEEPS);
+		     i++)
 			sim_sleep(OS_NSEC_PER_MSEC);
 		if (!mm->requests_busy && mm->background_state == BACKGROUND_SLEEPS)
 			check_quiet();
-		if (!world.keeps_pins && (sim.small || sim_chance(192))) /* else it is destroyed with all its mappings and handles */
+		if (!world.keeps_pins &&
+		    (sim.small ||
+		     sim_chance(192))) /* else it is destroyed with all its mappings and handles */
 			was_closed = true;
 		bool ends = !sim.small && sim_chance(128);
 		end_need_written(need);
@@ -142,10 +149,13 @@ static void *main_thread(void *arg)
 			written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
 	uint64_t begun = sim.now_ns;
 	err = fm_mm_destroy(mm);
-	bool failed = sim.now_ns - begun >= 10 * OS_NSEC_PER_SEC; /* it waits no longer for a slow store; see filemap.h */
+	bool failed = sim.now_ns - begun >=
+		      10 * OS_NSEC_PER_SEC; /* it waits no longer for a slow store; see filemap.h */
 	for (uint32_t f = 0; f < world.files; f++)
 		failed |= sim_store[f].write_failures > 0;
-	if (err && (err != -EIO || !(failed || sim.emptied))) /* what the program itself has emptied is lost, and told */
+	if (err &&
+	    (err != -EIO ||
+	     !(failed || sim.emptied))) /* what the program itself has emptied is lost, and told */
 		sim_fail("fm_mm_destroy(): %d", err);
 	if (err)
 		mark(destroy_lost);
@@ -154,7 +164,8 @@ static void *main_thread(void *arg)
 			written_check_stored(&sim_store[f], need[f], sim_store[f].size[0]);
 	for (uint32_t i = 0; i < world.workers; i++)
 		sim_join(thread[i]);
-	for (uint32_t i = 0; i < 10000 && sim.allocated; i++) { /* a thread waits for a write that was slower than the end */
+	for (uint32_t i = 0; i < 10000 && sim.allocated;
+	     i++) { /* a thread waits for a write that was slower than the end */
 		mark(destroy_left_behind);
 		sim_sleep(10 * OS_NSEC_PER_MSEC);
 	}

@@ -19,9 +19,11 @@ struct known {
 	uint32_t mapping, unmapping;   /* under way now */
 	uint32_t pinned, pinning; /* pinning: also while fm_pin() or fm_unpin() is under way */
 	uint64_t unpin_step; /* when the last was over */
-	bool pins_lost; /* one that is counted has gone with a truncate or a punch: its fm_unpin() takes another's */
+	bool pins_lost; /* one that is counted has gone with a truncate or a punch: its fm_unpin()
+			   takes another's */
 	bool emptied_once;
-	uint64_t resized_step; /* a truncate, a punch or an invalidation of it was under way at this step, or is */
+	uint64_t resized_step; /* a truncate, a punch or an invalidation of it was under way at this
+				  step, or is */
 	uint32_t resizing;
 };
 

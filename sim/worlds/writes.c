@@ -29,7 +29,8 @@ void do_sync(uint32_t f, uint32_t n, uint32_t m)
 	bool alone = !world.syncs[f]++ && world.sync_step[f] < begun;
 	event("syncs pages %llu to %llu of object %llu, asynchronously %llu", n, m, f, async);
 	unsigned flags = async ? FM_SYNC_ASYNC : 0;
-	int err = by_file ? fm_file_sync(world.file[f], offset, whole ? 0 : len, flags) : fm_sync(sim.mm, (void *)addr_of(f, n), len, flags);
+	int err = by_file ? fm_file_sync(world.file[f], offset, whole ? 0 : len, flags)
+			  : fm_sync(sim.mm, (void *)addr_of(f, n), len, flags);
 	event("the sync ends with error %llu", -err, 0, 0, 0);
 	alone &= --world.syncs[f] == 0 && world.sync_step[f] < begun;
 	world.sync_step[f] = sim.step;
@@ -101,7 +102,8 @@ void do_truncate(uint32_t f)
 		size &= ~(uint64_t)(OS_PAGE - 1);
 	uint64_t least = size < before ? size : before;
 	/* Of what becomes longer the rest of its last page is zeros from then on. */
-	uint64_t from = least / SIM_SECTOR - first, to = size < before ? most : (from + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS;
+	uint64_t from = least / SIM_SECTOR - first,
+		 to = size < before ? most : (from + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS;
 	event("truncates object %llu from %llu to %llu bytes", f, before, size, 0);
 	size_may_be(f, size);
 	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], 1);
@@ -114,16 +116,21 @@ void do_truncate(uint32_t f)
 		written_zeroed(s, from, to, !err);
 	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], -1);
 	size_is(f, err ? before : size);
-	/* Of a page that is pinned, or by COPY could not be written first, what is past the end stays as it was, until it grows. */
+	/* Of a page that is pinned, or by COPY could not be written first, what is past the end
+	 * stays as it was, until it grows. */
 	bool busy = sim.opt.busy_256 || sim.opt.held_256 || sim.opt.famine_256;
-	bool unwritten = busy || (world.mm_options.install == FM_INSTALL_COPY && (s->write_failures || world.deadline_ns[f] || sim.emptied));
+	bool unwritten = busy || (world.mm_options.install == FM_INSTALL_COPY &&
+				  (s->write_failures || world.deadline_ns[f] || sim.emptied));
 	const struct known *k = &world.known[f][from / SIM_TAGS];
 	if (!err && size != before)
-		s->ragged = size < before && (unwritten || k->pinning || k->unpin_step >= begun) ? (uint32_t)(from / SIM_TAGS) + 1 : 0;
+		s->ragged = size < before && (unwritten || k->pinning || k->unpin_step >= begun)
+				    ? (uint32_t)(from / SIM_TAGS) + 1
+				    : 0;
 	if (s->size[0] != (err ? before : size))
-		sim_fail("fm_truncate() of object %u to %llu bytes: %d, and it has %llu", f, (unsigned long long)size, err,
-			 (unsigned long long)s->size[0]);
-	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !s->write_failures && !sim.emptied && !world.deadline_ns[f])
+		sim_fail("fm_truncate() of object %u to %llu bytes: %d, and it has %llu", f,
+			 (unsigned long long)size, err, (unsigned long long)s->size[0]);
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 &&
+	    !s->write_failures && !sim.emptied && !world.deadline_ns[f])
 		sim_fail("fm_truncate(): %d, and nothing has failed", err);
 	if (err)
 		mark(resize_error);
@@ -149,7 +156,8 @@ void do_punch(uint32_t f, uint32_t n, uint32_t m)
 	if (from >= to)
 		to = from + 1;
 	uint64_t first = s->base * SIM_TAGS, end = s->size[0] / SIM_SECTOR;
-	uint64_t stop = first + to >= end ? end > first ? end - first : 0 : to; /* past the end it does nothing */
+	uint64_t stop = first + to >= end ? end > first ? end - first : 0
+					  : to; /* past the end it does nothing */
 	/* ...but where it goes to the end the last page goes whole */
 	uint64_t over = first + to >= end ? (stop + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS : stop;
 	if (from >= stop)
@@ -161,8 +169,8 @@ void do_punch(uint32_t f, uint32_t n, uint32_t m)
 	event("the punch ends with error %llu", -err, 0, 0, 0);
 	written_zeroed(s, from, over, !err);
 	resize_pages(f, n, m, -1);
-	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 && !world.deadline_ns[f] && !s->any_error_step && !s->write_failures &&
-	    !sim.emptied)
+	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 &&
+	    !world.deadline_ns[f] && !s->any_error_step && !s->write_failures && !sim.emptied)
 		sim_fail("fm_punch(): %d, and nothing has failed", err);
 	if (err)
 		mark(resize_error);
@@ -175,8 +183,8 @@ void do_invalidate(uint32_t f, uint32_t n, uint32_t m)
 {
 	struct sim_store *s = &sim_store[f];
 	uint64_t offset = index_of(f, n) * OS_PAGE, len = (index_of(f, m) - index_of(f, n) + 1) * OS_PAGE;
-	/* Tried so often, a larger page that the kernel has pinned in part is at last left in part in the view: its next fault reads it
-	 * again. */
+	/* Tried so often, a larger page that the kernel has pinned in part is at last left in part
+	 * in the view: its next fault reads it again. */
 	if (s->page_size > OS_PAGE || !call_begin("invalidate"))
 		return;
 	event("invalidates pages %llu to %llu of object %llu", n, m, f, 0);
@@ -184,7 +192,8 @@ void do_invalidate(uint32_t f, uint32_t n, uint32_t m)
 	int err = fm_invalidate(world.file[f], offset, sim_chance(32) ? 0 : len);
 	s->dropping--;
 	event("the invalidation ends with error %llu", -err, 0, 0, 0);
-	if (err && err != -EBUSY && !s->write_failures && !(err == -EIO && sim.emptied) && !(err == -ETIMEDOUT && world.deadline_ns[f]) && !(err == -ECANCELED && sim.dying))
+	if (err && err != -EBUSY && !s->write_failures && !(err == -EIO && sim.emptied) &&
+	    !(err == -ETIMEDOUT && world.deadline_ns[f]) && !(err == -ECANCELED && sim.dying))
 		sim_fail("fm_invalidate(): %d, and nothing has failed", err);
 	if (err)
 		mark(invalidate_error);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bare mechanism: a userfaultfd whose faults arrive as SIGBUS in the faulting thread, whose handler makes one
- * ioctl, MOVE or COPY, from memory that has the bytes already, and returns. Or, for a write to a page that COPY has
- * protected, two: MOVE out of the view to a spare place, and in again. No look-up, no lock, no page cache: the
- * floor of what a fault served in user space costs. Owns the two regions and the handler.
- * May call: filemap.h (to fill the frames beforehand), the kernel.
+ * The bare mechanism: a userfaultfd whose faults arrive as SIGBUS in the faulting thread, whose
+ * handler makes one ioctl, MOVE or COPY, from memory that has the bytes already, and returns. Or,
+ * for a write to a page that COPY has protected, two: MOVE out of the view to a spare place, and in
+ * again. No look-up, no lock, no page cache: the floor of what a fault served in user space costs.
+ * Owns the two regions and the handler. May call: filemap.h (to fill the frames beforehand), the
+ * kernel.
  */
 #include "bench/bench.h"
 
@@ -174,4 +175,5 @@ static int bare_read_back(struct bench_run *run, void *to, size_t len, uint64_t 
 	return 0;
 }
 
-const struct bench_way_ops bench_bare_ops = {.open = bare_open, .begin = bare_begin, .read_back = bare_read_back};
+const struct bench_way_ops bench_bare_ops = {
+	.open = bare_open, .begin = bare_begin, .read_back = bare_read_back};

@@ -21,8 +21,8 @@
  *   plot.c       the pictures
  *   svg.c        shapes as SVG
  *
- * The coordinator is single-threaded and maps nothing. For each way of each round it executes itself anew
- * (a *cell*), which finds its orders in a shared page and leaves its figures there.
+ * The coordinator is single-threaded and maps nothing. For each way of each round it executes
+ * itself anew (a *cell*), which finds its orders in a shared page and leaves its figures there.
  */
 #ifndef FILEMAP_BENCH_H
 #define FILEMAP_BENCH_H
@@ -76,32 +76,36 @@ struct bench_way_info {
  * A way is one line here: X(name in enum, name in output, colour, what it is, further fields of its
  * struct bench_way_info). One of the library's takes part in every workload that has LIBRARY.
  */
-#define BENCH_WAYS_FILEMAP(X)                                                                             \
-	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .overview = true)                   \
-	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",         \
-	  .trap = FM_TRAP_THREAD)                                                                         \
-	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB", .page_size = BENCH_HUGE,      \
-	  .overview = true)
-#define BENCH_WAYS_KERNEL(X)                                                                              \
-	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)               \
-	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB", .short_readahead = true, \
-	  .overview = true)                                                                               \
-	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM", .advice = MADV_RANDOM,   \
-	  .overview = true)                                                                               \
-	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",              \
-	  .advice = MADV_SEQUENTIAL)                                                                      \
-	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance", .advice = 0)
-#define BENCH_WAYS_PREAD(X)                                                                               \
-	X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)                       \
+#define BENCH_WAYS_FILEMAP(X)                                                                      \
+	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .overview = true)            \
+	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",  \
+	  .trap = FM_TRAP_THREAD)                                                                  \
+	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB",                        \
+	  .page_size = BENCH_HUGE, .overview = true)
+#define BENCH_WAYS_KERNEL(X)                                                                       \
+	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)        \
+	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB",              \
+	  .short_readahead = true, .overview = true)                                               \
+	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM",                   \
+	  .advice = MADV_RANDOM, .overview = true)                                                 \
+	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",       \
+	  .advice = MADV_SEQUENTIAL)                                                               \
+	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance",       \
+	  .advice = 0)
+#define BENCH_WAYS_PREAD(X)                                                                        \
+	X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)                \
 	X(PWRITE, "pwrite", "#78716c", "pwrite() through the page cache", .advice = 0)
-#define BENCH_WAYS_LIMIT(X) X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .overview = true)
-#define BENCH_WAYS_BARE(X)                                                                                \
-	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)                     \
-	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)            \
-	X(BARE_PROTECT, "bare-protect", "#4b5563", "SIGBUS by a protected page, MOVE out and in, return; no library", \
-	  .copy = true, .protect = true)
-#define BENCH_WAYS(X)                                                                                     \
-	BENCH_WAYS_FILEMAP(X) BENCH_WAYS_KERNEL(X) BENCH_WAYS_PREAD(X) BENCH_WAYS_LIMIT(X) BENCH_WAYS_BARE(X)
+#define BENCH_WAYS_LIMIT(X)                                                                        \
+	X(LIMIT, "limit", "#3f9142", "the device itself: io_uring, O_DIRECT", .overview = true)
+#define BENCH_WAYS_BARE(X)                                                                         \
+	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)              \
+	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)     \
+	X(BARE_PROTECT, "bare-protect", "#4b5563",                                                 \
+	  "SIGBUS by a protected page, MOVE out and in, return; no library", .copy = true,         \
+	  .protect = true)
+#define BENCH_WAYS(X)                                                                              \
+	BENCH_WAYS_FILEMAP(X)                                                                      \
+	BENCH_WAYS_KERNEL(X) BENCH_WAYS_PREAD(X) BENCH_WAYS_LIMIT(X) BENCH_WAYS_BARE(X)
 
 enum bench_way {
 #define BENCH_X(id, ...) BENCH_##id,
@@ -164,8 +168,9 @@ struct bench_workload {
 	bool each_mapped;      /* each unit by a mapping of its own */
 	bool whole;            /* all of the range, however little of it stays cold */
 	bool sparse;           /* a memory store of just this size, whatever the file's; nothing cached */
-	bool writes;           /* to a file of the benchmark's own; what was written is compared afterwards */
-	unsigned commit_pages; /* writes: an operation writes to so many pages and syncs; 0: a sync at the end */
+	bool writes; /* to a file of the benchmark's own; what was written is compared afterwards */
+	unsigned commit_pages; /* writes: an operation writes to so many pages and syncs; 0: a sync
+				  at the end */
 	bool random_advice;    /* FM_ADVICE_RANDOM, MADV_RANDOM: a fault installs its own page alone */
 	bool with_previous;    /* shares the rounds of the workload before it in the table */
 	unsigned passes;       /* over a range of 6/5 budgets, after one for warming; 0: no such thing */
@@ -203,7 +208,8 @@ struct bench_cell {
 		bool done, wrong; /* wrong: what was written is not there */
 		char why[BENCH_WHY]; /* why it could not run */
 		uint64_t ns, ops, bytes, device_bytes, written_bytes, cpu_ns, rss_bytes;
-		uint64_t cached_bytes, metadata_bytes; /* filemap ways: its pages at the end, and memory beside them */
+		uint64_t cached_bytes, metadata_bytes; /* filemap ways: its pages at the end, and
+							  memory beside them */
 		uint64_t sum;               /* of all that was touched */
 		uint64_t sums[BENCH_SUMS];  /* same, after each thread's first 2^i operations; 0: not reached */
 		struct fm_stats stats;      /* filemap ways: what the measured part added; gauges as they are */
@@ -230,7 +236,8 @@ struct bench_run {
 	unsigned threads;
 	uint64_t range_bytes;
 	uint64_t slots;          /* units in the range */
-	uint64_t clock_mask;     /* the clock is read at every operation whose turn has none of these bits */
+	uint64_t clock_mask; /* the clock is read at every operation whose turn has none of these
+				bits */
 	struct order order;      /* random patterns */
 	uint32_t *zipf;          /* page numbers, one an operation; warming first */
 	int fd;                  /* of the file */
@@ -254,15 +261,16 @@ struct bench_way_ops {
 	int (*read_back)(struct bench_run *run, void *to, size_t len, uint64_t offset);
 };
 
-extern const struct bench_way_ops bench_kernel_ops, bench_pread_ops, bench_filemap_ops, bench_limit_ops,
-	bench_bare_ops;
+extern const struct bench_way_ops bench_kernel_ops, bench_pread_ops, bench_filemap_ops,
+	bench_limit_ops, bench_bare_ops;
 
 /* The cell's whole life. The exit status. */
 int bench_cell_main(int cell_fd);
 int bench_why(struct bench_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t bench_now_ns(void);
 uint64_t bench_rss_bytes(void); /* of this process */
-/* Of this process's I/O; `key`: read_bytes or write_bytes. Calls bench_why() where the kernel does not tell. */
+/* Of this process's I/O; `key`: read_bytes or write_bytes. Calls bench_why() where the kernel does
+ * not tell. */
 uint64_t bench_device_bytes(struct bench_run *run, const char *key);
 /* Of all threads, also those that have ended. */
 uint64_t bench_cpu_ns(void);
@@ -281,7 +289,8 @@ static inline void bench_done(struct bench_worker *worker, uint64_t sum)
 		worker->sums[__builtin_ctzll(worker->ops)] = worker->sum;
 }
 /* Time is up; asked often enough, and seldom enough not to be measured. */
-static inline bool bench_over(const struct bench_worker *worker, uint64_t turn, uint64_t deadline_ns)
+static inline bool bench_over(const struct bench_worker *worker, uint64_t turn,
+			      uint64_t deadline_ns)
 {
 	return deadline_ns && !(turn & worker->run->clock_mask) && bench_now_ns() >= deadline_ns;
 }
@@ -289,7 +298,8 @@ static inline bool bench_over(const struct bench_worker *worker, uint64_t turn, 
 int bench_touch(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
 /* The same for workloads that write, by all ways. */
 int bench_write(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns);
-/* After the clock has stopped: is what these operations wrote in the store? 0, or -1 after bench_why(). */
+/* After the clock has stopped: is what these operations wrote in the store? 0, or -1 after
+ * bench_why(). */
 int bench_write_check(struct bench_run *run, unsigned index, uint64_t from, uint64_t ops);
 /* Page numbers by Zipf's law, scattered over the range; NULL: no memory. */
 uint32_t *bench_zipf_make(uint64_t pages, uint64_t count);
@@ -322,7 +332,8 @@ void bench_release_memory(struct bench_machine *machine);
 /* Take a file out of the page cache; the second one sees to it. */
 void bench_forget(const char *path);
 void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes);
-/* The file opened with a readahead of 128 KiB; negative: none. The disk's own setting is back at return. */
+/* The file opened with a readahead of 128 KiB; negative: none. The disk's own setting is back at
+ * return. */
 int bench_open_128k(struct bench_machine *machine);
 int bench_limit_cgroup(struct bench_machine *machine, uint64_t bytes);
 
@@ -337,9 +348,10 @@ struct bench_row {
 	char why[BENCH_WHY]; /* it was left out */
 	/* of each round */
 	double ns_per_op[BENCH_ROUNDS_MAX], seconds[BENCH_ROUNDS_MAX], ops[BENCH_ROUNDS_MAX],
-		bytes[BENCH_ROUNDS_MAX], written_bytes[BENCH_ROUNDS_MAX], device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX],
-		rss_mib[BENCH_ROUNDS_MAX], cached_bytes[BENCH_ROUNDS_MAX],
-		budget_bytes[BENCH_ROUNDS_MAX], metadata_bytes[BENCH_ROUNDS_MAX]; /* these three: filemap ways */
+		bytes[BENCH_ROUNDS_MAX], written_bytes[BENCH_ROUNDS_MAX],
+		device_bytes[BENCH_ROUNDS_MAX], cpu_s[BENCH_ROUNDS_MAX], rss_mib[BENCH_ROUNDS_MAX],
+		cached_bytes[BENCH_ROUNDS_MAX], budget_bytes[BENCH_ROUNDS_MAX],
+		metadata_bytes[BENCH_ROUNDS_MAX]; /* these three: filemap ways */
 	/* once all rounds are there: the round with the median time an operation */
 	struct {
 		double seconds, ops, bytes, ns_per_op, device_bytes, written_bytes, cpu_s, rss_mib;
@@ -352,8 +364,8 @@ void bench_row_add(struct bench_row *row, const struct bench_cell *cell);
 void bench_row_finish(struct bench_row *row, const struct bench_row *kernel);
 
 /* NULL: there is none, or it was left out. */
-const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count, const char *workload,
-				       unsigned threads, enum bench_way way);
+const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count,
+				       const char *workload, unsigned threads, enum bench_way way);
 
 /* ------------------------------------------------------------------ targets */
 
@@ -364,8 +376,9 @@ enum bench_figure {
 	FIGURE_CPU,          /* a byte */
 	FIGURE_DEVICE,       /* bytes from the device, an operation */
 	FIGURE_DEVICE_ASKED, /* bytes from the device, a byte that was asked for */
-	FIGURE_READ_ONCE,    /* bytes from the device, a byte that is cached at the end: 1 when nothing was read twice */
-	FIGURE_METADATA,     /* part of the budget */
+	FIGURE_READ_ONCE, /* bytes from the device, a byte that is cached at the end: 1 when nothing
+			     was read twice */
+	FIGURE_METADATA,  /* part of the budget */
 };
 
 enum bench_bound { AT_LEAST, AT_MOST };
@@ -394,10 +407,12 @@ extern const size_t bench_target_count;
 extern const char *const bench_figure_names[], *const bench_verdict_names[];
 
 /* `count` rows of finished rounds. */
-struct bench_judgement bench_judge(const struct bench_target *target, const struct bench_row *rows, size_t count);
+struct bench_judgement bench_judge(const struct bench_target *target, const struct bench_row *rows,
+				   size_t count);
 bool bench_reached(const struct bench_target *target, double figure, double wanted);
 /* Each returns `text`. */
-const char *bench_target_text(const struct bench_target *target, enum bench_way way, char *text, size_t len);
+const char *bench_target_text(const struct bench_target *target, enum bench_way way, char *text,
+			      size_t len);
 const char *bench_need_text(const struct bench_target *target, char *text, size_t len);
 
 /* ------------------------------------------------------------------ reports */
@@ -408,10 +423,10 @@ void bench_json_row(const struct bench_row *row);
 /* What can be judged by these rows. */
 void bench_table_targets(const struct bench_row *rows, size_t count);
 void bench_json_targets(const struct bench_row *rows, size_t count);
-/* A page to read: this machine, the targets, the rows, links to the pictures in `plot` (NULL: none). 0 or -1 and one line
- * on stderr. */
-int bench_markdown(const struct bench_machine *machine, const struct bench_row *rows, size_t count, unsigned rounds,
-		   const char *path, const char *plot);
+/* A page to read: this machine, the targets, the rows, links to the pictures in `plot` (NULL:
+ * none). 0 or -1 and one line on stderr. */
+int bench_markdown(const struct bench_machine *machine, const struct bench_row *rows, size_t count,
+		   unsigned rounds, const char *path, const char *plot);
 /* One line on stderr about the counters of a cell, for --counters. */
 void bench_counters(const struct bench_cell *cell);
 /* SVG into a folder that is there. 0 or a negative errno. */

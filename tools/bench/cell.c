@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cell: one way of one workload in one round, in a process of its own. Joins its cgroup, opens the way,
- * warms, starts the threads together, stops the clock when the last has ended, and counts: time, device bytes,
- * CPU time and memory of this process alone. No locks: each worker has its own figures.
- * May call: the ways, libc.
+ * A cell: one way of one workload in one round, in a process of its own. Joins its cgroup, opens
+ * the way, warms, starts the threads together, stops the clock when the last has ended, and counts:
+ * time, device bytes, CPU time and memory of this process alone. No locks: each worker has its own
+ * figures. May call: the ways, libc.
  */
 #include "bench/bench.h"
 
@@ -36,7 +36,8 @@ static void add_up(struct bench_run *run, struct work_thread *threads)
 {
 	struct bench_cell *cell = run->cell;
 	/* Where reads end in any order, only all of them together compare. */
-	bool ordered = run->way != BENCH_LIMIT && !(run->workload->nowait && bench_way_is_filemap(run->way));
+	bool ordered = run->way != BENCH_LIMIT &&
+		       !(run->workload->nowait && bench_way_is_filemap(run->way));
 
 	for (unsigned t = 0; t < run->threads; t++) {
 		cell->out.ops += threads[t].worker.ops;
@@ -67,15 +68,15 @@ static void *thread_main(void *arg)
 	if (run->workload->writes)
 		self->status = bench_write(&self->worker, self->from, self->to, cell_deadline_ns);
 	else
-		self->status = (run->ops->work ? run->ops->work : bench_touch)(&self->worker, self->from, self->to,
-									       cell_deadline_ns);
+		self->status = (run->ops->work ? run->ops->work : bench_touch)(
+			&self->worker, self->from, self->to, cell_deadline_ns);
 	pthread_barrier_wait(&start_line);
 	return NULL;
 }
 
 /* Operations `from` to `to` of all. The time from the start line to the last thread's end. */
-static int run_threads(struct bench_run *run, struct work_thread *threads, uint64_t from, uint64_t to,
-		       bool count, uint64_t *ret_ns)
+static int run_threads(struct bench_run *run, struct work_thread *threads, uint64_t from,
+		       uint64_t to, bool count, uint64_t *ret_ns)
 {
 	uint64_t begin_ns, device = 0, written = 0, cpu = 0;
 	int status = 0;
@@ -151,8 +152,10 @@ static const struct bench_way_ops *const family_ops[] = {
 /* The clock is read often where an operation may be long, seldom where it is short. */
 static uint64_t clock_mask(const struct bench_workload *workload)
 {
-	return workload->pattern == PATTERN_RANDOM || workload->pattern == PATTERN_ZIPF || workload->step ? 7
-													  : 511;
+	return workload->pattern == PATTERN_RANDOM || workload->pattern == PATTERN_ZIPF ||
+			       workload->step
+		       ? 7
+		       : 511;
 }
 
 static int prepare(struct bench_run *run)
@@ -193,7 +196,8 @@ static void *settle_main(void *arg)
 	return NULL;
 }
 
-/* What the cell itself needs of memory for its threads is there before the way begins to be measured. */
+/* What the cell itself needs of memory for its threads is there before the way begins to be
+ * measured. */
 static void settle(const struct bench_run *run)
 {
 	pthread_t id[BENCH_THREADS_MAX];

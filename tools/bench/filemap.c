@@ -144,8 +144,9 @@ static void filemap_begin(struct bench_run *run)
 	stats_now(&library.before);
 }
 
-/* Of the pages of files, and of what the process holds in memory beside frames since there is an address space. What is
- * charged is frames, in use or not, and page tables, which are not in the resident size. */
+/* Of the pages of files, and of what the process holds in memory beside frames since there is an
+ * address space. What is charged is frames, in use or not, and page tables, which are not in the
+ * resident size. */
 static void count_memory(struct bench_cell *cell)
 {
 	const struct fm_stats *stats = &cell->out.stats;
@@ -172,7 +173,8 @@ static void filemap_end(struct bench_run *run)
 #define TAKE_MOST 8 /* what is asked for in answer is on its way while the rest is dealt with */
 
 /* Up to BENCH_DEPTH pages are under way: as some come, as many more are asked for, in one call. */
-static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to,
+		       uint64_t deadline_ns)
 {
 	struct bench_run *run = worker->run;
 	struct fm_range range[BENCH_DEPTH];
@@ -204,7 +206,8 @@ static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to, 
 	return 0;
 }
 
-static int filemap_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+static int filemap_work(struct bench_worker *worker, uint64_t from, uint64_t to,
+			uint64_t deadline_ns)
 {
 	return (worker->run->workload->nowait ? nowait_work : bench_touch)(worker, from, to, deadline_ns);
 }

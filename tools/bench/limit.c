@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The device's limit: what O_DIRECT reads by io_uring from one thread reach. A scan reads large pieces, several at
- * once; random pages are read as many at once as the workload has threads, or wants in flight. Owns the ring
- * and its buffers.
- * May call: liburing.
+ * The device's limit: what O_DIRECT reads by io_uring from one thread reach. A scan reads large
+ * pieces, several at once; random pages are read as many at once as the workload has threads, or
+ * wants in flight. Owns the ring and its buffers. May call: liburing.
  */
 #include "bench/bench.h"
 
@@ -106,8 +105,9 @@ static int limit_work(struct bench_worker *worker, uint64_t from, uint64_t to, u
 	while (flying) {
 		int slot;
 
-		/* Small reads that are done already are taken first: one system call submits several. Large ones are
-		 * submitted at once, for summing a buffer takes as long as many calls. */
+		/* Small reads that are done already are taken first: one system call submits
+		 * several. Large ones are submitted at once, for summing a buffer takes as long as
+		 * many calls. */
 		if (limit.piece > BENCH_PAGE || !io_uring_cq_ready(&limit.ring))
 			io_uring_submit(&limit.ring);
 		slot = take_read(worker);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the benchmark sets up on the machine: a file, a cold cache, a short readahead, a memory cgroup. All of it is
- * in the undo list before it is done. Needs no privilege but for the last two; says why one is not to be had.
- * May call: command/machine.h, command/undo.h, the kernel.
+ * What the benchmark sets up on the machine: a file, a cold cache, a short readahead, a memory
+ * cgroup. All of it is in the undo list before it is done. Needs no privilege but for the last two;
+ * says why one is not to be had. May call: command/machine.h, command/undo.h, the kernel.
  */
 #include "bench/bench.h"
 
@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 #define SHORT_READAHEAD "128"
-#define PROCESS_BYTES   (4 * MIB) /* a process's own pages, beside the page cache it is limited to */
+#define PROCESS_BYTES   (4 * MIB) /* a process's own pages, beside the page cache it is limited to \
+				   */
 
 /* ------------------------------------------------------------------ the file */
 
@@ -43,7 +44,8 @@ static int write_file(int fd, uint64_t bytes)
 /* A file that is about to be made goes at the end; but one that is somebody else's does not. */
 static int to_be_unlinked(struct bench_machine *machine, const char *path)
 {
-	int error = access(path, F_OK) == 0 ? -EEXIST : undo_add(machine->undo, UNDO_UNLINK, 0, path, NULL);
+	int error = access(path, F_OK) == 0 ? -EEXIST
+					    : undo_add(machine->undo, UNDO_UNLINK, 0, path, NULL);
 
 	if (error)
 		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR, or give --file", path, strerror(-error));
@@ -81,7 +83,8 @@ int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t 
 	if (machine->scratch_bytes >= bytes)
 		return 0;
 	if (!machine->scratch[0]) {
-		snprintf(machine->scratch, sizeof(machine->scratch), "%s/filemap-bench-scratch.%d", dir, (int)getpid());
+		snprintf(machine->scratch, sizeof(machine->scratch), "%s/filemap-bench-scratch.%d",
+			 dir, (int)getpid());
 		if (to_be_unlinked(machine, machine->scratch))
 			return -1;
 	}
@@ -167,13 +170,14 @@ void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 /* ------------------------------------------------------------------ warm memory */
 
 /*
- * In a virtual machine, memory that is free for a second or two may go back to the host, and its next touch costs
- * some ms a MiB: then a way pays for what ran before it. So what the next cell may need is held until it
- * begins, and taken again as soon as it has ended.
+ * In a virtual machine, memory that is free for a second or two may go back to the host, and its
+ * next touch costs some ms a MiB: then a way pays for what ran before it. So what the next cell may
+ * need is held until it begins, and taken again as soon as it has ended.
  */
 void bench_hold_memory(struct bench_machine *machine, uint64_t bytes)
 {
-	void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (mem == MAP_FAILED)
 		return;
@@ -249,7 +253,8 @@ static void make_cgroup(struct bench_machine *machine)
 			 "no cgroup version 1 hierarchy with the memory controller is mounted here");
 		return;
 	}
-	snprintf(machine->cgroup, sizeof(machine->cgroup), "%s/filemap-bench.%d", hierarchy, (int)getpid());
+	snprintf(machine->cgroup, sizeof(machine->cgroup), "%s/filemap-bench.%d", hierarchy,
+		 (int)getpid());
 	undo_add(machine->undo, UNDO_RMDIR, 0, machine->cgroup, NULL);
 	if (mkdir(machine->cgroup, 0755)) {
 		snprintf(machine->no_cgroup, BENCH_WHY, "%.100s: %s", machine->cgroup, strerror(errno));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's results as a page to read: this machine, the targets and their verdicts, and each workload's rows
- * and picture. No date: what is measured anew differs by its figures alone. Owns nothing.
- * May call: command/machine.h, command/tool.h, libc.
+ * The benchmark's results as a page to read: this machine, the targets and their verdicts, and each
+ * workload's rows and picture. No date: what is measured anew differs by its figures alone. Owns
+ * nothing. May call: command/machine.h, command/tool.h, libc.
  */
 #include "bench/bench.h"
 
@@ -62,14 +62,15 @@ static void put_machine(FILE *out, const struct bench_machine *machine, unsigned
 	uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
 	uname(&kernel);
-	fprintf(out, "## The machine\n\n| | |\n| --- | --- |\n| kernel | %s %s, %s |\n", kernel.sysname, kernel.release,
-		kernel.machine);
+	fprintf(out, "## The machine\n\n| | |\n| --- | --- |\n| kernel | %s %s, %s |\n",
+		kernel.sysname, kernel.release, kernel.machine);
 	fprintf(out, "| processor | %s, %ld cores |\n", find_line("/proc/cpuinfo", "model name", text),
 		sysconf(_SC_NPROCESSORS_ONLN));
 	fprintf(out, "| memory | %.1f GiB, transparent huge pages: %s |\n", (double)bytes / (double)GIB,
 		find_line("/sys/kernel/mm/transparent_hugepage/enabled", "", text));
 	put_disk(out, machine);
-	fprintf(out, "| file | %s of bytes that do not compress |\n", tool_size_text(machine->file_bytes, size));
+	fprintf(out, "| file | %s of bytes that do not compress |\n",
+		tool_size_text(machine->file_bytes, size));
 	fprintf(out, "| rounds | %u; three times as many where the store is in memory |\n\n", rounds);
 }
 
@@ -127,16 +128,18 @@ static void put_row(FILE *out, const struct bench_row *row)
 }
 
 /* `rows` to `rows + count` are of one workload. */
-static void put_workload(FILE *out, const struct bench_row *rows, size_t count, const char *pictures)
+static void put_workload(FILE *out, const struct bench_row *rows, size_t count,
+			 const char *pictures)
 {
 	const struct bench_workload *workload = rows->workload;
 
-	fprintf(out, "### %s\n\n%c%s.\n\n", workload->name, workload->what[0] - (workload->what[0] >= 'a') * ('a' - 'A'),
-		workload->what + 1);
+	fprintf(out, "### %s\n\n%c%s.\n\n", workload->name,
+		workload->what[0] - (workload->what[0] >= 'a') * ('a' - 'A'), workload->what + 1);
 	if (pictures)
 		fprintf(out, "![%s](%s/%s.svg)\n\n", workload->name, pictures, workload->name);
 	fprintf(out, "<details><summary>The figures</summary>\n\n"
-		     "| way | threads | an operation | MiB/s | device bytes a byte | CPU s/GiB | resident MiB | speed |\n"
+		     "| way | threads | an operation | MiB/s | device bytes a byte | CPU s/GiB | "
+		     "resident MiB | speed |\n"
 		     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
 	for (size_t i = 0; i < count; i++)
 		if (!rows[i].left_out)
@@ -151,14 +154,22 @@ static void put_workload(FILE *out, const struct bench_row *rows, size_t count, 
 static void put_ways(FILE *out)
 {
 	fprintf(out, "## How it is measured\n\n"
-		     "In each round every way runs once, in a fresh process, neighbours close in time, each round in another "
-		     "order; cold ones on a file that has just been dropped from the page cache. Shown is the round with the "
-		     "median time; speed is the median of the ratios to `kernel-mmap` in the same round. All bytes "
-		     "touched are summed, and the sums compared. Memory is kept warm between the cells: what the host of a virtual machine "
-		     "took back would cost the next one some ms a MiB. Where memory is limited, the kernel's ways run in a memory "
-		     "cgroup of the library's budget. *Device bytes a byte* counts what this process had the device read, for "
-		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the share of hits. What writes does "
-		     "so to a file of its own; it is synced within the measured time, by fm_sync(), msync(MS_SYNC) or fdatasync(), each of "
+		     "In each round every way runs once, in a fresh process, neighbours close in "
+		     "time, each round in another "
+		     "order; cold ones on a file that has just been dropped from the page cache. "
+		     "Shown is the round with the "
+		     "median time; speed is the median of the ratios to `kernel-mmap` in the same "
+		     "round. All bytes "
+		     "touched are summed, and the sums compared. Memory is kept warm between the "
+		     "cells: what the host of a virtual machine "
+		     "took back would cost the next one some ms a MiB. Where memory is limited, "
+		     "the kernel's ways run in a memory "
+		     "cgroup of the library's budget. *Device bytes a byte* counts what this "
+		     "process had the device read, for "
+		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the "
+		     "share of hits. What writes does "
+		     "so to a file of its own; it is synced within the measured time, by "
+		     "fm_sync(), msync(MS_SYNC) or fdatasync(), each of "
 		     "all of it, and read back from the device afterwards.\n\n"
 		     "| way | |\n| --- | --- |\n");
 	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
@@ -175,8 +186,8 @@ static const char *link_of(const char *path, const char *plot)
 	return plot && len && !strncmp(path, plot, len) ? plot + len : plot;
 }
 
-int bench_markdown(const struct bench_machine *machine, const struct bench_row *rows, size_t count, unsigned rounds,
-		   const char *path, const char *plot)
+int bench_markdown(const struct bench_machine *machine, const struct bench_row *rows, size_t count,
+		   unsigned rounds, const char *path, const char *plot)
 {
 	FILE *out = fopen(path, "we");
 	const char *pictures = link_of(path, plot);

@@ -115,7 +115,8 @@ uint64_t bench_rss_bytes(void)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Of all threads, also those that have ended. Exact, as getrusage(), which may count by ticks, is not. */
+/* Of all threads, also those that have ended. Exact, as getrusage(), which may count by ticks, is
+ * not. */
 uint64_t bench_cpu_ns(void)
 {
 	struct timespec used;

@@ -128,22 +128,51 @@ int verb_bench(int argc, char **argv)
 {
 	static struct bench bench;
 	const struct tool_option options[] = {
-		{.name = "--file", .argument = "F", .kind = TOOL_TEXT, .value = &bench.file,
+		{.name = "--file",
+		 .argument = "F",
+		 .kind = TOOL_TEXT,
+		 .value = &bench.file,
 		 .help = "the file to read, better 4G or more (default: one is written)"},
-		{.name = "--size", .argument = "SIZE", .kind = TOOL_SIZE, .value = &bench.size,
-		 .min = BENCH_SIZE_MIN, .max = 1ull << 44, .help = "of the file written (default 4G, quick 512M)"},
-		{.name = "--quick", .kind = TOOL_FLAG, .value = &bench.quick,
+		{.name = "--size",
+		 .argument = "SIZE",
+		 .kind = TOOL_SIZE,
+		 .value = &bench.size,
+		 .min = BENCH_SIZE_MIN,
+		 .max = 1ull << 44,
+		 .help = "of the file written (default 4G, quick 512M)"},
+		{.name = "--quick",
+		 .kind = TOOL_FLAG,
+		 .value = &bench.quick,
 		 .help = "smaller ranges, 3 rounds: under 2 minutes"},
-		{.name = "--rounds", .argument = "N", .kind = TOOL_COUNT, .value = &bench.rounds, .min = 1,
-		 .max = BENCH_ROUNDS_MAX, .help = "default 5; three times as many of what is in memory"},
-		{.name = "--ways", .argument = "WAY,...", .kind = TOOL_TEXT, .value = &bench.ways_text,
+		{.name = "--rounds",
+		 .argument = "N",
+		 .kind = TOOL_COUNT,
+		 .value = &bench.rounds,
+		 .min = 1,
+		 .max = BENCH_ROUNDS_MAX,
+		 .help = "default 5; three times as many of what is in memory"},
+		{.name = "--ways",
+		 .argument = "WAY,...",
+		 .kind = TOOL_TEXT,
+		 .value = &bench.ways_text,
 		 .help = "only these"},
-		{.name = "--json", .kind = TOOL_FLAG, .value = &bench.json, .help = "one object a row"},
-		{.name = "--plot", .argument = "DIR", .kind = TOOL_TEXT, .value = &bench.plot,
+		{.name = "--json",
+		 .kind = TOOL_FLAG,
+		 .value = &bench.json,
+		 .help = "one object a row"},
+		{.name = "--plot",
+		 .argument = "DIR",
+		 .kind = TOOL_TEXT,
+		 .value = &bench.plot,
 		 .help = "pictures (SVG): one a workload, overview and targets"},
-		{.name = "--markdown", .argument = "FILE", .kind = TOOL_TEXT, .value = &bench.markdown,
+		{.name = "--markdown",
+		 .argument = "FILE",
+		 .kind = TOOL_TEXT,
+		 .value = &bench.markdown,
 		 .help = "a page with the machine, the targets, the rows, the pictures of --plot"},
-		{.name = "--counters", .kind = TOOL_FLAG, .value = &bench.counters,
+		{.name = "--counters",
+		 .kind = TOOL_FLAG,
+		 .value = &bench.counters,
 		 .help = "what the library counted in the first round, on stderr"},
 		{.name = NULL},
 	};
@@ -157,7 +186,8 @@ int verb_bench(int argc, char **argv)
 	uint64_t cell_fd;
 	int count, status;
 
-	if (argc == 3 && !strcmp(argv[1], "--cell") && tool_parse_count(argv[2], &cell_fd) && cell_fd < INT_MAX)
+	if (argc == 3 && !strcmp(argv[1], "--cell") && tool_parse_count(argv[2], &cell_fd) &&
+	    cell_fd < INT_MAX)
 		bench_cell_main((int)cell_fd); /* returns when there is none: then an unknown option */
 	if (!tool_parse(&verb, argc, argv, &count, &status))
 		return status;

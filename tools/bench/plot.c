@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's pictures: for each workload, bars of how fast each way was; one overview of the library's defaults
- * and the kernel's; and the targets, each with its figure. Speeds are ratios, so the axes are logarithmic and bars
- * go from 1 to either side. Owns nothing.
- * May call: svg.h, command/tool.h.
+ * The benchmark's pictures: for each workload, bars of how fast each way was; one overview of the
+ * library's defaults and the kernel's; and the targets, each with its figure. Speeds are ratios, so
+ * the axes are logarithmic and bars go from 1 to either side. Owns nothing. May call: svg.h,
+ * command/tool.h.
  */
 #include "bench/bench.h"
 
@@ -25,7 +25,8 @@
 #define BAR_RIGHT 680.0
 
 /* Whose speed is 1: kernel-mmap, else the first that ran. */
-static const struct bench_row *reference(const struct bench_row *rows, size_t count, unsigned threads)
+static const struct bench_row *reference(const struct bench_row *rows, size_t count,
+					 unsigned threads)
 {
 	const struct bench_row *first = NULL;
 
@@ -59,17 +60,23 @@ static void own_text(const struct bench_row *row, char *text, size_t len)
 		snprintf(text, len, "%s", tool_time_text((uint64_t)row->mid.ns_per_op, time));
 }
 
-static void put_bar(FILE *out, const struct svg_axis *axis, double y, const struct bench_row *row, double ratio)
+static void put_bar(FILE *out, const struct svg_axis *axis, double y, const struct bench_row *row,
+		    double ratio)
 {
 	double one = svg_at(axis, 1), end = svg_at(axis, ratio);
 	const struct bench_way_info *way = &bench_ways[row->way];
 	char text[40];
 
-	(way->family == FAMILY_FILEMAP ? svg_bold : svg_text)(out, BAR_LEFT - 12, y + 13, SVG_END, 13, SVG_INK,
-							      way->name);
+	(way->family == FAMILY_FILEMAP ? svg_bold : svg_text)(out, BAR_LEFT - 12, y + 13, SVG_END,
+							      13, SVG_INK, way->name);
 	/* At 1, too, there is something to see. */
-	svg_rect(out, (end < one ? end : one) - 2, y + 1, (end < one ? one - end : end - one) + 4, 17, way->color);
-	snprintf(text, sizeof(text), ratio < 0.095 ? "%.3f" : ratio < 9.95 ? "%.2f" : ratio < 99.5 ? "%.1f" : "%.0f",
+	svg_rect(out, (end < one ? end : one) - 2, y + 1, (end < one ? one - end : end - one) + 4,
+		 17, way->color);
+	snprintf(text, sizeof(text),
+		 ratio < 0.095  ? "%.3f"
+		 : ratio < 9.95 ? "%.2f"
+		 : ratio < 99.5 ? "%.1f"
+				: "%.0f",
 		 ratio);
 	svg_bold(out, BAR_RIGHT + 70, y + 14, SVG_END, 13, SVG_INK, text);
 	own_text(row, text, sizeof(text));
@@ -77,8 +84,8 @@ static void put_bar(FILE *out, const struct svg_axis *axis, double y, const stru
 }
 
 /* The bars of one number of threads, from `y` on. Where the next begin. */
-static double put_bars(FILE *out, const struct svg_axis *axis, double y, const struct bench_row *rows, size_t count,
-		       unsigned threads)
+static double put_bars(FILE *out, const struct svg_axis *axis, double y,
+		       const struct bench_row *rows, size_t count, unsigned threads)
 {
 	const struct bench_row *than = reference(rows, count, threads);
 	char text[40];
@@ -178,20 +185,21 @@ static void put_legend(FILE *out)
 	svg_text(out, x + 10, 80.5, SVG_START, 13, SVG_INK, bench_ways[BENCH_KERNEL].name);
 }
 
-static void put_dots(FILE *out, const struct svg_axis *axis, double y, const struct bench_row *rows, size_t count,
-		     const struct bench_row *kernel)
+static void put_dots(FILE *out, const struct svg_axis *axis, double y, const struct bench_row *rows,
+		     size_t count, const struct bench_row *kernel)
 {
 	const struct bench_workload *workload = kernel->workload;
-	const struct bench_row *row = bench_row_find(rows, count, workload->name, kernel->threads, BENCH_FILEMAP);
+	const struct bench_row *row =
+		bench_row_find(rows, count, workload->name, kernel->threads, BENCH_FILEMAP);
 	char text[80];
 
-	snprintf(text, sizeof(text), workload->threads[1] ? "%s, %u thread%s" : "%s", workload->name, kernel->threads,
-		 kernel->threads == 1 ? "" : "s");
+	snprintf(text, sizeof(text), workload->threads[1] ? "%s, %u thread%s" : "%s",
+		 workload->name, kernel->threads, kernel->threads == 1 ? "" : "s");
 	svg_bold(out, 20, y - 2, SVG_START, 13.5, SVG_INK, text);
 	svg_text(out, 20, y + 13, SVG_START, 10.5, SVG_FAINT, workload->what);
 	if (row)
-		svg_line(out, svg_at(axis, 1), y, svg_at(axis, row->mid.ratio), y, 3, bench_ways[BENCH_FILEMAP].color,
-			 NULL);
+		svg_line(out, svg_at(axis, 1), y, svg_at(axis, row->mid.ratio), y, 3,
+			 bench_ways[BENCH_FILEMAP].color, NULL);
 	/* The first of the table over the others. */
 	for (unsigned way = BENCH_WAY_COUNT; way-- > 0;) {
 		row = bench_row_find(rows, count, workload->name, kernel->threads, way);
@@ -231,14 +239,16 @@ static int plot_overview(const struct bench_row *rows, size_t count, const char 
 	if (y == DOT_TOP)
 		return 0;
 	height = y + FOOT;
-	out = svg_open(dir, "overview", WIDTH, height, "filemap against the kernel's mmap(), by access pattern",
+	out = svg_open(dir, "overview", WIDTH, height,
+		       "filemap against the kernel's mmap(), by access pattern",
 		       "speed; mmap() as it comes = 1 (logarithmic); further right is faster");
 	if (!out)
 		return -errno;
 	put_legend(out);
 	axis = svg_axis(low, high, DOT_LEFT, DOT_RIGHT);
 	svg_grid(out, &axis, DOT_TOP, y);
-	svg_line(out, svg_at(&axis, 1), DOT_TOP, svg_at(&axis, 1), y, 2, bench_ways[BENCH_KERNEL].color, NULL);
+	svg_line(out, svg_at(&axis, 1), DOT_TOP, svg_at(&axis, 1), y, 2,
+		 bench_ways[BENCH_KERNEL].color, NULL);
 	y = DOT_TOP + DOT_STEP / 2;
 	for (size_t i = 0; i < count; i++) {
 		if (!in_overview(&rows[i]))
@@ -263,19 +273,20 @@ static double score(const struct bench_target *target, double figure)
 	return target->bound == AT_LEAST ? figure / target->need : target->need / figure;
 }
 
-static void put_target(FILE *out, const struct svg_axis *axis, double y, const struct bench_target *target,
-		       const struct bench_judgement *judged)
+static void put_target(FILE *out, const struct svg_axis *axis, double y,
+		       const struct bench_target *target, const struct bench_judgement *judged)
 {
 	const char *color = judged->verdict == VERDICT_MET ? SVG_MET : SVG_MISS;
 	double x = svg_at(axis, score(target, judged->figure));
 	char what[120], need[40], text[80];
 
-	snprintf(text, sizeof(text), target->threads > 1 ? "%s, %u threads" : "%s", target->workload, target->threads);
+	snprintf(text, sizeof(text), target->threads > 1 ? "%s, %u threads" : "%s",
+		 target->workload, target->threads);
 	svg_bold(out, 20, y + 4, SVG_START, 12, SVG_INK, text);
 	svg_text(out, 190, y + 4, SVG_START, 12, SVG_INK,
 		 bench_target_text(target, judged->way, what, sizeof(what)));
-	svg_line(out, svg_at(axis, score(target, judged->low)), y, svg_at(axis, score(target, judged->high)), y, 3,
-		 "#cbd5e1", NULL);
+	svg_line(out, svg_at(axis, score(target, judged->low)), y,
+		 svg_at(axis, score(target, judged->high)), y, 3, "#cbd5e1", NULL);
 	svg_circle(out, x, y, 6, color);
 	snprintf(text, sizeof(text), "%.3g", judged->figure);
 	svg_bold(out, TARGET_WIDTH - 145, y + 4, SVG_END, 12, color, text);
@@ -307,7 +318,8 @@ static int plot_targets(const struct bench_row *rows, size_t count, const char *
 	snprintf(title, sizeof(title), "Targets: %u of %u met", met, all);
 	y += all * TARGET_STEP + 8;
 	out = svg_open(dir, "targets", TARGET_WIDTH, y + FOOT, title,
-		       "how far beyond its target a figure is, 1 = just met (logarithmic): median and range of the rounds; "
+		       "how far beyond its target a figure is, 1 = just met (logarithmic): median "
+		       "and range of the rounds; "
 		       "to the right is better");
 	if (!out)
 		return -errno;

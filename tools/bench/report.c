@@ -11,18 +11,19 @@
 
 void bench_table_head(void)
 {
-	printf("%-21s%-23s%7s %9s %11s %9s %9s %9s %9s %8s\n", "workload", "way", "threads", "ms", "ns/op", "MiB/s",
-	       "read MiB", "write MiB", "cpu ms", "ratio");
+	printf("%-21s%-23s%7s %9s %11s %9s %9s %9s %9s %8s\n", "workload", "way", "threads", "ms",
+	       "ns/op", "MiB/s", "read MiB", "write MiB", "cpu ms", "ratio");
 }
 
 void bench_table_row(const struct bench_row *row)
 {
 	double mib = row->mid.bytes / (double)MIB;
 
-	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f %9.1f ", row->workload->name, bench_ways[row->way].name,
-	       row->threads, row->mid.seconds * 1e3, row->mid.ns_per_op,
-	       row->mid.seconds > 0 ? mib / row->mid.seconds : 0, row->mid.device_bytes / (double)MIB,
-	       row->mid.written_bytes / (double)MIB, row->mid.cpu_s * 1e3);
+	printf("%-21s%-23s%7u %9.1f %11.1f %9.1f %9.1f %9.1f %9.1f ", row->workload->name,
+	       bench_ways[row->way].name, row->threads, row->mid.seconds * 1e3, row->mid.ns_per_op,
+	       row->mid.seconds > 0 ? mib / row->mid.seconds : 0,
+	       row->mid.device_bytes / (double)MIB, row->mid.written_bytes / (double)MIB,
+	       row->mid.cpu_s * 1e3);
 	if (row->mid.ratio > 0)
 		printf("%8.2f\n", row->mid.ratio);
 	else
@@ -117,8 +118,8 @@ void bench_counters(const struct bench_cell *cell)
 {
 	const struct fm_stats *stats = &cell->out.stats;
 
-	fprintf(stderr, "%s %s %u:", bench_workloads[cell->in.workload].name, bench_ways[cell->in.way].name,
-		cell->in.threads);
+	fprintf(stderr, "%s %s %u:", bench_workloads[cell->in.workload].name,
+		bench_ways[cell->in.way].name, cell->in.threads);
 #define BENCH_X(name, help)                                                                        \
 	if (stats->name)                                                                           \
 		fprintf(stderr, " %s=%llu", #name, (unsigned long long)stats->name);

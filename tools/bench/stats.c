@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's arithmetic: a row collects its rounds; the middle round and the ratio come from them at the end.
- * May call: nothing.
+ * The benchmark's arithmetic: a row collects its rounds; the middle round and the ratio come from
+ * them at the end. May call: nothing.
  */
 #include "bench/bench.h"
 
@@ -43,8 +43,8 @@ void bench_row_add(struct bench_row *row, const struct bench_cell *cell)
 	row->metadata_bytes[r] = (double)cell->out.metadata_bytes;
 }
 
-const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count, const char *workload,
-				       unsigned threads, enum bench_way way)
+const struct bench_row *bench_row_find(const struct bench_row *rows, size_t count,
+				       const char *workload, unsigned threads, enum bench_way way)
 {
 	for (size_t i = 0; i < count; i++)
 		if (!strcmp(rows[i].workload->name, workload) && rows[i].threads == threads &&
@@ -53,7 +53,8 @@ const struct bench_row *bench_row_find(const struct bench_row *rows, size_t coun
 	return NULL;
 }
 
-/* The round in the middle by time an operation: its figures belong together, as medians taken singly would not. */
+/* The round in the middle by time an operation: its figures belong together, as medians taken
+ * singly would not. */
 static unsigned middle_round(const struct bench_row *row)
 {
 	unsigned middle = 0;
@@ -70,7 +71,8 @@ static unsigned middle_round(const struct bench_row *row)
 	return middle;
 }
 
-/* The speed over the kernel's in each round, and of these the median. Both have all rounds or are left out. */
+/* The speed over the kernel's in each round, and of these the median. Both have all rounds or are
+ * left out. */
 void bench_row_finish(struct bench_row *row, const struct bench_row *kernel)
 {
 	double ratio[BENCH_ROUNDS_MAX];

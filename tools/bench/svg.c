@@ -25,7 +25,8 @@ static void put_escaped(FILE *out, const char *text)
 	}
 }
 
-FILE *svg_open(const char *dir, const char *name, double width, double height, const char *title, const char *below)
+FILE *svg_open(const char *dir, const char *name, double width, double height, const char *title,
+	       const char *below)
 {
 	char path[PATH_MAX];
 	FILE *out;
@@ -59,37 +60,45 @@ int svg_close(FILE *out)
 	return fclose(out) ? -errno : 0;
 }
 
-static void put_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
-		     const char *weight, const char *text)
+static void put_text(FILE *out, double x, double y, enum svg_anchor anchor, double size,
+		     const char *color, const char *weight, const char *text)
 {
 	static const char *const anchors[] = {"start", "middle", "end"};
 
-	fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"%g\" fill=\"%s\"%s>", x, y,
-		anchors[anchor], size, color, weight);
+	fprintf(out,
+		"<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"%g\" fill=\"%s\"%s>", x,
+		y, anchors[anchor], size, color, weight);
 	put_escaped(out, text);
 	fputs("</text>\n", out);
 }
 
-void svg_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color, const char *text)
+void svg_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
+	      const char *text)
 {
 	put_text(out, x, y, anchor, size, color, "", text);
 }
 
-void svg_bold(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color, const char *text)
+void svg_bold(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
+	      const char *text)
 {
 	put_text(out, x, y, anchor, size, color, " font-weight=\"600\"", text);
 }
 
 void svg_rect(FILE *out, double x, double y, double width, double height, const char *color)
 {
-	fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\" fill=\"%s\"/>\n", x, y, width,
-		height, color);
+	fprintf(out,
+		"<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\" "
+		"fill=\"%s\"/>\n",
+		x, y, width, height, color);
 }
 
-void svg_line(FILE *out, double x1, double y1, double x2, double y2, double width, const char *color, const char *dash)
+void svg_line(FILE *out, double x1, double y1, double x2, double y2, double width,
+	      const char *color, const char *dash)
 {
-	fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%g\"", x1, y1,
-		x2, y2, color, width);
+	fprintf(out,
+		"<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+		"stroke-width=\"%g\"",
+		x1, y1, x2, y2, color, width);
 	if (dash)
 		fprintf(out, " stroke-dasharray=\"%s\"", dash);
 	fputs("/>\n", out);
@@ -98,15 +107,17 @@ void svg_line(FILE *out, double x1, double y1, double x2, double y2, double widt
 void svg_circle(FILE *out, double x, double y, double r, const char *color)
 {
 	fprintf(out,
-		"<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%g\" fill=\"%s\" stroke=\"#ffffff\" stroke-width=\"1.2\"/>\n", x, y,
-		r, color);
+		"<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%g\" fill=\"%s\" stroke=\"#ffffff\" "
+		"stroke-width=\"1.2\"/>\n",
+		x, y, r, color);
 }
 
 void svg_diamond(FILE *out, double x, double y, double r, const char *color)
 {
 	fprintf(out,
-		"<path d=\"M%.1f %.1fl%g %gl%g %gl%g %gz\" fill=\"%s\" stroke=\"#ffffff\" stroke-width=\"1.2\"/>\n", x,
-		y - r, r, r, -r, r, -r, -r, color);
+		"<path d=\"M%.1f %.1fl%g %gl%g %gl%g %gz\" fill=\"%s\" stroke=\"#ffffff\" "
+		"stroke-width=\"1.2\"/>\n",
+		x, y - r, r, r, -r, r, -r, -r, color);
 }
 
 /* ------------------------------------------------------------------ a logarithmic axis */

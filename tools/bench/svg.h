@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A picture as SVG text: shapes in pixels from the top left, and an axis that is logarithmic. See svg.c.
- * May call: libc.
+ * A picture as SVG text: shapes in pixels from the top left, and an axis that is logarithmic. See
+ * svg.c. May call: libc.
  */
 #ifndef FILEMAP_BENCH_SVG_H
 #define FILEMAP_BENCH_SVG_H
@@ -21,10 +21,13 @@ FILE *svg_open(const char *dir, const char *name, double width, double height, c
 	       const char *below);
 /* 0 or a negative errno. */
 int svg_close(FILE *out);
-void svg_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color, const char *text);
-void svg_bold(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color, const char *text);
+void svg_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
+	      const char *text);
+void svg_bold(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
+	      const char *text);
 void svg_rect(FILE *out, double x, double y, double width, double height, const char *color);
-void svg_line(FILE *out, double x1, double y1, double x2, double y2, double width, const char *color, const char *dash);
+void svg_line(FILE *out, double x1, double y1, double x2, double y2, double width,
+	      const char *color, const char *dash);
 void svg_circle(FILE *out, double x, double y, double r, const char *color);
 void svg_diamond(FILE *out, double x, double y, double r, const char *color);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library is to reach, in one table, and the judgement of each target from the rows that were measured:
- * a figure for each round, taken within that round, and of these the median. Owns nothing.
- * May call: libc.
+ * What the library is to reach, in one table, and the judgement of each target from the rows that
+ * were measured: a figure for each round, taken within that round, and of these the median. Owns
+ * nothing. May call: libc.
  */
 #include "bench/bench.h"
 
@@ -118,7 +118,8 @@ static void judge_way(const struct bench_target *target, const struct bench_row 
 
 	if (target->against != NOTHING)
 		against = bench_row_find(rows, count, workload, target->threads, target->against);
-	if (!row || !row->rounds || (target->against != NOTHING && (!against || against->rounds != row->rounds)))
+	if (!row || !row->rounds ||
+	    (target->against != NOTHING && (!against || against->rounds != row->rounds)))
 		return;
 	*ret = (struct bench_judgement){.way = way};
 	for (unsigned r = 0; r < row->rounds; r++) {
@@ -134,7 +135,8 @@ static void judge_way(const struct bench_target *target, const struct bench_row 
 	ret->verdict = bench_reached(target, ret->figure, target->need) ? VERDICT_MET : VERDICT_MISSED;
 }
 
-struct bench_judgement bench_judge(const struct bench_target *target, const struct bench_row *rows, size_t count)
+struct bench_judgement bench_judge(const struct bench_target *target, const struct bench_row *rows,
+				   size_t count)
 {
 	struct bench_judgement best = {.verdict = VERDICT_NOT_MEASURED, .way = NOTHING};
 
@@ -154,7 +156,8 @@ struct bench_judgement bench_judge(const struct bench_target *target, const stru
 
 /* ------------------------------------------------------------------ words */
 
-const char *bench_target_text(const struct bench_target *target, enum bench_way way, char *text, size_t len)
+const char *bench_target_text(const struct bench_target *target, enum bench_way way, char *text,
+			      size_t len)
 {
 	if (target->against == NOTHING)
 		snprintf(text, len, "%s: %s", bench_ways[way].name, bench_figure_names[target->figure]);

@@ -53,7 +53,8 @@ static void note(struct bench *bench, enum bench_way way, const char *why)
 
 /* ------------------------------------------------------------------ a cell's orders */
 
-/* How much of the file a touch at random brings in, where the way's readahead is known to be blind. */
+/* How much of the file a touch at random brings in, where the way's readahead is known to be blind.
+ */
 static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 {
 	uint64_t kib;
@@ -68,8 +69,8 @@ static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 }
 
 /* No more than leaves the file cold: a touch must not find what another's readahead brought. */
-static uint64_t cold_ops(const struct bench *bench, enum bench_way way, unsigned threads, uint64_t range,
-			 uint64_t ops)
+static uint64_t cold_ops(const struct bench *bench, enum bench_way way, unsigned threads,
+			 uint64_t range, uint64_t ops)
 {
 	uint64_t most = range / 2 / touch_bytes(bench, way);
 
@@ -86,7 +87,8 @@ static uint64_t budget_least(enum bench_way way)
 	return fm_budget_min(page_size ? page_size : BENCH_PAGE);
 }
 
-static uint64_t cell_budget(const struct bench_workload *workload, enum bench_way way, uint64_t range)
+static uint64_t cell_budget(const struct bench_workload *workload, enum bench_way way,
+			    uint64_t range)
 {
 	uint64_t least = budget_least(way);
 	uint64_t budget = range + range / 8 + 64 * MIB;
@@ -97,7 +99,8 @@ static uint64_t cell_budget(const struct bench_workload *workload, enum bench_wa
 		return range / 6 * 5 & ~(uint64_t)(BENCH_HUGE - 1);
 	if (workload->sparse)
 		return 0;
-	if (workload->memory && workload->writes) /* nor written back: half of what may be dirty is the range */
+	if (workload->memory &&
+	    workload->writes) /* nor written back: half of what may be dirty is the range */
 		return 9 * range + 64 * MIB;
 	if (workload->memory) /* that nothing be evicted while it is filled */
 		return 3 * range + 64 * MIB;
@@ -145,7 +148,8 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 /* What a cell may use of memory, about. */
 static uint64_t memory_of(const struct bench *bench)
 {
-	uint64_t bytes = 2 * bench->cell->in.range_bytes + 64 * MIB, enough = (bench->quick ? 320 : 768) * MIB;
+	uint64_t bytes = 2 * bench->cell->in.range_bytes + 64 * MIB,
+		 enough = (bench->quick ? 320 : 768) * MIB;
 	uint64_t most = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * BENCH_PAGE / 4;
 
 	if (bench_workloads[bench->cell->in.workload].sparse)
@@ -165,7 +169,8 @@ static int fill_machine(struct bench *bench, char *why)
 	char budget[TOOL_TEXT_LEN];
 
 	why[0] = 0;
-	if (bench_way_is_filemap(way) && cell->in.budget_bytes && cell->in.budget_bytes < budget_least(way)) {
+	if (bench_way_is_filemap(way) && cell->in.budget_bytes &&
+	    cell->in.budget_bytes < budget_least(way)) {
 		snprintf(why, BENCH_WHY, "%s: a budget of %s is too small for its pages; give a larger file",
 			 workload->name, tool_size_text(cell->in.budget_bytes, budget));
 		return -1;
@@ -365,8 +370,8 @@ static void add_rows(struct group *group, const struct bench_workload *workload,
 				(struct bench_row){.workload = workload, .way = way, .threads = threads};
 }
 
-/* Neighbours stay neighbours, since what the machine does changes with time; but each round begins with another
- * way, and every second one goes backwards. */
+/* Neighbours stay neighbours, since what the machine does changes with time; but each round begins
+ * with another way, and every second one goes backwards. */
 static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
 {
 	unsigned turn = (i + round) % group->count;
@@ -436,7 +441,8 @@ static int make_scratch(struct bench *bench)
 		const struct bench_workload *workload = &bench_workloads[i];
 		uint64_t range = (bench->quick ? &workload->quick : &workload->full)->range_bytes;
 
-		if (workload->writes && wanted(bench, workload->name) && workload->ways & bench->ways && range > bytes)
+		if (workload->writes && wanted(bench, workload->name) &&
+		    workload->ways & bench->ways && range > bytes)
 			bytes = range;
 	}
 	/* With a small file everything is to be small. */
@@ -450,7 +456,8 @@ static void run_together(struct bench *bench, size_t first, unsigned threads)
 {
 	struct group group = {.bench = bench, .rows = bench->rows + bench->row_count};
 
-	for (size_t i = first; i < bench_workload_count && (i == first || bench_workloads[i].with_previous); i++)
+	for (size_t i = first;
+	     i < bench_workload_count && (i == first || bench_workloads[i].with_previous); i++)
 		if (wanted(bench, bench_workloads[i].name))
 			add_rows(&group, &bench_workloads[i], threads);
 	if (group.count && !interrupted)
@@ -461,7 +468,8 @@ static int run_all(struct bench *bench)
 {
 	int error;
 
-	bench->rows = calloc(bench_workload_count * BENCH_THREAD_SETS * BENCH_WAY_COUNT, sizeof(*bench->rows));
+	bench->rows = calloc(bench_workload_count * BENCH_THREAD_SETS * BENCH_WAY_COUNT,
+			     sizeof(*bench->rows));
 	if (!bench->rows)
 		return tool_error(TOOL_FAILED, "bench: out of memory");
 	bench_machine_open(&bench->machine);
@@ -480,8 +488,9 @@ static int run_all(struct bench *bench)
 	error = bench->plot ? bench_plot(bench->rows, bench->row_count, bench->plot) : 0;
 	if (error)
 		return tool_error(TOOL_FAILED, "bench: --plot %s: %s", bench->plot, strerror(-error));
-	if (bench->markdown && bench_markdown(&bench->machine, bench->rows, bench->row_count, (unsigned)bench->rounds,
-					      bench->markdown, bench->plot))
+	if (bench->markdown &&
+	    bench_markdown(&bench->machine, bench->rows, bench->row_count, (unsigned)bench->rounds,
+			   bench->markdown, bench->plot))
 		return TOOL_FAILED;
 	if (bench->failed)
 		return TOOL_FAILED;
@@ -512,7 +521,8 @@ static int make_cell(struct bench *bench)
 	bench->cell_fd = memfd_create("filemap-bench", MFD_CLOEXEC);
 	if (bench->cell_fd < 0 || ftruncate(bench->cell_fd, sizeof(*bench->cell)))
 		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
-	bench->cell = mmap(NULL, sizeof(*bench->cell), PROT_READ | PROT_WRITE, MAP_SHARED, bench->cell_fd, 0);
+	bench->cell = mmap(NULL, sizeof(*bench->cell), PROT_READ | PROT_WRITE, MAP_SHARED,
+			   bench->cell_fd, 0);
 	if (bench->cell == MAP_FAILED)
 		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
 	return TOOL_OK;

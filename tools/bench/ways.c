@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's ways over the kernel's page cache: mmap() with its advices, and pread(). Owns the cell's
- * mappings and buffers.
- * May call: libc.
+ * The benchmark's ways over the kernel's page cache: mmap() with its advices, and pread(). Owns the
+ * cell's mappings and buffers. May call: libc.
  */
 #include "bench/bench.h"
 
@@ -57,7 +56,8 @@ static int kernel_open(struct bench_run *run)
 		return -1;
 	if (run->workload->each_mapped)
 		return map_each(run);
-	map = mmap(NULL, run->range_bytes, PROT_READ | (run->workload->writes ? PROT_WRITE : 0), MAP_SHARED, run->fd, 0);
+	map = mmap(NULL, run->range_bytes, PROT_READ | (run->workload->writes ? PROT_WRITE : 0),
+		   MAP_SHARED, run->fd, 0);
 	if (map == MAP_FAILED || madvise(map, run->range_bytes, advice_of(run)))
 		return bench_why(run, "mmap: %s", strerror(errno));
 	run->map = map;
@@ -65,7 +65,8 @@ static int kernel_open(struct bench_run *run)
 }
 
 /* Pages that are not neighbours are advised each, BENCH_DEPTH operations ahead. */
-static int willneed_each(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+static int willneed_each(struct bench_worker *worker, uint64_t from, uint64_t to,
+			 uint64_t deadline_ns)
 {
 	const struct bench_run *run = worker->run;
 	uint64_t advised = from;
@@ -80,7 +81,8 @@ static int willneed_each(struct bench_worker *worker, uint64_t from, uint64_t to
 	return 0;
 }
 
-static int kernel_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
+static int kernel_work(struct bench_worker *worker, uint64_t from, uint64_t to,
+		       uint64_t deadline_ns)
 {
 	const struct bench_run *run = worker->run;
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's tables, and where each operation of a pattern goes. Constant, or filled before the
- * threads start.
- * May call: command/order.h, libc.
+ * The benchmark's tables, and where each operation of a pattern goes. Constant, or filled before
+ * the threads start. May call: command/order.h, libc.
  */
 #include "bench/bench.h"
 
@@ -11,11 +10,13 @@
 
 #define LIBRARY    BENCH_LIBRARY
 #define KERNEL     (BENCH_BIT(KERNEL) | BENCH_BIT(KERNEL_128K))
-#define SEQUENTIAL (LIBRARY | KERNEL | BENCH_BIT(KERNEL_SEQUENTIAL) | BENCH_BIT(PREAD) | BENCH_BIT(LIMIT))
+#define SEQUENTIAL                                                                                 \
+	(LIBRARY | KERNEL | BENCH_BIT(KERNEL_SEQUENTIAL) | BENCH_BIT(PREAD) | BENCH_BIT(LIMIT))
 #define RANDOM     (LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(PREAD))
 /* The page size is the workload's. */
 #define FAULT                                                                                      \
-	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) | BENCH_BIT(BARE_COPY))
+	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) |    \
+	 BENCH_BIT(BARE_COPY))
 
 #define WRITE                                                                                      \
 	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(PWRITE))
@@ -93,8 +94,12 @@ const struct bench_workload bench_workloads[] = {
 		.budget_part = 8,
 		.threads = {1},
 		.ways = RANDOM,
-		.full = {.range_bytes = 512 * MIB, .ops = 32768, .warm_ops = 32768, .limit_ms = 1000},
-		.quick = {.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 12288, .limit_ms = 200},
+		.full = {.range_bytes = 512 * MIB,
+			 .ops = 32768,
+			 .warm_ops = 32768,
+			 .limit_ms = 1000},
+		.quick =
+			{.range_bytes = 256 * MIB, .ops = 8192, .warm_ops = 12288, .limit_ms = 200},
 	},
 	{
 		.name = "backward",
@@ -207,7 +212,8 @@ const struct bench_workload bench_workloads[] = {
 		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
 		.memory = true,
 		.touch_words = true,
-		.random_advice = true, /* else a fault would bring in pages beside it, which those of map-scale do not have */
+		.random_advice = true, /* else a fault would bring in pages beside it, which those
+					  of map-scale do not have */
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 	},
@@ -243,7 +249,8 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "rand-write",
-		.what = "4 KiB written anywhere, memory for an eighth of them, all synced at the end",
+		.what = "4 KiB written anywhere, memory for an eighth of them, all synced at the "
+			"end",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -256,7 +263,8 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "seq-write",
-		.what = "written from the beginning to the end, memory for an eighth of it, all synced at the end",
+		.what = "written from the beginning to the end, memory for an eighth of it, all "
+			"synced at the end",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -287,7 +295,8 @@ const struct bench_workload bench_workloads[] = {
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},
-		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE_PROTECT),
+		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) |
+			BENCH_BIT(BARE_PROTECT),
 		.memory = true,
 		.touch_words = true,
 		.writes = true,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workloads that write. The bytes of a page are a function of its number and the cell's seed, so that what an
- * earlier cell left is told from what this one wrote. Whatever was written is durable within the measured time, in the
- * same manner for each way: fm_sync(), msync(MS_SYNC) of the whole range, or fdatasync(), by each thread once it has
- * written its last page, or after each commit. Only `write-fault` syncs nothing. Afterwards all of it is read back: from the file by
+ * The workloads that write. The bytes of a page are a function of its number and the cell's seed,
+ * so that what an earlier cell left is told from what this one wrote. Whatever was written is
+ * durable within the measured time, in the same manner for each way: fm_sync(), msync(MS_SYNC) of
+ * the whole range, or fdatasync(), by each thread once it has written its last page, or after each
+ * commit. Only `write-fault` syncs nothing. Afterwards all of it is read back: from the file by
  * O_DIRECT, past the page cache, or from the library's store.
  * May call: libc.
  */

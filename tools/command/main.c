@@ -46,9 +46,9 @@ static int finish(int status)
 	return status;
 }
 
-/* Where a standard stream is closed, the next file that is opened would take its number, and what is
- * printed would be written into that file. So the number is taken first, by something that cannot be
- * written to: output is then told as lost. False: even /dev/null cannot be opened. */
+/* Where a standard stream is closed, the next file that is opened would take its number, and what
+ * is printed would be written into that file. So the number is taken first, by something that
+ * cannot be written to: output is then told as lost. False: even /dev/null cannot be opened. */
 static bool standard_streams_open(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)

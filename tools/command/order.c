@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Orders of visiting; see order.h. Random is a permutation: a Feistel network of four rounds over the
- * next even power of two, walked on until it lands inside the count (less than four steps on
+ * Orders of visiting; see order.h. Random is a permutation: a Feistel network of four rounds over
+ * the next even power of two, walked on until it lands inside the count (less than four steps on
  * average). The same count always gives the same order.
  */
 #include "command/order.h"

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Orders in which units 0 to count-1 are visited: a function from the turn to the unit, without memory
- * in proportion to the count. Read-only once made, so any thread may ask.
- * May call: nothing.
+ * Orders in which units 0 to count-1 are visited: a function from the turn to the unit, without
+ * memory in proportion to the count. Read-only once made, so any thread may ask. May call: nothing.
  */
 #ifndef FM_TOOL_ORDER_H
 #define FM_TOOL_ORDER_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors, words and progress of the filemap command. See tool.h; options are in tool_options.c, JSON
- * in tool_json.c.
+ * Errors, words and progress of the filemap command. See tool.h; options are in tool_options.c,
+ * JSON in tool_json.c.
  */
 #include "command/tool.h"
 

@@ -26,7 +26,8 @@ int verb_record(int argc, char **argv);
 int verb_demo(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 
-/* "filemap: " and one line on stderr. Returns `status`, so that a verb can return tool_error(...). */
+/* "filemap: " and one line on stderr. Returns `status`, so that a verb can return tool_error(...).
+ */
 int tool_error(enum tool_status status, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -55,8 +56,8 @@ struct tool_verb {
 	int operands_min, operands_max;
 };
 
-/* Options as "--name VALUE" or "--name=VALUE", operands anywhere, "--" ends the options. True: go on,
- * with the operands in argv[1] to argv[*ret_count]. False: return *ret_status. */
+/* Options as "--name VALUE" or "--name=VALUE", operands anywhere, "--" ends the options. True: go
+ * on, with the operands in argv[1] to argv[*ret_count]. False: return *ret_status. */
 bool tool_parse(const struct tool_verb *verb, int argc, char **argv, int *ret_count,
 		int *ret_status);
 bool tool_parse_size(const char *text, uint64_t *ret_bytes);

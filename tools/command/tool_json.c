@@ -8,12 +8,17 @@
 static size_t utf8_bytes(const unsigned char *at)
 {
 	unsigned char c = at[0];
-	size_t count = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+	size_t count = c < 0x80                ? 1
+		       : c >= 0xc2 && c < 0xe0 ? 2
+		       : (c & 0xf0) == 0xe0    ? 3
+		       : c >= 0xf0 && c < 0xf5 ? 4
+					       : 0;
 
 	for (size_t i = 1; i < count; i++)
 		if ((at[i] & 0xc0) != 0x80)
 			return 0;
-	if ((c == 0xe0 && at[1] < 0xa0) || (c == 0xed && at[1] >= 0xa0) || (c == 0xf0 && at[1] < 0x90) || (c == 0xf4 && at[1] >= 0x90))
+	if ((c == 0xe0 && at[1] < 0xa0) || (c == 0xed && at[1] >= 0xa0) ||
+	    (c == 0xf0 && at[1] < 0x90) || (c == 0xf4 && at[1] >= 0x90))
 		return 0; /* longer than need be, half of a pair, or past the last */
 	return count;
 }

@@ -10,7 +10,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* How a FUSE server of the demonstration answers. Shared memory: takes effect at the next request. */
+/* How a FUSE server of the demonstration answers. Shared memory: takes effect at the next request.
+ */
 struct fuse_control {
 	_Atomic uint32_t read_delay_ms, write_delay_ms;
 	_Atomic int32_t read_error; /* errno, after the delay; 0: none */

@@ -11,7 +11,8 @@
  *   report.c           rows, the judgement, table, JSON, summary
  *   plot.c             the picture
  *   fuse.c             a small FUSE server: a file made slow, bad or dead
- *   situations/        the table of situations and their common set-up; a file for each kind of set-up
+ *   situations/        the table of situations and their common set-up; a file for each kind of
+ * set-up
  *
  * What was set up is on the list of command/undo.h, which a process of its own keeps and undoes.
  *
@@ -86,8 +87,9 @@ struct recorder {
 
 void recorder_add(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns,
 		  uint64_t end_ns);
-/* The same, of which `processor_ns` were spent ready to run, while others had the processors: with them in the worst, which must not
- * hide anything; without them in the quantiles, which a few time slices of a machine with more threads than processors would make. */
+/* The same, of which `processor_ns` were spent ready to run, while others had the processors: with
+ * them in the worst, which must not hide anything; without them in the quantiles, which a few time
+ * slices of a machine with more threads than processors would make. */
 void recorder_add_less(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns,
 		       uint64_t end_ns, uint64_t processor_ns);
 void recorder_merge(struct recorder *into, const struct recorder *from);
@@ -210,14 +212,17 @@ int load_plan_make(const struct round_spec *spec, struct round *round, struct lo
 uint64_t load_plan_offset(const struct load_plan *plan, unsigned index, unsigned turn);
 const unsigned char *load_plan_truth(const struct load_plan *plan, unsigned index, unsigned turn);
 
-/* The pages of each writing thread, and what it wrote to them last; for LOAD_WRITE and LOAD_UNMAP. */
+/* The pages of each writing thread, and what it wrote to them last; for LOAD_WRITE and LOAD_UNMAP.
+ */
 struct write_plan {
 	uint64_t file_bytes;
 	unsigned writers, pages; /* pages: of each */
 	uint64_t *last;          /* writers * pages; 0: nothing was */
 };
-int write_plan_make(const struct round_spec *spec, struct round *round, struct write_plan *ret_plan);
-static inline uint64_t write_plan_offset(const struct write_plan *plan, unsigned index, unsigned page)
+int write_plan_make(const struct round_spec *spec, struct round *round,
+		    struct write_plan *ret_plan);
+static inline uint64_t write_plan_offset(const struct write_plan *plan, unsigned index,
+					 unsigned page)
 {
 	return ((uint64_t)index * plan->pages + page) * DEMO_PAGE;
 }
@@ -225,7 +230,8 @@ static inline uint64_t write_plan_offset(const struct write_plan *plan, unsigned
 unsigned write_plan_page(const struct write_plan *plan, unsigned turn);
 /* Write to a page the next value for it; the caller may be stopped in between. */
 void write_plan_write(struct write_plan *plan, unsigned index, unsigned page, unsigned char *at);
-/* What is in the file by now, read plainly: pages that are not as they were written last are `wrong`. */
+/* What is in the file by now, read plainly: pages that are not as they were written last are
+ * `wrong`. */
 void write_plan_check(const struct write_plan *plan, const struct round_spec *spec,
 		      struct round *round);
 
@@ -347,8 +353,8 @@ int report_add_round(struct report *report, enum way way, size_t situation,
 void report_skip(struct report *report, enum way way, size_t situation, const char *why);
 void report_failure(struct report *report, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-/* In this situation nobody stalled under filemap, yet some probe's p99 is above its bound: a few ms, which may be this machine's
- * noise. More rounds tell. */
+/* In this situation nobody stalled under filemap, yet some probe's p99 is above its bound: a few
+ * ms, which may be this machine's noise. More rounds tell. */
 bool report_is_close(const struct report *report, size_t situation);
 /* Bounds and verdicts; failures for what the demonstration is to show and did not. */
 void report_judge(struct report *report);

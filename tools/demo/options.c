@@ -46,8 +46,10 @@ static void usage(FILE *out)
 		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
 		"                    (default: the largest library found under /usr/lib)\n"
 		"  --delay MS        delay of each read, %u to %u (default %u)\n"
-		"  --rounds N[-MOST] rounds of each way, 1 to %u (default %u-%u): N, and up to MOST of filemap's\n"
-		"                    where nobody stalled, yet a row is above this machine's noise\n"
+		"  --rounds N[-MOST] rounds of each way, 1 to %u (default %u-%u): N, and up to "
+		"MOST of filemap's\n"
+		"                    where nobody stalled, yet a row is above this machine's "
+		"noise\n"
 		"  --only SITUATION  only this situation; may be repeated\n"
 		"  --way WAY         only this way and its control; may be repeated\n"
 		"  --json            one JSON object a row instead of the table\n"
@@ -55,7 +57,8 @@ static void usage(FILE *out)
 		"  --help            this text\n"
 		"\n"
 		"Situations:\n",
-		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT, ROUNDS_MOST);
+		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT,
+		ROUNDS_MOST);
 	for (size_t i = 0; i < demo_situation_count; i++)
 		fprintf(out, "  %-14s %s\n", demo_situations[i].name, demo_situations[i].what);
 	fprintf(out, "\n"

@@ -5,8 +5,8 @@
  *
  * A probe loops without sleeping; between two operations it yields the processor, outside what
  * is measured, so that few operations are cut in two by the end of a time slice: there are more
- * probes than cores, and that would be measured as a stall of nobody's making. The monitor sleeps for that.
- * May call: libc. The operations come from the subjects.
+ * probes than cores, and that would be measured as a stall of nobody's making. The monitor sleeps
+ * for that. May call: libc. The operations come from the subjects.
  */
 #define _GNU_SOURCE
 #include "demo/demo.h"
@@ -72,8 +72,8 @@ void recorder_add(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_
 	recorder_add_less(rec, round_start_ns, begin_ns, end_ns, 0);
 }
 
-void recorder_add_less(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns, uint64_t end_ns,
-		       uint64_t processor_ns)
+void recorder_add_less(struct recorder *rec, uint64_t round_start_ns, uint64_t begin_ns,
+		       uint64_t end_ns, uint64_t processor_ns)
 {
 	uint64_t ns = end_ns - begin_ns;
 	uint64_t slot = (end_ns - round_start_ns) / REC_SLOT_NS;
@@ -343,8 +343,9 @@ static int read_whole(const char *path, char *buffer, size_t size)
 	return got < 0 ? -errno : 0;
 }
 
-/* A read of smaps is half a millisecond of work. Who begins it at the beginning of a time slice is not cut in two at the slice's
- * end, to wait for all the probes' slices: a yield gives no new slice, a sleep does. */
+/* A read of smaps is half a millisecond of work. Who begins it at the beginning of a time slice is
+ * not cut in two at the slice's end, to wait for all the probes' slices: a yield gives no new
+ * slice, a sleep does. */
 static void monitor_pause(void)
 {
 	const struct timespec pause = {.tv_nsec = MONITOR_PAUSE_NS};
@@ -352,8 +353,8 @@ static void monitor_pause(void)
 	nanosleep(&pause, NULL);
 }
 
-/* How long this thread has been ready to run and had no processor, so far; 0 where the kernel does not tell. The second number:
- * Documentation/scheduler/sched-stats.rst of Linux. */
+/* How long this thread has been ready to run and had no processor, so far; 0 where the kernel does
+ * not tell. The second number: Documentation/scheduler/sched-stats.rst of Linux. */
 static uint64_t processor_wait_ns(int schedstat)
 {
 	unsigned long long wait_ns = 0;

@@ -315,9 +315,12 @@ void report_table(const struct report *report)
 	printf("\n"
 	       "STALL: worse than 150 ms and twice the worst of the controls. slow: p99 above 2 "
 	       "ms\n"
-	       "and twice its control's, where the proc- probes' p50 and p99 are without the time for which\n"
-	       "other threads had the processors (worst is with it). A probe that stalls has fewer samples: it waited.\n"
-	       "reader is the load itself: what the threads that touch or write to slow pages wait.\n\n");
+	       "and twice its control's, where the proc- probes' p50 and p99 are without the time "
+	       "for which\n"
+	       "other threads had the processors (worst is with it). A probe that stalls has fewer "
+	       "samples: it waited.\n"
+	       "reader is the load itself: what the threads that touch or write to slow pages "
+	       "wait.\n\n");
 }
 
 /* ------------------------------------------------------------------ JSON */

@@ -368,7 +368,8 @@ static void run_situation(struct demo *demo, struct report *report, const struct
 			ways &= ~situation->setup_ways;
 		}
 	}
-	for (unsigned r = 0; r < plan->rounds || (r < plan->rounds_most && report_is_close(report, index)); r++) {
+	for (unsigned r = 0;
+	     r < plan->rounds || (r < plan->rounds_most && report_is_close(report, index)); r++) {
 		unsigned now = r < plan->rounds ? ways : ways & (WAY_BIT(WAY_CONTROL) | WAY_BIT(WAY_FILEMAP));
 
 		for (enum way way = 0; way < WAY_COUNT && !interrupted; way++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the demonstration's writing loads write. Each thread has pages of its own, and writes to one a
- * number that is one higher each time, at its beginning and its end: so what is in the file at last
- * tells whether a write was lost, a page torn, or another's. Each thread's part of the plan is its own.
- * May call: libc.
+ * What the demonstration's writing loads write. Each thread has pages of its own, and writes to one
+ * a number that is one higher each time, at its beginning and its end: so what is in the file at
+ * last tells whether a write was lost, a page torn, or another's. Each thread's part of the plan is
+ * its own. May call: libc.
  */
 #define _GNU_SOURCE
 #include "demo/demo.h"

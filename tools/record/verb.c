@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap record: run a program that uses libfilemap with $FILEMAP_RECORD set to a folder of its own, in which the library
- * writes a list for each file that the program opens; put them together as one file when the program has ended.
- * Owns that folder and what is in it. May call: command/tool.h, libc.
+ * filemap record: run a program that uses libfilemap with $FILEMAP_RECORD set to a folder of its
+ * own, in which the library writes a list for each file that the program opens; put them together
+ * as one file when the program has ended. Owns that folder and what is in it. May call:
+ * command/tool.h, libc.
  */
 #include "command/tool.h"
 
@@ -55,7 +56,8 @@ static void in_child(char **argv, const sigset_t *mask)
 	execvp(argv[0], argv);
 }
 
-/* Fork and exec. Returns the child, or -1 with errno: also where the program could not be started. */
+/* Fork and exec. Returns the child, or -1 with errno: also where the program could not be started.
+ */
 static pid_t start(char **argv)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN}, pass = {.sa_handler = pass_on};
@@ -154,7 +156,8 @@ static bool add_list(struct recording *r, const char *name)
 	r->list = more;
 	list = &r->list[r->count];
 	*list = (struct list){0};
-	if (sscanf(name, "%llu-%llu-%llu.hotset", &opened_ns, &pid, &number) != 3 || strlen(name) >= sizeof(list->name))
+	if (sscanf(name, "%llu-%llu-%llu.hotset", &opened_ns, &pid, &number) != 3 ||
+	    strlen(name) >= sizeof(list->name))
 		return true; /* not one */
 	list->opened_ns = opened_ns;
 	list->pid = pid;
@@ -254,11 +257,13 @@ static void tell(const struct recording *r)
 			snprintf(lost, sizeof(lost), "; full: %llu more touches are not in it",
 				 (unsigned long long)list->lost);
 		tool_clean(list->uri);
-		fprintf(stderr, "filemap record: %s: %llu range%s, %s%s\n", list->uri, (unsigned long long)list->ranges,
-			list->ranges == 1 ? "" : "s", tool_size_text(list->bytes, bytes), lost);
+		fprintf(stderr, "filemap record: %s: %llu range%s, %s%s\n", list->uri,
+			(unsigned long long)list->ranges, list->ranges == 1 ? "" : "s",
+			tool_size_text(list->bytes, bytes), lost);
 	}
-	fprintf(stderr, "filemap record: %s: %zu file%s; open with ?hotset=%s, or set FILEMAP_HOTSET=%s\n", r->out, r->count,
-		r->count == 1 ? "" : "s", r->out, r->out);
+	fprintf(stderr,
+		"filemap record: %s: %zu file%s; open with ?hotset=%s, or set FILEMAP_HOTSET=%s\n",
+		r->out, r->count, r->count == 1 ? "" : "s", r->out, r->out);
 }
 
 static void tell_json(const struct recording *r, int status)
@@ -312,8 +317,9 @@ static int make_folder(struct recording *r)
 
 	snprintf(r->folder, sizeof(r->folder), "%s/filemap-record-XXXXXX", tmp && *tmp ? tmp : "/tmp");
 	if (!mkdtemp(r->folder))
-		return tool_error(TOOL_FAILED, "record: %s: %s; set TMPDIR to a folder that can be written", r->folder,
-				  strerror(errno));
+		return tool_error(TOOL_FAILED,
+				  "record: %s: %s; set TMPDIR to a folder that can be written",
+				  r->folder, strerror(errno));
 	/* Of a relative TMPDIR the program, which may go elsewhere, is told the whole path. */
 	char *whole = realpath(r->folder, NULL);
 	if (whole && strlen(whole) < sizeof(r->folder))
@@ -330,13 +336,17 @@ static int finish(struct recording *r, int status, bool as_json)
 	if (r->cut)
 		tool_error(TOOL_FAILED, "record: a list could not be read, and is left out");
 	if (r->count && !write_out(r))
-		return tool_error(TOOL_FAILED, "record: --out %s: cannot be written: %s", r->out, strerror(errno));
+		return tool_error(TOOL_FAILED, "record: --out %s: cannot be written: %s", r->out,
+				  strerror(errno));
 	if (as_json)
 		tell_json(r, status);
 	else if (r->count)
 		tell(r);
 	else
-		fprintf(stderr, "filemap record: the program opened no file with libfilemap; %s is not written\n", r->out);
+		fprintf(stderr,
+			"filemap record: the program opened no file with libfilemap; %s is not "
+			"written\n",
+			r->out);
 	return status;
 }
 
@@ -345,9 +355,15 @@ int verb_record(int argc, char **argv)
 	struct recording r = {.out = "filemap.hotset"};
 	bool as_json = false;
 	const struct tool_option options[] = {
-		{.name = "--out", .argument = "FILE", .help = "where to write (filemap.hotset)", .kind = TOOL_TEXT,
+		{.name = "--out",
+		 .argument = "FILE",
+		 .help = "where to write (filemap.hotset)",
+		 .kind = TOOL_TEXT,
 		 .value = &r.out},
-		{.name = "--json", .help = "one object at the end, on standard output", .kind = TOOL_FLAG, .value = &as_json},
+		{.name = "--json",
+		 .help = "one object at the end, on standard output",
+		 .kind = TOOL_FLAG,
+		 .value = &as_json},
 		{.name = NULL},
 	};
 	const struct tool_verb verb = {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap stat: the stats pages of running processes, read through /proc/PID/fd. It takes no lock of
- * theirs and believes nothing it reads, so it works while the program is wedged.
- * May call: stats.h (the reader's side), command/tool.h.
+ * filemap stat: the stats pages of running processes, read through /proc/PID/fd. It takes no lock
+ * of theirs and believes nothing it reads, so it works while the program is wedged. May call:
+ * stats.h (the reader's side), command/tool.h.
  */
 #include "stats/stats.h"
 #include "command/tool.h"
@@ -166,9 +166,10 @@ static bool show_page(void *arg, int error, struct stats_page *copy)
 	return true;
 }
 
-/* Show every page of a process. Returns how many; *ret_error is why there were no more, *ret_foreign how many are of another
- * version. */
-static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error, unsigned *ret_foreign)
+/* Show every page of a process. Returns how many; *ret_error is why there were no more,
+ * *ret_foreign how many are of another version. */
+static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error,
+			     unsigned *ret_foreign)
 {
 	struct show show = {.pid = pid, .form = form, .json = json};
 	int error;
@@ -249,8 +250,10 @@ static int stat_all(bool as_json)
 		printf("no process of yours uses filemap at present\n");
 	}
 	if (foreign)
-		return tool_error(TOOL_FAILED, "stat: %u address space%s of another version of filemap: %s not shown", foreign,
-				  foreign == 1 ? "" : "s", foreign == 1 ? "is" : "are");
+		return tool_error(
+			TOOL_FAILED,
+			"stat: %u address space%s of another version of filemap: %s not shown",
+			foreign, foreign == 1 ? "" : "s", foreign == 1 ? "is" : "are");
 	return TOOL_OK;
 }
 

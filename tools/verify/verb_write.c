@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap verify --write: a pattern goes through a mapping into a file that is given or made, is synced, and is looked
- * for by plain reads and in a fresh mapping. Here: opening, the two passes, the result in words; write.c does the work.
- * A memory store is gone once it is closed: there the cache is dropped in place of it.
- * May call: filemap.h, write.h, command/tool.h.
+ * filemap verify --write: a pattern goes through a mapping into a file that is given or made, is
+ * synced, and is looked for by plain reads and in a fresh mapping. Here: opening, the two passes,
+ * the result in words; write.c does the work. A memory store is gone once it is closed: there the
+ * cache is dropped in place of it. May call: filemap.h, write.h, command/tool.h.
  */
 #include "filemap.h"
 #include "command/tool.h"
@@ -44,7 +44,8 @@ static void show_progress(const char *what, uint64_t done, uint64_t all)
 
 /* ------------------------------------------------------------------ opening */
 
-static int open_all(const struct verify_settings *set, enum fm_trap trap, uint32_t flags, struct verify_pattern *job)
+static int open_all(const struct verify_settings *set, enum fm_trap trap, uint32_t flags,
+		    struct verify_pattern *job)
 {
 	struct fm_mm_options mm_options = {
 		.size = sizeof(mm_options),
@@ -86,8 +87,10 @@ static int close_all(struct verify_pattern *job, int status)
 
 #define GROW_MOST (1ull << 30) /* by which a file can become longer while it is open */
 
-/* To a size that may take opening it several times. `job` is open, before and after; but for an error it may not be. */
-static int resize(const struct verify_settings *set, uint32_t flags, struct verify_pattern *job, uint64_t size)
+/* To a size that may take opening it several times. `job` is open, before and after; but for an
+ * error it may not be. */
+static int resize(const struct verify_settings *set, uint32_t flags, struct verify_pattern *job,
+		  uint64_t size)
 {
 	for (;;) {
 		uint64_t next = set->size > size + GROW_MOST ? size + GROW_MOST : set->size;
@@ -120,8 +123,10 @@ int verify_write_prepare(struct verify_settings *set)
 	if (error)
 		status = verify_fail(set->uri, error);
 	else if (size && !set->overwrite && !is_memory(set->uri))
-		status = tool_error(TOOL_USAGE, "verify: %s: has %s in it already; give --overwrite, or another file",
-				    set->uri, tool_size_text(size, text));
+		status = tool_error(
+			TOOL_USAGE,
+			"verify: %s: has %s in it already; give --overwrite, or another file",
+			set->uri, tool_size_text(size, text));
 	if (!set->size)
 		set->size = size ? size : SIZE_NEW;
 	if (!status && set->size != size && !is_memory(set->uri)) {
@@ -192,7 +197,8 @@ static int find_all(struct write_run *run)
 
 static bool is_good(const struct write_run *run)
 {
-	return !run->written.error && !run->sync_error && !run->found.error && run->found.wrong_at == UINT64_MAX;
+	return !run->written.error && !run->sync_error && !run->found.error &&
+	       run->found.wrong_at == UINT64_MAX;
 }
 
 /* ------------------------------------------------------------------ the result in words */
@@ -276,13 +282,15 @@ static void print_line(const struct write_run *run)
 	uint64_t at;
 	int error = first_error(run, &at, &in);
 
-	printf("%s: trap %s, install %s, %s, %llu thread%s: %s written and synced in %.3f s, %.0f MiB/s, %llu faults, %llu "
+	printf("%s: trap %s, install %s, %s, %llu thread%s: %s written and synced in %.3f s, %.0f "
+	       "MiB/s, %llu faults, %llu "
 	       "writes; read back in %.3f s, %.0f MiB/s: ",
 	       set->uri, verify_trap_names[run->trap], verify_install_names[set->install],
-	       verify_order_names[set->order], (unsigned long long)set->threads, set->threads == 1 ? "" : "s",
-	       tool_size_text(run->written.bytes, size), run->write_s + run->sync_s,
-	       rate(run->written.bytes, run->write_s + run->sync_s), (unsigned long long)run->stats.faults,
-	       (unsigned long long)run->stats.writes, run->read_s, rate(run->found.bytes, run->read_s));
+	       verify_order_names[set->order], (unsigned long long)set->threads,
+	       set->threads == 1 ? "" : "s", tool_size_text(run->written.bytes, size),
+	       run->write_s + run->sync_s, rate(run->written.bytes, run->write_s + run->sync_s),
+	       (unsigned long long)run->stats.faults, (unsigned long long)run->stats.writes,
+	       run->read_s, rate(run->found.bytes, run->read_s));
 	if (run->found.wrong_at != UINT64_MAX)
 		printf("DIFFERS, first at offset %llu: %llu pages of 4 KiB in plain reads, %llu in the mapping%s",
 		       (unsigned long long)run->found.wrong_at, (unsigned long long)run->found.plain_wrong,

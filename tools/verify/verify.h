@@ -33,8 +33,8 @@ struct verify_result {
 	bool error_in_mapping; /* else in the plain read */
 };
 
-/* Blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors of the
- * data are in *ret_result. */
+/* Blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors of
+ * the data are in *ret_result. */
 int verify_run(const struct verify_job *job, struct verify_result *ret_result);
 
 #endif

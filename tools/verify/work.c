@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workers of `filemap verify`. Each takes the next unit of the order, copies it out of the mapping,
- * reads the same bytes plainly, and compares. The mapping goes first: with a store that is stuck it
- * gets its deadline's error, where a plain read would hang. The main thread only waits, so that
- * signals end the program at once.
- * `lock` protects the result and `running`; everything else is set before the workers start, or
- * atomic. May call: filemap.h, command/order.h.
+ * The workers of `filemap verify`. Each takes the next unit of the order, copies it out of the
+ * mapping, reads the same bytes plainly, and compares. The mapping goes first: with a store that is
+ * stuck it gets its deadline's error, where a plain read would hang. The main thread only waits, so
+ * that signals end the program at once. `lock` protects the result and `running`; everything else
+ * is set before the workers start, or atomic. May call: filemap.h, command/order.h.
  */
 #include "verify/verify.h"
 
@@ -69,8 +68,8 @@ static void note_difference(struct pass *pass, uint64_t offset)
 		;
 }
 
-/* Called by fm_guard(): accesses memory only. One memcpy() a page: over more it would start with the
- * end, and the order of the faults would not be the one that was asked for. */
+/* Called by fm_guard(): accesses memory only. One memcpy() a page: over more it would start with
+ * the end, and the order of the faults would not be the one that was asked for. */
 static void copy_body(void *arg)
 {
 	const struct copy *copy = arg;

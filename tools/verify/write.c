@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workers of `filemap verify --write`. In the first pass each takes the next page of the order and writes the pattern
- * to it; in the second it takes the next piece of the file and compares the pattern with a plain read of the store and
- * with the mapping. The main thread only waits, so that signals end the program at once.
- * `lock` protects the result and `running`; everything else is set before the workers start, or atomic.
- * May call: filemap.h, command/order.h.
+ * The workers of `filemap verify --write`. In the first pass each takes the next page of the order
+ * and writes the pattern to it; in the second it takes the next piece of the file and compares the
+ * pattern with a plain read of the store and with the mapping. The main thread only waits, so that
+ * signals end the program at once. `lock` protects the result and `running`; everything else is set
+ * before the workers start, or atomic. May call: filemap.h, command/order.h.
  */
 #include "verify/write.h"
 
@@ -102,8 +102,8 @@ static int copy_mapped(struct pattern_pass *pass, char *buffer, uint64_t offset,
 	return error;
 }
 
-static void note_wrong(struct pattern_pass *pass, const char *is, const char *should, uint64_t offset, size_t len,
-		       uint64_t *count)
+static void note_wrong(struct pattern_pass *pass, const char *is, const char *should,
+		       uint64_t offset, size_t len, uint64_t *count)
 {
 	if (!memcmp(is, should, len))
 		return;
@@ -150,7 +150,8 @@ static int one_unit(struct pattern_pass *pass, char *buffer, uint64_t offset)
 			note_wrong(pass, is, buffer, offset, len, &pass->found.plain_wrong);
 	}
 	for (size_t at = 0; !error && at < len; at += pin)
-		error = copy_mapped(pass, (pass->write ? buffer : is) + at, offset + at, len - at < pin ? len - at : pin);
+		error = copy_mapped(pass, (pass->write ? buffer : is) + at, offset + at,
+				    len - at < pin ? len - at : pin);
 	if (!error && !pass->write)
 		note_wrong(pass, is, buffer, offset, len, &pass->found.mapped_wrong);
 	atomic_fetch_add(&pass->done_bytes, error ? 0 : len);
@@ -165,7 +166,8 @@ static void *worker(void *arg)
 
 	if (!buffer)
 		note_error(pass, -ENOMEM, 0, false);
-	while (!atomic_load(&pass->stop) && (turn = atomic_fetch_add(&pass->next_turn, 1)) < pass->order.count)
+	while (!atomic_load(&pass->stop) &&
+	       (turn = atomic_fetch_add(&pass->next_turn, 1)) < pass->order.count)
 		if (one_unit(pass, buffer, order_unit(&pass->order, turn) * pass->unit_bytes))
 			break;
 	free(buffer);
@@ -228,7 +230,8 @@ static int run_pass(const struct verify_pattern *job, bool write, struct verify_
 	pthread_condattr_t attr;
 	int error;
 
-	/* Written page by page, so that the order is one of pages; compared in larger pieces, from the beginning. */
+	/* Written page by page, so that the order is one of pages; compared in larger pieces, from
+	 * the beginning. */
 	pass.unit_bytes = job->page_size;
 	if (!write && pass.unit_bytes < PIECE_BYTES)
 		pass.unit_bytes = PIECE_BYTES;

@@ -14,7 +14,8 @@ struct verify_pattern {
 	fm_file *file;
 	char *map; /* of the whole file; writable where it is to be written */
 	uint64_t size, page_size, budget_bytes;
-	uint64_t seed; /* of the bytes; another one each time, so that what was there before is not taken for them */
+	uint64_t seed; /* of the bytes; another one each time, so that what was there before is not
+			  taken for them */
 	enum order_kind order;
 	unsigned threads;
 	bool pin; /* the mapping has no trap: fm_pin() each page */
@@ -30,8 +31,8 @@ struct verify_found {
 	bool error_in_mapping; /* else in the plain read */
 };
 
-/* Each blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors of the data
- * are in *ret_found. */
+/* Each blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors
+ * of the data are in *ret_found. */
 int verify_pattern_write(const struct verify_pattern *job, struct verify_found *ret_found);
 int verify_pattern_find(const struct verify_pattern *job, struct verify_found *ret_found);
 

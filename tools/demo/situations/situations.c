@@ -119,8 +119,8 @@ static void journal_begin(struct demo *demo)
 	atomic_store(&demo->control->write_delay_ms, demo->delay_ms);
 }
 
-/* The signal is sent at once, but each of the server's threads stops by itself: until the last one has, a
- * request may still be answered. */
+/* The signal is sent at once, but each of the server's threads stops by itself: until the last one
+ * has, a request may still be answered. */
 static void stop_begin(struct demo *demo)
 {
 	siginfo_t info = {0};

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The situations in which a file is written to through its mapping: a file over FUSE whose writes are
- * slow, and an ext4 whose journal is, or that is frozen. Always a scratch file: never the user's own.
- * A frozen file system is thawed by who froze it, by the coordinator at the end of the round, and by
- * the undo list. Owns nothing.
- * May call: libc, the kernel.
+ * The situations in which a file is written to through its mapping: a file over FUSE whose writes
+ * are slow, and an ext4 whose journal is, or that is frozen. Always a scratch file: never the
+ * user's own. A frozen file system is thawed by who froze it, by the coordinator at the end of the
+ * round, and by the undo list. Owns nothing. May call: libc, the kernel.
  */
 #define _GNU_SOURCE
 #include "demo/demo.h"
@@ -17,7 +16,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define SCRATCH_BYTES  ((64 << 20) + DEMO_PAGE) /* nobody writes to the last page, which the protect probe takes writing from */
+#define SCRATCH_BYTES                                                                              \
+	((64 << 20) + DEMO_PAGE) /* nobody writes to the last page, which the protect probe takes  \
+				    writing from */
 #define THROTTLE_PAGES 2048u /* of each thread: all of them together are more than may be dirty */
 #define UNMAP_PAGES    4u
 #define JOURNAL_PAGES  4u
@@ -90,7 +91,8 @@ void situation_throttle_fill(struct demo *demo, struct round_spec *spec)
 
 /* ------------------------------------------------------------------ another process that syncs */
 
-/* It writes to a file of its own beside the mapped one, and syncs it, as a database beside would. */
+/* It writes to a file of its own beside the mapped one, and syncs it, as a database beside would.
+ */
 int situation_sync_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			  pid_t subject)
 {
