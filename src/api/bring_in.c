@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages brought in by a call and kept: fm_fault_in(), fm_pin(), fm_unpin(), and the event that
- * tells of more.
+ * Pages that a call brings in and keeps: fm_fault_in(), fm_pin(), fm_unpin(), and the event that
+ * signals further completions.
  * May call: mm, trap, live.c, os.
  */
 #include "api/live.h"
@@ -30,8 +30,8 @@
 
 #include <errno.h>
 
-/* A fault at addr as a call, of which more follow up to `end`. `look`: what is recorded as
- * installed may not be there. On 0 *ret_page, if wanted, is the installed page with its pin. */
+/* Run a fault at addr for a call whose further faults reach up to `end`. `look`: a page recorded
+ * as installed may be missing. On 0, *ret_page, if wanted, is the installed page with its pin. */
 static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
 		      bool look, struct frame_pool **ret_pool, struct page **ret_page)
 {
@@ -56,7 +56,7 @@ static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, u
 	return err;
 }
 
-/* The next address to look at: pages may be larger than 4096. */
+/* Return the next address to handle: pages may be larger than 4096. */
 static uint64_t next_page(uint64_t addr)
 {
 	struct view_region *region = region_find(addr);
@@ -69,7 +69,7 @@ static uint64_t next_page(uint64_t addr)
 	return (addr & ~(unit - 1)) + unit;
 }
 
-/* In some view the program has put other memory into the range. */
+/* Tell whether the program has put other memory into the range, in some view. */
 static bool range_is_foreign(fm_mm *mm, uint64_t start, uint64_t end)
 {
 	bool foreign = false;
@@ -95,7 +95,7 @@ int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 	if (err || (flags & ~(unsigned)(FM_NOWAIT | FM_WRITE)))
 		return err ? err : -EINVAL;
 	os_sigmask mask = os_signals_block();
-	if (flags & FM_NOWAIT) /* what ends from here on is told anew */
+	if (flags & FM_NOWAIT) /* completions from now on signal the event again */
 		atomic_set(&mm->event_signalled, 0u);
 	bool look = range_is_foreign(mm, start, end);
 	for (uint64_t at = start; at < end && !err; at = next_page(at)) {
@@ -113,7 +113,7 @@ int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 	return err;
 }
 
-/* Lock a page that the caller has pinned. */
+/* Lock a page that the caller has pinned. May block. */
 static int lock_page(fm_mm *mm, struct page *page)
 {
 	while (!page_trylock(page)) {
@@ -129,7 +129,7 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 	for (;;) {
 		struct frame_pool *pool = NULL;
 		struct page *page = NULL;
-		/* What is pinned must really be there: somebody may have emptied the view. */
+		/* A pinned page must really be there: the program may have emptied the view. */
 		int err = fault_call(mm, addr, end, ahead, flags, true, &pool, &page);
 		if (err)
 			return err;
@@ -138,7 +138,8 @@ static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsi
 			page_unpin(pool, page);
 			return err;
 		}
-		/* A write may have begun since the fault has put the lock: then it is clean, or protected. */
+		/* A write-back may have begun since the fault released the lock. Then the page is
+		 * clean, or protected. */
 		uint32_t wants = PG_INSTALLED | (flags & FM_WRITE ? PG_DIRTY | PG_UNPROTECTED : 0u);
 		bool there = (page_state(page) & (wants | PG_GONE)) == wants;
 		bool first = there && !page->user_pins;
@@ -183,7 +184,8 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 			atomic_sub(&pool->user_pinned, 1u);
 			stats_sub(mm->stats, pins, 1);
 			page_unpin(pool, page);
-			/* Unmapped meanwhile, or mapped for reading only: the pin had kept it in the view. */
+			/* The page was unmapped meanwhile, or mapped for reading only: the pin
+			 * had kept the page in the view. */
 			if (!mm_range_allows(mm, addr, view->file->writable && page_is(page, PG_UNPROTECTED)))
 				file_take_out(view->file, page->index, page->index);
 		}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The public calls: arguments are checked, objects are told alive from dead, signals are
- * blocked before any lock is taken, and the work is handed to mm.
+ * The public calls: they check arguments, tell live objects from dead objects, block signals
+ * before any lock is taken, and hand the work to mm.
  * May call: live.c, mm, trap, store, stats, os.
  */
 #include "api/live.h"
@@ -53,7 +53,8 @@ uint64_t fm_budget_min(uint32_t page_size)
 	return page_size_valid(page_size) ? (uint64_t)page_size * MM_FRAMES_MIN : 0;
 }
 
-/* A caller's structure may be older and shorter than ours, never longer. */
+/* Copy the caller's options. The caller's structure may be older and shorter than the library's,
+ * but never longer. */
 static int copy_options(void *ours, size_t our_size, const void *theirs)
 {
 	size_t size;
@@ -69,7 +70,7 @@ static int copy_options(void *ours, size_t our_size, const void *theirs)
 
 /* ------------------------------------------------------------------ address spaces */
 
-/* Frames are counted in 32 bits, and so is twice as many. */
+/* The number of frames, and twice that number, must fit in 32 bits. */
 #define BUDGET_MOST (8ull << 40)
 
 static void say_line(const struct fm_mm_options *options, const char *line)
@@ -114,8 +115,8 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = live_mm(mm);
 	if (err)
 		return err;
-	live_finishing(1); /* before it is taken from the list: exit() in another thread finds it in
-			      one of the two */
+	live_finishing(1); /* counted before the address space leaves the list: exit() in another
+			      thread finds the address space in one of the two */
 	if (!live_remove(mm)) {
 		live_finishing(-1);
 		return -EOWNERDEAD;
@@ -180,7 +181,7 @@ int fm_file_close(fm_file *file)
 		return err;
 	os_sigmask mask = os_signals_block();
 	if (atomic_get(&file->open) &&
-	    file->may_write) /* the program may look at the file by other means */
+	    file->may_write) /* the program may read the file by other means */
 		err = writeback_all(file->cache);
 	handle_close(file);
 	os_signals_restore(mask);
@@ -201,9 +202,6 @@ int fm_file_size(fm_file *file, uint64_t *ret_size)
 	return 0;
 }
 
-/* A plain read of the store. A local file serves what is aligned by its direct descriptor, and the
- * other descriptor of a file that is open for writing has no readahead. So the rest of the last
- * page is read by itself: the whole read would else be several times slower. */
 int fm_file_refresh(fm_file *file, bool *ret_changed)
 {
 	bool changed = false;
@@ -218,6 +216,9 @@ int fm_file_refresh(fm_file *file, bool *ret_changed)
 	return err;
 }
 
+/* Read the store without the cache. A local file serves aligned bytes by its direct descriptor.
+ * The other descriptor of a file that is open for writing has no readahead. So the rest of the
+ * last page is read separately: otherwise the whole read would be several times slower. */
 int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	size_t tail = len % OS_PAGE, done = 0;
@@ -259,7 +260,7 @@ int fm_file_control(fm_file *file, const char *setting)
 
 /* ------------------------------------------------------------------ mappings */
 
-/* The mapping's own file goes with it. */
+/* Map privately, through a file of the mapping's own. This file goes with the mapping. */
 static int map_private(fm_file *file, uint64_t offset, size_t len,
 		       const struct fm_map_options *options, void **ret_addr)
 {
@@ -273,8 +274,9 @@ static int map_private(fm_file *file, uint64_t offset, size_t len,
 	return err;
 }
 
-/* The program has put other memory into this part of the file's view, or unmapped it. It stays
- * where it is: what is only read is shown elsewhere, by a view of its own. */
+/* Map a part of the file whose place in the view the program has unmapped or filled with other
+ * memory. The program's memory stays. A file that is only read is mapped elsewhere, through a
+ * view of its own. */
 static int map_elsewhere(fm_file *file, uint64_t offset, size_t len,
 			 const struct fm_map_options *options, void **ret_addr)
 {
@@ -354,7 +356,7 @@ int fm_residency(fm_mm *mm, const void *addr, size_t len, unsigned char *vec)
 
 /* ------------------------------------------------------------------ writing back */
 
-/* [offset, offset + len) as pages; `len` 0: to the end. */
+/* Check [offset, offset + len) and convert the range to pages; `len` 0: to the end. */
 static int check_file_range(fm_file *file, uint64_t offset, uint64_t len, uint64_t *ret_first,
 			    uint64_t *ret_last)
 {
@@ -395,7 +397,7 @@ int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigned flags)
 	return err;
 }
 
-/* A call that changes the file, with signals blocked. */
+/* Run a call that changes the file, with signals blocked. */
 static int change_file(fm_file *file, uint64_t offset, uint64_t len,
 		       int (*change)(struct fm_file *, uint64_t, uint64_t))
 {
@@ -459,7 +461,7 @@ int fm_queue_create(fm_mm *mm, unsigned ranges, fm_queue **ret_queue)
 	return queue_create(mm, ranges, ret_queue);
 }
 
-/* Whether it is one of the living, queue.c knows. */
+/* Check a queue pointer. queue.c knows whether the queue is alive. */
 static int check_queue(const fm_queue *queue)
 {
 	if (!queue)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who is alive: the address spaces that have been made and not destroyed, by which a forked
- * child's and a late caller's objects are known; and the end of the process, which writes what
- * is dirty in all of them.
+ * The live address spaces, which have been made and not destroyed; and the end of the process,
+ * which writes the dirty pages of all live address spaces. By the table a call recognizes a dead
+ * object: an object of a forked child's parent, or an object that a caller uses too late.
  * Owns the table of live address spaces. May call: mm, trap, os.
  */
 #include "api/live.h"
@@ -29,12 +29,13 @@
 	 OS_NSEC_PER_SEC) /* how long the end of the process waits for recordings to be written */
 
 static struct fm_mm *live[LIVE_MAX]; /* atomic */
-static struct fm_mm *flushing; /* seq_cst: the one that the end of the process is looking at */
+static struct fm_mm *flushing; /* seq_cst: the address space that the end of the process is
+				  handling */
 static uint32_t finishing;           /* calls of fm_mm_destroy() that still write; atomic */
 static uint32_t
-	ending; /* the thread that writes for the end of the process; 0: none does; atomic */
+	ending; /* the thread that writes for the end of the process; 0: no thread; atomic */
 
-/* ------------------------------------------------------------------ who is alive */
+/* ------------------------------------------------------------------ live address spaces */
 
 void live_forget_parents(void)
 {
@@ -104,21 +105,22 @@ int live_range(fm_mm *mm, const void *addr, size_t len, uint64_t *ret_start,
 /* ------------------------------------------------------------------ the end of the process */
 
 /*
- * Most programs end without taking anything down: what is dirty is written then, and what was
- * recorded. The program's own last words may come before or after any handler of ours, so the same
- * is done at several moments:
- *   - by atexit(), from the first file on that there is something to be written of. It runs before
- * handlers that are older.
- *   - by a destructor of the lowest priority. It runs after the atexit() handlers and static
- * destructors of the program, and after those of shared libraries that use this one.
- *   - by an atexit() handler that the destructor adds. The C library calls it after the destructors
- * of all shared libraries, which matters where this library is linked into the program itself.
- *   - by at_quick_exit(), from the loading of this library on: handlers run in the reverse order.
- * After the last of them a write to a mapping is told to the log function.
+ * Most programs end without destroying anything: the dirty pages and the recordings are written
+ * at the end. The program's own last writes may come before or after any handler of the library.
+ * So the same work is done at several moments:
+ * - By atexit(), from the first file on that may need writing. This handler runs before handlers
+ * that are older.
+ * - By a destructor of the lowest priority. The destructor runs after the atexit() handlers and
+ * static destructors of the program, and after those of shared libraries that use this library.
+ * - By an atexit() handler that the destructor adds. The C library calls this handler after the
+ * destructors of all shared libraries. This matters if this library is linked into the program
+ * itself.
+ * - By at_quick_exit(), from the loading of this library on: handlers run in the reverse order.
+ * After the last of them a write to a mapping is reported to the log function.
  */
 
-/* Only one thread at a time. False: the calling thread is inside already, and a callback has called
- * exit(). */
+/* Let one thread at a time end the process. Returns false if the calling thread is inside
+ * already, because a callback has called exit(). May block. */
 static bool ending_begin(void)
 {
 	uint32_t own = os_gettid(), other = 0;
@@ -150,7 +152,8 @@ void api_process_ends(bool last)
 	for (int i = 0; i < LIVE_MAX; i++) {
 		struct fm_mm *mm = atomic_get(&live[i]);
 		__atomic_store_n(&flushing, mm, __ATOMIC_SEQ_CST);
-		if (mm && atomic_get(&live[i]) == mm) /* else it may be gone: see fm_mm_destroy() */
+		if (mm && atomic_get(&live[i]) == mm) /* otherwise the address space may be gone:
+							 see fm_mm_destroy() */
 			finish_mm(mm, until, last);
 		atomic_set(&flushing, NULL);
 	}
@@ -185,7 +188,7 @@ void live_watch_exit(void)
 #ifndef FM_SIM
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored                                                                     \
-	"-Wprio-ctor-dtor" /* below 101, so that a program has none that run later */
+	"-Wprio-ctor-dtor" /* below 101, so that no destructor of the program runs later */
 
 static void write_at_last(void)
 {

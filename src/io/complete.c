@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The end of a request: it is given back to its submitter, or to the I/O thread. Locks as in
- * engine.h. May call: os.h.
+ * The end of a request: the request is given back to its submitter, or to the I/O thread. Locks
+ * as in engine.h. May call: os.h.
  */
 #include "io/engine.h"
 
 #include <assert.h>
 
-/* Give a request back. In the I/O thread or in a worker; after `done` neither the request nor its
- * store may be there any more. */
+/* Give a request back to its submitter. Called in the I/O thread or in a worker. After `done` the
+ * request and its store may no longer exist. */
 void engine_finish(struct io_engine *engine, struct io_request *request, int error)
 {
 	os_lock(&engine->lock);
@@ -34,7 +34,8 @@ void io_complete(struct io_engine *engine, struct io_request *request, int error
 	request->rest_bytes = bytes;
 	request->place = PLACE_COMPLETED;
 	request->ended = atomic_add(&engine->ends, 1) + 1;
-	/* From the list, not from here: the store that calls is not done with its own work. */
+	/* The I/O thread ends the request from the list, not here: the calling store has not
+	 * finished its own work. */
 	io_list_push(&engine->completed, request);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O thread: it gives requests to their stores, runs their timers, goes on after short reads
- * and writes and calls `done`. It sleeps in the ring, or on a futex where there is none. Owns the
- * engine's memory, the `completed` list and the count of issued requests. Locks as in engine.h. May
- * call: os.h, store.h; malloc never.
+ * The I/O thread gives requests to their stores, runs their timers, continues short reads and
+ * writes, and calls `done`. The thread sleeps in the ring, or on a futex if there is no ring.
+ * Owns the engine's memory, the `completed` list and the count of issued requests. Locks as in
+ * engine.h.
+ * May call: os.h, store.h; never malloc.
  */
 #include "io/engine.h"
 
@@ -17,15 +18,16 @@
 #define QUEUE_DEPTH_DEFAULT 128
 #define WORKERS_DEFAULT     16
 #define WORKERS_LIMIT       1024
-#define ISSUE_AT_ONCE       64 /* then timers and completions have their turn */
+#define ISSUE_AT_ONCE       64 /* then timers and completions are handled */
 #define CANCEL_AT_ONCE      256
 #define ADVANCE_AT_ONCE                                                                            \
-	8 /* then what is asked for in answer is on its way while the rest is dealt with */
+	8 /* then new requests from these start before the rest is handled */
 #define SPIN_NS             40000u
 
 /* ------------------------------------------------------------------ giving requests to stores */
 
-/* How a store starts this request by itself; NULL: a worker is to call what blocks. */
+/* Return the store's function that starts this operation without blocking. NULL: a worker must
+ * call the blocking operation. */
 static int (*store_submit(const struct fm_store *store, enum io_op op))(struct fm_store *,
 									struct io_engine *,
 									struct io_request *)
@@ -54,7 +56,7 @@ void io_pass_on(struct io_engine *engine, struct io_request *request, struct fm_
 		io_complete(engine, request, error, 0);
 }
 
-/* request->rest: what bytes_done leaves of request->iov. */
+/* Set request->rest to the part of request->iov that bytes_done leaves. */
 static void request_rest(struct io_request *request)
 {
 	size_t skip = request->bytes_done;
@@ -111,9 +113,9 @@ static void issue_new(struct io_engine *engine)
 
 /* ------------------------------------------------------------------ what came back */
 
-/* What the store has left undone is no error: it was the end of the object. Nothing is written past
- * that, so there is no such excuse for a write. While the object is made shorter only the store
- * knows where its end is: there it is where a read brings nothing. */
+/* Tell whether a short read has reached the end of the object: such a read is no error. Nothing
+ * is written past the end, so a short write has no such excuse. While the object is made shorter,
+ * only the store knows its end: the end is then where a read brings no bytes. */
 static bool request_at_end(const struct io_request *request)
 {
 	uint64_t end = request->rest_bytes ? store_reach(request->store) : store_size(request->store);
@@ -121,7 +123,7 @@ static bool request_at_end(const struct io_request *request)
 	return request->op == IO_READ && request->offset + request->bytes_done >= end;
 }
 
-/* The last call of the store ended: the request ends too, or goes on with the rest. */
+/* Handle the end of the store's last call: end the request, or continue with the rest. */
 static void request_advance(struct io_engine *engine, struct io_request *request)
 {
 	int error = request->rest_error;
@@ -150,7 +152,7 @@ static void advance_completed(struct io_engine *engine)
 		request_advance(engine, request);
 }
 
-/* Requests that other threads gave to this one. */
+/* Handle the requests that other threads gave to the I/O thread. */
 static void collect(struct io_engine *engine)
 {
 	struct io_request *request;
@@ -178,7 +180,7 @@ static void run_cancels(struct io_engine *engine)
 		request = cancel_pop(engine);
 		with_store = false;
 		if (request) {
-			/* Only this thread could take it away from these two places. */
+			/* Only the I/O thread can take the request away from these two places. */
 			with_store = request->place == PLACE_STORE || request->place == PLACE_RING;
 			if (request->place == PLACE_QUEUE_WORK)
 				request_take_back(engine, request);
@@ -214,8 +216,9 @@ static void sleep_without_ring(struct io_engine *engine, uint64_t until_ns)
 }
 
 /*
- * Where many short reads are under way the next thing to do comes sooner than a thread that sleeps
- * can be woken, and who brings it would spend a system call on that. True: it has come.
+ * Spin for the next event. While many short reads are under way, the next event comes sooner than
+ * a sleeping thread can be woken. The thread that brings the event would also spend a system call
+ * on the wake-up. Returns true if an event has come.
  */
 static bool spin(struct io_engine *engine)
 {
@@ -270,7 +273,7 @@ static void start_wanted_worker(struct io_engine *engine)
 	if (!wanted || !workers_start_one(engine))
 		return;
 	os_lock(&engine->lock);
-	engine->workers_max = engine->workers; /* no more threads to be had */
+	engine->workers_max = engine->workers; /* the system gives no more threads */
 	engine->queues[QUEUE_WORK].room = engine->workers;
 	os_unlock(&engine->lock);
 }
@@ -300,7 +303,7 @@ static void *engine_main(void *arg)
 
 /* ------------------------------------------------------------------ made and unmade */
 
-/* Why there is no ring, and what to do about it: one line. */
+/* Note in one line why there is no ring, and the remedy. */
 static void note_no_ring(const struct io_engine *engine, const struct io_engine_options *options)
 {
 	const char *what_to_do = "see dmesg";
@@ -336,7 +339,7 @@ static void note_no_ring(const struct io_engine *engine, const struct io_engine_
 		options->note(options->note_arg, line);
 }
 
-/* When no thread is left that could wake the I/O thread. */
+/* Free the engine. Called when no thread is left that could wake the I/O thread. */
 static void engine_free(struct io_engine *engine)
 {
 	os_bell_close(&engine->bell);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of src/io share. One small lock (`lock`) protects the queues, the lists that lead
- * to the I/O thread, and the state and place of every request in them; it is held for tens of
- * instructions and never while a store's operation or `done` is called. The rest is marked with
- * the thread that owns it.
+ * What the files of src/io share. One small lock (`lock`) protects the queues and the lists that
+ * lead to the I/O thread. The lock also protects the state and place of every request in these
+ * queues and lists. The lock is held for tens of instructions and never during a store's
+ * operation or `done`. All other members are marked with the thread that owns them.
  *
- * A request's way: queues[QUEUE_TURN] (until its store has fewer than `limit` under way) -> its
- * store, in the I/O thread -> the ring, a timer, or queues[QUEUE_WORK] and a worker -> `completed`
- * -> on to the store again after a short read or write, or `done`.
+ * The path of a request: queues[QUEUE_TURN] (until its store has fewer than `limit` under way) ->
+ * its store, in the I/O thread -> the ring, a timer, or queues[QUEUE_WORK] and a worker ->
+ * `completed` -> the store again after a short read or write, or `done`.
  * May call: os.h, store.h, liburing (ring.c only).
  */
 #ifndef FM_IO_ENGINE_H
@@ -21,30 +21,31 @@
 
 enum io_queue_index { QUEUE_TURN = 0, QUEUE_WORK = 1 };
 
-/* Where a request is; each has one holder. */
+/* The place of a request; each place has one holder. */
 enum io_place {
-	PLACE_NONE = 0,   /* the submitter's */
+	PLACE_NONE = 0,   /* held by the submitter */
 	PLACE_QUEUE_TURN, /* IO_QUEUED */
-	PLACE_QUEUE_WORK, /* IO_QUEUED, though its store knows it already */
-	PLACE_TAKEN_BACK, /* cancelled out of a queue, on its way to the I/O thread */
-	PLACE_STORE,      /* the I/O thread gave it to the store */
-	PLACE_RING,       /* the kernel has it */
+	PLACE_QUEUE_WORK, /* IO_QUEUED, though the store already knows the request */
+	PLACE_TAKEN_BACK, /* cancelled in a queue, on the way to the I/O thread */
+	PLACE_STORE,      /* the I/O thread gave the request to the store */
+	PLACE_RING,       /* the kernel has the request */
 	PLACE_WORKER,     /* a worker reads, writes or flushes */
-	PLACE_RETURNED,   /* a worker gave it to the I/O thread */
+	PLACE_RETURNED,   /* a worker gave the request to the I/O thread */
 	PLACE_COMPLETED,  /* io_complete() was called */
 };
 
-/* The stores that have a request waiting and may have one more under way, in turn, by priority. */
+/* The stores that have a waiting request and may have another request under way, in turn, by
+ * priority. */
 struct io_queue {
 	struct io_store_queue *first[2], *last[2];
-	uint32_t limit[2]; /* requests of one store under way at most */
-	uint32_t room; /* of all stores together; 0: no end. A store may have no more of it than are
-			  left for others */
+	uint32_t limit[2]; /* most requests of one store that may be under way */
+	uint32_t room; /* limit for all stores together; 0: no limit. A store may not have more
+			  places than are left for other stores */
 	uint32_t busy;
 	enum io_queue_index index;
 };
 
-/* A list through request->next, first in first out. */
+/* A list linked by request->next, first in first out. */
 struct io_list {
 	struct io_request *first, *last;
 };
@@ -54,40 +55,41 @@ struct io_ring; /* ring.c */
 struct io_engine {
 	struct os_lock lock;
 	struct io_queue queues[2];
-	struct io_list taken_back, returned; /* for the I/O thread */
-	struct io_request *cancels;          /* issued, to be cancelled */
-	unsigned idle_workers, workers;      /* waiting; started */
+	struct io_list taken_back, returned; /* requests for the I/O thread */
+	struct io_request *cancels;          /* issued requests to be cancelled */
+	unsigned idle_workers, workers;      /* waiting workers; started workers */
 	unsigned workers_max;
-	size_t issued; /* with a turn; lock, and atomic: the I/O thread asks without */
+	size_t issued; /* requests that hold a turn; under the lock, and atomic: the I/O thread
+			  reads the count without the lock */
 	bool workers_stop;
 
 	uint32_t sleeping;  /* atomic, futex: 1 while the I/O thread sleeps or is about to */
-	uint32_t work_word; /* futex: raised when there may be work for a worker */
+	uint32_t work_word; /* futex: incremented when there may be work for a worker */
 	uint32_t rethink;   /* atomic */
-	uint32_t calls;     /* of io_engine_wake(); atomic */
+	uint32_t calls;     /* calls of io_engine_wake(); atomic */
 	uint32_t stopping;  /* atomic */
 	uint32_t started;   /* futex: 1 when the I/O thread is set up */
-	uint32_t requests;  /* atomic: submitted and not done */
-	uint64_t ends;      /* atomic: what stores and workers have brought to an end */
+	uint32_t requests;  /* atomic: requests submitted and not done */
+	uint64_t ends;      /* atomic: requests that stores and workers have ended */
 
-	unsigned workers_room; /* of worker_threads */
+	unsigned workers_room; /* capacity of worker_threads */
 	bool no_uring;
 	int ring_error; /* why there is no ring */
-	struct os_bell bell; /* wakes the thread out of the ring; its fd is -1 where the thread
+	struct os_bell bell; /* wakes the I/O thread out of the ring; fd is -1 if the thread
 				sleeps on `sleeping` */
 	struct io_ring *ring;
 	struct os_thread thread;
 	struct os_thread *worker_threads;
 
-	/* the I/O thread's own */
+	/* owned by the I/O thread */
 	struct io_list completed;
 	uint32_t calls_seen;
-	uint64_t wait_ns; /* how long it waits for the next thing to do, smoothed */
+	uint64_t wait_ns; /* how long the I/O thread waits for the next thing to do, smoothed */
 	struct io_request **timers; /* binary heap, the earliest first */
 	size_t timers_count, timers_room;
 };
 
-/* queue.c; all but io_engine_wake with the lock held */
+/* queue.c; all but io_engine_wake are called with the lock held */
 void io_list_push(struct io_list *list, struct io_request *request);
 struct io_request *io_list_pop(struct io_list *list);
 void queue_init(struct io_queue *queue, enum io_queue_index index, uint32_t demand,
@@ -123,8 +125,8 @@ int ring_open(struct io_engine *engine);
 void ring_close(struct io_engine *engine);
 bool ring_has_completed(struct io_engine *engine);
 void ring_submit(struct io_engine *engine);
-/* Submit what was prepared, sleep until something completes or the time has come (0: do not sleep),
- * and deal with what has completed. */
+/* Submit the prepared requests, sleep until a request completes or `until_ns` has come (0: do not
+ * sleep), and handle all completions. */
 void ring_turn(struct io_engine *engine, uint64_t until_ns);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The order of requests: demand before speculation, and within each the stores in turn, so that
- * one that is slow or dead delays only its own. Owns the queues and the lists through which other
- * threads reach the I/O thread; all under engine->lock.
- * io_submit, io_promote and io_cancel are signal-safe: they allocate nothing and take that lock
- * only.
+ * The order of requests: demand before speculation, and within each priority the stores in turn.
+ * So a slow or dead store delays only its own requests. Owns the queues and the lists through
+ * which other threads reach the I/O thread; engine->lock protects all of them.
+ * io_submit, io_promote and io_cancel are signal-safe: they allocate nothing and take only that
+ * lock.
  * May call: os.h.
  */
 #include "io/engine.h"
@@ -72,8 +72,9 @@ static void turn_remove(struct io_queue *queue, struct io_store_queue *waiting, 
 	waiting->has_turn[priority] = false;
 }
 
-/* A store is in line exactly when it has something waiting and may have more under way: so an empty
- * queue keeps no pointer to a store that may be closed next. */
+/* Put a store into the line of turns, or remove the store. A store is in line exactly if a
+ * request waits and the store may have more requests under way. So an empty queue keeps no
+ * pointer to a store that may be closed next. */
 static void turn_update(struct io_queue *queue, struct io_store_queue *waiting)
 {
 	for (int priority = IO_DEMAND; priority <= IO_SPECULATIVE; priority++) {
@@ -127,10 +128,10 @@ void queue_push(struct io_queue *queue, struct fm_store *store, struct io_reques
 }
 
 /*
- * The first of a store's requests that may have one of the room's places, or NULL. Stores that die
- * one after the other each leave as many places as they take. Writes leave some to the reads of
- * their own store: a write may wait for a lock that a system call holds, which waits for such a
- * read.
+ * Return the first request of a store that may take one of the room's places, or NULL. Of stores
+ * that die in succession, each leaves as many places as the store takes. Writes leave some places
+ * to reads of the same store: a write may wait for a lock held by a system call that waits for
+ * such a read.
  */
 static struct io_request *waiting_next(const struct io_queue *queue,
 				       const struct io_store_queue *waiting, int priority)
@@ -147,7 +148,7 @@ static struct io_request *waiting_next(const struct io_queue *queue,
 	return request;
 }
 
-/* The store whose turn it is, of those that may have one. */
+/* Find the store whose turn has come, among the stores that may have a turn. */
 static struct io_request *turn_next(const struct io_queue *queue, int priority,
 				    struct io_store_queue **ret_waiting)
 {
@@ -161,7 +162,8 @@ static struct io_request *turn_next(const struct io_queue *queue, int priority,
 	return request;
 }
 
-/* The next request to serve: it is under way from here on, until queue_release(). NULL: none. */
+/* Take the next request to serve. The request is under way from now on, until queue_release().
+ * Returns NULL if no request may start. */
 struct io_request *queue_take(struct io_queue *queue)
 {
 	int priority = IO_DEMAND;
@@ -196,7 +198,7 @@ void queue_release(struct io_queue *queue, struct fm_store *store, enum io_op op
 	turn_update(queue, waiting);
 }
 
-/* The queue that a request waits in, and its store's part of it. */
+/* Return the queue that a request waits in, and the store's part of this queue. */
 static struct io_queue *request_queue(struct io_engine *engine, struct io_request *request,
 				      struct io_store_queue **ret_waiting)
 {
@@ -209,7 +211,7 @@ static struct io_queue *request_queue(struct io_engine *engine, struct io_reques
 	return &engine->queues[index];
 }
 
-/* Out of its queue, for the I/O thread to end it with -ECANCELED. */
+/* Take a request out of its queue. The I/O thread then ends the request with -ECANCELED. */
 void request_take_back(struct io_engine *engine, struct io_request *request)
 {
 	struct io_store_queue *waiting;
@@ -258,8 +260,9 @@ struct io_request *cancel_pop(struct io_engine *engine)
 
 /* ------------------------------------------------------------------ for submitters */
 
-/* The flag goes up before the I/O thread looks for work a last time, and whoever brings work looks
- * at the flag after that: one of the two sees the other. */
+/* Wake the I/O thread. The I/O thread sets `sleeping` before its last look for work, and a thread
+ * that brings work reads `sleeping` afterwards. So at least one of the two threads sees the
+ * other. */
 void io_engine_wake(struct io_engine *engine)
 {
 	atomic_add(&engine->calls, 1u);
@@ -337,7 +340,8 @@ void io_promote(struct io_engine *engine, struct io_request *request)
 		is_work = queue->index == QUEUE_WORK;
 	}
 	os_unlock(&engine->lock);
-	if (is_work) { /* demand may go where speculation had to wait: an idle worker should look */
+	if (is_work) { /* demand may start where speculation had to wait: an idle worker should
+			  look */
 		(void)atomic_add(&engine->work_word, 1);
 		os_futex_wake(&engine->work_word, 1, OS_FUTEX_ANY);
 	}
@@ -357,7 +361,7 @@ void io_cancel(struct io_engine *engine, struct io_request *request)
 			cancel_list(engine, request);
 		}
 		break;
-	default: /* the submitter's, or about to be */
+	default: /* the request is with the submitter, or about to be */
 		break;
 	}
 	os_unlock(&engine->lock);

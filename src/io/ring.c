@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The io_uring: opened, used and closed by the I/O thread alone, since requests die with the thread
- * that submitted them. Owns the ring; no lock. The thread is woken out of it by the futex
- * `sleeping`, or before Linux 6.7 by a bell, which is opened here, and closed by engine.c when
- * nobody can ring it any more. A completion of -ECANCELED that nobody asked for, and interruptions,
- * are submitted again. May call: os.h, liburing.
+ * The io_uring. Only the I/O thread opens, uses and closes the ring, since requests die with the
+ * thread that submitted them. Owns the ring; no lock. The futex `sleeping` wakes the thread out
+ * of the ring. Before Linux 6.7 a bell does: ring.c opens the bell, and engine.c closes the bell
+ * when no thread can ring any more. A completion with -ECANCELED that was not requested, or an
+ * interruption, is submitted again.
+ * May call: os.h, liburing.
  */
 #include "io/engine.h"
 
@@ -18,21 +19,22 @@
 #include <string.h>
 
 #define RING_ENTRIES     256
-#define RING_COMPLETIONS 4096 /* several stores, each with its queue depth under way */
+#define RING_COMPLETIONS 4096 /* for several stores, each with its queue depth under way */
 #define RING_TRIES_MAX   100  /* then the kernel's answer counts as an error */
-/* The kernel serves what cannot be started without blocking by threads of its own: 4 a CPU unless
- * told otherwise, which one dead FUSE server would occupy to the last. */
+/* The kernel uses threads of its own for requests that cannot start without blocking. By default
+ * there are 4 of these threads for each CPU, and one dead FUSE server would occupy all of
+ * them. */
 #define RING_KERNEL_WORKERS 1024
 
 struct io_ring {
 	struct io_uring uring;
-	uint64_t event; /* what the eventfd's read brings */
+	uint64_t event; /* buffer for the eventfd's read */
 	bool event_armed;
 	bool has_futex; /* the ring waits for the futex `sleeping` (Linux 6.7): no descriptor is
-			   needed to wake it */
+			   needed to wake the thread */
 };
 
-/* user_data: a request, or one of these */
+/* user_data: a request, or one of these values */
 #define DATA_CANCEL ((void *)1)
 #define DATA_EVENT  ((void *)2)
 
@@ -74,7 +76,8 @@ static bool uring_has_futex(struct io_uring *uring)
 	return has;
 }
 
-/* To a high number. Where there is none left the ring stays where it is. */
+/* Move the ring's descriptor to a high number. If there is no free high number, the number
+ * stays. */
 static void uring_high(struct io_uring *uring)
 {
 	int fd = os_fd_high(uring->ring_fd);
@@ -101,12 +104,13 @@ int ring_open(struct io_engine *engine)
 		goto out_free;
 	ring->has_futex = uring_has_futex(&ring->uring);
 	if (!ring->has_futex) {
-		/* Blocking: a read of it by the ring waits until it is written. */
+		/* The bell is blocking: the ring's read of the bell waits until the bell is
+		 * written. */
 		error = os_bell_open(&engine->bell, 0);
 		if (error)
 			goto out_exit;
 	}
-	if (!os_fds_own()) /* then the ring is reached without its number, which the program may
+	if (!os_fds_own()) /* then the ring is used without its number, which the program may
 			      close (Linux 5.18) */
 		(void)io_uring_register_ring_fd(&ring->uring);
 	(void)io_uring_register_iowq_max_workers(&ring->uring, kernel_workers);
@@ -144,7 +148,7 @@ static struct io_uring_sqe *ring_sqe(struct io_ring *ring)
 	return sqe;
 }
 
-/* By request->op, the first time and again. */
+/* Submit a request to the ring by request->op, for the first time or again. */
 static int ring_start(struct io_engine *engine, struct io_request *request, int fd)
 {
 	uint64_t offset = request->offset + request->bytes_done;
@@ -153,7 +157,7 @@ static int ring_start(struct io_engine *engine, struct io_request *request, int 
 	if (!engine->ring)
 		return -EOPNOTSUPP;
 	sqe = ring_sqe(engine->ring);
-	if (!sqe) /* completions have piled up: a worker may do it */
+	if (!sqe) /* completions have piled up: a worker may serve the request */
 		return -EOPNOTSUPP;
 	if (request->op == IO_FLUSH)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -163,7 +167,7 @@ static int ring_start(struct io_engine *engine, struct io_request *request, int 
 		io_uring_prep_readv2(sqe, fd, request->rest, (unsigned)request->rest_count, offset,
 				     request->ring_nowait ? RWF_NOWAIT : 0);
 	io_uring_sqe_set_data(sqe, request);
-	if (request->ring_async) /* by a thread of the kernel's from the start */
+	if (request->ring_async) /* by a kernel thread from the start */
 		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	request->ring_fd = fd;
 	request->place = PLACE_RING;
@@ -188,7 +192,8 @@ int io_ring_flush(struct io_engine *engine, struct io_request *request, int fd)
 	return ring_start(engine, request, fd);
 }
 
-/* In the order of submission, so it cannot meet a later life of the same request. */
+/* Cancel a request in the ring. The ring keeps the order of submission, so the cancel cannot meet
+ * a later use of the same request. */
 void io_ring_cancel(struct io_engine *engine, struct io_request *request)
 {
 	struct io_uring_sqe *sqe;
@@ -196,7 +201,7 @@ void io_ring_cancel(struct io_engine *engine, struct io_request *request)
 	if (!engine->ring || request->place != PLACE_RING)
 		return;
 	sqe = ring_sqe(engine->ring);
-	if (!sqe) { /* once more after completions were dealt with */
+	if (!sqe) { /* try again after completions were handled */
 		os_lock(&engine->lock);
 		cancel_list(engine, request);
 		os_unlock(&engine->lock);
@@ -276,7 +281,8 @@ void ring_submit(struct io_engine *engine)
 		(void)io_uring_submit(&engine->ring->uring);
 }
 
-/* Without a system call; also where the kernel wants one first to tell what has completed. */
+/* Tell whether the ring has completions, without a system call. Also true if the kernel needs a
+ * system call to report completions. */
 bool ring_has_completed(struct io_engine *engine)
 {
 	struct io_uring *uring = &engine->ring->uring;

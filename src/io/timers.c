@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Timers of requests: a binary heap with the earliest on top. Owned by the I/O thread, no lock;
- * each request knows its place in it. Room is reserved when a request is issued (a request has one
- * timer), so that starting a timer cannot fail.
+ * Timers of requests: a binary heap with the earliest timer on top. Owned by the I/O thread, no
+ * lock; each request knows its place in the heap. Room is reserved when a request is issued,
+ * since a request has one timer. So starting a timer cannot fail.
  * May call: os.h.
  */
 #include "io/engine.h"
@@ -111,8 +111,9 @@ void io_timers_rethink(struct io_engine *engine)
 	io_engine_wake(engine);
 }
 
-/* Call those that are due; after a rethink, all. One that starts again at once waits for the next
- * round, so that the rest of the engine has its turn. */
+/* Call the functions of the timers that are due; after a rethink, of all timers. A timer that its
+ * function starts again at once waits for the next round, so that the rest of the engine can
+ * run. */
 void timers_run(struct io_engine *engine)
 {
 	size_t rounds = engine->timers_count;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers: threads that call a store's `read`, `write` and `flush`, for stores that can only block
- * and for files where there is no ring. Started when first needed, at most workers_max; a store has
- * at most half of them (the limit of queues[QUEUE_WORK]), so that a dead one leaves the others
- * served. Signals are blocked in them. Counts and queue are under engine->lock. May call: os.h,
- * store.h.
+ * Workers: threads that call a store's `read`, `write` and `flush`, for stores that can only
+ * block and for files if there is no ring. A worker is started when first needed, at most
+ * workers_max. A store gets at most half of the workers (the limit of queues[QUEUE_WORK]), so
+ * that a dead store leaves workers for the others. Signals are blocked in workers. engine->lock
+ * protects counts and queue.
+ * May call: os.h, store.h.
  */
 #include "io/engine.h"
 
@@ -13,14 +14,14 @@
 #include <limits.h>
 #include <stdio.h>
 
-/* What a worker's call came to: the request ends here when nothing is left to do, else in the I/O
- * thread. */
+/* Handle the result of a worker's call. The request ends here if no bytes are left to transfer;
+ * otherwise the I/O thread continues. */
 static void worker_result(struct io_engine *engine, struct io_request *request, int error,
 			  size_t bytes)
 {
 	bool ends = error || request->bytes_done + bytes == request->total_bytes;
 
-	if (ends) /* before another can take this one's place, and end */
+	if (ends) /* before another request can take this request's place, and end */
 		request->ended = atomic_add(&engine->ends, 1) + 1;
 	os_lock(&engine->lock);
 	queue_release(&engine->queues[QUEUE_WORK], request->work_store, request->op);
@@ -59,7 +60,7 @@ static struct io_request *worker_next(struct io_engine *engine)
 		request->place = PLACE_WORKER;
 	more = workers_wanted(engine);
 	os_unlock(&engine->lock);
-	if (more) /* the I/O thread starts another */
+	if (more) /* the I/O thread starts another worker */
 		io_engine_wake(engine);
 	return request;
 }
@@ -101,7 +102,7 @@ bool workers_wanted(struct io_engine *engine)
 	       engine->workers < engine->workers_max;
 }
 
-/* In the I/O thread, or before it runs. */
+/* Start a worker. Called in the I/O thread, or before the I/O thread runs. */
 int workers_start_one(struct io_engine *engine)
 {
 	char name[16];
@@ -118,10 +119,11 @@ int workers_start_one(struct io_engine *engine)
 	return 0;
 }
 
-/* Have a worker call the store's operation for request->rest. In the I/O thread. */
+/* Let a worker call the store's operation for request->rest. Called in the I/O thread. */
 void io_by_worker(struct io_engine *engine, struct io_request *request, struct fm_store *store)
 {
-	/* The first one here, to know that there is one; others when the I/O thread next looks. */
+	/* The first worker is started here, so that at least one worker exists. The I/O thread
+	 * starts others when needed. */
 	int error = engine->workers ? 0 : workers_start_one(engine);
 
 	if (error) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Atomics on state words. All are seq_cst, and all go through here, so that the simulator can
- * make each one a scheduling point. Statistics are the exception: they are relaxed (stats.h).
- * May call: nothing.
+ * Atomics on state words. All are seq_cst, and all are defined here, so that the simulator can
+ * make each atomic a scheduling point. Statistics are the exception: they are relaxed
+ * (stats.h). May call: nothing.
  */
 #ifndef FM_OS_ATOMIC_H
 #define FM_OS_ATOMIC_H
@@ -22,7 +22,7 @@ void sim_point_at(const void *word, bool writes);
 	})
 #define covered_if(cond, row) ((cond) ? covered(row) : (void)0)
 #define covered_by(may_drop, row) ((may_drop) ? covered(row##_d) : covered(row##_n))
-/* The checkers look on. */
+/* Let the simulator's checkers look on. */
 #define watched(what, arg)                                                                     \
 	({                                                                                     \
 		void sim_watch_##what(const void *);                                           \
@@ -46,7 +46,7 @@ void sim_point_at(const void *word, bool writes);
 		FM_POINT(p, true);                                                             \
 		__atomic_store_n((p), (v), __ATOMIC_SEQ_CST);                                  \
 	})
-/* Each of these returns the value from before. */
+/* Each of these macros returns the value from before. */
 #define atomic_add(p, v)                                                                       \
 	({                                                                                     \
 		FM_POINT(p, true);                                                             \
@@ -72,7 +72,7 @@ void sim_point_at(const void *word, bool writes);
 		FM_POINT(p, true);                                                             \
 		__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST);                               \
 	})
-/* True when *p was *expected and is now `v`; else *expected holds what *p was. */
+/* Returns true if *p was *expected and is now `v`; else *expected holds the value of *p. */
 #define atomic_cas(p, expected, v)                                                             \
 	({                                                                                     \
 		FM_POINT(p, true);                                                             \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bells and events: eventfds of our table, and those that the program waits by.
+ * Bells and events: eventfds of the library's table, and eventfds that the program waits for.
  * May call: fds.c, os.h.
  */
 #include "os/bells.h"
@@ -30,7 +30,7 @@ int os_bell_open(struct os_bell *bell, int flags)
 	return bell->fd < 0 ? bell->fd : 0;
 }
 
-/* By the holder, after what it was asked to ring. */
+/* Close a bell. The holder closes the bell after it has rung the bells that were asked for. */
 void os_bell_close(struct os_bell *bell)
 {
 	struct fds *fds = fds_now();
@@ -119,9 +119,9 @@ static long event_write(void *arg)
 	return os_syscall3(SYS_write, ((struct event *)arg)->bell.fd, &one, sizeof(one));
 }
 
-/* The program may have closed the number that it was given, and have put another file there. All
- * eventfds have one inode, so the number is known by what it does: it can be read when we have
- * written to it, and not before. */
+/* Test whether the event's number still stands for the event. The program may have closed the
+ * number, and have put another file there. All eventfds have one inode, so the test uses the
+ * number's behaviour: the number is readable after the library's write, and not before. */
 static bool event_number_is_ours(struct event *event)
 {
 	bool before, after;
@@ -133,7 +133,7 @@ static bool event_number_is_ours(struct event *event)
 	return !before && after;
 }
 
-/* In a thread with the program's table. */
+/* Close the event's number in the program's table. Runs in a thread with the program's table. */
 static void event_close_number(void *arg)
 {
 	struct event *event = arg;
@@ -154,8 +154,8 @@ void os_event_close(int at)
 	os_fds_put();
 }
 
-/* Waits for the holder where it has to ask it: what is signalled before something else must not
- * arrive after that. */
+/* Signal an event. Waits for the holder if the holder has to write: an event that is signalled
+ * before another action must not arrive after that action. */
 void os_event_signal(int at)
 {
 	struct fds *fds = fds_now();

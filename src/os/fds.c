@@ -1,43 +1,49 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors of our own.
+ * Descriptors of the library's own.
  *
- * A program may do anything to its table of descriptors: closefrom(3), dup2() over any number, a
- * double close, unshare(). A mapping made by mmap() lives on through all of that, and so must ours.
+ * A program may do anything to its table of descriptors: closefrom(3), dup2() over any number,
+ * a double close, unshare(). A mapping made by mmap() survives all of that, and so must a
+ * mapping of the library.
  *
- * Tables. There are two: the program's, and one of our own. A thread called fm-fds, the holder,
- * leaves the program's table (close_range() with CLOSE_RANGE_UNSHARE, else unshare()) and keeps
- * nothing of it: no pipe or socket of the program stays open because of us. All other threads of
- * the library are started by the holder and have its table: the I/O thread and its ring, workers,
- * the writer, the trap's handler. So an open file's numbers are:
+ * Tables. There are two: the program's table, and the library's table. A thread called fm-fds,
+ * the holder, leaves the program's table (close_range() with CLOSE_RANGE_UNSHARE, else
+ * unshare()). The holder keeps nothing of that table: no pipe or socket of the program stays
+ * open because of the library. The holder starts all other threads of the library, and they
+ * have its table: the I/O thread and its ring, workers, the writer, the trap's handler. So an
+ * open file's numbers are:
  *
- *     what                      in our table            in the program's table
- *     a store's file            buffered, direct        one, for reads by the faulting thread
- *     a userfaultfd             one                     one, for the faulting thread's ioctls
- *     a private scratch file    one                     one, for reads by the faulting thread
- *     the ring, eventfds        one                     none; fm_event_fd() and fm_queue_fd() give
- * one away the stats page's memfd    one                     none
+ *     what                    in the library's table  in the program's table
+ *     a store's file          buffered, direct        one, for reads by the faulting thread
+ *     a userfaultfd           one                     one, for the faulting thread's ioctls
+ *     a private scratch file  one                     one, for reads by the faulting thread
+ *     the ring, eventfds      one                     none; fm_event_fd() and fm_queue_fd()
+ *                                                     give one away
+ *     the stats page's memfd  one                     none
  *
- * Who may use which. A thread of ours uses the numbers of our table, which nobody else can close or
- * replace. A thread of the program may use a number of the program's table for reading only, or for
- * an ioctl that no other kind of file knows; after the call it asks whether the number still stands
- * for the same device and inode. If so it did during the call: a number that was closed does not
- * come back as our file. If not, the result is thrown away and the call is made by a thread of ours
- * (os_fds_call()), or with a new number (os_fd_fetch()). Writes, flushes and changes of size are
- * made by threads of ours only. A new file is opened by the caller, with the caller's rights and
- * working directory, and the holder takes it from there by pidfd_getfd(), or by SCM_RIGHTS. An
- * event is a number in our table too (struct os_bell): a thread of the program asks the holder to
- * write to it. What the program gave us to call (its log function) is called by a thread with the
- * program's table, fm-call, since what it knows are the program's numbers.
+ * Use by threads. A thread of the library uses the numbers of the library's table, which no
+ * other thread can close or replace. A thread of the program may use a number of the program's
+ * table only for reading, or for an ioctl that no other kind of file knows. After the call the
+ * thread asks whether the number still stands for the same device and inode. If so, the number
+ * did so during the call: a closed number does not come back as the library's file. If not, the
+ * result is thrown away. The call is then made by a thread of the library (os_fds_call()), or
+ * with a new number (os_fd_fetch()). Only threads of the library make writes, flushes and
+ * changes of size.
  *
- * Where the kernel refuses a second table, all numbers are in the program's; then numbers are
- * compared before each write, and what was lost is an error. The userfaultfd alone is kept by a
- * bare thread (os_fd_keep()): with its last reference the kernel would take the registration away,
- * and pages would read as zeros.
+ * A new file is opened by the caller, with the caller's rights and working directory. The
+ * holder takes the file from there by pidfd_getfd(), or by SCM_RIGHTS. An event is a number in
+ * the library's table too (struct os_bell): a thread of the program asks the holder to write to
+ * the event. A function that the program gave the library (its log function) is called by a
+ * thread with the program's table, fm-call, because the function knows the program's numbers.
  *
- * Owns the one struct fds, which a forked child finds zeroed, so that it begins anew. `lock`
- * protects the lists of jobs; a job is on the stack of the thread that waits for it. May call: the
- * kernel; pthread_create() in the holder.
+ * If the kernel refuses a second table, all numbers are in the program's table. Then numbers
+ * are compared before each write, and a lost number is an error. The userfaultfd alone is kept
+ * by a bare thread (os_fd_keep()): with the last reference the kernel would remove the
+ * registration, and pages would read as zeros.
+ *
+ * Owns the single struct fds. A forked child finds the struct zeroed, and so begins anew.
+ * `lock` protects the lists of jobs; a job is on the stack of the thread that waits for the
+ * job. May call: the kernel; pthread_create() in the holder.
  */
 #include "os/fds.h"
 
@@ -85,7 +91,7 @@ static void jobs_push(struct jobs *jobs, struct job *job)
 	jobs->end = &job->next;
 }
 
-/* The lock is held. */
+/* Take the first job from a list. The lock is held. */
 static struct job *jobs_pop(struct jobs *jobs)
 {
 	struct job *job = jobs->first;
@@ -108,8 +114,8 @@ static void job_run(struct job *job)
 	os_futex_wake(&job->done, 1, OS_FUTEX_ANY);
 }
 
-/* Have a thread of the other side run it. Signals are blocked meanwhile: a handler's fault could
- * need the lock. */
+/* Queue a job for a thread of the other side, and wait for the result. Signals are blocked
+ * meanwhile: a fault in a signal handler could need the lock. */
 long fds_job_wait(struct fds *fds, struct jobs *jobs, uint32_t *word, long (*fn)(void *), void *arg)
 {
 	struct job job = {.fn = fn, .arg = arg};
@@ -121,7 +127,7 @@ long fds_job_wait(struct fds *fds, struct jobs *jobs, uint32_t *word, long (*fn)
 	more = jobs == &fds->slow && !fds->idle;
 	os_unlock(&fds->lock);
 	fds_word_raise(word);
-	if (more) /* the holder starts another */
+	if (more) /* the holder starts another thread */
 		fds_word_raise(&fds->holder_word);
 	while (!atomic_get(&job.done))
 		os_futex_wait(&job.done, 0, OS_FUTEX_ANY, OS_FOREVER);
@@ -169,7 +175,7 @@ static void *own_thread_main(void *arg)
 	return fn(fn_arg);
 }
 
-/* In a thread that has our table. */
+/* Start a thread. Runs in a thread that has the library's table. */
 static long thread_start(void *arg)
 {
 	struct start *start = arg;
@@ -277,7 +283,7 @@ static void number_close(void *arg)
 {
 	const struct number *number = arg;
 
-	if (os_fd_is(number->fd, number->id)) /* else it is the program's own by now */
+	if (os_fd_is(number->fd, number->id)) /* else the number is the program's by now */
 		os_syscall1(SYS_close, number->fd);
 }
 
@@ -306,8 +312,8 @@ static void bells_ring(struct fds *fds)
 	}
 }
 
-/* Slow jobs wait and no thread is idle: start another. If there is none to be had at all, they
- * fail. */
+/* Start another caller thread if slow jobs wait and no thread is idle. If no such thread can be
+ * had at all, the jobs fail. */
 static void callers_start(struct fds *fds)
 {
 	struct start start = {.fn = caller_main, .arg = fds};
@@ -343,8 +349,8 @@ static void holder_serve(struct fds *fds)
 		os_lock(&fds->lock);
 		struct job *job = jobs_pop(&fds->quick);
 		os_unlock(&fds->lock);
-		bells_ring(fds); /* what was asked for before the job, which may close the bell, or
-				    clear its event */
+		bells_ring(fds); /* rings requested before the job, which may close the bell, or clear its
+				    event */
 		callers_start(fds);
 		if (job)
 			job_run(job);
@@ -366,7 +372,7 @@ static void close_numbers(unsigned first, unsigned last)
 		os_syscall1(SYS_close, fd);
 }
 
-/* Leave the program's table, with nothing of it. */
+/* Leave the program's table, and keep nothing of that table. */
 static int leave_table(void)
 {
 	long err = os_syscall3(SYS_close_range, FDS_LOW_END, ~0u, CLOSE_RANGE_UNSHARE);
@@ -379,7 +385,7 @@ static int leave_table(void)
 	}
 	for (int fd = 0; fd < FDS_LOW_END; fd++) {
 #ifdef FM_DEBUG
-		if (fd == 2 && !fds_number_is_free(2)) /* what assert() and sanitizers say */
+		if (fd == 2 && !fds_number_is_free(2)) /* the output of assert() and sanitizers */
 			continue;
 #endif
 		os_syscall1(SYS_close, fd);
@@ -388,7 +394,8 @@ static int leave_table(void)
 	return 0;
 }
 
-/* Its name is the kernel's choice, and in the abstract name space. */
+/* Open the socket for new descriptors. The kernel chooses the socket's name, in the abstract
+ * name space. */
 static void post_open(struct fds *fds)
 {
 	fds->post_name = (struct sockaddr_un){.sun_family = AF_UNIX};
@@ -440,8 +447,8 @@ static struct fds *fds_made(void)
 
 #define LINGER_NS (100 * OS_NSEC_PER_MSEC)
 
-/* The C library's join comes a moment before the kernel has done with the thread: wait until it is
- * no thread of this process any more. */
+/* Wait until the thread is no longer a thread of this process. The C library's join returns a
+ * moment before the kernel has finished with the thread. */
 static void wait_for_end(uint32_t tid)
 {
 	uint64_t until = os_now_ns() + LINGER_NS;
@@ -459,7 +466,7 @@ static void outward_end(struct fds *fds)
 	wait_for_end(fds->outward_tid);
 }
 
-/* `making` is held; signals are blocked. */
+/* Start the threads. `making` is held; signals are blocked. */
 static int fds_begin(struct fds *fds)
 {
 	int err;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Open files from table to table: see fds.c.
- * May call: fds.c, os.h.
+ * Transfers of open files from table to table: see fds.c. May call: fds.c, os.h.
  */
 #include "os/fds_give.h"
 
@@ -28,8 +27,8 @@ struct giving {
 	struct os_fd_id id;
 };
 
-/* In the holder: what the thread `tid` has at number `fd`. Before Linux 6.9 only of the main
- * thread's table, which is mostly the same. */
+/* Get the file that the thread `tid` has at number `fd`. Runs in the holder. Before Linux 6.9
+ * the call reads only the main thread's table, which is mostly the same table. */
 static int pull(uint32_t tid, int fd)
 {
 	long got, pidfd = os_syscall2(SYS_pidfd_open, tid, PIDFD_OF_THREAD);
@@ -60,7 +59,8 @@ union control {
 	char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-/* In the holder. What others may have sent to the name is thrown away. */
+/* Take the descriptor that the caller has sent. Runs in the holder. Messages that other
+ * processes may have sent to the name are thrown away. */
 static long take_sent(void *arg)
 {
 	struct giving *giving = arg;
@@ -86,8 +86,9 @@ static long take_sent(void *arg)
 	return got;
 }
 
-/* By a socket that is new, so that its number is nobody else's. One at a time, by `making`: the
- * holder would throw another's message away. */
+/* Give the descriptor by a message. The socket is new, so that its number cannot be another
+ * file's. `making` allows one giver at a time: the holder would throw another giver's message
+ * away. */
 static int give_by_message(struct fds *fds, struct giving *giving)
 {
 	union control control = {.bytes = {0}};

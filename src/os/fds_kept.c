@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An open file that is kept where there is no table of our own: by a bare thread with a copy
- * of the program's table.
- * May call: os.h; clone() of the C library.
+ * An open file that is kept when the library has no table of its own: a bare thread has a copy
+ * of the program's table. May call: os.h; clone() of the C library.
  */
 #include "os/fds_kept.h"
 
@@ -23,11 +22,12 @@
 #define KEPT_END   2u
 #define KEPT_HIGHEST 65536
 
-/* No thread of the C library's: it has no thread-locals, and a sanitizer does not know of it. */
+/* For a thread that is not the C library's: the thread has no thread-locals, and a sanitizer
+ * does not know of the thread. */
 #define BARE __attribute__((no_sanitize("address", "thread", "undefined")))
 
-/* clone() without CLONE_FILES gives it a copy of the program's table, also where unshare() is
- * forbidden. */
+/* Run the bare thread. clone() without CLONE_FILES gives the thread a copy of the program's
+ * table, even if unshare() is forbidden. */
 BARE static int kept_main(void *arg)
 {
 	struct os_fd_kept *kept = arg;
@@ -94,7 +94,8 @@ void os_fd_keep_end(struct os_fd_kept *kept)
 		return;
 	atomic_set(&kept->state, KEPT_END);
 	os_futex_wake(&kept->state, 1, OS_FUTEX_ANY);
-	while (atomic_get(&kept->tid)) /* the kernel clears it, and wakes nobody of this process alone */
+	while (atomic_get(&kept->tid)) /* the kernel clears `tid`, and its wake does not reach a
+					  process-private wait */
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 20);
 	os_meta_free(kept->stack, KEPT_STACK);
 	kept->stack = NULL;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An open file that is kept where there is no table of our own. May call: nothing.
+ * An open file that is kept when the library has no table of its own. May call: nothing.
  */
 #ifndef FM_OS_FDS_KEPT_H
 #define FM_OS_FDS_KEPT_H
 
 #include <stdint.h>
 
-/* Keep an open file, though the program closes its number: a bare thread with a table of its own
- * has it. It is no thread of the C library's, has dropped its capabilities and only waits. Not
- * signal-safe. 0 or negative errno. */
+/* Keep an open file when the program closes its number: a bare thread with its own table has
+ * the file. The thread is no thread of the C library, has dropped its capabilities and only
+ * waits. Not signal-safe. Returns 0 or negative errno. */
 struct os_fd_kept {
 	int fd, highest;
 	uint32_t state, tid;

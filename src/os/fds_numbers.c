@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Numbers of descriptors: high ones for ours, and which file a number stands for. Signal-safe.
- * May call: os.h.
+ * Numbers of descriptors: high numbers for the library, and which file a number stands for.
+ * Signal-safe. May call: os.h.
  */
 #include "os/fds_numbers.h"
 
@@ -13,7 +13,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#define HIGH_MOST 512 /* where our numbers begin at most: half of the usual limit of 1024 */
+#define HIGH_MOST 512 /* the library's numbers begin here at most: half of the usual limit of
+			 1024 */
 
 bool fds_number_is_free(int fd)
 {
@@ -41,13 +42,14 @@ void os_fds_low_give(struct os_fds_low *low)
 {
 	for (int i = 0; i < low->count; i++) {
 		long flags = os_syscall3(SYS_fcntl, low->fd[i], F_GETFL, 0);
-		if (flags >= 0 && (flags & O_PATH)) /* the program may have put its own there */
+		if (flags >= 0 && (flags & O_PATH)) /* the program may have put its own file there */
 			os_syscall1(SYS_close, low->fd[i]);
 	}
 	low->count = 0;
 }
 
-/* Half of the limit: the other half is the program's, which may count on low numbers (select()). */
+/* Return where the library's numbers begin: at half of the limit. The lower half is the
+ * program's, which may count on low numbers (select()). */
 static int high_begin(void)
 {
 	struct rlimit limit = {.rlim_cur = 0};

@@ -14,9 +14,9 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-/* The free ones of the numbers 0 to 2, held by descriptors that can be neither read nor written,
- * while a descriptor of ours is made: what the program writes to a closed stdout must not end up in
- * it. */
+/* The free numbers among 0 to 2, held by descriptors that can be neither read nor written while
+ * the library makes a descriptor. Otherwise the new descriptor could get such a number, and the
+ * program's writes to a closed stdout would go into the descriptor's file. */
 struct os_fds_low {
 	int count;
 	int fd[3];
@@ -24,14 +24,16 @@ struct os_fds_low {
 void os_fds_low_take(struct os_fds_low *low);
 void os_fds_low_give(struct os_fds_low *low);
 
-/* Move a new descriptor to a high number; the old number is closed. A negative `fd` is passed on.
- */
+/* Move a new descriptor to a high number and close the old number. A negative `fd` is passed
+ * on. */
 int os_fd_high(int fd);
 
-/* open() with a high number; O_CLOEXEC and O_NOCTTY are added. `dir_fd` as in openat(). */
+/* Open a file as openat() does, with a high number; O_CLOEXEC and O_NOCTTY are added. `dir_fd`
+ * as in openat(). */
 int os_fd_open(int dir_fd, const char *path, int flags, mode_t mode);
 
-/* Make a descriptor by `call`, which gives it or -1 with errno, and move it to a high number. */
+/* Make a descriptor by `call`, which gives a descriptor or -1 with errno, and move the
+ * descriptor to a high number. */
 #define os_fd_make(call)                                                                       \
 	({                                                                                     \
 		struct os_fds_low os_low;                                                      \
@@ -42,7 +44,7 @@ int os_fd_open(int dir_fd, const char *path, int flags, mode_t mode);
 		os_made;                                                                       \
 	})
 
-/* Which file a number stands for. */
+/* The file that a number stands for. */
 struct os_fd_id {
 	uint64_t dev, ino;
 };

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of os/fds.h share: the state of the table of our own.
- * May call: fds.h.
+ * The state of the library's table, which the files of os/fds.h share. May call: fds.h.
  */
 #ifndef FM_OS_FDS_PRIVATE_H
 #define FM_OS_FDS_PRIVATE_H
@@ -31,7 +30,7 @@ struct fds {
 	struct jobs quick;      /* for the holder, which never waits for a store */
 	struct jobs slow;       /* for callers */
 	struct jobs outward;    /* for the thread with the program's table */
-	uint32_t holder_word, slow_word, outward_word; /* futexes: raised when there is something to do */
+	uint32_t holder_word, slow_word, outward_word; /* futexes: raised when there is work */
 	uint32_t begun;         /* of the callers; atomic */
 	uint32_t callers, idle; /* threads for `slow`; `idle` under the lock */
 	uint32_t stop;          /* atomic */
@@ -39,7 +38,8 @@ struct fds {
 	pthread_t holder, outward_thread, caller[FDS_CALLERS_MOST];
 	uint32_t holder_tid, outward_tid, caller_tid[FDS_CALLERS_MOST];
 	uint32_t ready; /* futex */
-	int post;               /* a socket of our table, to which new descriptors may be sent; -1: none */
+	int post;               /* a socket of the library's table, to which threads send new
+				   descriptors; -1: none */
 	struct sockaddr_un post_name;
 	socklen_t post_name_len;
 	struct event {
@@ -50,16 +50,17 @@ struct fds {
 };
 
 /* Of fds.c. */
-struct fds *fds_now(void); /* NULL: there is no table of our own yet */
+struct fds *fds_now(void); /* NULL: the library has no table yet */
 /* Raise a futex word and wake the thread that waits for it. */
 void fds_word_raise(uint32_t *word);
-/* Have a thread that serves these jobs run fn(arg), and wait for its result. */
+/* Queue a job that runs fn(arg) for a thread that serves `jobs`, and wait for the result. */
 long fds_job_wait(struct fds *fds, struct jobs *jobs, uint32_t *word, long (*fn)(void *),
 		  void *arg);
-/* Run fn(arg) in a thread with our table: in this one if it has that table, else in the holder. */
+/* Run fn(arg) in a thread with the library's table: in the calling thread if it has that table,
+ * else in the holder. */
 long fds_holder_call(struct fds *fds, long (*fn)(void *), void *arg);
 
-/* Of fds_numbers.c: no file is open by this number in the calling thread's table. */
+/* Of fds_numbers.c: test that no file is open by this number in the calling thread's table. */
 bool fds_number_is_free(int fd);
 /* Of fds_give.c: a job that closes the number in its argument. */
 long fds_close_one(void *arg);

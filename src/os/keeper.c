@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper's life: begun, given files, and at work when its program has ended.
+ * The keeper's life: the keeper is started, gets files, and works when its program has ended.
  *
- * The keeper is no thread: kill -9 of the program passes it by, and so does what is sent to the
- * program's process group. It has a stack and a thread-local area of its own (else it would use
- * those of the thread that made it, which may end), blocks all signals and makes raw system calls
- * only.
+ * The keeper is no thread: kill -9 of the program does not reach the keeper, and neither does a
+ * signal to the program's process group. The keeper has its own stack and thread-local area
+ * (else it would use those of the thread that made it, which may end). It blocks all signals
+ * and makes raw system calls only.
  *
- * How it sees the end. A thread of the program, the anchor, holds one end of a pipe, in a table of
- * descriptors of its own: no forked child inherits it, and nothing that the program does to its
- * descriptors reaches it. That thread ends when the program does, by exec() too, and not when the
- * main thread has called pthread_exit(). Then the pipe breaks, at once. The keeper waits until all
- * other threads are gone as well: so no write that one of them has begun is still under way. Owns
- * struct os_keeper's memory. Not signal-safe but for what runs in the keeper itself. May call: the
- * kernel; clone() of the C library.
+ * How the keeper sees the program's end. A thread of the program, the anchor, holds one end of
+ * a pipe, in a table of descriptors of its own. No forked child inherits that end, and nothing
+ * that the program does to its descriptors reaches it. The anchor ends when the program does,
+ * by exec() too, and not when the main thread has called pthread_exit(). Then the pipe breaks,
+ * at once. The keeper waits until all other threads are gone as well: so no write that such a
+ * thread has begun is still under way. Owns struct os_keeper's memory. Not signal-safe except
+ * what runs in the keeper itself. May call: the kernel; clone() of the C library.
  */
 #include "os/keeper.h"
 
@@ -38,7 +38,8 @@
 
 /* ------------------------------------------------------------------ the anchor */
 
-/* The table is unshared by close_range(), which containers allow where they forbid unshare(). */
+/* Run the anchor. The anchor unshares the table by close_range(), which containers allow where
+ * they forbid unshare(). */
 static void *anchor_main(void *arg)
 {
 	struct os_keeper *keeper = arg;
@@ -75,7 +76,7 @@ static int anchor_start(struct os_keeper *keeper)
 
 /* ------------------------------------------------------------------ started and stopped */
 
-/* The program's copies: it keeps none. */
+/* Close a copy of the program: the program keeps no copy. */
 static void close_fd(int *fd)
 {
 	if (*fd >= 0)
@@ -92,7 +93,7 @@ static void close_copies(struct os_keeper *keeper)
 	close_fd(&keeper->control_fd);
 }
 
-/* A name that the kernel chooses. */
+/* Open the control socket, with a name that the kernel chooses. */
 static int control_open(struct os_keeper *keeper)
 {
 	struct sockaddr_un name = {.sun_family = AF_UNIX};
@@ -132,16 +133,16 @@ static int open_all(struct os_keeper *keeper)
 	return 0;
 }
 
-/* The keeper's own: 0, or what keeps it from its work. */
+/* Start the keeper's process. Returns 0, or the errno that stops the keeper. */
 static int keeper_clone(struct os_keeper *keeper)
 {
 	char *locals = (char *)keeper->mem + KEEPER_STACK_BYTES + KEEPER_LOCALS_BYTES / 2;
 
 	memcpy(locals, &locals,
-	       sizeof(locals)); /* as the x86-64 convention has it: it points to itself, */
+	       sizeof(locals)); /* the x86-64 convention: the area points to itself, */
 	memcpy(locals + 16, &locals, sizeof(locals)); /* twice */
 	os_sigmask mask = os_signals_block();
-	/* No signal at its end: wait() knows nothing of it. */
+	/* No signal at the keeper's end: wait() knows nothing of the keeper. */
 	int pid = clone(keeper_main, (char *)keeper->mem + KEEPER_STACK_BYTES, CLONE_VM | CLONE_SETTLS,
 			keeper, NULL, locals, NULL);
 	int err = pid < 0 ? -errno : 0;
@@ -153,7 +154,7 @@ static int keeper_clone(struct os_keeper *keeper)
 		if (!atomic_get(&keeper->ready) &&
 		    os_syscall4(SYS_wait4, pid, NULL, __WALL | WNOHANG, NULL) == pid) {
 			keeper->pid = 0;
-			return -ECHILD; /* somebody has killed it */
+			return -ECHILD; /* the keeper has been killed */
 		}
 	}
 	if (!err && atomic_get(&keeper->ready) != KEEPER_READY)
@@ -310,8 +311,9 @@ static void keeper_forget(struct os_keeper *keeper, uint32_t place)
 
 /* ------------------------------------------------------------------ calls */
 
-/* The library's numbers are in a table of its own (os/fds.h): each call is made by a thread that
- * has that table, and the keeper begins with a copy of it. */
+/* The arguments of a call. The library's numbers are in a table of its own (os/fds.h): each
+ * call is made by a thread that has that table, and the keeper begins with a copy of that
+ * table. */
 struct keeper_call {
 	struct os_keeper *keeper;
 	void (*fn)(void *arg);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Doors of keepers, from both sides. Who waits at a door is waited for by nobody: the keeper does
- * not know of him until it answers, and its end closes the door. A door is believed where the one
- * who opened it may write to the file, as the file's mode says: else anybody could hold up anybody.
- * May call: the kernel.
+ * Doors of keepers, from both sides. No process waits for a process that waits at a door: the
+ * keeper learns of that process only when the keeper answers, and the keeper's end closes the
+ * door. A door is believed only if the process that opened the door may write to the file, by
+ * the file's mode. Otherwise any process could hold up any other. May call: the kernel.
  */
 #include "os/keeper_door.h"
 
@@ -75,7 +75,7 @@ void door_answer_all(int door, const struct door_answer *answer)
 		;
 }
 
-/* ------------------------------------------------------------------ who knocks */
+/* ------------------------------------------------------------------ knocking */
 
 static bool peer_has_group(int fd, const struct ucred *peer, gid_t wanted)
 {
@@ -103,7 +103,8 @@ static bool peer_may_write(int fd, const struct stat *st, struct ucred *ret_peer
 	       ((st->st_mode & S_IWGRP) && peer_has_group(fd, ret_peer, st->st_gid));
 }
 
-/* A socket at the door; -EAGAIN: many wait there; else there is none that counts. */
+/* Knock: return a socket at the door. -EAGAIN: many wait there; any other error: there is no
+ * door that counts. */
 static int door_knock(const struct stat *st, unsigned slot, struct ucred *ret_peer)
 {
 	struct sockaddr_un name;
@@ -121,7 +122,7 @@ static int door_knock(const struct stat *st, unsigned slot, struct ucred *ret_pe
 	return err;
 }
 
-/* 0: answered, or the keeper has gone; -ETIMEDOUT. */
+/* Wait for the answer. Returns 0: answered, or the keeper has gone; or -ETIMEDOUT. */
 static int door_listen(int fd, uint64_t until_ns, struct door_answer *ret_answer)
 {
 	for (;;) {
@@ -166,7 +167,7 @@ static int door_wait(const struct stat *st, unsigned slot, bool any, uint64_t un
 			end->program = (int)peer.pid;
 			return -ETIMEDOUT;
 		}
-		os_sleep_until(os_now_ns() + AGAIN_NS); /* until nobody opens any more */
+		os_sleep_until(os_now_ns() + AGAIN_NS); /* until the door cannot be opened any more */
 	}
 }
 

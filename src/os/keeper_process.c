@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper's own process: what it runs from its beginning to its end. See keeper.c.
+ * The keeper's own process: the code that it runs from its beginning to its end. See keeper.c.
  * Owns nothing. Raw system calls only; no sanitizer, no thread-locals. May call: the kernel,
  * keeper_door.c, keeper_rights.c.
  */
@@ -24,11 +24,11 @@
 #define LOOK_NS      OS_NSEC_PER_MSEC
 #define EXEC_NS      (200 * OS_NSEC_PER_MSEC)
 
-/* Nothing that a sanitizer puts in could work here: it has no state in this thread-local area. */
+/* A sanitizer's code could not work here: the sanitizer has no state in this thread-local area.
+ */
 #define IN_KEEPER __attribute__((no_sanitize("address", "thread", "undefined")))
 
-/* ------------------------------------------------------------------ in the keeper: the end of the
- * program */
+/* ------------------------------------------------------------------ the program's end */
 
 IN_KEEPER static bool readable(int fd, uint64_t wait_ns)
 {
@@ -43,9 +43,9 @@ IN_KEEPER static bool program_ends(const struct os_keeper *keeper)
 	return readable(keeper->pipe[0], 0) || readable(keeper->program_fd, 0);
 }
 
-/* It has become another program by exec(), which waits for the end of all threads but one. The new
- * program may have others by the time that this is asked. Then it is told from one that is being
- * killed by its main thread, which lives on. */
+/* Test whether the program has become another program by exec(), which waits for the end of all
+ * threads but one. The new program may have more threads by the time of the test. Then the test
+ * tells it from a program that is being killed by its main thread, which lives on. */
 IN_KEEPER static bool is_another_program(const struct os_keeper *keeper, uint64_t waited_ns)
 {
 	struct statx st;
@@ -68,10 +68,9 @@ IN_KEEPER static void wait_for_threads(const struct os_keeper *keeper)
 		;
 }
 
-/* ------------------------------------------------------------------ in the keeper: what it is
- * asked */
+/* ------------------------------------------------------------------ questions */
 
-/* Two descriptors: the file, and its door. */
+/* Receive two descriptors: the file, and the file's door. */
 IN_KEEPER static int receive(int from, struct keeper_question *ret_question, int *ret_fds)
 {
 	union {
@@ -130,7 +129,8 @@ IN_KEEPER static void answer_program(struct os_keeper *keeper)
 	os_syscall1(SYS_close, from);
 }
 
-/* Returns how many are watched: no more than there are, as the kernel has a limit for it. */
+/* List all descriptors to watch. Returns how many are watched: no more than are open, because
+ * the kernel has a limit for the number. */
 IN_KEEPER static uint32_t list_all(const struct os_keeper *keeper, struct keeper_memory *memory)
 {
 	uint32_t count = KEEPER_FIRST_DOOR;
@@ -158,8 +158,8 @@ IN_KEEPER static void wait_for_something(struct os_keeper *keeper, struct pollfd
 		keeper_follow_rights(keeper->rights, keeper->status_fd);
 }
 
-/* Until the program has ended. Who has knocked before that is told that it lives: first a door is
- * looked at, then the program. */
+/* Serve until the program has ended. A process that has knocked before the end is told that the
+ * program lives: the keeper first looks at a door, then at the program. */
 IN_KEEPER static void watch(struct os_keeper *keeper, struct keeper_memory *memory)
 {
 	static const struct door_answer alive = {.magic = DOOR_MAGIC, .state = DOOR_ALIVE};
@@ -187,10 +187,9 @@ IN_KEEPER static void tell_the_end(struct os_keeper *keeper)
 	}
 }
 
-/* ------------------------------------------------------------------ in the keeper: its beginning
- */
+/* ------------------------------------------------------------------ the keeper's start */
 
-/* All but what is listed, which has no more than six. */
+/* Close all descriptors except the listed ones. */
 IN_KEEPER static int close_others(const int *keep, int count)
 {
 	unsigned from = 0;
@@ -218,7 +217,7 @@ IN_KEEPER static int be_ready(struct os_keeper *keeper)
 	int err = close_others(keep, sizeof(keep) / sizeof(*keep));
 	struct rlimit most;
 
-	/* Two descriptors for a file; the limit is the keeper's alone. */
+	/* A file takes two descriptors; the limit is the keeper's alone. */
 	if (!os_syscall4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &most)) {
 		most.rlim_cur = most.rlim_max;
 		os_syscall4(SYS_prlimit64, 0, RLIMIT_NOFILE, &most, NULL);
@@ -234,8 +233,7 @@ IN_KEEPER int keeper_main(void *arg)
 	struct keeper_memory *memory =
 		(struct keeper_memory *)(void *)((char *)keeper->mem + KEEPER_STACK_BYTES + KEEPER_LOCALS_BYTES);
 
-	os_fds_be_own(); /* of the program's threads, which the library's numbers could ask, none is
-			    left */
+	os_fds_be_own(); /* no thread of the program is left that could serve the library's numbers */
 	os_syscall1(SYS_setsid, 0);
 	os_syscall5(SYS_prctl, PR_SET_NAME, "fm-keep", 0, 0, 0);
 	int err = be_ready(keeper);

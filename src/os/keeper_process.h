@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What keeper.c starts, and the memory that it shares with that.
- * May call: keeper.h.
+ * The process that keeper.c starts, and the memory that the two share. May call: keeper.h.
  */
 #ifndef FM_OS_KEEPER_PROCESS_H
 #define FM_OS_KEEPER_PROCESS_H
@@ -11,17 +10,17 @@
 #include <poll.h>
 
 #define KEEPER_STACK_BYTES  (64u << 10)
-/* What the program's libraries have, on either side of the pointer. */
+/* Thread-locals of the program's libraries, on either side of the pointer. */
 #define KEEPER_LOCALS_BYTES (2u << 20)
 #define KEEPER_READY        1u
 #define KEEPER_FIRST_DOOR   3
 
-/* What the keeper works with, behind its stack and its thread-locals. */
+/* The keeper's working memory, behind its stack and its thread-locals. */
 struct keeper_memory {
 	struct os_kept file[OS_KEPT_MAX];
 	struct keeper_rights rights;
 	struct pollfd poll[KEEPER_FIRST_DOOR + OS_KEPT_MAX];
-	uint16_t place[KEEPER_FIRST_DOOR + OS_KEPT_MAX]; /* of the file whose door it is */
+	uint16_t place[KEEPER_FIRST_DOOR + OS_KEPT_MAX]; /* of the file that the door belongs to */
 };
 
 int keeper_main(void *arg); /* by clone(); `arg` is the struct os_keeper */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a keeper may do. Whoever can write to the program's memory can make the keeper run what he
- * likes, for it is the keeper's memory, too. So the keeper must have nothing that the program
- * lacks.
+ * What a keeper may do. An attacker who can write to the program's memory can make the keeper
+ * run any code, because the keeper has the same memory. So the keeper must have no right that
+ * the program lacks.
  *
- * A filter of system calls leaves what it takes to write to descriptors that it has: nothing can be
- * opened, made, started, traced or signalled. No capability is in effect. The permitted ones stay
- * what the program's are: without them, whoever has the program's user and not its capabilities
- * could trace the keeper, and with it the program's memory. When the program gives up its user,
- * groups or capabilities, the keeper follows within a second. All of it runs in the keeper: raw
- * system calls only. May call: the kernel.
+ * A filter of system calls leaves only the calls for writing to descriptors that the keeper
+ * has: nothing can be opened, made, started, traced or signalled. No capability is in effect.
+ * The permitted capabilities stay those of the program. Without them, a process with the
+ * program's user but not its capabilities could trace the keeper, and so read the program's
+ * memory. When the program gives up its user, groups or capabilities, the keeper follows within
+ * a second. All functions run in the keeper: raw system calls only. May call: the kernel.
  */
 #include "os/keeper.h"
 
@@ -39,11 +39,11 @@
 #define MAY(call)    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 1), ALLOW
 #define ARGUMENT_1   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]))
 
-/* By which the library asks whether memory is its own. */
+/* The ioctl by which the library asks whether memory is the library's own. */
 #define USERFAULTFD_CONTINUE _IOWR(0xAA, 0x07, char[32])
 
-/* What the work takes, what following the program's rights takes, and fcntl() for a lease alone,
- * and ioctl() for one question. */
+/* The calls that the work needs, the calls that following the program's rights needs, fcntl()
+ * only for a lease, and ioctl() only for one question. */
 static const struct sock_filter filter[] = {
 #ifdef OWN_ARCH
 	LOAD(arch),
@@ -136,7 +136,8 @@ bool keeper_has_rights(const struct keeper_rights *own)
 
 /* ------------------------------------------------------------------ following the program */
 
-/* The number at *at, which is left behind it. False: there is none in this line. */
+/* Read the number at *at, and move *at behind the number. False: this line has no number there.
+ */
 static bool number(const char **at, unsigned base, uint64_t *ret_value)
 {
 	const char *p = *at;
@@ -159,7 +160,7 @@ static bool number(const char **at, unsigned base, uint64_t *ret_value)
 	return some;
 }
 
-/* Behind "NAME:" at the beginning of a line; NULL: there is no such line. */
+/* Return the text behind "NAME:" at the beginning of a line; NULL: no such line. */
 static const char *line_of(const char *text, const char *name)
 {
 	for (const char *p = text; *p; p++) {
@@ -180,7 +181,7 @@ static const char *line_of(const char *text, const char *name)
 	return NULL;
 }
 
-/* Returns how many there are in the line. */
+/* Read the numbers of a line. Returns how many numbers were read. */
 static uint32_t numbers(const char *at, uint32_t *values, uint32_t most)
 {
 	uint32_t count = 0;
@@ -206,7 +207,7 @@ static bool read_rights(int status_fd, char *text, struct rights *ret_rights)
 	       number(&caps, 16, &ret_rights->permitted);
 }
 
-/* The main thread has neither ended nor been killed. */
+/* Test that the main thread has neither ended nor been killed. */
 bool keeper_leader_lives(struct keeper_rights *own, int leader_fd)
 {
 	long len = os_syscall4(SYS_pread64, leader_fd, own->text, KEEPER_STATUS_BYTES - 1, 0);
@@ -237,8 +238,8 @@ static bool same_rights(const struct rights *a, const struct rights *b)
 	       a->permitted == b->permitted;
 }
 
-/* When a user changes, the kernel makes the memory one of which no core is written. The program's
- * choice is put back. */
+/* Take over the program's user, groups and capabilities. When a user changes, the kernel makes
+ * the memory undumpable (no core is written). The program's choice is put back. */
 static void become(struct keeper_rights *own)
 {
 	const struct rights *to = &own->now;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The seam served by Linux. Owns nothing but the thread-local area. See os.h for the contracts.
- * May call: the kernel; libpthread and libdl where os.h says "not signal-safe".
+ * The seam, implemented with Linux. Owns nothing except the thread-local area. See os.h for the
+ * contracts. May call: the kernel; libpthread and libdl where os.h says "not signal-safe".
  */
 #include "os/os.h"
 
@@ -24,9 +24,10 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* Signal 33 is how the C library makes set*id() reach all threads: blocking it would make such a
- * call wait for a slow store, and its handler takes nothing of ours. All else is blocked, also 32,
- * by which pthread_cancel() would unwind from inside the fault path. */
+/* The C library uses signal 33 to make set*id() reach all threads. Blocking signal 33 would
+ * make such a call wait for a slow store, and the signal's handler takes no lock of the
+ * library. All other signals are blocked, also 32, by which pthread_cancel() would unwind from
+ * inside the fault path. */
 #define OS_SIGNALS_BLOCKED (~(1ull << (33 - 1)))
 
 static __thread uint64_t os_tls[OS_THREAD_LOCAL_BYTES / 8]
@@ -37,7 +38,7 @@ void *os_thread_local(void)
 	return os_tls;
 }
 
-/* Asked each time: a child has another. */
+/* Get the thread's id, by a system call each time: a forked child has another id. */
 uint32_t os_gettid(void)
 {
 	return (uint32_t)os_syscall1(SYS_gettid, 0);
@@ -129,7 +130,8 @@ void os_thread_detach(struct os_thread *thread)
 	thread->started = false;
 }
 
-/* Weak: a program that is linked statically has no dynamic loader, and nothing can unload it. */
+/* Weak: a program that is linked statically has no dynamic loader, and cannot unload the
+ * library. */
 extern __typeof__(dlopen) dlopen __attribute__((weak));
 extern __typeof__(dladdr1) dladdr1 __attribute__((weak));
 
@@ -140,7 +142,7 @@ void os_stay_loaded(void)
 
 	if (!dlopen || !dladdr1 || !dladdr1((void *)os_stay_loaded, &info, (void **)&map, RTLD_DL_LINKMAP))
 		return;
-	if (map && map->l_name && map->l_name[0]) /* else it is part of the program itself */
+	if (map && map->l_name && map->l_name[0]) /* else the library is part of the program itself */
 		(void)dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
@@ -180,9 +182,9 @@ void *os_meta_alloc(size_t len)
 	if (mem == MAP_FAILED)
 		return NULL;
 	madvise(mem, len, MADV_NOHUGEPAGE);
-	/* A forked child has the place and not the bytes: an object of its own must not lie where
-	 * one of its parent's was, and be taken for it. Nothing is copied, so the parent's pages
-	 * stay writable without a fault. */
+	/* A forked child has the address range and not the bytes. A child's new object must not
+	 * lie where an object of the parent was, and be taken for that object. Nothing is
+	 * copied, so the parent's pages stay writable without a fault. */
 	madvise(mem, len, MADV_WIPEONFORK);
 	populate_write(mem, len);
 	return mem;

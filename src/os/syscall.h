@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Raw system calls: no errno, no cancellation point, nothing that a sanitizer or a preloaded
- * library has put in between. Returns the kernel's answer, a negative errno on failure. May call:
+ * Raw system calls: no errno, no cancellation point, and no wrapper by a sanitizer or a
+ * preloaded library. They return the kernel's answer, a negative errno on failure. May call:
  * the kernel.
  */
 #ifndef FM_OS_SYSCALL_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Histograms and their summaries. Owns nothing; takes no lock: recording is a few relaxed atomics.
- * The first 2^STATS_SUB_BITS buckets hold one value each; from there on each power of two is cut
- * into 2^STATS_SUB_BITS equal parts, so that a bucket's top is at most 1/8 above what fell into it.
+ * Histograms and their summaries. Owns nothing and takes no lock: recording is a few relaxed
+ * atomics. The first 2^STATS_SUB_BITS buckets hold one value each. Above them, each power of two
+ * is divided into 2^STATS_SUB_BITS equal parts. So a bucket's top is at most 1/8 above any value
+ * in the bucket.
  * May call: nothing.
  */
 #include "stats/stats.h"
@@ -51,7 +52,7 @@ void stats_record(struct stats_histogram *histogram, uint64_t ns)
 	stats_add(histogram, count, 1);
 }
 
-/* The smallest bucket top that at least `per_mille` of `count` values do not exceed. */
+/* Return the smallest bucket top that at least `per_mille` of `count` values do not exceed. */
 static uint64_t percentile(const uint64_t *bucket, uint64_t count, unsigned per_mille,
 			   uint64_t max_ns)
 {
@@ -70,8 +71,8 @@ static uint64_t percentile(const uint64_t *bucket, uint64_t count, unsigned per_
 	return max_ns;
 }
 
-/* The count is the buckets' sum, not `count`: percentiles then agree with it, whatever is being
- * recorded meanwhile. */
+/* Summarize a histogram. The count is the sum of the buckets, not `count`: so the percentiles
+ * agree with the count, even while values are recorded. */
 void stats_summary(const struct stats_histogram *histogram, struct fm_histogram_summary *ret)
 {
 	uint64_t bucket[STATS_BUCKETS];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The stats page: counters, gauges and histograms in a sealed memfd, which other processes of the
- * owner read through /proc/PID/fd. Written with relaxed atomics, by anybody, at any time; taking no
- * lock. Readers (stats_read.c) distrust what they find.
+ * same owner read through /proc/PID/fd. Any thread writes to the page at any time, with relaxed
+ * atomics and no lock. Readers (stats_read.c) distrust all bytes of the page.
  * May call: os.h. Writing is signal-safe and makes no system call.
  */
 #ifndef FM_STATS_H
@@ -18,7 +18,8 @@
 #define STATS_MAGIC 0x3174617473706d66ull /* "fmpstat1" */
 #define STATS_MEMFD_NAME "filemap-stats"
 
-/* Log-linear: 8 buckets to each power of two, from 0 up to 2^40 ns (18 minutes) and one beyond. */
+/* Log-linear: 8 buckets for each power of two, from 0 up to 2^40 ns (18 minutes), and a last
+ * bucket for larger values. */
 #define STATS_SUB_BITS 3
 #define STATS_BUCKETS (((40 - STATS_SUB_BITS + 1) << STATS_SUB_BITS) + 1)
 
@@ -52,23 +53,25 @@ struct stats_page {
 	atomic_store_explicit(&(page)->field, (uint64_t)(n), memory_order_relaxed)
 
 unsigned stats_bucket(uint64_t ns);
-uint64_t stats_bucket_top_ns(unsigned bucket); /* largest value that falls into it */
+uint64_t stats_bucket_top_ns(unsigned bucket); /* the largest value that falls into the bucket */
 void stats_record(struct stats_histogram *histogram, uint64_t ns);
 void stats_summary(const struct stats_histogram *histogram, struct fm_histogram_summary *ret);
 
-/* The writer's side. *ret_page is populated; *ret_fd stays open as long as the page shall be seen.
- */
+/* The writer's side. *ret_page is populated. *ret_fd stays open as long as readers shall see the
+ * page. */
 int stats_page_create(const char *trap, const char *install, struct stats_page **ret_page,
 		      int *ret_fd);
 void stats_page_destroy(struct stats_page *page, int fd);
-/* All of it as one structure: fm_stats(). */
+/* Collect the whole page into one structure, for fm_stats(). */
 void stats_collect(const struct stats_page *page, struct fm_stats *ret_stats);
 
-/* The reader's side: copies the n-th stats page of a process. -ENOENT when there are no more,
- * -EACCES, -ESRCH, -EPROTO when what is found is not a page of this version. Not signal-safe. */
+/* The reader's side: copy the n-th stats page of a process. Returns -ENOENT if there are no more
+ * pages, -EACCES, -ESRCH, or -EPROTO if the file is not a page of this version. Not
+ * signal-safe. */
 int stats_read_process(int pid, unsigned nth, struct stats_page *ret_copy);
-/* All of them, in one pass, and at most 256: calls fn(arg, 0, a copy), or with -EPROTO or why it
- * cannot be read, until it returns false. 0, or as stats_read_process(). */
+/* Read all pages of a process in one pass, at most 256. Calls fn(arg, 0, copy) for a page, or
+ * fn(arg, error, ...) with -EPROTO or the read error, until fn returns false. Returns 0, or an
+ * error as stats_read_process(). */
 typedef bool (*stats_page_fn)(void *arg, int error, struct stats_page *copy);
 int stats_read_all(int pid, stats_page_fn fn, void *arg);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The version of the stats page's layout: made from the tables' names in their order, so that
- * nobody can change a table and forget it. May call: nothing.
+ * The version of the stats page's layout. The version is a hash of the tables' names in their
+ * order, so that every change to a table changes the version. May call: nothing.
  */
 #ifndef FM_STATS_LAYOUT_H
 #define FM_STATS_LAYOUT_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The writer's side of the stats page: a memfd of exactly one struct stats_page, in the table of
- * our own (os/fds.h), where readers find it by the thread that is called fm-fds; mapped shared and
- * populated (recording must never fault), then sealed: nobody can resize it, and nobody but this
- * mapping can write it. A forked child keeps the mapping; its records would be ours, which is
- * harmless, and readers pass the child over by the pid in the page.
+ * The writer's side of the stats page: a memfd of exactly one struct stats_page, in the library's
+ * own descriptor table (os/fds.h). Readers find this table by the thread named fm-fds. The page
+ * is mapped shared and populated, since recording must never fault. Then the memfd is sealed: no
+ * process can resize the file, and only this mapping can write to the file. A forked child keeps
+ * the mapping. The child's records would count as the parent's, which is harmless, and readers
+ * skip the child by the pid in the page.
  * Takes no lock. May call: the kernel (not signal-safe), os.
  */
 #include "stats/stats.h"
@@ -39,7 +40,7 @@ static uint64_t unix_now_ns(void)
 
 static void fill_header(struct stats_page *page, const char *trap, const char *install)
 {
-	/* Every byte is written: populated, and writable in the page table. */
+	/* Every byte is written, so every page is populated, and writable in the page table. */
 	memset(page, 0, sizeof(*page));
 	page->version = stats_version();
 	page->pid = (uint32_t)getpid();
@@ -47,7 +48,7 @@ static void fill_header(struct stats_page *page, const char *trap, const char *i
 	page->created_unix_ns = unix_now_ns();
 	snprintf(page->trap, sizeof(page->trap), "%s", trap);
 	snprintf(page->install, sizeof(page->install), "%s", install);
-	/* Last: a reader that sees the magic sees the rest. */
+	/* The magic is written last: a reader that sees the magic sees all other members. */
 	__atomic_store_n(&page->magic, STATS_MAGIC, __ATOMIC_RELEASE);
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reader's side of the stats page. Finds the memfds of another process in /proc/PID/task/TID/fd
- * of the thread that holds them (os/fds.c) and copies them with pread(): no mapping, so that a file
- * that only looks like a stats page and is cut short under us gives a short read and no SIGBUS.
- * Nothing that is found is believed before it has been checked: kind, size, magic, version, pid.
- * Takes no lock, of ours or of that process. May call: the kernel (not signal-safe),
+ * The reader's side of the stats page. Finds the memfds of another process in
+ * /proc/PID/task/TID/fd of the thread that holds them (os/fds.c) and copies them with pread(),
+ * not through a mapping. A file that only looks like a stats page and is cut short meanwhile
+ * gives a short read and no SIGBUS. Every file is checked before its bytes are used: kind, size,
+ * magic, version, pid.
+ * Takes no lock, of the library or of that process. May call: the kernel (not signal-safe),
  * stats_layout.h.
  */
 #include "stats/stats.h"
@@ -22,7 +23,8 @@
 
 static const char link_text[] = "/memfd:" STATS_MEMFD_NAME " (deleted)";
 
-/* The process's pid as it sees itself: the last of NSpid. A page carries that one. */
+/* Return the pid as the process itself sees the number: the last entry of NSpid. The page carries
+ * this pid. */
 static int own_pid(int pid)
 {
 	char path[48], line[256];
@@ -60,15 +62,15 @@ static bool page_sound(const struct stats_page *page)
 	       page->size_bytes == sizeof(*page);
 }
 
-/* 0, -EPROTO when this is no page of our version, or why it cannot be read; -ENOENT also of one
- * that is just being made. */
+/* Copy a page. Returns 0, -EPROTO if the file is no page of this version, or the read error.
+ * -ENOENT also stands for a page that is just being made. */
 static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 {
 	struct stat st;
 	ssize_t len;
 	int fd;
 
-	/* Before the open: opening what is not a file can have effects. */
+	/* Check before the open: opening a special file can have effects. */
 	if (fstatat(dir_fd, name, &st, 0) < 0)
 		return -errno;
 	if (S_ISREG(st.st_mode) && !st.st_size)
@@ -93,20 +95,20 @@ static int copy_page(int dir_fd, const char *name, struct stats_page *ret_copy)
 
 /* ------------------------------------------------------------------ where the pages are */
 
-#define HOLDER_NAME "fm-fds\n" /* of os/fds.c */
+#define HOLDER_NAME "fm-fds\n" /* the name that os/fds.c gives the thread */
 #define TASKS_MOST 4096u
 #define PAGES_MOST 256u
 
 struct search {
-	int pid;      /* as the process sees itself */
+	int pid;      /* the pid as the process itself sees the number */
 	unsigned found;
 	stats_page_fn fn;
 	void *arg;
 	struct stats_page *copy;
 };
 
-/* Pages inherited by fork() are not this process's and are not counted. False: enough has been
- * seen. */
+/* Look for stats pages in one descriptor table. Pages inherited by fork() belong to another
+ * process and are not counted. Returns false when the search is over. */
 static bool look_in(struct search *search, DIR *dir)
 {
 	struct dirent *entry;
@@ -152,8 +154,8 @@ static DIR *open_table(int task_fd, const char *tid)
 	return dir;
 }
 
-/* In the table of each thread that holds the library's descriptors. Returns how many those were, or
- * negative errno. */
+/* Search the table of each thread that holds the library's descriptors. Returns the number of
+ * these threads, or negative errno. */
 static int look_at_holders(struct search *search, DIR *tasks)
 {
 	struct dirent *entry;
@@ -188,8 +190,8 @@ static bool dir_is_empty(DIR *dir)
 	return empty;
 }
 
-/* The process has no table but its own: that of its first thread that still has one. The main
- * thread may have ended by pthread_exit(). */
+/* Search the process's ordinary table, if no thread holds a table of the library's own. Uses the
+ * first thread that still has a table, since the main thread may have ended by pthread_exit(). */
 static int look_at_first(struct search *search, DIR *tasks)
 {
 	struct dirent *entry;

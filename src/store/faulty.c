@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * faulty:URI?...: a filter that makes any store slow or bad, and lets that be changed while it
- * runs. A read that comes in waits until its delay and its share of rate and iops are over (for
- * ever while stuck=1), then fails, is cut short, or goes on to the store below. So do writes and
- * flushes, with settings of their own, and without shares. With lose=1 the store below is lose.c's,
- * over the inner one.
+ * faulty:URI?...: a filter that makes any store slow or bad, and lets these settings be changed
+ * while the store runs. A new read waits until its delay and its share of rate and iops are
+ * over (for ever while stuck=1). Then the read fails, is cut short, or goes on to the store
+ * below. Writes and flushes do the same, with settings of their own, and without shares. With
+ * lose=1 the store below is that of lose.c, over the inner store.
  *
- * Settings are single words, read and written atomically. Whoever changes one then raises the
- * generation and wakes all that wait: they look at the settings again. In a thread's own read the
- * wait is a futex on the generation; in the I/O thread it is a timer of the request.
- * The lock protects `waiting` and `engine`, so that a change finds the engine alive as long as a
- * request waits there. Order: this lock, then the engine's.
- * May call: io.h, os.h.
+ * Settings are single words, read and written atomically. A thread that changes a setting then
+ * raises the generation and wakes all waiting requests, which look at the settings again. In a
+ * thread's own read the wait is a futex on the generation; in the I/O thread the wait is a
+ * timer of the request. The lock protects `waiting` and `engine`, so that a change finds the
+ * engine alive as long as a request waits there. Lock order: this lock, then the engine's. May
+ * call: io.h, os.h.
  */
 #include "store/faulty.h"
 
@@ -24,17 +24,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One request's wait. A request keeps it in its store_words. */
+/* The wait of a request. A request keeps its wait in its store_words. */
 struct faulty_wait {
 	uint64_t begun_ns;
-	uint64_t number;   /* among those of its kind, from 1 */
+	uint64_t number;   /* among the requests of its kind, from 1 */
 	uint64_t share_ns; /* when rate and iops let it through */
 	uint64_t limits; /* the generation of limits that share_ns belongs to, plus one; 0: none */
 };
 _Static_assert(sizeof(struct faulty_wait) <= sizeof(((struct io_request *)0)->store_words),
 	       "a request has room for a faulty_wait");
 
-/* Where requests go on to. */
+/* Return the store that requests go on to. */
 static struct fm_store *faulty_target(struct faulty_store *faulty)
 {
 	return atomic_get(&faulty->losing) ? atomic_get(&faulty->lose) : faulty->inner;
@@ -42,7 +42,8 @@ static struct fm_store *faulty_target(struct faulty_store *faulty)
 
 /* ------------------------------------------------------------------ what happens to a request */
 
-/* Random, but a function of the seed, the kind of request and its number alone. */
+/* Make a random number that is a function of only the seed, the kind of request and the
+ * request's number. */
 static uint64_t faulty_random(struct faulty_store *faulty, enum io_op op, uint64_t number,
 			      uint64_t salt)
 {
@@ -62,7 +63,7 @@ static void faulty_begin(struct faulty_store *faulty, enum io_op op, struct faul
 	wait->limits = 0;
 }
 
-/* Reserve `cost_ns` on a line of reads; the moment when ours begins. */
+/* Reserve `cost_ns` on a line of reads. Returns the moment when the reserved time begins. */
 static uint64_t line_reserve(uint64_t *free_ns, uint64_t now_ns, uint64_t cost_ns)
 {
 	uint64_t seen = atomic_get(free_ns), begin;
@@ -82,7 +83,8 @@ static uint64_t rate_cost_ns(uint64_t rate, size_t len)
 	return cost > INT64_MAX / 4 ? INT64_MAX / 4 : (uint64_t)cost;
 }
 
-/* When rate and iops let the read through: reserved once, and again after the limits changed. */
+/* Return when rate and iops let the read through: reserved once, and again after the limits
+ * changed. */
 static uint64_t faulty_share(struct faulty_store *faulty, struct faulty_wait *wait, size_t len,
 			     uint64_t now_ns)
 {
@@ -109,7 +111,7 @@ static uint64_t faulty_share(struct faulty_store *faulty, struct faulty_wait *wa
 	return due;
 }
 
-/* A read that is cancelled while it waits gives its share back to those that are yet to come. */
+/* Give the share of a read that is cancelled while it waits back to later reads. */
 static void faulty_share_return(struct faulty_store *faulty, struct faulty_wait *wait, size_t len)
 {
 	uint64_t rate = atomic_get(&faulty->set.rate), iops = atomic_get(&faulty->set.iops);
@@ -122,7 +124,7 @@ static void faulty_share_return(struct faulty_store *faulty, struct faulty_wait 
 		(void)atomic_sub(&faulty->iops_free_ns, OS_NSEC_PER_SEC / iops);
 }
 
-/* When the request may go on, by the settings of this moment. OS_FOREVER: stuck. */
+/* Return when the request may go on, by the settings of this moment. OS_FOREVER: stuck. */
 static uint64_t faulty_due(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait,
 			   size_t len, uint64_t now_ns)
 {
@@ -140,7 +142,8 @@ static uint64_t faulty_due(struct faulty_store *faulty, enum io_op op, struct fa
 	return share > due ? share : due;
 }
 
-/* After the wait: the error it ends with, or 0 and how many bytes it may bring or take. */
+/* Decide after the wait: the error that the request ends with, or 0 and how many bytes the
+ * request may transfer. */
 static int faulty_verdict(struct faulty_store *faulty, enum io_op op,
 			  const struct faulty_wait *wait, uint64_t offset, size_t len,
 			  size_t *ret_limit)
@@ -161,8 +164,7 @@ static int faulty_verdict(struct faulty_store *faulty, enum io_op op,
 	return 0;
 }
 
-/* ------------------------------------------------------------------ in the thread that reads or
- * writes */
+/* ------------------------------------------------------------------ in the calling thread */
 
 static int faulty_wait_here(struct faulty_store *faulty, enum io_op op, struct faulty_wait *wait,
 			    size_t len)
@@ -189,7 +191,8 @@ static int target_transfer(struct faulty_store *faulty, enum io_op op, const str
 			      : target->ops->read(target, iov, iov_count, offset, ret_done);
 }
 
-/* A cut one brings or takes whole segments, or a part of the first: no copy of the iovecs here. */
+/* Transfer. A cut request transfers whole segments, or a part of the first segment: no copy of
+ * the iovecs here. */
 static int faulty_transfer(struct faulty_store *faulty, enum io_op op, const struct iovec *iov,
 			   int iov_count, uint64_t offset, size_t *ret_done)
 {
@@ -250,7 +253,7 @@ static int faulty_flush(struct fm_store *store)
 
 /* ------------------------------------------------------------------ in the I/O thread */
 
-/* store_private[0] says which filter's timer the request waits for. */
+/* Hold a request. store_private[0] says which filter's timer the request waits for. */
 static void faulty_hold(struct faulty_store *faulty, struct io_engine *engine,
 			struct io_request *request)
 {
@@ -279,7 +282,7 @@ static void request_cut(struct io_request *request, size_t limit)
 	request->rest_count = i + 1;
 }
 
-/* The wait is over. */
+/* Let a request go on after its wait. */
 static void faulty_proceed(struct faulty_store *faulty, struct io_engine *engine,
 			   struct io_request *request, size_t len)
 {
@@ -297,7 +300,7 @@ static void faulty_proceed(struct faulty_store *faulty, struct io_engine *engine
 	io_pass_on(engine, request, faulty_target(faulty));
 }
 
-/* The timer's function: whenever it is called, early or late, the settings decide. */
+/* Called by the timer: whether the call is early or late, the settings decide. */
 static void faulty_look(struct io_engine *engine, struct io_request *request)
 {
 	struct faulty_store *faulty = request->store_private[0];
@@ -319,14 +322,15 @@ static void faulty_look(struct io_engine *engine, struct io_request *request)
 	faulty_proceed(faulty, engine, request, len);
 }
 
-/* Whatever its kind. */
+/* Submit a request of any kind. */
 static int faulty_submit(struct fm_store *store, struct io_engine *engine,
 			 struct io_request *request)
 {
 	struct faulty_store *faulty = (struct faulty_store *)store;
 
 	faulty_begin(faulty, request->op, (struct faulty_wait *)request->store_words);
-	/* Held before the first look: a change after that look then has the request look again. */
+	/* The request is held before the first look: a change after that look then makes the
+	 * request look again. */
 	faulty_hold(faulty, engine, request);
 	faulty_look(engine, request);
 	return 0;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the two files of faulty: share: the store and its settings.
- * May call: store.h.
+ * The store and the settings that the files of faulty: share. May call: store.h.
  */
 #ifndef FM_STORE_FAULTY_H
 #define FM_STORE_FAULTY_H
@@ -38,17 +37,17 @@ struct faulty_store {
 	struct fm_store store; /* first */
 	struct fm_store *inner;
 	struct fm_store *lose; /* atomic: over inner, made when lose=1 is first set; NULL: not yet */
-	uint32_t losing;       /* atomic: it is to be used */
+	uint32_t losing;       /* atomic: `lose` is to be used */
 	struct faulty_settings set;
 	uint32_t generation; /* futex: raised by every change */
 	uint32_t limits;     /* raised when rate or iops change: shares are dealt out anew */
 	uint32_t aborted;
-	uint64_t counted[FAULTY_OPS]; /* so far */
+	uint64_t counted[FAULTY_OPS]; /* requests counted so far */
 	uint64_t rate_free_ns; /* when the next read may have its bytes */
 	uint64_t iops_free_ns; /* when the next read may start */
 	struct os_lock lock;
-	unsigned waiting;         /* requests whose timer is ours */
-	struct io_engine *engine; /* where; valid while waiting > 0 */
+	unsigned waiting;         /* requests whose timer belongs to this store */
+	struct io_engine *engine; /* the engine of those requests; valid while waiting > 0 */
 };
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The settings of faulty:, from words to numbers, when it is opened and while it runs.
+ * The settings of faulty:, from words to numbers, when the store is opened and while it runs.
  * May call: io.h, os.h, lose.c.
  */
 #include "store/faulty_settings.h"
@@ -36,7 +36,7 @@ static int parse_switch(const char *text, uint64_t *ret)
 	return 0;
 }
 
-/* TIME or MIN..MAX: two words. */
+/* Parse TIME or MIN..MAX: two words. */
 static int parse_delay(const char *text, uint64_t *ret)
 {
 	const char *dots = strstr(text, "..");
@@ -83,7 +83,7 @@ struct faulty_setting {
 	size_t offset; /* in struct faulty_settings */
 	unsigned words;
 	int (*parse)(const char *text, uint64_t *ret_words);
-	bool is_limit; /* shares of it have been dealt out */
+	bool is_limit; /* shares of this limit have been dealt out */
 	const char *hint;
 };
 
@@ -98,7 +98,7 @@ static const char reads_hint[] = "a number of reads";
 static const char writes_hint[] = "a number of writes";
 static const char flushes_hint[] = "a number of flushes";
 
-/* uri.c has their names, too. */
+/* uri.c has the names of the settings, too. */
 static const struct faulty_setting settings[] = {
 	{"delay", SETTING(faults[IO_READ].delay_ns), parse_delay, false, delay_hint},
 	{"rate", SETTING(rate), store_parse_size, true, "bytes a second, such as 10M"},
@@ -123,8 +123,8 @@ static const struct faulty_setting settings[] = {
 
 #undef SETTING
 
-/* lose=1 keeps what is written, lose=0 passes on what there is of it. A store that is not written
- * to has nothing to lose. */
+/* Set lose: lose=1 keeps written bytes, lose=0 passes the kept bytes on. A store that is not
+ * open for writing has no bytes to lose. */
 static int faulty_set_lose(struct faulty_store *faulty, const char *value)
 {
 	uint64_t wanted;
@@ -150,8 +150,8 @@ static int faulty_set_lose(struct faulty_store *faulty, const char *value)
 	return 0;
 }
 
-/* -EINVAL with *ret_hint set: a bad value; -EOPNOTSUPP: no such key; others: it could not be done.
- */
+/* Set a value. -EINVAL with *ret_hint set: a bad value; -EOPNOTSUPP: no such key; other errors:
+ * the setting could not be changed. */
 static int faulty_set(struct faulty_store *faulty, const char *key, const char *value,
 		      const char **ret_hint)
 {
@@ -180,7 +180,7 @@ static int faulty_set(struct faulty_store *faulty, const char *key, const char *
 	return -EOPNOTSUPP;
 }
 
-/* Something changed: all that wait look again. Any thread. */
+/* Make all waiting requests look at the settings again after a change. Any thread. */
 void faulty_changed(struct faulty_store *faulty)
 {
 	os_sigmask mask = os_signals_block();

@@ -8,11 +8,12 @@
 
 #include "store/faulty.h"
 
-/* Have all requests that wait look at the settings again. Any thread. */
+/* Make all waiting requests look at the settings again. Any thread. */
 void faulty_changed(struct faulty_store *faulty);
 /* The operation of a store; see store.h. */
 int faulty_control(struct fm_store *store, const char *key, const char *value);
-/* Take the settings from a URI's parameters. 0, or a negative errno and why in `error_text`. */
+/* Take the settings from a URI's parameters. Returns 0, or a negative errno and the reason in
+ * `error_text`. */
 int faulty_parameters(struct faulty_store *faulty, const char *parameters, char *error_text,
 		      size_t error_text_len);
 

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * file:PATH: a local regular file or block device. Owns two descriptors of it (os/fds.h): a
- * buffered one, and one with O_DIRECT where the file system grants it, which serves the reads and
- * writes that are aligned for it. Which one is chosen for each. Of a file that was made by opening
- * it, also its folder's, until it is closed. No lock; what changes are flags. `read`, `write`,
- * `flush` and `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted: where a
- * deadline matters, read through the ring.
+ * file:PATH: a local regular file or block device. The store owns two descriptors of the file
+ * (os/fds.h): a buffered descriptor, and a direct descriptor (O_DIRECT) if the file system
+ * grants it. The direct descriptor serves reads and writes that are aligned for it; the store
+ * chooses for each transfer. If opening made the file, the store also owns a descriptor of the
+ * file's folder, until the store is closed. No lock; only flags change. `read`, `write`,
+ * `flush` and `version` are signal-safe. A throttled O_DIRECT preadv cannot be interrupted:
+ * where a deadline matters, read through the ring.
  *
- * The two descriptors see the same bytes: before a direct read the kernel writes back what the page
- * cache has dirty of the range, before and after a direct write it drops what the cache has of it.
- * That holds page by page. It would not where a buffered write of the tail dirties a folio larger
- * than that, and with it stale bytes of the page before it, while a direct write to that page is
- * under way (file systems on iomap before 6.6). Only readahead makes such folios here, so the
- * buffered descriptor of a file that is written by both has none.
- * May call: io.h, os.h.
+ * The two descriptors see the same bytes. Before a direct read the kernel writes back what the
+ * page cache has dirty of the range. Before and after a direct write the kernel drops what the
+ * cache has of the range. This holds page by page. It fails if a buffered write of the tail
+ * dirties a folio larger than a page, and with that folio stale bytes of the page before the
+ * tail, while a direct write to that page is under way (file systems on iomap before 6.6). Only
+ * readahead makes such folios here, so the buffered descriptor of a file that is written by
+ * both descriptors has no readahead. May call: io.h, os.h.
  */
 #include "store/file.h"
 
@@ -54,8 +55,9 @@ struct lock_call {
 	int *ret_holder;
 };
 
-/* The lock belongs to an open file description. After file_upgrade() the reader's lock is still
- * that of its former one, and would be in the writer's way. */
+/* Lock the file, or change the kind of lock. The lock belongs to an open file description.
+ * After file_upgrade() the reader's lock still belongs to the reader's former description, and
+ * would conflict with the writer's lock. */
 static long lock_call(void *arg)
 {
 	const struct lock_call *call = arg;
@@ -77,8 +79,8 @@ static int file_lock(struct fm_store *store, bool exclusive, int *ret_holder)
 	return (int)os_fds_call(lock_call, &call);
 }
 
-/* The writer's descriptors in the place of the reader's, which stay open: a thread may be about to
- * use them. */
+/* Put the writer's descriptors in the place of the reader's. The reader's descriptors stay
+ * open: a thread may be about to use them. */
 static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 {
 	struct file_store *file = (struct file_store *)store, *from = (struct file_store *)writer;
@@ -154,7 +156,7 @@ static int file_parameters(const char *parameters, bool *ret_direct, char *error
 		     : 0;
 }
 
-/* On failure `error_text` says why. */
+/* Make a store without descriptors. On failure `error_text` says why. */
 int file_store_alloc(unsigned flags, const char *name, char *error_text, size_t error_text_len,
 		      struct file_store **ret_file)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes, flushes and changes of size that threads of the program ask for: a thread of ours
- * makes them (os/fds.h).
- * May call: os/fds.h, file_read_write.c, file_shape.c.
+ * Writes, flushes and changes of size that threads of the program ask for: a thread of the
+ * library makes them (os/fds.h). May call: os/fds.h, file_read_write.c, file_shape.c.
  */
 #include "store/file_calls.h"
 
@@ -11,8 +10,8 @@
 #include "store/file_shape.h"
 #include "store/store.h"
 
-/* All that changes the file is done by a thread of ours: its number cannot have become another
- * file's. */
+/* The arguments of a call that changes the file. A thread of the library makes every such call:
+ * its number cannot have become another file's number. */
 struct file_call {
 	struct fm_store *store;
 	const struct iovec *iov;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The operations of file: that a thread of ours makes.
- * May call: file.h.
+ * The operations of file: that a thread of the library carries out. May call: file.h.
  */
 #ifndef FM_STORE_FILE_CALLS_H
 #define FM_STORE_FILE_CALLS_H

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Why a descriptor cannot be used as it is; NULL: it can. */
+/* Return why a descriptor cannot be used as it is; NULL: the descriptor can be used. */
 static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error)
 {
 	bool write = flags & FM_STORE_OPEN_WRITE;
@@ -37,8 +37,9 @@ static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error
 	return NULL;
 }
 
-/* The program's open file description, for it cannot be opened anew: the file's permissions forbid
- * that, or there is no /proc. Its status flags are the program's, and stay as they are. */
+/* Share the program's open file description, if the file cannot be opened anew: the file's
+ * permissions forbid that, or /proc is missing. The description's status flags are the
+ * program's, and stay as they are. */
 static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char **ret_why)
 {
 	*ret_why = NULL;
@@ -52,9 +53,9 @@ static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char 
 	return *ret_fd < 0 ? *ret_fd : 0;
 }
 
-/* The store's own open file description of the file that `fd` shows: the program's offset and
- * status flags have nothing to do with it. By the calling thread's table of descriptors, which may
- * be its own. */
+/* Make the store's own open file description of the file that `fd` shows: the description is
+ * independent of the program's offset and status flags. Uses the calling thread's table of
+ * descriptors, which may be the thread's own. */
 static int fd_open(struct file_store *file, struct opened *opened, int fd, const char *name,
 		   unsigned flags, char *error_text, size_t error_text_len)
 {
@@ -105,7 +106,8 @@ int store_open_fd(int fd, const char *name, unsigned flags, char *error_text, si
 	return 0;
 }
 
-/* "file:PATH", by what the kernel knows of the descriptor: for words, and for lists of hot sets. */
+/* Write "file:PATH" into `name`, with the path that the kernel knows for the descriptor. The
+ * name is for messages, and for lists of hot sets. */
 void store_fd_name(int fd, char *name, size_t name_len)
 {
 	char link[64], path[PATH_MAX];

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file that a keeper has (FM_KEEP): whose change of it was the last, and what the keeper
- * does to it.
- * May call: os.h, file_version.c, file_read_write.c.
+ * A file that a keeper has (FM_KEEP): which process made the last change of the file, and what
+ * the keeper does to the file. May call: os.h, file_version.c, file_read_write.c.
  */
 #include "store/file_keep.h"
 
@@ -18,8 +17,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-/* ------------------------------------------------------------------ for a keeper: whose change it
- * was */
+/* ------------------------------------------------------------------ changes by this process */
 
 static int keep_look(int fd, uint64_t *ret_size, uint64_t *ret_mtime)
 {
@@ -41,8 +39,8 @@ static void later_of(uint64_t *word, uint64_t value)
 		;
 }
 
-/* Around each change of the file by this process: one that has begun and not ended may have changed
- * it at any time. */
+/* Mark the begin of a change of the file by this process. A change that has begun and not ended
+ * may have changed the file at any time. */
 void file_store_change_begins(struct file_store *file)
 {
 	if (atomic_get(&file->keep.on))
@@ -95,15 +93,16 @@ void file_store_alive(struct fm_store *store, uint64_t stamp_ns)
 }
 
 /*
- * Whether somebody has changed the file since the program's end. What others have done while it
- * lived does not count, nor what it did itself: a change is another's if it came after the last one
- * by the program, and after the last sign that the program lived. A change by the program that was
- * under way at its end cannot be told from another's: then it is taken for that. A device has no
- * times that tell.
+ * Test whether another process has changed the file since the program's end. Changes by other
+ * processes while the program lived do not count, nor do the program's own changes. A change is
+ * another's if it came after the program's last change, and after the last sign that the
+ * program lived. A change by the program that was under way at the program's end cannot be told
+ * from another's change, and counts as one. A device has no time stamps that tell.
  *
- * A lease makes everybody wait from here on who opens the file. The kernel gives one to the file's
- * owner while nobody else has the file open. Somebody who has may be a successor that is about to
- * write: for a while he is given the chance, and then seen.
+ * A lease makes every process wait that opens the file from here on. The kernel gives a lease
+ * to the file's owner while no other process has the file open. A process that has the file
+ * open may be a successor that is about to write. The keeper waits a while for such a write,
+ * and then sees the change.
  */
 int file_store_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uint64_t *ret_size)
 {
@@ -130,9 +129,9 @@ int file_store_keep_begin(struct fm_store *store, int fd, uint64_t until_ns, uin
 	return error;
 }
 
-/* By the buffered descriptor alone: what the program has pinned may change while it is written,
- * which a direct write would pass on as two states of one block, and file systems with checksums
- * would find no sum for. */
+/* Write by the buffered descriptor alone. Pages that the program has pinned may change while
+ * they are written. A direct write would pass such a change on as two states of one block, and
+ * file systems with checksums would find no matching sum. */
 int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *iov, int iov_count,
 			  uint64_t offset, size_t *ret_done)
 {
@@ -146,7 +145,7 @@ int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *io
 	if (error)
 		return error;
 	ssize_t n = os_pwritev(fd, iov, iov_count, offset);
-	if (!file->is_block) /* also where it failed */
+	if (!file->is_block) /* also after a failed write */
 		error = keep_look(fd, &keep->size, &keep->mtime);
 	if (n < 0)
 		return (int)n;
@@ -154,8 +153,8 @@ int file_store_keep_write(struct fm_store *store, int fd, const struct iovec *io
 	return error;
 }
 
-/* A name that is new is made durable by fsync() of the file on what file systems there are for it.
- */
+/* Flush the file in the keeper. On the existing file systems, fsync() of the file also makes
+ * the file's new name durable. */
 int file_store_keep_flush(struct fm_store *store, int fd)
 {
 	struct file_store *file = (struct file_store *)store;

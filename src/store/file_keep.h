@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What file: needs of a keeper's part.
- * May call: file.h.
+ * The part of file: that serves a keeper. May call: file.h.
  */
 #ifndef FM_STORE_FILE_KEEP_H
 #define FM_STORE_FILE_KEEP_H
 
 #include "store/file.h"
 
-/* Around each change of the file by this process: a keeper must tell it from others' changes. */
+/* Called around each change of the file by this process: a keeper must tell own changes from
+ * changes by other processes. */
 void file_store_change_begins(struct file_store *file);
 void file_store_change_ends(struct file_store *file);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The descriptors of a file, opened and judged: what kind of file it is, and which locks its
- * file system takes.
- * May call: os.h, file_version.c.
+ * The descriptors of a file, opened and checked: the kind of file, and which locks its file
+ * system takes. May call: os.h, file_version.c.
  */
 #include "store/file_open.h"
 
@@ -28,8 +27,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* By dev and inode of what was opened: whatever its name, or the name's next file, is. On overlayfs
- * a file that is copied up gets another inode, and so another identity. */
+/* Identify the store by device and inode of the opened file: the file's name, and a later file
+ * of that name, do not matter. On overlayfs a file that is copied up gets another inode, and so
+ * another identity. */
 void file_store_identify(struct file_store *file, const struct stat *st)
 {
 	file->store.id = S_ISBLK(st->st_mode)
@@ -37,7 +37,7 @@ void file_store_identify(struct file_store *file, const struct stat *st)
 				 : (struct fm_store_id){.kind = FM_STORE_ID_INODE, .device = st->st_dev, .inode = st->st_ino};
 }
 
-/* What is there, if it is not what can be mapped; NULL: fine. */
+/* Name the kind of file if such a file cannot be mapped; NULL: the kind can be mapped. */
 static const char *kind_refused(mode_t mode, int *ret_error)
 {
 	if (S_ISREG(mode) || S_ISBLK(mode))
@@ -55,9 +55,9 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 }
 
 /*
- * Which reads of the file take its inode's lock. Of file systems that are not listed nothing is
- * known, and the worst is assumed: overlayfs passes on to some other, NFS and Ceph take the lock
- * for every read. FUSE takes it for none.
+ * Find out which reads of the file take its inode's lock. For file systems that are not listed,
+ * the worst is assumed: overlayfs passes reads on to another file system, NFS and Ceph take the
+ * lock for every read. FUSE takes the lock for no read.
  */
 static void learn_locks(struct file_store *file, int fd)
 {
@@ -86,8 +86,9 @@ static void learn_locks(struct file_store *file, int fd)
 		}
 }
 
-/* Whether a server's silence could block the thread that only starts a read: on FUSE, io_uring asks
- * the server first whether the file can be polled. These are known not to. */
+/* Test whether a silent server could block the thread that only starts a read. On FUSE,
+ * io_uring first asks the server whether the file can be polled. The listed file systems are
+ * known not to block. */
 static bool fs_is_remote(int fd)
 {
 	static const unsigned local[] = {
@@ -104,8 +105,8 @@ static bool fs_is_remote(int fd)
 	return true;
 }
 
-/* Without touching the access time where we may ask for that. `flags` has O_RDONLY or O_RDWR. A
- * descriptor or negative errno. */
+/* Open a file without touching the access time, if the kernel permits that. `flags` has
+ * O_RDONLY or O_RDWR. Returns a descriptor or negative errno. */
 static int open_quietly(const char *path, int flags)
 {
 	int fd = os_fd_open(AT_FDCWD, path, flags | O_NOATIME, 0);
@@ -115,8 +116,9 @@ static int open_quietly(const char *path, int flags)
 	return fd;
 }
 
-/* O_NONBLOCK: should it have become a fifo since it was looked at, do not wait for its writer. The
- * flag goes away again, since it would make the ring give EAGAIN. With a lease on the file it is
+/* Open the buffered descriptor. O_NONBLOCK: if the file has become a fifo since the check,
+ * open() does not wait for the fifo's writer. The flag is removed after the open, because it
+ * would make the ring give EAGAIN. With a lease on the file, an open with O_NONBLOCK is
  * refused. */
 static int open_buffered(const char *path, int access_mode)
 {
@@ -129,7 +131,7 @@ static int open_buffered(const char *path, int access_mode)
 	return fd;
 }
 
-/* A second descriptor of the very same file, or -1. */
+/* Open a second descriptor of the very same file; -1 on failure. */
 static int open_direct(const char *path, int access_mode, const struct stat *same)
 {
 	int fd = open_quietly(path, access_mode | O_DIRECT | O_NONBLOCK);
@@ -145,8 +147,8 @@ static int open_direct(const char *path, int access_mode, const struct stat *sam
 	return fd;
 }
 
-/* The folder in which a file that was just made has its name, wherever symbolic links have led. -1:
- * it may not be read, or the file is there no more. */
+/* Open the folder in which a file that was just made has its name, wherever symbolic links
+ * lead. -1: the folder may not be read, or the file is no longer there. */
 static int open_folder(const char *path, const struct stat *made)
 {
 	char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
@@ -175,7 +177,8 @@ void file_store_opened_close(struct opened *opened)
 			os_syscall1(SYS_close, fds[i]);
 }
 
-/* Numbers of our table below which a file may have two; above, one must do. */
+/* Return the number of the library's table below which a file may have two numbers; above, a
+ * file must do with one. */
 static int numbers_for_two(void)
 {
 	struct rlimit limit = {.rlim_cur = 1024};
@@ -184,8 +187,8 @@ static int numbers_for_two(void)
 	return limit.rlim_cur / 4 > INT_MAX ? INT_MAX : (int)(limit.rlim_cur / 4);
 }
 
-/* Into the table of our own. One number stays in the program's: the one by which a page is read.
- * What it has taken over is gone from `opened`. */
+/* Move the descriptors into the library's table. One number stays in the program's table: the
+ * number by which a page is read. Descriptors that are taken over are gone from `opened`. */
 static int file_settle(struct file_store *file, struct opened *opened)
 {
 	bool apart = os_fds_apart();
@@ -200,7 +203,7 @@ static int file_settle(struct file_store *file, struct opened *opened)
 	error = here_open(file->buffered, opened->buffered, file->direct->own < 0);
 	opened->buffered = -1;
 	if (!error && opened->folder >= 0) {
-		file->folder_fd = os_fd_give(opened->folder); /* else the file system is synced */
+		file->folder_fd = os_fd_give(opened->folder); /* on failure, a flush syncs the file system */
 		if (apart)
 			os_syscall1(SYS_close, opened->folder);
 		opened->folder = -1;
@@ -208,8 +211,9 @@ static int file_settle(struct file_store *file, struct opened *opened)
 	return error;
 }
 
-/* It does not exist: make it, unless somebody else is faster. O_EXCL tells that, but does not
- * follow a symbolic link to nothing, as open() does. 0: it is there. */
+/* Make the file that does not exist, unless another process makes it first. O_EXCL detects
+ * that, but does not follow a dangling symbolic link, as open() does. Returns 0 if the file
+ * exists. */
 static int file_make(struct file_store *file, struct opened *opened, const char *path)
 {
 	int fd = os_fd_open(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL, 0666);
@@ -229,7 +233,8 @@ static int file_make(struct file_store *file, struct opened *opened, const char 
 	return 0;
 }
 
-/* What went wrong, in words that help more than strerror()'s where it was to be written to. */
+/* Describe an error in words. For a file to be written to, the words help more than those of
+ * strerror(). */
 static const char *open_trouble(int error, unsigned flags)
 {
 	if (flags & FM_STORE_OPEN_WRITE) {
@@ -247,8 +252,9 @@ static const char *open_trouble(int error, unsigned flags)
 	return strerror(-error);
 }
 
-/* Files below /proc are regular files of size 0 that have bytes all the same: the kernel makes the
- * bytes as they are read. Such a file cannot be mapped, and must not be taken for an empty one. */
+/* Test for a file of size 0 that has bytes. Files below /proc are such regular files: the
+ * kernel makes the bytes as they are read. Such a file cannot be mapped, and must not be taken
+ * for an empty file. */
 static bool has_no_size(int fd, const struct stat *st)
 {
 	struct stat again;
@@ -256,7 +262,8 @@ static bool has_no_size(int fd, const struct stat *st)
 
 	if (!S_ISREG(st->st_mode) || st->st_size || pread(fd, &byte, 1, 0) != 1)
 		return false;
-	return !fstat(fd, &again) && !again.st_size; /* else somebody has written to it just now */
+	return !fstat(fd, &again) && !again.st_size; /* else another process has just written to the
+							file */
 }
 
 #define KEEPER_WAIT_NS (30 * OS_NSEC_PER_SEC)
@@ -264,7 +271,8 @@ static bool has_no_size(int fd, const struct stat *st)
 	"%s: the keeper (FM_KEEP) of process %d, which has ended, still writes what was dirty: "   \
 	"try again, or fm_keeper_wait()"
 
-/* Before it is opened: a keeper may have a lease, which would block open(). */
+/* Wait for keepers before the file is opened: a keeper may have a lease, which would block
+ * open(). */
 static int wait_for_keepers(struct file_store *file, const struct stat *st)
 {
 	return os_keepers_wait(st, false, os_now_ns() + KEEPER_WAIT_NS, &file->store.kept);
@@ -326,8 +334,8 @@ int file_store_open_fds(struct file_store *file, struct opened *opened, const ch
 			(void)posix_fadvise(opened->buffered, 0, 0, POSIX_FADV_RANDOM);
 		error = file_store_version_by(file, opened->buffered, &id, &file->store.opened);
 	}
-	/* Another thread may close all numbers meanwhile, and put another file there: then it is
-	 * not the named one. */
+	/* Another thread may close all numbers meanwhile, and put another file there: then the
+	 * descriptor is not that of the named file. */
 	if (!error && !given &&
 	    (stat(path, &named) || fstat(opened->buffered, &st) || named.st_dev != st.st_dev ||
 	     named.st_ino != st.st_ino))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads and writes of a file: by which of its two descriptors, and in which thread. `read` and
- * `write` are signal-safe. May call: io.h, os.h, file_keep.c.
+ * Reads and writes of a file: which of the file's two descriptors serves a transfer, and in
+ * which thread. `read` and `write` are signal-safe. May call: io.h, os.h, file_keep.c.
  */
 #include "store/file_read_write.h"
 
@@ -33,8 +33,8 @@ static struct store_here *file_choose(struct file_store *file, const struct iove
 	return bits % FILE_DIRECT_ALIGN ? file->buffered : direct;
 }
 
-/* The device or file system did not like an aligned direct read or write. At the tail that may be
- * its only complaint; elsewhere, do not ask again. */
+/* Note that the device or file system refused an aligned direct read or write. At the tail the
+ * tail may be the only reason; elsewhere, make no more direct transfers. */
 static void file_direct_refused(struct file_store *file, uint64_t offset, size_t len)
 {
 	if (offset + len <= store_size(&file->store))
@@ -65,7 +65,8 @@ static int file_transfer(struct file_store *file, file_transfer_fn transfer,
 	return 0;
 }
 
-/* A direct read that could not be made without waiting: it is left for now, or for good. */
+/* Note that a direct read could not be made without waiting: the store does without direct
+ * reads for now, or for good. */
 static void file_nowait_failed(struct file_store *file, ssize_t error, uint64_t offset, size_t len)
 {
 	if (error == -EINVAL)
@@ -85,10 +86,10 @@ static bool file_asks_nowait(struct file_store *file, const struct store_here *h
 }
 
 /*
- * A read that may be for a system call which holds the inode's lock, as write() does while it
- * faults in what it is given. A direct read wants that lock: it is asked not to wait for it, where
- * the file system heeds that (btrfs does not). A buffered read does without on some file systems,
- * see learn_locks(); elsewhere the kernel's own fault is the only way that does.
+ * Read, possibly for a system call that holds the inode's lock, as write() does while it faults
+ * in its source. A direct read wants that lock. The read is asked not to wait for the lock, if
+ * the file system heeds that (btrfs does not). A buffered read takes no lock on some file
+ * systems, see learn_locks(). On others only the kernel's own page fault takes no lock.
  */
 static int read_lockless_own(struct file_store *file, const struct iovec *iov, int iov_count,
 			     uint64_t offset, size_t *ret_done)
@@ -131,7 +132,8 @@ static long lockless_call(void *arg)
 	return read_lockless_own(call->file, call->iov, call->iov_count, call->offset, call->ret_done);
 }
 
-/* A thread of the program tries by its own number what is mostly enough. */
+/* Read without waiting for the inode's lock. A thread of the program first tries the number in
+ * its own table, which is mostly enough. */
 static int file_read_lockless(struct file_store *file, const struct iovec *iov, int iov_count,
 			      uint64_t offset, size_t *ret_done)
 {
@@ -171,8 +173,7 @@ static ssize_t write_by(struct store_here *here, const struct iovec *iov, int io
 	return fd < 0 ? fd : os_pwritev(fd, iov, iov_count, offset);
 }
 
-/* ------------------------------------------------------------------ for a keeper: whose change it
- * was */
+/* ------------------------------------------------------------------ writes; the ring */
 
 int file_store_write(struct fm_store *store, const struct iovec *iov, int iov_count,
 		      uint64_t offset, size_t *ret_done)
@@ -198,7 +199,8 @@ static int file_ring_start(struct io_engine *engine, struct io_request *request,
 
 static void file_ring_done(struct io_engine *engine, struct io_request *request, int result);
 
-/* As file_read_lockless(). `refused`: a direct read would have to wait. */
+/* Start a read on the ring as file_read_lockless() does. `refused`: a direct read would have to
+ * wait. */
 static int file_ring_lockless(struct file_store *file, struct io_engine *engine,
 			      struct io_request *request, bool refused)
 {
@@ -207,7 +209,7 @@ static int file_ring_lockless(struct file_store *file, struct io_engine *engine,
 	bool direct = !refused && file_asks_nowait(file, here);
 
 	if (!direct && file->buffered_locks)
-		return -EOPNOTSUPP; /* a worker's */
+		return -EOPNOTSUPP; /* a worker makes the read */
 	request->ring_nowait = direct;
 	return file_ring_start(engine, request, direct ? here : file->buffered);
 }
@@ -242,8 +244,9 @@ static void file_ring_done(struct io_engine *engine, struct io_request *request,
 	io_complete(engine, request, result < 0 ? result : 0, result < 0 ? 0 : (size_t)result);
 }
 
-/* Reads and writes. A keeper's file is written to by threads: a request of the ring may outlive
- * them all, and would then meet the keeper's newer bytes on its way to the same block. */
+/* Submit a read or a write. If a keeper has the file, threads write to the file: a request of
+ * the ring may outlive all threads. Such a request could then overwrite the keeper's newer
+ * bytes in the same block. */
 int file_store_submit(struct fm_store *store, struct io_engine *engine, struct io_request *request)
 {
 	struct file_store *file = (struct file_store *)store;

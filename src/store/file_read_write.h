@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What file:, its calls and its keeper need of reads and writes.
- * May call: file.h.
+ * Reads and writes of a file, for file:, its calls and its keeper. May call: file.h.
  */
 #ifndef FM_STORE_FILE_READ_WRITE_H
 #define FM_STORE_FILE_READ_WRITE_H
 
 #include "store/file.h"
 
-/* Operations of a store; see store.h. Only a thread of ours may call file_store_write(). */
+/* Operations of a store; see store.h. Only a thread of the library may call file_store_write().
+ */
 int file_store_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done);
 int file_store_write(struct fm_store *store, const struct iovec *iov, int iov_count,

@@ -17,19 +17,23 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 
-/* ------------------------------------------------------------------ making it durable */
+/* ------------------------------------------------------------------ making the file durable */
 
 /*
- * Which descriptors have to be flushed for an error to be seen. The kernel keeps the errors of
- * write-back in the inode's page cache (errseq_t), and tells each to every descriptor that was open
- * by then, once, whichever descriptor the bytes were written by. Both are open for as long as
- * anything is written, a direct write tells its own error at once, and one that the file system
- * turned into a buffered write leaves its error in that same page cache. So the buffered descriptor
- * sees all there is, and asking the other too would tell the same error a second time, maybe to a
- * flush that it does not belong to. Not so on a remote file system: FUSE passes fsync() on for the
- * one handle that it was called with, NFS has errors of its own beside those of the page cache, and
- * a server may keep a handle's bytes and errors until then. There both are flushed, always; the
- * first error counts.
+ * Test whether both descriptors have to be flushed for an error to be seen. The kernel keeps
+ * the errors of write-back in the inode's page cache (errseq_t). It reports each error once to
+ * every descriptor that was open by then, whichever descriptor wrote the bytes.
+ *
+ * Both descriptors are open for as long as bytes are written. A direct write reports its own
+ * error at once. A direct write that the file system turned into a buffered write leaves its
+ * error in the same page cache. So the buffered descriptor sees all errors. Asking the direct
+ * descriptor too would report the same error a second time, maybe to a flush that the error
+ * does not belong to.
+ *
+ * A remote file system is different. FUSE passes fsync() on only for the handle of the call.
+ * NFS has errors of its own beside those of the page cache. A server may keep a handle's bytes
+ * and errors until the flush. There both descriptors are always flushed; the first error
+ * counts.
  */
 static bool file_flushes_both(const struct file_store *file)
 {
@@ -46,8 +50,8 @@ static int sync_fd(long how, int fd)
 	return (int)error;
 }
 
-/* The file is new: make the name that it has in its folder durable too. Where the folder may not be
- * read it cannot be opened: then all of the file system. Some file systems cannot sync a folder,
+/* Make the name of a new file durable in the file's folder. If the folder may not be read, it
+ * cannot be opened: then sync the whole file system. Some file systems cannot sync a folder,
  * and need not. */
 static int file_flush_name(struct file_store *file)
 {
@@ -74,8 +78,8 @@ int file_store_flush(struct fm_store *store)
 	return !error && is_new ? file_flush_name(file) : error;
 }
 
-/* One request, one descriptor: what takes more is a worker's, as is what may block the thread that
- * submits. */
+/* Submit a flush. A request flushes only one descriptor: a worker makes a flush that needs
+ * more, and a flush that may block the submitting thread. */
 int file_store_submit_flush(struct fm_store *store, struct io_engine *engine,
 			    struct io_request *request)
 {
@@ -87,7 +91,7 @@ int file_store_submit_flush(struct fm_store *store, struct io_engine *engine,
 	return io_ring_flush(engine, request, here_writable(file->buffered));
 }
 
-/* ------------------------------------------------------------------ its shape */
+/* ------------------------------------------------------------------ the shape of the file */
 
 int file_store_resize(struct fm_store *store, uint64_t size_bytes)
 {
@@ -124,7 +128,7 @@ static int file_allocate(struct file_store *file, int mode, uint64_t offset, uin
 #define ZEROS_AT_ONCE 16
 static const char zeros[ZEROS_BYTES] __attribute__((aligned(FILE_DIRECT_ALIGN)));
 
-/* Not beyond the end: that would make it longer. */
+/* Write zeros, not beyond the end of the file: that would make the file longer. */
 static int file_write_zeros(struct file_store *file, uint64_t offset, uint64_t len)
 {
 	uint64_t size = store_size(&file->store);
@@ -175,7 +179,7 @@ int file_store_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 	return error;
 }
 
-/* A block device has its space. */
+/* Reserve space. A block device always has its space. */
 int file_store_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct file_store *file = (struct file_store *)store;

@@ -8,7 +8,7 @@
 
 #include "store/file.h"
 
-/* Operations of a store; see store.h. Only a thread of ours may call them. */
+/* Operations of a store; see store.h. Only a thread of the library may call them. */
 int file_store_flush(struct fm_store *store);
 int file_store_submit_flush(struct fm_store *store, struct io_engine *engine,
 			    struct io_request *request);

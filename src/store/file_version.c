@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The size and version of a file, and how fine its time stamps are. Signal-safe. May call:
- * os.h.
+ * The size and version of a file, and how fine the file's time stamps are. Signal-safe. May
+ * call: os.h.
  */
 #include "store/file_version.h"
 
@@ -24,8 +24,7 @@
 #include <sys/vfs.h>
 #include <time.h>
 
-/* ------------------------------------------------------------------ for a keeper: whose change it
- * was */
+/* ------------------------------------------------------------------ time stamps */
 
 uint64_t file_store_timestamp_ns(struct statx_timestamp t)
 {
@@ -34,8 +33,9 @@ uint64_t file_store_timestamp_ns(struct statx_timestamp t)
 
 /* ------------------------------------------------------------------ size and version */
 
-/* From Linux 6.13 on these file systems give a change a time stamp of its own whenever somebody has
- * asked for the file's time stamps since the change before it. */
+/* Test whether the kernel stamps changes apart. From Linux 6.13 on the listed file systems give
+ * a change a time stamp of its own if the file's time stamps were read since the change before.
+ */
 static bool kernel_stamps_apart(int fd)
 {
 	static const unsigned multigrain[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
@@ -55,10 +55,10 @@ static bool kernel_stamps_apart(int fd)
 }
 
 /*
- * Two changes within this time can leave the same time stamp. A program can set mtime, but not
- * ctime: where both are whole seconds, the file system stores no more (ext4 with inodes of 128
- * bytes, ext3). FAT stores every second second. Elsewhere the kernel stamps with a clock that moves
- * at each tick. 0: every change is told apart.
+ * Get the time within which two changes can leave the same time stamp. A program can set mtime,
+ * but not ctime. If both are whole seconds, the file system stores no more (ext4 with inodes of
+ * 128 bytes, ext3). FAT stores every second second. Elsewhere the kernel stamps with a clock
+ * that moves at each tick. 0: every change is told apart.
  */
 uint64_t file_store_stamp_grain_ns(int fd, const struct stat *st)
 {
@@ -73,7 +73,7 @@ uint64_t file_store_stamp_grain_ns(int fd, const struct stat *st)
 	return kernel_stamps_apart(fd) ? 0 : (uint64_t)tick.tv_nsec;
 }
 
-/* The wall clock, by which the kernel stamps; 0 where it is not needed. */
+/* Read the wall clock, by which the kernel stamps; 0 if the time is not needed. */
 static uint64_t stamp_now_ns(const struct file_store *file)
 {
 	struct timespec now;
@@ -83,7 +83,8 @@ static uint64_t stamp_now_ns(const struct file_store *file)
 	return (uint64_t)now.tv_sec * OS_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
-/* For how long after `now_ns` a change can still get the time stamp that the file had by then. */
+/* Get for how long after `now_ns` a change can still get the time stamp that the file had at
+ * `now_ns`. */
 static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, uint64_t mtime_ns)
 {
 	uint64_t age = now_ns - mtime_ns;
@@ -91,10 +92,10 @@ static uint64_t stamp_young_ns(const struct file_store *file, uint64_t now_ns, u
 	return now_ns >= mtime_ns && age < file->grain_ns ? file->grain_ns - age : 0;
 }
 
-/* The size and mtime. ctime moves with chmod(), chown(), link(), rename(), setxattr() and an
- * overlay's copy-up, too, none of which changes a byte. A device node's times tell nothing of its
- * bytes. Where a server may be dead and there is a deadline for that, what the kernel knows must
- * do: asking the server could take for ever. */
+/* Get the size and mtime. ctime also moves with chmod(), chown(), link(), rename(), setxattr()
+ * and an overlay's copy-up, none of which changes a byte. A device node's times say nothing
+ * about the device's bytes. If a server may be dead and there is a deadline for that, what the
+ * kernel knows must suffice: asking the server could take for ever. */
 int file_store_version_by(struct file_store *file, int fd, struct os_fd_id *ret_id,
 			  struct fm_store_version *ret_version)
 {
@@ -111,7 +112,7 @@ int file_store_version_by(struct file_store *file, int fd, struct os_fd_id *ret_
 	}
 	if (file->is_remote && file->store.deadline_ns)
 		flags |= AT_STATX_DONT_SYNC;
-	/* Asking for mtime is also what has the kernel stamp the next change apart. */
+	/* Asking for mtime also makes the kernel stamp the next change apart. */
 	error = os_syscall5(SYS_statx, fd, "", flags, STATX_SIZE | STATX_MTIME, &stx);
 	if (!error)
 		*ret_version = (struct fm_store_version){
@@ -138,7 +139,8 @@ static long version_call(void *arg)
 	return file_store_version_by(call->file, call->file->buffered->own, &id, call->ret_version);
 }
 
-/* A thread of the program asks by a number of its own, if that is still ours. */
+/* Get the version. A thread of the program asks by the number in its own table, if that number
+ * still stands for the store's file. */
 int file_store_version(struct fm_store *store, struct fm_store_version *ret_version)
 {
 	struct file_store *file = (struct file_store *)store;

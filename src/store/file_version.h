@@ -11,10 +11,10 @@
 #include <sys/stat.h>
 
 uint64_t file_store_timestamp_ns(struct statx_timestamp t);
-/* The least time between two different stamps of the file that `fd` stands for. */
+/* Get the least time between two different stamps of the file that `fd` stands for. */
 uint64_t file_store_stamp_grain_ns(int fd, const struct stat *st);
-/* The version of the file, asked by `fd`, and which file that number stands for. 0 or negative
- * errno. */
+/* Get the version of the file by the number `fd`, and which file that number stands for.
+ * Returns 0 or negative errno. */
 int file_store_version_by(struct file_store *file, int fd, struct os_fd_id *ret_id,
 			  struct fm_store_version *ret_version);
 /* The operation of a store; see store.h. */

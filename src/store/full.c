@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads and writes that go on until all is done. Signal-safe where the store is.
- * May call: the stores.
+ * Reads and writes that go on until all bytes are done. Signal-safe if the store is. May call:
+ * the stores.
  */
 #include "store/store.h"
 
 #include <errno.h>
 
-/* May run in signal context: no copy of the iovecs, which could be a KiB. What is left of a segment
- * after a short read is read alone, then the segments after it. */
+/* Read all bytes. May run in signal context: no copy of the iovecs, which could be a KiB. After
+ * a short read the rest of a segment is read alone, then the segments after it. */
 int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done, unsigned *ret_short)
 {
@@ -45,7 +45,8 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 			iov++;
 			iov_count--;
 		}
-		/* While it is made shorter, only the store knows where it ends. */
+		/* While the object is made shorter, only the store knows where the object ends.
+		 */
 		if (!got || offset + done >= store_reach(store))
 			break;
 	}
@@ -54,7 +55,7 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 	return 0;
 }
 
-/* The same for writing: also in a process that is dying. */
+/* Write all bytes, in the same way; also in a process that is dying. */
 int store_write_full(struct fm_store *store, const struct iovec *iov, int iov_count,
 		     uint64_t offset, size_t *ret_done)
 {

@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-#define RENEWALS_MOST 8u /* where threads have several tables, no number is right for all of them */
+#define RENEWALS_MOST 8u /* if threads have several tables, no number is right for all of them */
 
 int here_open(struct store_here *here, int fd, bool stays)
 {
@@ -52,7 +52,8 @@ static long read_own(void *arg)
 	return os_preadv(read->here->own, read->iov, read->iov_count, read->offset);
 }
 
-/* A number in the program's table in place of one that was lost, or that there has not been yet. */
+/* Make a number in the program's table that replaces a lost number, or is the first number
+ * there. */
 static int renew(struct store_here *here)
 {
 	int fd = -1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hot sets: what a URI asks for, reading the file, and the order in which to read what it names.
- * Believes nothing it finds in the file. No lock, no state but a number for file names. May call:
- * store.h, os.h, libc.
+ * Hot sets: what a URI asks for, reading the file, and the order in which to read the file's
+ * ranges. The code trusts no value in the file. No lock, no state except a number for file
+ * names. May call: store.h, os.h, libc.
  */
 #include "store/hotset.h"
 
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define LINE_LEN     (4 * PATH_MAX + 64)
-#define BATCH_FIRST  64u /* ranges; each batch is four times the one before */
+#define BATCH_FIRST  64u /* in ranges; each batch is four times the batch before */
 #define BATCH_GROWTH 4u
 
 /* ------------------------------------------------------------------ what is asked for */
@@ -37,14 +37,16 @@ enum hotset_asked hotset_to_read(const char *uri, char path[PATH_MAX])
 	return HOTSET_BY_ENVIRONMENT;
 }
 
-/* Who starts the program has the last word. */
+/* Get where to record a hot set. The environment overrides the URI: the program's starter
+ * decides. */
 enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
 {
 	static uint32_t last; /* atomic */
 	const char *folder = secure_getenv("FILEMAP_RECORD");
 
 	if (folder && *folder && strlen(folder) < PATH_MAX - 96) {
-		/* The time: a process id may come again, and stays over an exec. */
+		/* The name includes the time: a process id may come again, and stays over an
+		 * exec. */
 		snprintf(path, PATH_MAX, "%s/%llu-%d-%u.hotset", folder,
 			 (unsigned long long)os_now_ns(), (int)getpid(), atomic_add(&last, 1u));
 		return HOTSET_BY_ENVIRONMENT;
@@ -79,7 +81,7 @@ static int say(struct reader *r, int error, const char *what)
 	return store_say(error, r->why, r->why_len, "hotset %s: line %lu: %s", r->path, r->line, what);
 }
 
-/* Digits only, no more than fits. *at moves behind them. */
+/* Parse a number: digits only, no larger than fits. *at moves behind the digits. */
 static bool take_number(const char **at, uint64_t *ret_value)
 {
 	uint64_t value = 0;
@@ -200,7 +202,7 @@ static int read_lines(struct reader *r, FILE *f)
 		size_t len = strlen(line);
 
 		r->line++;
-		if (!len || line[len - 1] != '\n') /* too long, a zero byte in it, or the last one */
+		if (!len || line[len - 1] != '\n') /* too long, a zero byte in the line, or the last line */
 			return say(r, -EINVAL, feof(f) && len ? "ends within a line: cut short?" : "not text");
 		line[len - 1] = '\0';
 		error = take_line(r, line);
@@ -239,8 +241,8 @@ static size_t merge(struct hotset_range *range, size_t count)
 	return kept;
 }
 
-/* From bytes to pages of the object as it is now. What is past its end, or more than fits, is left
- * out. */
+/* Convert from bytes to pages of the object as it is now. Ranges past the object's end, or
+ * above the limit, are left out. */
 static void to_pages(struct hotset *set, const struct hotset_wanted *wanted)
 {
 	uint64_t unit = 1ull << wanted->shift, most = wanted->pages_max;
@@ -281,7 +283,7 @@ static void plan(struct hotset *set, const struct hotset_wanted *wanted)
 		set->pages += set->range[i].count;
 }
 
-/* The ranges of the sections that are the object's: together, in their order. */
+/* Choose the ranges of the object's own sections: together, in their order. */
 static void choose(struct reader *r, struct hotset *ret_set)
 {
 	bool any = r->sections == 1 && !r->wanted->strictly;
@@ -297,7 +299,7 @@ static void choose(struct reader *r, struct hotset *ret_set)
 			ret_set->version = s->version;
 		}
 		ret_set->found = true;
-		if (s->count) /* else there may be no array at all */
+		if (s->count) /* with no ranges there may be no array at all */
 			memmove(r->range + kept, r->range + s->first, s->count * sizeof(*r->range));
 		kept += s->count;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hot sets: writing one, under another name first. No lock, no state but a number for
+ * Hot sets: writing a hot set, under another name first. No lock, no state except a number for
  * file names. May call: store.h, libc.
  */
 #include "store/hotset.h"
@@ -85,7 +85,7 @@ static int by_value(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* Where the value stands in the sorted points; it is there. */
+/* Find the index of the value in the sorted points; the value is there. */
 static size_t place_of(const uint64_t *point, size_t points, uint64_t value)
 {
 	size_t low = 0, high = points;
@@ -100,14 +100,14 @@ static size_t place_of(const uint64_t *point, size_t points, uint64_t value)
 	return low;
 }
 
-/* The first piece from `i` on that nobody has taken. */
+/* Find the first piece from `i` on that no range has taken. */
 static size_t next_untaken(uint32_t *next, size_t i)
 {
 	size_t end = i;
 
 	while (next[end] != end)
 		end = next[end];
-	while (next[i] != end) { /* shorter the next time */
+	while (next[i] != end) { /* makes the path shorter the next time */
 		size_t step = next[i];
 		next[i] = (uint32_t)end;
 		i = step;
@@ -116,9 +116,9 @@ static size_t next_untaken(uint32_t *next, size_t i)
 }
 
 /*
- * All starts and ends cut the ranges into pieces; each piece goes to the first range that has it.
- * `out` is called with what is left of each range, in their order. `point` and `next` have room for
- * 2 * count (+ 1).
+ * Give each byte to one range only. All starts and ends cut the ranges into pieces; each piece
+ * goes to the first range that contains the piece. `out` is called with the rest of each range,
+ * in the order of the ranges. `point` and `next` have room for 2 * count (+ 1).
  */
 static void each_once(const struct hotset_range *range, size_t count, uint64_t *point,
 		      uint32_t *next, void (*out)(void *arg, uint64_t start, uint64_t end),
@@ -150,7 +150,7 @@ static void each_once(const struct hotset_range *range, size_t count, uint64_t *
 }
 
 struct tally {
-	FILE *f; /* NULL: count */
+	FILE *f; /* NULL: count only */
 	uint64_t ranges;
 };
 
@@ -194,7 +194,8 @@ static int save(const struct hotset_target *target, const struct hotset_about *a
 	char name[NAME_MAX + 64];
 	int error;
 
-	/* The folder may be somebody else's too: the name is new, and nobody's link. */
+	/* Other users may write to the folder too: the name is new, and cannot be another
+	 * user's link. */
 	snprintf(name, sizeof(name), ".%s.%d-%u", target->name, (int)getpid(), atomic_add(&last, 1u));
 	int fd = os_fd_open(target->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0666);
 	if (fd < 0)
@@ -236,6 +237,6 @@ static long saving_call(void *arg)
 int hotset_save(const struct hotset_target *target, const struct hotset_about *about,
 		const struct hotset_range *range, size_t count)
 {
-	/* In a thread of ours: the folder is known there. */
+	/* Save in a thread of the library: that thread knows the folder's descriptor. */
 	return (int)os_fds_call(saving_call, &(struct saving){target, about, range, count});
 }

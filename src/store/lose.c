@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What faulty: puts over its inner store while lose=1: what is written stays here, where reads find
- * it, until a flush, which passes it on; so that a crash can be had: what was not flushed is gone,
- * or a random half of it, as after a power failure. A change of size and a punched hole are passed
- * on at once, and are not lost.
+ * The store that faulty: puts over its inner store while lose=1. Written bytes stay here, where
+ * reads find them, until a flush passes them on. So a test can have a crash: unflushed bytes
+ * are gone, or a random half of them, as after a power failure. A change of size and a punched
+ * hole are passed on at once, and are not lost.
  *
- * Owns address space for the object's bytes and 1 GiB to grow into, of which only the dirty pages
- * have memory. `lock` protects all of it and is held, with signals blocked, over calls of the inner
- * store: all operations here may block, none is in the I/O thread (no FM_STORE_SUBMIT), and this is
- * for tests. Lock order: this one, then those of the inner store. May call: os.h, the inner store.
+ * Owns address space for the object's bytes and 1 GiB to grow into, of which only the dirty
+ * pages have memory. `lock` protects the whole state and is held, with signals blocked, over
+ * calls of the inner store. All operations here may block, none runs in the I/O thread (no
+ * FM_STORE_SUBMIT), and the store is for tests. Lock order: this lock, then the locks of the
+ * inner store. May call: os.h, the inner store.
  */
 #include "store.h"
 
@@ -26,11 +27,11 @@ struct lose_store {
 	struct fm_store store; /* first */
 	struct fm_store *inner;
 	struct os_lock lock;
-	bool is_off; /* nothing is kept any more; what comes here still is passed on */
+	bool is_off; /* no bytes are kept any more; later writes are passed on */
 	uint64_t room; /* of bytes; a multiple of OS_PAGE */
 	char *bytes;
-	uint8_t *dirty;    /* for each page: its bytes are here */
-	uint64_t from, to; /* pages; dirty ones lie between */
+	uint8_t *dirty;    /* for each page: the page's bytes are here */
+	uint64_t from, to; /* in pages; the dirty pages lie between */
 };
 
 static os_sigmask lose_lock(struct lose_store *lose)
@@ -80,7 +81,7 @@ static void page_dirty(struct lose_store *lose, uint64_t page)
 	}
 }
 
-/* A page of which only a part is to be written: the rest is as the inner store has it. */
+/* Fill a page of which only a part is to be written: the rest is as the inner store has it. */
 static int page_fill(struct lose_store *lose, uint64_t page)
 {
 	struct iovec iov = {lose->bytes + page * OS_PAGE, OS_PAGE};
@@ -113,7 +114,8 @@ static int pages_pass_on(struct lose_store *lose, uint64_t from, uint64_t to)
 	return store_write_full(lose->inner, &iov, 1, begin, &done);
 }
 
-/* Runs of dirty pages are one write each. The first error counts, and ends it. */
+/* Pass the dirty pages on: a run of dirty pages is one write. The first error ends the work and
+ * is returned. */
 static int dirty_pass_on(struct lose_store *lose)
 {
 	uint64_t page = lose->from;
@@ -161,8 +163,8 @@ static int lose_read(struct fm_store *store, const struct iovec *iov, int iov_co
 	return error;
 }
 
-/* With the lock held. Short at the end of the object, and where the inner store could not be read.
- */
+/* Write into this store, with the lock held. The write is short at the end of the object, and
+ * where the inner store could not be read. */
 static int write_here(struct lose_store *lose, const struct iovec *iov, int iov_count,
 		      uint64_t offset, size_t *ret_done)
 {
@@ -201,8 +203,8 @@ static int lose_write(struct fm_store *store, const struct iovec *iov, int iov_c
 	return error;
 }
 
-/* What failed stays here, all of it, and is passed on again by the next: what the inner store took
- * is not durable. */
+/* Flush. After a failure all pages stay here, and the next flush passes them on again: bytes
+ * that the inner store took are not durable. */
 static int lose_flush(struct fm_store *store)
 {
 	struct lose_store *lose = (struct lose_store *)store;
@@ -219,7 +221,8 @@ static int lose_flush(struct fm_store *store)
 
 /* ------------------------------------------------------------------ its shape */
 
-/* Beyond the end the pages that stay are zeros, so that growing has nothing to do. */
+/* Cut the dirty pages at `size`. The pages that stay are zeros beyond the end, so that growing
+ * needs no work. */
 static void dirty_cut(struct lose_store *lose, uint64_t size)
 {
 	uint64_t last = size / OS_PAGE;
@@ -270,7 +273,8 @@ static bool survives(uint64_t seed, uint64_t page)
 	return (z >> 40) & 1;
 }
 
-/* Seed 1: all of it is gone. Another: each page survives, or does not. */
+/* Simulate a crash. Seed 1: all dirty pages are gone. Another seed: each page survives or does
+ * not, at random. */
 static int lose_crash(struct lose_store *lose, uint64_t seed)
 {
 	os_sigmask mask = lose_lock(lose);
@@ -288,7 +292,7 @@ static int lose_crash(struct lose_store *lose, uint64_t seed)
 	return error ? error : now;
 }
 
-/* Keep nothing from now on, what there is goes on; or do so again. */
+/* Stop keeping written bytes and pass on the kept bytes; or start to keep bytes again. */
 static int lose_switch(struct lose_store *lose, bool is_off)
 {
 	os_sigmask mask = lose_lock(lose);
@@ -302,7 +306,7 @@ static int lose_switch(struct lose_store *lose, bool is_off)
 	return error;
 }
 
-/* crash=SEED, lose=0|1: values that faulty: has looked at. */
+/* Set crash=SEED or lose=0|1: faulty: has checked the values. */
 static int lose_control(struct fm_store *store, const char *key, const char *value)
 {
 	struct lose_store *lose = (struct lose_store *)store;
@@ -328,8 +332,8 @@ static void lose_free(struct lose_store *lose)
 	free(lose);
 }
 
-/* An orderly end is no crash: what a cache still has of a file that is closed gets there in time.
- */
+/* Close the store. An orderly end is no crash: bytes that a cache still has of a closed file
+ * reach the file in time. */
 static void lose_close(struct fm_store *store)
 {
 	struct lose_store *lose = (struct lose_store *)store;

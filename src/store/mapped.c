@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A read of a file that takes none of the locks which a system call on that file may hold.
+ * Reads of a file that take none of the locks which a system call on that file may hold.
  *
- * A thread whose system call has faulted in a mapping of ours waits with whatever locks the call
- * has taken: write() holds the lock of the file that it writes to. Many file systems take that same
- * lock for read(), so a read that serves the fault would wait for the thread that waits for the
- * read. The kernel's own page fault on a file takes no such lock, on any file system: it is made
- * for being taken inside those calls. So the file is mapped by the kernel for a moment, and the
- * bytes are copied from that mapping by a system call, which reports an end of the file or a read
- * error where a load would raise SIGBUS. Owns nothing. Signal-safe. May call: os.h.
+ * A thread whose system call has faulted in a mapping of the library waits with all locks that
+ * the call has taken: write() holds the lock of the file that it writes to. Many file systems
+ * take that same lock for read(). A read that serves the fault would then wait for the thread
+ * that waits for the read.
+ *
+ * The kernel's own page fault on a file takes no such lock, on any file system: the fault is
+ * made for being taken inside those calls. So the kernel maps the file for a moment. A system
+ * call copies the bytes from that mapping, and reports an end of the file or a read error where
+ * a load would raise SIGBUS. Owns nothing. Signal-safe. May call: os.h.
  */
 #include "store.h"
 
@@ -25,8 +27,8 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define MAPPED_MOST (1u << 20) /* bytes of one mapping: what is longer is a short read */
-#define RANDOM_MOST (64u << 10) /* up to so many the kernel is not to read ahead */
+#define MAPPED_MOST (1u << 20) /* bytes of one mapping: a longer read is a short read */
+#define RANDOM_MOST (64u << 10) /* up to so many bytes the kernel is told not to read ahead */
 
 static int size_of(int fd, uint64_t *ret_size)
 {
@@ -37,17 +39,18 @@ static int size_of(int fd, uint64_t *ret_size)
 	return (int)error;
 }
 
-/* The same as copy_by_pipe(), all at once. */
+/* Copy as copy_by_pipe() does, but all bytes at once. */
 static ssize_t copy_by_call(char *from, size_t len, const struct iovec *iov, int iov_count)
 {
 	struct iovec source = {from, len};
 
-	/* The calling thread stands for the process: the main thread may have ended. */
+	/* The calling thread's id stands for the process: the main thread may have ended. */
 	return os_syscall6(SYS_process_vm_readv, os_gettid(), OS_ARG(iov), iov_count,
 			   OS_ARG(&source), 1, 0);
 }
 
-/* Where process_vm_readv() is forbidden: a pipe takes a page's bytes, and gives them back. */
+/* Copy by a pipe, if process_vm_readv() is forbidden: the pipe takes a page's bytes, and gives
+ * them back. */
 static ssize_t copy_by_pipe(char *from, size_t len, const struct iovec *iov, int iov_count)
 {
 	int fd[2];
@@ -79,8 +82,8 @@ static ssize_t copy_out(char *from, size_t len, const struct iovec *iov, int iov
 	return n == -ENOSYS || n == -EPERM || n == -EACCES ? copy_by_pipe(from, len, iov, iov_count) : n;
 }
 
-/* Nothing could be copied from this address on. -EIO: the file's page cannot be read; else the
- * copy's own errno, which tells of where it was to go. */
+/* Return the error of a copy that copied nothing from this address on. -EIO: the file's page
+ * cannot be read; else the copy's own errno, which is about the destination. */
 static int copy_trouble(char *from, int error)
 {
 	long failed = error == -EFAULT ? os_syscall3(SYS_madvise,
@@ -91,8 +94,8 @@ static int copy_trouble(char *from, int error)
 	return failed == -EFAULT || failed == -EHWPOISON ? -EIO : error;
 }
 
-/* As preadv(): 0 and *ret_done, which may be short. -ENODEV and the like: the file cannot be
- * mapped, and nothing was read. */
+/* Read as preadv() does: returns 0 and *ret_done, which may be short. -ENODEV and the like: the
+ * file cannot be mapped, and no byte was read. */
 int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t offset,
 		     size_t *ret_done)
 {
@@ -116,8 +119,8 @@ int file_read_mapped(int fd, const struct iovec *iov, int iov_count, uint64_t of
 	char *from = (char *)at + skew;
 	ssize_t n = copy_out(from, len, iov, iov_count);
 
-	/* What was the end of the file while it was copied, the bytes do not tell: those past it
-	 * are zeros. */
+	/* The bytes do not show where the file ended during the copy: bytes past the end are
+	 * zeros. */
 	error = size_of(fd, &after);
 	if (!error && offset >= after)
 		n = 0;

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * memory:SIZE[?seed=N]: an object without any memory. The bytes are a fixed function of seed and
- * offset, for tests and measurements: bytes 8i to 8i+7 are, in little-endian order,
+ * memory:SIZE[?seed=N]: an object without any memory. The bytes are a fixed function of seed
+ * and offset, for tests and measurements. Bytes 8i to 8i+7 are, in little-endian order,
+ *
  *	splitmix64's output for the state seed + i * 0x9e3779b97f4a7c15,
+ *
  * which is mix(seed + (i + 1) * 0x9e3779b97f4a7c15).
  *
- * Open for writing it owns address space for its bytes, and 1 GiB more to grow into, of which only
- *what is written takes memory. What lies there is combined with the pattern by XOR: untouched
- *memory, which is zero, is the pattern, and a write of any few bytes needs no copy of those around
- *them, so that writers of one page do not have to know of each other. Where the object was grown or
- *punched, the pattern does not count any more: `state` says for each page of 4096 bytes which of
- *the three it is, so that reading pages without memory does not make them have any. No lock. May
- *call: io.h, os.h.
+ * If open for writing, the store owns address space for the object's bytes, and 1 GiB more to
+ * grow into, of which only written pages take memory. The memory there is combined with the
+ * pattern by XOR. Untouched memory, which is zero, is the pattern. A write of a few bytes needs
+ * no copy of the bytes around them, so that writers of one page need not know of each other.
+ * Where the object was grown or punched, the pattern no longer counts. `state` says for each
+ * page of 4096 bytes which of the three states the page has, so that reading a page without
+ * memory does not allocate memory. No lock. May call: io.h, os.h.
  */
 #include "store.h"
 
@@ -28,9 +30,9 @@
 #define GROW_BYTES (1ull << 30)
 
 enum page_state {
-	PAGE_PATTERN = 0, /* its memory is zero, and not to be touched */
-	PAGE_MIXED = 1,   /* XOR with the pattern */
-	PAGE_PLAIN = 2,   /* as it is */
+	PAGE_PATTERN = 0, /* the page's memory is zero, and must not be touched */
+	PAGE_MIXED = 1,   /* the page's memory is XORed with the pattern */
+	PAGE_PLAIN = 2,   /* the page's memory is used as it is */
 };
 
 struct memory_store {
@@ -67,7 +69,7 @@ static void memory_fill(uint64_t seed, uint64_t offset, char *out, size_t len)
 	}
 }
 
-/* out = in XOR pattern; `in` NULL: zeros. */
+/* Compute out = in XOR pattern; `in` NULL: zeros. */
 static void memory_mix(uint64_t seed, uint64_t offset, const char *in, char *out, size_t len)
 {
 	char pattern[256];
@@ -100,7 +102,7 @@ static void page_read(struct memory_store *memory, uint64_t offset, char *out, s
 	}
 }
 
-/* `in` NULL: zeros. */
+/* Write into a page; `in` NULL: zeros. */
 static void page_write(struct memory_store *memory, uint64_t offset, const char *in, size_t len)
 {
 	uint8_t *state = &memory->state[offset / OS_PAGE];
@@ -112,7 +114,7 @@ static void page_write(struct memory_store *memory, uint64_t offset, const char 
 			memset(memory->bytes + offset, 0, len);
 		return;
 	}
-	atomic_set(state, PAGE_MIXED); /* before there are any: the bytes are the same in both states */
+	atomic_set(state, PAGE_MIXED); /* before the bytes are written: they are the same in both states */
 	memory_mix(memory->seed, offset, in, memory->bytes + offset, len);
 }
 
@@ -170,7 +172,8 @@ static int memory_write(struct fm_store *store, const struct iovec *iov, int iov
 	return 0;
 }
 
-/* All there is to it: it is kept until the store is closed, and no longer whatever anybody does. */
+/* Flush: no work. The bytes are kept until the store is closed, and a flush cannot keep them
+ * longer. */
 static int memory_flush(struct fm_store *store)
 {
 	(void)store;
@@ -194,7 +197,7 @@ static int memory_submit(struct fm_store *store, struct io_engine *engine,
 
 /* ------------------------------------------------------------------ its shape */
 
-/* Whole pages that are zeros from now on, and have no memory. */
+/* Make whole pages zeros and free their memory. */
 static void pages_empty(struct memory_store *memory, uint64_t from, uint64_t to)
 {
 	if (from >= to)
@@ -209,8 +212,8 @@ static uint64_t page_up(uint64_t offset)
 	return (offset + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
 }
 
-/* Only growing has to make zeros: what lies beyond the end is not read before that. It does so from
- * the old end on, which may lie in a page of the pattern. */
+/* Resize. Only growing has to make zeros: bytes beyond the end are not read before the object
+ * grows. Zeros are made from the old end on, which may lie in a page of the pattern. */
 static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct memory_store *memory = (struct memory_store *)store;
@@ -230,7 +233,7 @@ static int memory_resize(struct fm_store *store, uint64_t size_bytes)
 	return 0;
 }
 
-/* The last page, if it is not whole, has nothing beyond the end that would have to stay. */
+/* Punch. If the last page is not whole, it has no bytes beyond the end that must stay. */
 static int memory_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct memory_store *memory = (struct memory_store *)store;
@@ -245,7 +248,7 @@ static int memory_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 	return 0;
 }
 
-/* Memory is not promised, here as elsewhere; the room is. */
+/* Reserve. Memory is not promised, here as elsewhere; only address space is. */
 static int memory_reserve(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct memory_store *memory = (struct memory_store *)store;
@@ -270,7 +273,7 @@ static void *room_map(uint64_t len)
 
 	if (mem == MAP_FAILED)
 		return NULL;
-	(void)madvise(mem, len, MADV_NOHUGEPAGE); /* a byte here and there must not take 2 MiB each */
+	(void)madvise(mem, len, MADV_NOHUGEPAGE); /* a few scattered bytes must not take 2 MiB each */
 	return mem;
 }
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store of a private mapping: over another store, which it borrows and never writes to. What is
- * written here goes to a scratch file without a name, at the same offset; a bit for each 4096 bytes
- * tells that they are there. All else is read from the store below. Owns the scratch file and the
- * bits: address space in proportion to the object, memory to what has been written. No lock: a
- * page's bit is set after its bytes are in the scratch file, and cleared only when the store below
- * has become shorter; whoever reads a page writes none of it at the same time (the page lock sees
- * to it). Its size is that of the store below. `read` and `write` are signal-safe. No submit:
- * workers serve it. May call: os.h.
+ * The store of a private mapping: a store over another store, which it borrows and never writes
+ * to. Written bytes go to a scratch file without a name, at the same offset. A bit for each
+ * 4096 bytes tells that the bytes are in the scratch file. All other bytes are read from the
+ * store below.
+ *
+ * Owns the scratch file and the bits: address space in proportion to the object, memory in
+ * proportion to the written bytes. No lock: a page's bit is set after the page's bytes are in
+ * the scratch file, and cleared only when the store below has become shorter. A reader of a
+ * page never reads while the page is written (the page lock ensures that). The store's size is
+ * that of the store below. `read` and `write` are signal-safe. No submit: workers make the
+ * requests. May call: os.h.
  */
 #include "store.h"
 
@@ -42,7 +45,8 @@ static bool is_scratched(struct private_store *own, uint64_t offset)
 	return atomic_get(&own->bits[piece / 64]) >> (piece % 64) & 1;
 }
 
-/* How many bytes from `offset` on, at most `len`, are in one place: the scratch file or below. */
+/* Count the bytes from `offset` on, at most `len`, that are in one place: the scratch file or
+ * the store below. */
 static uint64_t same_place(struct private_store *own, uint64_t offset, uint64_t len)
 {
 	bool first = is_scratched(own, offset);
@@ -67,7 +71,8 @@ static int read_one(struct private_store *own, const struct iovec *iov, uint64_t
 	return 0;
 }
 
-/* All at once where all is below; else short, up to where the place changes. */
+/* Read all bytes at once if all are in the store below; else read short, up to where the place
+ * changes. */
 static int private_read(struct fm_store *store, const struct iovec *iov, int iov_count,
 			uint64_t offset, size_t *ret_done)
 {
@@ -115,7 +120,8 @@ static int private_write(struct fm_store *store, const struct iovec *iov, int io
 
 	if (n < 0)
 		return (int)n;
-	/* A page that was written in part goes on from there, and is told by its last byte. */
+	/* A page that was written in part is completed by the next write; the page's bit is set
+	 * by the write of its last byte. */
 	for (uint64_t at = offset; at < offset + (uint64_t)n; at = (at / OS_PAGE + 1) * OS_PAGE) {
 		uint64_t end = (at / OS_PAGE + 1) * OS_PAGE;
 
@@ -128,12 +134,12 @@ static int private_write(struct fm_store *store, const struct iovec *iov, int io
 
 static int private_flush(struct fm_store *store)
 {
-	(void)store; /* it ends with its mapping */
+	(void)store; /* the scratch file ends with its mapping */
 	return 0;
 }
 
-/* The store below has become shorter: what was written beyond its end is gone, and would be the
- * store's zeros should it grow again. Nothing of this is read or written meanwhile. */
+/* Drop bytes beyond the end after the store below has become shorter. If the store grows again,
+ * these bytes must read as the store's zeros. No thread reads or writes these bytes meanwhile. */
 static int private_resize(struct fm_store *store, uint64_t size_bytes)
 {
 	struct private_store *own = (struct private_store *)store;
@@ -185,7 +191,7 @@ static const struct fm_store_ops private_ops = {
 	.close = private_close,
 };
 
-/* A file that has no name from its beginning, or for a moment only. */
+/* Open a file that has no name from its beginning, or has a name for a moment only. */
 static int scratch_open(const char *dir)
 {
 	char path[4096];

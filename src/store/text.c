@@ -42,7 +42,7 @@ static const struct unit time_units[] = {
 	{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {NULL, 0},
 };
 
-/* DIGITS[.DIGITS]UNIT, exactly, rounded down. */
+/* Parse DIGITS[.DIGITS]UNIT exactly, rounded down. */
 static int parse_number(const char *text, const struct unit *units, uint64_t *ret_value)
 {
 	unsigned __int128 whole = 0, fraction = 0, scale = 1, value;
@@ -69,7 +69,7 @@ static int parse_number(const char *text, const struct unit *units, uint64_t *re
 		}
 	}
 	if (units == time_units && !*at && !whole && !fraction) {
-		*ret_value = 0; /* the one time that needs no unit */
+		*ret_value = 0; /* the only time that needs no unit */
 		return 0;
 	}
 	for (; units->name; units++)

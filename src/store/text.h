@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-/* 0, or -EINVAL: bad digits, a zero byte, or no room. */
+/* Decode percent-encoded text. Returns 0, or -EINVAL: bad digits, a zero byte, or no room. */
 int text_percent_decode(const char *text, size_t text_len, char *out, size_t out_len);
 
 #endif

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * URIs: which store a text names, and with which parameters. Owns no state and no lock.
- * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. Parameters
- * belong to the outermost store of the chain that knows them (`seed`: to all that do).
+ * SCHEME:REST?KEY=VALUE&..., where a scheme may be a filter (faulty:) over another URI. A
+ * parameter belongs to the outermost store of the chain that knows the parameter (`seed`: to
+ * all stores that do).
+ *
  * A text that does not begin with a known scheme is a plain path: the name of a file, byte for
- * byte, without parameters. Whether such a file exists changes nothing. Behind a scheme everything
- * is percent-decoded, and '?' begins the parameters. May call: the stores' open functions, libc.
- * Ordinary context only, except store_read_full() and store_write_full().
+ * byte, without parameters. Whether such a file exists changes nothing. Behind a scheme all
+ * bytes are percent-decoded, and '?' begins the parameters. May call: the stores' open
+ * functions, libc. Ordinary context only, except store_read_full() and store_write_full().
  */
 #include "store/store.h"
 #include "store/text.h"
@@ -62,7 +64,7 @@ static bool kind_knows(const struct store_kind *kind, const char *key)
 	return false;
 }
 
-/* The store whose scheme, and a ':', `text` begins with. NULL: `text` is a plain path. */
+/* Find the store whose scheme, and a ':', `text` begins with. NULL: `text` is a plain path. */
 static const struct store_kind *kind_of(const char *text)
 {
 	const char *colon = strchr(text, ':');
@@ -72,8 +74,7 @@ static const struct store_kind *kind_of(const char *text)
 
 /* ------------------------------------------------------------------ opening */
 
-/* One URI, taken apart. chain[0] is the outermost store, chain[depth - 1] the one that has bytes.
- */
+/* A parsed URI. chain[0] is the outermost store, chain[depth - 1] the store that has bytes. */
 struct parsed {
 	const char *uri;
 	unsigned flags; /* enum fm_store_open */
@@ -82,9 +83,9 @@ struct parsed {
 	const struct store_kind *chain[FILTERS_MAX + 1];
 	unsigned depth;
 	char *parameters[FILTERS_MAX + 1]; /* each strlen(uri) + 1 bytes */
-	char *text;                        /* what is left of the URI for the innermost, decoded */
+	char *text;                        /* the rest of the URI for the innermost store, decoded */
 	uint64_t deadline_ns;
-	const char *wanted; /* the library's own parameter that is asked for, and where it goes */
+	const char *wanted; /* the wanted parameter of the library, and where its value goes */
 	char *value;
 	size_t value_len;
 };
@@ -111,7 +112,8 @@ static int take_common(struct parsed *p, const char *key, const char *value)
 	return 0;
 }
 
-/* Collect the schemes in p->chain, outermost first. *ret_rest is the text behind the last one. */
+/* Collect the schemes in p->chain, outermost first. *ret_rest is the text behind the last
+ * scheme. */
 static int parse_schemes(struct parsed *p, const char **ret_rest)
 {
 	const char *at = p->uri;
@@ -135,7 +137,7 @@ static int parse_schemes(struct parsed *p, const char **ret_rest)
 	return 0;
 }
 
-/* "delay, rate, ..., deadline" of all the stores in the chain. */
+/* List "delay, rate, ..., deadline" of all the stores in the chain. */
 static void list_known(const struct parsed *p, char *out, size_t out_len)
 {
 	size_t used = 0;
@@ -165,8 +167,8 @@ static void parameters_add(char *parameters, const char *raw, size_t len)
 	parameters[used + len] = '\0';
 }
 
-/* Hand one parameter to the outermost store that knows it. `seed` goes to all that know it, so that
- * a filter over memory: leaves the bytes as they are without it. */
+/* Hand a parameter to the outermost store that knows it. `seed` goes to all stores that know
+ * it: a filter over memory: leaves the bytes as they are without the filter. */
 static bool parameter_place(struct parsed *p, const char *key, const char *raw, size_t raw_len)
 {
 	bool found = false;
@@ -216,8 +218,8 @@ static int parse_parameters(struct parsed *p, const char *query)
 	return 0;
 }
 
-/* Take `rest`, which follows the schemes, apart: p->text is what comes before the '?', decoded. A
- * plain path stays as it is. */
+/* Parse `rest`, which follows the schemes: p->text is the text before the '?', decoded. A plain
+ * path stays as it is. */
 static int parse_text(struct parsed *p, const char *rest)
 {
 	const char *query = strchr(rest, '?');
@@ -270,8 +272,8 @@ static int open_chain(struct parsed *p, struct fm_store **ret_store)
 	return 0;
 }
 
-/* Add to the words about a missing plain path why the text was taken for a path, where it looks
- * like more. */
+/* Extend the message about a missing plain path: say why the text was taken for a path, if the
+ * text looks like a URI. */
 static void explain_plain(const struct parsed *p)
 {
 	const char *query = strchr(p->uri, '?'), *why = NULL;
@@ -287,7 +289,7 @@ static void explain_plain(const struct parsed *p)
 		snprintf(p->error_text + used, p->error_text_len - used, " (%s)", why);
 }
 
-/* *ret_room holds p's texts: free(). */
+/* Parse a URI. *ret_room holds the texts of `p`: the caller frees it. */
 static int parse(struct parsed *p, char **ret_room)
 {
 	const char *rest = p->uri;
@@ -344,7 +346,7 @@ bool store_uri_value(const char *uri, const char *key, char *value, size_t value
 	return value[0] != '\0';
 }
 
-/* Text that stays on one line. */
+/* Write text escaped, so that the text stays on one line. */
 static size_t put_escaped(const char *text, char *out, size_t out_len)
 {
 	size_t used = 0;

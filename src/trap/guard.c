@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an access that failed goes on: the mapping's callback, then fm_guard(), then the signal.
+ * How the program continues after a failed access: the mapping's callback, then fm_guard(), then
+ * the signal.
  * Owns the thread's chain of guards.
  * May call: signal.c. trap_raise runs in signal context.
  */
@@ -25,7 +26,8 @@ void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, sigi
 	struct guard *guard = guards;
 	if (guard) {
 		guard->error = *error;
-		siglongjmp(guard->env, 1); /* restores the mask, and with it what the handler blocked */
+		siglongjmp(guard->env, 1); /* restores the signal mask, and so unblocks the
+					      signals that the handler blocked */
 	}
 	trap_signal(error, info, ucontext);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SIGBUS handler: the inline trap, and what the other traps need of it. Where the thread trap
- * has no marks to tell errors by (before Linux 6.6), a SIGSEGV handler, too.
+ * The SIGBUS handler: the inline trap, and the part of the handler that the other traps need. If
+ * the thread trap has no marks to tell errors by (before Linux 6.6), also a SIGSEGV handler.
  *
- * Claims only a SIGBUS of kind
- * BUS_ADRERR (or of the mark by which the handler thread tells an error, or one of ours: TRAP_TOLD)
- * inside a view; all others go to the handler that was there before (signal.c). Runs in signal
- * context with all signals blocked: raw system calls, no malloc, errno kept. May call: registry,
- * os, and mm through struct trap_client.
+ * Claims only a SIGBUS inside a view, of three kinds: BUS_ADRERR, the mark by which the handler
+ * thread tells an error, or a SIGBUS that the library sent (TRAP_TOLD). All other signals go to
+ * the handler that was installed before (signal.c). Runs in signal context with all signals
+ * blocked: raw system calls, no malloc, errno kept.
+ * May call: registry, os, and mm through struct trap_client.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
@@ -28,8 +28,8 @@ static bool access_is_write(const ucontext_t *uc)
 	return (uc->uc_mcontext.gregs[REG_ERR] & 2) != 0; /* page-fault error code, bit 1 */
 }
 
-/* The instruction pointer and the registers: the same again only if the instruction made no
- * progress. */
+/* Hash the instruction pointer and the registers. The hash is the same again only if the
+ * instruction made no progress. */
 static uint64_t instruction_of(const ucontext_t *uc)
 {
 	uint64_t hash = 0x9e3779b97f4a7c15ull;
@@ -77,9 +77,9 @@ static uint64_t address_of(const siginfo_t *info)
 								: info->si_addr);
 }
 
-/* The memory itself is broken, which is the program's to be told. The mark by which the handler
- * thread tells an error comes with the same code, but there is no page behind it; and what is there
- * by now can be read. */
+/* Tell whether the memory itself is broken, which the program must be told. The mark by which the
+ * handler thread tells an error has the same code, but has no page behind it. If a page has come
+ * meanwhile, the page can be read. */
 static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
 {
 	if (info->si_code != BUS_MCEERR_AR)
@@ -107,20 +107,22 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	if (trap->kind == FM_TRAP_INLINE) {
 		err = trap->client->fault(region, &fault, &error, &fn, &arg);
 	} else if (trap->kind == FM_TRAP_THREAD) {
-		/* Told by the handler thread; if there is nothing to be told (any more), the access
-		 * is simply repeated. */
+		/* The handler thread has told the error. If there is no error to be told (any
+		 * more), the access is simply repeated. */
 		err = trap_poison_take(trap, fault.addr, &error, &fn, &arg) ? error.error : 0;
-		/* A read that met the mark of a write which was given up. A signal of our own comes
-		 * with no error code. */
+		/* The read met the mark of a refused write. A signal sent by the library has no
+		 * error code. */
 		if (err == -EACCES && !fault.write && info->si_code != TRAP_TOLD)
 			err = 0;
 	} else {
-		err = fault.write ? -EACCES : -ENODATA; /* no trap: nobody has brought it in */
+		err = fault.write ? -EACCES : -ENODATA; /* no trap: no call has brought the page
+							   in */
 		error = (struct fm_error){.addr = info->si_addr, .error = err,
 					  .signo = fault.write ? SIGSEGV : SIGBUS,
 					  .offset = fault.addr - region->base};
 	}
-	/* Another file may have been mapped there, and be too short: a signal of the program's own. */
+	/* The program may have mapped another file there that is too short: then the signal is
+	 * the program's own. */
 	bool doubtful = err == -EFAULT || (!err && trap->kind == FM_TRAP_THREAD);
 	bool ours = !doubtful || trap_is_ours(trap, fault.addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	region_unpin(region);
@@ -131,8 +133,9 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	return true;
 }
 
-/* The kernel refused an access while it was to refuse another thread's, or this thread's earlier
- * one: true, it is repeated. A SIGSEGV by which we tell an error ourselves has an errno. */
+/* Tell whether the access can be repeated. The kernel refused the access only because the kernel
+ * was to refuse another thread's access, or an earlier access of this thread. A SIGSEGV by which
+ * the library tells an error has an errno. */
 static bool is_momentary(const siginfo_t *info)
 {
 	int saved = errno;
@@ -147,8 +150,8 @@ static bool is_momentary(const siginfo_t *info)
 	return ours;
 }
 
-/* The signal is of an access to a view that has gone since, before this handler could hold the
- * view. Nothing else is mapped in its place. */
+/* Tell whether the signal comes late: the view of the access has gone before this handler could
+ * pin the view. Nothing else is mapped in the view's place. */
 static bool comes_late(const siginfo_t *info)
 {
 	uint64_t addr = address_of(info);
@@ -184,7 +187,7 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 	errno = saved;
 	return ours ||
 	       info->si_code ==
-		       TRAP_TOLD; /* its view has gone meanwhile: nothing to tell any more */
+		       TRAP_TOLD; /* the view has gone meanwhile: no error is left to tell */
 }
 
 /* ------------------------------------------------------------------ passing on */

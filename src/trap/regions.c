@@ -16,20 +16,20 @@
 
 /* ------------------------------------------------------------------ opening */
 
-/* Address space that lies in no view. The program may have unmapped a part of one, where the kernel
- * would put what comes next: there it would be taken for the view's own. */
+/* Find address space that lies in no view. The program may have unmapped a part of a view, and
+ * the kernel may put the next mapping there: the mapping would be taken for the view's own. */
 static char *find_place(uint64_t len)
 {
 	char *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (mem == MAP_FAILED || !registry_overlaps((uint64_t)(uintptr_t)mem, len))
 		return mem;
-	char *elsewhere = find_place(len); /* with this one taken */
+	char *elsewhere = find_place(len); /* while this place is taken */
 	munmap(mem, len);
 	return elsewhere;
 }
 
-/* Reserved without access and given to nobody: mlockall(MCL_FUTURE) would fill anything else at
- * once. */
+/* Reserve address space without access, owned by no view. mlockall(MCL_FUTURE) would fill any
+ * other mapping at once. */
 int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 {
 	uint64_t whole = len + align;
@@ -46,7 +46,8 @@ int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	madvise(start, len, MADV_DONTFORK);
 	madvise(start, len, MADV_DONTDUMP);
-	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the protection of what is merged */
+	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the write protection of merged
+						  pages */
 	munlock(start, len);
 	*ret_mem = start;
 	return 0;
@@ -55,16 +56,16 @@ int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 /* ------------------------------------------------------------------ address space */
 
 /*
- * The kernel serves MOVE and COPY under its per-region lock only where the region has its anon_vma;
- * the first of all takes mmap_lock to make one, behind another thread's stalled mmap(). So each
- * region has its first before it is used.
+ * Give a region its anon_vma before the region is used. The kernel serves MOVE and COPY under its
+ * per-region lock only if the region has an anon_vma. Otherwise the first call takes mmap_lock to
+ * make the anon_vma, behind another thread's stalled mmap().
  */
 static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
 {
 	int err = trap_fill(trap, (uint64_t)(uintptr_t)mem, OS_PAGE);
 	if (!err)
-		/* All of the range, so that its page table goes too: else the first huge page would
-		 * be split by it. */
+		/* Discard the whole range, so that its page table is freed too: otherwise the
+		 * first huge page would be split because of this table. */
 		err = trap_discard(trap, (uint64_t)(uintptr_t)mem, len < UFFD_CHUNK ? len : UFFD_CHUNK);
 	return err;
 }
@@ -80,9 +81,10 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	if (trap->has_wp)
 		mode |= UFFDIO_REGISTER_MODE_WP;
 	err = uffd_register(trap, mem, len, mode);
-	/* Protected page by page where that is to be had: then a stray write is a fault of ours,
-	 * told like all others. Else, and where no more memory may be writable
-	 * (overcommit_memory=2), the region is, and the kernel tells it. */
+	/* The region is protected page by page if the kernel can: then a stray write is a fault
+	 * of the library, told like all other faults. Otherwise, or if no more memory may be
+	 * writable (overcommit_memory=2), the whole region is read-only, and the kernel tells the
+	 * write. */
 	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
 	if (!err && mprotect(mem, len, prot) < 0)
 		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
@@ -106,7 +108,7 @@ uint64_t trap_address_limit(void)
 	os_syscall4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &space);
 	os_syscall4(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &data);
 	return space.rlim_cur < data.rlim_cur ? space.rlim_cur
-					      : data.rlim_cur; /* without a limit: all ones */
+					      : data.rlim_cur; /* no limit: all ones */
 }
 
 static void unmap_piece(uint64_t addr, uint64_t len)
@@ -124,7 +126,7 @@ bool trap_region_close(struct view_region *region)
 	return true;
 }
 
-/* Put [start, end) in the place of what starts at `old`; 0 is an empty place. */
+/* Put [start, end) in the place of the range that starts at `old`; 0 is an empty place. */
 static void slots_note(struct trap *trap, uint64_t old, uint64_t start, uint64_t end)
 {
 	for (int i = 0; i < TRAP_SLOTS_MAX; i++) {

@@ -8,8 +8,10 @@
 
 #include "trap/internal.h"
 
-/* Address space of no view, aligned, without access. 0 or negative errno. Not signal-safe. */
+/* Reserve aligned address space that lies in no view and allows no access. Returns 0 or
+ * negative errno. Not signal-safe. */
 int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem);
-bool trap_in_slots(struct trap *trap, uint64_t addr); /* is it in the frames' memory? Signal-safe */
+bool trap_in_slots(struct trap *trap, uint64_t addr); /* the address is in the frames' memory.
+							 Signal-safe */
 
 #endif

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which view an address is in, for any thread and in signal context.
+ * The registry: which view contains an address, for any thread and in signal context.
  *
  * Owns the table of regions: sorted, replaced as a whole by writers (writer lock), read without a
- * lock. A reader announces itself in `readers`, so that a replaced table is freed only when nobody
- * can still be in it; it pins the region before it leaves, so that a removed region is unmapped
- * only after its last fault. After fork() the child's table is empty, and the places of the
- * parent's views are filled with PROT_NONE, so that no memory of the child's own lands there and is
- * read as data. The background thread removes regions: malloc's lock may be held by a thread whose
- * signal handler waits for that one. May call: os.
+ * lock. A reader announces itself in `readers`, so that a replaced table is freed only when no
+ * reader can still use the table. The reader pins the region before leaving, so that a removed
+ * region is unmapped only after its last fault. After fork() the child's table is empty, and
+ * PROT_NONE fills the places of the parent's views. So no memory of the child lands there and is
+ * read as data. The background thread removes regions: a thread that holds malloc's lock may
+ * wait, in a signal handler, for the background thread.
+ * May call: os.
  */
 #include "trap/registry.h"
 
@@ -23,7 +24,7 @@
 #include <sys/mman.h>
 
 struct table {
-	size_t len; /* of its memory */
+	size_t len; /* length of the table's memory */
 	uint32_t count;
 	struct view_region *region[];
 };
@@ -32,8 +33,8 @@ static struct table *table;
 static uint32_t readers;
 static struct os_lock writer;
 static uint32_t initialised;
-/* The places of the regions that were removed last, for signals that come late. The writer lock is
- * held to change them. */
+/* The places of recently removed regions, for signals that come late. Changed under the writer
+ * lock. */
 #define GONE 64u
 static struct {
 	uint64_t base, end; /* atomic */
@@ -81,7 +82,7 @@ int registry_init(void)
 	return err;
 }
 
-/* The place of the first region that ends after addr. */
+/* Return the index of the first region that ends after addr. */
 static uint32_t place_of(const struct table *t, uint64_t addr)
 {
 	uint32_t low = 0, high = t ? t->count : 0;
@@ -136,11 +137,12 @@ void region_pin(struct view_region *region)
 
 void region_unpin(struct view_region *region)
 {
-	/* The waiter polls too: after this the region may be gone. */
+	/* The waiter polls too, so no wake-up is needed: after this statement the region may be
+	 * gone. */
 	atomic_sub(&region->pins, 1u);
 }
 
-/* Writer lock held; waits until the old table has no reader left. */
+/* Replace the table. The writer lock is held. Blocks until the old table has no reader left. */
 static void table_replace(struct table *fresh)
 {
 	struct table *old = atomic_xchg(&table, fresh);
@@ -214,7 +216,8 @@ void registry_remove(struct view_region *region)
 	remember(region);
 	while (at < count && table->region[at] != region)
 		at++;
-	/* Without memory for a smaller table the present one is changed in place, when nobody reads it. */
+	/* Without memory for a smaller table, the present table is changed in place while no
+	 * reader uses the table. */
 	struct table *fresh = at < count && count > 1 ? table_copy(count - 1) : NULL;
 	if (fresh) {
 		fresh->count = count - 1;

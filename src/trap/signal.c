@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The process's actions for the signals that the library claims: put in place once and kept,
- * and what was there before.
- * Owns both. Runs in signal context with all signals blocked: raw system calls, no malloc,
- * errno kept.
+ * The process's actions for the signals that the library claims, installed once and kept, and the
+ * program's actions from before.
+ * Owns both. Runs in signal context with all signals blocked: raw system calls, no malloc, errno
+ * kept.
  * May call: os.
  */
 #include "trap/signal.h"
@@ -16,7 +16,7 @@
 #include <ucontext.h>
 
 struct claimed {
-	struct sigaction before; /* what handled the signal before us */
+	struct sigaction before; /* the action for the signal before the library's */
 	uint32_t installed;
 };
 static struct claimed sigbus, sigsegv;
@@ -35,8 +35,8 @@ static uint64_t mask_word(const sigset_t *set)
 
 #define BIT(signo) (1ull << ((signo) - 1))
 
-/* Deliver a signal to this thread when its handler returns, as the kernel would have; if the
- * program ignores or blocks it, it dies of it, as it would. */
+/* Deliver a signal to this thread when its handler returns, as the kernel would have. If the
+ * program ignores or blocks the signal, the signal kills the program, as the kernel's would. */
 static void queue_to_self(siginfo_t *info, ucontext_t *uc)
 {
 	struct sigaction now;
@@ -52,7 +52,7 @@ static void queue_to_self(siginfo_t *info, ucontext_t *uc)
 	os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), os_gettid(), signo, info);
 }
 
-/* To whoever handled the signal before us. */
+/* Pass a signal to the action that was installed before the library's. */
 void signal_chain(int signo, siginfo_t *info, ucontext_t *uc)
 {
 	const struct sigaction *before = signo == SIGSEGV ? &sigsegv.before : &sigbus.before;
@@ -75,7 +75,7 @@ void signal_chain(int signo, siginfo_t *info, ucontext_t *uc)
 	set_mask(ours);
 }
 
-/* The signal that a failed access is to the program. */
+/* Give the program the signal that a failed access stands for. */
 void trap_signal(const struct fm_error *error, siginfo_t *info, void *ucontext)
 {
 	siginfo_t told = *info;
@@ -99,9 +99,9 @@ int signal_install(int signo, void (*handler)(int signo, siginfo_t *info, void *
 		return 0;
 	struct sigaction ours = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	sigfillset(&ours.sa_mask);
-	/* Also 32, which the C library leaves out: pthread_cancel() would unwind from inside the
-	 * fault path. Not 33, by which set*id() reaches all threads: it must not wait for a slow
-	 * store. */
+	/* The mask includes 32, which the C library leaves out: pthread_cancel() would unwind
+	 * from inside the fault path. The mask excludes 33, by which set*id() reaches all
+	 * threads: set*id() must not wait for a slow store. */
 	uint64_t mask = ~BIT(33);
 	memcpy(&ours.sa_mask, &mask, sizeof(mask));
 	if (sigaction(signo, &ours, &claimed->before) < 0) {

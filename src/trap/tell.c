@@ -2,22 +2,23 @@
 /*
  * The thread trap: how a failed access is told.
  *
- *   nothing there   the page is poisoned, a mark that each access meets: the thread gets SIGBUS and
- * our handler finds in its note what it was; a system call gets EFAULT. a page there    (a write)
- * no mark can stand there, and the page stays, whoever has it pinned. A thread of the program that
- * may have SIGBUS is sent it, with its note. A system call, which a signal would only make repeat
- *                   its message without end (or would not wake at all, where it waits for pinned
- * pages), or a thread that blocks SIGBUS, is refused by the kernel itself: the page's place is
- * read-only for a moment. no marks        (before Linux 6.6) nothing there is told like a write to
- * a page that is there. The page's place allows no access for that moment.
+ *   no page there: the page is poisoned, a mark that each access meets. The thread gets SIGBUS, and
+ * the library's handler finds the error in the thread's note. A system call gets EFAULT.
+ *   a page there (a write): no mark can stand there, and the page stays, even if a thread has the
+ * page pinned. A thread of the program that may get SIGBUS is sent SIGBUS, with its note. The
+ * kernel itself refuses a system call, or a thread that blocks SIGBUS: the page's place is
+ * read-only for a moment. A signal would only make a system call repeat its message without end,
+ * or would not wake a system call that waits for pinned pages.
+ *   no marks (before Linux 6.6): an access with no page there is told like a write to a page that
+ * is there. The page's place allows no access for that moment.
  *
- * Owns struct telling: the notes, one a thread, for a thread waits for one page at a time. A note
- * is over with the thread's next message, and with its mark; that of a system call is there for its
- * mark's sake only. A thread that has not run since it was told keeps its note, for trap_drain()
- * waits for notes: else a thread that is late would find that its view has gone. Marks are taken
- * away beside installs, and COPY puts pages into their place: so the kernel is asked first what
- * stands there, and `begun` and `ended` let an install see that one was being taken away. `lock`
- * protects the notes. May call: uffd.c, os, the kernel.
+ * Owns struct telling: the notes, one for each thread, since a thread waits for one page at a time.
+ * A note ends with the thread's next message, and with its mark. The note of a system call exists
+ * only for its mark's sake. A thread that has not run since it was told keeps its note, since
+ * trap_drain() waits for notes: otherwise a late thread would find that its view has gone.
+ * Marks are removed while installs run, and COPY puts pages into the marks' places. So the kernel
+ * is asked first what stands there. `begun` and `ended` let an install see a removal in progress.
+ * `lock` protects the notes. May call: uffd.c, os, the kernel.
  */
 #include "os/syscall.h"
 #include "trap/internal.h"
@@ -31,27 +32,26 @@
 
 #define NOTES 2048
 #define OTHERS_NS                                                                                  \
-	(20 * OS_NSEC_PER_MSEC) /* what it takes a thread that was woken to meet the mark */
-#define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* and to have asked what it was; then its mark goes */
-#define TURN_NS (20 * OS_NSEC_PER_MSEC)     /* who has run that long since will not ask any more */
+	(20 * OS_NSEC_PER_MSEC) /* the time a woken thread needs to meet the mark */
+#define UNASKED_NS (200 * OS_NSEC_PER_MSEC) /* time a thread has to ask; then its mark goes */
+#define TURN_NS (20 * OS_NSEC_PER_MSEC)     /* after running that long a thread never asks */
 #define REFUSE_NS (200000u)
-#define REFUSE_DOUBLED 6 /* times at most, for a thread that is slow to wake up */
+#define REFUSE_DOUBLED 6 /* doublings at most, for a thread that is slow to wake up */
 #define MOMENTS 16
 #define LATE_NS                                                                                    \
-	(OS_NSEC_PER_SEC) /* a SIGSEGV that comes later after a moment of refusal is not of that   \
-			     moment */
+	(OS_NSEC_PER_SEC) /* a SIGSEGV that comes later after a moment of refusal has another cause */
 #define RUNNING 64
 #define RUNNING_MOST 8
 
 struct note {
 	uint32_t tid; /* 0: free */
-	bool call;    /* a system call was told, by its EFAULT: nobody will ask */
-	bool asking;  /* no error: the thread met another's mark, in its own access, and waits for
-			 what it will be told */
-	bool over;    /* its mark has gone: who is so late will find nothing there, and ask anew;
-			 trap_drain() waits for it */
+	bool call;    /* a system call was told, by EFAULT: the thread will not ask */
+	bool asking;  /* no error: the thread met another thread's mark in its own access, and
+			 waits for its own answer */
+	bool over;    /* the mark has gone: a late thread will find nothing there, and ask anew;
+			 trap_drain() waits for the thread */
 	uint64_t page, told_ns;
-	uint64_t ran_ns; /* what the thread had run when it was told; see ran_ns() */
+	uint64_t ran_ns; /* the thread's run time when the error was told; see ran_ns() */
 	struct fm_error error;
 	fm_error_fn fn;
 	void *arg;
@@ -59,23 +59,24 @@ struct note {
 
 struct telling {
 	struct os_lock lock;
-	uint32_t count; /* notes; atomic */
+	uint32_t count; /* notes in use; atomic */
 	struct note note[NOTES];
-	uint32_t begun, ended; /* marks taken away; atomic */
-	uint32_t writable;     /* installs of pages that may be written to, under way; atomic */
-	struct { /* threads met awake again and again; a hash. Handler thread only */
+	uint32_t begun, ended; /* removals of marks, begun and ended; atomic */
+	uint32_t writable;     /* installs of writable pages that are under way; atomic */
+	struct { /* threads found awake again and again; a hash. Handler thread only */
 		uint32_t tid, count;
 	} running[RUNNING];
-	struct { /* the latest access that the kernel itself refused. Handler thread only */
+	struct { /* the latest access that the kernel refused for the library. Handler thread
+		    only */
 		uint64_t page;
 		uint32_t tid, times;
 	} refused;
-	uint64_t refusing;     /* the page that allows less for a moment; 0: none; atomic */
-	uint32_t refusals;     /* such moments; atomic */
-	struct { /* the latest of them, for a thread that met one and is told late. Each is atomic
-		  */
+	uint64_t refusing;     /* the page with reduced access for a moment; 0: none; atomic */
+	uint32_t refusals;     /* moments of refusal so far; atomic */
+	struct { /* the latest moments of refusal, for a thread that met a moment and is told
+		    late. Each is atomic */
 		uint64_t page, ended_ns;
-		uint32_t meant; /* the thread that is to have the kernel's SIGSEGV; 0: none */
+		uint32_t meant; /* the thread that is to get the kernel's SIGSEGV; 0: none */
 	} moment[MOMENTS];
 };
 
@@ -99,8 +100,8 @@ static uint64_t page_of(uint64_t addr)
 	return addr & ~(uint64_t)(OS_PAGE - 1);
 }
 
-/* How long the thread has been on a processor. UINT64_MAX: it has ended, or the kernel does not
- * say. */
+/* Return how long the thread has been on a processor. UINT64_MAX: the thread has ended, or the
+ * kernel does not say. */
 static uint64_t ran_ns(uint32_t tid)
 {
 	struct timespec ran;
@@ -137,8 +138,8 @@ static bool page_has_young(const struct telling *t, uint64_t page, uint32_t but_
 	return false;
 }
 
-/* The thread's own note, or a free one that is its own from here on. NULL: more threads than notes;
- * the access is just repeated. */
+/* Return the thread's own note, or a free note that becomes the thread's. NULL: there are more
+ * threads than notes, and the access is just repeated. */
 static struct note *note_of(struct telling *t, uint32_t tid)
 {
 	struct note *own = NULL;
@@ -161,7 +162,8 @@ static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page,
 	os_lock(&t->lock);
 	struct note *own = note_of(t, tid);
 	if (own) {
-		call &= !own->asking; /* it sleeps in our handler's system call */
+		call &= !own->asking; /* an asking thread sleeps in the library handler's system
+					 call */
 		*own = (struct note){.tid = tid, .call = call, .page = page,
 				     .told_ns = os_now_ns(), .ran_ns = ran,
 				     .error = *error, .fn = fn, .arg = arg};
@@ -171,7 +173,7 @@ static void note_put(struct trap *trap, uint32_t tid, bool call, uint64_t page,
 	os_unlock(&t->lock);
 }
 
-/* Somebody was told an error and has not asked for it yet. */
+/* Tell whether a thread was told an error and has not asked for the error yet. */
 bool tell_pending(struct trap *trap)
 {
 	return trap->telling && atomic_get(&trap->telling->count) != 0;
@@ -179,10 +181,10 @@ bool tell_pending(struct trap *trap)
 
 /* ------------------------------------------------------------------ marks */
 
-/* So that the next access asks anew. An install may have put its page in the mark's place: that
- * stays. One that comes between the question and the discard finds out by trap_kept(); one of a
- * page that may be written to, which must not be lost then, does not come between: see
- * trap_writable_begin(). */
+/* Remove the mark of a page, so that the next access asks anew. An install may have put its page
+ * in the mark's place: then the page stays. An install between the question and the discard finds
+ * the loss by trap_kept(). An install of a writable page, which must not be lost, cannot come
+ * between: see trap_writable_begin(). May block. */
 static void unmark(struct trap *trap, uint64_t page)
 {
 	atomic_add(&trap->telling->begun, 1u);
@@ -193,8 +195,8 @@ static void unmark(struct trap *trap, uint64_t page)
 	atomic_add(&trap->telling->ended, 1u);
 }
 
-/* The one who installs gives way: it may hold a page lock, but nothing that taking a mark away
- * waits for. */
+/* Begin an install of writable pages. The installing thread gives way to a removal of a mark. The
+ * thread may hold a page lock, but no lock that a removal waits for. */
 void trap_writable_begin(struct trap *trap)
 {
 	struct telling *t = trap->telling;
@@ -218,7 +220,8 @@ uint32_t trap_unmarks(struct trap *trap)
 	return trap->telling ? atomic_get(&trap->telling->ended) : 0;
 }
 
-/* A page that is there by now can be read when this returns, also by a system call. */
+/* Wait for the end of a moment of refusal in the range. On return, a page that is there can be
+ * read, also by a system call. */
 static void await_refusal(struct telling *t, uint64_t addr, uint64_t len)
 {
 	uint64_t page;
@@ -234,7 +237,7 @@ bool trap_kept(struct trap *trap, uint32_t before, uint64_t addr, uint64_t len)
 		before = atomic_get(&trap->telling->ended);
 		kept = trap_all_present(addr, len);
 		if (atomic_get(&trap->telling->begun) !=
-		    before) /* also where some is lost: what is not yet may go with the next */
+		    before) /* also if some pages are lost: the next removal may take the others */
 			os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC / 50);
 	}
 	return kept;
@@ -256,15 +259,15 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 			continue;
 		*ret_error = n->error;
 		ret_error->addr = (void *)(uintptr_t)addr;
-		if (ret_error->error != -EFAULT) /* else there is none */
+		if (ret_error->error != -EFAULT) /* -EFAULT: there is no offset */
 			ret_error->offset += addr & (OS_PAGE - 1);
 		*ret_fn = n->fn;
 		*ret_arg = n->arg;
 		note_free(t, n);
 		found = true;
 	}
-	/* The mark stays for others who are being told just now: without it they would ask again,
-	 * and be told twice. The last takes it away. */
+	/* The mark stays for other threads that are being told just now. Without the mark they
+	 * would ask again, and be told twice. The last thread removes the mark. */
 	bool others = page_has_young(t, page, tid, now);
 	if (!others)
 		notes_of_page_end(t, page);
@@ -280,7 +283,8 @@ bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_err
 	return found;
 }
 
-/* The note's mark goes, unless others are being told just now. Lock held; is dropped. */
+/* Remove a page's mark, unless other threads are being told just now. The lock is held at the
+ * call and released at return. */
 static void mark_end(struct trap *trap, uint64_t page, uint64_t now)
 {
 	struct telling *t = trap->telling;
@@ -292,7 +296,7 @@ static void mark_end(struct trap *trap, uint64_t page, uint64_t now)
 		unmark(trap, page);
 }
 
-/* What this thread was told before is over. Handler thread. */
+/* End what this thread was told before. Called in the handler thread. */
 void tell_forget(struct trap *trap, uint32_t tid)
 {
 	struct telling *t = trap->telling;
@@ -326,7 +330,8 @@ static long read_of_thread(uint32_t tid, const char *name, char *text, size_t le
 
 enum access { ACCESS_OVER, ACCESS_OWN, ACCESS_CALL, ACCESS_UNKNOWN };
 
-/* Whose is the access that the thread waits in: its own, or a system call's? OVER: it is awake. */
+/* Tell whether the waiting access is the thread's own, or a system call's. OVER: the thread is
+ * awake. */
 static enum access access_of(const struct trap *trap, uint32_t tid)
 {
 	char text[256];
@@ -341,8 +346,8 @@ static bool has_sigbus(const char *status, const char *field)
 	return !at || (strtoull(at + strlen(field), NULL, 16) >> (SIGBUS - 1) & 1);
 }
 
-/* The thread blocks SIGBUS, or the process ignores it: a signal that is sent tells the thread
- * nothing. */
+/* Tell whether the thread blocks SIGBUS, or the process ignores SIGBUS: a signal sent to the
+ * thread then tells nothing. */
 static bool refuses_sigbus(uint32_t tid)
 {
 	char text[4096];
@@ -351,8 +356,8 @@ static bool refuses_sigbus(uint32_t tid)
 	return has_sigbus(text, "\nSigBlk:") || has_sigbus(text, "\nSigIgn:");
 }
 
-/* What the kernel does to a process that blocks or ignores the SIGBUS of its own access: it ends.
- */
+/* End the process, as the kernel does if a process blocks or ignores the SIGBUS of its own
+ * access. */
 static void die_of_sigbus(void)
 {
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
@@ -363,7 +368,8 @@ static void die_of_sigbus(void)
 	os_syscall3(SYS_tgkill, os_syscall1(SYS_getpid, 0), os_gettid(), SIGBUS);
 }
 
-/* Not as the kernel would, with si_addr: only a thread itself may be sent such. */
+/* Send a thread SIGBUS with the address in si_value. The kernel would use si_addr, but a thread
+ * may send such a signal only to itself. */
 static bool signal_thread(uint32_t tid, uint64_t addr)
 {
 	siginfo_t info;
@@ -374,8 +380,8 @@ static bool signal_thread(uint32_t tid, uint64_t addr)
 	return os_syscall4(SYS_rt_tgsigqueueinfo, os_syscall1(SYS_getpid, 0), tid, SIGBUS, &info) == 0;
 }
 
-/* A thread that is slower than the moment lasts sends its message again: it gets twice as long each
- * time. */
+/* Return how long to refuse. A thread that is slower than the moment sends its message again:
+ * each time the next moment lasts twice as long. */
 static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 {
 	bool again = t->refused.tid == tid && t->refused.page == page;
@@ -387,16 +393,16 @@ static uint64_t refusal_ns(struct telling *t, uint32_t tid, uint64_t page)
 	return (uint64_t)REFUSE_NS << t->refused.times;
 }
 
-/* The page's place allows `prot` alone for a moment: not the region, in which other threads may
- * write to what is theirs to write. The page does not move meanwhile, it is copied. What else
- * writes there (or, with PROT_NONE, reads there) is refused as well, by the kernel's own SIGSEGV.
- * Where there are no marks, trap_sigsegv() has that access repeated; where there are, fm_guard()
+/* Let the page's place allow only `prot` for a moment. The change is not for the region, in which
+ * other threads may write to their own pages. The page does not move meanwhile; the page is
+ * copied. The kernel's own SIGSEGV also refuses other writes there (or, with PROT_NONE, reads).
+ * If there are no marks, trap_sigbus() has that access repeated. If there are marks, fm_guard()
  * does not see that signal. */
 static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, int prot,
 				bool meant)
 {
 	struct telling *t = trap->telling;
-	if (!trap_is_ours(trap, page, OS_PAGE)) /* the program's own memory by now */
+	if (!trap_is_ours(trap, page, OS_PAGE)) /* the program's own memory is here by now */
 		return;
 	uint32_t at = atomic_add(&t->refusals, 1u) % MOMENTS;
 
@@ -407,15 +413,16 @@ static void refuse_for_a_moment(struct trap *trap, uint32_t tid, uint64_t page, 
 	os_syscall3(SYS_mprotect, page, OS_PAGE, prot);
 	trap_wake(trap, page, OS_PAGE);
 	os_sleep_until(os_now_ns() + refusal_ns(t, tid, page));
-	/* As the region was opened: see trap_region_open(). */
+	/* Restore the protection that the region was opened with: see trap_region_open(). */
 	if (!trap->has_wp || os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ | PROT_WRITE) < 0)
 		os_syscall3(SYS_mprotect, page, OS_PAGE, PROT_READ);
 	atomic_set(&t->moment[at].ended_ns, os_now_ns());
 	atomic_set(&t->refusing, 0ull);
 }
 
-/* The kernel refused an access to this address for no other reason than a moment of refusal that
- * was meant for another access: it can be repeated when this returns true. Signal-safe. */
+/* Tell whether the kernel refused an access to this address only because of a moment of refusal
+ * meant for another access. On true the access can be repeated. Signal-safe; may sleep until the
+ * moment ends. */
 bool tell_was_refusing(struct trap *trap, uint64_t addr)
 {
 	struct telling *t = trap->telling;
@@ -433,8 +440,8 @@ bool tell_was_refusing(struct trap *trap, uint64_t addr)
 	return was && !meant;
 }
 
-/* A thread that is awake comes again if it still has to. One that always is has a signal pending,
- * in a system call. */
+/* Tell whether the thread is found awake every time. A thread that is awake sends its message
+ * again if needed. A thread that is always awake has a signal pending, in a system call. */
 static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 {
 	uint32_t at = tid % RUNNING;
@@ -445,15 +452,16 @@ static bool is_always_awake(struct telling *t, uint32_t tid, bool awake)
 	return t->running[at].count > RUNNING_MOST;
 }
 
-/* Tell without a mark: by a signal where the thread itself accesses the page, else by the kernel's
- * own refusal. */
+/* Tell an error without a mark: by a signal if the thread itself accesses the page, otherwise by
+ * the kernel's own refusal. */
 static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot,
 		   const struct fm_error *error)
 {
 	enum access access = access_of(trap, tid);
 	bool always = is_always_awake(trap->telling, tid, access == ACCESS_OVER);
 
-	/* Who sleeps has left its message. So if there is no later one, it is here that it sleeps. */
+	/* A sleeping thread has left its message. So if there is no later message, the thread
+	 * sleeps here. */
 	if (handler_is_elsewhere(trap, tid, addr)) {
 		tell_forget(trap, tid);
 		return;
@@ -462,8 +470,8 @@ static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot,
 	if (access == ACCESS_OWN && !deaf && signal_thread(tid, addr))
 		return;
 	bool awake = access == ACCESS_OVER && !always;
-	/* A thread that is awake may just not sleep yet. Without marks its note stays until it
-	 * comes again: the region does not go before (trap_drain()). */
+	/* An awake thread may be about to sleep. Without marks its note stays until the thread
+	 * sends its message again: the region does not go before (trap_drain()). */
 	if (!awake || uffd_has_poison(trap))
 		tell_forget(trap, tid);
 	if (deaf && error->signo == SIGBUS)
@@ -474,10 +482,10 @@ static void refuse(struct trap *trap, uint32_t tid, uint64_t addr, int prot,
 		refuse_for_a_moment(trap, tid, page_of(addr), prot, deaf);
 }
 
-/* ------------------------------------------------------------------ what nobody asks for */
+/* ------------------------------------------------------------------ notes without a reader */
 
-/* The thread has had its turn since it was told, or does something else. Not so a thread that waits
- * for a processor, or that somebody has stopped. */
+/* Tell whether the thread will not ask: the thread has run long enough since it was told, or does
+ * something else. A thread that waits for a processor, or was stopped, may still ask. */
 static bool will_not_ask(const struct trap *trap, const struct note *note)
 {
 	uint64_t ran = note->call ? UINT64_MAX : ran_ns(note->tid);
@@ -487,8 +495,8 @@ static bool will_not_ask(const struct trap *trap, const struct note *note)
 	return !note->asking && access_of(trap, note->tid) == ACCESS_CALL;
 }
 
-/* After a while the mark goes: else later system calls there would fail for ever. The note goes
- * when its thread will not ask any more. Handler thread. */
+/* Remove marks after a while: otherwise later system calls there would fail for ever. A note is
+ * freed when its thread will not ask any more. Called in the handler thread. */
 void tell_sweep(struct trap *trap)
 {
 	struct telling *t = trap->telling;
@@ -504,7 +512,7 @@ void tell_sweep(struct trap *trap)
 		bool ends = will_not_ask(trap, &was);
 		os_lock(&t->lock);
 		if (n->tid != was.tid || n->told_ns != was.told_ns) {
-			/* It has asked meanwhile, or was told something else. */
+			/* The thread has asked meanwhile, or was told another error. */
 			os_unlock(&t->lock);
 			continue;
 		}
@@ -519,7 +527,7 @@ void tell_sweep(struct trap *trap)
 
 /* ------------------------------------------------------------------ telling */
 
-/* Handler thread; the region is pinned. */
+/* Tell a thread an error. Called in the handler thread; the region is pinned. */
 void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 		const struct fm_error *error, fm_error_fn fn, void *arg)
 {
@@ -531,9 +539,9 @@ void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 	if (there && write) {
 		refuse(trap, tid, addr, PROT_READ, error);
 	} else if (there || err == -EEXIST) {
-		if (there) /* by now: nothing is wrong any more */
+		if (there) /* the page is there by now: the error is over */
 			tell_forget(trap, tid);
-		trap_wake(trap, page, OS_PAGE); /* or it meets the mark that another had put there */
+		trap_wake(trap, page, OS_PAGE); /* or the thread meets the mark of another thread */
 	} else if (err) {
 		refuse(trap, tid, addr, PROT_NONE, error);
 	}

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread trap: a handler reads fault messages and serves each without ever waiting.
+ * The thread trap: a handler thread reads fault messages and serves each fault without ever
+ * blocking.
  *
- * Owns struct handler. There is an entry for each fault that waits, however many: were they to run
- * out, those that wait for one dead store would keep all others from being read. The entries belong
- * to the handler thread; `again`, which may be called in any thread, only puts an entry on a stack
- * and wakes the handler. Messages repeat (a signal interrupts the wait, a kernel access with a
- * signal pending asks without end): one entry for each (thread, address), a repeated message finds
- * it. May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
+ * Owns struct handler. Each waiting fault has an entry, and the number of entries has no limit.
+ * With a limit, faults that wait for one dead store would keep all other faults from being
+ * served. The entries belong to the handler thread. `again`, callable in any thread, only pushes
+ * an entry on a stack and wakes the handler. Messages repeat: a signal interrupts the wait, and a
+ * kernel access with a signal pending repeats its message without end. So each (thread, address)
+ * has one entry, and a repeated message finds this entry.
+ * May call: uffd.c, tell.c, registry, os, and mm through struct trap_client.
  */
 #include "os/bells.h"
 #include "os/fds.h"
@@ -24,15 +26,16 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#define ENTRIES 256 /* that are allocated together */
-#define BUCKETS 1024 /* of entries, by thread */
-#define THREADS 1024 /* whose last faults are remembered; a hash, so that two may share */
+#define ENTRIES 256 /* entries that are allocated together */
+#define BUCKETS 1024 /* buckets of entries, by thread */
+#define THREADS 1024 /* threads whose last faults are remembered; a hash, so two threads may share
+			a place */
 #define RECENT 4
 #define MESSAGES 16
 
 struct entry {
-	struct entry *next; /* free list, or the stack of those to be driven again */
-	struct entry *used_next, **used_pprev; /* of its bucket */
+	struct entry *next; /* free list, or the stack of entries to be driven again */
+	struct entry *used_next, **used_pprev; /* links of the entry's bucket */
 	struct handler *handler;
 	struct view_region *region;
 	struct trap_fault fault;
@@ -42,7 +45,7 @@ struct entry {
 
 struct seen_thread {
 	uint32_t tid, at;
-	uint64_t latest; /* the address of its last message */
+	uint64_t latest; /* the address of the thread's last message */
 	uint64_t addr[RECENT];
 	uint64_t progress[TRAP_PROGRESS_BYTES / 8];
 };
@@ -50,7 +53,7 @@ struct seen_thread {
 struct entries {
 	struct entries *next;
 	size_t len;
-	struct entry entry[ENTRIES]; /* their states lie behind them */
+	struct entry entry[ENTRIES]; /* the entries' states lie behind the entries */
 };
 
 struct handler {
@@ -62,7 +65,7 @@ struct handler {
 	struct entries *entries;
 	uint32_t in_use; /* atomic */
 	uint64_t unique;
-	struct uffd_msg msg[MESSAGES]; /* read and not taken yet; a ring */
+	struct uffd_msg msg[MESSAGES]; /* messages that were read and not taken yet; a ring */
 	uint32_t msg_at, msg_count;
 	struct seen_thread seen[THREADS];
 };
@@ -105,7 +108,8 @@ static void again(void *cookie)
 	struct entry *entry = cookie;
 	struct handler *handler = entry->handler;
 	struct trap *trap =
-		handler->trap; /* it outlives the handler, which may end when it has the entry */
+		handler->trap; /* the trap outlives the handler, which may end once the handler
+				  has the entry */
 	struct entry *head = atomic_get(&handler->again);
 	do {
 		entry->next = head;
@@ -128,7 +132,9 @@ static void fetch_messages(struct handler *handler)
 	bool more = true;
 	while (more && handler->msg_count < MESSAGES) {
 		uint32_t at = (handler->msg_at + handler->msg_count) % MESSAGES;
-		uint32_t end = at < handler->msg_at ? handler->msg_at : MESSAGES; /* what is free in one piece */
+		uint32_t end = at < handler->msg_at ? handler->msg_at : MESSAGES; /* end of the
+										     free space in
+										     one piece */
 		long got = os_syscall3(SYS_read, handler->trap->own_fd, &handler->msg[at],
 				       (end - at) * sizeof(handler->msg[0]));
 		uint32_t count = got > 0 ? (uint32_t)got / sizeof(handler->msg[0]) : 0;
@@ -137,9 +143,10 @@ static void fetch_messages(struct handler *handler)
 	}
 }
 
-/* The thread does not wait here any more: another's install woke it, and it has asked for something
- * else since. Told now, the error would be that access's. False: what it has asked here meanwhile
- * is answered with this. */
+/* Tell whether the thread no longer waits at this address: another thread's install woke the
+ * thread, and the thread has sent a later message since. An error told now would be taken for the
+ * later access's. On false, messages of the thread for this address that came meanwhile are
+ * dropped: the caller's answer serves them. */
 bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 {
 	struct handler *handler = trap->handler;
@@ -154,10 +161,12 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 	for (uint32_t i = 0; latest == addr && i < handler->msg_count; i++) {
 		struct uffd_msg *msg = &handler->msg[(handler->msg_at + i) % MESSAGES];
 		if (msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid == tid)
-			msg->event = 0; /* taken later, it would take back what was told */
+			msg->event = 0; /* taken later, the message would take back the told
+					   error */
 	}
-	if (latest == addr && seen->tid == tid) /* asked again, it is still here, also if it had
-						   been elsewhere in between */
+	if (latest == addr && seen->tid == tid) /* the thread asked again and still waits here,
+						   even if the thread had been elsewhere in
+						   between */
 		seen->latest = addr;
 	return latest != addr;
 }
@@ -192,8 +201,9 @@ static bool known(struct handler *handler, uint32_t tid, uint64_t addr)
 	return entry != NULL;
 }
 
-/* No program counter comes with a message. A thread that asks for a page it was given a moment ago
- * makes no progress: its faults then count as one instruction's. */
+/* Fill in fault->repeated and fault->instruction. A message carries no program counter. A thread
+ * that asks again for a page served a moment ago makes no progress: its faults then count as
+ * faults of one instruction. */
 static void look_back(struct handler *handler, uint32_t tid, struct trap_fault *fault)
 {
 	struct seen_thread *seen = seen_of(handler, tid);
@@ -222,21 +232,24 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 	}
 	struct view_region *region = region_find(addr);
 	if (!region && trap_in_slots(handler->trap, addr)) {
-		/* A hole in a frame that is being read into: else that read would never end. */
+		/* A hole in a frame that is being read into: without the fill, that read would
+		 * never end. */
 		trap_fill(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
-	if (!region) { /* being unmapped, which wakes nobody: the thread is to find out that nothing
-			  is there */
+	if (!region) { /* the region is being unmapped, which wakes no thread: the woken thread
+			  finds that nothing is there */
 		trap_wake(handler->trap, addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 		return;
 	}
-	struct entry *entry = handler->free; /* read_messages() has seen that there is one */
+	struct entry *entry = handler->free; /* read_messages() has made sure that there is a free
+						entry */
 	struct entry **bucket = &handler->used[tid % BUCKETS];
 	handler->free = entry->next;
 	atomic_add(&handler->in_use, 1u);
-	tell_forget(handler->trap, tid); /* it did not ask: this is another access. Never seen as
-					    neither served nor told */
+	tell_forget(handler->trap, tid); /* the thread did not ask for its error: this is another
+					    access. A fault is never seen as neither served nor
+					    told */
 	entry->region = region;
 	entry->fault = (struct trap_fault){.addr = addr, .write = write};
 	entry->tid = tid;
@@ -253,7 +266,7 @@ static void take_message(struct handler *handler, const struct uffd_msg *msg)
 static void drive_again(struct handler *handler)
 {
 	struct entry *entry = atomic_xchg(&handler->again, NULL), *oldest = NULL;
-	while (entry) { /* the stack has the youngest first */
+	while (entry) { /* the stack has the youngest entry first */
 		struct entry *next = entry->next;
 		entry->next = oldest;
 		oldest = entry;
@@ -266,8 +279,8 @@ static void drive_again(struct handler *handler)
 	}
 }
 
-/* Where all wait for something, more are made. False: the system has no memory for them now; those
- * that come free must do. */
+/* Make sure that there is a free entry: more entries are made if all are in use. Returns false if
+ * the system has no memory for more now; then entries that become free must do. */
 static bool has_entry(struct handler *handler)
 {
 	return handler->free || !entries_add(handler);
@@ -284,9 +297,9 @@ static void read_messages(struct handler *handler)
 	}
 }
 
-/* Where there is no table of our own, the program may have closed the userfaultfd, or have put
- * another file at its number. Then no message can be read any more: accesses are refused, and who
- * waits is woken by the userfaultfd's end. */
+/* Tell whether messages can still be read. If the library has no table of its own, the program
+ * may have closed the userfaultfd, or have put another file at its number. Then all accesses are
+ * refused, and the end of the userfaultfd wakes the waiting threads. */
 static bool still_served(struct trap *trap)
 {
 	if (os_fds_own() || os_fd_is(trap->own_fd, &trap->id))
@@ -308,9 +321,11 @@ static void *handler_main(void *arg)
 		bool full = !has_entry(handler);
 		served = served && still_served(handler->trap);
 		int count = served && !full ? 2 : 1;
-		if (!handler->msg_count || full || !served) /* else there is more to do */
+		if (!handler->msg_count || full || !served) /* otherwise there are messages to
+							       take */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
-		if (fds[0].revents & POLLNVAL) /* the program has closed it: look from time to time */
+		if (fds[0].revents & POLLNVAL) /* the program has closed the bell: poll from time
+						  to time */
 			os_sleep_until(os_now_ns() + 10 * OS_NSEC_PER_MSEC);
 		if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->trap->bell.fd, &drop, sizeof(drop));
@@ -347,7 +362,7 @@ int handler_start(struct trap *trap)
 	return 0;
 }
 
-/* Faults are in it, or somebody was told and has not asked yet. */
+/* Tell whether faults are in progress, or a thread was told an error and has not asked yet. */
 bool handler_is_busy(struct trap *trap)
 {
 	return atomic_get(&trap->handler->in_use) || tell_pending(trap);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A trap, made and ended: the choice of features, and whether the program lets the kernel
+ * How a trap is made and ended: the choice of features, and whether the program lets the kernel
  * merge equal pages.
  * Owns struct trap. May call: os, the kernel, uffd.c, regions.c, registry, thread.c.
  */
@@ -92,8 +92,8 @@ static void say_why_not(const struct trap_options *options, int err)
 		say(options, "userfaultfd cannot be opened");
 }
 
-/* The thread trap serves system calls too where the kernel grants it; the others need user mode
- * alone. */
+/* Query the features of the userfaultfd. The thread trap also serves system calls if the kernel
+ * grants this; the other traps need user mode only. */
 static int open_features(const struct trap_options *options, struct trap *trap, uint64_t *ret)
 {
 	int flags = O_CLOEXEC | O_NONBLOCK;
@@ -201,7 +201,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 	trap->kind = options->kind;
 	trap->client = options->client;
 	trap->fd = trap->own_fd = trap->bell.fd = -1;
-	trap->merges = merging_is_allowed(); /* what is reserved from here on opts out */
+	trap->merges = merging_is_allowed(); /* memory reserved from now on opts out */
 	int err = os_fds_get();
 	if (err) {
 		free(trap);

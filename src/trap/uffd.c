@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every userfaultfd ioctl, and the other calls that change or read the page tables of views
- * and frames. The operations on pages are signal-safe and hold no lock of ours.
+ * Every userfaultfd ioctl, and the other calls that change or read the page tables of views and
+ * frames. The operations on pages are signal-safe and hold no lock of the library.
  * May call: os, the kernel.
  */
 #include "trap/uffd.h"
@@ -47,8 +47,9 @@ static long call_own(void *arg)
 	return os_syscall3(SYS_ioctl, call->trap->own_fd, call->what, call->arg);
 }
 
-/* The program has closed or replaced the number, or has another table by now. A few times there is
- * a new one; where threads have several tables, no number is right for all of them, and the others
+/* Repeat an ioctl after the userfaultfd's number was lost: the program has closed or replaced the
+ * number, or has another descriptor table by now. A limited number of times the library fetches a
+ * new number. If threads have several tables, no number is right for all, and the other threads
  * ask the holder. */
 static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
 {
@@ -70,8 +71,8 @@ static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
 	return os_fds_call_quick(call_own, &(struct uffd_call){trap, what, arg});
 }
 
-/* Does the answer need no second look? No other kind of file knows these calls. But another
- * userfaultfd does, which wakes nobody who waits for ours. */
+/* Tell whether the answer needs no further check. No other kind of file knows these calls. But
+ * another userfaultfd does, and wakes no thread that waits for the library's. */
 static bool answer_is_ours(struct trap *trap, int fd, long ret)
 {
 	if (ret == -EBADF || ret == -ENOTTY)
@@ -97,8 +98,8 @@ int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mod
 
 /* ------------------------------------------------------------------ address space */
 
-/* Call fn for those pieces of a range that are still the library's: for all of it, if it is, else
- * for each half. */
+/* Call fn for each piece of a range that still belongs to the library: for the whole range if all
+ * of the range does, otherwise for each half in turn. */
 void uffd_each_ours(struct trap *trap, uint64_t addr, uint64_t len, uffd_piece_fn fn)
 {
 	while (len > OS_PAGE && !trap_is_ours(trap, addr, len)) {
@@ -152,14 +153,14 @@ int trap_fill(struct trap *trap, uint64_t dst, uint64_t len)
 		if (copy.copy > 0)
 			at += (uint64_t)copy.copy;
 		if (ret == -EEXIST)
-			at += OS_PAGE; /* that one is not a hole */
+			at += OS_PAGE; /* this page is not a hole */
 		else if (ret < 0 && ret != -EAGAIN)
 			return (int)ret;
 	}
 	return 0;
 }
 
-/* 0: there is none to be had now. */
+/* Take a scratch piece. Returns 0 if none is free now. */
 static uint64_t scratch_take(struct trap *trap)
 {
 	for (uint32_t i = 0; trap->scratch && i < UFFD_SCRATCHES; i++)
@@ -183,7 +184,7 @@ static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_
 		int err = trap_move(trap, dst + at, from + at, piece - at % piece, &done);
 		at += done;
 		if (err == -EEXIST)
-			at += OS_PAGE; /* that one is not a hole */
+			at += OS_PAGE; /* this page is not a hole */
 		else if (err < 0 && err != -EAGAIN)
 			break;
 	}
@@ -202,11 +203,12 @@ int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret
 	*ret_done = 0;
 	if (!scratch)
 		return -EBUSY;
-	/* A page table, which pieces have left there, would make small pages of it. */
+	/* Free the page table that pieces have left there: with a page table, small pages would
+	 * come. */
 	os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_DONTNEED);
-	/* Not by MADV_POPULATE_WRITE, which has the kernel's mmap_lock while a page is cleared: a
-	 * fault of this thread has the lock of this region alone. Where there is no huge page, a
-	 * small one comes, and the MOVE finds no more. */
+	/* Not by MADV_POPULATE_WRITE, which holds the kernel's mmap_lock while a page is cleared:
+	 * a fault of this thread holds the lock of this region only. If there is no huge page, a
+	 * small page comes, and the MOVE finds no further pages. */
 	*(volatile char *)(uintptr_t)scratch = 0;
 	int err = move_together(trap, dst, scratch, TRAP_TOGETHER, ret_done);
 	if (err < 0)
@@ -218,7 +220,8 @@ int trap_fill_whole(struct trap *trap, uint64_t dst, uint64_t len, uint64_t *ret
 int trap_fill_together(struct trap *trap, uint64_t dst, uint64_t len)
 {
 	uint64_t at = 0, done, scratch = scratch_take(trap);
-	/* In halves: then it is here that a huge page comes apart, and not in somebody's fault. */
+	/* The MOVE goes in halves: so the huge page is split here, and not in a fault of the
+	 * program. */
 	while (scratch && len - at >= TRAP_TOGETHER &&
 	       os_syscall3(SYS_madvise, scratch, TRAP_TOGETHER, MADV_POPULATE_WRITE) == 0 &&
 	       move_together(trap, dst + at, scratch, TRAP_TOGETHER / 2, &done) == 0)
@@ -261,13 +264,13 @@ int trap_protect_huge(struct trap *trap, uint64_t addr, uint64_t len)
 	return write_protect(trap, addr, len, TRAP_HUGE_TOGETHER, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
-/* CONTINUE is never right for anonymous memory, and EINVAL says so; first the kernel looks whether
- * the range lies in one area that is registered, and ENOENT says that it does not. */
 int trap_descriptor(const struct trap *trap)
 {
 	return trap->own_fd;
 }
 
+/* Ask by CONTINUE, which is never valid for anonymous memory: EINVAL says so. First the kernel
+ * checks that the range lies in one registered area. ENOENT says that the range does not. */
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	long ret;
@@ -307,7 +310,7 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	for (uint64_t at = 0; at < len; at += UFFD_CHUNK) {
 		uint64_t step = len - at < UFFD_CHUNK ? len - at : UFFD_CHUNK;
 		long ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED);
-		if (ret == -EINVAL) /* some of it is locked (Linux 5.18) */
+		if (ret == -EINVAL) /* some of the range is locked (Linux 5.18) */
 			ret = os_syscall3(SYS_madvise, addr + at, step, MADV_DONTNEED_LOCKED);
 		if (ret < 0)
 			return (int)ret;
@@ -315,15 +318,15 @@ int trap_discard(struct trap *trap, uint64_t addr, uint64_t len)
 	return 0;
 }
 
-/* By the calling thread's own number: the main thread may have ended, and then getpid() names
- * nobody who has memory. */
+/* Read memory of the process by the calling thread's own number. The main thread may have ended,
+ * and then getpid() names no task with memory. */
 static long read_own(void *to, uint64_t addr, size_t len)
 {
 	struct iovec local = {to, len}, remote = {(void *)(uintptr_t)addr, len};
 	return os_syscall6(SYS_process_vm_readv, os_gettid(), (long)&local, 1, (long)&remote, 1, 0);
 }
 
-/* Also what the program has made unreadable by mprotect(). */
+/* Read memory, even memory that the program has made unreadable by mprotect(). */
 static long read_forced(void *to, uint64_t addr, size_t len)
 {
 	long fd = os_syscall4(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/mem",
@@ -335,8 +338,8 @@ static long read_forced(void *to, uint64_t addr, size_t len)
 	return got;
 }
 
-/* Where process_vm_readv() is forbidden: the userfaultfd copies the page to a place of its own,
- * whose memory then moves on. */
+/* Read a page if process_vm_readv() is forbidden. The userfaultfd copies the page to `fetched`,
+ * from where memcpy() copies the bytes to `to`. Then the place is emptied. Takes fetch_lock. */
 static long read_by_copy(struct trap *trap, void *to, uint64_t addr)
 {
 	uint64_t place = (uint64_t)(uintptr_t)trap->fetched, done;
@@ -364,7 +367,7 @@ int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 
 bool trap_readable(uint64_t addr)
 {
-	/* The kernel reads the set before it finds that there is no such operation. */
+	/* The kernel reads the set before the kernel finds that the operation is invalid. */
 	return os_syscall4(SYS_rt_sigprocmask, ~0, addr & ~7ull, NULL, 8) != -EFAULT;
 }
 
@@ -385,8 +388,8 @@ bool trap_has_swap(void)
 	(3ull << 62) /* present, or swapped out (Linux: Documentation/admin-guide/mm/pagemap.rst)  \
 		      */
 
-/* mincore() says of what has been swapped out that it is not there. Only the page map tells, which
- * takes three calls. */
+/* Tell whether the page is present or swapped out. mincore() reports a swapped-out page as
+ * absent. Only the page map tells the difference, which takes three calls. */
 bool trap_has_bytes(uint64_t addr)
 {
 	uint64_t entry = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The userfaultfd interface as the kernel has it, also where the distribution's header is older.
- * Numbers and layouts are the kernel's documented ABI
+ * The userfaultfd interface of the kernel, for builds where the distribution's header is older.
+ * The numbers and layouts are the kernel's documented ABI
  * (Documentation/admin-guide/mm/userfaultfd.rst, ioctl_userfaultfd(2)).
  */
 #ifndef FM_TRAP_UFFD_ABI_H
@@ -32,7 +32,7 @@ struct abi_continue {
 	uint64_t mode;
 	int64_t mapped;
 };
-#define ABI_IOC_NEW _IO(0xAA, 0x00) /* on /dev/userfaultfd */
+#define ABI_IOC_NEW _IO(0xAA, 0x00) /* issued on /dev/userfaultfd */
 #define ABI_IOC_MOVE _IOWR(0xAA, 0x05, struct abi_move)
 #define ABI_IOC_CONTINUE _IOWR(0xAA, 0x07, struct abi_continue)
 #define ABI_IOC_POISON _IOWR(0xAA, 0x08, struct abi_poison)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bells: words on which the threads of the library sleep. Whoever has work for a thread rings
- * its bell; only the thread itself knows the work.
+ * Bells: futex words on which the library's threads sleep. A caller that has work for a thread
+ * rings the thread's bell. Only the woken thread knows what the work is.
  */
 #include "mm/base/bell.h"
 
@@ -16,7 +16,7 @@ void background_kick(struct fm_mm *mm)
 		os_futex_wake(&mm->background_seq, 1, OS_FUTEX_ANY);
 }
 
-/* There is something to do that can wait for PROTECT_DELAY_NS. */
+/* Tell the background thread about work that can wait for PROTECT_DELAY_NS. */
 void background_note(struct fm_mm *mm)
 {
 	if (atomic_get(&mm->background_state) == BACKGROUND_SLEEPS)
@@ -37,7 +37,8 @@ void writeback_kick(struct fm_mm *mm)
 	os_futex_wake(&mm->writer_bell.seq, 1, OS_FUTEX_ANY);
 }
 
-/* There is something for its next pass: it is woken once. */
+/* Tell the write-back thread that its next pass has work. Only the first call wakes the
+ * thread. */
 void writeback_note(struct fm_mm *mm)
 {
 	struct writer_bell *bell = &mm->writer_bell;
@@ -45,15 +46,16 @@ void writeback_note(struct fm_mm *mm)
 		writeback_kick(mm);
 }
 
-/* Somebody waits for what is dirty, or written and not flushed. */
+/* Tell the write-back thread that a thread waits for dirty pages, or for written pages that have
+ * not been flushed. */
 void writeback_urge(struct fm_mm *mm)
 {
 	if (atomic_get(&mm->wb) && !atomic_xchg(&mm->writer_bell.urgent, 1u))
 		writeback_kick(mm);
 }
 
-/* Under way at once: three eighths of the requests, however many files, and an eighth of the
- * frames. */
+/* Return how many requests replays may have under way at once. All files together may use three
+ * eighths of the requests. A file may use an eighth of the frames. */
 uint32_t replay_requests_most(const struct fm_mm *mm)
 {
 	return mm->request_count * 3 / 8;
@@ -65,7 +67,8 @@ void replay_kick(struct fm_mm *mm)
 	os_futex_wake(&mm->replay_seq, 1, OS_FUTEX_ANY);
 }
 
-/* A read has ended; some hot set may go on. Not at each one: a few together are one wake-up. */
+/* Tell the replay thread that a read has ended, so a replay of a hot set may continue. Not every
+ * read wakes the thread: a few reads together cause one wake-up. */
 void replay_room(struct fm_mm *mm)
 {
 	if (atomic_get(&mm->requests_busy) <= replay_requests_most(mm) / 2)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bells: words on which the threads of the library sleep. Whoever has work for a thread rings
- * its bell; only the thread itself knows the work.
+ * Bells: futex words on which the library's threads sleep. A caller that has work for a thread
+ * rings the thread's bell. Only the woken thread knows what the work is.
  */
 #ifndef FM_MM_BASE_BELL_H
 #define FM_MM_BASE_BELL_H

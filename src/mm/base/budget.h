@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The budget: how many bytes of memory the frames and page tables may have, and how many they
- * have.
+ * The budget: the limit, in bytes, on the memory of frames and page tables, and the count of
+ * the bytes in use.
  */
 #ifndef FM_MM_BASE_BUDGET_H
 #define FM_MM_BASE_BUDGET_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Words and bits that every folder uses. */
+/* Helpers for words and bits that every folder uses. */
 #ifndef FM_MM_BASE_COMMON_H
 #define FM_MM_BASE_COMMON_H
 
@@ -21,8 +21,8 @@
 #endif
 
 #define NONE UINT32_MAX  /* no page, no entry */
-/* An attempt's number and errno are written under the page lock, and read by those who waited for
- * it without. */
+/* The number and the errno of a read attempt are written under the page lock. Threads that waited
+ * for the attempt read both without the page lock. */
 #define page_word(page, field) __atomic_load_n(&(page)->field, __ATOMIC_RELAXED)
 #define page_word_set(page, field, v) __atomic_store_n(&(page)->field, v, __ATOMIC_RELAXED)
 

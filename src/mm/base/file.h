@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A file: the members that every folder uses, and those that belong to one folder each. */
+/* A file: the members that every folder uses, and the parts that belong to a single folder. */
 #ifndef FM_MM_BASE_FILE_H
 #define FM_MM_BASE_FILE_H
 
@@ -32,51 +32,51 @@ struct fm_file {
 	struct frame_pool *pool;
 	struct view view;
 	uint32_t refs; /* atomic */
-	uint32_t handles; /* the program's that are open, of this cache; atomic */
-	/* The program's handle: see handle.c. A further handle has only this, `mm`, `error_told`
-	 * and `on_write_error`. */
-	struct fm_file *cache;   /* whose pages it shows: itself, but for a further handle */
-	struct fm_file *further; /* the cache's next further handle; atomic, never taken out before
-				    the cache's end */
+	uint32_t handles; /* open handles that the program has on this cache; atomic */
+	/* The program's handle: see space/handle.c. A further handle uses only this
+	 * group of members, `mm`, `error_told` and `on_write_error`. */
+	struct fm_file *cache;   /* whose pages the handle shows; the file itself, unless further */
+	struct fm_file *further; /* the cache's next further handle; atomic; stays in the list
+				    until the cache's end */
 	uint32_t open;           /* enum handle_state; atomic */
 	bool may_write;
-	uint32_t telling;        /* threads that call the handles' on_write_error; atomic */
-	/* Its place among the process's objects: objects_lock, in handle.c. */
+	uint32_t telling;        /* threads that call the handles' on_write_error now; atomic */
+	/* The file's place among the process's objects: objects_lock, in space/handle.c. */
 	struct fm_file *object_next;
 	bool listed;
-	bool ending;     /* its last reference has gone */
-	bool settling;   /* being opened, or upgraded: it cannot be shared yet */
-	bool will_write; /* ...for writing */
+	bool ending;     /* the last reference has been put */
+	bool settling;   /* being opened, or upgraded: cannot be shared yet */
+	bool will_write; /* the opening or upgrade is for writing */
 	enum {
 		LOCK_NONE,
 		LOCK_READING,
 		LOCK_WRITING
-	} locked;        /* against other processes; or, of one being opened, wanted */
-	bool alone;      /* it is to have a cache beside another's; the opening thread's */
-	uint64_t reserve_bytes;   /* likewise; 0: see view_slack() */
+	} locked;        /* lock against other processes; while the file is opened: lock wanted */
+	bool alone;      /* gets a cache beside another file's; only the opening thread's */
+	uint64_t reserve_bytes;   /* only the opening thread's; 0: see view_slack() */
 	uint64_t deadline_ns;
 	uint32_t changed_policy;
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
 	struct fm_file *reap_next;
-	/* Open for writing: see writeback.c. */
+	/* For files open for writing: see flush/writer.c. */
 	_Atomic bool writable; /* false may become true: see file_upgrade() */
-	bool scratch;          /* a private mapping's: written back for want of memory only */
-	struct fm_file *base;  /* ...whose bytes it has where nothing was written */
+	bool scratch;          /* of a private mapping: written back only when memory is short */
+	struct fm_file *base;  /* supplies a scratch file's bytes where nothing was written */
 	fm_write_error_fn on_write_error;
 	void *on_write_error_arg;
-	uint32_t error_told; /* how many of the failures some call of this handle has told; atomic */
-	bool recorded; /* touches of its pages are noted one by one: see fill/record.c */
+	uint32_t error_told; /* failures that calls of this handle have returned; atomic */
+	bool recorded; /* touches of the file's pages are noted one by one: fill/record.c */
 	const char *uri;
-	/* The parts that belong to one folder each. Only that folder, and those above it, know what
-	 * is in them. */
+	/* Each part below belongs to one folder. Only that folder, and the folders above, know
+	 * what the part contains. */
 	struct file_dirt *dirt;               /* cache/dirty.h */
 	struct write_streams *write_streams; /* view/run_in.h */
 	struct file_reads *reads;            /* fill/share.h */
 	struct file_writes *writes;          /* flush/request.h */
 };
 
-/* Changes with fm_truncate(), and where another version of the object is taken over. The store
- * keeps the only account. */
+/* Return the file's size. The size changes with fm_truncate(), and when the file takes over
+ * another version of the object. Only the store keeps the size. */
 static inline uint64_t file_size(const struct fm_file *file)
 {
 	return store_size(file->store);

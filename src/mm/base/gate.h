@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A gate: threads sleep at it until an event that is frequent and seldom waited for. */
+/* A gate: threads sleep at a gate until an event that is frequent but rarely waited for. */
 #ifndef FM_MM_BASE_GATE_H
 #define FM_MM_BASE_GATE_H
 
@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* What is waited for seldom and comes often: who brings it makes a system call only where somebody
- * sleeps. Who waits takes `seq` before he looks whether he has to. */
+/* A futex for events that are frequent but rarely waited for: signalling costs a system call
+ * only if a thread sleeps. A waiter must read `seq` before it tests its condition. */
 struct gate {
 	uint32_t seq, sleepers; /* seq: futex */
 };

@@ -10,7 +10,8 @@
 static void tell_one(struct fm_file *cache, struct fm_file *handle, uint64_t offset, uint64_t len,
 		     int error)
 {
-	/* The last handle's word stands for as long as mappings live. */
+	/* After the last handle has been closed, closed handles' callbacks are still called: mappings
+	 * may still live. */
 	uint32_t state = atomic_get(&handle->open);
 	bool counts = state == HANDLE_OPEN || (state == HANDLE_CLOSED && !atomic_get(&cache->handles));
 
@@ -18,7 +19,7 @@ static void tell_one(struct fm_file *cache, struct fm_file *handle, uint64_t off
 		handle->on_write_error(handle->on_write_error_arg, offset, len, error);
 }
 
-/* Call the callbacks of all open handles for a write that failed. No lock held. */
+/* Call the callbacks of all open handles for a failed write. The caller holds no lock. */
 void handles_tell(struct fm_file *cache, uint64_t offset, uint64_t len, int error)
 {
 	atomic_add(&cache->telling, 1u);

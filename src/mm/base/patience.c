@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How long an end of a file or of an address space waits for a store. */
+/* How long the end of a file or of an address space waits for a store. */
 #include "mm/base/patience.h"
 
 #include "os/os.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * References to files. The last one may be put by a fault handler, so the file goes onto a list
+ * References to files. A fault handler may put the last reference, so the file goes onto a list
  * that the background thread empties.
  */
 #include "mm/base/refs.h"
@@ -18,7 +18,8 @@ void file_get(struct fm_file *file)
 	(void)old;
 }
 
-/* Where it may be on its way out. False: it is. */
+/* Take a reference to a file that may be about to end. Returns false if the last reference has
+ * already been put. */
 bool file_try_get(struct fm_file *file)
 {
 	uint32_t refs = atomic_get(&file->refs);
@@ -37,7 +38,7 @@ void file_push(struct fm_file **list, struct fm_file *file)
 	} while (!atomic_cas(list, &head, file));
 }
 
-/* Never frees by itself: signal-safe. */
+/* Put a reference. The function never frees the file itself, so it is signal-safe. */
 void file_put(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;

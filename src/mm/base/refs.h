@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * References to files. The last one may be put by a fault handler, so the file goes onto a list
+ * References to files. A fault handler may put the last reference, so the file goes onto a list
  * that the background thread empties.
  */
 #ifndef FM_MM_BASE_REFS_H

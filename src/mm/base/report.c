@@ -19,7 +19,8 @@ struct said {
 	const char *line;
 };
 
-/* Names of files may hold any byte but NUL: the log function gets one line all the same. */
+/* Replace control bytes in a line. File names may contain any byte except NUL, and the log
+ * function must still get a single line. */
 static void line_clean(char *line)
 {
 	for (; *line; line++)
@@ -43,13 +44,14 @@ void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
 	line_clean(line);
-	/* The function may write to a descriptor of the program's. */
+	/* The log function may write to a descriptor that belongs to the program. */
 	os_call_out(say_out, &(struct said){mm, level, line});
 	mm_call_end(mm);
 }
 
-/* Stands before a call of a callback that the program has given the mm or a file. False:
- * fm_mm_destroy() has returned, or is about to, and the callback must not be called. */
+/* Announce a call of a callback that the program has given to the mm or to a file. Returns
+ * false if fm_mm_destroy() has returned or is about to: the caller must not call the
+ * callback. */
 bool mm_call_begin(struct fm_mm *mm)
 {
 	atomic_add(&mm->calling, 1u);
@@ -69,8 +71,9 @@ void mm_note(void *arg, const char *line)
 	mm_log(arg, FM_LOG_WARNING, "%s", line);
 }
 
-/* Something that such a call asked for has ended. Told once until there is another: it will find
- * what comes meanwhile. */
+/* Signal the event descriptor: work that a call with FM_NOWAIT asked for has ended. The
+ * descriptor is signalled once until the next such call, which finds everything that has ended
+ * meanwhile. */
 void mm_event(struct fm_mm *mm)
 {
 	int fd = atomic_get(&mm->event_fd);
@@ -89,7 +92,7 @@ int mm_event_fd(struct fm_mm *mm, int *ret_fd)
 			os_event_close(fd);
 			fd = none;
 		}
-		mm_event(mm); /* what has ended before there was anything to tell it by */
+		mm_event(mm); /* for work that ended before the descriptor existed */
 	}
 	*ret_fd = os_event_fd(fd);
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a thread of the program remembers. */
+/* The library's state of each thread of the program. */
 #ifndef FM_MM_BASE_SELF_H
 #define FM_MM_BASE_SELF_H
 
@@ -11,20 +11,20 @@
 struct frame_pool;
 struct guard;
 
-struct progress { /* one thread's, kept by the trap */
-	uint64_t instruction; /* program counter and registers at its last fault, mixed */
+struct progress { /* of a single thread; the trap keeps the struct */
+	uint64_t instruction; /* hash of program counter and registers at the thread's last fault */
 	struct frame_pool *pool;
 	uint32_t keeper, generation; /* keeper: place + 1, 0 none */
 };
 
-/* What a thread of the program remembers: in os_thread_local(). */
+/* The library's state of a thread of the program, in os_thread_local(). */
 struct thread_local_area {
 	uint32_t map_held; /* map locks held: 0 or 1 */
-	uint32_t finishing; /* calls of fm_mm_destroy() that the thread is inside, and that still write */
+	uint32_t finishing; /* calls of fm_mm_destroy() by the thread that still write */
 	bool map_exclusive;
 	uint64_t map_since_ns;
-	bool plugged, unsent; /* requests are kept for io_kick(); there are some */
-	uint64_t last_instruction, last_addr; /* inline trap: see fault_repeats() */
+	bool plugged, unsent; /* requests are held back for io_kick(); some are held back */
+	uint64_t last_instruction, last_addr; /* inline trap: to detect faults that repeat */
 	uint32_t repeats;
 	struct progress progress;
 	struct guard *guard;

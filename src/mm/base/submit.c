@@ -9,8 +9,9 @@
 
 #include <errno.h>
 
-/* Some errnos have a meaning of our own on the way up: a store's may not look like them. Of writes,
- * too: a fault that has to wait for one may end with its errno. */
+/* Map an errno of a store to an errno that is safe to pass up. Some errnos have a meaning of
+ * our own on the way up, so a store's errno must not look like them. The errnos of writes are
+ * mapped, too: a fault that has to wait for a write may end with the write's errno. */
 int store_error(int err)
 {
 	switch (err) {
@@ -36,9 +37,10 @@ void request_send(struct fm_mm *mm, struct io_request *io)
 	}
 }
 
-/* Requests that are made between these two go to the I/O thread together. Nothing is waited for
- * meanwhile that could wait for them: not so in the experiment, where the map lock is held over
- * reads. False: they are held already. */
+/* Start to hold requests back. Requests that are made before requests_send() go to the I/O thread
+ * together. Until then the thread must not wait for anything that could depend on those requests.
+ * The experiment that holds the map lock over reads (FM_MM_HOLD_LOCK) cannot promise that, so
+ * requests are not held back there. Returns false if requests are held back already. */
 bool requests_hold(struct fm_mm *mm)
 {
 	bool begun = !self()->plugged;

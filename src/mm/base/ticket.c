@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tickets: places in a queue of a fault that may not sleep. A ticket is run by the thread that
- * ends the wait.
+ * Tickets: a ticket is the place in a queue of a fault that must not sleep. The thread that ends
+ * the wait runs the ticket.
  */
 #include "mm/base/ticket.h"
 
@@ -11,13 +11,13 @@
 #include "os/atomic.h"
 #include "os/os.h"
 
-/* Queue lock held. */
+/* Append a ticket. The caller holds the queue lock. */
 void ticket_append(struct wait_queue *queue, struct ticket *ticket)
 {
 	ticket->next = NULL;
-	if (!queue->head) /* the tail of an empty queue is not kept */
+	if (!queue->head) /* the tail of an empty queue is stale */
 		queue->tail = &queue->head;
-	atomic_set(queue->tail, ticket); /* whether the queue is empty is asked without its lock */
+	atomic_set(queue->tail, ticket); /* other threads read the head without the lock */
 	queue->tail = &ticket->next;
 }
 
@@ -28,8 +28,8 @@ void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
 	os_unlock(&queue->lock);
 }
 
-/* Whether it is worth running. Else those of a store that is dead would take each turn from others.
- */
+/* Return whether the ticket is worth running. Without this test, tickets that wait for a dead
+ * store would take every turn from other tickets. */
 static bool ticket_ready(const struct ticket *ticket)
 {
 	return !ticket->ready || atomic_get(&ticket->file->mm->dying) || ticket->ready(ticket);
@@ -53,14 +53,15 @@ static struct ticket *take_from(struct wait_queue *queue, bool throttled)
 	return ticket;
 }
 
-/* The oldest that could go on, or NULL: those of a store that is stuck with its share are passed
- * by. */
+/* Take the oldest ticket that could continue off the queue, or return NULL. The search skips
+ * tickets of a store that is stuck with its share of frames. Takes the queue lock. */
 struct ticket *ticket_take(struct wait_queue *queue)
 {
 	return take_from(queue, false);
 }
 
-/* The oldest that waits for room for dirty pages, whether or not there is some. */
+/* Take the oldest ticket that waits for room for dirty pages off the queue, whether or not
+ * there is room. Takes the queue lock. */
 struct ticket *ticket_take_throttled(struct wait_queue *queue)
 {
 	return take_from(queue, true);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tickets: places in a queue of a fault that may not sleep. A ticket is run by the thread that
- * ends the wait.
+ * Tickets: a ticket is the place in a queue of a fault that must not sleep. The thread that ends
+ * the wait runs the ticket.
  */
 #ifndef FM_MM_BASE_TICKET_H
 #define FM_MM_BASE_TICKET_H
@@ -13,17 +13,16 @@ struct fm_file;
 struct page;
 struct wait_queue;
 
-/* A place in a queue. `run` is called once, in whichever thread ends the wait, with no lock held.
- */
+/* A place in a queue. The thread that ends the wait calls `run` once, with no lock held. */
 struct ticket {
 	struct ticket *next;
-	struct page *page; /* what it waits for; NULL: a frame */
-	struct fm_file *file; /* whose share of frames it waits for, too; or NULL */
-	bool throttled;       /* it waits for room for dirty pages of `file` in place of a frame */
-	uint64_t until_ns;    /* ...or until then */
+	struct page *page; /* the page that the ticket waits for; NULL: a frame */
+	struct fm_file *file; /* the ticket also waits for this file's share of frames; or NULL */
+	bool throttled;       /* waits for room for dirty pages of `file`, not for a frame */
+	uint64_t until_ns;    /* end of the wait for room */
 	void (*run)(struct ticket *ticket);
 	bool (*ready)(const struct ticket *ticket); /* whether `run` is worth calling; NULL: always */
-	int error; /* of the attempt that it waited for; 0 if none */
+	int error; /* errno of the attempt that the ticket waited for; 0 if none */
 };
 
 void ticket_append(struct wait_queue *queue, struct ticket *ticket);

@@ -10,11 +10,11 @@
 struct fm_file;
 struct fm_mm;
 
-/* The region in which a file's pages appear. Lives as long as its file. */
+/* The region in which a file's pages appear. A view lives as long as its file. */
 struct view {
 	struct fm_mm *mm;
 	struct fm_file *file;
-	struct view_region region; /* what the registry knows: base, len, pins */
+	struct view_region region; /* the registry's part: base, len, pins */
 	uint32_t unmap_seq;        /* changes with each unmap; atomic */
 };
 

@@ -1,33 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Dirty pages: which they are, how many there may be, and who waits when there are more.
+ * Dirty pages: the transitions between clean, dirty, being written, and waiting for a flush.
  *
- * Owns PG_DIRTY, PG_WRITEBACK, a pool's bits of the five kinds and their counts, and the places for
- * pages that are out of the view for a moment. What writes them is in writeback.c; how a page
- * becomes writable, in install.c. The states of a page of a file open for writing, and the function
- * behind each transition:
+ * This file owns PG_DIRTY, PG_WRITEBACK, a pool's five kinds of bits, and their counts. The
+ * folder flush/ writes dirty pages; view/install.c makes a page writable. The states of a page
+ * of a file open for writing, and the function behind each transition:
  *
  *   UPTODATE, protected or not in the view
- *     --write fault: page_dirty, then MOVE--> DIRTY, writable while it is in the view
- * (INSTALLED|UNPROTECTED)
- *     --writeback: page_take_out, page_writing--> WRITEBACK, in its slot, which the store reads
- * from a read brings it into the view by a copy, protected: INSTALLED|DUP a write makes that copy
- * writable: DIRTY again, while the slot stays as it is: no torn page, and nobody waits
- *     --page_stored, page_written, well--> clean, and unflushed; badly--> DIRTY
- *     --flush, well--> nothing to remember; badly--> DIRTY
+ *     --write fault: page_dirty, then MOVE--> DIRTY, writable while the page is in the view
+ *         (INSTALLED|UNPROTECTED)
+ *     --write-back: page_take_out, page_writing--> WRITEBACK, in the slot, which the store reads
+ *         A read fault copies the page into the view, protected: INSTALLED|DUP.
+ *         A write fault makes that copy writable: the page is DIRTY again. The slot does not
+ *         change, so the store sees no torn page, and no thread waits.
+ *     --page_stored, page_written, success--> clean and unflushed; failure--> DIRTY
+ *     --flush, success--> nothing to remember; failure--> DIRTY
  *
  * Invariants
- *   1. A page that somebody can write to is DIRTY: the flag is set before the page is made
- * writable, and cleared only under the page lock, with the page out of the view or protected. But a
- * page under fm_pin() stays both.
- *   2. While WRITEBACK is set nothing changes what the store reads from: the slot; or, where the
- * page could not be taken out (INSTALLED without DUP), the view, in which it is then protected,
- * unless the program has it pinned for writing.
- *   3. What is dirty, being written, or written and not flushed yet is held: it keeps its frame.
- * Should the flush fail, it is dirty again.
- *   4. A bit is set after its flag and cleared before it; who looks for dirty pages by their bits
- * misses none that was written to before. The page lock protects DIRTY's end and WRITEBACK's
- * beginning; a write's or flush's end takes no lock.
+ *   1. A page that a thread can write to is DIRTY. The flag is set before the page becomes
+ *      writable. The flag is cleared only under the page lock, with the page out of the view or
+ *      protected. A page under fm_pin() stays both dirty and writable.
+ *   2. While WRITEBACK is set, the bytes that the store reads do not change. The store reads the
+ *      slot. If the page could not be taken out (INSTALLED without DUP), the store reads the
+ *      view. The page is then protected in the view, unless the program has pinned the page for
+ *      writing.
+ *   3. A page that is dirty, being written, or written and not yet flushed is held: the page
+ *      keeps its frame. If the flush fails, the page is dirty again.
+ *   4. A bit is set after its flag and cleared before its flag. A thread that searches the bits
+ *      for dirty pages misses no page that was written to before the search. The page lock
+ *      protects the end of DIRTY and the beginning of WRITEBACK. The end of a write or of a
+ *      flush takes no lock.
  */
 #include "mm/cache/dirty.h"
 
@@ -59,14 +61,15 @@ static void count_dirty(struct frame_pool *pool, struct page *page)
 {
 	atomic_add(&page->file->dirt->dirty, 1u);
 	uint32_t before = atomic_add(&pool->dirty, 1u);
-	bit_set(pool->dirty_bits, id_of(pool, page)); /* last: see page_clean() */
+	bit_set(pool->dirty_bits, id_of(pool, page)); /* after the counts: see page_clean() */
 	stats_add(pool->mm->stats, dirty_pages, 1);
 	stats_add(pool->mm->stats, dirtied, 1);
 	if (!before || dirty_many(pool))
 		writeback_note(pool->mm);
 }
 
-/* It may be written to from here on. Page lock and a pin held. */
+/* Mark the page dirty, before a thread may write to the page. The caller holds the page lock
+ * and a pin. */
 void page_dirty(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
@@ -78,9 +81,11 @@ void page_dirty(struct frame_pool *pool, struct page *page)
 	count_dirty(pool, page);
 }
 
-/* A write or a flush of it has failed. Pinned, not locked: it may have lost its bytes meanwhile, or
- * be dropped just now, which page_remove() looks at after PG_GONE is set. One that is dirty already
- * can be found by its bit when this returns; whoever is to set that waits for nothing. */
+/* Mark the page dirty again after a failed write or flush. The caller holds a pin, but not the
+ * page lock. So the page may have lost its bytes meanwhile, or may be dropped concurrently.
+ * page_remove() handles a concurrent drop after PG_GONE is set. May sleep: if the page is
+ * already dirty, waits until the page's dirty bit is set. The wait is short, because the thread
+ * that sets the bit waits for nothing. */
 static void dirty_again(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
@@ -101,32 +106,36 @@ static void dirty_again(struct frame_pool *pool, struct page *page)
 	count_dirty(pool, page);
 }
 
-/* Dirty or being written, or not flushed yet. A write that ends well sets the bit before WRITEBACK
- * goes, one that ends badly, and a flush, set DIRTY before WRITEBACK or the bit goes: so the word
- * is looked at before the bits, and after. */
+/* Return whether the page is dirty, being written, or not yet flushed. A write that succeeds
+ * sets the unflushed bit before the write clears WRITEBACK. A write or a flush that fails sets
+ * DIRTY before WRITEBACK or the bit is cleared. Therefore the function tests the state word both
+ * before and after the bits. */
 static bool is_held(struct frame_pool *pool, const struct page *page)
 {
 	return page_is(page, PG_DIRTY | PG_WRITEBACK) || bit_is(pool->unflushed_bits, id_of(pool, page)) ||
 	       bit_is(pool->flushing_bits, id_of(pool, page)) || page_is(page, PG_DIRTY | PG_WRITEBACK);
 }
 
-/* Its frame must not be another's. Page lock held; a write's or a flush's end may come at any time.
- */
+/* Return whether the page must keep its frame. The caller holds the page lock. A write or a
+ * flush of the page may end at any time. */
 bool page_is_held(struct frame_pool *pool, const struct page *page)
 {
 	return unlikely(page->file->writable) && is_held(pool, page);
 }
 
-/* Something that held it has ended: to the clock with it. Pinned. */
+/* Return the page to the clock's lists if nothing holds the page any more. Called after a reason
+ * to hold the page has ended. The caller holds a pin. */
 static void let_go(struct frame_pool *pool, struct page *page)
 {
 	if (!is_held(pool, page))
 		lru_move(pool, page, LIST_HELD, page_is(page, PG_INSTALLED) ? LIST_ACTIVE : LIST_INACTIVE);
 }
 
-/* The clock has met it. Held by what ends by itself, as a pin of the program's does not, it need
- * not be met again until then: true, and on a list of its own. What has ended meanwhile has not
- * found it there. Off its list, page lock held. */
+/* Move a held page that the clock has met to LIST_HELD. A write or a flush ends without help, so
+ * the clock need not meet the page again before that end. A pin of the program does not end that
+ * way: a pinned page is not moved. A write or flush that ended meanwhile did not find the page
+ * on LIST_HELD, so the function tests again. The page is off its list, and the caller holds the
+ * page lock. Returns true if the page was moved. */
 bool page_hold(struct frame_pool *pool, struct page *page)
 {
 	if (page->user_pins || !page_is_held(pool, page))
@@ -136,15 +145,16 @@ bool page_hold(struct frame_pool *pool, struct page *page)
 	return true;
 }
 
-/* Page lock held; nobody can write to it. False: it was clean. */
+/* Mark the page clean. The caller holds the page lock, and no thread can write to the page. May
+ * sleep until the page's dirty bit is set. Returns false if the page was clean already. */
 bool page_clean(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 
 	if (!(old & PG_DIRTY))
 		return false;
-	/* A flush that has failed made it dirty without the lock, and is about to set the bit: set
-	 * later it would be the next page's. */
+	/* A failed flush made the page dirty without the page lock, and is about to set the bit. A
+	 * bit set later would belong to the next page in this frame. */
 	while (!bit_is(pool->dirty_bits, id_of(pool, page)))
 		os_sleep_until(os_now_ns() + BIT_PAUSE_NS);
 	bit_clear(pool->aged_bits, id_of(pool, page));
@@ -157,7 +167,8 @@ bool page_clean(struct frame_pool *pool, struct page *page)
 	return true;
 }
 
-/* A write of it begins. Page lock and a pin held, which is the request's from here on. */
+/* Begin a write of the page, and mark the page clean unless `keep_dirty`. The caller holds the
+ * page lock and a pin. From here on the pin belongs to the write request. */
 void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
 {
 	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_WRITEBACK));
@@ -171,7 +182,8 @@ void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
 		page_clean(pool, page);
 }
 
-/* One of the two kinds: a page that is of both for a moment counts twice. */
+/* Set the page's bit in `bits`, the unflushed or the flushing bits, and count the page. A page
+ * that has both bits for a moment counts twice. */
 static void unflushed_add(struct frame_pool *pool, struct page *page, uint64_t *bits)
 {
 	if (bit_set(bits, id_of(pool, page)))
@@ -191,8 +203,8 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 	let_go(pool, page);
 }
 
-/* A flush has ended: of one of its bits. Or what had been written since is not to be relied upon.
- */
+/* Clear the page's bit in `bits` at the end of a flush. Also called if the bytes written since
+ * cannot be relied upon. If `failed`, the page becomes dirty again first. */
 void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed)
 {
 	if (failed)
@@ -200,10 +212,11 @@ void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bo
 	unflushed_end(pool, page, bits);
 }
 
-/* The store has it, by a write that is still recorded. It is to be flushed; unless it has been
- * written to meanwhile, or is pinned: then it is dirty, held by that, and written again. A flush
- * that fails can do no more. But for who is only about to write to it: until the bit is set no sync
- * finds it. No lock needed. */
+/* Record that the store has the page, by a write that is still recorded. The page then waits for
+ * a flush. A page that was written to meanwhile, or that is pinned, is dirty: DIRTY holds the
+ * page, and the page is written again. A failed flush could do no more for a dirty page. A page
+ * with the flag but without the dirty bit is only about to be written to. No sync finds such a
+ * page before its bit is set, so the page also waits for a flush. Needs no lock. */
 void page_stored(struct frame_pool *pool, struct page *page)
 {
 	bool again = page_is(page, PG_DIRTY) && bit_is(pool->dirty_bits, id_of(pool, page));
@@ -211,10 +224,11 @@ void page_stored(struct frame_pool *pool, struct page *page)
 		unflushed_add(pool, page, pool->unflushed_bits);
 }
 
-/* The write of it has ended; page_stored() was called if it ended well. No lock needed; the pin is
- * put by the caller. What it becomes is set before WRITEBACK goes: see is_held(). `flush_failures`:
- * the file's, when the write began: a flush that has failed since may have lost it; one that is to
- * end yet finds the bit. */
+/* End the write of a page and wake the page's waiters. If the write succeeded, the caller has
+ * called page_stored(). Needs no lock; the caller puts the pin. The page's next state is set
+ * before WRITEBACK is cleared: see is_held(). `flush_failures` is the file's count at the
+ * beginning of the write. A flush that failed since then may have lost the page. A flush that
+ * has not ended yet finds the bit. */
 void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
 {
 	struct fm_file *file = page->file;
@@ -235,20 +249,22 @@ void page_written(struct frame_pool *pool, struct page *page, int error, uint32_
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 }
 
-/* A flush begins for one page. Pinned, not locked: it may be dropped just now, which page_remove()
- * looks at after PG_GONE is set. */
+/* Begin a flush for one page. The caller holds a pin, but not the page lock. So the page may be
+ * dropped concurrently; page_remove() handles this after PG_GONE is set. */
 void page_flushing(struct frame_pool *pool, struct page *page)
 {
 	if (!bit_is(pool->unflushed_bits, id_of(pool, page)))
 		return;
-	unflushed_add(pool, page, pool->flushing_bits); /* or it is of one that failed; it is dirty, too */
+	/* The bit may be set already, by a flush that failed: then the page is dirty, too. */
+	unflushed_add(pool, page, pool->flushing_bits);
 	unflushed_end(pool, page, pool->unflushed_bits);
 	if (page_is(page, PG_GONE))
 		unflushed_end(pool, page, pool->flushing_bits);
 }
 
-/* It is going, or is gone: truncated, punched, given up. Page lock held, no write of it under way.
- */
+/* Forget that the page is dirty or unflushed, because the page is truncated, punched, or given
+ * up. The page may be gone already. The caller holds the page lock, and no write of the page is
+ * under way. */
 void page_drop_dirty(struct frame_pool *pool, struct page *page)
 {
 	page_clean(pool, page);
@@ -256,17 +272,17 @@ void page_drop_dirty(struct frame_pool *pool, struct page *page)
 	unflushed_end(pool, page, pool->flushing_bits);
 }
 
-/* Something that is dirty is lost, by no fault of the store's. A page lock may be held: only the
- * next fm_sync() tells. */
+/* Record that dirty bytes of the file are lost, by no fault of the store. The caller may hold a
+ * page lock: only the next fm_sync() reports the error. */
 void file_write_failed(struct fm_file *file, int error)
 {
 	atomic_set(&file->dirt->write_error, error);
 	atomic_add(&file->dirt->error_seq, 1u);
 }
 
-/* A dirty page's bytes are gone: the program has put other memory in their place, has unmapped or
- * emptied it. A page lock may be held: the log is told by the write-back thread, or at the file's
- * end. */
+/* Record that the bytes of a dirty page are gone. The program has mapped other memory over the
+ * page, has unmapped the page, or has emptied the page. The caller may hold a page lock: the
+ * write-back thread writes to the log, or the log is written at the file's end. */
 void file_lost_page(struct fm_file *file, uint64_t index)
 {
 	uint64_t first = atomic_get(&file->dirt->lost_first);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Dirty pages: which they are, how many there may be, and who waits when there are more. */
+/* Dirty pages: the transitions between clean, dirty, being written, and waiting for a flush. */
 #ifndef FM_MM_CACHE_DIRTY_H
 #define FM_MM_CACHE_DIRTY_H
 

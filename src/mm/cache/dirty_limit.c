@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How much may be dirty, and how long a writer is held back. */
+/* Limits on the number of dirty pages, and the pauses of a thread that writes to a page. */
 #include "mm/cache/dirty_limit.h"
 
 #include "mm/base/file.h"
@@ -13,14 +13,17 @@
 #define ROOM_MOST 64u /* pages */
 #define PAUSE_MOST_NS (50 * OS_NSEC_PER_MSEC)
 
-/* What is pinned for writing is dirty as long as it is, and nobody's fault. */
+/* Return how many pages may be dirty or being written: a quarter of the frames, at least two,
+ * plus the pinned pages. A page pinned for writing stays dirty as long as the pin lasts, and no
+ * writer is to blame. */
 static uint32_t dirty_limit(const struct frame_pool *pool)
 {
 	uint32_t most = pool->frames / 4;
 	return (most < 2 ? 2 : most) + atomic_get(&((struct frame_pool *)(uintptr_t)pool)->user_pinned);
 }
 
-/* With what waits for a flush: then who reads has the other half. */
+/* Return how many pages may be dirty, being written, or waiting for a flush. Readers then have
+ * the other half of the frames. */
 static uint32_t held_limit(const struct frame_pool *pool)
 {
 	uint32_t most = pool->frames / 4;
@@ -33,7 +36,7 @@ static uint32_t dirty_now(const struct frame_pool *pool)
 	return atomic_get(&p->dirty) + atomic_get(&p->writing);
 }
 
-/* From here on writers are slowed down. */
+/* Return the number of dirty pages above which writers are slowed down. */
 static uint32_t dirty_free(const struct frame_pool *pool)
 {
 	uint32_t limit = dirty_limit(pool);
@@ -41,9 +44,10 @@ static uint32_t dirty_free(const struct frame_pool *pool)
 }
 
 /*
- * `more` pages of a file may become dirty beside those that are. One whose store is dead, or
- * refuses everything, comes to have as many as it may, and keeps them: so it leaves some room for
- * others, who may use it while they themselves have a few.
+ * Return whether `more` pages of a file may become dirty in addition to the pages that are dirty.
+ * A file whose store is dead, or refuses every write, reaches the file's limit and keeps its
+ * dirty pages. So each file leaves some room for other files. A file may use that room while the
+ * file itself has only a few dirty pages.
  */
 static bool room_for(const struct fm_file *const_file, uint32_t more)
 {
@@ -59,10 +63,10 @@ static bool room_for(const struct fm_file *const_file, uint32_t more)
 		return false;
 	return now <= limit ||
 	       (now <= limit + spare &&
-		own_now <= few + atomic_get(&pool->user_pinned)); /* what is pinned stays dirty */
+		own_now <= few + atomic_get(&pool->user_pinned)); /* pinned pages stay dirty */
 }
 
-/* How many pages of a file may become dirty before its writers are slowed down. */
+/* Return how many pages of a file may become dirty before the file's writers are slowed down. */
 uint32_t dirty_room(const struct fm_file *file)
 {
 	uint32_t now = dirty_now(file->pool), free = dirty_free(file->pool),
@@ -72,22 +76,23 @@ uint32_t dirty_room(const struct fm_file *file)
 	return room;
 }
 
-/* No more of a file may become dirty for now. */
+/* Return whether no further page of a file may become dirty for now. */
 bool dirty_over(const struct fm_file *file)
 {
 	return !room_for(file, 1);
 }
 
-/* Who has been held back goes on when there is room for some: with one page's for each, it would
- * sleep and wake for every page. */
+/* Return whether a writer that was held back may go on: whether there is room for several pages.
+ * With room for a single page, the writer would sleep and wake for every page. */
 bool dirty_has_room(const struct fm_file *file)
 {
 	uint32_t limit = dirty_limit(file->pool), some = limit / 16 < ROOM_MOST ? limit / 16 : ROOM_MOST;
 	return room_for(file, 1 + some);
 }
 
-/* A write that had been held back, of this file, is worth another try. It is also where nothing of
- * the file is on its way: no end of a write would tell. */
+/* Return whether a write to this file that was held back is worth another try. A file with no
+ * page dirty or being written is also worth a try, because no end of a write would wake the
+ * writer. */
 bool dirty_may_go_on(const struct fm_file *const_file)
 {
 	struct fm_file *file = (struct fm_file *)(uintptr_t)const_file;
@@ -95,8 +100,8 @@ bool dirty_may_go_on(const struct fm_file *const_file)
 	return atomic_get(&file->dirt->failing) || dirty_has_room(file) || (idle && !dirty_over(file));
 }
 
-/* The background begins to write without waiting for pages to grow old, and goes on until there are
- * few. */
+/* Return whether the pool has so many dirty pages that the writer thread writes pages before the
+ * pages grow old. The writer thread then goes on until dirty_few(). */
 bool dirty_many(const struct frame_pool *pool)
 {
 	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->dirty) > dirty_limit(pool) / 2;
@@ -113,8 +118,9 @@ bool unflushed_many(const struct frame_pool *pool)
 	return atomic_get(&((struct frame_pool *)(uintptr_t)pool)->unflushed) > dirty_limit(pool) / 2;
 }
 
-/* From three quarters of the limit on, each page that becomes dirty costs the more time the nearer
- * the limit is: writers slow down to what the store takes, instead of going and stopping. */
+/* Return how long a writer must pause for a page that becomes dirty. Pauses begin at three
+ * quarters of the limit, and are longer the nearer the limit is. So writers slow down to the
+ * speed of the store, instead of alternately running and stopping. */
 uint64_t dirty_pause_ns(const struct fm_file *file, const struct frame_pool *pool)
 {
 	uint64_t now = dirty_now(pool), limit = dirty_limit(pool), free = dirty_free(pool);
@@ -127,7 +133,8 @@ uint64_t dirty_pause_ns(const struct fm_file *file, const struct frame_pool *poo
 	return pause < PAUSE_MOST_NS ? pause : PAUSE_MOST_NS;
 }
 
-/* Written from where it is, in the view: it may not be changed until that has ended. */
+/* Return whether the page is being written from the view itself. Such a page must not be changed
+ * until the write has ended. */
 bool page_is_written_in_place(uint32_t state)
 {
 	return (state & (PG_WRITEBACK | PG_INSTALLED)) == (PG_WRITEBACK | PG_INSTALLED) &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How much may be dirty, and how long a writer is held back. */
+/* Limits on the number of dirty pages, and the pauses of a thread that writes to a page. */
 #ifndef FM_MM_CACHE_DIRTY_LIMIT_H
 #define FM_MM_CACHE_DIRTY_LIMIT_H
 

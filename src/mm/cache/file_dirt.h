@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a file has that is dirty, or was: the part of struct fm_file that cache/ owns. */
+/* A file's counts of dirty and lost pages: the part of struct fm_file that cache/ owns. */
 #ifndef FM_MM_CACHE_FILE_DIRT_H
 #define FM_MM_CACHE_FILE_DIRT_H
 
@@ -11,17 +11,17 @@
 
 struct file_dirt {
 	uint32_t dirty, writing, unflushed; /* pages; atomic */
-	int write_error;                    /* of the last failure; atomic */
-	uint32_t lost, lost_logged; /* dirty pages whose bytes were gone; of how many the log has
-				       been told; atomic */
-	uint64_t lost_first; /* the first page of those that the log has not been told of; atomic */
-	uint32_t failing;                   /* nothing has been written since it; atomic */
-	uint64_t write_ns;                  /* a page takes to be written, smoothed; atomic */
-	uint32_t flush_failures;            /* atomic */
-	uint64_t punch_first, punch_last;   /* pages that are being punched, or truncated; atomic;
+	int write_error;                    /* errno of the last failure, negative; atomic */
+	uint32_t lost, lost_logged; /* dirty pages whose bytes are gone; the number of lost pages
+				       that the log has reported; atomic */
+	uint64_t lost_first; /* the first lost page that the log has not reported; atomic */
+	uint32_t failing;                   /* no write succeeded since a failure; atomic */
+	uint64_t write_ns;                  /* the time to write a page, smoothed; atomic */
+	uint32_t flush_failures;            /* failed flushes so far; atomic */
+	uint64_t punch_first, punch_last;   /* pages that are being punched or truncated; atomic;
 					       none: first > last */
 	uint32_t error_seq; /* failures so far; atomic */
-	uint32_t wasted;    /* pages of its readahead thrown away untouched, of late; relaxed */
+	uint32_t wasted;    /* readahead pages recently dropped without a touch; relaxed */
 };
 
 static inline bool range_is_punched(const struct fm_file *file, uint64_t index)

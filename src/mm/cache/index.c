@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages: the index that finds them, their state word, page lock, pins, tickets, invalidation.
+ * The index of cached pages: look-up, insertion and removal of a page of a file.
  *
  * A page's life, and the function behind each transition:
  *
@@ -9,15 +9,17 @@
  *     LOCKED --read into a staging slot: page_install_from--> UPTODATE|INSTALLED
  *     LOCKED --read failed: page_fail, page_unlock--> ERROR (read again by the next fault)
  *     UPTODATE|INSTALLED --reclaim: page_take_out--> UPTODATE|SOFT --page_install--> ...
- *     any, locked --page_remove--> GONE --last pin and the lock put--> FREE
+ *     any, locked --page_remove--> GONE --last pin put, and unlocked--> FREE
  *
  * Invariants
- *   1. A page with a pin or the lock keeps its identity (file, index) and its frame.
+ *   1. A page that is pinned or locked keeps its identity (file, index) and its frame.
  *   2. PG_FREE is set by one compare-and-swap, from a word without pins and lock.
- *   3. The index holds no page twice: a bucket's lock covers look-up and insertion.
- *   4. A reader of the index that is overtaken by a writer may miss a page, and never sees
- * another's: it checks the identity after it has the pin. Who needs certainty calls page_add(). May
- * call: frame_pool, os, stats; trap through install.c.
+ *   3. The index holds no page twice: a bucket's lock covers both look-up and insertion.
+ *   4. A reader of the index that is overtaken by a writer may miss a page. The reader never
+ *      returns a wrong page: the reader checks the page's identity after the reader has the pin.
+ *      A caller that needs certainty calls page_add().
+ *
+ * This file may call the folders base/ and frames/, other files of cache/, os/, and stats/.
  */
 #include "mm/cache/index.h"
 
@@ -38,7 +40,8 @@
 #include "os/os.h"
 #include "stats/stats.h"
 
-/* Those of neighbours lie side by side, as many as a line of the processor's cache holds. */
+/* Return the bucket of a page. The buckets of neighbouring pages lie side by side, as many as a
+ * line of the processor's cache holds. */
 static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 {
 	uint64_t hash = index / BUCKET_LINE + ((uintptr_t)file >> 6) * 0x9e3779b97f4a7c15ull;
@@ -47,7 +50,7 @@ static struct bucket *bucket_of(const struct fm_file *file, uint64_t index)
 	uint64_t line = (uint32_t)hash * (uint64_t)file->pool->bucket_lines >> 32;
 	return &file->pool->buckets[line * BUCKET_LINE +
 				    (index ^ hash >> 40) %
-					    BUCKET_LINE]; /* in steps, too, each of them */
+					    BUCKET_LINE]; /* strided access uses each bucket, too */
 }
 
 static void bucket_lock(struct bucket *bucket)
@@ -60,7 +63,7 @@ static void bucket_lock(struct bucket *bucket)
 		}
 		if (spin < 100)
 			os_relax();
-		else /* its holder has lost the processor */
+		else /* the lock's holder has lost the processor */
 			os_sleep_until(os_now_ns() + 20000);
 	}
 }
@@ -73,7 +76,7 @@ static void bucket_unlock(struct bucket *bucket)
 
 static bool page_is_of(struct page *page, const struct fm_file *file, uint64_t index)
 {
-	return __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file && /* as page_insert() */
+	return __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file && /* pairs with page_insert() */
 	       __atomic_load_n(&page->index, __ATOMIC_RELAXED) == index;
 }
 
@@ -81,7 +84,7 @@ static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket
 				  const struct fm_file *file, uint64_t index)
 {
 	uint32_t id = atomic_get(&bucket->head);
-	/* A frame reused meanwhile leads into another chain: the bound ends such a walk. */
+	/* A frame that is reused meanwhile leads into another chain: the bound ends such a walk. */
 	for (int steps = 0; id != NONE && steps < 1000; steps++) {
 		struct page *page = &pool->pages[id];
 		if (page_is_of(page, file, index) && page_try_pin(page)) {
@@ -94,8 +97,9 @@ static struct page *bucket_search(struct frame_pool *pool, struct bucket *bucket
 	return NULL;
 }
 
-/* The same with the bucket locked: nothing leaves the chain meanwhile, so what is found is it, and
- * no pin has to be put here, which could come to free a frame under this lock. */
+/* Search as bucket_search() does, with the bucket locked. No page leaves the chain meanwhile, so a
+ * page that matches is the right page. Therefore the function never has to put a pin, which could
+ * free a frame under this lock. Sets *ret_full and returns NULL if the page can take no pin. */
 static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket *bucket,
 					 const struct fm_file *file, uint64_t index, bool *ret_full)
 {
@@ -111,8 +115,8 @@ static struct page *bucket_search_locked(struct frame_pool *pool, struct bucket 
 	return NULL;
 }
 
-/* The page, pinned, or NULL: it is not in the cache, or the search was overtaken. Takes no lock, so
- * that it may be called under the map lock. */
+/* Find a cached page and pin the page. Returns NULL if the page is not in the cache, or if the
+ * search was overtaken. Takes no lock, so that a caller may hold the map lock. */
 struct page *page_find(struct fm_file *file, uint64_t index)
 {
 	struct bucket *bucket = bucket_of(file, index);
@@ -148,8 +152,9 @@ static bool bucket_glance(struct frame_pool *pool, struct bucket *bucket,
 	return false;
 }
 
-/* What a page is at the moment. Without a pin, by which others would think that it is needed.
- * False: it is not in the cache, or the search was overtaken. */
+/* Read the present state of a page. Takes no pin, because other threads would take a pin as a
+ * sign that the page is needed. Returns false if the page is not in the cache, or if the search
+ * was overtaken. */
 bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_glance)
 {
 	struct bucket *bucket = bucket_of(file, index);
@@ -163,9 +168,9 @@ bool page_glance(struct fm_file *file, uint64_t index, struct page_glance *ret_g
 	return false;
 }
 
-/* A new page, as it comes from frame_alloc(), becomes this one, unless that is cached already: then
- * it is returned, pinned; or `fresh` itself is, as it came, where that one has as many pins as it
- * can have. */
+/* Insert `fresh`, a new page as frame_alloc() returns it, as page `index` of the file. Returns
+ * NULL if `fresh` was inserted. If the page is cached already, returns the cached page, pinned. If
+ * the cached page has the maximum number of pins, returns `fresh` itself, unchanged. */
 struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fresh, unsigned flags)
 {
 	struct frame_pool *pool = file->pool;
@@ -178,9 +183,9 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 		found = fresh;
 	} else if (!found) {
 		__atomic_store_n(&fresh->index, index,
-				 __ATOMIC_RELAXED); /* first: it is still that of the page that was
-						       there before */
-		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() */
+				 __ATOMIC_RELAXED); /* before `file`: `index` is still that of the
+						       frame's previous page */
+		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() does */
 		atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
 		fresh->keep = false;
 		if (ghost_take(pool, file, index, flags & ADD_STREAM))
@@ -191,8 +196,8 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 	return found;
 }
 
-/* Take a page out of the index. The caller has its lock and a pin, and has taken it out of the
- * view; its frame is free when the last of both is put. */
+/* Take a page out of the index. The caller holds the page lock and a pin, and has taken the page
+ * out of the view. The frame is free when the lock and the last pin have been put. */
 void page_remove(struct frame_pool *pool, struct page *page)
 {
 	struct bucket *bucket = bucket_of(page->file, page->index);
@@ -210,15 +215,16 @@ void page_remove(struct frame_pool *pool, struct page *page)
 	atomic_set(at, atomic_get(&page->hash_next));
 	page_set(page, PG_GONE, 0);
 	bucket_unlock(bucket);
-	if (page->file->writable) /* a flush of it has begun, or failed, meanwhile */
+	if (page->file->writable) /* a flush of the page may have begun, or failed, meanwhile */
 		page_drop_dirty(pool, page);
 	lru_set(pool, page, 1, LIST_NONE);
 	if (page_is(page, PG_SPEC)) {
 		stats_add(pool->mm->stats, ra_waste, 1);
 		ra_wasted(page->file);
 	}
-	page_drop_pins(page->file, page); /* truncated; or a read of it anew, after the object had
-					     changed, was given up: fm_unpin() finds it no more */
+	/* The page was truncated; or the object changed, and the new read of the page was given up.
+	 * fm_unpin() does not find the page any more. */
+	page_drop_pins(page->file, page);
 }
 
 uint64_t file_pages(struct fm_file *file)
@@ -226,7 +232,8 @@ uint64_t file_pages(struct fm_file *file)
 	return (file_size(file) + file->pool->page_size - 1) >> file->pool->shift;
 }
 
-/* As page_find(), and not to be overtaken. Not under the map lock. */
+/* Find and pin a page as page_find() does, but without being overtaken: takes the bucket's lock.
+ * The caller must not hold the map lock. */
 static struct page *page_find_surely(struct fm_file *file, uint64_t index)
 {
 	struct bucket *bucket = bucket_of(file, index);
@@ -237,9 +244,9 @@ static struct page *page_find_surely(struct fm_file *file, uint64_t index)
 	return page;
 }
 
-/* Call fn on each cached page of [first, last], pinned: by look-ups when the range is small, else
- * over the frame table, so that a terabyte costs no more than the budget. What is there throughout
- * is not missed. */
+/* Call fn on each cached page of [first, last], with the page pinned. Looks each page up if the
+ * range is small. Otherwise walks over the frame table, so that a terabyte costs no more than the
+ * budget. A page that is cached throughout the call is not missed. */
 void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_fn fn, void *arg)
 {
 	struct frame_pool *pool = file->pool;
@@ -259,8 +266,8 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 		struct page *page = &pool->pages[i];
 		if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != file || !page_try_pin(page))
 			continue;
-		/* Asked once more before the index: what is just being made a page of it has the
-		 * former one until then. */
+		/* Test the file once more before reading the index. A frame that is just becoming a
+		 * page of the file has the former index until its file is set. */
 		bool ours = __atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file;
 		uint64_t index = __atomic_load_n(&page->index, __ATOMIC_RELAXED);
 		if (ours && index >= first && index <= last && !page_is(page, PG_GONE))
@@ -271,7 +278,7 @@ void file_each_cached(struct fm_file *file, uint64_t first, uint64_t last, page_
 
 bool page_is_cached(struct fm_file *file, uint64_t index)
 {
-	struct page_glance unused; /* no pin, whose end would call who waits for a frame */
+	struct page_glance unused; /* no pin: to put a pin would wake threads that wait for a frame */
 	return page_glance(file, index, &unused);
 }
 
@@ -283,7 +290,7 @@ void ra_wasted(struct fm_file *file)
 static void unpin_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
-	if (!page_word(page, user_pins)) /* it may be locked by a read that does not end */
+	if (!page_word(page, user_pins)) /* the page may be locked by a read that does not end */
 		return;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
@@ -291,8 +298,8 @@ static void unpin_page(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Pins that the program never gave back go with the file, or the mm: a page that has one stays
- * dirty however often it is written. */
+/* Drop the pins that the program never gave back. Called when the file or the mm ends: a pinned
+ * page stays dirty however often the page is written. */
 void file_drop_pins(struct fm_file *file)
 {
 	if (atomic_get(&file->pool->user_pinned))

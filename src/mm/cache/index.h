@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages: the index that finds them, their state word, page lock, pins, tickets, invalidation.
+ * The index of cached pages: look-up, insertion and removal of a page of a file.
  */
 #ifndef FM_MM_CACHE_INDEX_H
 #define FM_MM_CACHE_INDEX_H

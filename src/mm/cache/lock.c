@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The page lock: taking it, giving it back, and waiting for it by sleep or by ticket. */
+/* The page lock: release of the lock, and waits for the lock by sleep or by ticket. */
 #include "mm/cache/lock.h"
 
 #include "mm/base/common.h"
@@ -52,19 +52,20 @@ static void page_run_tickets(struct fm_mm *mm, struct page *page)
 	}
 }
 
-/* Called with the page locked and pinned, in any thread; the pin stays the caller's. */
+/* Unlock a page, wake the threads that sleep on the page, and run the page's tickets. The caller
+ * holds the page lock and a pin, and keeps the pin. Any thread may call this function. */
 void page_unlock(struct frame_pool *pool, struct page *page)
 {
 	uint32_t ends, old = atomic_get(&page->state);
 	mm_assert(old & PG_LOCKED);
 	while (PG_PINS(old) &&
 	       !(old & (PG_WAITERS | PG_TICKETS |
-			PG_ASKED))) /* nobody is to be told, and somebody keeps it */
+			PG_ASKED))) /* no waiter must be told, and a pin keeps the page */
 		if (atomic_cas(&page->state, &old, old & ~PG_LOCKED))
 			return;
-	page_pin(page); /* the word is still looked at after the waiters are free to go */
+	page_pin(page); /* the state word is still in use after the waiters may go on */
 	old = atomic_get(&page->state);
-	do { /* who asked is told now; of an error, by the next call */
+	do { /* the end of PG_ASKED sends an event; an error is reported by the next call */
 		ends = PG_LOCKED | PG_WAITERS | PG_TICKETS | (old & PG_UPTODATE ? PG_ASKED : 0);
 	} while (!atomic_cas(&page->state, &old, old & ~ends));
 	if (old & PG_WAITERS)
@@ -76,8 +77,8 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* A fresh page whose read does not come now: every page that nobody holds is on a list, else its
- * frame were lost. */
+/* Unlock a fresh page that is not read now, and put the page on INACTIVE. Every page without a
+ * lock or a pin must be on a list: otherwise its frame would be lost. */
 void page_unlock_unread(struct frame_pool *pool, struct page *page)
 {
 	mm_assert(!page_is(page, PG_UPTODATE));
@@ -85,8 +86,8 @@ void page_unlock_unread(struct frame_pool *pool, struct page *page)
 	page_unlock(pool, page);
 }
 
-/* Wait until the page is not locked. The caller has a pin, and no lock. 0, -ETIMEDOUT, or
- * -ECANCELED when the wait is killable and the mm is going. */
+/* Wait until the page is not locked. May block. The caller holds a pin, and no lock. Returns 0,
+ * -ETIMEDOUT, or -ECANCELED if the wait is killable and the mm is being destroyed. */
 int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until_ns)
 {
 	might_block(mm);
@@ -106,7 +107,8 @@ int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until
 	}
 }
 
-/* True: the ticket will be run when the page is unlocked. False: it is not locked now. */
+/* Queue a ticket that runs when the page is unlocked. Returns false, without queueing the ticket,
+ * if the page is not locked now. */
 bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket)
 {
 	struct wait_queue *queue = page_queue_of(mm, page);
@@ -126,8 +128,10 @@ bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticke
 	return queued;
 }
 
-/* True: it was in one of the two queues it can be in, and is in none now. False: it is being run.
- * Who queued it has come back, and nobody else drives its fault. */
+/* Take a ticket out of its queue: the queue of the ticket's page, or else the pool's queue.
+ * Returns true if the ticket was queued; the ticket is then in no queue. Returns false if the
+ * ticket is being run. The thread that queued the ticket has come back, and no other thread drives
+ * the ticket's fault. */
 bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *ticket)
 {
 	struct wait_queue *queue = ticket->page ? page_queue_of(mm, ticket->page) : &pool->tickets;
@@ -145,7 +149,8 @@ bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *tic
 	return found;
 }
 
-/* A call with FM_NOWAIT wants to be told when the page is unlocked. False: it is not locked now. */
+/* Ask for an event when the page is unlocked, for a call with FM_NOWAIT. Returns false if the
+ * page is not locked now. */
 bool page_ask(struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
@@ -156,7 +161,8 @@ bool page_ask(struct page *page)
 	return true;
 }
 
-/* It has been told how it went. While the page is locked the question may be a later one's. */
+/* Withdraw the request of page_ask(), because the call has been told the result. The request
+ * stays while the page is locked: then the request may belong to a later call. */
 void page_unask(struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
@@ -164,7 +170,7 @@ void page_unask(struct page *page)
 		;
 }
 
-/* The read attempt under way has failed. Page lock held. */
+/* Record that the read attempt under way has failed. The caller holds the page lock. */
 void page_fail(struct page *page, int error)
 {
 	mm_assert(error < 0);
@@ -172,8 +178,8 @@ void page_fail(struct page *page, int error)
 	page_set(page, PG_ERROR, PG_UPTODATE | PG_SPEC | PG_MARK);
 }
 
-/* Until no write of the page is under way, or the one that was has ended and there is another.
- * Pinned; no lock held. 0 or -ETIMEDOUT. */
+/* Wait until the present write of the page has ended. Another write may be under way when the
+ * function returns. May block. The caller holds a pin, and no lock. Returns 0 or -ETIMEDOUT. */
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 {
 	uint32_t attempt = page_word(page, attempt);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The page lock: taking it, giving it back, and waiting for it by sleep or by ticket. */
+/* The page lock: release of the lock, and waits for the lock by sleep or by ticket. */
 #ifndef FM_MM_CACHE_LOCK_H
 #define FM_MM_CACHE_LOCK_H
 

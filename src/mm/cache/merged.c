@@ -15,7 +15,8 @@
 #include "os/os.h"
 #include "trap/trap.h"
 
-/* It may have been written to without a fault. Pinned. */
+/* Mark a protected page in the view dirty, because a thread may have written to the page without a
+ * fault. The caller holds a pin. */
 static void dirty_if_shown(struct frame_pool *pool, struct page *page)
 {
 	for (int tries = 0;
@@ -37,12 +38,14 @@ static void dirty_if_shown(struct frame_pool *pool, struct page *page)
 }
 
 /*
- * The kernel merges equal pages of a program that has asked for it (prctl(PR_SET_MEMORY_MERGE),
- * systemd's MemoryKSM=), and what it merges loses its protection: later writes come without a
- * fault. Views have opted out; but not against a prctl() that comes later. So this is asked before
- * anybody relies on a page's being clean: before a sync, before pages leave a view, at the end.
- * Where it is so all that is shown of files open for writing is taken for dirty, once. No lock
- * held.
+ * Check whether the kernel has merged pages, and if so mark the pages in the views dirty.
+ *
+ * The kernel merges equal pages of a program that has asked for merging
+ * (prctl(PR_SET_MEMORY_MERGE), systemd's MemoryKSM=). A merged page loses its protection, so later
+ * writes to the page raise no fault. Views have opted out, but not against a later prctl(). So the
+ * function is called before a caller relies on a page being clean: before a sync, before pages
+ * leave a view, and at the end. If pages were merged, all installed pages of files open for
+ * writing become dirty, once. The caller holds no lock.
  */
 void writeback_look_for_merging(struct fm_mm *mm)
 {
@@ -56,7 +59,7 @@ void writeback_look_for_merging(struct fm_mm *mm)
 			dirty_if_shown(mm->pool[p], page);
 			page_unpin(mm->pool[p], page);
 		}
-	trap_merging_noted(mm->trap); /* not before: who asks meanwhile does all this, too */
+	trap_merging_noted(mm->trap); /* last: a concurrent caller must mark the pages, too */
 	if (!atomic_xchg(&mm->writer_bell.merged, 1u))
 		writeback_kick(mm);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is left to do when a page has been installed. */
+/* The work that is left after a fault has installed a page. */
 #include "mm/fault/after.h"
 
 #include "mm/base/bell.h"
@@ -14,8 +14,10 @@
 #include "mm/view/range.h"
 #include "os/atomic.h"
 
-/* What the fault has installed and nothing maps any more, or only for reading, where it may have
- * come to be written to. */
+/*
+ * Take pages that the fault has installed out of the view again if no mapping covers them any
+ * more. A page of a writable file is also taken out if its mapping now only allows reading.
+ */
 static void take_out_unmapped(struct fault *vmf)
 {
 	uint32_t shift = vmf->file->pool->shift;
@@ -24,14 +26,16 @@ static void take_out_unmapped(struct fault *vmf)
 		if (!mm_range_allows(vmf->mm, addr, vmf->file->writable && vmf->writable))
 			file_take_out(vmf->file, i, i);
 	}
-	if (vmf->file->writable) { /* what is being written just then has to be swept out later */
+	if (vmf->file->writable) { /* a page that is being written now must be swept out later */
 		atomic_set(&vmf->file->writes->swept_seq, vmf->unmap_seq);
 		writeback_note(vmf->mm);
 	}
 }
 
-/* vmf->run_* has been installed, and its locks put. Unmapped since we looked: what came too late is
- * taken out again. */
+/*
+ * Take the pages vmf->run_* out of the view again if a range was unmapped since the fault looked
+ * at its mapping. Called after the pages are installed and their page locks put.
+ */
 void fault_after_install(struct fault *vmf)
 {
 	if (likely(atomic_get(&vmf->view->unmap_seq) == vmf->unmap_seq))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is left to do when a page has been installed. */
+/* The work that is left after a fault has installed a page. */
 #ifndef FM_MM_FAULT_AFTER_H
 #define FM_MM_FAULT_AFTER_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The beginning and the end of a fault, and the errno of the attempt that it waited for. */
+/* The beginning and the end of a fault, and the errno of the read attempt the fault waited for. */
 #include "mm/fault/attempt.h"
 
 #include "mm/base/common.h"
@@ -46,15 +46,20 @@ void fault_put_stale(struct fault *vmf)
 		page_unpin(pool, stale);
 }
 
-/* Before a wait for a locked page: the lock may be held for something else than a read, over the
- * errno of an attempt that ended before. */
+/*
+ * Note the page's error and attempt count before a wait for its page lock. The lock may be held
+ * for something other than a read, and the page may carry the errno of an attempt that has ended.
+ */
 void fault_note_attempt(struct fault *vmf, const struct page *page)
 {
 	vmf->had_error = page_is(page, PG_ERROR);
 	vmf->attempt = page_word(page, attempt);
 }
 
-/* After it: the errno of the attempt that was waited for; 0: there is none, look again. */
+/*
+ * Return the errno of the attempt that the fault waited for. Called after the wait. Returns 0 if
+ * the attempt left no error: the caller looks at the page again.
+ */
 int fault_attempt_error(const struct fault *vmf, const struct page *page)
 {
 	int error = page_error(page, page_state(page));
@@ -63,7 +68,7 @@ int fault_attempt_error(const struct fault *vmf, const struct page *page)
 	return own ? error : 0;
 }
 
-/* Put what the fault still holds, and count it: once, however many tries it took. */
+/* Put what the fault still holds and count the fault once, however many tries the fault took. */
 void fault_end(struct fault *vmf, int error)
 {
 	struct stats_page *stats = vmf->mm->stats;
@@ -76,7 +81,7 @@ void fault_end(struct fault *vmf, int error)
 	stats_add(stats, faults, 1);
 	if (error == -EFAULT || error == -EACCES)
 		stats_add(stats, faults_segv, 1);
-	else if (error && error != -EAGAIN) /* told to come again */
+	else if (error && error != -EAGAIN) /* -EAGAIN: the caller is to call again */
 		stats_add(stats, faults_sigbus, 1);
 	if (vmf->counted_major) {
 		stats_record(&stats->fault_major_ns, ns);
@@ -88,7 +93,7 @@ void fault_end(struct fault *vmf, int error)
 		stats_add(stats, fault_retries, vmf->tries - 1);
 }
 
-/* The wait of a ticket is over: the errno of the attempt it waited for is this fault's. */
+/* Take the errno of the attempt as the fault's, after a ticket has waited for that attempt. */
 void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 {
 	if (!vmf->waited || !vmf->page)
@@ -98,14 +103,16 @@ void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 		int own = fault_attempt_error(vmf, vmf->page);
 		if (own)
 			vmf->error = own;
-		if (!ticket) /* told now, not later */
+		if (!ticket) /* the call returns the errno now, not later */
 			page_unask(vmf->page);
 		vmf->waited = false;
 	}
 }
 
-/* A call with FM_NOWAIT comes back: the errno of the attempt that an earlier one began, which
- * nobody has waited for, is told once. */
+/*
+ * Take the errno of an attempt that an earlier call with FM_NOWAIT began. No thread has waited
+ * for the attempt, so the next call with FM_NOWAIT reports its errno, once.
+ */
 void fault_take_asked_error(struct fault *vmf)
 {
 	struct page *page = page_find(vmf->file, vmf->index);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The beginning and the end of a fault, and the errno of the attempt that it waited for. */
+/* The beginning and the end of a fault, and the errno of the read attempt the fault waited for. */
 #ifndef FM_MM_FAULT_ATTEMPT_H
 #define FM_MM_FAULT_ATTEMPT_H
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the trap to filemap_fault() and back: find the mapping, try until it is served, install,
- * and, for those that may not wait, turn what the fault wants into requests and tickets.
+ * Drives a fault from the trap to filemap_fault() and back: finds the mapping, tries until the
+ * fault is served, and installs the page. For a fault that may not wait, turns what the fault
+ * wants into requests and tickets.
  *
- * Takes the map lock shared for each try; holds nothing while it installs but the page lock. The
- * view is pinned by the trap for the whole fault, so that its region and its file outlive it. May
- * call: all of mm, trap.
+ * Each try takes the map lock shared. An install holds only the page lock. The trap pins the view
+ * for the whole fault, so that the view's region and file outlive the fault. May call: all of mm,
+ * trap.
  */
 #include "mm/fault/drive.h"
 
@@ -42,7 +43,10 @@
 
 #include <errno.h>
 
-/* The mm's view at addr, its region pinned for a fault by a call; NULL: there is none. */
+/*
+ * Find the mm's view at addr and pin its region, for a fault by a call. Returns NULL if the mm
+ * has no view there.
+ */
 struct view *view_find(struct fm_mm *mm, uint64_t addr)
 {
 	struct view_region *region = region_find(addr);
@@ -55,8 +59,10 @@ struct view *view_find(struct fm_mm *mm, uint64_t addr)
 	return NULL;
 }
 
-/* A ticket's wait is over, and it may be long until the fault is driven on: it keeps the errno, and
- * not the page. True: the page has come. */
+/*
+ * Keep the errno of the attempt and put the page, after a ticket's wait. The fault may be driven
+ * on much later, so the fault must not keep the page pinned. Returns true if the page has come.
+ */
 bool fault_park(struct fault *vmf, const struct ticket *ticket)
 {
 	struct page *page = vmf->page;
@@ -70,14 +76,16 @@ bool fault_park(struct fault *vmf, const struct ticket *ticket)
 	return came;
 }
 
-/* LOCKED: the map lock is dropped, the page installed under its lock. 0; -EAGAIN: look again; else
- * the error. */
+/*
+ * Drop the map lock and install the page under its page lock, after filemap_fault() has returned
+ * LOCKED. Returns 0, -EAGAIN if the caller must look again, or the error.
+ */
 static int install_locked(struct fault *vmf)
 {
 	struct page *page = vmf->page;
 	struct fm_file *ahead = vmf->want == WANT_AHEAD ? vmf->file : NULL;
 
-	if (ahead) /* the mapping's reference may go with the lock */
+	if (ahead) /* the mapping's file reference may be put once the lock is dropped */
 		file_get(ahead);
 	map_unlock_shared(vmf->mm->map);
 	fault_put_stale(vmf);
@@ -88,43 +96,45 @@ static int install_locked(struct fault *vmf)
 		}
 		return -EAGAIN;
 	}
-	/* Protected, it is not there for a write. */
+	/* For a write, a protected page does not count as there. */
 	bool there = page_is(page, PG_INSTALLED) &&
 		     (!(vmf->flags & FM_FAULT_WRITE) || page_is(page, PG_UNPROTECTED));
 	int err = install_run(fault_access(vmf), page);
-	/* The file has become shorter: nothing was put where the thread waits. Looked at again, it
-	 * is past the end. */
+	/* The file has become shorter, so nothing was installed where the thread waits. The next
+	 * try finds that the address is past the end. */
 	if (!err && !there && (vmf->byte & (vmf->file->pool->page_size - 1)) / OS_PAGE >= page->shown)
 		err = -EAGAIN;
 	page_unlock(vmf->file->pool, page);
-	if (ahead) { /* which may have to take pages out of the cache */
+	if (ahead) { /* the readahead may have to evict pages */
 		fault_submit_window(vmf);
 		file_put(ahead);
 	}
 	fault_after_install(
-		vmf); /* also where the page itself was lost: its neighbours may be in the view */
+		vmf); /* even if the page was lost: neighbours may be in the view */
 	covered_if(err == -EAGAIN, exit_install_again);
 	covered_if(err == -ENOMEM, exit_install_no_memory);
-	if (err == FOREIGN) /* not mapped, as far as the program's own call has gone */
+	if (err == FOREIGN) /* not mapped, as far as the program's own call has got */
 		return -EFAULT;
-	if (err) /* EBUSY: some of it could neither be moved in nor back, for now. Upwards it would
-		    mean that a ticket is queued. */
+	if (err) /* -EBUSY: part of the page can be moved neither in nor back for now. For the
+		    caller -EBUSY would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
 		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
 		return -EAGAIN;
 	}
-	/* Only where there is swap: it may wait for the kernel's lock. */
+	/* Only if there is swap: the call may wait for the kernel's lock. */
 	if (there && vmf->repeated && (vmf->flags & FM_FAULT_WRITE) && vmf->file->writable &&
 	    trap_has_swap())
 		page_unprotect_again(vmf->view, page);
-	if (there && !vmf->exact) /* nobody waits in the kernel for what a call asked for */
+	if (there && !vmf->exact) /* no thread waits in the kernel for a call's page */
 		trap_wake(vmf->mm->trap, vmf->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
 	return 0;
 }
 
-/* Page tables are behind: a fault that begins, and so holds nothing, gives way to the background
- * thread once. True: its ticket will be run. */
+/*
+ * Give way to the background thread once if page tables are behind. Only a fault that begins
+ * gives way, because such a fault holds nothing. Returns true if the ticket will be run.
+ */
 static bool give_way(struct fault *vmf, struct ticket *ticket)
 {
 	if (likely(vmf->tries > 1 || vmf->page || !pt_behind(vmf->mm)))
@@ -136,7 +146,10 @@ static bool give_way(struct fault *vmf, struct ticket *ticket)
 	return (vmf->flags & FM_FAULT_RETRY_NOWAIT) && ticket;
 }
 
-/* One try. 0: served; -EAGAIN: try again; -EBUSY: the ticket will be run; else the error. */
+/*
+ * Make one try. Returns 0 if the fault is served, -EAGAIN if the caller must try again, -EBUSY if
+ * the ticket will be run, or the error.
+ */
 static int fault_try(struct fault *vmf, struct ticket *ticket)
 {
 	struct fm_mm *mm = vmf->mm;
@@ -172,7 +185,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	vmf->on_error_arg = vmf->vma->on_error_arg;
 	uint64_t unit = vmf->file->pool->page_size, base = vmf->view->region.base;
 	vmf->low = (vmf->vma->start - base + unit - 1) / unit;
-	vmf->high = (vmf->vma->end - base) / unit; /* one too many: it may have none */
+	vmf->high = (vmf->vma->end - base) / unit; /* one past the last; maybe no whole page */
 	vmf->mapped_end = (vmf->vma->end - base + unit - 1) / unit;
 	unsigned ret = filemap_fault(vmf);
 	vmf->flags |= FM_FAULT_TRIED;
@@ -183,12 +196,12 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		return vmf->error;
 	}
 	if (may_drop)
-		return -EAGAIN; /* the lock is gone */
+		return -EAGAIN; /* the map lock is dropped */
 	if (may_wait)
 		fault_wait_under_lock(vmf);
 	struct fm_file *file =
-		vmf->file; /* once its ticket is queued the fault may end in another thread */
-	file_get(file); /* the mapping's reference may go with the lock */
+		vmf->file; /* after its ticket is queued, the fault may end in another thread */
+	file_get(file); /* the mapping's file reference may be put once the lock is dropped */
 	map_unlock_shared(mm->map);
 	bool under_way = !may_wait && fault_submit_wanted(vmf, ticket);
 	file_put(file);
@@ -196,9 +209,10 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 }
 
 /*
- * Serve a fault. Without RETRY_NOWAIT: 0 or the error, after as many tries as it takes; each try
- * after the first comes after a wait that ended, so it ends once its I/O does. With RETRY_NOWAIT:
- * -EAGAIN when the ticket will be run, or, without a ticket, when the reads have been started.
+ * Serve a fault. Without RETRY_NOWAIT: may block, makes as many tries as the fault needs, and
+ * returns 0 or the error. Each try after the first follows a wait that ended, so the fault ends
+ * once its I/O ends. With RETRY_NOWAIT: returns -EAGAIN when the ticket will be run, or, without
+ * a ticket, when the reads have been started.
  */
 int fault_drive(struct fault *vmf, struct ticket *ticket)
 {
@@ -208,7 +222,7 @@ int fault_drive(struct fault *vmf, struct ticket *ticket)
 		vmf->tries++;
 		watched(fault_try, vmf);
 		int err = fault_try(vmf, ticket);
-		if (err == -EBUSY) /* another thread may have gone on with it by now */
+		if (err == -EBUSY) /* another thread may have driven the fault on by now */
 			return -EAGAIN;
 		fault_put_stale(vmf);
 		if (!err && unlikely(vmf->file->reads->record))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the trap to filemap_fault() and back: find the mapping, try until it is served, install,
- * and, for those
+ * Drives a fault from the trap to filemap_fault() and back: finds the mapping, tries until the
+ * fault is served, and installs the page. For a fault that may not wait, turns what the fault
+ * wants into requests and tickets.
  */
 #ifndef FM_MM_FAULT_DRIVE_H
 #define FM_MM_FAULT_DRIVE_H

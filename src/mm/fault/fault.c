@@ -1,26 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap_fault() and its helpers: one try of one fault.
+ * filemap_fault() makes one try of one fault.
  *
- * The rule: nothing here blocks with the map lock held, on the first try or on a later one. What
- * may block is done after maybe_unlock_map_for_io() has dropped the lock, and then only
- * FM_FAULT_RETRY may be returned.
+ * The rule: nothing here blocks with the map lock held, neither on the first try nor on a later
+ * try. Work that may block is done after maybe_unlock_map_for_io() has dropped the map lock. From
+ * then on only FM_FAULT_RETRY may be returned.
  *
- * fpin is the file reference taken before the lock is dropped. fpin != NULL means: the lock is
- * gone, the vma must not be touched, every exit goes through out_retry, which puts it. fpin == NULL
- * means: the lock is held.
+ * fpin is the file reference taken before the map lock is dropped. If fpin is not NULL, the lock
+ * is dropped and the vma must not be touched. Every exit then goes through out_retry, which puts
+ * fpin. If fpin is NULL, the lock is held.
  *
- * Flags. ALLOW_RETRY: the lock may be dropped. With RETRY_NOWAIT it may not, nor may anything wait:
- * the answer is RETRY with the lock held, and vmf->want says what the caller is to have done once
- * it has dropped the lock itself (its ticket). Without ALLOW_RETRY the same, whatever else is set.
- * KILLABLE: waits end when the mm is being destroyed. TRIED: not the first try; it changes
- * statistics and readahead, never whether we may block.
+ * Flags:
+ *   ALLOW_RETRY   The map lock may be dropped.
+ *   RETRY_NOWAIT  The map lock may not be dropped, and nothing may wait. The answer is RETRY with
+ *                 the lock held. vmf->want says what the caller must do (with its ticket) after the
+ *                 caller drops the lock. A fault without ALLOW_RETRY is treated the same way,
+ *                 whatever other flags are set.
+ *   KILLABLE      Waits end when the mm is being destroyed.
+ *   TRIED         This try is not the first. The flag changes statistics and readahead, never
+ *                 whether the fault may block.
  *
- * References. vmf->page is pinned, and the pin is the fault's: it survives RETRY, so that the next
- * try finds the page that this one waited for or read, whatever the pressure. LOCKED also carries
- * its page lock. A pin or lock that has to be put is left in vmf->stale*: putting takes small
- * locks, so the caller does it outside.
- *
+ * References: vmf->page is pinned, and the fault owns the pin. The pin survives RETRY. So the
+ * next try finds the page that this try waited for or read, under any memory pressure. With
+ * LOCKED the fault also owns the page lock. A pin or lock that must be put is left in
+ * vmf->stale*. Putting takes small locks, so the caller puts the pin or lock after the map lock
+ * is dropped.
  */
 #include "mm/fault/fault.h"
 
@@ -58,9 +62,9 @@ static bool may_drop(const struct fault *vmf)
 }
 
 /*
- * Before anything that may block. Returns the file reference and drops the map lock if the flags
- * allow it; returns fpin as it was if that has been done already; returns NULL, lock held, if the
- * flags forbid it: the caller then must not block.
+ * Take a file reference and drop the map lock, if the flags allow. Called before anything that
+ * may block. Returns the reference, or fpin unchanged if the lock was dropped before. Returns
+ * NULL with the lock held if the flags forbid the drop: then the caller must not block.
  */
 static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file *fpin)
 {
@@ -73,8 +77,11 @@ static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file
 	return fpin;
 }
 
-/* Wait for the page lock outside the map lock. 0: it was free for a moment; else the errno that the
- * wait brought: the attempt's that we waited for, -ETIMEDOUT, or -ECANCELED when killed. */
+/*
+ * Wait until the page lock is free. Called without the map lock. Blocks. Returns 0 if the page
+ * lock was free for a moment. Otherwise returns the errno of the attempt the fault waited for,
+ * -ETIMEDOUT, or -ECANCELED if the fault was killed.
+ */
 static int wait_on_page(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
@@ -104,12 +111,13 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 }
 
 /*
- * Lock the page. True: locked, the map lock as it was. False: not locked, and
+ * Lock the page. Returns true if the page is locked: the map lock is as it was. Returns false if
+ * the page is not locked, with
  *   *fpin set      the map lock was dropped (here or before) and the wait is over: return RETRY
- *   *fpin NULL     the lock is held: the flags forbid waiting, vmf->want is WANT_PAGE
- * The trylock comes first: a free lock costs nobody the map lock. NOWAIT is looked at before
- * anything is dropped. Killed: it is this helper that has dropped the lock, so that the caller's
- * RETRY is true, and the kill shows in vmf->error at the next try.
+ *   *fpin NULL     the map lock is held: the flags forbid waiting, vmf->want is WANT_PAGE
+ * The trylock comes first, so that a free page lock never costs the map lock. NOWAIT is tested
+ * before anything is dropped. If the fault is killed, this helper has dropped the map lock, so
+ * the caller's RETRY is correct. The next try finds the kill in vmf->error.
  */
 static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struct fm_file **fpin)
 {
@@ -129,13 +137,13 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 }
 
 /*
- * The page is not cached. Chooses the readahead window and, if the flags allow, drops the lock and
- * submits what is not read with the page itself. Returns fpin, or NULL with the lock held; then the
- * window stands in vmf->ra for the ticket.
+ * Choose the readahead window of a page that is not cached. If the flags allow, drop the map lock
+ * and submit the pages that are not read together with the wanted page. Returns fpin, or NULL
+ * with the lock held. In the latter case vmf->ra keeps the window for the ticket.
  */
 static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 {
-	/* One window a fault: a try that comes after a wait for room or for a frame only wants its
+	/* Each fault has one window. A try after a wait for room or for a frame only wants the
 	 * page. */
 	bool window = !(vmf->flags & FM_FAULT_TRIED) && !vmf->exact &&
 		      ra_sync_window(fault_access(vmf), fault_reading(vmf));
@@ -145,7 +153,7 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 	if (fpin && window) {
 		ra_submit(fpin, &vmf->ra, true);
 		vmf->ra.count = 0;
-	} else if (window) { /* the ticket's request is for the page alone */
+	} else if (window) { /* the ticket's request reads the page alone */
 		vmf->ra.start -= vmf->more;
 		vmf->ra.count += vmf->more;
 		vmf->more = 0;
@@ -154,10 +162,10 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 }
 
 /*
- * The page is cached. If it carries the readahead mark and submitting the next window changes
- * anything, drops the lock and submits: returns fpin. Otherwise NULL, lock held: nothing to do
- * (dropping would only be repeated), or the flags forbid it and the window is left to the caller as
- * vmf->want = WANT_AHEAD.
+ * Submit the next readahead window of a cached page. If the page carries the readahead mark and
+ * the submission changes anything, drop the map lock, submit, and return fpin. Otherwise return
+ * NULL with the lock held. There may be nothing to do (the drop would only be repeated). Or the
+ * flags forbid the drop: then the window is left to the caller as vmf->want = WANT_AHEAD.
  */
 static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *page)
 {
@@ -174,9 +182,11 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 	return fpin;
 }
 
-/* Get a page to read into. Lock gone. 0 with vmf->page pinned; else what the wait for a frame
- * brought, or -EAGAIN when there may be one now. One that comes without memory is read here, and
- * the errno its attempt's. */
+/*
+ * Get a page to read into. Called without the map lock. May block. A page that comes without
+ * memory is read here. Returns 0 with vmf->page pinned, or -EAGAIN if a frame may be free now.
+ * Otherwise returns the errno of the wait for a frame or of the attempt made here.
+ */
 static int add_page(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -185,8 +195,8 @@ static int add_page(struct fault *vmf)
 
 	if (!read_has_room(
 		    file,
-		    true)) { /* a frame taken only to be given back would wake another in vain */
-		vmf->page = page_find(file, vmf->index); /* by its own window it may be under way */
+		    true)) { /* taking and returning a frame would wake a waiter in vain */
+		vmf->page = page_find(file, vmf->index); /* the fault's own window may have begun the read */
 		if (vmf->page)
 			return 0;
 		int wait = read_wait_for_room(file, until);
@@ -201,7 +211,7 @@ static int add_page(struct fault *vmf)
 			 &vmf->page, &fresh);
 	if (!err && fresh && page_is(vmf->page, PG_HOLE))
 		err = read_staged(vmf);
-	else if (!err && fresh) /* the lock that it came with is taken again in its place below */
+	else if (!err && fresh) /* the page comes locked; its lock is taken again below */
 		page_unlock_unread(file->pool, vmf->page);
 	if (err != -ENOMEM)
 		return err;
@@ -212,7 +222,10 @@ static int add_page(struct fault *vmf)
 	return err ? err : -EAGAIN;
 }
 
-/* The store has its share of frames: wait for a place, holding none. */
+/*
+ * Wait until the store has room for another read. The store has its share of frames, so the fault
+ * puts its own page before the wait.
+ */
 static void wait_for_room(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -223,8 +236,11 @@ static void wait_for_room(struct fault *vmf)
 	vmf->error = read_wait_for_room(file, fault_deadline(vmf));
 }
 
-/* The flags forbid waiting, and the page is locked: its lock, and a pin for that, are left to be
- * put, and the caller is told what is wanted. The map lock is held. */
+/*
+ * Leave a locked page to the caller because the flags forbid waiting. Leaves the page lock, and a
+ * pin for the lock, in vmf->stale_locked, and tells the caller what is wanted. The map lock is
+ * held.
+ */
 static void leave_to_caller(struct fault *vmf, struct page *page, enum fault_want want)
 {
 	vmf->stale_locked = page;
@@ -232,16 +248,16 @@ static void leave_to_caller(struct fault *vmf, struct page *page, enum fault_wan
 	vmf->want = want;
 }
 
-/* Whether the touched byte is past the end, which is that of the last 4096-byte page. */
+/* Tell whether the touched byte is past the end of the file's last 4096-byte page. */
 static bool past_end(const struct fault *vmf)
 {
 	return vmf->byte >= ((file_size(vmf->file) + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1));
 }
 
 /*
- * Past the end that is known, and the file may have grown: the store is asked, once for each fault.
- * Returns fpin with the map lock dropped; or NULL with the lock held, and vmf->want tells the
- * caller to ask.
+ * Ask the store whether the file has grown. The fault is past the known end. Each fault asks
+ * once. Returns fpin with the map lock dropped. Or returns NULL with the lock held, and vmf->want
+ * tells the caller to ask.
  */
 static struct fm_file *ask_size(struct fault *vmf)
 {
@@ -264,13 +280,14 @@ static void count_major(struct fault *vmf)
 }
 
 /*
- * One try. Called with the map lock shared and vmf->vma found. Returns
- *   LOCKED         the lock is held; vmf->page is uptodate, within the file, pinned and locked
- *   RETRY          may_drop(): the lock is gone; look everything up again. Else: the lock is held,
- * vmf->want is set SIGBUS, OOM    the lock is held; vmf->error says why with MAJOR beside it when
- * the page had to be read. An error of a read comes with the retry: this try puts it into
- * vmf->error and returns RETRY, the next one returns SIGBUS, so that the signal is raised from one
- * place, and the one after it would read anew.
+ * Make one try. Called with the map lock held shared and vmf->vma found. Returns
+ *   LOCKED         The map lock is held. vmf->page is uptodate, within the file, pinned and locked.
+ *   RETRY          If may_drop(), the map lock is dropped and the caller looks everything up again.
+ *                  Otherwise the lock is held and vmf->want is set.
+ *   SIGBUS, OOM    The map lock is held. vmf->error holds the errno.
+ * MAJOR is added when the page had to be read. A read error comes with the retry. This try puts
+ * the errno into vmf->error and returns RETRY. The next try returns SIGBUS, so that the signal is
+ * raised from one place. The try after that would read again.
  */
 unsigned filemap_fault(struct fault *vmf)
 {
@@ -302,7 +319,7 @@ unsigned filemap_fault(struct fault *vmf)
 	}
 	if (vmf->page && page_is(vmf->page, PG_GONE)) {
 		covered(exit_carried_gone);
-		vmf->stale = vmf->page; /* a carried page is only good while it is in the cache */
+		vmf->stale = vmf->page; /* a page from an earlier try is only valid while cached */
 		vmf->page = NULL;
 	}
 	if (!vmf->page)
@@ -312,7 +329,7 @@ unsigned filemap_fault(struct fault *vmf)
 	if (page) {
 		fpin = do_async_map_readahead(vmf, page);
 	} else {
-		count_major(vmf); /* here: after the drop the vma's statistics are out of reach */
+		count_major(vmf); /* before the drop, after which the vma's statistics are out of reach */
 		ret = FM_FAULT_MAJOR;
 		fpin = do_sync_map_readahead(vmf);
 		covered_by(fpin, absent);
@@ -325,16 +342,16 @@ unsigned filemap_fault(struct fault *vmf)
 			covered(a2_no_frame);
 			covered(a3_no_page);
 			vmf->error = err == -EAGAIN ? 0 : err;
-			goto out_retry; /* no page to put, but the file */
+			goto out_retry; /* no page to put, only the file */
 		}
 		page = vmf->page;
 	}
-	mm_assert(page->file == file && page->index == vmf->index); /* its pin keeps both */
+	mm_assert(page->file == file && page->index == vmf->index); /* the page's pin keeps both */
 
 	if (!lock_page_maybe_drop_map(vmf, page, &fpin))
 		goto out_retry;
 
-	/* Truncated, dropped or abandoned while we waited: look it up again, with the fpin we have. */
+	/* The page left the cache during the wait. Look the page up again, with the same fpin. */
 	if (page_is(page, PG_GONE)) {
 		vmf->stale_locked = page;
 		vmf->page = NULL;
@@ -346,7 +363,7 @@ unsigned filemap_fault(struct fault *vmf)
 	if (!page_is(page, PG_UPTODATE))
 		goto page_not_uptodate;
 
-	/* The lock was dropped on the way (readahead): what we know of the mapping is old. */
+	/* The map lock was dropped for readahead, so the fault's knowledge of the mapping is old. */
 	if (fpin) {
 		covered(exit_dropped_uptodate);
 		page_unlock(file->pool, page);
@@ -363,7 +380,7 @@ unsigned filemap_fault(struct fault *vmf)
 	}
 	return ret | FM_FAULT_LOCKED;
 
-	/* A write that has to wait. Where it can't end well, vmf->error is set: told by the next try. */
+	/* The write has to wait. If the write cannot succeed, the next try reports vmf->error. */
 throttled:
 	fpin = maybe_unlock_map_for_io(vmf, NULL);
 	covered_by(fpin, throttled);
@@ -381,7 +398,7 @@ page_not_uptodate:
 	count_major(vmf);
 	ret |= FM_FAULT_MAJOR;
 	fpin = maybe_unlock_map_for_io(vmf, fpin);
-	/* Emptied behind us while it was being written from the view: not to be read beside that write. */
+	/* The page was emptied while a write reads it from the view: no read beside that write. */
 	if (page_is(page, PG_WRITEBACK)) {
 		if (!fpin) {
 			leave_to_caller(vmf, page, WANT_THROTTLE);
@@ -393,7 +410,7 @@ page_not_uptodate:
 	}
 	covered_by(fpin, unread);
 	if (!fpin) {
-		leave_to_caller(vmf, page, WANT_READ); /* whoever reads it takes the lock again */
+		leave_to_caller(vmf, page, WANT_READ); /* the reader takes the page lock again */
 		return ret | FM_FAULT_RETRY;
 	}
 	vmf->error = read_page(file, page, vmf->more);
@@ -404,7 +421,7 @@ page_not_uptodate:
 		wait_for_room(vmf);
 	vmf->more = 0;
 out_retry:
-	/* The page keeps its pin for the next try; the file's is put here, on every way out. */
+	/* The page keeps its pin for the next try. The file reference is put here, on every way out. */
 	if (fpin)
 		file_put(fpin);
 	return ret | FM_FAULT_RETRY;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* filemap_fault() and its helpers: one try of one fault. */
+/* filemap_fault() makes one try of one fault. */
 #ifndef FM_MM_FAULT_FAULT_H
 #define FM_MM_FAULT_FAULT_H
 

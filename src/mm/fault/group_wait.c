@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting for the rest of a group, so that it goes into the view as a whole. */
+/* Waits for the rest of a group of pages, so that the whole group is installed at once. */
 #include "mm/fault/group_wait.h"
 
 #include "filemap.h"
@@ -18,8 +18,11 @@
 
 #define GROUP_PATIENCE_NS (20 * OS_NSEC_PER_MSEC)
 
-/* A page of a group that is whole, and all of which is on its way into memory: one that is being
- * read, pinned. NULL: there is none, or they will not go in together. */
+/*
+ * Find a page that is still being read in the group of `page`. The group must be whole, and all
+ * its pages must be in memory or on their way. Returns the page, pinned. Returns NULL if no page
+ * is being read, or if the pages cannot be installed together.
+ */
 static struct page *late_one(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
@@ -53,9 +56,9 @@ static uint64_t patience_until(const struct fault *vmf)
 }
 
 /*
- * The rest of a group that is about to be there is waited for, a moment long: then all of it goes
- * in by one change of a page table. Page lock held, and a pin; true: the lock has been put, to look
- * again.
+ * Wait a moment for the rest of a group whose pages have almost all come. Then one change of a
+ * page table installs the whole group. Called with the page locked and pinned. Returns true if
+ * the page lock has been put: the caller must look at the page again.
  */
 bool group_wait(struct fault *vmf, struct page *page)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting for the rest of a group, so that it goes into the view as a whole. */
+/* Waits for the rest of a group of pages, so that the whole group is installed at once. */
 #ifndef FM_MM_FAULT_GROUP_WAIT_H
 #define FM_MM_FAULT_GROUP_WAIT_H
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Queues of ranges that are brought in while their program does something else.
+ * Queues of ranges that are brought in while the program does something else.
  *
- * A range is served a page at a time, by a fault that may not wait: its ticket is run when its read
- * has ended, in any thread, and puts the range on the ready list. The program's own thread takes it
- * from there in fm_completions(), installs the page, and goes on with the next. What waits on the
- * ready list holds no page: however long the program stays away, it keeps no frame from anybody. A
- * page that has come and was evicted by then counts as brought in, as if it had been touched.
+ * A range is served a page at a time, by a fault that may not wait. The fault's ticket is run in
+ * any thread when the read has ended, and puts the range on the ready list. The program's own
+ * thread takes the range from the list in fm_completions(), installs the page, and goes on with
+ * the next page. A range on the ready list holds no page. So a program that stays away for long
+ * keeps no frame from other users. A page that has come and was evicted by then counts as brought
+ * in, as if the page had been touched.
  *
- * Owns struct fm_queue and its entries, all allocated when it is made. An entry belongs to the free
- * list, to the thread that drives it, to the wait queue its ticket is in, or to the ready list.
- * `lock` protects both lists; nothing is called with it held. The table of queues tells the living
- * from the dead: who is inside a call has its place's `users`.
+ * Owns struct fm_queue and its entries, all allocated when the queue is created. An entry belongs
+ * to the free list, the thread that drives the entry, the wait queue of the entry's ticket, or
+ * the ready list. `lock` protects both lists; nothing is called with `lock` held. The table of
+ * queues tells which queues exist: a thread inside a call is counted in `users` of the queue's
+ * place.
  */
 #include "mm/fault/queue.h"
 
@@ -54,25 +56,25 @@ struct queue_entry {
 	struct fm_queue *queue;
 	struct queue_entry *next; /* lock */
 	struct fm_range range;
-	uint64_t at, end; /* what is still to be brought in */
-	uint64_t ahead;   /* up to here reads have been begun */
+	uint64_t at, end; /* the addresses still to be brought in */
+	uint64_t ahead;   /* reads have begun up to this address */
 	uint32_t state;   /* enum entry_state; atomic */
-	bool begun; /* vmf is a fault on its way, its region pinned */
-	bool came;  /* its page was whole when its wait ended */
-	bool ended; /* range.error says how */
+	bool begun; /* vmf is a fault under way, its region pinned */
+	bool came;  /* the page was whole when the ticket's wait ended */
+	bool ended; /* range.error holds the result */
 };
 
 struct fm_queue {
 	struct fm_mm *mm;
 	struct os_lock lock;
-	struct queue_entry *free, *ready, **ready_tail; /* lock; `ready` is also looked at without */
-	uint32_t seq;       /* futex: changes when something gets ready */
-	uint32_t waiters;   /* threads asleep on it, or about to; atomic */
-	uint32_t woken;     /* one of them has been woken and has not looked yet; atomic */
+	struct queue_entry *free, *ready, **ready_tail; /* lock; `ready` is also read without lock */
+	uint32_t seq;       /* futex: changes when an entry gets ready */
+	uint32_t waiters;   /* threads asleep on `seq`, or about to sleep; atomic */
+	uint32_t woken;     /* a waiter has been woken and has not looked yet; atomic */
 	uint32_t closing;   /* atomic */
-	int event_fd;       /* atomic; -1: nobody asked for one */
-	uint32_t signalled; /* it has been written since it was cleared; atomic */
-	uint32_t pushing;   /* threads that put something on the ready list; atomic */
+	int event_fd;       /* atomic; -1: the program asked for no descriptor */
+	uint32_t signalled; /* event_fd was written since the last clear; atomic */
+	uint32_t pushing;   /* threads that put an entry on the ready list; atomic */
 	uint32_t entries;
 	size_t len;
 	struct queue_entry entry[];
@@ -81,7 +83,7 @@ struct fm_queue {
 _Static_assert(sizeof(struct queue_entry) <= 512, "filemap.h says 512 bytes a range");
 
 static struct queue_place {
-	struct fm_queue *queue; /* atomic; ENDING: its place is not to be had yet */
+	struct fm_queue *queue; /* atomic; ENDING: the place is not free yet */
 	struct fm_mm *mm;       /* atomic */
 	uint32_t users;         /* atomic */
 } places[QUEUES_MAX];
@@ -89,9 +91,10 @@ static struct queue_place {
 #define ENDING ((struct fm_queue *)1)
 
 /*
- * There is something ready: tell one thread, and the event loop, unless they have been told and
- * have not looked since. `seq` changes twice: for who has looked already and counts as waiting
- * next, and for who clears `woken` between the two.
+ * Tell one thread, and the event loop, that an entry is ready. A thread or loop that has been
+ * told and has not looked since is not told again. `seq` changes twice. The first change is for a
+ * thread that has looked already and counts as waiting next. The second change is for a thread
+ * that clears `woken` between the two changes.
  */
 static void queue_signal(struct fm_queue *queue)
 {
@@ -107,7 +110,7 @@ static void queue_signal(struct fm_queue *queue)
 
 static void ready_push(struct fm_queue *queue, struct queue_entry *entry)
 {
-	atomic_add(&queue->pushing, 1u); /* while the entry is not ready yet, the queue can't go */
+	atomic_add(&queue->pushing, 1u); /* the queue can't end before the entry is ready */
 	entry->next = NULL;
 	atomic_set(&entry->state, ENTRY_READY);
 	os_lock(&queue->lock);
@@ -147,7 +150,7 @@ static struct queue_entry *free_pop(struct fm_queue *queue)
 static void free_push(struct fm_queue *queue, struct queue_entry *entry)
 {
 	atomic_set(&entry->state,
-		   ENTRY_FREE); /* first: it may be another thread's as soon as it is on the list */
+		   ENTRY_FREE); /* first: once on the list, the entry may be another thread's */
 	os_lock(&queue->lock);
 	entry->next = queue->free;
 	queue->free = entry;
@@ -161,7 +164,7 @@ static void entry_again(struct ticket *ticket)
 	ready_push(entry->queue, entry);
 }
 
-/* Begin the fault of the next page. */
+/* Begin the fault of the range's next page. Returns 0, or -EFAULT if the mm has no view there. */
 static int entry_begin(struct queue_entry *entry)
 {
 	struct fm_mm *mm = entry->queue->mm;
@@ -185,8 +188,10 @@ static void entry_end_fault(struct queue_entry *entry, int error)
 	entry->begun = false;
 }
 
-/* The page that was waited for has come, and there is nothing more to do: it is in the view, or has
- * gone again. */
+/*
+ * Tell whether the page that the entry waited for has come and needs no more work. Such a page is
+ * in the view, or has been evicted again.
+ */
 static bool has_come(struct queue_entry *entry)
 {
 	struct page *page = entry->came ? page_find(entry->vmf.file, entry->vmf.index) : NULL;
@@ -201,8 +206,11 @@ static bool has_come(struct queue_entry *entry)
 	return there || (entry->came && !page);
 }
 
-/* Bring the range in as far as it goes without waiting. True: it has ended. False: its ticket will
- * be run, or has been: it is somebody else's by now. */
+/*
+ * Bring the range in as far as possible without waiting. Returns true if the range has ended.
+ * Returns false if the ticket will be run or has been run: the entry may belong to another thread
+ * by now.
+ */
 static bool entry_drive(struct queue_entry *entry)
 {
 	while (!entry->ended) {
@@ -243,8 +251,10 @@ static void entry_start(struct fm_queue *queue, struct queue_entry *entry,
 		ready_push(queue, entry);
 }
 
-/* Every call on a queue but its destruction is made between these two. NULL: it is gone, or never
- * was. */
+/*
+ * Enter a call on a queue. Every call except queue_destroy() runs between queue_enter() and
+ * queue_leave(). Returns NULL if the queue is gone or never existed.
+ */
 static struct queue_place *queue_enter(struct fm_queue *queue)
 {
 	for (int i = 0; queue && i < QUEUES_MAX; i++) {
@@ -263,7 +273,10 @@ static void queue_leave(struct queue_place *place)
 	atomic_sub(&place->users, 1u);
 }
 
-/* Ranges are taken as far as there is room. Signals blocked. */
+/*
+ * Begin as many of the ranges as there is room for. Called with signals blocked. Returns 0,
+ * -EOWNERDEAD if there is no such queue, or -EAGAIN if no range could begin.
+ */
 int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t count,
 		size_t *ret_begun)
 {
@@ -286,7 +299,10 @@ int queue_begin(struct fm_queue *queue, const struct fm_range *ranges, size_t co
 	return 0;
 }
 
-/* What has ended, and what ends by being driven on. */
+/*
+ * Take the ranges that have ended. Drives the ready ranges on, and takes each range that then
+ * ends. Returns the number of ranges taken.
+ */
 static size_t queue_take(struct fm_queue *queue, struct fm_range *ranges, size_t count)
 {
 	size_t taken = 0;
@@ -305,9 +321,9 @@ static size_t queue_take(struct fm_queue *queue, struct fm_range *ranges, size_t
 }
 
 /*
- * The event is cleared before the list is looked at: what comes later is told anew. In this order:
- * were `signalled` cleared first, a signal that comes between the two would be eaten, and stay the
- * last.
+ * Clear the event and take the ranges that have ended. The event is cleared before the list is
+ * read, so that a later entry signals again. The event is cleared before `signalled`. In the
+ * other order, a signal between the two would be lost, and no further signal would come.
  */
 static size_t queue_look(struct fm_queue *queue, struct fm_range *ranges, size_t count)
 {
@@ -317,13 +333,15 @@ static size_t queue_look(struct fm_queue *queue, struct fm_range *ranges, size_t
 		atomic_set(&queue->signalled, 0u);
 	}
 	size_t taken = queue_take(queue, ranges, count);
-	if (atomic_get(&queue->ready)) /* no room for more: for another thread, or the next call */
+	if (atomic_get(&queue->ready)) /* `ranges` is full: signal another thread, or the next call */
 		queue_signal(queue);
 	return taken;
 }
 
-/* Where ranges end one soon after the other, the next has ended before a thread that sleeps could
- * be woken for it. True: it has. */
+/*
+ * Spin for a moment until an entry is ready. When ranges end in quick succession, the next range
+ * ends before a sleeping thread could be woken. Returns true if `seq` has changed.
+ */
 static bool queue_spin(struct fm_queue *queue, uint32_t seq)
 {
 	uint64_t begun = os_now_ns();
@@ -347,7 +365,11 @@ static void queue_wait(struct fm_queue *queue, uint32_t seq, uint64_t until_ns)
 	atomic_sub(&queue->waiters, 1u);
 }
 
-/* Signals are open while it waits, and only then. */
+/*
+ * Take the ranges that have ended, or wait for a range until the timeout. Blocks. Signals are
+ * unblocked during the wait, and only then. Returns 0, -EOWNERDEAD if there is no such queue, or
+ * -ECANCELED if the queue is closing.
+ */
 int queue_completions(struct fm_queue *queue, struct fm_range *ranges, size_t count,
 		      uint64_t timeout_ns, size_t *ret_count)
 {
@@ -390,7 +412,7 @@ int queue_fd(struct fm_queue *queue, int *ret_fd)
 			os_event_close(fd);
 			fd = none;
 		}
-		if (!err) /* what got ready before there was anything to tell it by */
+		if (!err) /* entries that got ready before the descriptor existed */
 			queue_signal(queue);
 	}
 	queue_leave(place);
@@ -430,14 +452,16 @@ int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue
 	return -EMFILE;
 }
 
-/* Nobody is inside a call. End what has not ended; true: all has. A ticket that is not in its queue
- * any more is being run. */
+/*
+ * End the ranges that have not ended. Called when no thread is inside a call on the queue. A
+ * ticket that is no longer in its wait queue is being run. Returns true if all ranges have ended.
+ */
 static bool entries_end(struct fm_queue *queue)
 {
 	bool all = true;
 	struct queue_entry *ready;
 	while ((ready = ready_pop(queue))) {
-		if (!entry_drive(ready)) /* closing: it ends */
+		if (!entry_drive(ready)) /* the queue is closing, so the range ends */
 			mm_assert(false);
 		free_push(queue, ready);
 	}
@@ -489,7 +513,7 @@ int queue_destroy(struct fm_queue *queue)
 	return -EOWNERDEAD;
 }
 
-/* The mm goes, and with it what the program has left. */
+/* End the queues that the program has not destroyed. Called when the mm is destroyed. */
 void queues_end(struct fm_mm *mm)
 {
 	for (int i = 0; i < QUEUES_MAX; i++) {
@@ -499,7 +523,7 @@ void queues_end(struct fm_mm *mm)
 	}
 }
 
-/* In a forked child: they are all its parent's. */
+/* Forget all queues, in a forked child: the queues belong to the parent. */
 void queues_forget(void)
 {
 	memset(places, 0, sizeof(places));

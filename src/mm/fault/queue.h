@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Queues of ranges that are brought in while their program does something else. */
+/* Queues of ranges that are brought in while the program does something else. */
 #ifndef FM_MM_FAULT_QUEUE_H
 #define FM_MM_FAULT_QUEUE_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The read of a wanted page by way of a staging slot. */
+/* Reads a wanted page by way of a staging slot. */
 #include "mm/fault/staged.h"
 
 #include "mm/base/budget.h"
@@ -31,9 +31,10 @@
 #include <errno.h>
 
 /*
- * A page that one fault alone wants, and for which there is a frame without memory, is read into a
- * staging slot and copied into the view. The frame's slot stays empty, as after a MOVE; yet nothing
- * had to be filled first or protected after, and no other core is interrupted.
+ * Tell whether the fault's page may be read by way of a staging slot. Such a page is wanted by
+ * one fault alone and has a frame without memory. The page is read into the staging slot and
+ * copied into the view. The frame's slot stays empty, as after a MOVE. But no slot has to be
+ * filled before or protected afterwards, and no other core is interrupted.
  */
 bool read_may_stage(const struct fault *vmf)
 {
@@ -41,15 +42,18 @@ bool read_may_stage(const struct fault *vmf)
 	return atomic_get(&pool->stages_free) && !pool_pauses(pool) && !vmf->no_stage &&
 	       !vmf->more &&
 	       !(vmf->exact &&
-		 (vmf->flags & FM_FAULT_WRITE)) && /* what is read for a call comes in protected */
+		 (vmf->flags & FM_FAULT_WRITE)) && /* a page that is read for a call is installed protected */
 	       (vmf->flags & FM_FAULT_ALLOW_RETRY) &&
-	       !atomic_get(&vmf->file->reads->changed) && /* else a hole would have to be filled,
-							     and another frame need not */
+	       !atomic_get(&vmf->file->reads->changed) && /* else the hole has to be
+								  filled; another frame is not */
 	       (vmf->index + 1) << pool->shift <= file_size(vmf->file);
 }
 
-/* No staging slot: the frame gets memory of its own, and its lock is put. -ENOMEM: the page is gone
- * again. */
+/*
+ * Give the frame memory of its own because no staging slot is to be had, and put the page lock.
+ * Returns -ENOMEM if there is no memory: then the page is removed from the cache, unlocked and
+ * unpinned.
+ */
 static int fill_instead(struct frame_pool *pool, struct page *page)
 {
 	if (frame_fill_first(pool, page) == 0) {
@@ -63,8 +67,11 @@ static int fill_instead(struct frame_pool *pool, struct page *page)
 	return -ENOMEM;
 }
 
-/* vmf->page is fresh: locked, pinned, a hole. 0: look again; -ENOMEM: no frame after all; else the
- * errno of the attempt. */
+/*
+ * Read vmf->page into a staging slot and install the page from there. The page is fresh: locked,
+ * pinned, and a hole. May block. Returns 0 if the caller must look at the page again, -ENOMEM if
+ * there is no frame, or the errno of the attempt.
+ */
 int read_staged(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -82,7 +89,7 @@ int read_staged(struct fault *vmf)
 		int err = fill_instead(pool, page);
 		if (err) {
 			vmf->page = NULL;
-			vmf->no_stage = true; /* one that is filled may be free */
+			vmf->no_stage = true; /* a frame that has memory may be free */
 		}
 		return err;
 	}
@@ -110,7 +117,7 @@ int read_staged(struct fault *vmf)
 		vmf->run_first = vmf->run_last = vmf->index;
 		fault_after_install(vmf);
 	} else {
-		vmf->no_stage = true; /* what kept it from the view may do so again */
+		vmf->no_stage = true; /* what kept the page out of the view may do so again */
 		own = page_error(page, page_state(page));
 	}
 	stage_put(pool, stage);

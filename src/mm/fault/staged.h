@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The read of a wanted page by way of a staging slot. */
+/* Reads a wanted page by way of a staging slot. */
 #ifndef FM_MM_FAULT_STAGED_H
 #define FM_MM_FAULT_STAGED_H
 

@@ -19,13 +19,13 @@
 
 #include <errno.h>
 
-/* For the handler thread: a fault's memory from one drive to the next. */
+/* A fault's memory from one drive to the next, for the handler thread. */
 struct waiting_fault {
 	struct ticket ticket;
 	struct fault vmf;
-	/* The thread's, when this fault began. A fault can outlive its access (another's install
-	 * woke the thread), and the thread be in another pool by the end of it: the place it was
-	 * given here is told by this copy. */
+	/* A copy of the thread's progress when this fault began. A fault can outlive its access:
+	 * the install of another fault may have woken the thread. The thread may then be in another
+	 * pool when the fault ends. The copy tells which keeper's place the fault was given. */
 	struct progress progress;
 	bool begun, may_begin;
 	void (*again)(void *cookie);
@@ -48,7 +48,7 @@ static uint32_t fault_flags_of(const struct fm_mm *mm, const struct trap_fault *
 	return fault_flags(mm, fault->write ? FM_FAULT_WRITE : 0);
 }
 
-/* In the faulting thread. */
+/* Serve a fault in the faulting thread. May block. Returns 0 or the errno. */
 static int client_fault(struct view_region *region, const struct trap_fault *fault,
 			struct fm_error *ret_error, fm_error_fn *ret_fn, void **ret_arg)
 {
@@ -63,7 +63,7 @@ static int client_fault(struct view_region *region, const struct trap_fault *fau
 	progress_begin(&t->progress, vmf.file->pool, fault->instruction, NULL);
 	int err = fault_drive(&vmf, NULL);
 	if (!err && vmf.page && progress_keep(&t->progress, vmf.file->pool, vmf.page))
-		vmf.page = NULL; /* the keeper has its pin now */
+		vmf.page = NULL; /* the keeper has the page's pin now */
 	else if (err)
 		progress_fail(&t->progress, vmf.file->pool);
 	fault_end(&vmf, err);
@@ -95,7 +95,7 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 		fault_begin(&wait->vmf, view, fault->addr,
 			    fault_flags_of(view->mm, fault) | FM_FAULT_RETRY_NOWAIT);
 		wait->begun = true;
-		if (fault->repeated) /* it lost a page that it had: it is a keeper from here on */
+		if (fault->repeated) /* the thread lost a page that it had: make the thread a keeper */
 			progress->instruction = fault->instruction;
 		wait->vmf.repeated = fault->repeated;
 		wait->ticket.run = run_ticket;

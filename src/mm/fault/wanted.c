@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a fault wants that may not wait: requests and tickets, once the map lock is dropped. */
+/*
+ * Serves what a fault wants that may not wait. Submits requests and queues tickets, after the map
+ * lock is dropped.
+ */
 #include "mm/fault/wanted.h"
 
 #include "mm/base/bell.h"
@@ -32,8 +35,10 @@
 
 #include <errno.h>
 
-/* FM_MM_HOLD_LOCK: the experiment. What the fault wants is done and waited for with the map lock
- * held, as a fault path without the rule would. */
+/*
+ * Do what the fault wants, and wait, with the map lock held. Only for the experiment
+ * FM_MM_HOLD_LOCK, which behaves like a fault path without the rule of fault.c. Blocks.
+ */
 void fault_wait_under_lock(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
@@ -73,19 +78,23 @@ void fault_wait_under_lock(struct fault *vmf)
 		vmf->error = read_wait_for_room(file, OS_FOREVER);
 }
 
-/* Start the read that a fault wants. 0: the page is under way (or gone or read meanwhile); else no
- * frame or no request can be had: the pool's queue is the place to wait. */
+/*
+ * Start the read that a fault wants. Returns 0 if the page is under way, or was read or removed
+ * meanwhile. Returns an errno if no frame or no request is free: then the fault must wait in the
+ * pool's queue.
+ */
 static int start_wanted_read(struct fault *vmf, bool told_later)
 {
 	struct fm_file *file = vmf->file;
 	bool fresh = false;
 	int err = 0;
-	/* Not for a thread that waits in the kernel: it would go on before its fault has ended. */
+	/* Staging is not for a thread that waits in the kernel. Such a thread would go on before its
+	 * fault has ended. */
 	unsigned how = ADD_RECLAIM | (vmf->exact && read_may_stage(vmf) ? ADD_HOLE : 0);
 
 	if (!vmf->page &&
 	    !read_has_room(file,
-			   false)) /* a frame taken and given back would wake the next in vain */
+			   false)) /* taking and returning a frame would wake a waiter in vain */
 		vmf->page = page_find(file, vmf->index);
 	if (!vmf->page)
 		err = read_has_room(file, false) ? page_add(file, vmf->index, how, &vmf->page, &fresh) : -EAGAIN;
@@ -102,7 +111,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	}
 	if (atomic_get(&file->reads->changed)) {
 		covered(exit_stale_n);
-		if (staged) /* its memory had been charged for, and it gets none */
+		if (staged) /* the frame gets no memory, which was charged already */
 			mm_uncharge(vmf->mm, file->pool->page_size);
 		page_unlock_unread(file->pool, vmf->page);
 		vmf->error = -ESTALE;
@@ -111,13 +120,14 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	if (told_later)
 		page_set(vmf->page, PG_ASKED, 0);
 	err = staged ? read_submit_staged(fault_access(vmf)) : read_submit(file, &vmf->page, 1, false);
-	vmf->no_stage |= staged; /* not again, should it fail */
+	vmf->no_stage |= staged; /* if this read fails, the next is not staged */
 	vmf->had_error = false;
 	if (!err) {
-		vmf->waited = true; /* its errno is ours, also if it has ended by now */
+		vmf->waited = true; /* the read's errno is the fault's, even if the read has ended */
 		return 0;
 	}
-	/* Nobody waits while it holds a frame: an unread page that only this fault wants is given back. */
+	/* A thread that waits may hold no frame. So an unread page that only this fault wants is
+	 * given back. */
 	if (PG_PINS(atomic_get(&vmf->page->state)) == 1) {
 		covered(exit_unread_dropped_n);
 		page_remove(file->pool, vmf->page);
@@ -145,8 +155,11 @@ static bool past_deadline(const struct fault *vmf)
 	return until != OS_FOREVER && os_now_ns() >= until;
 }
 
-/* What a fault that may not wait wants, after the map lock was dropped. True: the ticket will be
- * run (or, without one, the reads are under way). False: try again at once. */
+/*
+ * Begin what a fault wants that may not wait. Called after the map lock is dropped. Returns true
+ * if the ticket will be run, or, without a ticket, if the reads are under way. Returns false if
+ * the caller must try again at once.
+ */
 bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 {
 	fault_put_stale(vmf);
@@ -155,7 +168,7 @@ bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 		return false;
 	}
 	if (vmf->want == WANT_READ) {
-		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* it is in its window: read with a group */
+		if (vmf->ra.count && vmf->ra.mark == vmf->index) /* in its window: read with a group */
 			fault_submit_window(vmf);
 		int err = start_wanted_read(vmf, !ticket);
 		if (!err && vmf->page && !vmf->waited)
@@ -197,7 +210,10 @@ bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 	return ticket ? page_queue_ticket(vmf->mm, vmf->page, ticket) : page_ask(vmf->page);
 }
 
-/* A call with FM_NOWAIT could begin nothing. It is told when that may have changed. */
+/*
+ * Note that a call with FM_NOWAIT could begin nothing. The program gets an event when a new call
+ * may succeed.
+ */
 void frame_ask(struct fm_file *file)
 {
 	atomic_set(&file->mm->starved, 1u);
@@ -207,14 +223,17 @@ void frame_ask(struct fm_file *file)
 	background_kick(file->mm);
 }
 
-/* The store of the ticket's file has room for another read. */
+/* Tell whether the store of the ticket's file has room for another read. */
 static bool ticket_read_has_room(const struct ticket *ticket)
 {
 	return read_has_room(ticket->file, false);
 }
 
-/* It will be run when a frame is freed or a request is done. If both are to be had by now, the end
- * that this ticket was queued for may have come before it: the oldest is run at once. */
+/*
+ * Queue a ticket that is run when a frame is freed or a request is done. If a frame and a request
+ * are both free by now, the event this ticket waits for may have come before the ticket was
+ * queued. Then the oldest ticket is run at once.
+ */
 void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 {
 	struct frame_pool *pool = file->pool;
@@ -229,8 +248,8 @@ void frame_queue_ticket(struct fm_file *file, struct ticket *ticket)
 		if (oldest)
 			oldest->run(oldest);
 	}
-	/* Nobody may ever free a frame, and it may have looked whether somebody waits just before
-	 * this one was queued: about to sleep until it is called, it would call none of those that
-	 * wait. */
+	/* It is possible that no thread ever frees a frame. The background thread may have looked
+	 * for waiting tickets just before this ticket was queued. Without a kick, the thread would
+	 * sleep and run no ticket. */
 	background_kick(pool->mm);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a fault wants that may not wait: requests and tickets, once the map lock is dropped. */
+/*
+ * Serves what a fault wants that may not wait. Submits requests and queues tickets, after the map
+ * lock is dropped.
+ */
 #ifndef FM_MM_FAULT_WANTED_H
 #define FM_MM_FAULT_WANTED_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The deadline of a read: its pages are taken from the request. */
+/* Read deadlines: take the pages away from a request that has passed its deadline. */
 #include "mm/fill/abandon.h"
 
 #include "io/io.h"
@@ -21,13 +21,15 @@
 
 #include <errno.h>
 
-/* The request that has this page's lock, if it is still to end; request lock held. */
+/* Return the request that holds the lock of `page`, if that request has not ended yet; else
+ * NULL. Request lock held. */
 static struct read_request *request_of(struct fm_mm *mm, const struct page *page)
 {
 	return page->request ? &mm->requests[page->request - 1] : NULL;
 }
 
-/* A fault needs a page that a request reads: it is no speculation any more. */
+/* Tell the request that reads `page` that a fault waits for the page. A speculative request
+ * becomes a demand request. */
 void read_wanted(struct fm_file *file, struct page *page)
 {
 	struct fm_mm *mm = file->mm;
@@ -43,9 +45,10 @@ void read_wanted(struct fm_file *file, struct page *page)
 	os_unlock(&mm->request_lock);
 }
 
-/* A fault has waited this long for a page of a readahead request. When that is far beyond what the
- * store usually takes, the request is aborted, once: its pages are unlocked unread, and the fault
- * reads its own. */
+/* Abort the readahead request of `page` when a fault has waited far longer than a read of this
+ * store usually takes. `waited_ns` is the time that the fault has waited. A request is aborted
+ * only once. The request's pages are then unlocked unread, and the fault reads its page alone.
+ * Returns whether this call aborted the request. */
 bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 {
 	struct fm_mm *mm = file->mm;
@@ -69,11 +72,12 @@ bool read_is_stuck(struct fm_file *file, struct page *page, uint64_t waited_ns)
 	return aborted;
 }
 
-/* Take the pages from a request whose time is up; request lock held, is dropped. */
+/* Take the pages from a request whose deadline has passed. The request lock is held at call
+ * and not held at return. */
 static void request_abandon(struct fm_mm *mm, struct read_request *req)
 {
-	struct iovec segments[IO_SEGMENTS_MAX]; /* the pages themselves would be too many for a
-						   signal handler's stack */
+	/* a page list would be too large for a signal handler's stack */
+	struct iovec segments[IO_SEGMENTS_MAX];
 	struct fm_file *file = req->file;
 	int count = request_segments(req, segments);
 	bool req_staged = req->stage != NULL;
@@ -83,7 +87,7 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 		for (struct page *page = request_segment_first(file->pool, &segments[i]);
 		     page < request_segment_end(file->pool, &segments[i]); page++) {
 			page->request = 0;
-			page_pin(page); /* the request's own pin may be put as soon as the lock is free */
+			page_pin(page); /* the request may drop its own pin once the lock is free */
 		}
 	file_get(file);
 	io_cancel(mm->io, &req->io);
@@ -94,7 +98,7 @@ static void request_abandon(struct fm_mm *mm, struct read_request *req)
 	for (int i = 0; i < count; i++)
 		for (struct page *page = request_segment_first(file->pool, &segments[i]);
 		     page < request_segment_end(file->pool, &segments[i]); page++) {
-			if (req_staged) /* its memory was only charged for */
+			if (req_staged) /* the page is a hole: its memory is only charged */
 				mm_uncharge(mm, file->pool->page_size);
 			page_fail(page, -ETIMEDOUT);
 			page_remove(file->pool, page);
@@ -114,8 +118,8 @@ void read_abandon_page(struct fm_mm *mm, struct page *page)
 		os_unlock(&mm->request_lock);
 }
 
-/* Abandon what has passed its deadline; *ret_next_ns is lowered to the next one. Background thread.
- */
+/* Abandon the requests that have passed their deadline. Lowers *ret_next_ns to the next
+ * deadline. Called by the background thread. */
 void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 {
 	for (uint32_t i = 0; i < mm->request_count; i++) {
@@ -123,7 +127,8 @@ void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 		os_lock(&mm->request_lock);
 		bool waits = atomic_get(&req->busy) && !atomic_get(&req->abandoned) &&
 			     req->deadline_ns != OS_FOREVER;
-		/* Else it has ended, and its pages may be another's by now. */
+		/* Otherwise the request has ended, and its pages may belong to another request
+		 * by now. */
 		bool here = waits && req->file->pool->pages[req->first].request == i + 1;
 		if (here && req->deadline_ns <= now_ns) {
 			request_abandon(mm, req);
@@ -135,7 +140,7 @@ void read_expire(struct fm_mm *mm, uint64_t now_ns, uint64_t *ret_next_ns)
 	}
 }
 
-/* Ask for the end of all requests, or of one file's. */
+/* Cancel all requests of `file`, or all requests of all files if `file` is NULL. */
 void read_cancel_all(struct fm_mm *mm, struct fm_file *file)
 {
 	for (uint32_t i = 0; i < mm->request_count; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The deadline of a read: its pages are taken from the request. */
+/* Read deadlines: take the pages away from a request that has passed its deadline. */
 #ifndef FM_MM_FILL_ABANDON_H
 #define FM_MM_FILL_ABANDON_H
 

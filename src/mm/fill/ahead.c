@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Submitting the reads that readahead has chosen. */
+/* Submit the reads that readahead has chosen. */
 #include "mm/fill/ahead.h"
 
 #include "mm/base/common.h"
@@ -28,7 +28,7 @@
 #include "os/atomic.h"
 #include "stats/stats.h"
 
-/* As if it had never been thought of. */
+/* Drop a fresh page that cannot be read, as if readahead had never chosen the page. */
 static void forget(struct frame_pool *pool, struct page *page)
 {
 	page_set(page, 0, PG_SPEC | PG_MARK);
@@ -43,7 +43,7 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 		return;
 	int err = read_submit(file, pages, count, true);
 	for (uint32_t i = 0; i < count; i++) {
-		if (err) /* no place for it */
+		if (err) /* no request is free for the pages */
 			forget(pool, pages[i]);
 		page_unpin(pool, pages[i]);
 	}
@@ -53,7 +53,8 @@ static void submit_run(struct fm_file *file, struct page **pages, uint32_t count
 	stats_add(file->mm->stats, ra_pages, count);
 }
 
-/* One page of a window. *ret_fresh: it is locked, and to be read. -ENOMEM: no frame is free. */
+/* Add a single page of a window to the index. *ret_fresh tells that the page is new: the page
+ * is then locked and must be read. Returns -ENOMEM if no frame is free. */
 static int window_page(struct fm_file *file, const struct ra_window *window, uint64_t *mark,
 		       uint64_t index, struct page **ret_page, bool *ret_fresh)
 {
@@ -61,7 +62,8 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	if (err)
 		return err;
 	if (index == *mark) {
-		/* On a page that nobody will fault on it would never be seen. */
+		/* A mark is never seen on a page that is in the view, because no thread faults
+		 * on that page. */
 		if (page_is(*ret_page, PG_INSTALLED) && window->mark == window->start)
 			*mark += window->step;
 		else
@@ -71,8 +73,8 @@ static int window_page(struct fm_file *file, const struct ra_window *window, uin
 	return 0;
 }
 
-/* All of a group is to be read: into one that is whole. `run` is to work with. Returns how many
- * pages; 0: there is none to be had. */
+/* Read a whole group of pages into a whole group of frames. `run` is a work area. Returns the
+ * number of pages submitted; 0 if no group of frames is free. */
 static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark, uint32_t most,
 			     bool evict, struct page **run)
 {
@@ -98,7 +100,7 @@ static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark
 		}
 	}
 	covered_if(found, group_cached_inside);
-	if (found) { /* some of it is cached already */
+	if (found) { /* a page of the group is cached already */
 		if (likely(found != first + fresh))
 			page_unpin(pool, found);
 		group_split(pool, first, 1);
@@ -108,7 +110,7 @@ static uint32_t submit_group(struct fm_file *file, uint64_t index, uint64_t mark
 	return fresh;
 }
 
-/* The window goes on with a group, none of which seems to be cached. */
+/* Return whether the window continues with a whole group that does not seem to be cached. */
 static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 {
 	if (index % GROUP_PAGES || index + GROUP_PAGES > end)
@@ -117,9 +119,11 @@ static bool begins_group(struct fm_file *file, uint64_t index, uint64_t end)
 }
 
 /*
- * In steps each page would be a fault of its own, and a MOVE that interrupts other processors: they
- * go into the view by themselves when they have come, by way of staging slots. Not the one with the
- * mark, which has to be touched; nor where each touch is recorded.
+ * Get a staging slot for a page of a window in steps; NULL if the page gets no slot. In steps,
+ * each page would cost a fault and a MOVE that interrupts other processors. So these pages go
+ * into the view without a fault as soon as they are read, by way of staging slots. The page
+ * with the mark gets no slot, because the mark only works when the page is touched. A file
+ * whose touches are all recorded gets no slots either.
  */
 static char *stage_for(struct fm_file *file, const struct ra_window *window, uint64_t mark,
 		       uint64_t index)
@@ -132,7 +136,8 @@ static char *stage_for(struct fm_file *file, const struct ra_window *window, uin
 	return stage_take(file->pool, false);
 }
 
-/* One page in the frame that it has, which is a hole if there is a staging slot. */
+/* Submit the read of a single page into the frame that the page has. If there is a staging
+ * slot, the frame is a hole. */
 static void submit_single(struct fm_file *file, const struct ra_window *window, struct page *page,
 			  char *stage)
 {
@@ -150,7 +155,8 @@ static void submit_single(struct fm_file *file, const struct ra_window *window, 
 	page_unpin(file->pool, page);
 }
 
-/* A window in steps of more than one page. */
+/* Submit a window in steps of more than one page. Returns the index that the window has
+ * reached. */
 static uint64_t submit_steps(struct fm_file *file, const struct ra_window *window)
 {
 	uint64_t end = file_pages(file), mark = window->mark, index = window->start;
@@ -180,8 +186,9 @@ static uint64_t submit_steps(struct fm_file *file, const struct ra_window *windo
 	return index;
 }
 
-/* Start reading a window, what is not cached of it, and put the mark. No lock held. Takes only
- * frames that are free; with `evict`, groups that others have. Returns the page it has come to. */
+/* Start reading the pages of a window that are not cached, and set the mark. Called with no
+ * lock held. Takes only free frames; with `evict`, also groups of frames that other pages use.
+ * Returns the index that the window has reached. */
 uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool evict)
 {
 	struct page *run[READ_PAGES_MAX];
@@ -194,7 +201,8 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 	if (window->step > 1)
 		return submit_steps(file, window);
 	bool groups = file_takes_groups(file);
-	uint64_t whole = file_size(file) >> file->pool->shift; /* pages: the last one may not be */
+	/* whole pages: the last page of the file may be partial */
+	uint64_t whole = file_size(file) >> file->pool->shift;
 	if (whole > window->start + window->count)
 		whole = window->start + window->count;
 	for (uint32_t i = 0; i < window->count && index < end && read_has_room(file, false); i++) {
@@ -218,7 +226,8 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 		if (fresh) {
 			page_set(page, PG_SPEC, 0);
 			run[count++] = page;
-			if (!read_fits(run, count, &segments)) { /* the last one begins another request */
+			/* the last page begins another request */
+			if (!read_fits(run, count, &segments)) {
 				submit_run(file, run, count - 1);
 				run[0] = page;
 				count = segments = 1;
@@ -236,9 +245,10 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 }
 
 /*
- * A call wants [at, end) of a view. What of it is not cached is read in large pieces, up to some
- * way beyond `at`, so that it is on its way while the first page is waited for; `ahead` is where
- * this has come to before. No lock held. Returns where it has come to now.
+ * Read ahead for a call that wants [at, end) of a view. The pages that are not cached are read
+ * in large pieces, up to some distance beyond `at`. So these pages are under way while the
+ * call waits for the first page. `ahead` is the address that earlier calls have reached.
+ * Called with no lock held. Returns the address that readahead has reached now.
  */
 uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 {
@@ -255,8 +265,7 @@ uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
 	last = last - from < most ? last : from + most;
 	if (ahead > at) {
 		from = (ahead - base) >> pool->shift;
-	} else if (page_is_cached(file, from)) { /* a range that is called for again and again, or
-						    has been there all the while */
+	} else if (page_is_cached(file, from)) { /* called for again, or always cached */
 		return base + ((from + 1) << pool->shift);
 	}
 	if (from > last)

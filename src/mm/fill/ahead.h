@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Submitting the reads that readahead has chosen. */
+/* Submit the reads that readahead has chosen. */
 #ifndef FM_MM_FILL_AHEAD_H
 #define FM_MM_FILL_AHEAD_H
 

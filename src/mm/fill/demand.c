@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A read that a fault waits for. */
+/* Demand reads: reads that a fault waits for. */
 #include "mm/fill/demand.h"
 
 #include "mm/base/file.h"
@@ -27,7 +27,8 @@
 
 #include <errno.h>
 
-/* The pages that follow and are not cached yet: read with the first, in one go. */
+/* Collect the following pages that are not cached yet, to read all in a single read with the
+ * first page. Returns the number of pages, including the first. */
 static uint32_t gather(struct fm_file *file, struct page **pages, uint32_t more)
 {
 	uint32_t count = 1;
@@ -68,17 +69,17 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	int filled = err == -EFAULT ? pages_fill(pool, pages, count) : 0;
 	if (filled < 0) {
 		err = filled;
-	} else if (filled) { /* holes in the slots: once more */
+	} else if (filled) { /* the slots had holes: read once more */
 		iov_count = read_build_iov(file, pages, count, iov);
 		err = store_read_full(file->store, iov, iov_count, offset, &bytes, &shorts);
 	}
 	err = store_error(err);
 	read_note_latency(file, os_now_ns() - started);
 	read_count(file->mm, bytes, shorts, err);
-	if (!err || err == -EIO) /* also what ended before its end */
+	if (!err || err == -EIO) /* -EIO: also for a read that ended early */
 		err = file_recheck_after(file, epoch, UINT64_MAX, err);
 	bool dropped = err == -EAGAIN;
-	read_inline_end(file, count); /* as in read_done() */
+	read_inline_end(file, count); /* before the pages are unlocked, as in read_done() */
 	page_pin(page);
 	pages_end_read(file, pages, count, bytes, err, epoch);
 	for (uint32_t i = 1; i < count; i++)
@@ -92,7 +93,8 @@ static int read_inline(struct fm_file *file, struct page *page, uint32_t more)
 	return own;
 }
 
-/* Wait, outside all locks, for a page that somebody reads. 0, or the errno of that attempt. */
+/* Wait for a page that another thread or a request reads. Called with no lock held. Returns 0
+ * or the errno of that attempt. */
 static int wait_for_read(struct fm_file *file, struct page *page)
 {
 	uint64_t until = file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
@@ -105,14 +107,15 @@ static int wait_for_read(struct fm_file *file, struct page *page)
 }
 
 /*
- * Read a page, and up to `more` that follow it. Called with the page locked (which ends here) and
- * pinned (which stays), no other lock. 0: look again; -EBUSY: nothing was read, put the page and
- * read_wait_for_room(); else the errno of the attempt.
+ * Read a page, and up to `more` pages that follow. Called with the page locked and pinned, and
+ * no other lock held. The page lock is dropped here; the pin stays. May block. Returns 0,
+ * -EBUSY or the errno of the attempt. On 0 the caller looks up the page again. On -EBUSY
+ * nothing was read: the caller puts the page and calls read_wait_for_room().
  */
 int read_page(struct fm_file *file, struct page *page, uint32_t more)
 {
 	might_block(file->mm);
-	if (atomic_get(&file->reads->changed)) { /* nothing new may be read into the snapshot */
+	if (atomic_get(&file->reads->changed)) { /* no new page may be read into the snapshot */
 		covered(exit_stale_d);
 		page_begin_read(file->pool, page);
 		page_fail(page, -ESTALE);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a read for each of its pages. */
+/* End a read for each of its pages. */
 #include "mm/fill/pages.h"
 
 #include "filemap.h"
@@ -37,7 +37,8 @@ static void zero_tail(struct frame_pool *pool, struct page *page, uint64_t bytes
 	memset(slot_of(pool, page) + bytes, 0, pool->page_size - bytes);
 }
 
-/* A read that began in `epoch` ended before the file's end. */
+/* Note that the file has changed: a read that began in `epoch` ended before the file's end.
+ * Marks the file as changed under FM_CHANGED_ERROR. Returns -ESTALE. */
 int file_changed_behind(struct fm_file *file, uint32_t epoch)
 {
 	os_lock(&file->reads->version_lock);
@@ -47,8 +48,8 @@ int file_changed_behind(struct fm_file *file, uint32_t epoch)
 	return -ESTALE;
 }
 
-/* `bytes` of the page have come, or an error. Page locked. Returns the list where it belongs now.
- */
+/* End the read of a page: `bytes` of the page were read, or the read failed with `error`. Page
+ * locked. Returns the list for the page. */
 static enum page_list page_has_come(struct fm_file *file, struct page *page, uint64_t bytes,
 				    int error, uint32_t epoch)
 {
@@ -57,37 +58,38 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 
 	covered_if(!error && !wanted, a10_all_past_end);
 	covered_if(!error && bytes < wanted, a10_ended_early);
-	if (!error && page_is(page, PG_HOLE)) /* there was no memory for it, which a read of nothing
-						 does not notice */
+	/* The page had no memory, which a read of 0 bytes does not notice. */
+	if (!error && page_is(page, PG_HOLE))
 		error = -ENOMEM;
 	if (!error &&
-	    !wanted) /* all past the end by now: zeros that would be taken for data when it grows */
+	    !wanted) /* all past the end: zeros would be data if the file grows */
 		error = -ENXIO;
 	if (!error && bytes < wanted &&
-	    file->writable) /* it has become longer meanwhile: zeros, and none of them lost */
+	    file->writable) /* the file grew meanwhile: zero the rest, lose no data */
 		wanted = bytes;
-	else if (!error && bytes < wanted) /* it ended before its end: somebody truncated it */
+	else if (!error && bytes < wanted) /* the read ended early: the file was truncated */
 		error = file_changed_behind(file, epoch);
 	if (error) {
 		page_fail(page, error);
 		return LIST_INACTIVE;
 	}
-	/* What the store has past the new end of a file that is being made shorter is the file's,
-	 * should the store refuse. shrink() zeroes it. */
+	/* While a file is being made shorter, bytes past its new end still belong to the file,
+	 * in case the store refuses. shrink() zeroes these bytes. */
 	if (wanted < bytes && range_is_punched(file, page->index))
 		wanted = bytes;
 	covered_if(wanted < pool->page_size, a12_tail);
 	if (wanted < pool->page_size)
 		zero_tail(pool, page, wanted);
 	page_set(page, PG_UPTODATE, PG_ERROR);
-	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+	/* file_forget() skips pages that are not uptodate. So set PG_UPTODATE before the test
+	 * of the epoch: either file_forget() or this test sees the other. */
 	covered_if(file->reads->epoch != epoch, a10_changed_meanwhile);
 	if (atomic_get(&file->reads->epoch) != epoch)
 		page_set(page, 0, PG_UPTODATE);
 	return LIST_AHEAD;
 }
 
-/* The same for one page, which is unlocked here. */
+/* End the read of a single page, and unlock the page. See page_has_come(). */
 void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int error,
 		   uint32_t epoch)
 {
@@ -95,13 +97,14 @@ void page_end_read(struct fm_file *file, struct page *page, uint64_t bytes, int 
 	page_unlock(file->pool, page);
 }
 
-/* An attempt that says nothing of this page alone: as if it had not been. Page locked. */
+/* End a read attempt that tells nothing about this page alone, as if the attempt had not been
+ * made. Called with the page locked; the lock is dropped here. */
 void page_end_unread(struct fm_file *file, struct page *page)
 {
 	struct frame_pool *pool = file->pool;
 	page_set(page, 0, PG_SPEC | PG_MARK | PG_ERROR);
 	if (PG_PINS(atomic_get(&page->state)) == 1)
-		page_remove(pool, page); /* nobody wants it */
+		page_remove(pool, page); /* no thread wants the page */
 	else
 		lru_set(pool, page, 1, LIST_INACTIVE);
 	page_unlock(pool, page);
@@ -113,9 +116,10 @@ void page_begin_read(struct frame_pool *pool, struct page *page)
 	page_word_set(page, attempt, page->attempt + 1);
 	page_word_set(page, error, 0);
 	page_set(page, 0, PG_ERROR);
-	if (page_is(page, PG_HOLE)) { /* it was emptied behind us */
+	if (page_is(page, PG_HOLE)) { /* the slot was emptied from outside */
 		mm_charge(pool->mm, pool->page_size);
-		if (frame_fill(pool, page) < 0) /* a hole it stays, and the read fails by EFAULT */
+		/* the page stays a hole, and the read fails with EFAULT */
+		if (frame_fill(pool, page) < 0)
 			mm_uncharge(pool->mm, pool->page_size);
 	}
 }
@@ -150,8 +154,8 @@ void read_count(struct fm_mm *mm, uint64_t bytes, unsigned shorts, int error)
 		stats_add(mm->stats, read_errors, 1);
 }
 
-/* All pages of one attempt; each locked and pinned by it. Neighbours go onto their list together.
- */
+/* End a read attempt for all of its pages, each of which the attempt has locked and pinned.
+ * Neighbouring pages go onto their list together. */
 void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
 			   uint64_t bytes, int error, uint32_t epoch)
 {
@@ -180,13 +184,15 @@ void pages_end_read(struct fm_file *file, struct page **pages, uint32_t count,
 		page_unlock(file->pool, pages[i]);
 }
 
-/* Somebody emptied frames behind us, or a MOVE was interrupted: their slots get memory again. How
- * many had a hole: where none had, the EFAULT is the store's own, and would be there again.
- * -ENOMEM: the system has no memory; to try again at once would be to try without end. */
+/* Fill slots that were emptied from outside, or by an interrupted MOVE, with memory again.
+ * Returns the number of slots that had a hole, or an error. If the number is 0, the EFAULT is
+ * the store's own, and a new attempt would fail too. -ENOMEM: the system has no memory. An
+ * immediate new attempt would then repeat without end. */
 int pages_fill(struct frame_pool *pool, struct page **pages, uint32_t count)
 {
 	int holes = 0, err = 0;
-	for (uint32_t i = 0; i < count && pool->registered; i++) /* else the kernel fills them itself */
+	/* else the kernel fills the slots itself */
+	for (uint32_t i = 0; i < count && pool->registered; i++)
 		if (!trap_all_present((uint64_t)slot_of(pool, pages[i]), pool->page_size)) {
 			bool charged = !page_is(pages[i], PG_HOLE);
 			int failed = frame_fill(pool, pages[i]);

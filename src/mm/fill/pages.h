@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a read for each of its pages. */
+/* End a read for each of its pages. */
 #ifndef FM_MM_FILL_PAGES_H
 #define FM_MM_FILL_PAGES_H
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Recording: which pages of a file are touched, in the order of their first touch.
+ * Recording: note which pages of a file are touched, in the order of their first touch.
  *
- * Owns struct record: a log of ranges, allocated and populated when the file is opened, with as
- * many places as the budget has pages: more could not be brought back. Faults note touches in it
- * without a lock, a system call or a page fault, and hold no lock meanwhile. What finds no place is
- * counted. The closer thread, on which no fault depends, writes the log out: when the file ends,
- * and before that once a second while something is new, for programs that are killed. mm->records
- * is changed under files_lock, and by nobody but the closer once a record is in it.
+ * Owns struct record: a log of ranges that is allocated and populated when the file is opened.
+ * The log has as many places as the budget has pages: more pages could not be read back.
+ * Faults note touches in the log without a lock, a system call or a page fault, and hold no
+ * lock meanwhile. Touches that find no place are counted. The closer thread writes the log
+ * out; no fault depends on the closer. The log is written when the file ends. While something
+ * is new, the log is also written once a second, for programs that are killed. mm->records is
+ * changed under files_lock. Once a record is in mm->records, only the closer changes the list.
  */
 #include "mm/fill/record.h"
 
@@ -31,24 +32,25 @@
 #include <string.h>
 
 #define PLACES_MIN 4096u
-#define COUNT_BITS 24 /* of a log word: pages; above them the first page */
+#define COUNT_BITS 24 /* bits of a log word for the number of pages; the first page is above */
 #define COUNT_MAX ((1ull << COUNT_BITS) - 1)
-#define LOOK_BACK 16u /* ranges that may still grow: as many readers side by side */
+#define LOOK_BACK 16u /* ranges that may still grow: as many readers can run side by side */
 #define SAVE_NS OS_NSEC_PER_SEC
 
 struct record {
-	struct record *next; /* of mm->records */
+	struct record *next; /* next in mm->records */
 	struct fm_file *file;
 	struct hotset_target target;
-	uint64_t touches; /* atomic; noted or lost */
+	uint64_t touches; /* touches noted or lost; atomic */
 	uint64_t lost;    /* atomic */
-	uint64_t saved;   /* touches by the last time it was written; the closer's */
-	bool written, failed; /* and told; the closer's */
-	uint32_t used, places; /* used: atomic, may be more than there are */
+	uint64_t saved;   /* touches at the last write of the log; the closer's */
+	bool written, failed; /* log written; error logged; both the closer's */
+	uint32_t used, places; /* used: atomic, may exceed `places` */
 	uint64_t word[];
 };
 
-/* The page belongs to a range, or makes it longer: done. */
+/* Return whether the range holds the page. A range that ends or begins beside the page grows
+ * by the page. */
 static bool grow(uint64_t *word, uint64_t index)
 {
 	uint64_t old = atomic_get(word);
@@ -56,7 +58,8 @@ static bool grow(uint64_t *word, uint64_t index)
 		uint64_t first = old >> COUNT_BITS, count = old & COUNT_MAX, grown;
 		if (count && index >= first && index - first < count)
 			return true;
-		if (!count || count == COUNT_MAX) /* not filled in yet, or full */
+		/* the word is not filled in yet, or the range is full */
+		if (!count || count == COUNT_MAX)
 			return false;
 		if (index == first + count)
 			grown = old + 1;
@@ -86,14 +89,14 @@ void record_index(struct record *record, uint64_t index)
 		atomic_add(&record->lost, 1u);
 }
 
-/* A fault has been served; the page is pinned. Noted once for as long as the page is cached.
- * Signal-safe. */
+/* Note a touch after a fault is served. The page is pinned. A page is noted once for as long
+ * as the page is cached. Signal-safe. */
 void record_touch(struct record *record, struct page *page)
 {
 	if (page_word(page, noted))
 		return;
 	page_word_set(page, noted, true);
-	/* Or of a private mapping, whose pages are of 4096 bytes. */
+	/* The page may belong to a private mapping, whose pages have 4096 bytes. */
 	record_index(record, page->index >> (record->file->pool->shift - page->file->pool->shift));
 }
 
@@ -110,7 +113,7 @@ static int save(struct record *record)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < used; i++) {
 		uint64_t word = atomic_get(&record->word[i]);
-		if (word & COUNT_MAX) /* else its place has been taken, and not filled in yet */
+		if (word & COUNT_MAX) /* else the place is taken, but not filled in yet */
 			range[count++] = (struct hotset_range){word >> COUNT_BITS << shift, (word & COUNT_MAX) << shift};
 	}
 	struct hotset_about about = {
@@ -142,7 +145,8 @@ static struct record *first_record(struct fm_mm *mm)
 	return __atomic_load_n(&mm->records, __ATOMIC_ACQUIRE);
 }
 
-/* Write what is new, if it is time or somebody waits for it. Returns when it is time again. */
+/* Write the records with new touches, if the time has come or a thread waits for the write.
+ * Returns the time of the next write. */
 uint64_t records_save(struct fm_mm *mm)
 {
 	struct record *record = first_record(mm);
@@ -163,7 +167,8 @@ uint64_t records_save(struct fm_mm *mm)
 	return mm->records_next_ns;
 }
 
-/* The process is about to exit: have everything written, and wait until it is, or `until_ns`. */
+/* Have all records written, when the process is about to exit. Waits until the records are
+ * written, or until `until_ns`. */
 void records_flush(struct fm_mm *mm, uint64_t until_ns)
 {
 	if (!first_record(mm))
@@ -174,8 +179,8 @@ void records_flush(struct fm_mm *mm, uint64_t until_ns)
 		os_futex_wait(&mm->records_saved, saved, OS_FUTEX_ANY, until_ns);
 }
 
-/* If the URI or the environment asks for it. What the environment asks for must not keep a program
- * from its file. */
+/* Begin a record, if the URI or the environment asks for a record. A record that the
+ * environment asks for must not keep a program from its file. Returns 0 or an errno. */
 int record_begin(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -202,7 +207,7 @@ int record_begin(struct fm_file *file)
 	return 0;
 }
 
-/* The file is open: the closer may look. */
+/* List the record, now that the file is open: from here on the closer may look at the record. */
 void record_list(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -212,7 +217,7 @@ void record_list(struct fm_file *file)
 	__atomic_store_n(&mm->records, file->reads->record, __ATOMIC_RELEASE);
 	os_unlock(&mm->files_lock);
 	os_signals_restore(mask);
-	closer_kick(mm); /* from now on it has a time to look at */
+	closer_kick(mm); /* from now on the closer has a time to watch */
 }
 
 static bool unlist(struct fm_mm *mm, struct record *record)
@@ -229,7 +234,8 @@ static bool unlist(struct fm_mm *mm, struct record *record)
 	return listed;
 }
 
-/* The closer, or an opening that failed. */
+/* Write the record a last time and free the record. Called by the closer, or by an opening
+ * that failed. */
 void record_end(struct fm_file *file)
 {
 	struct record *record = file->reads->record;
@@ -240,7 +246,7 @@ void record_end(struct fm_file *file)
 	os_signals_restore(mask);
 	if (listed &&
 	    (!record->written || record->failed || record->saved != atomic_get(&record->touches)))
-		save_and_tell(record); /* also that nothing was touched */
+		save_and_tell(record); /* an empty record is written too */
 	if (listed && lost)
 		mm_log(file->mm, FM_LOG_WARNING, "record %s: full: the last %llu first touches are not in it",
 		       record->target.name, (unsigned long long)lost);

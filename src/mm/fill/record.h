@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Recording: which pages of a file are touched, in the order of their first touch. */
+/* Recording: note which pages of a file are touched, in the order of their first touch. */
 #ifndef FM_MM_FILL_RECORD_H
 #define FM_MM_FILL_RECORD_H
 

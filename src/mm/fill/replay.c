@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hot sets: what an earlier run touched first is read before this one asks for it.
+ * Hot sets: read the pages that an earlier run touched first, before this run asks for the
+ * pages.
  *
- * Owns struct replay, a file's list of ranges and how far it has come, the list of those under way
- * (mm->replays; files_lock), and the thread that works on them. It reads ahead of everybody: by
- * speculative requests, which demand overtakes; with part of the requests and of the frames that
- * may be under way; into frames that are free, until a quarter of them is left. So it takes nothing
- * from anybody, and what it brought is the first to go. The thread has a reference to a file only
- * while it works on it, so that it keeps none open that the program has closed.
+ * Owns struct replay: a file's list of ranges, and how far the replay has come. Also owns the
+ * list of replays under way (mm->replays; files_lock), and the thread that works on the list.
+ * The thread reads ahead of all faults by speculative requests, which demand requests
+ * overtake. The thread uses only a part of the requests and of the frames that may be under
+ * way. The thread reads into free frames only, until a quarter of the frames is left. So a
+ * replay takes no frame from another reader, and the pages it reads are evicted first. The
+ * thread holds a reference to a file only while it works on the file. So the thread keeps no
+ * file open that the program has closed.
  */
 #include "mm/fill/replay.h"
 
@@ -42,23 +45,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAUSE_NS (2 * OS_NSEC_PER_MSEC) /* when nothing under way will tell that there is room */
+/* the pause when no read under way will signal that there is room */
+#define PAUSE_NS (2 * OS_NSEC_PER_MSEC)
 #define PATIENCE_NS                                                                                \
-	(300 * OS_NSEC_PER_MSEC) /* without a frame to spare: copies may be about to be dropped */
-#define LOOK_MOST 1024                  /* pages to look at in one go */
+	(300 * OS_NSEC_PER_MSEC) /* wait for a spare frame: copies may be dropped soon */
+#define LOOK_MOST 1024                  /* pages to look at in a single run */
 
 struct replay {
 	struct hotset set;
-	struct replay *next; /* of mm->replays */
+	struct replay *next; /* next in mm->replays */
 	struct fm_file *file;
-	size_t at;      /* the range, and */
-	uint64_t inside; /* the place in it, where it goes on */
-	uint64_t read;  /* pages asked for */
-	uint64_t dry_ns; /* since when there is no frame; 0: there is */
-	uint32_t alone;  /* turns in a row */
+	size_t at;      /* the range at which the replay continues */
+	uint64_t inside; /* the place in that range */
+	uint64_t read;  /* pages that were asked for */
+	uint64_t dry_ns; /* since when no frame is free; 0: a frame is free */
+	uint32_t alone;  /* turns in a row in which the file was unused */
 };
 
-/* Frames that can be had without taking them from a page. */
+/* Return how many frames are free without taking a frame from a page. */
 static uint64_t frames_spare(struct frame_pool *pool)
 {
 	uint64_t charged = atomic_get(&pool->mm->charged_bytes), budget = pool->mm->budget_bytes;
@@ -66,7 +70,7 @@ static uint64_t frames_spare(struct frame_pool *pool)
 
 	if (pool->grows ||
 	    holes > free_bytes >>
-		    pool->shift) /* huge frames that have no memory yet are on no list */
+		    pool->shift) /* huge frames without memory are on no list */
 		holes = free_bytes >> pool->shift;
 	return pool_spare(pool) + holes;
 }
@@ -77,7 +81,7 @@ static uint32_t run_most(const struct fm_file *file)
 	return most < IO_SEGMENTS_MAX ? most : IO_SEGMENTS_MAX;
 }
 
-/* Another read would take of the last quarter. */
+/* Return whether another read would take frames of the last quarter. */
 static bool frames_low(const struct fm_file *file)
 {
 	struct frame_pool *pool = file->pool;
@@ -92,7 +96,7 @@ static bool has_room(struct fm_file *file)
 	       read_has_room(file, false);
 }
 
-/* Nobody else has a reference: not the program, no mapping, no fault. */
+/* Return whether no program handle, mapping or fault has a reference to the file. */
 static bool is_alone(const struct fm_file *file)
 {
 	return !atomic_get(&file->handles) &&
@@ -106,8 +110,8 @@ static void drop_unread(struct fm_file *file, struct page *page)
 	page_unlock(file->pool, page);
 }
 
-/* Neighbours that are not cached, from where it stands. *ret_dry: there was no frame for the next
- * one. */
+/* Collect neighbouring pages that are not cached, from the place the replay has reached.
+ * *ret_dry tells that there was no frame for the next page. Returns the number of pages. */
 static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 {
 	struct fm_file *file = replay->file;
@@ -126,7 +130,8 @@ static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 		}
 		if (page_add(file, index, ADD_STREAM | ADD_SINGLE, &run[count], &fresh) < 0) {
 			*ret_dry = true;
-			background_kick(file->mm); /* huge frames are populated there, a few at a time */
+			/* the background thread populates huge frames, a few at a time */
+			background_kick(file->mm);
 			break;
 		}
 		if (fresh) {
@@ -141,14 +146,14 @@ static uint32_t gather(struct replay *replay, struct page **run, bool *ret_dry)
 	return count;
 }
 
-/* There is no frame to be had now. */
+/* Note the time since which no frame is free. */
 static void note_dry(struct replay *replay)
 {
 	if (!replay->dry_ns)
 		replay->dry_ns = os_now_ns();
 }
 
-/* Start one read. False: not now. */
+/* Start a single read. Returns false if no further read can start now. */
 static bool replay_read(struct replay *replay)
 {
 	struct fm_file *file = replay->file;
@@ -177,14 +182,14 @@ static bool replay_read(struct replay *replay)
 	return !dry;
 }
 
-/* As much as there is room for. True: there is more to do later. */
+/* Read as many pages as there is room for. Returns true if more is to be done later. */
 static bool replay_turn(struct replay *replay)
 {
 	struct fm_file *file = replay->file;
 	struct fm_mm *mm = file->mm;
 
 	replay->alone = is_alone(file) ? replay->alone + 1
-				       : 0; /* a request just begun may look like it, once */
+				       : 0; /* a new request may look like no user, once */
 	for (; replay->at < replay->set.count; replay->at++, replay->inside = 0)
 		while (replay->inside < replay->set.range[replay->at].count) {
 			if (atomic_get(&mm->dying) || atomic_get(&file->reads->changed) || replay->alone > 1)
@@ -215,8 +220,8 @@ static void append(struct fm_mm *mm, struct replay *replay) /* files_lock */
 	*at = replay;
 }
 
-/* The first of the list, off it, with a reference to its file. Files that are ending are passed by:
- * they free theirs. */
+/* Take the first replay off the list, with a reference to its file. Skips files that are
+ * ending: such a file frees its own replay. Returns NULL if no replay is left. */
 static struct replay *take_first(struct fm_mm *mm)
 {
 	struct replay *replay;
@@ -249,7 +254,7 @@ static uint32_t replay_count(struct fm_mm *mm)
 	return count;
 }
 
-/* A turn for each file. */
+/* Give each replay on the list a turn. */
 static void replay_all(struct fm_mm *mm)
 {
 	for (uint32_t turns = replay_count(mm); turns; turns--) {
@@ -316,7 +321,8 @@ static void tell_difference(struct fm_file *file, const char *path, const struct
 		       path, (unsigned long long)now->size, (unsigned long long)set->size_bytes);
 }
 
-/* Read the list, and have a thread for it. *ret_replay: NULL where it has nothing for this file. */
+/* Load the list of a hot set, and start the replay thread. *ret_replay stays NULL if the list
+ * has no range for this file. Returns 0 or an errno. */
 static int replay_load(struct fm_file *file, const char *path, bool strictly,
 		       struct replay **ret_replay)
 {
@@ -355,8 +361,9 @@ static void replay_list(struct fm_mm *mm, struct replay *replay) /* files_lock *
 	atomic_add(&mm->replaying, 1u);
 }
 
-/* fm_file_hotset(). Ordinary context; reads the list in the caller's thread, and nothing of the
- * file. */
+/* Implement fm_file_hotset(). Called in ordinary context. Reads the list in the caller's
+ * thread, but no page of the file. Returns 0, -EBUSY if a replay of the file is under way, or
+ * another errno. */
 int file_hotset(struct fm_file *file, const char *path)
 {
 	struct fm_mm *mm = file->mm;
@@ -378,9 +385,10 @@ int file_hotset(struct fm_file *file, const char *path)
 	return err;
 }
 
-/* What the URI or the environment asks for, when the file is opened. A list that is not there will
- * be, once it has been recorded; without a thread it is only slower; and what the environment asks
- * for must not keep a program from its file. Nobody knows the file yet. */
+/* Load the hot set that the URI or the environment asks for, when the file is opened. No other
+ * thread knows the file yet. A missing list is no error: a later recording makes the list. A
+ * missing thread is no error: the file is only slower. A hot set that the environment asks for
+ * must not keep a program from its file. */
 int replay_ask(struct fm_file *file)
 {
 	char path[PATH_MAX];
@@ -391,7 +399,7 @@ int replay_ask(struct fm_file *file)
 	return err == -ENOENT || err == -EAGAIN || asked == HOTSET_BY_ENVIRONMENT ? 0 : err;
 }
 
-/* The file is open: go. */
+/* Start the replay, now that the file is open. */
 void replay_begin(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -403,7 +411,7 @@ void replay_begin(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* The file has no reference any more. Background thread. */
+/* Take the replay off the list, when the file has no reference any more. Background thread. */
 void replay_unlist(struct fm_file *file) /* files_lock */
 {
 	struct replay **at = &file->mm->replays;
@@ -414,7 +422,7 @@ void replay_unlist(struct fm_file *file) /* files_lock */
 	atomic_sub(&file->mm->replaying, 1u);
 }
 
-/* The closer, or an opening that failed: free(). */
+/* Free the replay. Called by the closer, or by an opening that failed: calls free(). */
 void replay_end(struct fm_file *file)
 {
 	replay_free(file->reads->replay);

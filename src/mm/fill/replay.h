@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Hot sets: what an earlier run touched first is read before this one asks for it. */
+/* Hot sets: read the pages that an earlier run touched first, before this run asks for the
+ * pages. */
 #ifndef FM_MM_FILL_REPLAY_H
 #define FM_MM_FILL_REPLAY_H
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads of a store into pages.
+ * Read requests: reads of a store into pages.
  *
- * Owns the read requests. A request owns its pages' locks and a pin on each from its submission to
- * its end; when it passes its deadline, the pages are taken from it: they fail, leave the index and
- * are unlocked, while the pins keep their frames until the device is done with them. The request
- * lock decides which of the two ends, `done` or the deadline, a request comes to; page.request is
- * changed under it.
+ * Owns the read requests. From submission to end, a request owns the locks of its pages and a
+ * pin on each page. When a request passes its deadline, the pages are taken away from the
+ * request. The pages then fail, leave the index and are unlocked. The pins keep the frames
+ * until the device is done with the frames. The request lock decides whether `done` or the
+ * deadline ends a request. page.request is changed under the request lock.
  *
- * Errors. An attempt of one page has its errno on the page (PG_ERROR): all that waited for it get
- * it, once; the next fault begins a new attempt, which clears it. A failed attempt of several pages
- * puts none on them: who waited reads its page alone, and gets the errno that is its own.
+ * Errors. If a read of a single page fails, the page keeps the errno (PG_ERROR). All waiters
+ * of that attempt get the errno, once. The next fault begins a new attempt, which clears the
+ * errno. If a read of several pages fails, no page gets an errno. Each waiter then reads its
+ * page alone, and gets the errno of that page.
  */
 #include "mm/fill/request.h"
 
@@ -85,7 +86,8 @@ struct page *request_segment_end(const struct frame_pool *pool, const struct iov
 	return request_segment_first(pool, segment) + (segment->iov_len >> pool->shift);
 }
 
-/* The slots of its pages, as many as lie together in one; returns how many there are of these. */
+/* Store the slots of the request's pages in `segments`; neighbouring slots share a segment.
+ * Returns the number of segments. */
 int request_segments(const struct read_request *req, struct iovec *segments)
 {
 	const struct frame_pool *pool = req->file->pool;
@@ -113,8 +115,9 @@ uint32_t request_pages(const struct read_request *req, struct page **pages)
 	return count;
 }
 
-/* Of a window of so many. In several requests, else none of its pages would be there before all
- * are; and none that is too much of what one store may have under way. */
+/* Return the largest number of pages that a request may have in a window of `wanted` pages. A
+ * window takes several requests, because otherwise no page is ready before all pages are. A
+ * request also takes only a limited part of what a store may have under way. */
 uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted)
 {
 	uint32_t most = wanted / 2 < pool->frames / 16 ? wanted / 2 : pool->frames / 16;
@@ -123,8 +126,8 @@ uint32_t read_pages_most(const struct frame_pool *pool, uint32_t wanted)
 	return most < IO_SEGMENTS_MAX || pool->page_size > OS_PAGE ? IO_SEGMENTS_MAX : most;
 }
 
-/* Whether one request can have the pages, which the last of them is the news of; *segments is
- * counted on. */
+/* Return whether a single request can hold the pages, of which the last page is new to the
+ * request. *segments counts the segments, and is updated here. */
 bool read_fits(struct page **pages, uint32_t count, uint32_t *segments)
 {
 	if (count > 1 && pages[count - 1] == pages[count - 2] + 1)
@@ -132,14 +135,16 @@ bool read_fits(struct page **pages, uint32_t count, uint32_t *segments)
 	return ++*segments <= READ_SEGMENTS_MAX;
 }
 
-/* What was read by way of a staging slot goes into the view. Page locked, which ends here. -EAGAIN:
- * the object has changed. */
+/* Move a page that was read into a staging slot into the view. Called with the page locked;
+ * the lock is dropped here. Returns -EAGAIN if the object has changed; else 0 or the read's
+ * error. */
 static int staged_done(struct read_request *req, struct page *page, int err)
 {
 	struct fm_file *file = req->file;
 	uint64_t index = page->index;
 
-	region_pin(&file->view.region); /* as a fault, which takes out what came too late */
+	/* pinned as by a fault, which takes out pages that came too late */
+	region_pin(&file->view.region);
 	bool there = staged_install(&file->view, page, req->stage, false, false, req->io.bytes_done,
 				    req->epoch, &err);
 	if (there && unlikely(atomic_get(&file->view.unmap_seq) != req->unmap_seq) &&
@@ -151,7 +156,8 @@ static int staged_done(struct read_request *req, struct page *page, int err)
 	return err;
 }
 
-/* A page's slot, or the staging slot, had been emptied behind us. As pages_fill(). */
+/* Fill slots that were emptied from outside: the request's staging slot, or the slots of its
+ * pages. Returns what pages_fill() returns. */
 static int request_fill(struct read_request *req, struct page **pages)
 {
 	struct frame_pool *pool = req->file->pool;
@@ -172,19 +178,20 @@ static void read_done(struct io_request *io)
 	for (uint32_t i = 0; !abandoned && i < count; i++)
 		pages[i]->request = 0;
 	os_unlock(&mm->request_lock);
-	/* Of one that was abandoned the staging slot alone is its own still. */
+	/* An abandoned request still owns its staging slot, but no longer its pages. */
 	int filled = err == -EFAULT && (req->stage || !abandoned) ? request_fill(req, pages) : 0;
 	if (filled)
-		err = filled < 0 ? filled : -ECANCELED; /* holes in the slots: as if it had not been tried */
+		/* holes in the slots: the read counts as not tried */
+		err = filled < 0 ? filled : -ECANCELED;
 	err = store_error(err);
 
 	read_note_latency(file, os_now_ns() - req->started_ns);
 	read_count(mm, io->bytes_done, io->shorts,
-		   abandoned ? 0 : err); /* as a failure it has been counted */
+		   abandoned ? 0 : err); /* an abandoned read is already counted as a failure */
 	if ((!err || err == -EIO) && !abandoned)
 		err = file_recheck_after(file, req->epoch, io->ended, err);
-	/* Before anybody can see that they have come: who goes on to the mark is to find room for
-	 * the next window. */
+	/* Give the share back before the pages are unlocked. A thread that then reaches the
+	 * mark must find room for the next window. */
 	atomic_sub(&file->reads->inflight, count);
 	atomic_sub(&file->reads->requests, 1u);
 	if (!abandoned && req->stage)
@@ -207,7 +214,8 @@ static void read_done(struct io_request *io)
 	file_put(file);
 }
 
-/* A request that has its share of frames; NULL: there is none, or the store has its share. */
+/* Get a request and charge its frames to the file's share. Returns NULL if no request is free
+ * or the store has used up its share. */
 static struct read_request *request_begin(struct fm_file *file, uint32_t count, bool speculative)
 {
 	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->reads->inflight, count);
@@ -236,7 +244,8 @@ static bool asked_to_end(struct read_request *req)
 	return atomic_get(&req->cancelled) || atomic_get(&req->abandoned);
 }
 
-/* Its pages' locks are its own from here on, and it has pins on them. */
+/* Submit a request. From here on the request owns the locks of its pages, and has its own pins
+ * on the pages. */
 static void request_submit(struct read_request *req, struct page **pages)
 {
 	struct fm_file *file = req->file;
@@ -261,8 +270,9 @@ static void request_submit(struct read_request *req, struct page **pages)
 	if (file->deadline_ns)
 		background_kick(mm);
 	request_send(mm, &req->io);
-	if (unlikely(asked_to_end(req))) { /* before there was anything to be cancelled. By now it
-					      may be another's, of which the same holds */
+	/* The request was cancelled before the engine had the request. By now the slot may
+	 * hold another request, for which the same test decides. */
+	if (unlikely(asked_to_end(req))) {
 		os_lock(&mm->request_lock);
 		if (atomic_get(&req->busy) && asked_to_end(req))
 			io_cancel(mm->io, &req->io);
@@ -271,9 +281,9 @@ static void request_submit(struct read_request *req, struct page **pages)
 }
 
 /*
- * Start reading neighbouring pages, all locked and pinned by the caller and not uptodate. On 0 the
- * locks are the request's, which has its own pins. -EAGAIN: no request, or the store has its share
- * of frames.
+ * Start reading neighbouring pages. The caller has locked and pinned all pages, and no page is
+ * uptodate. Returns 0 or -EAGAIN. On 0 the request owns the locks and has its own pins. On
+ * -EAGAIN no request is free, or the store has used up its share of frames.
  */
 int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool speculative)
 {
@@ -287,7 +297,8 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 	return 0;
 }
 
-/* One page, which is a hole that is charged for, into a staging slot. */
+/* Submit the read of a single page into a staging slot. The page is a hole whose memory is
+ * already charged. */
 static void submit_staged(struct read_request *req, struct page *page, char *stage, uint64_t addr,
 			  uint32_t unmap_seq)
 {
@@ -301,9 +312,10 @@ static void submit_staged(struct read_request *req, struct page *page, char *sta
 	request_submit(req, &page);
 }
 
-/* The same for access->page alone, which is fresh: a hole, whose memory is charged for. Read into a
- * staging slot, it is in the view when its lock is put. Failing this it is a hole that is not
- * charged for. */
+/* Start reading access->page alone, into a staging slot. The page is fresh: a hole whose
+ * memory is already charged. When the page lock is dropped, the page is in the view. If the
+ * read fails, the page is a hole and its memory is no longer charged. Returns 0 or -EAGAIN, as
+ * read_submit(). */
 int read_submit_staged(struct access *access)
 {
 	struct fm_file *file = access->file;
@@ -325,7 +337,8 @@ int read_submit_staged(struct access *access)
 	return 0;
 }
 
-/* The same for a page that nobody wants yet, with its staging slot. */
+/* Start reading a page that no thread wants yet into the staging slot `stage`. On failure the
+ * slot is put and the page's memory is uncharged. Returns 0 or -EAGAIN, as read_submit(). */
 int read_submit_ahead(struct fm_file *file, struct page *page, char *stage, uint32_t unmap_seq)
 {
 	struct read_request *req = request_begin(file, 1, true);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads of a store into pages. */
+/* Read requests: reads of a store into pages. */
 #ifndef FM_MM_FILL_REQUEST_H
 #define FM_MM_FILL_REQUEST_H
 
@@ -15,29 +15,31 @@ struct iovec;
 struct page;
 
 #define READ_PAGES_MAX                                                                             \
-	256u /* of a request; as many of them as have neighbouring frames are one segment */
+	256u /* per request; pages with neighbouring frames share a segment */
 
 #ifdef FM_SIM
-#define READ_SEGMENTS_MAX 3u /* its pools are small */
+#define READ_SEGMENTS_MAX 3u /* the pools of a simulation are small */
 #else
 #define READ_SEGMENTS_MAX IO_SEGMENTS_MAX
 #endif
 
-/* Which pages it reads, the segments tell, which are their slots; of a staged one, `first`. */
+/* The segments are the slots of the request's pages, and so tell which pages the request
+ * reads. For a staged request, `first` tells the page. */
 struct read_request {
 	struct io_request io;
 	struct fm_file *file;
 	uint32_t page_count;
-	uint32_t first; /* its first page */
+	uint32_t first; /* index of the first page in the pool */
 	uint64_t started_ns, deadline_ns;
-	uint32_t epoch; /* of the file, when it was submitted */
-	char *stage;        /* the staging slot that it reads its one page into; NULL: into the frame */
-	uint64_t stage_addr; /* where the page is wanted */
-	uint32_t unmap_seq; /* the view's, when it was */
+	uint32_t epoch; /* the file's epoch at submission */
+	/* the staging slot for a request of a single page; NULL: the read goes into the frame */
+	char *stage;
+	uint64_t stage_addr; /* the address at which the page is wanted */
+	uint32_t unmap_seq; /* the view's unmap_seq when the mapping was found */
 	uint32_t busy;      /* atomic */
 	bool speculative;   /* request lock */
 	uint32_t cancelled; /* set under the request lock; atomic */
-	uint32_t abandoned; /* its pages have been taken from it; as `cancelled` */
+	uint32_t abandoned; /* the pages have been taken away; guarded as `cancelled` */
 	uint32_t next_free;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How many of the requests and of the frames the reads of one file may have. */
+/* Limit how many requests and frames the reads of a single file may use. */
 #include "mm/fill/share.h"
 
 #include "mm/base/common.h"
@@ -15,14 +15,15 @@
 
 #include <errno.h>
 
-/* A demand read is done by the thread that wants it. */
+/* Return whether the thread that wants a page does the demand read itself. */
 bool read_is_inline(const struct fm_file *file)
 {
 	return !file->deadline_ns && (atomic_get(&file->store->caps) & FM_STORE_READ_INLINE);
 }
 
-/* A read in the faulting thread holds frames as a request does, and for as long: it counts like
- * one. */
+/* Begin a read in the faulting thread. Such a read holds frames as a request does, and for as
+ * long, so it counts like a request. Sets *more to 0 if the share has no room for more pages.
+ * Returns false if the share has no room at all. */
 bool read_inline_begin(struct fm_file *file, uint32_t *more)
 {
 	uint32_t cap = file->pool->frames / 4, before = atomic_add(&file->reads->inflight, 1u);
@@ -38,12 +39,12 @@ bool read_inline_begin(struct fm_file *file, uint32_t *more)
 void read_inline_end(struct fm_file *file, uint32_t count)
 {
 	if (atomic_sub(&file->reads->inflight, count) >= file->pool->frames / 4)
-		frame_freed(file->pool); /* somebody may wait for room */
+		frame_freed(file->pool); /* a thread may wait for room */
 }
 
-/* No request to be had, or too many frames with this store: wait until one is done. The caller
- * holds no frame: those of the ones that wait would be beyond the store's share. 0: try again; else
- * -ETIMEDOUT or -ECANCELED. */
+/* Wait until a read is done, when no request is free or the store holds too many frames. The
+ * caller must hold no frame: frames of waiters would exceed the store's share. Returns 0 to
+ * try again, else -ETIMEDOUT or -ECANCELED. */
 int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 {
 	uint32_t *seq = &file->pool->free_seq, before;
@@ -53,7 +54,7 @@ int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 		return -ETIMEDOUT;
 	stats_add(file->mm->stats, frame_waits, 1);
 	atomic_add(&file->pool->free_waiters, 1u);
-	do { /* two that wait must not keep each other awake by the pages that they put */
+	do { /* two waiters must not keep waking each other by the pages they put */
 		before = atomic_get(seq);
 		if (atomic_get(&file->mm->dying))
 			ret = -ECANCELED;
@@ -63,15 +64,16 @@ int read_wait_for_room(struct fm_file *file, uint64_t until_ns)
 	return ret;
 }
 
-/* One store may have as many as it leaves to others: half of them, or, where one has died with
- * half, a quarter. Were it to die with all, nobody else could read. */
+/* Return how many requests the reads of a store may have: as many as the store leaves to other
+ * stores. That is half of all requests, or a quarter if a store has died with half. If a store
+ * died with all requests, no other store could read. */
 uint32_t read_requests_most(const struct fm_file *file)
 {
 	return atomic_get(&file->mm->requests_left);
 }
 
-/* A demand read could begin now: in the caller's own thread, if it may wait and the store allows,
- * else as a request. */
+/* Return whether a demand read could begin now. The read runs in the caller's thread if the
+ * caller may wait and the store allows that, else as a request. */
 bool read_has_room(struct fm_file *file, bool may_wait)
 {
 	uint32_t inflight = atomic_get(&file->reads->inflight);

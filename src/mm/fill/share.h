@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How many of the requests and of the frames the reads of one file may have. */
+/* Limit how many requests and frames the reads of a single file may use. */
 #ifndef FM_MM_FILL_SHARE_H
 #define FM_MM_FILL_SHARE_H
 

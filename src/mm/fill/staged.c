@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A page that is read into a staging slot and goes from there into the view. */
+/* Staged reads: a page is read into a staging slot and moves from the slot into the view. */
 #include "mm/fill/staged.h"
 
 #include "mm/base/budget.h"
@@ -21,7 +21,8 @@
 
 #include <errno.h>
 
-/* Somebody emptied a staging slot behind us. As pages_fill(): 0 where there was no hole. */
+/* Fill a staging slot that was emptied from outside. Returns as pages_fill(): 0 if the slot
+ * had no hole, 1 if the slot was filled, or an error. */
 int stage_fill(struct frame_pool *pool, const char *stage)
 {
 	if (!pool->registered || trap_all_present((uint64_t)stage, OS_PAGE))
@@ -30,8 +31,8 @@ int stage_fill(struct frame_pool *pool, const char *stage)
 	return err ? err : 1;
 }
 
-/* What was read has not gone into the view: the page is what it was without its memory, or bears
- * the errno. Unlocked here. */
+/* End a staged read whose page has not gone into the view. The page stays as it was, without
+ * its memory, or gets the errno. The page is unlocked here. */
 static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, int err,
 		       uint32_t epoch)
 {
@@ -40,8 +41,9 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 
 	mm_uncharge(file->mm, file->pool->page_size);
 	covered_if(unread, exit_staged_unread);
-	if (!unread && !err) /* it ended before its end; which may have come nearer since, and the
-				page has no memory to be uptodate in */
+	/* The read ended before the page's end. The end may have moved nearer since, but the
+	 * page has no memory in which to be uptodate. */
+	if (!unread && !err)
 		err = file_changed_behind(file, epoch);
 	if (unread)
 		page_end_unread(file, page);
@@ -49,9 +51,10 @@ static void staged_end(struct fm_file *file, struct page *page, uint64_t bytes, 
 		page_end_read(file, page, bytes, err, epoch);
 }
 
-/* What was read into a staging slot goes into the view, with `write` to be written to. Page locked,
- * which ends here. *err becomes -EAGAIN where the object has changed. `may_wait`: see pt_get().
- * False: it is not in the view. */
+/* Move a page that was read into a staging slot into the view; with `write`, so that the page
+ * can be written to. Called with the page locked; the lock is dropped here. *err becomes
+ * -EAGAIN if the object has changed. For `may_wait` see pt_get(). Returns false if the page is
+ * not in the view. */
 bool staged_install(struct view *view, struct page *page, const char *stage, bool write,
 		    bool may_wait, uint64_t bytes, uint32_t epoch, int *err)
 {
@@ -63,7 +66,8 @@ bool staged_install(struct view *view, struct page *page, const char *stage, boo
 		staged_end(file, page, bytes, *err, epoch);
 		return false;
 	}
-	/* file_forget() passes by what is not uptodate: one of the two sees the other. */
+	/* file_forget() skips pages that are not uptodate. Either file_forget() or this test
+	 * sees the other. */
 	if (atomic_get(&file->reads->epoch) != epoch)
 		*err = -EAGAIN;
 	page_unlock(file->pool, page);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A page that is read into a staging slot and goes from there into the view. */
+/* Staged reads: a page is read into a staging slot and moves from the slot into the view. */
 #ifndef FM_MM_FILL_STAGED_H
 #define FM_MM_FILL_STAGED_H
 

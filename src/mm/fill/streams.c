@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Readahead: which pages to read beside the one that is wanted.
+ * Readahead streams: recognise the readers of a file and choose the size of their windows.
  *
- * Owns struct ra_state. Deciding (ra_sync_window, ra_async_window) happens under the map lock:
- * plain numbers, read and written without a lock, where a race costs a guess; submitting
- * (ra_submit) happens after it is dropped. The rules: random advice       nothing sequential advice
- * a full window from the wanted page on on a stream's way   the stream's next window. A stream is
- * one reader's way through the file: forwards, backwards, or in equal steps; several go on side by
- * side else                the wanted page alone, and a new stream begins, which is believed at its
- * second page (in steps: at its third) What is read in steps goes into the view as soon as it has
- * come, but for the page with the mark. A window doubles each time up to WINDOW_USUAL, and beyond
- * as long as the reader has to wait for it. Its first page carries a mark: touching that submits
- * the next one, so that a whole window is always under way. Waste and errors make windows smaller
- * for a while. One fault takes a stream one step on, however many tries it needs.
+ * Owns struct ra_state. ra_sync_window() and ra_async_window() decide under the map lock.
+ * ra_state holds plain numbers, which are read and written without a lock: a race only costs
+ * a wrong guess. ra_submit() submits after the map lock is dropped.
+ *
+ * The rules. With random advice, nothing is read ahead. With sequential advice, a full window
+ * is read from the wanted page on. On a stream's way, the stream's next window is read.
+ * Otherwise the wanted page is read alone, and a new stream begins.
+ *
+ * A stream is the way of a single reader through the file: forwards, backwards, or in equal
+ * steps. Several streams run side by side. A new stream is believed at its second page, or in
+ * steps at its third page. Pages that are read in steps go into the view as soon as they are
+ * read, unless the page has the mark.
+ *
+ * A window doubles each time up to WINDOW_USUAL, and beyond as long as the reader must wait
+ * for the window. The first page of a window carries a mark: touching the mark submits the
+ * next window. So a whole window is always under way. Waste and errors make windows smaller
+ * for a while. A fault moves a stream a single step, however many tries the fault needs.
  */
 #include "mm/fill/streams.h"
 
@@ -32,21 +38,22 @@
 #include <string.h>
 
 #define WINDOW_FIRST 4u
-#define WINDOW_USUAL (1u << 20) /* bytes; deeper only for those who wait */
+#define WINDOW_USUAL (1u << 20) /* bytes; larger only for readers that wait */
 #define WINDOW_MOST (8u << 20)
-#define STEPS_FIRST 2u          /* in steps each page is a read of its own */
+#define STEPS_FIRST 2u          /* in steps, each page is a read of its own */
 #define STEPS_MOST 32u
-#define STEP_LONGEST 4096       /* pages; further apart are two readers */
+#define STEP_LONGEST 4096       /* pages; touches further apart are two readers */
 #define SKIP_MOST 3             /* pages that a stream may leap over where its window ends */
 #define FRAMES_SHARE                                                                               \
-	32 /* of the frames, for a window of each stream together: else readahead eats what it     \
-	      brought */
-#define GROUPS_SHARE 16         /* the same where windows are of groups */
-#define LEAP_MOST 4096u         /* pages that it may leap over if they are cached */
+	32 /* of the frames, for a window of each stream together: else readahead evicts its own   \
+	      pages */
+#define GROUPS_SHARE 16         /* as FRAMES_SHARE, for windows of groups */
+#define LEAP_MOST 4096u         /* cached pages that a stream may leap over */
 #define LIVELY 256u             /* steps of other streams, beyond which a stream rests */
-#define TRUST 4096u             /* faults that a proven stream outlives a new one by */
+#define TRUST 4096u             /* faults by which a proven stream outlives a new stream */
 
-/* Groups are for who only reads, and whose every touch need not be seen. */
+/* Return whether the file may have groups: only a file that is only read, and whose touches
+ * need not all be seen. */
 static bool may_take_groups(const struct fm_file *file)
 {
 	return file->pool->groups && !file->writable && !file->reads->record;
@@ -57,7 +64,7 @@ bool file_takes_groups(const struct fm_file *file)
 	return may_take_groups(file) && __atomic_load_n(&file->reads->huge, __ATOMIC_ACQUIRE) == HUGE_YES;
 }
 
-/* A stream of it has come far enough. */
+/* Ask for groups, because a stream of the file has come far enough. */
 static void want_groups(struct fm_file *file)
 {
 	uint32_t no = HUGE_NO;
@@ -89,8 +96,8 @@ void ra_init(struct fm_file *file, uint32_t max_bytes)
 	file->reads->ra = (struct ra_state){.max_pages = most, .most = most};
 }
 
-/* Others change a stream while it is looked at: each function works on a copy, and puts that back.
- */
+/* Copy a stream. Other threads change a stream meanwhile, so each function works on a copy and
+ * puts the copy back. */
 static struct ra_stream stream_get(struct ra_stream *s)
 {
 	return (struct ra_stream){.last = ra_get(s->last),
@@ -111,13 +118,14 @@ void stream_put(struct ra_stream *s, const struct ra_stream *now)
 	ra_put(s->used, now->used);
 }
 
-/* How many steps of the stream lie between its last page and this one; 0: it is not on its way. */
+/* Return how many steps of the stream lie between its last page and this page; 0: the page is
+ * not on the stream's way. */
 uint64_t stream_steps_to(const struct ra_stream *s, uint64_t index)
 {
 	int64_t stride = s->stride, ahead = (int64_t)(index - s->last),
 		asked = (int64_t)(s->edge - s->last);
 
-	if (!stride) /* its second page tells which way it goes */
+	if (!stride) /* the second page of a stream tells its direction */
 		return ahead == 1 || ahead == -1;
 	if (stride < 0) {
 		stride = -stride;
@@ -129,7 +137,8 @@ uint64_t stream_steps_to(const struct ra_stream *s, uint64_t index)
 	return (uint64_t)(ahead / stride);
 }
 
-/* The stream on whose way the page is, or where it is, in *ret; NULL: there is none. */
+/* Find the stream that is at the page, or whose way leads to the page. Stores a copy in *ret.
+ * Returns NULL if no stream is found. */
 struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct ra_stream *ret)
 {
 	for (int i = 0; i < RA_STREAMS; i++) {
@@ -142,8 +151,9 @@ struct ra_stream *stream_find(struct ra_state *ra, uint64_t index, struct ra_str
 	return NULL;
 }
 
-/* The stream that has come to this page over others that were cached, and in the view, so that
- * nobody heard of it; NULL: there is none. */
+/* Find the stream that has leapt to this page over pages that were cached and in the view.
+ * Such pages cause no fault, so the stream did not move. Stores a copy in *ret. Returns NULL
+ * if no stream is found. */
 struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra_stream *ret)
 {
 	struct ra_stream *nearest = NULL;
@@ -164,7 +174,8 @@ struct ra_stream *stream_leaping(struct fm_file *file, uint64_t index, struct ra
 		       : NULL;
 }
 
-/* The place of the stream that moved longest ago; those that have proven themselves stay longer. */
+/* Return the place of the stream that moved longest ago. Streams that have proven themselves
+ * stay longer. */
 static struct ra_stream *stream_oldest(struct ra_state *ra)
 {
 	struct ra_stream *oldest = &ra->stream[0];
@@ -183,8 +194,9 @@ static struct ra_stream *stream_oldest(struct ra_state *ra)
 	return oldest;
 }
 
-/* How far it is from the nearest stream that has not found its way yet, and whether that had come
- * as far to its place: then they are one reader, in equal steps. 0: none is near. */
+/* Return how far the page is from the nearest stream that has no direction yet; 0: no such
+ * stream is near. *ret_steady tells that the nearest stream had come as far to its own place.
+ * Then both streams are a single reader, in equal steps. */
 static int32_t step_from_nearest(struct ra_state *ra, uint64_t index, bool *ret_steady)
 {
 	int64_t nearest = 0;
@@ -212,7 +224,7 @@ struct ra_stream *stream_new(struct ra_state *ra, uint64_t index, struct ra_stre
 	return s;
 }
 
-/* The stream has come to this page. */
+/* Move the stream to this page. */
 void stream_move(struct ra_state *ra, struct ra_stream *s, uint64_t index)
 {
 	if (!s->stride)
@@ -221,7 +233,7 @@ void stream_move(struct ra_state *ra, struct ra_stream *s, uint64_t index)
 	s->used = ra_get(ra->clock);
 }
 
-/* At least 1. */
+/* Return the number of streams that moved lately, at least 1. */
 static uint32_t lively_streams(struct ra_state *ra)
 {
 	uint32_t count = 0, clock = ra_get(ra->clock);
@@ -230,7 +242,8 @@ static uint32_t lively_streams(struct ra_state *ra)
 	return count ? count : 1;
 }
 
-/* The pages of its next window; `waited`: the last one came too late. */
+/* Grow the stream's window. `waited`: the last window came too late. Returns the number of
+ * pages of the next window. */
 uint32_t stream_grow(struct fm_file *file, struct ra_stream *s, bool waited)
 {
 	bool unit = s->stride == 1 || s->stride == -1;
@@ -262,8 +275,8 @@ static void narrow(struct ra_state *ra, uint32_t most)
 	ra_put(ra->most, most < least ? least : most);
 }
 
-/* Windows get smaller where much of them was thrown away untouched, and recover where nothing is.
- */
+/* Make windows smaller if many of their pages were thrown away untouched. Let windows recover
+ * if no page is wasted. */
 void stream_weigh_waste(struct fm_file *file, bool hit)
 {
 	struct ra_state *ra = &file->reads->ra;
@@ -284,7 +297,8 @@ void ra_tick(struct ra_state *ra)
 	ra_put(ra->clock, clock ? clock : 1);
 }
 
-/* A fault waits for a page that was read ahead: its stream's windows come too late. */
+/* Grow the window of the stream at `index`: a fault waits for a page that was read ahead, so
+ * the windows come too late. */
 void ra_late(struct fm_file *file, uint64_t index)
 {
 	struct ra_stream now, *s = stream_find(&file->reads->ra, index, &now);
@@ -294,7 +308,7 @@ void ra_late(struct fm_file *file, uint64_t index)
 	ra_put(s->size, now.size);
 }
 
-/* A read of several pages failed: be careful for a while. */
+/* Make windows smaller for a while, because a read of several pages failed. */
 void ra_shrink(struct fm_file *file)
 {
 	narrow(&file->reads->ra, ra_get(file->reads->ra.most) / 4);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Readahead: which pages to read beside the one that is wanted. */
+/* Readahead streams: recognise the readers of a file and choose the size of their windows. */
 #ifndef FM_MM_FILL_STREAMS_H
 #define FM_MM_FILL_STREAMS_H
 

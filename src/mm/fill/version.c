@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The version of the object behind a snapshot: whether it has changed, and what its size is. */
+/* The version of the object behind a snapshot: whether the object has changed, and its size. */
 #include "mm/fill/version.h"
 
 #include "filemap.h"
@@ -17,11 +17,11 @@
 #include <errno.h>
 
 /*
- * The object's version is `now`, which the store was asked for in `epoch`. Takes it over where it
- * is another one and the policy is FM_CHANGED_REFRESH, and marks the file as changed under
- * FM_CHANGED_ERROR. Returns whether what is cached may be older. A version that was young when it
- * was taken over may have been given to a later change, too: once no more change can get it, all
- * that was read meanwhile is old, though the version is the same.
+ * Note that the object's version is `now`; the store was asked in `epoch`. If the version is
+ * new, FM_CHANGED_REFRESH takes over the version, and FM_CHANGED_ERROR marks the file as
+ * changed. Returns whether cached pages may be older than the object. A version that was young
+ * when taken over may also have been given to a later change. Once no more change can get that
+ * version, all pages read meanwhile are old, though the version is the same.
  */
 static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now,
 			 uint64_t asked)
@@ -31,7 +31,7 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 	os_lock(&file->reads->version_lock);
 	bool late =
 		atomic_get(&file->reads->epoch) !=
-		epoch; /* another thread has taken over a version meanwhile, maybe a newer one */
+		epoch; /* another thread took over a version, maybe newer than `now` */
 	bool same = store_version_same(now, &file->reads->version),
 	     grown_up = file->reads->version.young_ns && !now->young_ns;
 	bool old = late || !same || (grown_up && refresh);
@@ -51,12 +51,14 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 }
 
 /*
- * After a read that began in `epoch`, and ended at `ended`, by io_ends() (UINT64_MAX: the engine
- * knows nothing of it): has somebody changed the object since we opened it? 0, or -ESTALE under
- * FM_CHANGED_ERROR. Under FM_CHANGED_REFRESH -EAGAIN: what was read is to be forgotten with the
- * rest, read again. The kernel sets a file's mtime before it lets new bytes be seen, so a read that
- * saw any is found out here; stores through somebody's writable mapping are not, after the first to
- * a page. Where several reads had ended before the store was asked, its answer is for all of them.
+ * Check after a read whether the object has changed since the file was opened. The read began
+ * in `epoch` and ended at `ended`, by io_ends(). UINT64_MAX: the engine knows nothing of the
+ * read. Returns 0 if the object is unchanged, and -ESTALE under FM_CHANGED_ERROR. Under
+ * FM_CHANGED_REFRESH returns -EAGAIN: the bytes read must be forgotten with the other cached
+ * pages, and read again. The kernel sets a file's mtime before new bytes become visible, so a
+ * read that saw new bytes is detected here. Stores through another writable mapping are not
+ * detected after the first store to a page. If several reads had ended before the store was
+ * asked, the answer holds for all of these reads.
  */
 int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 {
@@ -65,15 +67,15 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 
 	if (atomic_get(&file->reads->changed))
 		return -ESTALE;
-	if (file->writable) /* whose changes are our own */
+	if (file->writable) /* changes to a writable file are filemap's own */
 		return 0;
 	if (!ops->version)
 		return 0;
 	covered_if(atomic_get(&file->reads->checked) >= ended, a10_asked_for_several);
 	if (atomic_get(&file->reads->checked) >= ended)
 		return atomic_get(&file->reads->epoch) == epoch ? 0 : -EAGAIN;
-	uint64_t asked = io_ends(file->mm->io); /* before the store is: what had come by now is
-						   judged by its answer */
+	/* read before the store is asked: the answer judges all reads that have ended by now */
+	uint64_t asked = io_ends(file->mm->io);
 	uint32_t before = atomic_get(&file->reads->epoch);
 	if (ops->version(file->store, &now) < 0)
 		return 0;
@@ -82,13 +84,13 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	return atomic_get(&file->reads->changed) ? -ESTALE : -EAGAIN;
 }
 
-/* The file whose version decides: a private mapping's file has the size of its base. */
+/* Return the file whose version decides: a private mapping's file has the size of its base. */
 static struct fm_file *file_of_version(const struct fm_file *file)
 {
 	return file->base ? file->base : (struct fm_file *)(uintptr_t)file;
 }
 
-/* Whether an end that is known may be an old one, so that the store is to be asked. */
+/* Return whether the known end of the file may be old, so that the store must be asked. */
 bool file_may_grow(const struct fm_file *file)
 {
 	const struct fm_file *known = file_of_version(file);
@@ -96,9 +98,9 @@ bool file_may_grow(const struct fm_file *file)
 	       known->store->ops->version;
 }
 
-/* Ask the store for the version of a file under FM_CHANGED_REFRESH. What is cached of an older one
- * is forgotten, and the size is the present one at return. 0, or the store's error. No lock but
- * page locks of others may be held. */
+/* Ask the store for the version of a file under FM_CHANGED_REFRESH. Forgets the cached pages
+ * of an older version; the size is current at return. Returns 0 or the store's error. The
+ * caller may hold page locks of other pages, but no other lock. */
 int file_look(struct fm_file *file)
 {
 	struct fm_file *known = file_of_version(file);
@@ -112,7 +114,7 @@ int file_look(struct fm_file *file)
 	return err;
 }
 
-/* The version as it is now, of which the file is to be a snapshot: see snapshot_settle(). */
+/* Get the present version, of which the file becomes a snapshot: see snapshot_settle(). */
 static int version_settled(struct fm_file *file, struct fm_store_version *ret_now)
 {
 	const struct fm_store_ops *ops = file->store->ops;
@@ -124,9 +126,9 @@ static int version_settled(struct fm_file *file, struct fm_store_version *ret_no
 	return ops->version(file->store, ret_now);
 }
 
-/* Make the file a snapshot of the object as it is now, also where it was found changed (-ESTALE).
- * Of a file that is not open for writing. *ret_changed: it was of another version. Blocks on the
- * store. */
+/* Make the file a snapshot of the present object, also if the file was found changed
+ * (-ESTALE). The file must not be open for writing. *ret_changed tells whether the file was of
+ * another version. Blocks on the store. Returns 0 or the store's error. */
 int snapshot_renew(struct fm_file *file, bool *ret_changed)
 {
 	struct fm_store_version now;
@@ -159,7 +161,8 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed)
 	}
 }
 
-/* A change explains what the read came to better than its own result. */
+/* Check for a change as file_recheck(). Returns the result of that check if not 0, else `err`:
+ * a change explains the read's result better. */
 int file_recheck_after(struct fm_file *file, uint32_t epoch, uint64_t ended, int err)
 {
 	int changed = file_recheck(file, epoch, ended);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The version of the object behind a snapshot: whether it has changed, and what its size is. */
+/* The version of the object behind a snapshot: whether the object has changed, and its size. */
 #ifndef FM_MM_FILL_VERSION_H
 #define FM_MM_FILL_VERSION_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which pages to read beside the one that a fault wants. */
+/* Choose the pages to read beside the page that a fault wants. */
 #include "mm/fill/windows.h"
 
 #include "filemap.h"
@@ -17,25 +17,25 @@
 
 #include <string.h>
 
-/* The last page of a window of that many pages or more, so that the next one begins with a group.
- */
+/* Return the last page of a window of GROUP_PAGES pages or more, cut so that the next window
+ * begins with a group. */
 static uint64_t group_end(uint64_t last, bool backward)
 {
 	return backward ? last - last % GROUP_PAGES : last - (last + 1) % GROUP_PAGES;
 }
 
-/* `count` pages in the stream's steps, the first of them at `from`, as far as the file has them,
- * and the mapping shows them. False: there are none. */
+/* Set reading->ra to `count` pages in the stream's steps, beginning at `from`. The window is
+ * cut to the pages that the file has and the mapping shows. Returns false if no page is left. */
 static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s,
 		       uint64_t from, uint32_t count)
 {
 	uint64_t end = file_pages(access->file), most = 0;
 	uint64_t step = s->stride < 0 ? (uint64_t)-s->stride : (uint64_t)s->stride;
 
-	if (end > access->mapped_end) /* what is not mapped is not come to */
+	if (end > access->mapped_end) /* pages that are not mapped are never reached */
 		end = access->mapped_end;
 	reading->ra.count = 0;
-	if (from < end && s->stride > 0) /* what would lie before the beginning is a huge number */
+	if (from < end && s->stride > 0) /* a page before the beginning would be a huge number */
 		most = (end - from + step - 1) / step;
 	else if (from < end && from >= access->low)
 		most = (from - access->low) / step + 1;
@@ -60,14 +60,14 @@ static bool window_set(const struct access *access, struct reading *reading, str
 		.mark = from,
 		.step = (uint32_t)step,
 		.count = count,
-		.stages = !(access->flags & FM_FAULT_WRITE), /* it would come in protected */
+		.stages = !(access->flags & FM_FAULT_WRITE), /* staged pages are write-protected */
 		.unmap_seq = access->unmap_seq,
 		.keep = access->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
 }
 
-/* The page is the first that a stream comes to of what could be a group. */
+/* Return whether the page is the first page that the stream reaches of a possible group. */
 static bool enters_group(const struct fm_file *file, const struct ra_stream *s, uint64_t index,
 			 uint32_t size)
 {
@@ -77,8 +77,9 @@ static bool enters_group(const struct fm_file *file, const struct ra_stream *s, 
 	       (s->stride == -1 && index % GROUP_PAGES == GROUP_PAGES - 1);
 }
 
-/* The wanted page is not cached: choose what follows it, `reading->more` pages to be read with it
- * and the window reading->ra. False: it is read alone. Map lock held. */
+/* Choose the reads that follow a wanted page that is not cached. `reading->more` pages are
+ * read together with the wanted page, and the window is reading->ra. Returns false if the
+ * wanted page is read alone. Map lock held. */
 bool ra_sync_window(const struct access *access, struct reading *reading)
 {
 	struct ra_state *ra = &access->file->reads->ra;
@@ -95,19 +96,20 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
 	covered_if(s && now.last != access->index && !stream_steps_to(&now, access->index), stream_leapt);
 	if (!s) {
 		s = stream_new(ra, access->index, &now);
-		/* Who begins at the beginning will mostly go on. */
+		/* A reader that begins at the start of the file will mostly continue. */
 		if (!now.stride && (!access->index || full))
 			now.stride = 1;
 	} else if (now.last != access->index) {
 		stream_move(ra, &now, access->index);
-	} /* else another thread came here first, or it has been taken away again */
+	} /* else another thread reached the page first, or the page was evicted again */
 	if (now.stride) {
 		stream_weigh_waste(access->file, false);
 		if (full)
 			now.size = ra_get(ra->most);
 		uint32_t size = stream_grow(access->file, &now, now.size > 0);
-		/* Absent though it may have been asked for: it goes on from here. With a group, if
-		 * one may begin here. */
+		/* The page is absent, though a read may have been asked for: the stream
+		 * continues from here. The window includes the page if a group may begin at
+		 * the page. */
 		uint64_t from = enters_group(access->file, &now, access->index, size)
 					? access->index
 					: access->index + (uint64_t)now.stride;
@@ -125,8 +127,9 @@ bool ra_sync_window(const struct access *access, struct reading *reading)
 	return some;
 }
 
-/* The page is cached. Is it time for the next window? True: reading->ra is to be submitted, which
- * changes something, so that dropping the lock for it is worth while. Map lock held. */
+/* Decide whether a cached page starts the next window. Returns true if reading->ra is to be
+ * submitted. A submission then changes something, so dropping the map lock is worthwhile. Map
+ * lock held. */
 bool ra_async_window(const struct access *access, struct page *page, struct reading *reading)
 {
 	struct ra_state *ra = &access->file->reads->ra;
@@ -142,14 +145,15 @@ bool ra_async_window(const struct access *access, struct page *page, struct read
 		return false;
 	ra_tick(ra);
 	struct ra_stream *s = stream_find(ra, page->index, &now);
-	if (!s) /* it has been forgotten */
+	if (!s) /* the stream has been forgotten */
 		s = stream_new(ra, page->index, &now);
 	else if (now.last != page->index)
 		stream_move(ra, &now, page->index);
 	if (!now.stride)
 		now.stride = 1;
 	int64_t asked = (int64_t)(now.edge - now.last);
-	bool moved = now.stride > 0 ? asked <= 0 : asked >= 0; /* new, or it leapt over its edge */
+	/* the stream is new, or leapt over its edge */
+	bool moved = now.stride > 0 ? asked <= 0 : asked >= 0;
 	covered_if(moved, a13_window_moved);
 	if (moved)
 		now.edge = now.last + (uint64_t)now.stride;

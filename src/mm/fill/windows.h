@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which pages to read beside the one that a fault wants. */
+/* Choose the pages to read beside the page that a fault wants. */
 #ifndef FM_MM_FILL_WINDOWS_H
 #define FM_MM_FILL_WINDOWS_H
 
@@ -9,21 +9,21 @@
 struct access;
 struct page;
 
-/* Pages to read beside the wanted one: `count`, each `step` after the one before. In steps of
- * several they go into the view as soon as they have come, from `low` to before `high`, where the
- * mapping shows them. */
+/* A window: `count` pages to read beside the wanted page, each `step` pages after the previous
+ * page. With a step of more than 1, each page goes into the view as soon as the page is read.
+ * The mapping must show the page. */
 struct ra_window {
 	uint64_t start, mark;
 	uint32_t step, count;
-	bool stages;        /* its pages may go into the view by themselves */
-	uint32_t unmap_seq; /* the view's, when the mapping was found */
+	bool stages;        /* the pages may go into the view without a fault */
+	uint32_t unmap_seq; /* the view's unmap_seq when the mapping was found */
 	bool keep;          /* FM_ADVICE_KEEP */
 };
 
-/* What is read beside the wanted page. */
+/* The reads beside the wanted page. */
 struct reading {
 	struct ra_window ra; /* readahead to submit */
-	uint32_t more;       /* pages to be read with the wanted one, in one read */
+	uint32_t more;       /* pages to read together with the wanted page, in a single read */
 };
 
 bool ra_sync_window(const struct access *access, struct reading *reading);

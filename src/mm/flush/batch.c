@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The order in which dirty pages are written. */
+/* Batches of dirty pages, in the order in which the pages are written. */
 #include "mm/flush/batch.h"
 
 #include "mm/base/common.h"
@@ -9,8 +9,8 @@
 #include "mm/frames/page.h"
 #include "os/atomic.h"
 
-/* By file, then by index. What is read here may be old: each page is looked at anew under its lock.
- */
+/* Compare two pages by file, then by index. The words read here may be stale: the writer looks at
+ * each page again under the page lock. */
 static bool comes_before(const struct frame_pool *pool, uint32_t a, uint32_t b)
 {
 	const struct page *x = &pool->pages[a], *y = &pool->pages[b];
@@ -18,7 +18,7 @@ static bool comes_before(const struct frame_pool *pool, uint32_t a, uint32_t b)
 	return f != g ? f < g : page_word(x, index) < page_word(y, index);
 }
 
-/* Heap sort: no memory, no recursion. */
+/* One step of a heap sort, which needs no extra memory and no recursion. */
 static void batch_sift(const struct frame_pool *pool, uint32_t *id, uint32_t at, uint32_t count)
 {
 	for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
@@ -50,8 +50,8 @@ bool batch_is_in(const struct page *page, const struct fm_file *file, uint64_t f
 	return !file || (page_word(page, file) == file && index >= first && index <= last);
 }
 
-/* The next pages whose bits are set, from frame *at on; of one file's range, or of all where `file`
- * is NULL. False: none. */
+/* Collect the next pages whose bits are set, from frame *at on, in order. Takes pages of one file's
+ * range, or of all files if `file` is NULL. Returns false if no page is found. */
 bool batch_next(struct frame_pool *pool, uint64_t *bits, struct fm_file *file, uint64_t first,
 		uint64_t last, uint32_t *at, struct batch *batch)
 {

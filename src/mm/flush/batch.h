@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The order in which dirty pages are written. */
+/* Batches of dirty pages, in the order in which the pages are written. */
 #ifndef FM_MM_FLUSH_BATCH_H
 #define FM_MM_FLUSH_BATCH_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Flushes, and fm_sync(). */
+/* Flushes of a file, and fm_sync(). */
 #include "mm/flush/durable.h"
 
 #include "filemap.h"
@@ -28,16 +28,17 @@
 
 #include <errno.h>
 
-/* Of each of the file's pages that has its bit: what has been written is the present flush's
- * (`begins`), or was, and that has ended. */
+/* Update each of the file's pages whose bit is set, at the begin (`begins`) or the end of a flush.
+ * At the begin, the present flush takes over the written pages. At the end, the flush of these
+ * pages has ended. */
 static void flush_pages(struct fm_file *file, bool begins, bool failed)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t *bits = begins ? pool->unflushed_bits : pool->flushing_bits;
 	uint32_t words = (pool->frames + 63) / 64;
 
-	/* The count is set after a bit, so it can be low by what others add just now: that may
-	 * begin later, while nothing may end later. */
+	/* The count is set after a bit, so the count can miss pages that other threads add just
+	 * now. Such a page may begin with a later flush, but no page may end later. */
 	for (uint32_t word = 0; word < words && (!begins || atomic_get(&file->dirt->unflushed)); word++)
 		for (uint64_t left = atomic_get(&bits[word]); left; left &= left - 1) {
 			uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
@@ -52,20 +53,20 @@ static void flush_pages(struct fm_file *file, bool begins, bool failed)
 		}
 }
 
-/* As write_done(). */
+/* End a flush. Runs in the same threads as write_done(). */
 static void flush_done(struct io_request *io)
 {
 	struct fm_file *file = io->owner;
 	struct frame_pool *pool = file->pool;
 	struct fm_mm *mm = file->mm;
 	int error = store_error(
-		io->error); /* the request may be the next flush's before this one has returned */
+		io->error); /* the next flush may use the request before this function returns */
 
 	stats_add(mm->stats, flushes, 1);
 	if (error) {
 		file_note_failure(file, error);
 		atomic_add(&file->dirt->flush_failures, 1u);
-		flush_pages(file, true, false); /* also of what was written since the store may have lost some */
+		flush_pages(file, true, false); /* the store may have lost pages written since, too */
 	}
 	flush_pages(file, false, error != 0);
 	if (error) {
@@ -78,7 +79,7 @@ static void flush_done(struct io_request *io)
 	file->writes->flush_ended = file->writes->flush_covers;
 	atomic_set(&file->writes->flushed_ns, os_now_ns());
 	os_unlock(&file->writes->flush_lock);
-	if (error) /* another flush has to come */
+	if (error) /* another flush is needed */
 		atomic_add(&file->writes->written_seq, 1u);
 	file_write_ended(file);
 	if (unflushed_many(pool) || atomic_get(&mm->writer_bell.urgent) ||
@@ -87,7 +88,7 @@ static void flush_done(struct io_request *io)
 	file_put(file);
 }
 
-/* False: one is under way. */
+/* Begin a flush of the file. Returns false if a flush is already under way. */
 bool flush_begin(struct fm_file *file)
 {
 	os_lock(&file->writes->flush_lock);
@@ -113,8 +114,8 @@ bool flush_begin(struct fm_file *file)
 	return true;
 }
 
-/* Until all writes that have ended by now are durable. 0, or the errno of the flush that should
- * have made them so. */
+/* Wait until all writes that have ended by now are durable. Returns 0, or the errno of the flush
+ * that should have made the writes durable. */
 static int flush_wait(struct fm_file *file, uint64_t until_ns)
 {
 	uint32_t need = atomic_get(&file->writes->written_seq);
@@ -144,8 +145,8 @@ int file_flush(struct fm_file *file)
 	return flush_wait(file, file_sync_deadline(file));
 }
 
-/* What was written to a range before the call is durable. See fm_sync(). `error_told` is a
- * handle's, and counts which failures were told by it. */
+/* Make durable all bytes written to a range before the call. See fm_sync(). May block.
+ * `error_told` belongs to a handle and counts the failures that the handle has reported. */
 int file_sync(struct fm_file *file, uint64_t first, uint64_t last, unsigned flags,
 	      uint32_t *error_told)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Flushes, and fm_sync(). */
+/* Flushes of a file, and fm_sync(). */
 #ifndef FM_MM_FLUSH_DURABLE_H
 #define FM_MM_FLUSH_DURABLE_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a file and of an address space that have dirty pages. */
+/* How a file and an address space end while they have dirty pages. */
 #include "mm/flush/end.h"
 
 #include "filemap.h"
@@ -26,7 +26,7 @@
 
 #define LATE_NS (OS_NSEC_PER_SEC / 2)
 #define FINISH_LEAST_NS                                                                            \
-	(100 * OS_NSEC_PER_MSEC) /* where the end of the process has waited for as long before */
+	(100 * OS_NSEC_PER_MSEC) /* if the end of the process has waited mm_patience_ns before */
 #define PAUSE_LEAST_NS                                                                             \
 	(5 * OS_NSEC_PER_MSEC) /* between two tries at a store that refuses, at the end */
 #define PAUSE_MOST_NS (500 * OS_NSEC_PER_MSEC)
@@ -36,8 +36,8 @@ static bool has_unwritten(struct fm_file *file)
 	return atomic_get(&file->dirt->dirty) || atomic_get(&file->dirt->writing);
 }
 
-/* Tell the log what of a file has not been written, and why: `error`, or -ETIMEDOUT where the store
- * has not answered. */
+/* Tell the log which pages of a file have not been written, and why. The reason is `error`, or
+ * -ETIMEDOUT if the store has not answered. */
 static void tell_unwritten(struct fm_file *file, int error)
 {
 	uint32_t dirty = atomic_get(&file->dirt->dirty), writing = atomic_get(&file->dirt->writing);
@@ -58,7 +58,7 @@ static void tell_unwritten(struct fm_file *file, int error)
 		       strerror(-error));
 }
 
-/* Nothing of the file is written from here on: what is dirty is lost. */
+/* Give up the file: no page of the file is written from here on, and its dirty pages are lost. */
 static void give_up(struct fm_file *file, int error)
 {
 	if (atomic_xchg(&file->writes->given_up, true))
@@ -69,8 +69,8 @@ static void give_up(struct fm_file *file, int error)
 	tell_unwritten(file, error);
 }
 
-/* Its last reference has been put, and its writes have failed for long enough. The mm's end waits
- * by itself. */
+/* Return whether the writes of a file without references have failed for mm_patience_ns. The end of
+ * the mm does its own waiting. */
 static bool close_in_vain(struct fm_file *file, uint64_t now)
 {
 	if (!atomic_get(&file->dirt->failing))
@@ -81,7 +81,8 @@ static bool close_in_vain(struct fm_file *file, uint64_t now)
 	       !atomic_get(&file->dirt->writing);
 }
 
-/* A file that nobody refers to any more; our reference is its last. True: it has been put. */
+/* Go on with the end of a file. The caller's reference is the file's last reference. Returns true
+ * if the reference has been put. */
 static bool close_one(struct fm_file *file, uint64_t now)
 {
 	bool given_up = atomic_get(&file->writes->given_up);
@@ -122,8 +123,8 @@ void writeback_close_some(struct writeback *wb, uint64_t now)
 	}
 }
 
-/* The background thread has a file without references. True: it is written first, and comes back.
- */
+/* Take a file without references from the background thread. Returns true if the file must be
+ * written first: the background thread then gets the file back later. */
 bool writeback_close(struct fm_file *file)
 {
 	struct writeback *wb = atomic_get(&file->mm->wb);
@@ -143,7 +144,7 @@ bool writeback_close(struct fm_file *file)
 	return true;
 }
 
-/* True: something is being written to when the process has all but ended. The log is told once. */
+/* Return whether a mapping is written to when the process has almost ended. Tells the log once. */
 bool writeback_tell_late(struct fm_mm *mm)
 {
 	if (!atomic_get(&mm->late))
@@ -158,9 +159,9 @@ bool writeback_tell_late(struct fm_mm *mm)
 	return true;
 }
 
-/* Something has been written to after the end of the process: the thread that writes has to tell,
- * and to write it at once. With `may_wait` the log has been told when this returns, for the process
- * may end at any moment. */
+/* Note that a mapping has been written to after the end of the process. The write-back thread must
+ * tell the log, and write the page at once. With `may_wait`, the function waits until the log has
+ * been told, since the process may end at any moment. */
 void writeback_late(struct fm_mm *mm, bool may_wait)
 {
 	uint64_t until = os_now_ns() + LATE_NS;
@@ -172,9 +173,9 @@ void writeback_late(struct fm_mm *mm, bool may_wait)
 		os_futex_wait(&mm->late, 1, OS_FUTEX_ANY, until);
 }
 
-/* The next file that the call `finish` has not written yet, with a reference. NULL: there is none;
- * but with *ret_closing there is a file on its way to the thread that writes it, and it has no
- * reference to be had. */
+/* Find the next file that the call `finish` has not written yet. Returns the file with a reference,
+ * or NULL. *ret_closing is set if a file without references is on its way to the thread that writes
+ * the file: no reference to such a file can be taken. */
 static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *ret_closing)
 {
 	struct fm_file *file;
@@ -193,9 +194,9 @@ static struct fm_file *next_unwritten(struct fm_mm *mm, uint32_t finish, bool *r
 	return file;
 }
 
-/* Write what is dirty of a file until the store has taken it all. Returns 0; -ETIMEDOUT if nothing
- * has got there for `most_ns`; or the errno with which the store has refused for as long. What
- * other threads write meanwhile is not waited for. */
+/* Write the dirty pages of a file until the store has taken all of them. Blocks. Returns 0, or
+ * -ETIMEDOUT if no bytes have reached the store for `most_ns`. Returns the store's errno if the
+ * store has refused for `most_ns`. Does not wait for pages that other threads write meanwhile. */
 static int write_out(struct fm_file *file, uint64_t most_ns)
 {
 	uint64_t pause = PAUSE_LEAST_NS, failing_ns = 0;
@@ -209,7 +210,7 @@ static int write_out(struct fm_file *file, uint64_t most_ns)
 		if (!has_unwritten(file))
 			return 0;
 		if (err == -ETIMEDOUT && atomic_get(&file->writes->stored_seq) != stored)
-			continue; /* a store that is slow */
+			continue; /* the store is slow */
 		if (err)
 			return err;
 		if (atomic_get(&file->dirt->error_seq) == errors || atomic_get(&file->writes->given_up))
@@ -222,8 +223,8 @@ static int write_out(struct fm_file *file, uint64_t most_ns)
 	}
 }
 
-/* One file's part of writeback_finish(). The end of a process comes here several times: all
- * together wait for mm_patience_ns. */
+/* Do the part of writeback_finish() for one file. The end of a process calls this function several
+ * times: all calls together wait for mm_patience_ns. */
 static void finish_one(struct fm_file *file)
 {
 	uint64_t begun = os_now_ns(), spent = file->writes->finish_spent_ns;
@@ -242,10 +243,10 @@ static void finish_one(struct fm_file *file)
 }
 
 /*
- * The mm, or the process, ends: write what is dirty, if its store will have it. What threads still
- * write to meanwhile, in pages that they have, is written with the end of the file. A file that has
- * lost its last reference is waited for until the thread that writes it has it: from then on a
- * reference can be taken. Blocks, for mm_patience_ns a file at most.
+ * Write all dirty pages that the stores accept, at the end of the mm or of the process. Threads may
+ * still write to pages that they have: such pages are written with the end of the file. For a file
+ * without references, wait until the thread that writes the file has the file. From then on a
+ * reference can be taken. Blocks for at most mm_patience_ns a file.
  */
 void writeback_finish(struct fm_mm *mm)
 {
@@ -270,8 +271,8 @@ void writeback_finish(struct fm_mm *mm)
 	}
 }
 
-/* The mm is dying, and has given up what is dirty: ask for an early end of the writes and flushes
- * that are under way. */
+/* Ask for an early end of the writes and flushes that are under way. The mm is dying and has given
+ * up its dirty pages. */
 void writeback_cancel(struct fm_mm *mm)
 {
 	struct writeback *wb = atomic_get(&mm->wb);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a file and of an address space that have dirty pages. */
+/* How a file and an address space end while they have dirty pages. */
 #ifndef FM_MM_FLUSH_END_H
 #define FM_MM_FLUSH_END_H
 

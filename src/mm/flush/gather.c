@@ -30,9 +30,10 @@
 #include <errno.h>
 
 /*
- * A dirty page, locked and pinned, which no write has: from where it can be written in *ret_from,
- * as it is now. 0: it is being written, and the lock may be put. -EBUSY: the kernel has it pinned,
- * as for I/O into it: later. -ENODATA: there is nothing to be written any more.
+ * Prepare a dirty page for a write. The page is locked and pinned, and no write of the page is
+ * under way. *ret_from receives the address of the page's present bytes. Returns 0 if the page is
+ * marked as being written: the caller may drop the page lock. Returns -EBUSY if the kernel has the
+ * page pinned, as for I/O into the page: try later. Returns -ENODATA if nothing is left to write.
  */
 static int page_freeze(struct fm_file *file, struct page *page, unsigned how, char **ret_from)
 {
@@ -49,17 +50,17 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 			err = page->user_pins ? -EBUSY : page_take_out(view, page, true);
 		if (err == -EINVAL &&
 		    !trap_readable(
-			    page_addr(view, pool, page))) /* the store could not read it either */
+			    page_addr(view, pool, page))) /* the store could not read the page either */
 			err = page_bring_out(view, page);
 		if (!err && !page_is(page, PG_DIRTY))
-			return -ENODATA; /* its bytes had gone behind us */
+			return -ENODATA; /* the bytes have vanished from the view */
 		if (err == -EBUSY && !page->user_pins && !(how & HOW_FORCE))
 			return err;
 	}
 	if (err) {
-		/* Written where it is, protected for as long; what the program has pinned is left
-		 * as it is. What anybody has pinned stays dirty: it may be written to without a
-		 * fault. */
+		/* Write the page from the view, and protect the page during the write. A page that
+		 * the program has pinned is not protected. A page pinned by the program or the
+		 * kernel stays dirty: the page may be written to without a fault. */
 		uint64_t addr = page_addr(view, pool, page);
 		page_drop_copy(file->mm, pool, page);
 		keep = err != -EINVAL;
@@ -82,8 +83,9 @@ static uint64_t bytes_of(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
-/* Take a page, pinned, into the request; its pin is the request's then. 0, or why not: -EAGAIN: it
- * is not to be had now; -ETIMEDOUT: nor until then. */
+/* Add a pinned page to the request, which takes over the pin. With HOW_WAIT, the first page's lock
+ * is waited for. Returns 0; -EAGAIN if the page is not available now; -ETIMEDOUT if the page is not
+ * available until `until_ns`; or an error of page_freeze(). */
 static int request_add(struct write_request *req, struct page *page, unsigned how,
 		       uint64_t until_ns)
 {
@@ -94,7 +96,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 	int err = -EAGAIN;
 
 	while (!page_trylock(page)) {
-		/* With others gathered nobody is waited for: they would not be on their way meanwhile. */
+		/* With pages gathered already, do not wait: the wait would delay their write. */
 		if (!(how & HOW_WAIT) || req->count)
 			return -EAGAIN;
 		uint64_t now = os_now_ns(), slice = now + 20 * OS_NSEC_PER_MSEC;
@@ -104,7 +106,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		requests_hold(file->mm);
 		page_wait(file->mm, page, false, slice < until_ns ? slice : until_ns);
 	}
-	/* Who punches it waits for the lock, or is seen here. */
+	/* A thread that punches the page waits for the page lock, or the punch is seen here. */
 	bool punched = range_is_punched(file, page->index);
 	if (punched)
 		atomic_add(&file->writes->passed_by, 1u);
@@ -113,8 +115,8 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 	    bit_is(pool->dirty_bits, (uint32_t)(page - pool->pages)))
 		err = page_freeze(file, page, how, &from);
 	if (!err) {
-		/* Asked after WRITEBACK is set: who makes the file shorter waits for its end, or it
-		 * is seen here. */
+		/* Read the size after WRITEBACK is set. A thread that makes the file shorter waits
+		 * for the end of the write, or the new size is seen here. */
 		uint64_t bytes = bytes_of(file, page);
 		struct iovec *last = io->iov_count ? &io->iov[io->iov_count - 1] : NULL;
 		if (!bytes) {
@@ -152,9 +154,9 @@ static void request_submit(struct write_request *req, uint64_t index, unsigned h
 }
 
 /*
- * Write a dirty page, pinned, and what is dirty after it, up to page `last`. Returns how many pages
- * are on their way, or why the first of them is not: -EBUSY as of page_freeze(), -EAGAIN,
- * -ETIMEDOUT, -ENOBUFS: no request to be had. Takes no pin away.
+ * Write a dirty, pinned page and the dirty pages after the page, up to page `last`. Keeps the
+ * caller's pin. Returns how many pages are on their way, or why the first page is not: -EBUSY as
+ * from page_freeze(), -EAGAIN, -ETIMEDOUT, or -ENOBUFS if no request is available.
  */
 int write_run(struct fm_file *file, struct page *first, uint64_t last, unsigned how,
 	      uint64_t until_ns)

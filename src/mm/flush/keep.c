@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FM_KEEP: what is dirty when the process has ended is written by its keeper (os/keeper.h), as the
- * kernel writes what a program that was killed had mapped.
+ * FM_KEEP: the keeper (os/keeper.h) writes pages that are dirty when the process has ended. The
+ * kernel does the same for the mappings of a program that was killed.
  *
  * The program's threads may have died anywhere: with locks held, lists half changed, a page between
- * its slot and the view, a write under way. So nothing is believed here but the state words, which
- * change by one instruction each, and what memory is there: a dirty page's bytes are in the view,
- * in its slot, or, for a moment, in a place between the two. Nobody else is left, so no lock is
- * taken. What was being written is written once more. A page that is not uptodate has lost its
- * bytes, though it may be dirty still: its slot has zeros in their place.
+ * its slot and the view, a write under way. So the keeper trusts only the state words, which change
+ * by one instruction each, and the memory that is there. A dirty page's bytes are in the view, in
+ * its slot, or, for a moment, in a place between the two. No other thread is left, so the keeper
+ * takes no lock. A page that was being written is written once more. A page that is not uptodate
+ * has lost its bytes, though the page may still be dirty: its slot has zeros instead.
  *
- * Work is done in rounds over all that is left, by runs of neighbouring pages: what one page's
- * store refuses holds up no other page. It ends when nothing is left, when nothing could be written
- * for QUIET_NS, or after MOST_NS.
+ * The keeper works in rounds over all pages that are left, by runs of neighbouring pages. So a page
+ * that its store refuses holds up no other page. The work ends when no page is left, when no page
+ * could be written for QUIET_NS, or after MOST_NS.
  *
- * Raw system calls only.
+ * The keeper makes raw system calls only.
  */
 #include "mm/flush/keep.h"
 
@@ -38,14 +38,14 @@
 #include <sys/stat.h>
 
 #define RUN_PAGES 64u
-/* Who has the file open may write for so long, before the keeper does. */
+/* Other processes that have the file open may write for this long before the keeper writes. */
 #define OTHERS_NS (250 * OS_NSEC_PER_MSEC)
 #define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
 #define QUIET_NS (10 * OS_NSEC_PER_SEC)
 #define MOST_NS  (120 * OS_NSEC_PER_SEC)
 #define LEFT     (PG_DIRTY | PG_WRITEBACK)
 
-/* Neighbouring pages of a file, and where their bytes are. */
+/* A run: neighbouring pages of a file, and the places of their bytes. */
 struct keep_run {
 	struct fm_file *file;
 	uint64_t offset;
@@ -64,19 +64,19 @@ static bool has_bytes(const struct fm_mm *mm, uint64_t addr)
 	return trap_present(addr) != 0 || os_keeper_swapped(&mm->keeper, addr);
 }
 
-/* It has bytes, and is not the program's own memory, which it has put there. */
+/* Return whether the view has bytes at `addr`, and not memory that the program has put there. */
 static bool view_has_bytes(const struct view *view, uint64_t addr)
 {
 	return trap_is_ours(view->mm->trap, addr, OS_PAGE) && has_bytes(view->mm, addr);
 }
 
-/* Where a page's bytes are; NULL: they are gone. */
+/* Return the place of a page's bytes, or NULL if the bytes are gone. */
 static char *bytes_at(const struct frame_pool *pool, const struct page *page, uint32_t state)
 {
 	const struct view *view = &page->file->view;
 	uint64_t shown = page_addr(view, pool, page), slot = (uint64_t)slot_of(pool, page);
-	/* A page that may be written to is newer in the view than what its slot may still have; one
-	 * that is on its way out of the view, or into it, is in one of the two. */
+	/* For a page that may be written to, the view has newer bytes than the slot may still have.
+	 * A page that is on its way out of the view, or into the view, is in one of the two. */
 	bool first = (state & PG_INSTALLED) && view_has_bytes(view, shown);
 
 	if (first)
@@ -86,7 +86,7 @@ static char *bytes_at(const struct frame_pool *pool, const struct page *page, ui
 	return view_has_bytes(view, shown) ? (char *)shown : NULL;
 }
 
-/* It is to be written, and has not been. */
+/* Return whether the page still has to be written. */
 static bool is_left(const struct page *page)
 {
 	uint32_t state = page_state(page);
@@ -110,8 +110,8 @@ static void is_lost(struct page *page, int error)
 	is_done(page);
 }
 
-/* The ids of what is left, in a word of each descriptor that nobody needs any more: memory cannot
- * be had here. */
+/* Return the place of the i-th id in the list of pages that are left. The list uses a word of each
+ * page descriptor that is no longer needed: the keeper cannot allocate memory. */
 static uint32_t *order_at(const struct frame_pool *pool, uint32_t i)
 {
 	return &pool->pages[i].lru_next;
@@ -145,7 +145,8 @@ static void sift(struct frame_pool *pool, uint32_t root, uint32_t count)
 	*order_at(pool, root) = id;
 }
 
-/* A heap's sort: no more memory, and no worst case. */
+/* Sort the pages that are left by a heap sort, which needs no extra memory and has no worst case.
+ * Returns the number of pages. */
 static uint32_t put_in_order(struct frame_pool *pool)
 {
 	uint32_t count = 0;
@@ -164,7 +165,8 @@ static uint32_t put_in_order(struct frame_pool *pool)
 	return count;
 }
 
-/* Before a file's first write. Somebody may have made it shorter: it is not to grow again. */
+/* Prepare a file before its first write. Another process may have made the file shorter: the file
+ * must not grow again. */
 static void file_begins(struct fm_file *file, struct os_kept *kept)
 {
 	if (kept->begun)
@@ -177,7 +179,8 @@ static void file_begins(struct fm_file *file, struct os_kept *kept)
 								  &kept->size);
 }
 
-/* Add a page to the run. False: it does not belong there, or it is lost. */
+/* Add a page to the run. Returns false if the page does not belong to the run, is lost, or lies
+ * past the end of the file. */
 static bool run_add(const struct frame_pool *pool, struct keep_run *run, struct page *page)
 {
 	struct fm_file *file = page->file;
@@ -189,7 +192,7 @@ static bool run_add(const struct frame_pool *pool, struct keep_run *run, struct 
 	if (run->count &&
 	    (run->file != file || run->offset + ((uint64_t)run->count << pool->shift) != offset))
 		return false;
-	if (offset >= size) { /* made shorter meanwhile */
+	if (offset >= size) { /* the file was made shorter meanwhile */
 		is_done(page);
 		return false;
 	}
@@ -218,7 +221,7 @@ static int write_some(struct fm_file *file, const struct os_kept *kept, const st
 	for (uint32_t first = 0; !err && first < count;) {
 		size_t done = 0, at = *ret_done;
 		uint32_t parts = 0;
-		/* what is left of the run: it goes on within a page where a write came short */
+		/* collect the rest of the run: after a short write, the rest begins within a page */
 		for (uint32_t i = 0; i < count; i++) {
 			if (at >= iov[i].iov_len) {
 				at -= iov[i].iov_len;
@@ -240,8 +243,8 @@ static int write_some(struct fm_file *file, const struct os_kept *kept, const st
 	return err;
 }
 
-/* Write a run. What the store refuses is left for the next round; what comes behind it is tried.
- * Returns pages written. */
+/* Write a run. A page that the store refuses is left for the next round, and the pages behind that
+ * page are tried. Returns the number of pages written. */
 static uint32_t run_write(const struct frame_pool *pool, struct keep_run *run)
 {
 	struct os_kept *kept = kept_of(run->file);
@@ -260,8 +263,8 @@ static uint32_t run_write(const struct frame_pool *pool, struct keep_run *run)
 		if (err == -ESTALE)
 			kept->error = err;
 	}
-	/* Somebody else has written to the file, who must not be overwritten: all that is left is
-	 * lost. */
+	/* Another process has written to the file, and its bytes must not be overwritten: all pages
+	 * that are left are lost. */
 	for (uint32_t i = 0; i < run->count && (kept->error == -ESTALE || kept->error == -EBADF);
 	     i++)
 		if (is_left(run->page[i]))
@@ -269,7 +272,7 @@ static uint32_t run_write(const struct frame_pool *pool, struct keep_run *run)
 	return written;
 }
 
-/* One round over a pool. Returns pages written. */
+/* Do one round over a pool. Returns the number of pages written. */
 static uint32_t pool_round(struct frame_pool *pool, uint32_t count)
 {
 	struct keep_run run = {.count = 0};
@@ -290,7 +293,7 @@ static uint32_t pool_round(struct frame_pool *pool, uint32_t count)
 	return written + (run.count ? run_write(pool, &run) : 0);
 }
 
-/* Returns whether some is left. */
+/* Do one round over all pools. Returns whether pages are left. */
 static bool all_round(struct fm_mm *mm, const uint32_t *counts, uint32_t *ret_written)
 {
 	bool some = false;
@@ -314,7 +317,7 @@ static void give_up_rest(struct fm_mm *mm, const uint32_t *counts)
 		}
 }
 
-/* In the keeper. */
+/* Write and flush all pages that are left. Runs in the keeper. */
 static void keep(void *arg)
 {
 	struct fm_mm *mm = arg;
@@ -356,7 +359,7 @@ void keep_stop(struct fm_mm *mm)
 	os_keeper_stop(&mm->keeper);
 }
 
-/* A file that is open for writing is the keeper's, too. */
+/* Hand a file that is open for writing to the keeper, too. */
 int keep_file(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
@@ -381,7 +384,7 @@ int keep_file(struct fm_file *file)
 	return err;
 }
 
-/* All of it is written, or given up. */
+/* Take a file from the keeper. All pages of the file are written or given up. */
 void keep_forget(struct fm_file *file)
 {
 	if (file->writes->kept)
@@ -389,8 +392,8 @@ void keep_forget(struct fm_file *file)
 	file->writes->kept = 0;
 }
 
-/* A sign of life, for the keeper to know what others have changed before the end and what after it.
- */
+/* Give a sign of life. By this sign the keeper knows which changes by other processes came before
+ * the end of the process, and which came after. */
 void keep_alive(struct fm_mm *mm)
 {
 	if (!(mm->flags & FM_KEEP))

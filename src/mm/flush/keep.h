@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FM_KEEP: what is dirty when the process has ended is written by its keeper (os/keeper.h), as
- * the
+ * FM_KEEP: the keeper (os/keeper.h) writes pages that are dirty when the process has ended. The
+ * kernel does the same for the mappings of a program that was killed.
  */
 #ifndef FM_MM_FLUSH_KEEP_H
 #define FM_MM_FLUSH_KEEP_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Telling the log which dirty pages the program has thrown away. */
+/* Log messages about dirty pages that the program has thrown away. */
 #include "mm/flush/lost.h"
 
 #include "filemap.h"
@@ -14,7 +14,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 
-/* One line of the log for all pages that have been lost since the last. No lock held. */
+/* Write one line to the log for all pages lost since the last such line. No lock held. */
 void file_tell_lost(struct fm_file *file)
 {
 	uint32_t lost = atomic_get(&file->dirt->lost),
@@ -29,8 +29,8 @@ void file_tell_lost(struct fm_file *file)
 	       file->uri, lost - before, (unsigned long long)(first << file->pool->shift));
 }
 
-/* A file that has lost pages which the log has not been told of, with a reference; NULL: there is
- * none. */
+/* Find a file with lost pages that the log does not mention yet. Returns the file with a reference,
+ * or NULL if there is no such file. */
 static struct fm_file *next_lost(struct fm_mm *mm)
 {
 	struct fm_file *file;

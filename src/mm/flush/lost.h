@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Telling the log which dirty pages the program has thrown away. */
+/* Log messages about dirty pages that the program has thrown away. */
 #ifndef FM_MM_FLUSH_LOST_H
 #define FM_MM_FLUSH_LOST_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Writing all dirty pages of a range, and waiting for that. */
+/* Writing all dirty pages of a range, and waiting for the writes to end. */
 #include "mm/flush/range.h"
 
 #include "mm/base/common.h"
@@ -25,17 +25,18 @@
 #include <errno.h>
 
 /*
- * A dirty page, pinned, and what follows it. One that is being written is dirty since: who has to
- * have it written waits for that here. range_wait() may miss it, since the bit that it looks for
- * goes before WRITEBACK does. A write that begins after the first wait has what is wanted.
+ * Write a dirty, pinned page and the dirty pages that follow the page. If the page is already being
+ * written, it was dirtied again after that write began. With HOW_FORCE and HOW_WAIT, wait for that
+ * write, then write the page again. range_wait() may miss the page: the bit that range_wait() looks
+ * for is cleared before WRITEBACK. A write that begins after the first wait has the wanted bytes.
  */
 static int write_surely(struct fm_file *file, struct page *page, uint64_t last, unsigned how,
 			uint64_t until_ns)
 {
 	int err = write_run(file, page, last, how, until_ns);
 	for (int tries = 0; err == -EAGAIN && (how & HOW_FORCE) && (how & HOW_WAIT) && tries < 2;
-	     tries++) {                  /* it may have ended since */
-		requests_send(file->mm); /* it may be our own */
+	     tries++) {                  /* the write may have ended since */
+		requests_send(file->mm); /* the write may be this thread's own */
 		requests_hold(file->mm);
 		if (page_wait_written(file->mm, page, until_ns) < 0)
 			return -ENOBUFS; /* the time has passed */
@@ -55,7 +56,7 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 	       batch_next(pool, pool->dirty_bits, file, first, last, &at, &batch))
 		for (uint32_t i = 0; i < batch.count; i++) {
 			struct page *page = &pool->pages[batch.id[i]];
-			/* Most have been written with one before it. */
+			/* Most pages have been written together with a page before them. */
 			if (!bit_is(pool->dirty_bits, batch.id[i]) || !page_try_pin(page))
 				continue;
 			int err = 0;
@@ -68,7 +69,7 @@ static int range_begin_held(struct fm_file *file, uint64_t first, uint64_t last,
 	return 0;
 }
 
-/* Begin to write what is dirty of a range. 0, or -ETIMEDOUT. */
+/* Begin to write the dirty pages of a range. Returns 0 or -ETIMEDOUT. */
 int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned how,
 		uint64_t until_ns)
 {
@@ -78,7 +79,7 @@ int range_begin(struct fm_file *file, uint64_t first, uint64_t last, unsigned ho
 	return err;
 }
 
-/* Wait for the writes of a range that are under way. 0, or -ETIMEDOUT. */
+/* Wait for the writes of a range that are under way. Returns 0 or -ETIMEDOUT. */
 static int range_wait(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
@@ -105,7 +106,7 @@ static bool range_changes(struct fm_file *file, uint64_t first, uint64_t last)
 	return from <= to && from <= last && to >= first;
 }
 
-/* Until no page of the range is being punched. 0, or -ETIMEDOUT. */
+/* Wait until no page of the range is being punched. Returns 0 or -ETIMEDOUT. */
 static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	for (;;) {
@@ -119,8 +120,8 @@ static int range_wait_change(struct fm_file *file, uint64_t first, uint64_t last
 	}
 }
 
-/* What was passed by once because it was being punched would be passed by again where punches never
- * pause: from here on none begins. */
+/* Let no punch begin from here on. A page that was passed by because of a punch would be passed by
+ * again if punches never paused. */
 static void sync_alone(struct fm_file *file, bool *alone)
 {
 	if (*alone)
@@ -141,10 +142,10 @@ int range_write(struct fm_file *file, uint64_t first, uint64_t last, uint64_t un
 {
 	bool alone = false;
 	int err = 0;
-	/* Twice: what was being written and had been changed since, and what the kernel had pinned,
-	 * is left for the second. What was passed by because it was being punched is looked at
-	 * again: it is still dirty where that has failed. What is punched elsewhere is not waited
-	 * for: who drops old segments of a log all the time would keep it from its end. */
+	/* Two passes: a page that was changed during its write, or that the kernel had pinned, is
+	 * left for the second pass. A page that was passed by because of a punch is looked at
+	 * again: if the punch failed, the page is still dirty. Punches elsewhere are not waited
+	 * for: a program that always drops old segments of a log would keep the sync from ending. */
 	for (int pass = 0; pass < 2 && !err; pass++) {
 		uint32_t passed_by = atomic_get(&file->writes->passed_by);
 		err = range_wait_change(file, first, last, until_ns);
@@ -166,9 +167,9 @@ uint64_t file_sync_deadline(const struct fm_file *file)
 	return file->deadline_ns ? os_now_ns() + file->deadline_ns : OS_FOREVER;
 }
 
-/* What is dirty of a file is written, not flushed. Returns 0, the errno of what has failed
- * meanwhile, or -ETIMEDOUT: the file's deadline has passed, or, where it has none, the store has
- * taken nothing for mm_patience_ns. */
+/* Write the dirty pages of a file, without a flush. May block. Returns 0, or the errno of a failure
+ * in the meantime. Returns -ETIMEDOUT if the file's deadline has passed. For a file without a
+ * deadline, returns -ETIMEDOUT if the store has taken nothing for mm_patience_ns. */
 int writeback_all(struct fm_file *file)
 {
 	uint32_t errors = atomic_get(&file->dirt->error_seq), stored;
@@ -189,8 +190,8 @@ int writeback_all(struct fm_file *file)
 							      : 0;
 }
 
-/* What is dirty of a range is written, not flushed. With `wait` the errno of what has failed
- * meanwhile. */
+/* Write the dirty pages of a range, without a flush. May block. With `wait`, the function waits for
+ * the writes and returns the errno of a failure in the meantime. */
 int writeback_range(struct fm_file *file, uint64_t first, uint64_t last, bool wait)
 {
 	uint64_t until = file_sync_deadline(file);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Writing all dirty pages of a range, and waiting for that. */
+/* Writing all dirty pages of a range, and waiting for the writes to end. */
 #ifndef FM_MM_FLUSH_RANGE_H
 #define FM_MM_FLUSH_RANGE_H
 

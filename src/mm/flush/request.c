@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Write requests: taken, ended, given back; what a failed write leaves behind. */
+/* Write requests: how they are taken, ended and given back, and what a failed write records. */
 #include "mm/flush/request.h"
 
 #include "io/io.h"
@@ -36,14 +36,15 @@ struct failure {
 	int error;
 };
 
-/* One file may have half of them: were its store to die with all, nobody else could write. Two that
- * die have all of them: then each has one of its own that is left. */
+/* Return whether the file has its share of the requests, which is half of them. If a store died
+ * with all requests, no other file could be written. Two dying stores can hold all requests: each
+ * file then still has a request of its own. */
 static bool has_its_share(const struct writeback *wb, struct fm_file *file)
 {
 	return atomic_get(&file->writes->write_requests) >= wb->count / 2;
 }
 
-/* wb->lock held. */
+/* Take a free request, or the file's own request. wb->lock held. Returns NULL if none is free. */
 static struct write_request *request_take(struct writeback *wb, struct fm_file *file)
 {
 	struct write_request *req = has_its_share(wb, file) ? NULL : wb->free;
@@ -67,20 +68,22 @@ static struct write_request *request_try(struct writeback *wb, struct fm_file *f
 	return req;
 }
 
-/* NULL: there is none, or, waited for, the mm or the time has ended. */
+/* Get a write request for the file. With HOW_WAIT, the function may block. Returns NULL if no
+ * request is free, or, after a wait, if the mm or the time has ended. */
 struct write_request *write_request_get(struct writeback *wb, struct fm_file *file, unsigned how,
 					uint64_t until_ns)
 {
 	for (;;) {
 		uint32_t seq = atomic_get(&wb->freed.seq);
 		struct write_request *req = request_try(wb, file);
-		if (!req) { /* who gives one back sees this, or it is seen here what he has given */
+		if (!req) { /* a thread that gives a request back sees `starved`, or the
+			       second try finds the request */
 			atomic_set(&wb->starved, 1u);
 			req = request_try(wb, file);
 		}
 		if (req || !(how & HOW_WAIT) || os_now_ns() >= until_ns)
 			return req;
-		requests_send(wb->mm); /* what is waited for may be our own */
+		requests_send(wb->mm); /* the wait may be for this thread's own requests */
 		requests_hold(wb->mm);
 		uint64_t slice = os_now_ns() + 20 * OS_NSEC_PER_MSEC;
 		gate_wait(&wb->freed, seq, slice < until_ns ? slice : until_ns);
@@ -101,14 +104,15 @@ uint32_t write_request_put(struct writeback *wb, struct write_request *req)
 	return left;
 }
 
-/* Something of the file has ended: whoever waits for it looks again. */
+/* Wake the waiters after a write or flush of the file has ended: the waiters look again. */
 void file_write_ended(struct fm_file *file)
 {
 	gate_open(&file->writes->ended);
 	frame_freed(file->pool);
 }
 
-/* Before anybody can see that the write or flush has ended. */
+/* Record a failed write or flush. Must be called before any thread can see that the write or flush
+ * has ended. */
 void file_note_failure(struct fm_file *file, int error)
 {
 	atomic_set(&file->dirt->write_error, error);
@@ -131,7 +135,7 @@ void file_tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int 
 	mm_call_end(file->mm);
 }
 
-/* How long a page takes at the rate at which they are being written. */
+/* Note how long a page takes at the rate at which pages are being written. */
 static void note_pace(struct fm_file *file, const struct write_request *req, uint64_t now)
 {
 	uint64_t last = atomic_get(&file->writes->last_write_ns),
@@ -147,16 +151,17 @@ void write_request_end(struct writeback *wb, struct write_request *req)
 	struct fm_file *file = req->file;
 	for (uint32_t i = 0; i < req->count; i++)
 		page_unpin(file->pool, &file->pool->pages[req->page[i]]);
-	/* The thread goes on when there is something to be had for it: it would look through all
-	 * that is dirty for each single one. Not for one that was given back unused: it would get
-	 * that again. */
+	/* Wake the write-back thread only when enough requests are free. Otherwise the thread would
+	 * look through all dirty pages for each single request. A request given back unused does
+	 * not wake the thread: the thread would get the same request again. */
 	if (write_request_put(wb, req) <= wb->count / 4 && atomic_xchg(&wb->starved, 0u))
 		writeback_kick(wb->mm);
 	file_write_ended(file);
 	file_put(file);
 }
 
-/* In the I/O thread or a worker: beside the ends of other requests. */
+/* End a write. Runs in the I/O thread or a worker, at the same time as the ends of other requests.
+ */
 void write_done(struct io_request *io)
 {
 	struct write_request *req = io->owner;
@@ -174,7 +179,7 @@ void write_done(struct io_request *io)
 	if (file->scratch)
 		stats_add(mm->stats, spilled, io->bytes_done >> pool->shift);
 	note_pace(file, req, now);
-	/* First what is to be found by who sees that a page's write has ended. */
+	/* Record the result first: a thread that sees the end of a page's write must find it set. */
 	if (io->error)
 		file_note_failure(file, io->error);
 	else
@@ -183,13 +188,13 @@ void write_done(struct io_request *io)
 	if (stored)
 		atomic_add(&file->writes->stored_seq, 1u);
 	for (uint32_t i = 0; i < stored;
-	     i++) /* so that a flush that covers this write counts what it has written */
+	     i++) /* so that a flush that covers this write counts the written pages */
 		page_stored(pool, &pool->pages[req->page[i]]);
 	atomic_add(&file->writes->written_seq, 1u);
 	for (uint32_t i = 0; i < req->count; i++) {
 		struct page *page = &pool->pages[req->page[i]];
 		page_written(pool, page, i < stored ? 0 : io->error, req->flush_failures);
-		if (page_is(page, PG_DUP)) /* the background met it while it was being written from */
+		if (page_is(page, PG_DUP)) /* the background met the page while it was being written */
 			after_add(mm, pool, page, 1);
 	}
 	if (io->error) {
@@ -203,7 +208,7 @@ void write_done(struct io_request *io)
 		write_request_end(wb, req);
 		return;
 	}
-	/* Some page may have stayed in the view because it was being written; or is not there any more. */
+	/* Some page may have stayed in the view because of the write, or may have vanished. */
 	struct write_request *head = atomic_get(&wb->late);
 	do {
 		req->next = head;
@@ -211,7 +216,7 @@ void write_done(struct io_request *io)
 	writeback_kick(mm);
 }
 
-/* A file whose pages are not to be tried for a while. */
+/* Return whether the file has failed lately, so that its pages are not tried for a while. */
 bool write_rests(struct fm_file *file, uint64_t now)
 {
 	return atomic_get(&file->dirt->failing) && now < atomic_get(&file->writes->retry_ns);

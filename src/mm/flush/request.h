@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Write requests: taken, ended, given back; what a failed write leaves behind. */
+/* Write requests: how they are taken, ended and given back, and what a failed write records. */
 #ifndef FM_MM_FLUSH_REQUEST_H
 #define FM_MM_FLUSH_REQUEST_H
 
@@ -19,14 +19,14 @@ struct fm_file;
 #define BATCH 16u
 #else
 #define WRITE_PAGES_MAX 64u
-#define BATCH 256u /* pages that are put in order at a time */
+#define BATCH 256u /* pages sorted at a time */
 #endif
 
-/* How pages are gathered for a write. */
+/* Flags that say how pages are gathered for a write. */
 enum {
-	HOW_DEMAND = 1u << 0, /* somebody waits */
-	HOW_WAIT = 1u << 1,   /* for requests and page locks */
-	HOW_FORCE = 1u << 2,  /* what cannot be taken out is written where it is */
+	HOW_DEMAND = 1u << 0, /* a thread waits for the write */
+	HOW_WAIT = 1u << 1,   /* may wait for requests and page locks */
+	HOW_FORCE = 1u << 2,  /* write a page from the view if the page cannot be taken out */
 };
 
 struct write_request {
@@ -36,12 +36,12 @@ struct write_request {
 	uint32_t count;
 	uint32_t page[WRITE_PAGES_MAX];
 	uint64_t started_ns;
-	uint32_t unmap_seq; /* the view's, when it began */
-	bool ends;          /* it has the file's last page, in part: nothing can follow */
-	uint32_t flush_failures; /* the file's, when it began */
-	bool in_place;      /* some page is written from the view, where it stays */
-	bool missing;       /* it came upon a page that was not there */
-	bool taken;         /* of a file's own: it is in use; wb->lock */
+	uint32_t unmap_seq; /* the view's unmap_seq when the request began */
+	bool ends;          /* has the file's last, partial page: no page can follow */
+	uint32_t flush_failures; /* the file's flush_failures when the request began */
+	bool in_place;      /* some page is written from the view, and stays there */
+	bool missing;       /* the write met a page that was not there */
+	bool taken;         /* a file's own request is in use; wb->lock */
 };
 
 struct writeback {
@@ -49,16 +49,16 @@ struct writeback {
 	struct os_thread thread;
 	uint32_t stop; /* atomic */
 	struct os_lock lock;
-	struct write_request *free; /* lock */
-	struct gate freed;          /* one has been given back */
-	uint32_t starved;           /* somebody found none; atomic */
+	struct write_request *free; /* list of free requests; lock */
+	struct gate freed;          /* a request has been given back */
+	uint32_t starved;           /* a thread found no free request; atomic */
 	struct write_request
-		*late; /* atomic stack: ended, and some of its pages may not be mapped any more */
-	struct fm_file *closing;    /* atomic stack */
-	struct fm_file *closing_list; /* the thread's */
-	uint64_t aged_ns;           /* the thread's: when the bits of age were last made */
-	uint64_t sweep_ns;          /* the thread's: not before */
-	uint32_t sweep_pass;        /* the thread's */
+		*late; /* atomic stack: ended requests with pages that may not be mapped any more */
+	struct fm_file *closing;    /* atomic stack of files to close */
+	struct fm_file *closing_list; /* files to close; the thread's */
+	uint64_t aged_ns;           /* when aged_bits were last set; the thread's */
+	uint64_t sweep_ns;          /* no sweep before this time; the thread's */
+	uint32_t sweep_pass;        /* number of the present sweep; the thread's */
 	uint32_t cursor[MM_POOLS_MAX];
 	uint32_t count;
 	size_t len;

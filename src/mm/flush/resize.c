@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and writes
- * of it in flight.
+ * Making a file longer or shorter, punching holes, and dropping pages, while faults and writes of
+ * the file are in flight.
  *
- * One at a time for each file (`resizing`). Making it shorter, and punching: first it is said which
- * pages are meant, so that none of them becomes dirty (dirty_must_wait()) and none is gathered to
- * be written; who syncs waits until it is over. Then the writes of them that are under way are
- * waited for, so that none makes the store longer again, or fills the hole; then the store; then
- * the pages go, dirty or not: should the store refuse, they are as they were. A shorter file has
- * its new size before the store begins (store_resize()). Private mappings of the file lose what
- * they have past its new end, too. A read that began before the store changed has its page locked,
- * or in the index, when they are looked for; one that begins later has the new bytes. Holds a page
- * lock over no wait but the kernel's.
+ * Each file has one such change at a time (`resizing`). A truncate to a shorter size, and a punch,
+ * work in steps. First the range of pages is published: no page of the range becomes dirty
+ * (dirty_must_wait()) or is gathered for a write, and a sync waits until the change is over. Then
+ * the writes of these pages that are under way are waited for. So no write makes the store longer
+ * again, or fills the hole. Then the store changes. Then the pages go, dirty or not: if the store
+ * refuses, the pages stay as they were.
+ *
+ * A shorter file has its new size before the store begins (store_resize()). Private
+ * mappings of the file lose their pages past the new end, too. A read that began before the
+ * store changed has its page locked, or in the index, when the pages are looked for. A read
+ * that begins later gets the new bytes. No page lock is held over a wait, unless over the
+ * kernel's.
  */
 #include "mm/flush/resize.h"
 
@@ -68,7 +71,7 @@ static void resize_end(struct fm_file *file)
 		os_futex_wake(&file->writes->resizing, 1, OS_FUTEX_ANY);
 }
 
-/* Lock a page, pinned, of which no write is under way. */
+/* Lock a pinned page once no write of the page is under way. Blocks. */
 static void lock_unwritten(struct fm_file *file, struct page *page)
 {
 	for (;;) {
@@ -90,7 +93,7 @@ static void wait_writes(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Out of view and cache, whatever it has, and whoever has it pinned. */
+/* Remove a page from the view and the cache, whatever its state, even if the page is pinned. */
 static void drop_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
@@ -98,7 +101,7 @@ static void drop_page(struct fm_file *file, struct page *page, void *arg)
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
 		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
-		if (!out && tries > TRIES_MOST) { /* what the kernel has pinned goes with its bytes */
+		if (!out && tries > TRIES_MOST) { /* a page pinned by the kernel goes with its bytes */
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -118,15 +121,15 @@ static void count_pinned(struct fm_file *file, struct page *page, void *arg)
 	count->busy += page_word(page, user_pins) != 0;
 }
 
-/* Out of the cache, if it is clean and nobody has it. */
+/* Remove a page from the cache if the page is clean and not in use, else count the page as busy. */
 static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 {
 	struct drop_count *count = arg;
 	for (int tries = 0;; tries++) {
 		lock_unwritten(file, page);
 		bool gone = page_is(page, PG_GONE);
-		/* What waits for a flush is in the store, too; should the flush fail, what was read
-		 * meanwhile is as old. */
+		/* A page that waits for a flush is in the store, too. If the flush fails, bytes
+		 * read in the meantime are as old. */
 		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
 		if (may && page_is(page, PG_INSTALLED))
 			may = page_bring_out(&file->view, page) == 0;
@@ -144,7 +147,8 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 	}
 }
 
-/* The page, read if it must be, locked and pinned; no write of it is under way. */
+/* Get a page, and read the page if needed. May block. On success (0) the page is locked and pinned,
+ * and no write of the page is under way. */
 static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page)
 {
 	struct frame_pool *pool = file->pool;
@@ -178,8 +182,8 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 	}
 }
 
-/* Zeros in [from, to) of a page that is locked and pinned, and out of the view when it has been
- * done. -EBUSY: it is pinned. */
+/* Fill [from, to) of a page with zeros. The page is locked and pinned, and is out of the view on
+ * success. Returns -EBUSY if the program or the kernel has the page pinned. */
 static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uint64_t to)
 {
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
@@ -193,8 +197,8 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	return 0;
 }
 
-/* What is past the size in its last page becomes zeros, so that it will be when the file grows. In
- * memory alone: in the store it has never been. */
+/* Fill the last page with zeros past the size, so that a file that grows has zeros there. Only
+ * memory needs this: the store never has bytes past the size. */
 static int zero_past(struct fm_file *file, uint64_t size)
 {
 	struct frame_pool *pool = file->pool;
@@ -217,7 +221,8 @@ static uint64_t last_index(const struct fm_file *file)
 	return UINT64_MAX >> file->pool->shift;
 }
 
-/* A sync that had to pass by pages because of changes has none beside it until it has ended. */
+/* Wait for syncs that had to pass by pages because of changes. No change may begin until such a
+ * sync has ended. */
 static void wait_for_syncs(struct fm_file *file)
 {
 	for (;;) {
@@ -228,12 +233,12 @@ static void wait_for_syncs(struct fm_file *file)
 	}
 }
 
-/* From here on nothing of these pages is written, or becomes dirty, until change_end(). */
+/* Begin a change: until change_end(), no page of the range is written or becomes dirty. Blocks. */
 static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	wait_for_syncs(file);
-	/* The last goes up before the first goes down: nobody sees a range that is larger than this
-	 * one. */
+	/* Raise the last index before lowering the first: so no thread sees a larger range than
+	 * this range. */
 	atomic_set(&file->dirt->punch_last, last);
 	atomic_set(&file->dirt->punch_first, first);
 	file_each_cached(file, first, last, wait_writes, NULL);
@@ -242,13 +247,14 @@ static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
 static void change_end(struct fm_file *file)
 {
 	atomic_add(&file->writes->written_seq,
-		   1u); /* before who syncs goes on: it is to be made durable, too */
+		   1u); /* before a waiting sync goes on: the sync makes the change durable, too */
 	atomic_set(&file->dirt->punch_first, UINT64_MAX);
 	atomic_set(&file->dirt->punch_last, 0u);
 	gate_open(&file->writes->ended);
 }
 
-/* The first page that is not within `size` whole, and the first of which nothing is. */
+/* Return the first page that is not wholly within `size`. first_gone(): the first page that is
+ * wholly past `size`. */
 static uint64_t first_cut(const struct fm_file *file, uint64_t size)
 {
 	return size >> file->pool->shift;
@@ -259,9 +265,9 @@ static uint64_t first_gone(const struct fm_file *file, uint64_t size)
 	return (size + file->pool->page_size - 1) >> file->pool->shift;
 }
 
-/* The next private file over `base` after `last`, with a reference, which also keeps its place in
- * the list; NULL: there is none. Puts the reference to `last`. One that is being closed has no
- * mapping any more, and is passed over. */
+/* Find the next private file over `base` after `last`. Puts the reference to `last`. Returns the
+ * file with a reference, which also keeps the file's place in the list, or NULL if there is none. A
+ * file that is being closed has no mapping any more, and is passed over. */
 static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
 {
 	struct fm_mm *mm = base->mm;
@@ -277,8 +283,9 @@ static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
 	return file;
 }
 
-/* A private mapping's file, whose base has become shorter. What was written to it within its last
- * page stays, past the new end too, as with mmap(). What was not is dropped, and read anew. */
+/* Cut a private mapping's file whose base has become shorter. If the program has written to
+ * the last page, the page stays, past the new end too, as with mmap(). Otherwise the page
+ * is dropped and read anew. */
 static void cut_private(struct fm_file *own, uint64_t size)
 {
 	struct drop_count count = {0};
@@ -292,18 +299,18 @@ static void cut_private(struct fm_file *own, uint64_t size)
 	change_end(own);
 }
 
-/* One that is made from here on knows no other size. */
+/* Cut all private files over `file`. A private file made from here on knows only the new size. */
 static void cut_privates(struct fm_file *file, uint64_t size)
 {
 	for (struct fm_file *own = NULL; (own = next_private(file, own));)
 		cut_private(own, size);
 }
 
-/* The store has become shorter: what lies past its end goes. */
+/* Drop all pages past the end of a store that has become shorter. */
 static void cut(struct fm_file *file, uint64_t size)
 {
 	file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
-	(void)zero_past(file, size); /* of a page that is pinned when the file grows again */
+	(void)zero_past(file, size); /* a pinned page is zeroed when the file grows again */
 }
 
 static int shrink(struct fm_file *file, uint64_t size)
@@ -318,8 +325,9 @@ static int shrink(struct fm_file *file, uint64_t size)
 	return err;
 }
 
-/* The page of the former end may have been written to past that, since it was zeroed there, and
- * have been written back without: what is seen is what the store gets. */
+/* Mark the page of the former end dirty. The program may have written past the former end after the
+ * page was zeroed there. A write-back left those bytes out. The store must get the bytes that the
+ * program sees. */
 static void write_past(struct fm_file *file, uint64_t before)
 {
 	struct frame_pool *pool = file->pool;
@@ -359,12 +367,12 @@ int file_truncate(struct fm_file *file, uint64_t size)
 	else if (size > before)
 		err = grow(file, size);
 	if (!err)
-		atomic_add(&file->writes->written_seq, 1u); /* the size is to be made durable */
+		atomic_add(&file->writes->written_seq, 1u); /* the next sync makes the size durable */
 	resize_end(file);
 	return err;
 }
 
-/* Part of one page. */
+/* Punch a part of one page: the part becomes zeros, and the page dirty. */
 static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	struct frame_pool *pool = file->pool;
@@ -377,8 +385,8 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 		if (!err) {
 			err = page_zero(file, page, inside, inside + len);
 			done = !err &&
-			       page_is(page, PG_UPTODATE); /* else its bytes went as it was taken
-							      out of the view: once more */
+			       page_is(page, PG_UPTODATE); /* else the bytes vanished as the page
+							      left the view: try again */
 			if (done)
 				page_dirty(pool, page);
 			page_unlock(pool, page);
@@ -397,7 +405,7 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	struct drop_count count = {0};
 
 	file_each_cached(file, first, last, count_pinned, &count);
-	if (count.busy) /* it is promised to stay */
+	if (count.busy) /* a pinned page is promised to stay */
 		return -EBUSY;
 	change_begin(file, first, last);
 	if (end > size)
@@ -423,7 +431,7 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	if (offset < end) {
 		uint64_t first = (offset + unit - 1) & ~(unit - 1),
 			 stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
-		if (first > stop) { /* inside one page */
+		if (first > stop) { /* the range is inside one page */
 			err = punch_part(file, offset, end - offset);
 		} else {
 			if (offset < first)
@@ -438,14 +446,14 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 	return err;
 }
 
-/* A file open for writing is longer in the store than is known. What others have written behind the
- * former end, in its last page, is there and not in the cache. */
+/* Take over a larger size of a file that is open for writing and has grown in the store. Other
+ * processes may have written past the former end, in its last page: the cache lacks these bytes. */
 static int grown(struct fm_file *file, uint64_t size)
 {
 	struct drop_count count = {0};
 	uint64_t before = file_size(file), last = first_cut(file, before);
 
-	for (int tries = 0; tries < 10; tries++) { /* the page may be written to again and again */
+	for (int tries = 0; tries < 10; tries++) { /* the program may write to the page again and again */
 		int err = writeback_range(file, last, last, true);
 		if (!err && atomic_get(&file->dirt->unflushed)) /* else the page would be held */
 			err = file_flush(file);
@@ -464,8 +472,8 @@ static int grown(struct fm_file *file, uint64_t size)
 	return -EBUSY;
 }
 
-/* It is shorter in the store than is known. -EAGAIN: a write that was under way has made it longer
- * again. */
+/* Take over a smaller size of a file that has become shorter in the store. Returns -EAGAIN if a
+ * write that was under way has made the file longer again. */
 static int shrunk(struct fm_file *file, uint64_t size)
 {
 	struct fm_store_version now;
@@ -484,8 +492,8 @@ static int shrunk(struct fm_file *file, uint64_t size)
 	return err;
 }
 
-/* Take over the size that the store says. Of a file open for writing. *ret_other: it was another
- * one. */
+/* Take over the size that the store tells, for a file that is open for writing. *ret_other tells
+ * whether the size has changed. */
 static int size_renew(struct fm_file *file, bool *ret_other)
 {
 	struct fm_store_version now;
@@ -517,7 +525,7 @@ int file_refresh(struct fm_file *file, bool *ret_changed)
 	return err ? err : file_drop(file, 0, 0);
 }
 
-/* fm_invalidate() also finds out how long the file is; but a snapshot stays what it is. */
+/* Do fm_invalidate(), which also finds out the size of the file. A snapshot stays unchanged. */
 int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	bool other;
@@ -528,7 +536,7 @@ int file_invalidate_range(struct fm_file *file, uint64_t offset, uint64_t len)
 		err = size_renew(file, &other);
 	else if (file_may_grow(file))
 		err = file_look(file);
-	if (err && err != -EOPNOTSUPP) /* a store may be unable to tell */
+	if (err && err != -EOPNOTSUPP) /* a store may be unable to tell its size */
 		return err;
 	return file_drop(file, offset, len);
 }
@@ -541,7 +549,7 @@ int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 
 	might_block(file->mm);
 	int err = writeback_range(file, first, last, true);
-	if (!err && atomic_get(&file->dirt->unflushed)) /* else they would be held */
+	if (!err && atomic_get(&file->dirt->unflushed)) /* else the pages would be held */
 		err = file_flush(file);
 	if (err)
 		return err;

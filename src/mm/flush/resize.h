@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file becomes longer or shorter, gets a hole, or has its pages dropped, with faults and
- * writes of it in flight.
+ * Making a file longer or shorter, punching holes, and dropping pages, while faults and writes of
+ * the file are in flight.
  */
 #ifndef FM_MM_FLUSH_RESIZE_H
 #define FM_MM_FLUSH_RESIZE_H

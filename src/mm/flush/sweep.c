@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* After an unmap: dirty pages that are still in the view are taken out. */
+/* The sweep after an unmap: dirty pages that are still in the view are taken out. */
 #include "mm/flush/sweep.h"
 
 #include "mm/base/common.h"
@@ -28,9 +28,9 @@ void write_late_ones(struct writeback *wb)
 		struct write_request *next = req->next;
 		struct fm_file *file = req->file;
 		uint32_t stopped = (uint32_t)(req->io.bytes_done >> file->pool->shift);
-		/* That of a page where it was to be written from the view, and somebody has emptied
-		 * it: else it would be tried again and again. Of those behind it nobody knows: what
-		 * is swapped out looks as if it were not there. */
+		/* Handle the page at which the write stopped: the page was to be written from the
+		 * view, and the program has emptied it. Otherwise its write would be tried again
+		 * and again. The pages behind are uncertain: a swapped-out page looks missing. */
 		if (req->missing && stopped < req->count &&
 		    page_is(&file->pool->pages[req->page[stopped]], PG_INSTALLED))
 			page_really_there(&file->view, &file->pool->pages[req->page[stopped]]);
@@ -54,12 +54,13 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 			    page_is(page, PG_UNPROTECTED)))
 		return;
 	file_take_out(file, page->index, page->index);
-	/* What the program has pinned is taken out when it is unpinned. */
+	/* A page that the program has pinned is taken out when the program unpins it. */
 	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) &&
 		 !page_word(page, user_pins);
 }
 
-/* One that has pages to be swept, with a reference; in each pass another. NULL: it was the last. */
+/* Find a file with pages to be swept, a different file at each call of a pass. Returns the
+ * file with a reference, or NULL after the last file. */
 static struct fm_file *sweep_next(struct writeback *wb)
 {
 	struct fm_mm *mm = wb->mm;
@@ -77,10 +78,11 @@ static struct fm_file *sweep_next(struct writeback *wb)
 	return file;
 }
 
-/* What is dirty or not flushed, and can't be moved just then, does not leave the view when it is
- * unmapped: its only bytes are there. By COPY that is all of it. Where some is left it is looked at
- * again, but not before wb->sweep_ns: who waits for a frame is told of each pin that is put here,
- * and would ask for the next pass. True: some is left. */
+/* Take unmapped pages out of the views. A page that is dirty or not flushed, and cannot be
+ * moved just then, stays in the view at an unmap: its only bytes are there. With COPY, that
+ * is every such page. If pages are left, the sweep looks again, but not before
+ * wb->sweep_ns. Each pin dropped here wakes threads that wait for a frame, and these would
+ * ask for the next pass. Returns true if pages are left. */
 bool files_sweep(struct writeback *wb, uint64_t now)
 {
 	struct fm_file *file;
@@ -92,8 +94,8 @@ bool files_sweep(struct writeback *wb, uint64_t now)
 	while ((file = sweep_next(wb)) != NULL) {
 		bool left = false;
 		uint32_t seq = atomic_get(&file->view.unmap_seq);
-		atomic_set(&file->writes->swept_seq, seq); /* first: who sets it back from here on
-							      has a page that may not be met */
+		atomic_set(&file->writes->swept_seq, seq); /* set first: a thread that sets it back
+							      later has a page the walk may miss */
 		file_each_cached(file, 0, FOR_EVER >> file->pool->shift, take_out_unmapped, &left);
 		if (left)
 			atomic_set(&file->writes->swept_seq, seq - 1);
@@ -102,7 +104,7 @@ bool files_sweep(struct writeback *wb, uint64_t now)
 	}
 	if (some_left) {
 		uint64_t ended = os_now_ns();
-		wb->sweep_ns = ended + SWEEP_SOON_NS + 10 * (ended - now); /* a tenth of the time at most */
+		wb->sweep_ns = ended + SWEEP_SOON_NS + 10 * (ended - now); /* sweep a tenth of the time at most */
 	}
 	return some_left;
 }

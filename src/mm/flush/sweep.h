@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* After an unmap: dirty pages that are still in the view are taken out. */
+/* The sweep after an unmap: dirty pages that are still in the view are taken out. */
 #ifndef FM_MM_FLUSH_SWEEP_H
 #define FM_MM_FLUSH_SWEEP_H
 

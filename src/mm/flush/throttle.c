@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Holding back writes while too much is dirty. */
+/* Holding back write faults while too many pages are dirty. */
 #include "mm/flush/throttle.h"
 
 #include "mm/base/bell.h"
@@ -23,9 +23,9 @@
 #define WAIT_SLICE_MOST_NS (20 * OS_NSEC_PER_MSEC)
 
 /*
- * A write fault, page lock held, the map lock maybe: is the page not to be made writable now? With
- * *ret_error set, not at all: the store refuses what is to be written back, so that there will be
- * no room.
+ * Return whether a write fault must not make the page writable now. The page lock is held, and the
+ * map lock may be held. If *ret_error is set, the page must not become writable at all: the store
+ * refuses the write-back, so that there will be no room.
  */
 bool dirty_must_wait(const struct access *access, const struct page *page, int *ret_error)
 {
@@ -46,14 +46,14 @@ bool dirty_must_wait(const struct access *access, const struct page *page, int *
 	       dirty_pause_ns(file, file->pool) > 0;
 }
 
-/* A write fault has read a fresh page, locked: may it be written to at once? What it has to pause
- * for comes after. */
+/* Return whether a write fault that has read a fresh, locked page may write to the page at once.
+ * The fault's pause comes after that. */
 bool dirty_may_come(const struct access *access)
 {
 	return !range_is_punched(access->file, access->index) && !dirty_over(access->file);
 }
 
-/* The pause of a page that has become dirty. No lock held. */
+/* Pause after a page has become dirty. No lock held. Blocks. */
 void dirty_pace(struct access *access)
 {
 	uint64_t pause = access->paced ? 0 : dirty_pause_ns(access->file, access->file->pool);
@@ -66,7 +66,8 @@ void dirty_pace(struct access *access)
 	os_sleep_until(os_now_ns() + pause);
 }
 
-/* What is waited for has ended, or the wait ends with an error. `over`: too much was dirty. */
+/* Return whether the wait of a write fault is over. `over`: too many pages were dirty when the wait
+ * began. If the wait ends with an error, *ret_error is set. */
 static bool wait_is_over(struct access *access, bool over, uint64_t until, int *ret_error)
 {
 	struct fm_file *file = access->file;
@@ -87,7 +88,8 @@ static bool wait_is_over(struct access *access, bool over, uint64_t until, int *
 	return true;
 }
 
-/* No lock held, access->page pinned. 0: look again; else the error that the fault ends with. */
+/* Wait until a write fault may go on. No lock held, access->page pinned. Blocks. Returns 0 if the
+ * fault must look again, else the error with which the fault ends. */
 int dirty_wait(struct access *access)
 {
 	struct fm_file *file = access->file;
@@ -105,8 +107,8 @@ int dirty_wait(struct access *access)
 		if (wait_is_over(access, over, until, &error))
 			break;
 		urge = gate_wait(&file->writes->ended, seq, os_now_ns() + slice) == -ETIMEDOUT;
-		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: a store that is all but
-							   dead is not asked again and again */
+		if (urge && slice < WAIT_SLICE_MOST_NS) /* nothing ends: do not ask an almost
+							   dead store again and again */
 			slice *= 2;
 	}
 	if (!error && !access->paced && pause) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Holding back writes while too much is dirty. */
+/* Holding back write faults while too many pages are dirty. */
 #ifndef FM_MM_FLUSH_THROTTLE_H
 #define FM_MM_FLUSH_THROTTLE_H
 

@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing dirty pages back: requests, fm_sync(), flushes, and the thread that writes in the
+ * The write-back of dirty pages: requests, fm_sync(), flushes, and the thread that writes in the
  * background.
  *
- * A write takes a page out of the view, marks it as being written, and puts its lock: dirty.c says
- * what may happen to it meanwhile. So a request holds no lock, only pins, and nobody waits for it
- * but who syncs. Neighbouring pages go together, what is to be written at one time in the order of
- * the file. A flush belongs to a file: one at a time, which whoever asks meanwhile shares if it
- * began after his writes had ended.
+ * A write takes a page out of the view, marks the page as being written, and drops the page
+ * lock. cache/dirty.c says what may happen to the page during the write. So a request holds
+ * no lock, only pins, and only a thread that syncs waits for the request. Neighbouring
+ * pages are written together. Pages that are written at one time go in the order of the
+ * file. Each file has at most one flush at a time. A thread that asks for a flush shares
+ * the present flush if that flush began after the thread's writes had ended.
  *
- * Errors. What could not be written is dirty again; so is what was written before a flush that
- * failed. `error_seq` counts failures, `error_told` how many of them some call has returned: each
- * call compares at its end with what had been told at its beginning. The background tries again
- * after RETRY_NS.
+ * Errors. A page whose write failed is dirty again, and so is a page written before a flush that
+ * failed. `error_seq` counts the failures, and `error_told` counts how many of them some call has
+ * returned. Each call compares `error_seq` at its end with `error_told` at its beginning. The
+ * background tries again after RETRY_NS.
  *
- * The end of a file. Its last reference may be put with pages dirty: the background thread hands
- * the file here, and gets it back when all is written, or when writes have failed for
- * mm_patience_ns: what is dirty then is lost, which the log is told, and `dirty_lost`.
+ * The end of a file. The last reference may be put while pages are dirty: the background
+ * thread then hands the file to this folder. The background thread gets the file back when
+ * all pages are written, or when writes have failed for mm_patience_ns. Pages that are
+ * still dirty then are lost: the log and `dirty_lost` tell so.
  *
  * The end of the mm, and of the process. writeback_finish() writes each file. A file that has lost
- * its last reference and has not come here yet is waited for. A store that refuses is tried again,
- * with pauses, and a store that does not answer is waited for, both for mm_patience_ns.
+ * its last reference and has not been handed over yet is waited for. A store that refuses is tried
+ * again, with pauses. A store that does not answer is waited for. Both end after mm_patience_ns.
  *
- * Owns struct writeback. wb->lock protects the list of free requests. Nothing waits with a page
- * lock held but for the kernel.
+ * Owns struct writeback. wb->lock protects the list of free requests. No thread waits with a page
+ * lock held, unless for the kernel.
  */
 #include "mm/flush/writer.h"
 
@@ -57,20 +59,21 @@
 #define AGE_NS (5 * OS_NSEC_PER_SEC)
 #define TICK_NS (100 * OS_NSEC_PER_MSEC)
 
-/* Write pages of a pool whose bits are set, until there are few, or no request is to be had. */
+/* Write pages of a pool whose bits are set, until few pages are dirty or no request is available.
+ * With `all`, do not stop at few pages. */
 static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, bool all, unsigned how)
 {
 	struct frame_pool *pool = wb->mm->pool[place];
 	uint32_t *at = &wb->cursor[place], looked = 0;
 	uint64_t now = os_now_ns();
-	const struct fm_file *full = NULL; /* a file that has its share of requests, and its own:
-					      others are not to wait for it */
+	const struct fm_file *full = NULL; /* a file that has its share of requests and its own
+					      request: other files must not wait for it */
 	struct batch batch;
 
 	while (looked < 2) {
 		uint32_t begun = *at;
 		if (!batch_next(pool, bits, NULL, 0, 0, at, &batch)) {
-			*at = 0; /* from the beginning, once */
+			*at = 0; /* start again from the beginning, once */
 			looked++;
 			continue;
 		}
@@ -78,10 +81,10 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 			struct page *page = &pool->pages[batch.id[i]];
 			if (!bit_is(bits, batch.id[i]) || (full && page_word(page, file) == full) || !page_try_pin(page))
 				continue;
-			struct fm_file *file = page->file; /* of one that is not dirty any more maybe none */
+			struct fm_file *file = page->file; /* may be NULL if no longer dirty */
 			int err = 0;
-			/* What the program has pinned stays dirty: for room it is written in vain.
-			 * One that nobody refers to any more comes by way of its end. */
+			/* A page that the program has pinned stays dirty: its write makes no room.
+			 * A file without references is written by its end (end.c). */
 			bool in_vain = bits == pool->dirty_bits && page_word(page, user_pins);
 			if (page_is(page, PG_DIRTY) && !in_vain && !write_rests(file, now) &&
 			    (!file->scratch || bits == pool->dirty_bits) && file_try_get(file)) {
@@ -96,10 +99,10 @@ static void pool_write_held(struct writeback *wb, int place, uint64_t *bits, boo
 				page_unpin(pool, page);
 			else
 				page_unpin_quiet(pool,
-						 page); /* who waits for a frame asks for this pass:
-							   they would call each other for ever */
+						 page); /* a waiter for a frame asks for this pass:
+							   both would wake each other for ever */
 			if (err == -ENOBUFS || (!all && dirty_few(pool))) {
-				*at = begun; /* the rest of them next time */
+				*at = begun; /* the next pass writes the rest */
 				return;
 			}
 		}
@@ -140,7 +143,7 @@ static void pools_write(struct writeback *wb, uint64_t now, bool urgent)
 		wb->aged_ns = now;
 }
 
-/* A file whose flush is due, with a reference. */
+/* Find a file whose flush is due. Returns the file with a reference, or NULL. */
 static struct fm_file *flush_due(struct writeback *wb, uint64_t now, bool urgent)
 {
 	struct fm_mm *mm = wb->mm;
@@ -215,7 +218,7 @@ static uint32_t requests_for(const struct fm_mm *mm)
 	return count < 8 ? 8 : count > 64 ? 64 : (uint32_t)count;
 }
 
-/* With the first file that is opened for writing. 0 or -ENOMEM and the like. */
+/* Start the write-back, with the first file opened for writing. Returns 0, -ENOMEM and the like. */
 int writeback_open(struct fm_mm *mm)
 {
 	uint32_t count = requests_for(mm);
@@ -247,7 +250,7 @@ int writeback_open(struct fm_mm *mm)
 	return err;
 }
 
-/* All files are gone. */
+/* Stop the write-back thread. All files are gone. */
 void writeback_stop(struct fm_mm *mm)
 {
 	struct writeback *wb = mm->wb;
@@ -265,7 +268,8 @@ void writeback_free(struct fm_mm *mm)
 	mm->wb = NULL;
 }
 
-/* What it takes to be written to, but for `writable`. May be called again. */
+/* Set up all that a file needs for being written to, except `writable`. May be called
+ * again. Returns 0, -ENOMEM and the like. */
 int file_prepare_writing(struct fm_file *file)
 {
 	if (!file->writes->flush_io)
@@ -274,6 +278,6 @@ int file_prepare_writing(struct fm_file *file)
 		file->writes->own_write = writeback_request_alloc();
 	int err = file->writes->flush_io && file->writes->own_write ? writeback_open(file->mm) : -ENOMEM;
 	file->writes->flushed_ns =
-		os_now_ns(); /* as if: what is written first need not be flushed at once */
+		os_now_ns(); /* as if just flushed: the first writes need no flush at once */
 	return err;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing dirty pages back: requests, fm_sync(), flushes, and the thread that writes in the
+ * The write-back of dirty pages: requests, fm_sync(), flushes, and the thread that writes in the
  * background.
  */
 #ifndef FM_MM_FLUSH_WRITER_H

@@ -18,7 +18,8 @@
 #include "os/os.h"
 #include "stats/stats.h"
 
-/* The one place where a page that is out of the index becomes a free frame. */
+/* Free the frame of a page that is out of the index, unless the page is locked or pinned. No
+ * other function turns such a page into a free frame. */
 static void page_free_if_last(struct frame_pool *pool, struct page *page, uint32_t state)
 {
 	while ((state & PG_GONE) && !(state & (PG_LOCKED | PG_FREE)) && !PG_PINS(state)) {
@@ -29,8 +30,9 @@ static void page_free_if_last(struct frame_pool *pool, struct page *page, uint32
 	}
 }
 
-/* After a try at a page that somebody else than us keeps where it is: who waits for a frame would
- * only try the same. Returns the state before. */
+/* Drop a pin without waking threads that wait for a frame. For a caller that could not move the
+ * page: a woken thread would try the same page and fail too. Returns the state before the
+ * call. */
 uint32_t page_unpin_quiet(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_sub(&page->state, PG_PIN);
@@ -46,12 +48,14 @@ void page_unpin(struct frame_pool *pool, struct page *page)
 	if (PG_PINS(old) != 1 || (old & PG_GONE))
 		return;
 	if (unlikely(atomic_get(&pool->free_waiters)))
-		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* it may be evicted now */
+		os_futex_wake(&pool->free_seq, 1, OS_FUTEX_ANY); /* the page may be evicted now */
 	else if (unlikely(atomic_get(&pool->tickets.head)))
 		background_kick(pool->mm);
 }
 
-/* Groups are for streams, and what is read ahead has no need of their last ones. */
+/* Take a frame, by frame_alloc(), and split a group if there is no other frame. Readahead
+ * (ADD_STREAM) splits no group, unless ADD_SINGLE asks for single pages: groups are for streams,
+ * and readahead does not need the last frames of groups. Returns NULL if there is no frame. */
 struct page *frame_get(struct frame_pool *pool, unsigned flags)
 {
 	struct page *page = frame_alloc(pool, !(flags & ADD_HOLE));
@@ -60,9 +64,10 @@ struct page *frame_get(struct frame_pool *pool, unsigned flags)
 	return page;
 }
 
-/* A frame with memory, its page locked and with one pin; NULL when none is free. Never blocks.
- * Without `fill` it may be a hole, which is charged for: until its lock is put it has to get its
- * memory, or be uncharged. */
+/* Take a free frame with memory. Never blocks. Returns the page, locked and with one pin, or
+ * NULL if no frame is free. Without `fill` the frame may be a hole, for which the budget is
+ * charged. Before the caller puts the page lock, the hole must get its memory or be
+ * uncharged. */
 struct page *frame_alloc(struct frame_pool *pool, bool fill)
 {
 	struct page *page = frame_take(pool, fill);
@@ -83,7 +88,8 @@ struct page *frame_alloc(struct frame_pool *pool, bool fill)
 	return page;
 }
 
-/* Give a frame back that nobody has found yet. Locked, with one pin, as it came. */
+/* Give back a frame that no other thread has found yet. The page is locked and has one pin, as
+ * frame_alloc() returned the page. The page lock and the pin are put. */
 void frame_drop(struct frame_pool *pool, struct page *page)
 {
 	if (page_is(page, PG_HOLE))
@@ -92,8 +98,8 @@ void frame_drop(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* What the program has pinned goes all the same: at the file's end, or past it. Page lock held, and
- * a pin beside the program's. */
+/* Drop the program's pins on a page that must go all the same: at the file's end, or past the
+ * end. The caller holds the page lock, and a pin beside the program's pins. */
 void page_drop_pins(struct fm_file *file, struct page *page)
 {
 	if (!page->user_pins)

@@ -13,8 +13,8 @@ struct page;
 enum page_add_flags {
 	ADD_RECLAIM = 1u << 0, /* when no frame is free, take one from another page */
 	ADD_HOLE = 1u << 1,    /* the frame may come without memory, see frame_alloc() */
-	ADD_STREAM = 1u << 2,  /* readahead has foreseen it */
-	ADD_SINGLE = 1u << 3,  /* and wants frames for single pages, also of groups */
+	ADD_STREAM = 1u << 2,  /* readahead has predicted the page */
+	ADD_SINGLE = 1u << 3,  /* readahead wants frames for single pages, also from groups */
 };
 
 uint32_t page_unpin_quiet(struct frame_pool *pool, struct page *page);

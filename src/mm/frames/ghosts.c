@@ -6,12 +6,13 @@
 #include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
 
-#define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: runs share their fate */
+#define STREAM_PIECE_SHIFT 7 /* pages, 512 KiB: pages of a run are kept or dropped together */
 /*
- * Pages that were evicted without anybody having come back to them leave a mark for a while, by
- * which they are known should they be read again: they are then worth more than what passes by
- * once. 16 bits for one or two frames, by a hash of the page: nine of them tell the page, seven the
- * time, in evictions; a newer page takes an older one's place. A mistake costs a guess.
+ * A page that is evicted without a second touch leaves a mark, its ghost, for a while. If the
+ * page is read again, the ghost shows that the page is worth more than a page that is read only
+ * once. A ghost has 16 bits for one or two frames, and its place is a hash of the page. Nine
+ * bits tell the page, seven bits the time, counted in evictions. A newer page overwrites an
+ * older page's ghost. A mistake costs only a wrong guess.
  */
 #define GHOST_MOMENTS 128u
 #define GHOST_LINE 32u
@@ -22,7 +23,8 @@ static uint64_t ghost_hash(const struct fm_file *file, uint64_t index)
 	return hash ^ hash >> 29;
 }
 
-/* Neighbours lie in one line of the processor's cache. */
+/* Return the place of a page's ghost. The ghosts of neighbours lie in one line of the processor's
+ * cache. */
 static uint16_t *ghost_at(const struct frame_pool *pool, const struct fm_file *file, uint64_t index)
 {
 	return &pool->ghosts[(ghost_hash(file, index / GHOST_LINE) * GHOST_LINE +
@@ -30,7 +32,8 @@ static uint16_t *ghost_at(const struct frame_pool *pool, const struct fm_file *f
 			     pool->ghost_mask];
 }
 
-/* Of `frames` evictions there are half as many moments as can be told. */
+/* Return the present time, in moments. `frames` evictions take half as many moments as seven bits
+ * can tell apart. */
 static uint32_t ghost_moment(const struct frame_pool *pool)
 {
 	return __atomic_load_n(&pool->ghost_clock, __ATOMIC_RELAXED) /
@@ -46,10 +49,11 @@ void ghost_add(struct frame_pool *pool, const struct page *page)
 }
 
 /*
- * Was it evicted not long ago, and is it to stay therefore? Where a stream brings it only one piece
- * of the file in four is, each time another: if what a loop goes over is more than there is memory
- * for, all of it would push out just what comes next. As with Bimodal Insertion (Qureshi et al.,
- * ISCA 2007) most of what is cached stays, and some passes by.
+ * Return whether the page was evicted not long ago, and therefore should stay now. For a page
+ * that a stream reads, only a quarter of the file's pieces stay, a different quarter each time.
+ * If a loop covers more pages than there is memory for, keeping all pages would evict just the
+ * pages that come next. As with Bimodal Insertion (Qureshi et al., ISCA 2007) most cached pages
+ * stay, and some pages pass by.
  */
 bool ghost_take(struct frame_pool *pool, const struct fm_file *file, uint64_t index, bool stream)
 {

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. Who reads a file from
- * one end to the other gets them: 2 MiB of it go into the view, and out again, by one change of a
- * page table. To everybody else their pages are pages like others; what moves one of them by itself
- * splits the huge page, and that is all that comes of it.
+ * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. A reader that goes
+ * through a file from one end to the other gets groups. One change of a page table then moves 2
+ * MiB of the file into the view, or out of the view. For all other purposes a group's pages are
+ * pages like others. A move of a single page splits the huge page, and has no other effect.
  *
- * One is whole as long as its pages have moved together only. Its free frames wait on PARKED, and
- * on GROUPS when all of them are free; only there a stream finds them. Others get none of them
- * until they have no frame otherwise: then one is split, and its free frames are free like others.
- * A stream that finds none makes one, of holes as long as the budget has room, else it takes what
- * is oldest out of the cache, as any fault does; the background thread makes some in advance.
+ * A group is whole as long as its pages have only moved together. Free frames of a whole group
+ * wait on PARKED, or on GROUPS if all frames of the group are free. A stream finds groups only
+ * on GROUPS. Other faults get no frame of a group while there are other frames. When there are
+ * none, a group is split, and its free frames become free like others. A stream that finds no
+ * group makes a group of holes while the budget has room. Otherwise the stream takes the oldest
+ * pages out of the cache, as any fault does. The background thread makes some groups in
+ * advance.
  *
- * Owns a pool's bits of which groups are whole, the numbers of free frames in them, and the two
- * lists. The pool lock protects all of it; the bits may be looked at without, by who can do with an
- * old answer.
+ * This file owns a pool's bits that tell which groups are whole, the numbers of free frames in
+ * the groups, and the two lists. The pool lock protects all of these. A caller that can use an
+ * old answer may read the bits without the lock.
  */
 #include "mm/frames/group.h"
 
@@ -29,7 +31,7 @@
 #include "stats/stats.h"
 
 #ifdef FM_SIM
-#define LEAST 4u /* groups in a pool: its pools are small */
+#define LEAST 4u /* groups in a pool: pools in the simulation are small */
 #else
 #define LEAST 6u
 #endif
@@ -39,7 +41,7 @@ uint32_t group_of(const struct frame_pool *pool, const struct page *page)
 	return (uint32_t)(page - pool->pages) / GROUP_PAGES;
 }
 
-/* How many a pool of so many frames is to have. */
+/* Return how many groups a pool should have, from its number of frames. */
 uint32_t groups_for(const struct frame_pool *pool)
 {
 	uint32_t count = pool->frames / GROUP_PAGES;
@@ -58,13 +60,14 @@ struct page *group_first(const struct frame_pool *pool, const struct page *page)
 	return &pool->pages[group_of(pool, page) * GROUP_PAGES];
 }
 
-/* They are all of one that is whole. */
+/* Return whether the `count` pages from `first` are all pages of a whole group. */
 bool group_is_all(const struct frame_pool *pool, const struct page *first, uint32_t count)
 {
 	return count == GROUP_PAGES && first == group_first(pool, first) && group_is_whole(pool, first);
 }
 
-/* It is none any more: those of its frames that are free are free like others. Pool lock. */
+/* Split a whole group: the group's free frames become free like others. The caller holds the pool
+ * lock. */
 void group_split_locked(struct frame_pool *pool, uint32_t group)
 {
 	struct page *first = &pool->pages[group * GROUP_PAGES];
@@ -83,7 +86,8 @@ void group_split_locked(struct frame_pool *pool, uint32_t group)
 	stats_add(pool->mm->stats, groups_split, 1);
 }
 
-/* Some pages have moved by themselves. */
+/* Split the groups of pages that have moved, unless the pages are all pages of a whole group.
+ * Takes the pool lock. */
 void group_split(struct frame_pool *pool, const struct page *first, uint32_t count)
 {
 	if (likely(!pool->groups) || group_is_all(pool, first, count))
@@ -98,7 +102,8 @@ void group_split(struct frame_pool *pool, const struct page *first, uint32_t cou
 	}
 }
 
-/* A frame of one that is whole, on no list, is free; with the last one all of it. Pool lock. */
+/* Put a free frame of a whole group onto PARKED. The frame is on no list. If the frame is the
+ * group's last, all frames of the group go onto GROUPS. The caller holds the pool lock. */
 void group_park_locked(struct frame_pool *pool, struct page *page)
 {
 	struct page *first = group_first(pool, page);
@@ -113,14 +118,15 @@ void group_park_locked(struct frame_pool *pool, struct page *page)
 	}
 }
 
-/* Frames that are free, and kept for streams as long as others have some. */
+/* Return the number of free frames that are kept for streams while there are other free
+ * frames. */
 uint32_t groups_free(struct frame_pool *pool)
 {
 	return lru_count(pool, LIST_GROUPS) + lru_count(pool, LIST_PARKED);
 }
 
-/* Somebody else needs a frame: one that is whole is split, so that those of its frames that are
- * free are to be had. False: there is none that has any. */
+/* Split a whole group for a caller that needs a single frame: the group's free frames become
+ * available. Takes the pool lock. Returns false if no whole group has a free frame. */
 bool group_break(struct frame_pool *pool)
 {
 	if (likely(!groups_free(pool)))
@@ -134,7 +140,7 @@ bool group_break(struct frame_pool *pool)
 	return id != NONE;
 }
 
-/* Into a view. */
+/* Count a whole group that has been installed in a view. Split the groups of any other pages. */
 void group_installed(struct frame_pool *pool, const struct page *first, uint32_t count)
 {
 	if (group_is_all(pool, first, count)) {
@@ -150,7 +156,8 @@ bool group_enough(struct frame_pool *pool)
 	return lru_count(pool, LIST_GROUPS) >= some * GROUP_PAGES;
 }
 
-/* The frames of the one that has been free for the longest time. */
+/* Take the group that has been free for the longest time. Takes the pool lock. Returns the
+ * first of the group's frames, off all lists, or NULL if no group is free. */
 struct page *group_take_free(struct frame_pool *pool)
 {
 	struct page *first = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. Who reads a file
- * from one end to the other gets them:
+ * Groups: 512 frames of 4 KiB, side by side, whose memory is one huge page. A reader that goes
+ * through a file from one end to the other gets groups.
  */
 #ifndef FM_MM_FRAMES_GROUP_H
 #define FM_MM_FRAMES_GROUP_H

@@ -47,7 +47,7 @@ void queue_append(struct frame_pool *pool, struct page *page, enum page_list lis
 	__atomic_store_n(&queue->count, queue->count + 1, __ATOMIC_RELAXED);
 }
 
-/* Put `count` pages whose frames are neighbours at the end of a list. */
+/* Move `count` pages whose frames are neighbours to the end of a list. Takes the pool lock. */
 void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum page_list list)
 {
 	os_lock(&pool->lock);
@@ -58,7 +58,7 @@ void lru_set(struct frame_pool *pool, struct page *first, uint32_t count, enum p
 	os_unlock(&pool->lock);
 }
 
-/* If it is on the one list, to the end of the other. */
+/* Move a page to the end of list `to` if the page is on list `from`. Takes the pool lock. */
 void lru_move(struct frame_pool *pool, struct page *page, enum page_list from, enum page_list to)
 {
 	os_lock(&pool->lock);

@@ -30,7 +30,8 @@ static size_t align_up(size_t value, size_t align)
 	return (value + align - 1) & ~(align - 1);
 }
 
-/* Staging slots, out of the budget; no more than few percent of it. */
+/* Return the number of staging slots for a pool, and charge the budget for the slots. The slots
+ * take no more than a few percent of the budget. */
 static uint32_t stages_for(struct fm_mm *mm, uint32_t page_size, uint32_t frames)
 {
 	uint32_t count = frames / POOL_STAGE_SHARE < POOL_STAGES_MAX ? frames / POOL_STAGE_SHARE
@@ -42,7 +43,8 @@ static uint32_t stages_for(struct fm_mm *mm, uint32_t page_size, uint32_t frames
 	return count;
 }
 
-/* They keep their memory; without any, it goes on as if there were none. */
+/* Fill the staging slots, which then keep their memory. If the system has no memory, the pool
+ * works without staging slots. */
 static void stages_fill(struct frame_pool *pool)
 {
 	uint64_t start = (uint64_t)pool->slots + ((uint64_t)pool->frames << pool->shift);
@@ -61,7 +63,7 @@ static int pool_alloc_meta(struct frame_pool *pool)
 {
 	uint32_t ghosts = 16;
 	uint32_t buckets = (pool->frames / 16 * 5 / BUCKET_LINE + 2) *
-			   BUCKET_LINE; /* a chain has three pages where all are in use */
+			   BUCKET_LINE; /* a chain has three pages if all frames are in use */
 	while (ghosts < pool->frames / 2)
 		ghosts *= 2;
 	size_t pages_len = align_up(pool->frames * sizeof(struct page), 64);
@@ -146,7 +148,7 @@ fail:
 	return err;
 }
 
-/* One that nothing was ever read into: what it was charged for is free again. */
+/* Destroy a pool that no page was ever read into, and uncharge the budget for its memory. */
 void pool_drop(struct frame_pool *pool)
 {
 	mm_uncharge(pool->mm, (uint64_t)(pool->filled + pool->stages_charged) << pool->shift);

@@ -11,9 +11,9 @@ struct frame_pool;
 #define POOL_STAGES_MAX 64u
 
 #ifdef FM_SIM
-#define POOL_STAGE_SHARE 16u /* its pools are small */
+#define POOL_STAGE_SHARE 16u /* pools in the simulation are small */
 #else
-#define POOL_STAGE_SHARE 128u /* frames to a staging slot */
+#define POOL_STAGE_SHARE 128u /* frames for each staging slot */
 #endif
 
 int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool);

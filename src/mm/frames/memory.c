@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for frames: holes are filled, huge frames and groups are made, memory is given back.
+ * Memory for frames: functions that fill holes, make huge frames and groups, and give memory
+ * back.
  */
 #include "mm/frames/memory.h"
 
@@ -21,7 +22,7 @@
 #include <errno.h>
 
 #define PAUSE_NS (100 * OS_NSEC_PER_MSEC)
-#define LOOK_AT 64u /* groups, under the pool lock */
+#define LOOK_AT 64u /* groups to test under the pool lock */
 
 bool pool_fills_ahead(struct frame_pool *pool)
 {
@@ -29,13 +30,13 @@ bool pool_fills_ahead(struct frame_pool *pool)
 	       pool_may_fill(pool);
 }
 
-/* Fill some holes that lie together, so that readahead finds frames that are filled. Background
- * thread. False: there are enough, or no memory for more. */
+/* Fill some neighbouring holes, so that readahead finds filled frames. Only the background thread
+ * calls this function. Returns false if there are enough filled frames, or no memory for more. */
 bool pool_fill_ahead(struct frame_pool *pool)
 {
 	uint32_t count, done = 0;
 
-	if (pool_fills_ahead(pool) && group_make(pool, true)) { /* by one change of a page table */
+	if (pool_fills_ahead(pool) && group_make(pool, true)) { /* fills by one change of a page table */
 		group_break(pool);
 		frame_freed(pool);
 		return true;
@@ -60,8 +61,8 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	return done > 0;
 }
 
-/* The first memory of a frame that came without. -ENOMEM: the system has none, and is not asked
- * again at once. */
+/* Give its first memory to a frame that came without memory. Returns -ENOMEM if the system has no
+ * memory. The system is then not asked again at once. */
 int frame_fill_first(struct frame_pool *pool, struct page *page)
 {
 	int err = frame_fill(pool, page);
@@ -70,7 +71,8 @@ int frame_fill_first(struct frame_pool *pool, struct page *page)
 	return err;
 }
 
-/* Give a charged frame its memory. Page lock held, or nobody knows the page. */
+/* Give memory to a frame that the budget is charged for. The caller holds the page lock, or no
+ * other thread knows the page. */
 int frame_fill(struct frame_pool *pool, struct page *page)
 {
 	int err = 0;
@@ -81,8 +83,8 @@ int frame_fill(struct frame_pool *pool, struct page *page)
 	return err;
 }
 
-/* Take the memory of up to `frames` free frames away. Returns of how many. Background thread: takes
- * the kernel's lock. */
+/* Take the memory away from up to `frames` free frames. Returns the number of those frames.
+ * Only the background thread calls this function, because it takes the kernel's lock. */
 uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 {
 	uint32_t released = 0;
@@ -100,7 +102,7 @@ uint32_t pool_release_memory(struct frame_pool *pool, uint32_t frames)
 	return released;
 }
 
-/* There are huge frames that have never had memory, and may have some now. */
+/* Return whether some huge frames have never had memory, and may get memory now. */
 bool pool_may_grow(struct frame_pool *pool)
 {
 	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
@@ -110,7 +112,8 @@ bool pool_may_grow(struct frame_pool *pool)
 	return atomic_get(&pool->mm->charged_bytes) + pool->page_size <= pool->mm->budget_bytes;
 }
 
-/* The next frames, `count` of them, charged for. */
+/* Populate the next `count` huge frames, from `first` on. The budget is charged already. Returns
+ * false, and uncharges the budget, if the system has no memory. */
 static bool populate(struct frame_pool *pool, uint32_t first, uint32_t count)
 {
 	uint64_t len = (uint64_t)count << pool->shift;
@@ -130,9 +133,11 @@ static bool populate(struct frame_pool *pool, uint32_t first, uint32_t count)
 	return true;
 }
 
-/* Populate up to `most` more huge frames, within the budget. Holes cannot be filled with huge pages
- * after the fact, so these get their memory before they are registered. Takes the kernel's lock:
- * not in a fault. False: there is no more to do, or somebody else is at it. */
+/* Populate up to `most` more huge frames, within the budget. Holes cannot be filled with huge
+ * pages later, so huge frames get their memory before they are registered. Takes the kernel's
+ * lock, so a fault must not call this function. Returns false if no frame was populated: there
+ * are no more frames to populate, there is no memory, or another thread is populating
+ * frames. */
 bool pool_grow(struct frame_pool *pool, uint32_t most)
 {
 	uint32_t count = 0;
@@ -148,14 +153,15 @@ bool pool_grow(struct frame_pool *pool, uint32_t most)
 	return some;
 }
 
-/* So that faults find frames that are populated. False: enough of them, or no more to be had. */
+/* Populate huge frames in advance, so that faults find populated frames. Returns false if there
+ * are enough populated frames, or no more can be populated. */
 bool pool_grow_ahead(struct frame_pool *pool)
 {
 	uint32_t ahead = pool->frames / 4 < GROW_AHEAD ? pool->frames / 4 : GROW_AHEAD;
 	return pool->grows && lru_count(pool, LIST_FREE) < ahead && pool_grow(pool, GROW_PIECE);
 }
 
-/* For one more, of holes. */
+/* Return whether there are holes enough, and room in the budget, for another group. */
 bool group_has_room(struct frame_pool *pool)
 {
 	uint64_t len = (uint64_t)GROUP_PAGES << pool->shift;
@@ -163,7 +169,8 @@ bool group_has_room(struct frame_pool *pool)
 	       atomic_get(&pool->mm->charged_bytes) + len <= pool->mm->budget_bytes;
 }
 
-/* All frames of a group that is none now, off this list; NULL: of the next few there is none. */
+/* Take all frames of a place for a group off the list. Takes the pool lock. Returns the first
+ * frame, or NULL if none of the next few places has all its frames on the list. */
 static struct page *take_all(struct frame_pool *pool, enum page_list list)
 {
 	struct page *first = NULL;
@@ -197,13 +204,14 @@ static void put_all(struct frame_pool *pool, struct page *first, bool whole)
 	os_unlock(&pool->lock);
 }
 
-/* Make one of frames that are off their list; `holes`: they have no memory yet, and it is charged
- * for. False: they are single ones. */
+/* Make a group of frames that are off their list. With `holes` the frames have no memory yet,
+ * and the budget is charged for that memory. Returns false if the frames have become single
+ * frames. */
 static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 {
 	uint64_t slot = (uint64_t)slot_of(pool, first), len = (uint64_t)GROUP_PAGES << pool->shift;
 
-	if (!holes) /* small pages, which become a huge one */
+	if (!holes) /* small pages, which a huge page replaces */
 		trap_discard(pool->mm->trap, slot, len);
 	uint64_t done;
 	int err = trap_fill_whole(pool->mm->trap, slot, len, &done);
@@ -211,7 +219,7 @@ static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 	if (err)
 		mm_uncharge(pool->mm, len - done);
 	if (err && err != -EBUSY)
-		atomic_set(&pool->groups_failed_ns, os_now_ns()); /* there may be small pages all the same */
+		atomic_set(&pool->groups_failed_ns, os_now_ns()); /* the system may still have small pages */
 	for (uint32_t i = 0; i < GROUP_PAGES; i++)
 		page_set(first + i, i < filled ? 0 : PG_HOLE, i < filled ? PG_HOLE : 0);
 	put_all(pool, first, !err);
@@ -222,16 +230,17 @@ static bool make_of(struct frame_pool *pool, struct page *first, bool holes)
 	return !err;
 }
 
-/* The system has just had no huge page. */
+/* Return whether the system had no huge page just now. */
 static bool pauses(struct frame_pool *pool)
 {
 	uint64_t failed_ns = atomic_get(&pool->groups_failed_ns);
 	return unlikely(failed_ns) && os_now_ns() < failed_ns + PAUSE_NS;
 }
 
-/* Of holes, where there is room in the budget; else, but for `only_holes`, of frames that have
- * become free together, as long as there are more for others: that takes the kernel's lock. False:
- * there are none. */
+/* Make a group of holes, if the budget has room. Otherwise, unless `only_holes` is set, make a
+ * group of frames that have become free together, while there are more free frames for others.
+ * Making a group of such frames takes the kernel's lock. Returns false if no group could be
+ * made. */
 bool group_make(struct frame_pool *pool, bool only_holes)
 {
 	uint64_t len = (uint64_t)GROUP_PAGES << pool->shift;
@@ -250,9 +259,9 @@ bool group_make(struct frame_pool *pool, bool only_holes)
 	return first && make_of(pool, first, false);
 }
 
-/* Make some, where streams want them. What nobody comes back to is left for the streams to
- * group_take_free out: it is little work, and each change of a page table by another thread would
- * interrupt them. Background thread. */
+/* Make some groups if streams want groups. Only the background thread calls this function. The
+ * streams themselves take out the pages that no thread touches again. Taking pages out is little
+ * work, and each change of a page table by another thread would interrupt the streams. */
 void groups_fill_ahead(struct frame_pool *pool)
 {
 	if (!pool->groups || !atomic_xchg(&pool->wants_groups, 0u))

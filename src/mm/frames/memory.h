@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for frames: holes are filled, huge frames and groups are made, memory is given back.
+ * Memory for frames: functions that fill holes, make huge frames and groups, and give memory
+ * back.
  */
 #ifndef FM_MM_FRAMES_MEMORY_H
 #define FM_MM_FRAMES_MEMORY_H
@@ -20,9 +21,9 @@ struct page;
 #define FILL_PIECE (TRAP_TOGETHER / pool->page_size)
 #endif
 
-#define GROW_AHEAD 16u /* huge frames kept free as long as there is memory for more */
+#define GROW_AHEAD 16u /* huge frames to keep free while there is memory for more */
 
-#define GROW_PIECE 4u /* huge frames at a time: some ms */
+#define GROW_PIECE 4u /* huge frames populated at a time: takes some ms */
 
 bool pool_fills_ahead(struct frame_pool *pool);
 bool pool_fill_ahead(struct frame_pool *pool);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A page's state word, and the functions that change it alone. */
+/* A page's state word, and the functions that change only the state word. */
 #include "mm/frames/page.h"
 
 #include "mm/base/common.h"

@@ -5,11 +5,12 @@
 
 #include <stdint.h>
 
-/* AHEAD: not installed yet. YOUNG: installed, and touched by one fault. ACTIVE: installed, and come
- * back to. INACTIVE: taken out of the view, to see whether somebody comes back. COLD: not
- * installed, and COLD_SHOWN: installed; both by FM_ADVICE_COLD. HELD: the clock has met it dirty,
- * or written and not flushed; it comes back when it is neither. See reclaim.c. GROUPS and PARKED:
- * free, and of a group, all of which is, or some: see group.c. */
+/* AHEAD: pages not installed yet. YOUNG: installed, and touched by one fault. ACTIVE:
+ * installed, and touched again. INACTIVE: taken out of the view, to see whether a thread
+ * touches the page again. COLD: not installed, and COLD_SHOWN: installed; both by
+ * FM_ADVICE_COLD. HELD: the clock has found the page dirty, or written and not flushed. The
+ * page leaves HELD when the page is neither. See reclaim/clock.c. GROUPS: free frames of a
+ * group that is all free. PARKED: free frames of a group that is free in part. See group.c. */
 enum page_list {
 	LIST_NONE,
 	LIST_FREE,

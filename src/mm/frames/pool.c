@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frames: the memory of one page size, its descriptors, its free lists and its clock's queues.
+ * Frames: the memory of one page size, the descriptors, the free lists and the clock's queues.
  *
- * Owns struct frame_pool's memory. The pool lock protects the queues and each page's list links; it
- * is held for list operations only. A frame is charged to the budget exactly while it has memory:
- * in its slot, or moved or copied into a view; PG_HOLE says it has none. One that is to be read by
- * way of a staging slot is charged for when it is taken.
+ * This file owns struct frame_pool's memory. The pool lock protects the queues and the list
+ * links of each page. A thread holds the pool lock only for list operations. The budget is
+ * charged for a frame exactly while the frame has memory: in its slot, or moved or copied into
+ * a view. PG_HOLE says that the frame has no memory. A frame that is read by way of a staging
+ * slot is charged for when the frame is taken.
  */
 #include "mm/frames/pool.h"
 
@@ -24,9 +25,10 @@
 #include "os/os.h"
 #include "stats/stats.h"
 
-/* The oldest pages of a list, off the list: up to `most` whose frames are neighbours, and that came
- * in that order; of a group that is whole all of them. They may be anybody's by the time they are
- * looked at: pin them. */
+/* Take the oldest pages off a list: up to `most` pages whose frames are neighbours and that
+ * joined the list in that order. Of a whole group all pages are taken. Takes the pool lock. The
+ * pages may have a new identity by the time the caller reads the pages, so the caller must pin
+ * each page. */
 struct page *lru_take(struct frame_pool *pool, enum page_list list, uint32_t most,
 		      uint32_t *ret_count)
 {
@@ -54,36 +56,37 @@ struct page *lru_take_one(struct frame_pool *pool, enum page_list list)
 	return lru_take(pool, list, 1, &count);
 }
 
-/* Free frames, single ones and groups. */
+/* Return the number of free frames, both single frames and frames of groups. */
 uint32_t pool_spare(struct frame_pool *pool)
 {
 	return lru_count(pool, LIST_FREE) + groups_free(pool);
 }
 
-/* The next fault that wants a new page will have to take a frame from another. */
+/* Return whether free frames are few and the budget has no room for another frame. Faults that
+ * want a new page will then have to take a frame from another page. */
 bool pool_under_pressure(struct frame_pool *pool)
 {
 	return pool_spare(pool) < pool->free_low &&
 	       atomic_get(&pool->mm->charged_bytes) + pool->page_size > pool->mm->budget_bytes;
 }
 
-/* The smallest pool has its memory whatever page tables take of the budget: with less, no progress
- * is promised. */
+/* Return whether the pool is at the size of the smallest pool. The smallest pool keeps its memory
+ * whatever share of the budget page tables take: with less memory, no progress is promised. */
 bool pool_at_floor(struct frame_pool *pool)
 {
 	return pool->page_size == OS_PAGE &&
 	       pool->frames - lru_count(pool, LIST_HOLES) <= MM_FRAMES_MIN;
 }
 
-/* The system has just had no memory. */
+/* Return whether the system had no memory just now. */
 bool pool_pauses(struct frame_pool *pool)
 {
 	uint64_t failed_ns = atomic_get(&pool->fill_failed_ns);
 	return unlikely(failed_ns) && os_now_ns() < failed_ns + FILL_PAUSE_NS;
 }
 
-/* A hole may be given memory; not at once where the system has just had none: who waits for a frame
- * would not wait. */
+/* Return whether a hole may be given memory. Returns false for a while after the system had no
+ * memory: otherwise a thread that should wait for a frame would not wait. */
 bool pool_may_fill(struct frame_pool *pool)
 {
 	if (pool_pauses(pool))
@@ -93,17 +96,17 @@ bool pool_may_fill(struct frame_pool *pool)
 					       pool->mm->budget_bytes);
 }
 
-/* What a new page gets is a frame that another page had: the few that are free have been freed for
- * that. */
+/* Return whether a new page gets a frame that another page had. The few free frames have then
+ * been freed for this purpose. */
 bool pool_evicts(struct frame_pool *pool)
 {
 	uint32_t spare = pool_spare(pool);
-	if (pool_may_fill(pool)) /* what COPY discards leaves holes */
+	if (pool_may_fill(pool)) /* memory that COPY discards leaves holes */
 		spare += lru_count(pool, LIST_HOLES);
 	return spare <= 2 * pool->free_high;
 }
 
-/* To where its likes wait. */
+/* Put a free frame onto the list for frames of its kind. Takes the pool lock. */
 static void free_put(struct frame_pool *pool, struct page *page)
 {
 	os_lock(&pool->lock);
@@ -117,7 +120,8 @@ static void free_put(struct frame_pool *pool, struct page *page)
 	os_unlock(&pool->lock);
 }
 
-/* Frames that were freed where the pool lock could not be taken. */
+/* Put the deferred frames onto their lists. Deferred frames were freed where the pool lock
+ * could not be taken. */
 static void take_deferred(struct frame_pool *pool)
 {
 	uint32_t id = atomic_xchg(&pool->deferred, 0u);
@@ -128,8 +132,9 @@ static void take_deferred(struct frame_pool *pool)
 	}
 }
 
-/* One without memory, which is charged for now. Single ones from the end: at the head lie those
- * that are filled together, or in a row, so that they make runs. */
+/* Take a hole, and charge the budget for its memory. Single frames come from the end of the
+ * list. At the head lie holes that are filled together, or in a row, so that the frames make
+ * runs. Returns NULL if there is no hole or no room in the budget. */
 static struct page *hole_take(struct frame_pool *pool, bool single)
 {
 	if (!lru_count(pool, LIST_HOLES))
@@ -154,7 +159,8 @@ struct page *frame_take(struct frame_pool *pool, bool filled)
 	return page;
 }
 
-/* A free frame's next page, locked, with one pin and these flags. It is to be counted. */
+/* Begin the next page of a free frame: locked, with one pin and `flags`. The caller must count
+ * the page in the statistics. */
 void frame_begin(struct page *page, uint32_t flags)
 {
 	mm_assert(page_is(page, PG_FREE));
@@ -165,7 +171,8 @@ void frame_begin(struct page *page, uint32_t flags)
 	atomic_set(&page->state, PG_LOCKED | PG_PIN | flags);
 }
 
-/* Called by page_free_if_last() alone, on a word with PG_FREE. */
+/* Free the frame of a page whose state word has PG_FREE. Only page_free_if_last() calls this
+ * function. */
 void frame_free(struct frame_pool *pool, struct page *page)
 {
 	uint32_t state = atomic_get(&page->state);
@@ -174,11 +181,12 @@ void frame_free(struct frame_pool *pool, struct page *page)
 			 __ATOMIC_RELEASE); /* the file may be freed once evict_all() has seen it */
 	stats_sub(pool->mm->stats, frames_used, 1);
 	if (unlikely(self()->map_held)) {
-		/* The last pin of a page that was found by mistake, in a search under the map lock. */
+		/* A search under the map lock found the page by mistake, and drops the last pin. */
 		uint32_t head = atomic_get(&pool->deferred);
 		do {
-			/* Not by lru_next: reclaim, which met it locked, may have put it on its
-			 * list again. Nor by hash_next, which may still be walked over. */
+			/* lru_next cannot link the frames: reclaim, which found the page locked,
+			 * may have put the page back on a list. Another thread may still walk
+			 * over hash_next. */
 			__atomic_store_n(&page->index, (uint64_t)head, __ATOMIC_RELAXED);
 		} while (!atomic_cas(&pool->deferred, &head, page_id(pool, page) + 1));
 		return;
@@ -186,11 +194,12 @@ void frame_free(struct frame_pool *pool, struct page *page)
 	free_put(pool, page);
 	if (!(state & PG_HOLE) ||
 	    pool_may_fill(
-		    pool)) /* else two that found no memory would wake each other without end */
+		    pool)) /* else two threads that found no memory wake each other endlessly */
 		frame_freed(pool);
 }
 
-/* A frame has become free, or a page that could give one has lost its last pin. */
+/* Tell a waiting thread and the oldest ready ticket that a frame has become free, or that a page
+ * that could give a frame has lost its last pin. */
 void frame_freed(struct frame_pool *pool)
 {
 	atomic_add(&pool->free_seq, 1u);

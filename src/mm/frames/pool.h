@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frames: the memory of one page size, its descriptors, its free lists and its clock's queues.
+ * Frames: the memory of one page size, the descriptors, the free lists and the clock's queues.
  */
 #ifndef FM_MM_FRAMES_POOL_H
 #define FM_MM_FRAMES_POOL_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Staging slots: memory that a page is read into before it goes into the view by itself.
+ * Staging slots: memory that a single page is read into before the page goes into the view.
  * Places: empty slots for a page that is out of the view for a moment.
  */
 #include "mm/frames/staging.h"
@@ -8,8 +8,9 @@
 #include "mm/frames/frame_pool.h"
 #include "os/atomic.h"
 
-/* A place to read one page into that goes into the view by a copy. NULL: there is none to be had;
- * but for `last`, which is for faults, an eighth of them is left. */
+/* Take a staging slot, into which a page is read that goes into the view by a copy. Never blocks.
+ * Returns NULL if there is no slot. Unless `last` is set, which is for faults, an eighth of the
+ * slots is left. */
 char *stage_take(struct frame_pool *pool, bool last)
 {
 	uint64_t before = atomic_get(&pool->stages_free);
@@ -29,8 +30,8 @@ void stage_put(struct frame_pool *pool, const char *stage)
 		;
 }
 
-/* An empty slot, for a page that is out of the view for a moment while its own slot has memory.
- * NULL: there is none just now. */
+/* Take an empty slot, for a page that is out of the view for a moment while its own slot has
+ * memory. Never blocks. Returns NULL if there is no empty slot just now. */
 char *place_take(struct frame_pool *pool)
 {
 	uint64_t before = atomic_get(&pool->places_free);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Staging slots: memory that a page is read into before it goes into the view by itself.
+ * Staging slots: memory that a single page is read into before the page goes into the view.
  * Places: empty slots for a page that is out of the view for a moment.
  */
 #ifndef FM_MM_FRAMES_STAGING_H

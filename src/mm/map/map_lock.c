@@ -2,16 +2,17 @@
 /*
  * The map lock: a reader-writer lock on futexes, phase-fair, instrumented.
  *
- * Owns struct map_lock. Phase-fair: a reader waits for at most one writer, a writer for the readers
- * that were there before it and the writers before it, so neither starves (after Brandenburg and
- * Anderson, "Spin-based reader-writer synchronization for multiprocessor real-time systems", 2010).
- *   rin   readers that came, in units of READER; low bits: a writer is there, and its phase
- *   rout  readers that went, in units of READER
- *   win   writers that came; wout writers that went
- * The only system call between lock and unlock is the unlock's own wake-up. Reading the clock is
- * one where the machine's clock source has no vDSO (hpet, acpi_pm, xen): so the clock is read
- * before the look that finds the lock taken, and after the lock is given back. What is recorded as
- * held is longer by as much, never shorter.
+ * This file owns struct map_lock. In a phase-fair lock a reader waits for at most one writer. A
+ * writer waits for the readers and the writers that came before it. So neither starves (after
+ * Brandenburg and Anderson, "Spin-based reader-writer synchronization for multiprocessor
+ * real-time systems", 2010).
+ *   rin   readers that have arrived, in units of READER; low bits: writer present, writer's phase
+ *   rout  readers that have left, in units of READER
+ *   win   writers that have arrived; wout: writers that have left
+ * The only system call between lock and unlock is the wake-up that the unlock makes. Reading
+ * the clock is a system call if the machine's clock source has no vDSO (hpet, acpi_pm, xen). So
+ * a thread reads the clock before the test that finds the lock acquired, and again after the
+ * release. The recorded hold time is longer by that much, never shorter.
  */
 #include "mm/map/map_lock.h"
 
@@ -34,7 +35,8 @@
 #define WAKE_READERS 1u
 #define WAKE_WRITERS 2u
 
-/* `now_ns`: of just before the lock was found to be taken. */
+/* Record that the thread has acquired the lock. `now_ns` is the time just before the thread found
+ * that the thread has the lock. */
 static void lock_taken(struct map_lock *lock, uint64_t asked_ns, uint64_t now_ns, bool contended,
 		       bool exclusive)
 {
@@ -52,7 +54,7 @@ static void lock_taken(struct map_lock *lock, uint64_t asked_ns, uint64_t now_ns
 		stats_add(lock->stats, lock_shared, 1);
 }
 
-/* Before the lock is given back. */
+/* Record that the thread is about to release the lock. */
 static void lock_given(struct map_lock *lock)
 {
 	struct thread_local_area *t = self();
@@ -62,8 +64,8 @@ static void lock_given(struct map_lock *lock)
 	t->map_held = 0;
 }
 
-/* After it. The lock and its statistics outlive this: the mm waits for every call that is inside.
- */
+/* Record the hold time after the release. The lock and its statistics outlive this function:
+ * the mm waits for every call inside. */
 static void record_hold(struct map_lock *lock, bool exclusive)
 {
 	uint64_t held_ns = os_now_ns() - self()->map_since_ns;
@@ -98,7 +100,8 @@ void map_unlock_shared(struct map_lock *lock)
 	record_hold(lock, false);
 }
 
-/* True: it had to wait. *now_ns: of just before the last look. */
+/* Wait until the word has the value. Sets *now_ns to the time just before the last test. Returns
+ * true if the caller had to wait. */
 static bool wait_until(uint32_t *word, uint32_t value, uint64_t *now_ns)
 {
 	for (int spin = 0;; spin++) {
@@ -126,8 +129,8 @@ void map_lock_exclusive(struct map_lock *lock)
 void map_unlock_exclusive(struct map_lock *lock)
 {
 	lock_given(lock);
-	/* Looked at before the readers are let in: one that comes and goes at once must not stand
-	 * for one that sleeps. */
+	/* Read `rout` before the readers are let in: a reader that comes and goes at once must not
+	 * be counted in place of a reader that sleeps. */
 	uint32_t left = atomic_get(&lock->rout);
 	uint32_t came = atomic_and(&lock->rin, ~(READER - 1)) & ~(READER - 1);
 	if (came != left)

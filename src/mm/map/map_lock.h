@@ -18,7 +18,8 @@ void map_lock_shared(struct map_lock *lock);
 void map_unlock_shared(struct map_lock *lock);
 void map_lock_exclusive(struct map_lock *lock);
 void map_unlock_exclusive(struct map_lock *lock);
-/* Stands at the head of every function that can block. */
+/* Count in the statistics if the thread holds the map lock. A debug build then aborts, unless
+ * FM_MM_HOLD_LOCK is set. Every function that can block calls might_block() first. */
 void might_block(struct fm_mm *mm);
 
 #endif

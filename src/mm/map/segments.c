@@ -22,7 +22,7 @@ struct segment_table {
 	uint32_t capacity;
 };
 
-/* The place of the first segment that ends after addr. */
+/* Return the place of the first segment that ends after addr. */
 uint32_t segment_after(struct fm_mm *mm, uint64_t addr)
 {
 	uint32_t low = 0, high = mm->segment_count;
@@ -63,7 +63,7 @@ struct vma *segment_insert(struct fm_mm *mm, uint32_t at, const struct vma *vma)
 	return &mm->segments[place];
 }
 
-/* The segment's file reference is left to the caller. */
+/* Remove the segment from the table. The caller takes over the segment's file reference. */
 void segment_delete(struct fm_mm *mm, uint32_t at)
 {
 	uint32_t place = mm->places[at], tail = mm->segment_count - at - 1;
@@ -75,7 +75,7 @@ void segment_delete(struct fm_mm *mm, uint32_t at)
 	stats_sub(mm->stats, mappings, 1);
 }
 
-/* Cut the segment at a place in two at addr, which lies inside it. */
+/* Split the segment at place `at` at addr. The address must lie inside the segment. */
 static void segment_split(struct fm_mm *mm, uint32_t at, uint64_t addr)
 {
 	struct vma *vma = &mm->segments[mm->places[at]], upper = *vma;
@@ -85,7 +85,7 @@ static void segment_split(struct fm_mm *mm, uint32_t at, uint64_t addr)
 	segment_insert(mm, at + 1, &upper);
 }
 
-/* Make addr a boundary if it lies inside a segment. */
+/* Split the segment at addr if addr lies inside a segment. */
 void segment_cut(struct fm_mm *mm, uint64_t addr)
 {
 	uint32_t at = segment_after(mm, addr);
@@ -93,7 +93,7 @@ void segment_cut(struct fm_mm *mm, uint64_t addr)
 		segment_split(mm, at, addr);
 }
 
-/* How many segments a change of [start, end) may add: one cut at each end, and the gaps. */
+/* Return how many segments a change of [start, end) may add: a cut at each end, and the gaps. */
 static uint32_t segments_needed(struct fm_mm *mm, uint64_t start, uint64_t end)
 {
 	uint32_t first = segment_after(mm, start), last = first;
@@ -117,8 +117,8 @@ static int table_alloc(uint32_t capacity, struct segment_table *ret_table)
 	return 0;
 }
 
-/* Put a larger table in place of the present one. Map lock exclusive; the old memory is the
- * caller's. */
+/* Replace the present table by a larger table. The caller holds the map lock exclusively. On
+ * return *table describes the old memory, which belongs to the caller. */
 static void table_replace(struct fm_mm *mm, struct segment_table *table)
 {
 	struct segment_table old = {.mem = mm->segment_mem, .len = mm->segment_mem_len};
@@ -142,7 +142,8 @@ static void table_replace(struct fm_mm *mm, struct segment_table *table)
 	*table = old;
 }
 
-/* Take the lock exclusive with room for a change of [start, end). -ENOMEM: not taken. */
+/* Take the map lock exclusively, with room in the table for a change of [start, end). May block.
+ * Returns 0 with the lock held, or -ENOMEM without the lock. */
 int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 {
 	for (;;) {
@@ -163,8 +164,8 @@ int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 	}
 }
 
-/* It is mapped; and where it is `written`, which is to say that it can be written to there, that is
- * allowed. */
+/* Return whether addr is mapped and, if `written` is set, whether the mapping may be written to.
+ * Takes the map lock shared. */
 bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 {
 	map_lock_shared(mm->map);

@@ -11,7 +11,8 @@
 struct fm_mm;
 struct view;
 
-/* Disjoint, sorted by address; mapping the same bytes again raises `count`. Map lock. */
+/* A segment. Segments are disjoint and sorted by address. A second mapping of the same bytes
+ * raises `count`. The map lock protects segments. */
 struct vma {
 	uint64_t start, end;
 	struct view *view;

@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The budget, the clock over frames, waits for a free frame, and the background thread.
+ * The clock over frames: eviction of pages to free their frames.
  *
- * Soft faults tell use, as on the VAX: the clock takes the oldest installed pages out of the view
- * and puts them on INACTIVE, still cached. A touch brings one back cheaply and counts as use; one
- * that reaches the head of INACTIVE untouched gives its frame. Which installed pages are next is as
- * in S3-FIFO: those that one fault has touched (YOUNG) before those that somebody came back to
- * (ACTIVE), in the view, on INACTIVE, or not long after their eviction, which ghosts tell. So a
- * scan pushes out itself; what a stream brought goes from YOUNG at once, without a second chance.
- * What is read ahead waits on AHEAD; what has to be written and flushed first, on HELD, where
- * nobody looks at it in vain. Advice: what was called cold goes first; a page to be kept comes to
- * ACTIVE by its first touch, and is passed over once. Where installed pages can only be discarded
- * (COPY), the background thread alone evicts them, in the same order. A pinned page stays. Nothing
- * here holds a lock across a kernel call but the page lock of the page at hand.
+ * Soft faults show which pages are in use, as on the VAX. The clock takes the oldest installed
+ * pages out of the view and puts the pages on INACTIVE, still cached. A touch brings such a page
+ * back cheaply and counts as use. A page that reaches the head of INACTIVE untouched gives up its
+ * frame.
+ *
+ * The order of installed pages is that of S3-FIFO. Pages that only one fault has touched (YOUNG)
+ * go before pages that were touched again (ACTIVE). The second touch counts in the view, on
+ * INACTIVE, or soon after the eviction, which ghosts record. So a scan evicts only its own pages.
+ * Pages that a stream brought leave the cache from YOUNG at once, without a second chance.
+ *
+ * Pages read ahead wait on AHEAD. Pages that must be written and flushed first wait on HELD, where
+ * the clock does not try them in vain. Advice: pages advised as cold go first. A page advised to be
+ * kept moves to ACTIVE at its first touch, and is passed over once.
+ *
+ * If installed pages can only be discarded (COPY), only the background thread evicts them, in the
+ * same order. A pinned page stays. This file holds no lock across a kernel call, except the page
+ * lock of the page at hand.
  */
 #include "mm/reclaim/clock.h"
 
@@ -37,12 +43,13 @@
 #include "os/atomic.h"
 #include "stats/stats.h"
 
-#define RUN_DIRECT 16u /* pages; a fault wants one */
+#define RUN_DIRECT 16u /* pages; a fault needs a single page */
 #define RUN_BACKGROUND 256u
-#define LET_OFF_DIRECT 64u /* pages that a fault looks at before it passes over none any more */
-#define FAILED_MOST 16u /* evictions, until both lists are tried */
+#define LET_OFF_DIRECT 64u /* pages that a fault examines before kept pages are taken, too */
+#define FAILED_MOST 16u /* failed evictions until both lists are tried */
 
-/* A page that was taken from a list: give its frame back, or put it where it belongs. */
+/* Evict a page that was taken from a list, or put the page on the list where it belongs. Returns
+ * whether the page was evicted. */
 static bool evict_page(struct frame_pool *pool, struct page *page, enum page_list from)
 {
 	bool freed = false;
@@ -70,12 +77,12 @@ static bool evict_page(struct frame_pool *pool, struct page *page, enum page_lis
 		}
 		page_unlock(pool, page);
 	}
-	page_unpin_quiet(pool, page); /* one that stays is not to be tried again at once */
+	page_unpin_quiet(pool, page); /* a page that stays must not be tried again at once */
 	return freed;
 }
 
-/* Give the frame of the oldest page of INACTIVE or AHEAD back, or of all of a group. How many; -1:
- * the list is empty. */
+/* Evict the oldest page of a list, or all pages of a group. Returns how many frames were freed, or
+ * -1 if the list is empty. */
 static int evict_some(struct frame_pool *pool, enum page_list from)
 {
 	uint32_t count;
@@ -87,8 +94,10 @@ static int evict_some(struct frame_pool *pool, enum page_list from)
 	return first ? freed : -1;
 }
 
-/* S3-FIFO: what nobody came back to, or has come to yet, makes way first, but for an eighth. After
- * `in_vain` pages that did not, all of that list may be pinned: then the other's. */
+/* Choose the list of installed pages to take from next. As in S3-FIFO, pages not touched again, or
+ * not touched yet, go first, unless they fill no more than an eighth of the frames. `in_vain` is
+ * the number of pages tried without success: if the whole list may be pinned, choose the other
+ * list. */
 static enum page_list oldest_installed(struct frame_pool *pool, uint32_t in_vain)
 {
 	uint32_t young = lru_count(pool, LIST_YOUNG), cold = lru_count(pool, LIST_COLD_SHOWN);
@@ -107,9 +116,9 @@ static uint32_t installed_count(struct frame_pool *pool)
 }
 
 /*
- * Installed by COPY: the oldest pages are discarded. The kernel's lock is waited for with the
- * page's lock held, so that no new install of the page can come between; until the discard has
- * happened the page is in the view, so that nobody faults on it.
+ * Discard the oldest pages that were installed by COPY. Returns how many frames were freed. May
+ * block: waits for the kernel's lock with the page lock held, so that no new install of the page
+ * can come between. The page is in the view until the discard, so no thread faults on the page.
  */
 static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 {
@@ -148,8 +157,8 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 }
 
 /*
- * Free up to `want` frames. Returns how many. No lock held; blocks on nothing but the kernel's
- * per-region lock, and, in the background, on what a discard takes.
+ * Free up to `want` frames. Returns how many frames were freed. The caller holds no lock. Blocks
+ * only on the kernel's per-region lock and, in the background, on the locks that a discard takes.
  */
 uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 {
@@ -160,7 +169,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	uint32_t scan = 2 * (installed_count(pool) + cached) + 8;
 	uint32_t failed = 0,
 		 in_vain =
-			 0; /* evictions, and installed pages looked at, since a frame was freed */
+			 0; /* failed evictions, and installed pages tried, since a frame was freed */
 	bool soft = mm->install == FM_INSTALL_MOVE;
 
 	might_block(mm);
@@ -173,8 +182,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		run = target / 2;
 	for (uint32_t looked = 0; freed < want && looked < scan; looked++) {
 		bool some = false;
-		/* All that is inactive may be under way to a store that is stuck: then the active
-		 * pages have to give. */
+		/* All inactive pages may be under way to a store that is stuck. Then active pages
+		 * must give up frames. */
 		uint32_t cold = lru_count(pool, LIST_COLD), ahead = lru_count(pool, LIST_AHEAD);
 		uint32_t inactive = lru_count(pool, LIST_INACTIVE) + cold;
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
@@ -188,8 +197,8 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 				continue;
 			in_vain += count;
 		}
-		/* What is ahead may be pinned, all of it: by faults that wait for room for dirty
-		 * pages. Then each list in turn. */
+		/* All pages on AHEAD may be pinned by faults that wait for room for dirty pages.
+		 * Then try each list in turn. */
 		bool first = (ahead > pool->frames / 8 && failed < FAILED_MOST) || (failed & 1);
 		int evicted = failed < cold ? evict_some(pool, LIST_COLD) : -1;
 		if (evicted < 0)

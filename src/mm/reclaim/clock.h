@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The budget, the clock over frames, waits for a free frame, and the background thread. */
+/* The clock over frames: eviction of pages to free their frames. */
 #ifndef FM_MM_RECLAIM_CLOCK_H
 #define FM_MM_RECLAIM_CLOCK_H
 

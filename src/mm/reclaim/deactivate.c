@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Taking installed pages out of their views, so that a later touch tells that they are in use.
+ * Deactivation: take installed pages out of their views, so that a later touch shows their use.
  */
 #include "mm/reclaim/deactivate.h"
 
@@ -21,7 +21,8 @@
 #include "mm/view/run_in.h"
 #include "stats/stats.h"
 
-/* The same for the clock: what goes is on INACTIVE then. `last`: out of the cache, too. */
+/* Take a run of pages out of the view for the clock, and put them on INACTIVE. With `last`, evict
+ * the pages from the cache instead. Returns how many pages, from the first on, left the view. */
 static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32_t count, bool last)
 {
 	struct fm_mm *mm = pool->mm;
@@ -43,8 +44,9 @@ static uint32_t take_out_run(struct frame_pool *pool, struct page *first, uint32
 	return went;
 }
 
-/* One page, off its list and pinned, which is put here: out of the view, or where it belongs.
- * Returns how many pages have been dealt with. */
+/* Take a page, and pages that follow it as a run, out of the view, or put the page on the list
+ * where it belongs. The page is off its list and pinned; the function puts the pin. Returns how
+ * many pages have been handled. */
 static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint32_t most,
 				enum page_list from, bool let_off, uint32_t *freed)
 {
@@ -68,7 +70,7 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 		to = LIST_ACTIVE;
 	} else if (!page_is_shared(page)) {
 		count = run_gather_out(pool, page, most, let_off);
-		/* A reader that passed by comes no second time, or not soon. */
+		/* A reader that streams through the file does not come back, or not soon. */
 		last = from == LIST_YOUNG && count >= STREAM_RUN && !page->file->writable;
 		went = take_out_run(pool, page, count, last);
 		stuck = !went && page_take_out(&page->file->view, page, false) < 0;
@@ -82,9 +84,9 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 		lru_set(pool, page, 1, to);
 	if (last)
 		*freed += went;
-	/* In order, so that what is read into their frames will be a run again. */
+	/* Release the frames in order, so that pages read into the frames form a run again. */
 	page_unlock(pool, page);
-	if (stuck || to == LIST_HELD) /* who waits for a frame is not to try it again at once */
+	if (stuck || to == LIST_HELD) /* threads that wait for a frame must not try the page now */
 		page_unpin_quiet(pool, page);
 	else
 		page_unpin(pool, page);
@@ -96,9 +98,9 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	return count;
 }
 
-/* Take the oldest pages of a list, up to `most`, out of the view; of those a stream brought, YOUNG
- * ones, out of the cache: they are added to *freed. With `let_off` those that are to be kept get
- * another turn. Returns how many it looked at; 0: there are none. */
+/* Take the oldest pages of a list, up to `most`, out of the view. YOUNG pages that a stream brought
+ * leave the cache, too, and are added to *freed. With `let_off`, pages advised to be kept get
+ * another turn. Returns how many pages were examined; 0 means that the list is empty. */
 uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t most, bool let_off,
 			uint32_t *freed)
 {
@@ -107,7 +109,7 @@ uint32_t deactivate_run(struct frame_pool *pool, enum page_list from, uint32_t m
 
 	while (done < count) {
 		struct page *page = first + done;
-		if (!page_try_pin(page)) { /* free by now */
+		if (!page_try_pin(page)) { /* the frame is free by now */
 			done++;
 			continue;
 		}

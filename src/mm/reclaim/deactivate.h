@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Taking installed pages out of their views, so that a later touch tells that they are in use.
+ * Deactivation: take installed pages out of their views, so that a later touch shows their use.
  */
 #ifndef FM_MM_RECLAIM_DEACTIVATE_H
 #define FM_MM_RECLAIM_DEACTIVATE_H

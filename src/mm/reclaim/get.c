@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A frame for a page, from another page if none is free. */
+/* Allocation of a frame for a page. If no frame is free, another page is evicted. */
 #include "mm/reclaim/get.h"
 
 #include "mm/base/bell.h"
@@ -21,11 +21,12 @@
 
 #include <errno.h>
 
-#define TAKE_MOST (2 * GROUP_PAGES) /* frames to be freed for one that is whole */
+#define TAKE_MOST (2 * GROUP_PAGES) /* frames to free in order to get a whole group */
 
 /*
- * Find or insert. On 0 *ret_page is pinned; when *ret_new, it is also locked, not uptodate, and its
- * frame has memory (but see ADD_HOLE). -ENOMEM: no frame is free.
+ * Find a page in the cache, or insert a new page. Returns 0 with *ret_page pinned, or -ENOMEM if no
+ * frame is free. If *ret_new, the page is also locked and not uptodate, and the frame has memory
+ * (unless ADD_HOLE is given). Also returns -ENOMEM if the cached page can take no more pins.
  */
 int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page **ret_page,
 	     bool *ret_new)
@@ -36,20 +37,20 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 
 	if (!found) {
 		fresh = frame_get(pool, flags);
-		/* A huge frame that is about to be populated is worth the wait; others' pages are
-		 * not to make way for it. */
+		/* A huge frame that is about to be populated is worth the wait: no other page is
+		 * evicted instead. */
 		if (!fresh && (flags & ADD_RECLAIM) && !pool_may_grow(pool) && reclaim(pool, 4, false) > 0)
 			fresh = frame_get(pool, flags);
 		if (!fresh)
 			return -ENOMEM;
 		found = page_insert(file, index, fresh, flags);
-		if (unlikely(found == fresh)) { /* later, when some of its pins have been put */
+		if (unlikely(found == fresh)) { /* retry later, when the page has fewer pins */
 			frame_drop(pool, fresh);
 			return -ENOMEM;
 		}
 	}
 	if (found) {
-		if (fresh) /* somebody was faster */
+		if (fresh) /* another thread inserted the page first */
 			frame_drop(pool, fresh);
 		*ret_page = found;
 		*ret_new = false;
@@ -60,21 +61,21 @@ int page_add(struct fm_file *file, uint64_t index, unsigned flags, struct page *
 	return 0;
 }
 
-/* The frames of a free one, as they come from frame_alloc(), to be read ahead. NULL: there is none;
- * with `evict` what is oldest makes way. No lock held, and none of the kernel's taken but regions'.
- */
+/* Take the frames of a free group for readahead, each as frame_alloc() returns a frame. With
+ * `evict`, the oldest pages are evicted if no group is free. Returns NULL if there is no free
+ * group. The caller holds no lock. Of the kernel's locks, takes only the regions' locks. */
 struct page *group_take(struct frame_pool *pool, bool evict)
 {
 	struct page *first = group_take_free(pool);
-	uint32_t spare = pool->frames / 8 + TAKE_MOST; /* single frames, that lie here and there:
-							  those of a group may be among them soon */
+	uint32_t spare = pool->frames / 8 + TAKE_MOST; /* scattered single frames, which may soon
+							  include all frames of a group */
 
 	if (!group_enough(pool) && !atomic_xchg(&pool->wants_groups, 1u))
 		background_kick(pool->mm);
 	if (!first && group_make(pool, true))
 		first = group_take_free(pool);
-	/* What a stream has left behind lies together, and goes as fast as it came. Of what others
-	 * have, some first. */
+	/* Pages that a stream has left behind lie together, and are evicted as fast as they came.
+	 * Of pages that other readers have, some are evicted first. */
 	for (uint32_t freed = 0, some; !first && evict && freed < TAKE_MOST &&
 				       lru_count(pool, LIST_FREE) < spare && !group_has_room(pool);
 	     freed += some) {

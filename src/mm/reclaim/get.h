@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A frame for a page, from another page if none is free. */
+/* Allocation of a frame for a page. If no frame is free, another page is evicted. */
 #ifndef FM_MM_RECLAIM_GET_H
 #define FM_MM_RECLAIM_GET_H
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Forward progress that reaches as far as the instruction.
+ * Forward progress of an instruction that needs several pages at once.
  *
- * The CPU repeats an instruction after its fault was served, and one that straddles pages needs
- * them all at once. Under pressure, its first page may be gone when the second has come. So a
- * thread that faults again on one and the same instruction (same program counter, same registers)
- * becomes a keeper: the pages it gets stay pinned until it faults on another instruction, or until
- * they are old and another thread needs the place.
+ * The CPU repeats an instruction after its page fault was served. An instruction that straddles
+ * pages needs all these pages at once. Under pressure, the first page may be evicted before the
+ * second page arrives. So a thread that faults again on the same instruction (same program
+ * counter, same registers) takes a keeper. The keeper pins the pages that the thread gets. The
+ * pages stay pinned until the thread faults on another instruction, or until the pages are old and
+ * another thread needs the keeper.
  *
- * Owns struct keeper. There are a quarter of the frames' worth of places, MM_KEEP_PAGES each;
- * others queue for them, holding nothing. A keeper's places are released by whoever changes its
- * `owner` by compare-and-swap.
+ * This file owns struct keeper. The number of keepers is a quarter of the frames, divided by
+ * MM_KEEP_PAGES. Other threads queue for a keeper, and hold nothing meanwhile. Only the thread that
+ * sets a keeper's `busy` by compare-and-swap may release the keeper's pages.
  */
 #include "mm/reclaim/keepers.h"
 
@@ -29,11 +30,12 @@
 #include <errno.h>
 #include <string.h>
 
-/* From the end of its last fault a keeper has this long before another may take its place. It then
- * needs processor time for one instruction; too short costs reads, not progress for ever. */
+/* The time from the end of an owner's last fault until another thread may take the keeper. In this
+ * time the owner needs the processor for one instruction. Too short a time costs reads, but does
+ * not stop progress for ever. */
 #define KEEP_NS (50 * OS_NSEC_PER_MSEC)
-/* While its fault is served it keeps its place however slow the store is: each fault ends, in
- * progress_keep() or progress_fail(). */
+/* The time for which a fault in service holds its keeper. The keeper stays taken however slow the
+ * store is: each fault ends in progress_keep() or progress_fail(). */
 #define IN_FAULT_NS (3600 * OS_NSEC_PER_SEC)
 
 static uint32_t keepers_for(uint32_t frames)
@@ -42,8 +44,8 @@ static uint32_t keepers_for(uint32_t frames)
 	return count < 1 ? 1 : count > 64 ? 64 : count;
 }
 
-/* Threads remember their place beyond the life of a pool: generations of no two pools overlap soon.
- */
+/* Allocate the keepers of a pool. Returns 0 or -ENOMEM. Threads remember their keeper beyond the
+ * life of a pool, so the generations of no two pools overlap soon. */
 int progress_open(struct frame_pool *pool)
 {
 	static uint32_t serial;
@@ -75,7 +77,7 @@ static void keeper_leave(struct keeper *keeper)
 	atomic_set(&keeper->busy, 0u);
 }
 
-/* Busy held. */
+/* Drop the pins of a keeper. The caller has set `busy`. */
 static void keeper_empty(struct frame_pool *pool, struct keeper *keeper)
 {
 	uint32_t count = keeper->count;
@@ -96,11 +98,11 @@ static void keeper_free(struct frame_pool *pool, struct keeper *keeper)
 }
 
 /*
- * The thread's own place in this pool, entered; NULL when it has none any more. One in another pool
- * is left to grow old: that pool may be gone. Another thread may be inside for a few instructions,
- * to see whether the place has grown old: it is waited for. Were the place taken for lost at the
- * end of a fault, nobody would say that the fault has ended, and it would stay taken for
- * IN_FAULT_NS.
+ * Return the thread's keeper in this pool, with `busy` set, or NULL if the thread has none. A
+ * keeper in another pool is left to grow old, because that pool may be gone. May sleep: another
+ * thread may set `busy` for a few instructions, to see whether the keeper is old. The function
+ * waits for that thread. If the owner gave up at the end of a fault, no thread would record that
+ * end. The keeper would then stay taken for IN_FAULT_NS.
  */
 static struct keeper *keeper_own(struct progress *progress, struct frame_pool *pool)
 {
@@ -116,7 +118,7 @@ static struct keeper *keeper_own(struct progress *progress, struct frame_pool *p
 			keeper_leave(keeper);
 		} else if (spin < 100) {
 			os_relax();
-		} else { /* it has lost the processor */
+		} else { /* the thread that set `busy` has lost the processor */
 			os_sleep_until(os_now_ns() + 20000);
 		}
 	}
@@ -154,9 +156,10 @@ static bool keeper_take(struct progress *progress, struct frame_pool *pool)
 }
 
 /*
- * At the head of a fault, holding nothing. `instruction` is 0 where the trap cannot tell. A
- * repeated one wants a keeper's place, and waits for it: asleep, or, where a ticket is given, by
- * that: then true is returned, and the fault begins when the ticket is run.
+ * Prepare forward progress at the beginning of a fault. The caller holds nothing. `instruction` is
+ * 0 if the trap does not know the instruction. A repeated instruction needs a keeper and waits for
+ * a free keeper. Without a ticket, the thread sleeps. With a ticket, the function queues the
+ * ticket and returns true; the fault begins when the ticket runs.
  */
 bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t instruction,
 		    struct ticket *ticket)
@@ -171,7 +174,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 		own = NULL;
 	}
 	if (own) {
-		/* Not to be taken away while the fault is served. */
+		/* No other thread may take the keeper while the fault is served. */
 		atomic_set(&own->since_ns, os_now_ns() + IN_FAULT_NS);
 		keeper_leave(own);
 		return false;
@@ -196,7 +199,7 @@ bool progress_begin(struct progress *progress, struct frame_pool *pool, uint64_t
 	return false;
 }
 
-/* Let the oldest ticket try: a place may have grown old. */
+/* Run the oldest ticket that waits for a keeper, because a keeper may have grown old. */
 void progress_tick(struct frame_pool *pool)
 {
 	struct ticket *ticket = ticket_take(&pool->keeper_tickets);
@@ -204,7 +207,8 @@ void progress_tick(struct frame_pool *pool)
 		ticket->run(ticket);
 }
 
-/* The fault's page is installed. True: its pin is the keeper's now. */
+/* Give the installed page of a fault to the thread's keeper, and record the end of the fault.
+ * Returns true if the caller's pin now belongs to the keeper. */
 bool progress_keep(struct progress *progress, struct frame_pool *pool, struct page *page)
 {
 	struct keeper *own = keeper_own(progress, pool);
@@ -216,7 +220,7 @@ bool progress_keep(struct progress *progress, struct frame_pool *pool, struct pa
 	for (uint32_t i = 0; i < own->count; i++)
 		if (own->page[i] == id)
 			goto out;
-	if (own->count == MM_KEEP_PAGES) { /* more than an instruction can need: the oldest goes */
+	if (own->count == MM_KEEP_PAGES) { /* more than an instruction needs: drop the oldest */
 		page_unpin(pool, &pool->pages[own->page[0]]);
 		memmove(&own->page[0], &own->page[1], sizeof(own->page) - sizeof(own->page[0]));
 		own->count--;
@@ -231,7 +235,8 @@ out:
 	return kept;
 }
 
-/* The fault ended in an error: the instruction will not complete by it. */
+/* Free the thread's keeper after a fault that ended in an error: that fault does not let the
+ * instruction complete. */
 void progress_fail(struct progress *progress, struct frame_pool *pool)
 {
 	struct keeper *own = keeper_own(progress, pool);
@@ -241,9 +246,10 @@ void progress_fail(struct progress *progress, struct frame_pool *pool)
 }
 
 /*
- * A thread that does not fault again would keep its pages for ever. Nobody may need its place; but
- * with fm_pin() at its limit the keepers have all the other frames, and whoever waits for one would
- * wait for that thread. Background thread.
+ * Free the keepers that have grown old. A thread that does not fault again would keep its pages for
+ * ever. Perhaps no other thread needs the keeper. But with fm_pin() at its limit, the keepers have
+ * all other frames, and a thread that waits for a frame would wait for that owner. The background
+ * thread calls this function.
  */
 void progress_drop_old(struct frame_pool *pool, uint64_t now_ns)
 {
@@ -259,7 +265,7 @@ void progress_drop_old(struct frame_pool *pool, uint64_t now_ns)
 	}
 }
 
-/* The mm is going; no fault is in it. */
+/* Free all keepers, because the mm is being destroyed. No fault is inside the mm. */
 void progress_drop_all(struct frame_pool *pool)
 {
 	for (uint32_t i = 0; i < pool->keeper_count; i++) {
@@ -268,7 +274,7 @@ void progress_drop_all(struct frame_pool *pool)
 			continue;
 		if (atomic_get(&keeper->generation) & 1)
 			keeper_free(pool, keeper);
-		else /* nobody's: one generation more would make it taken, by nobody, for ever */
+		else /* free: another generation would make the keeper taken, with no owner, for ever */
 			keeper_leave(keeper);
 	}
 }

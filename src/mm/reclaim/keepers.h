@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Forward progress that reaches as far as the instruction. */
+/* Forward progress of an instruction that needs several pages at once. */
 #ifndef FM_MM_RECLAIM_KEEPERS_H
 #define FM_MM_RECLAIM_KEEPERS_H
 
@@ -14,11 +14,11 @@ struct ticket;
 #define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
 
 struct keeper {
-	uint64_t since_ns;   /* of its last fault's end; atomic */
-	uint32_t generation; /* odd: taken; atomic */
+	uint64_t since_ns;   /* time of the end of the owner's last fault; atomic */
+	uint32_t generation; /* odd: the keeper is taken; atomic */
 	uint32_t count;
 	uint32_t page[MM_KEEP_PAGES];
-	uint32_t busy; /* its owner is inside a fault, or somebody empties it; atomic */
+	uint32_t busy; /* a thread uses or empties the keeper; atomic */
 };
 
 int progress_open(struct frame_pool *pool);

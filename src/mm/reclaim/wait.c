@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting for a frame, or for room for dirty pages. */
+/* Waits for a free frame, or for room for dirty pages. */
 #include "mm/reclaim/wait.h"
 
 #include "mm/base/bell.h"
@@ -23,15 +23,15 @@ bool frame_to_be_had(struct frame_pool *pool)
 	return pool_spare(pool) > 0 || pool_may_fill(pool);
 }
 
-/* More pages of the ticket's file may be dirty, or its time is over. */
+/* Return whether more pages of the ticket's file may become dirty, or the ticket's time is over. */
 static bool ticket_may_go_on(const struct ticket *ticket)
 {
 	return dirty_may_go_on(ticket->file) ||
 	       (ticket->until_ns != OS_FOREVER && os_now_ns() >= ticket->until_ns);
 }
 
-/* A write: it will be run when more of its file may be dirty, or until then, or when the background
- * thread looks around. */
+/* Queue the ticket of a write fault that is held back. The ticket runs when more pages of the file
+ * may become dirty, or at `until_ns`, or when the background thread checks the tickets. */
 void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t until_ns)
 {
 	ticket->page = NULL;
@@ -43,7 +43,8 @@ void frame_queue_throttled(struct fm_file *file, struct ticket *ticket, uint64_t
 	background_kick(file->mm);
 }
 
-/* It will be run when the background thread has given a page table back, or looks around. */
+/* Queue a ticket that runs when the background thread has given a page table back, or checks the
+ * tickets. */
 void frame_queue_last(struct frame_pool *pool, struct ticket *ticket)
 {
 	ticket->page = NULL;
@@ -54,9 +55,9 @@ void frame_queue_last(struct frame_pool *pool, struct ticket *ticket)
 	background_kick(pool->mm);
 }
 
-/* Wait until a frame may be had; no lock, no page lock held. 0, -ETIMEDOUT or -ECANCELED. The waits
- * are cut into pieces because a page's last pin may go without anybody knowing that we wait for it.
- */
+/* Wait until a frame may be available. May block. The caller holds no lock and no page lock.
+ * Returns 0, -ETIMEDOUT or -ECANCELED. The wait is cut into slices: a thread may drop the last pin
+ * of a page without knowing of this waiter. */
 int frame_wait(struct fm_file *file, bool killable, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting for a frame, or for room for dirty pages. */
+/* Waits for a free frame, or for room for dirty pages. */
 #ifndef FM_MM_RECLAIM_WAIT_H
 #define FM_MM_RECLAIM_WAIT_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The background thread. */
+/* The background thread of an address space. */
 #include "mm/space/background.h"
 
 #include "mm/base/bell.h"
@@ -27,7 +27,10 @@
 #define TICK_NS (5 * OS_NSEC_PER_MSEC)
 #define PROTECT_DELAY_NS (2 * OS_NSEC_PER_MSEC)
 
-/* Another page size needs memory and has none of its own to give. */
+/*
+ * Take memory from the other pools. The pool `poor`, of another page size, needs memory and has
+ * none of its own to free.
+ */
 static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 {
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++) {
@@ -38,7 +41,7 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 		uint32_t spare = pool_spare(pool);
 		if (spare < frames)
 			reclaim(pool, frames - spare, true);
-		if (pool_release_memory(pool, frames)) /* else who is told would only call this again */
+		if (pool_release_memory(pool, frames)) /* else a woken waiter would only ask for this again */
 			frame_freed(poor);
 	}
 }
@@ -67,8 +70,10 @@ static void balance(struct fm_mm *mm, struct frame_pool *pool)
 	}
 }
 
-/* What a write waits for may have come in a way that ticket_ready() does not know: one that it
- * passes by has its turn all the same. */
+/*
+ * Run a throttled write's ticket. The event that a write waits for may have come in a way that
+ * ticket_ready() does not know. A ticket that ticket_ready() passes by gets its turn here.
+ */
 static void run_throttled(struct frame_pool *pool)
 {
 	struct ticket *ticket = ticket_take_throttled(&pool->tickets);
@@ -76,9 +81,11 @@ static void run_throttled(struct frame_pool *pool)
 		ticket->run(ticket);
 }
 
-/* Let the oldest tickets try: a keeper's place may have grown old, and what a ticket for a frame
- * waits for (a request, memory of another page size) may have come without a word. At most every
- * TICK_NS: a try that fails queues again. */
+/*
+ * Let the oldest tickets try. A keeper's place may have grown old. A request, or memory of
+ * another page size, may have become free without a signal to the ticket that waits for a frame.
+ * Runs at most once per TICK_NS, because a try that fails queues its ticket again.
+ */
 static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 {
 	if (now_ns < *last_ns + TICK_NS)
@@ -115,7 +122,7 @@ static void *background_main(void *arg)
 		uint64_t now = os_now_ns(), next = OS_FOREVER;
 		groups_open_views(mm);
 		bool did = after_work_run(
-			mm); /* first: copies that it drops need not be made up for by evictions */
+			mm); /* first: dropped copies save evictions */
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			balance(mm, mm->pool[i]);
 		run_tickets(mm, now, &last_ns);
@@ -125,9 +132,10 @@ static void *background_main(void *arg)
 		read_expire(mm, now, &next);
 		if ((somebody_waits(mm) || atomic_get(&mm->reap_list)) && next > now + TICK_NS)
 			next = now + TICK_NS;
-		/* While there is protecting to do, it looks around by itself, so that nobody has to
-		 * wake it, and many pages come together. What is noted just before it says that it
-		 * sleeps is seen here, what comes after calls. */
+		/* While there are pages to protect, this thread wakes up by itself. So no other
+		 * thread has to wake this thread, and many pages are protected together. Work that
+		 * is noted before this thread sets its state is seen below. Work that is noted later
+		 * comes with a kick. */
 		atomic_set(&mm->background_state, did ? BACKGROUND_DOZES : BACKGROUND_SLEEPS);
 		if ((did || after_work_waits(mm)) && next > now + PROTECT_DELAY_NS)
 			next = now + PROTECT_DELAY_NS;
@@ -148,8 +156,10 @@ void background_stop(struct fm_mm *mm)
 	os_thread_join(&mm->background);
 }
 
-/* For huge pages: the views of files that streams have come to, and no others, whose faults it
- * would hold up. Background thread. */
+/*
+ * Open views for huge pages. Only the views of files that streams read are opened: opening
+ * another view would hold up that view's faults. Called in the background thread.
+ */
 void groups_open_views(struct fm_mm *mm)
 {
 	struct fm_file *file;

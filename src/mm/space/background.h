@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The background thread. */
+/* The background thread of an address space. */
 #ifndef FM_MM_SPACE_BACKGROUND_H
 #define FM_MM_SPACE_BACKGROUND_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The budget of an address space whose program asks for none: part of the memory that the
- * machine, or its cgroup, has.
+ * The default budget of an address space, for a program that sets none. The budget is a part of
+ * the memory of the machine or of the process's cgroup.
  */
 #include "mm/space/default_budget.h"
 
@@ -25,7 +25,7 @@ static uint64_t read_limit(const char *path)
 	return value;
 }
 
-/* The least limit of a group and of those that it lies in. `group` is shortened. */
+/* Return the least limit of a group and of the groups that contain the group. Shortens `group`. */
 static uint64_t least_limit(const char *root, char *group, const char *name)
 {
 	uint64_t limit = UINT64_MAX;
@@ -42,7 +42,7 @@ static uint64_t least_limit(const char *root, char *group, const char *name)
 	}
 }
 
-/* The memory limit of the cgroup this process is in: version 2's file, or version 1's. */
+/* Return the memory limit of this process's cgroup, from the file of version 2 or version 1. */
 static uint64_t cgroup_limit(void)
 {
 	char line[PATH_MAX];

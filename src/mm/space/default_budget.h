@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The budget of an address space whose program asks for none: part of the memory that the
- * machine, or its cgroup, has.
+ * The default budget of an address space, for a program that sets none. The budget is a part of
+ * the memory of the machine or of the process's cgroup.
  */
 #ifndef FM_MM_SPACE_DEFAULT_BUDGET_H
 #define FM_MM_SPACE_DEFAULT_BUDGET_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a file, which the background thread begins and the closer thread carries out. */
+/* Ends a file: the background thread begins the end, and the closer thread completes the end. */
 #include "mm/space/file_end.h"
 
 #include "mm/base/bell.h"
@@ -37,14 +37,17 @@
 #define EMPTY_BYTES (64ull << 20)
 #define EMPTY_PARTS 4096u
 
-/* Which parts of a view have been emptied: a bit each. */
+/* The parts of a view that have been emptied: one bit for each part. */
 struct emptied {
 	uint64_t part[EMPTY_PARTS / 64];
 };
 
-/* Nobody is to see the view any more: its memory goes by large parts, those where a page is. A call
- * for each page would take longer than reading it has; but for files of more than can be
- * remembered. */
+/*
+ * Discard the view's memory around a page. No thread uses the view any more, so the memory is
+ * discarded in large parts, but only in parts that hold a page. A call for each page would take
+ * longer than the page's read took. A page beyond the parts that the bits can record is discarded
+ * alone.
+ */
 static void empty_around(struct fm_file *file, const struct page *page, struct emptied *emptied)
 {
 	const struct view_region *region = &file->view.region;
@@ -63,15 +66,18 @@ static void empty_around(struct fm_file *file, const struct page *page, struct e
 	trap_discard_ours(file->mm->trap, region->base + start, end - start);
 }
 
-/* Of a file that goes: no mapping is left and no request, so whoever still holds a page is on its
- * way out, but for pins that the program never gave back. What the view had of it is gone, or goes
- * with the region. */
+/*
+ * Evict a page of a file that ends. Blocks for the page lock. The file has no mapping and no
+ * request left, so every holder of the page is about to put the page. The exception is a pin that
+ * the program never gave back. The view's memory of the page is discarded already, or goes with
+ * the region.
+ */
 static void evict_page(struct fm_file *file, struct page *page)
 {
 	struct frame_pool *pool = file->pool;
 	while (!page_trylock(page))
 		os_sleep_until(os_now_ns() + 50000);
-	if (file->writable) /* given up, or nobody else's business: a private mapping's */
+	if (file->writable) /* the bytes are given up, or belong to a private mapping */
 		page_drop_dirty(pool, page);
 	page_drop_pins(file, page);
 	if (page_is(page, PG_INSTALLED))
@@ -98,22 +104,25 @@ static void evict_all(struct fm_file *file)
 			}
 			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file) {
 				os_sleep_until(os_now_ns() + 50000);
-				progress_drop_all(pool); /* one may have been in use a moment ago, and have it */
+				progress_drop_all(pool); /* a keeper in use a moment ago may hold the page */
 			}
 		}
 	}
 }
 
-/* The end of a file is in two steps. Its view goes in the background thread, which may discard
- * memory; it must not wait for a fault in it, which may itself be waiting for that thread. False:
- * some is still there; later. */
+/*
+ * End a file's view. The file ends in two steps, and the view is the first. The background thread
+ * does this step, because that thread may discard memory. The thread must not wait for a fault in
+ * the view: the fault may itself wait for the thread. Returns false if a fault is still in the
+ * view; the caller tries again later.
+ */
 static bool file_end_view(struct fm_file *file)
 {
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
 
-	progress_drop_all(file->pool); /* keepers hold pages of any file */
-	evict_all(file); /* no mapping is left, so a fault in it ends at once */
+	progress_drop_all(file->pool); /* a keeper may hold pages of any file */
+	evict_all(file); /* no mapping is left, so a fault in the view ends at once */
 	bool gone = trap_region_close(&file->view.region);
 	if (gone) {
 		stats_sub(mm->stats, views, 1);
@@ -130,9 +139,12 @@ static bool file_end_view(struct fm_file *file)
 	return gone;
 }
 
-/* The rest calls the store, and free(): a program's signal handler may have interrupted malloc()
- * and wait for a fault, which waits for the background thread; so that must not wait for malloc's
- * lock, nor for a store that is slow to close. */
+/*
+ * End the rest of a file: close the store and free the memory. Blocks. The background thread must
+ * not do this step. A program's signal handler may have interrupted malloc() and wait for a
+ * fault, which waits for the background thread. So that thread must not wait for malloc's lock,
+ * nor for a store that is slow to close.
+ */
 void file_free(struct fm_file *file)
 {
 	object_leave(file);
@@ -187,8 +199,10 @@ void closer_stop(struct fm_mm *mm)
 	os_thread_join(&mm->closer);
 }
 
-/* Files without references. Background thread; where the list is not empty afterwards, it is to
- * come back soon. */
+/*
+ * Begin the end of files without references. Called in the background thread. If the list is not
+ * empty afterwards, the thread must call again soon.
+ */
 void file_reap(struct fm_mm *mm)
 {
 	struct fm_file *file = atomic_xchg(&mm->reap_list, NULL);
@@ -199,7 +213,7 @@ void file_reap(struct fm_mm *mm)
 			;
 		} else if (object_leave(file),
 			   file_end_view(
-				   file)) { /* who opens it from here on reads what was written */
+				   file)) { /* an open from here on reads the written bytes */
 			file_push(&mm->close_list, file);
 			closer_kick(mm);
 		} else {

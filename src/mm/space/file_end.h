@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a file, which the background thread begins and the closer thread carries out. */
+/* Ends a file: the background thread begins the end, and the closer thread completes the end. */
 #ifndef FM_MM_SPACE_FILE_END_H
 #define FM_MM_SPACE_FILE_END_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files: opening, references, and their end, which the background thread and then the closer carry
- * out, because the last reference may be put by a fault handler. Owns struct fm_file and the list
- * of files (files_lock).
+ * Opens files and frame pools. file_end.c ends files: the last reference may be put by a fault
+ * handler, so the background thread and then the closer thread do that work. Owns struct fm_file
+ * and the list of files (files_lock).
  */
 #include "mm/space/file_open.h"
 
@@ -44,9 +44,9 @@
 #define VIEW_MOST (1ull << 46)
 #define VIEW_SLACK (1ull << 30) /* how far past the end a mapping may reach */
 #define VIEW_SLACK_LEAST (64ull << 10)
-#define VIEW_SLACK_SHARE 8192u /* of what the process may have */
+#define VIEW_SLACK_SHARE 8192u /* the slack is at most 1/8192 of the process's limit */
 
-/* A pool with the places of its keepers. On failure nothing is left of the pool. */
+/* Create a pool and the places of its keepers. On failure nothing is left of the pool. */
 int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
 {
 	struct frame_pool *pool;
@@ -89,15 +89,18 @@ static int pool_for(struct fm_mm *mm, uint32_t page_size, struct frame_pool **re
 			atomic_set(&mm->pool[place], made);
 		os_unlock(&mm->pools_lock);
 		os_signals_restore(mask);
-		if (!ours) { /* somebody was faster; look again */
+		if (!ours) { /* another thread was faster; look again */
 			progress_close(made);
 			pool_drop(made);
 		}
 	}
 }
 
-/* As asked for. Else much: address space is free. But where the process has a limit on it thousands
- * of files are to fit. */
+/*
+ * Return how far a view reaches past the end of its file: as far as the program asked for.
+ * Otherwise the slack is large, because address space costs nothing. But if the process has a
+ * limit on its address space, thousands of files must fit.
+ */
 static uint64_t view_slack(const struct fm_file *file)
 {
 	uint64_t limit = trap_address_limit(), share = limit / VIEW_SLACK_SHARE;
@@ -142,7 +145,7 @@ static void file_list(struct fm_file *file)
 	stats_add(mm->stats, files, 1);
 }
 
-/* A file and all its parts: one allocation. */
+/* A file and all its parts, in one allocation. */
 struct whole_file {
 	struct fm_file file;
 	struct file_dirt dirt;
@@ -179,10 +182,12 @@ static int file_be_writable(struct fm_file *file)
 	return err;
 }
 
-/* A snapshot is of one moment only if every later change gets another version. Where the object was
- * changed so recently that this is not so yet (some milliseconds; a second where the file system
- * stores whole seconds), wait until it is. Once: who writes all the time is found by the change
- * that follows. */
+/*
+ * Wait until every later change of the object gets another version. Only then does a snapshot
+ * show a single moment. A very recent change may make this untrue for some milliseconds, or for a
+ * second on a file system that stores whole seconds. May block. Waits once: a program that writes
+ * all the time is found by its next change.
+ */
 static void snapshot_settle(struct fm_file *file)
 {
 	struct fm_store *store = file->store;
@@ -197,7 +202,10 @@ static void snapshot_settle(struct fm_file *file)
 	store_size_set(store, now.size);
 }
 
-/* Everything but the store. On failure the file is the caller's to free. */
+/*
+ * Set up everything except the store. Returns 0 or an errno. On failure the caller frees the
+ * file.
+ */
 static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 {
 	struct fm_mm *mm = file->mm;
@@ -206,7 +214,7 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	file->reads->readahead_bytes = readahead_bytes;
 	ra_init(file, readahead_bytes);
 	int err = 0;
-	if (file->base) /* the same object: its touches are among that one's */
+	if (file->base) /* the same object: its touches are recorded with the base's */
 		file->reads->record = file->base->reads->record;
 	else
 		err = record_begin(file);
@@ -244,7 +252,10 @@ static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file
 	return -EINVAL;
 }
 
-/* By `uri`; or, where `fd` is not negative, by that descriptor: then `uri` is only its name. */
+/*
+ * Open a file by `uri`. If `fd` is not negative, open by that descriptor: then `uri` is only the
+ * file's name. May block. Returns 0 or an errno.
+ */
 int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_options *options,
 	      struct fm_file **ret_file)
 {
@@ -281,7 +292,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	if (options->flags & FM_FILE_LOCK)
 		file->locked = write ? LOCK_WRITING : LOCK_READING;
 	file->deadline_ns = options->deadline_ns ? options->deadline_ns : file->store->deadline_ns;
-	if (file->deadline_ns > DEADLINE_MOST_NS) /* it is added to the time */
+	if (file->deadline_ns > DEADLINE_MOST_NS) /* the deadline is added to the time */
 		file->deadline_ns = DEADLINE_MOST_NS;
 	if (file->store->kept.lost || file->store->kept.error)
 		mm_log(mm, FM_LOG_WARNING,
@@ -299,7 +310,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 		err = keep_file(file);
 		if (!err)
 			err = file_be_writable(file);
-		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* its name may be new */
+		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* the name may be new */
 	}
 	if (!err)
 		err = file_begin(file, options->readahead_bytes);
@@ -313,13 +324,17 @@ fail:
 	return err;
 }
 
-/* A private mapping's own file, over another: what is written to it goes to a scratch file. */
+/*
+ * Open a private mapping's own file over the file `base`. Writes to the private file go to a
+ * scratch file. Returns 0 or an errno.
+ */
 int file_open_private(struct fm_file *base, struct fm_file **ret_file)
 {
 	struct fm_mm *mm = base->mm;
 	char why[256] = "";
 	struct fm_file *file;
-	/* What has been written to it before is seen; not to be read from the store meanwhile. */
+	/* The private mapping shows what was written to `base` before. Write those bytes to the store
+	 * now, because the private file reads from the store. */
 	int err = writeback_all(base);
 
 	if (err)

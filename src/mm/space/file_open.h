@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files: opening, references, and their end, which the background thread and then the closer
- * carry out, because the last
+ * Opens files and frame pools. file_end.c ends files: the last reference may be put by a fault
+ * handler, so the background thread and then the closer thread do that work.
  */
 #ifndef FM_MM_SPACE_FILE_OPEN_H
 #define FM_MM_SPACE_FILE_OPEN_H

@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handles and objects: one page cache for each object of the process.
+ * Handles and objects: the process has one page cache for each object.
  *
  * Every fm_file_open() that succeeds gives a handle. The first handle of a cache is the struct
- * fm_file that holds the cache; each further handle is a struct fm_file of its own that only points
- * to it (`cache`). A handle has a right to write, a callback for failed writes, and its account of
- * which failures it was told.
+ * fm_file that holds the cache. Each further handle is a struct fm_file of its own that only
+ * points to the first (`cache`). A handle has a right to write, a callback for failed writes, and
+ * a record of the failures that were reported to the handle.
  *
  * An object is what a store opened: a device and inode, or a block device (struct fm_store_id).
- * `objects` lists the files of the whole process whose store has such an identity, from before
- * their cache is used until all that was dirty has been written. So a file that is opened again
- * meets what is dirty, never older bytes.
+ * `objects` lists the files of the whole process whose store has such an identity. A file is
+ * listed from before its cache is used until all its dirty bytes have been written. So a file
+ * that is opened again sees the dirty bytes, never older bytes.
  *
- * Which files may have caches of the same object beside each other: those that are all open for
- * reading. As soon as one is open for writing, all handles of the object share its cache. A file
- * that was open for reading becomes one for writing in place: see file_upgrade(). Where one cache
- * cannot be (two address spaces, or stores with different filters), the later fm_file_open() fails
- * with -EBUSY and names the first.
+ * Several caches of the same object may exist side by side only if all their files are open for
+ * reading. As soon as a file is open for writing, all handles of the object share its cache. A
+ * file that is open for reading becomes a file for writing in place: see file_upgrade(). One
+ * cache is impossible for two address spaces, or for stores with different filters. Then the
+ * later fm_file_open() fails with -EBUSY and names the file that was opened first.
  *
- * Owns the list of objects and its lock, which is taken for some tens of instructions with no other
- * lock held. Ordinary context only.
+ * Owns the list of objects and its lock. The lock is held for some tens of instructions, with no
+ * other lock held. Ordinary context only.
  */
 #include "mm/space/handle.h"
 
@@ -59,17 +59,17 @@ static struct os_lock objects_lock;
 
 static struct fm_file *objects;
 
-/* What stands in the way of a file that is to be opened, the worst last. */
+/* The obstacle that a file meets at its open; the worst is last. */
 enum meeting {
 	MEETS_NOBODY,
-	MEETS_READER,  /* `other` is to be shared, if it is still up to date */
+	MEETS_READER,  /* `other` is to be shared, if `other` is still up to date */
 	MEETS_WRITER,  /* `other` is to be shared */
-	MEETS_UPGRADE, /* `other` is open for reading: it is to become one for writing, and shared */
+	MEETS_UPGRADE, /* `other` is open for reading: upgrade to writing, then share */
 	MEETS_CHANGE,  /* `other` is being opened, upgraded or closed: wait */
 	MEETS_ANOTHER, /* `other` cannot be shared */
 };
 
-/* The child of a fork() has none of its parent's files. */
+/* Forget all objects, in the child of a fork(): the child has none of its parent's files. */
 void objects_forget(void)
 {
 	objects_lock = (struct os_lock){0};
@@ -81,21 +81,21 @@ static bool same_object(const struct fm_store_id *a, const struct fm_store_id *b
 	return a->kind == b->kind && a->device == b->device && a->inode == b->inode;
 }
 
-/* Would two files open for reading have the same cache? */
+/* Tell whether two files that are open for reading would have the same cache. */
 static bool alike(const struct fm_file *a, const struct fm_file *b)
 {
 	return a->mm == b->mm && a->pool == b->pool && a->changed_policy == b->changed_policy &&
 	       a->deadline_ns == b->deadline_ns && !a->store->id.filtered && !b->store->id.filtered;
 }
 
-/* One file of the same object. objects_lock held. */
+/* Tell how a listed file of the same object meets the fresh file. objects_lock is held. */
 static enum meeting meet(const struct fm_file *fresh, struct fm_file *other, bool write)
 {
 	bool same_chain = fresh->store->id.filtered == other->store->id.filtered &&
 			  (!fresh->store->id.filtered || !strcmp(fresh->uri, other->uri));
 
-	if (!atomic_get(&other->refs) || other->ending) /* nobody sees its pages any more: only what
-							   it still has to write counts */
+	if (!atomic_get(&other->refs) || other->ending) /* no new user sees the pages of `other`:
+							   only the pending writes count */
 		return other->writable ? MEETS_CHANGE : MEETS_NOBODY;
 	if (!write && !other->writable && !other->settling)
 		return alike(fresh, other) && !fresh->alone ? MEETS_READER : MEETS_NOBODY;
@@ -111,8 +111,10 @@ static enum meeting meet(const struct fm_file *fresh, struct fm_file *other, boo
 									       : MEETS_ANOTHER;
 }
 
-/* All files of the object: the worst of them, and which one that is. Two caches cannot both be
- * upgraded. objects_lock held. */
+/*
+ * Find the worst obstacle among all files of the object, and the file that is the obstacle. Two
+ * caches cannot both be upgraded. objects_lock is held.
+ */
 static enum meeting meet_all(const struct fm_file *fresh, bool write, struct fm_file **ret_other)
 {
 	enum meeting worst = MEETS_NOBODY;
@@ -139,8 +141,10 @@ static void object_list(struct fm_file *file)
 	file->listed = true;
 }
 
-/* Take a file out of the list of objects: its cache has ended, or was never begun. May be called
- * again. */
+/*
+ * Take a file out of the list of objects. The file's cache has ended, or was never begun. May be
+ * called again.
+ */
 void object_leave(struct fm_file *file)
 {
 	os_sigmask mask = os_signals_block();
@@ -157,8 +161,10 @@ void object_leave(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* The last reference has gone. What writes the file back for that takes a reference again, which
- * nobody may share. */
+/*
+ * Mark a file as ending, after its last reference is put. The write-back at the end takes a
+ * reference again. No new handle may share that reference.
+ */
 void object_ending(struct fm_file *file)
 {
 	os_sigmask mask = os_signals_block();
@@ -169,7 +175,7 @@ void object_ending(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* The file's cache can be shared from now on. */
+/* Mark the file as settled. The file's cache can be shared from now on. */
 void object_settled(struct fm_file *file)
 {
 	os_sigmask mask = os_signals_block();
@@ -180,9 +186,12 @@ void object_settled(struct fm_file *file)
 	os_signals_restore(mask);
 }
 
-/* Look once. A file that is to be shared comes with a reference, and one that is to be upgraded is
- * settling; where none is there, `fresh` is listed. *name is what the log says of `other`, which
- * may end at any time. */
+/*
+ * Look once for another file of the same object. A file that is to be shared is returned with a
+ * reference. A file that is to be upgraded is also marked as settling. If there is no other file,
+ * `fresh` is listed. *name is a copy of the name of `other` for the log, because `other` may end
+ * at any time.
+ */
 static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret_other, char *name,
 			 size_t name_len)
 {
@@ -211,8 +220,10 @@ static enum meeting look(struct fm_file *fresh, bool write, struct fm_file **ret
 	return meeting;
 }
 
-/* The object is not what it was when `file` was opened for reading: who opens it now wants what it
- * is now. */
+/*
+ * Tell whether the object has changed since `file` was opened for reading. A new open of the
+ * object wants the present bytes.
+ */
 static bool is_stale(struct fm_file *file)
 {
 	struct fm_store_version now;
@@ -242,8 +253,10 @@ static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name,
 	return meeting == MEETS_CHANGE ? -ETIMEDOUT : -EBUSY;
 }
 
-/* Lock the object of `file` against other processes for the file that is being opened, `fresh`,
- * which may be the same. */
+/*
+ * Lock the object of `file` against other processes, for the file `fresh` that is being opened.
+ * `file` and `fresh` may be the same. Returns 0 or an errno.
+ */
 static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
 {
 	int holder = -1;
@@ -264,8 +277,11 @@ static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
 	return err;
 }
 
-/* A page as a file open for reading has it: out of the view, and to be read anew. What made it
- * dirty was only its way through a MOVE (move_had_worked()), for nobody may write yet. */
+/*
+ * Take a page of a file that was open for reading out of the view, and let the page be read
+ * again. Blocks. A dirty page was made dirty only by a MOVE (move_had_worked()), because no
+ * thread may write yet.
+ */
 static void page_begin_again(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
@@ -277,7 +293,7 @@ static void page_begin_again(struct fm_file *file, struct page *page, void *arg)
 			continue;
 		}
 		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
-		if (!out && ++tries > 20) { /* the kernel has it pinned, or has no memory */
+		if (!out && ++tries > 20) { /* the kernel has the page pinned, or has no memory */
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -299,7 +315,7 @@ static void count_pinned(struct fm_file *file, struct page *page, void *arg)
 	*count += page_word(page, user_pins) != 0;
 }
 
-/* Until the background thread has nothing in hand that it began before this call. */
+/* Wait until the background thread has ended all work that the thread began before this call. */
 static void background_pass(struct fm_mm *mm)
 {
 	uint32_t begun = atomic_get(&mm->after->passes);
@@ -311,13 +327,14 @@ static void background_pass(struct fm_mm *mm)
 }
 
 /*
- * A file that is open for reading becomes one for writing, while threads fault on its pages. Pages
- * of a file open for reading may be in the view unprotected, for a moment or for ever; in a file
- * open for writing such a page counts as dirty. So first the store and then `writable` are changed:
- * every install that begins from here on is a writable file's, for installs look at it with the
- * page locked. Then what was installed before goes, each page once its lock is free, and what the
- * background still wanted to protect is over by then. Nobody can write before this returns: no
- * mapping allows it yet. The file is settling, so that no other handle comes meanwhile.
+ * Make a file that is open for reading a file for writing, while threads fault on its pages.
+ * Pages of a file open for reading may be in the view unprotected, for a moment or for ever. In a
+ * file open for writing such a page counts as dirty. So the store is changed first, and then
+ * `writable`. Installs read `writable` with the page locked, so every install that begins from
+ * here on is an install of a writable file. Then the background thread ends the protection work
+ * that was left. Each page that was installed before is taken out once its page lock is free. No
+ * thread can write before this function returns: no mapping allows writes yet. The file is
+ * settling, so that no other handle comes meanwhile. Blocks. Returns 0 or an errno.
  */
 static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 {
@@ -352,7 +369,9 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 	return 0;
 }
 
-/* A handle that was closed can be another's: the list only grows, and can be walked without a lock.
+/*
+ * Find a closed handle to use again. The list of handles only grows, so no lock is needed.
+ * Returns NULL if no handle is closed.
  */
 static struct fm_file *handle_again(struct fm_file *cache)
 {
@@ -360,15 +379,18 @@ static struct fm_file *handle_again(struct fm_file *cache)
 		uint32_t closed = HANDLE_CLOSED;
 		if (!atomic_cas(&handle->open, &closed, (uint32_t)HANDLE_IN_THE_MAKING))
 			continue;
-		while (atomic_get(&cache->telling)) /* somebody may just be calling its old callback */
+		while (atomic_get(&cache->telling)) /* another thread may be in its old callback */
 			os_sleep_until(os_now_ns() + 50000);
 		return handle;
 	}
 	return NULL;
 }
 
-/* `fresh`, whose store nobody needs, becomes a further handle of `cache`, which has a reference for
- * it. */
+/*
+ * Make `fresh` a further handle of `cache`. The store of `fresh` is not needed and is closed.
+ * `cache` has a reference for the new handle. Returns the handle, which may be a closed handle
+ * that is used again: then `fresh` is freed.
+ */
 static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh, bool may_write)
 {
 	struct fm_file *handle = handle_again(cache);
@@ -398,7 +420,7 @@ static struct fm_file *handle_make(struct fm_file *cache, struct fm_file *fresh,
 	return handle;
 }
 
-/* The program gives a handle back. Mappings, and other handles, keep the cache. */
+/* Close a handle for the program. Mappings and other handles keep the cache. May block. */
 void handle_close(struct fm_file *handle)
 {
 	struct fm_file *cache = handle->cache;
@@ -413,7 +435,7 @@ void handle_close(struct fm_file *handle)
 	file_put(cache);
 }
 
-/* Its URI asks for a recording or a hot set, which belong to a cache. */
+/* Tell whether the file's URI asks for a recording or a hot set, which belong to a cache. */
 static bool has_list(const struct fm_file *fresh)
 {
 	char path[PATH_MAX];
@@ -422,7 +444,11 @@ static bool has_list(const struct fm_file *fresh)
 	       hotset_to_read(fresh->uri, path) == HOTSET_BY_URI;
 }
 
-/* `cache` has a reference for the new handle. On failure that goes, and `fresh` is the caller's. */
+/*
+ * Share `cache` with a new handle, and upgrade the file before if needed. `cache` has a reference
+ * for the new handle. Returns 0 or an errno. On failure the reference is put, and `fresh` stays
+ * the caller's.
+ */
 static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meeting, bool write,
 		 struct fm_file **ret_handle)
 {
@@ -448,7 +474,10 @@ static int share(struct fm_file *fresh, struct fm_file *cache, enum meeting meet
 	return 0;
 }
 
-/* The object was written to between the opening of the store and now, by this process. */
+/*
+ * Take the object's present version. This process may have written to the object since the store
+ * was opened.
+ */
 static void look_again(struct fm_file *fresh)
 {
 	struct fm_store *store = fresh->store;
@@ -461,10 +490,12 @@ static void look_again(struct fm_file *fresh)
 }
 
 /*
- * `fresh` has its store, and nothing else yet: is the object open already? 0 and *ret_handle NULL:
- * it is not, or as another cache beside which this one may be; `fresh` is listed, settling, and is
- * to be begun. 0 and a handle: it shares a cache, and `fresh` is used up. Waits, for ten seconds at
- * most or the file's deadline, for one that is being opened or closed.
+ * Find out whether the object of `fresh` is open already. `fresh` has its store and nothing else
+ * yet. Returns 0 with *ret_handle NULL if the object is not open, or only with a cache beside
+ * which a new cache may exist. Then `fresh` is listed and settling, and the caller must begin the
+ * file. Returns 0 with a handle if the handle shares a cache: then `fresh` is used up. Returns an
+ * errno otherwise. Blocks while the object is being opened or closed, for at most ten seconds or
+ * the file's deadline.
  */
 int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 {
@@ -485,7 +516,7 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 		enum meeting meeting = look(fresh, write, &other, name, sizeof(name));
 		if (meeting == MEETS_NOBODY) {
 			int err = fresh->locked ? lock_object(fresh, fresh, write) : 0;
-			if (!err) /* what this process wrote before the file had the object is no change behind it */
+			if (!err) /* earlier writes by this process do not count as a foreign change */
 				look_again(fresh);
 			return err;
 		}

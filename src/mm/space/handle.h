@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Handles and objects: one page cache for each object of the process. */
+/* Handles and objects: the process has one page cache for each object. */
 #ifndef FM_MM_SPACE_HANDLE_H
 #define FM_MM_SPACE_HANDLE_H
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An address space from its making to its end.
- * Owns struct fm_mm: allocated, with all its metadata, when it is made, in proportion to the
- * budget. Not signal-safe.
+ * Creates and destroys address spaces. Owns struct fm_mm. The struct and all its metadata are
+ * allocated at creation, in proportion to the budget. Not signal-safe.
  */
 #include "mm/space/mm.h"
 
@@ -53,8 +52,10 @@ static size_t round64(size_t len)
 	return (len + 63) & ~(size_t)63;
 }
 
-/* Half of them one store may have under way at once: small random reads come in scores. Each takes
- * some KiB. */
+/*
+ * Return the number of requests for a budget of `frames`. A store may have half of the requests
+ * under way at once, because small random reads come in scores. Each request takes some KiB.
+ */
 static uint32_t requests_for(uint32_t frames)
 {
 	uint32_t few = frames / 64 < 16 ? 16 : frames / 64 > 64 ? 64 : frames / 64;
@@ -66,8 +67,8 @@ static int alloc_meta(struct fm_mm *mm)
 {
 	uint32_t frames = (uint32_t)(mm->budget_bytes / OS_PAGE);
 	uint32_t requests = requests_for(frames);
-	/* At worst each page lies in a range of its own, and its page table takes as much of the
-	 * budget. */
+	/* At worst each page lies in a range of its own. The page's page table then takes as much of
+	 * the budget as the page. */
 	uint32_t ranges = frames / 2 + 512 < PT_END ? frames / 2 + 512 : PT_END, heads = 16,
 		 after = frames / 32 + 64;
 	while (heads < frames / 8)
@@ -117,7 +118,7 @@ static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
 	return 0;
 }
 
-/* An address space and its parts: one allocation. */
+/* An address space and its parts, in one allocation. */
 struct whole_mm {
 	struct fm_mm mm;
 	struct map_lock map;
@@ -125,7 +126,7 @@ struct whole_mm {
 	struct after_work after;
 };
 
-/* Parts that are missing are skipped: also the clean-up of a creation that failed. */
+/* Free an address space. Skips missing parts, and so also cleans up a creation that failed. */
 static void mm_free(struct fm_mm *mm)
 {
 	for (int i = 0; i < MM_POOLS_MAX; i++)
@@ -200,8 +201,10 @@ int mm_create(const struct fm_mm_options *options, struct fm_mm **ret_mm)
 	return 0;
 }
 
-/* Wake whoever waits, so that it sees that the mm is dying. A wait that begins meanwhile may miss
- * it: repeated until all are out. */
+/*
+ * Wake all waiters, so that each waiter sees that the mm is dying. A wait that begins meanwhile
+ * may miss the wake-up, so the caller repeats the call until no fault is inside.
+ */
 static void wake_all(struct fm_mm *mm)
 {
 	for (int p = 0; p < MM_POOLS_MAX && atomic_get(&mm->pool[p]); p++) {
@@ -235,7 +238,10 @@ static void abort_stores(struct fm_mm *mm)
 	os_unlock(&mm->files_lock);
 }
 
-/* The program's references; with the mappings gone, the files end as soon as their requests do. */
+/*
+ * Put the program's file references. The mappings are gone by now, so each file ends as soon as
+ * its requests end.
+ */
 static void drop_handles(struct fm_mm *mm)
 {
 	for (;;) {
@@ -253,7 +259,7 @@ static void drop_handles(struct fm_mm *mm)
 	}
 }
 
-/* The faults that are under way end, the mappings go, and the program's references. */
+/* End the faults that are under way, unmap everything, and put the program's references. Blocks. */
 static void end_uses(struct fm_mm *mm)
 {
 	while (faults_inside(mm)) {
@@ -268,8 +274,10 @@ static void end_uses(struct fm_mm *mm)
 	drop_handles(mm);
 }
 
-/* Wait until all files have gone, and with them all requests. False: some are still there at
- * `until`. */
+/*
+ * Wait until all files, and with the files all requests, have ended. Blocks. Returns false if a
+ * file or a request is left at `until`.
+ */
 static bool wait_for_files(struct fm_mm *mm, uint64_t until)
 {
 	uint32_t left;
@@ -289,7 +297,7 @@ static bool wait_for_files(struct fm_mm *mm, uint64_t until)
 	return true;
 }
 
-/* All files have gone: the threads end, and the memory is given back. */
+/* End the threads and free the memory. Called after all files have ended. */
 static void end_threads(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
@@ -304,7 +312,7 @@ static void end_threads(struct fm_mm *mm)
 	mm_free(mm);
 }
 
-/* Wait until no callback of the program runs any more, and none is called from here on. */
+/* Wait until no callback of the program runs any more. From here on no callback is called. */
 static void silence(struct fm_mm *mm)
 {
 	atomic_set(&mm->silent, true);
@@ -312,7 +320,10 @@ static void silence(struct fm_mm *mm)
 		os_sleep_until(os_now_ns() + OS_NSEC_PER_MSEC);
 }
 
-/* A thread that waits for a store that does not answer, in place of the program. */
+/*
+ * Main function of a thread that waits, in place of the program, for a store that does not
+ * answer.
+ */
 static void *end_later(void *arg)
 {
 	struct fm_mm *mm = arg;
@@ -321,8 +332,10 @@ static void *end_later(void *arg)
 	return NULL;
 }
 
-/* Some request of a store does not end. The memory that it uses stays until it has ended: a thread
- * waits for that. False: no thread is to be had. */
+/*
+ * Start a thread that waits for a store's request that does not end. The memory that the request
+ * uses stays until the request has ended. Returns false if no thread can be started.
+ */
 static bool leave_behind(struct fm_mm *mm)
 {
 	struct os_thread thread = {0};
@@ -338,18 +351,23 @@ static bool leave_behind(struct fm_mm *mm)
 	return true;
 }
 
-/* The first part of the end: what is dirty is written, as far as its store will have it. */
+/*
+ * Begin the end of an address space: write the dirty pages, as far as the store accepts the
+ * writes. Blocks.
+ */
 void mm_finish(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();
-	/* First: else what is written back could be written to again without end. */
+	/* First, because otherwise pages could be dirtied again without end during write-back. */
 	atomic_set(&mm->dying, true);
 	writeback_finish(mm);
 	os_signals_restore(mask);
 }
 
-/* The rest of the end, after mm_finish(). -EIO: something that was dirty could not be written, and
- * is lost. */
+/*
+ * Complete the end of an address space, after mm_finish(). Blocks. Returns 0, or -EIO if dirty
+ * bytes could not be written and are lost.
+ */
 int mm_destroy(struct fm_mm *mm)
 {
 	os_sigmask mask = os_signals_block();

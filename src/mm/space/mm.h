@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* An address space from its making to its end. */
+/* Creates and destroys address spaces. */
 #ifndef FM_MM_SPACE_MM_H
 #define FM_MM_SPACE_MM_H
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mappings: the table of segments, map, unmap, advise, residency.
+ * Mappings: maps, unmaps, advises, and syncs ranges, and reports their residency.
  *
- * Owns the segments table, protected by the map lock. Segments are disjoint and sorted; mapping
- * bytes again raises a segment's count, so that every fm_map() wants its fm_unmap(). The table is
- * populated memory; it grows by being replaced, outside the lock. Each segment has a reference on
- * its file, put after the lock is dropped; work on pages (taking out, dropping, reading) is done
- * after the lock is dropped, in pieces, so that the lock is never held long.
+ * Owns the segments table, protected by the map lock. Segments are disjoint and sorted. Mapping
+ * bytes again raises a segment's count, so every fm_map() needs its own fm_unmap(). The table is
+ * populated memory. The table grows by being replaced, outside the map lock. Each segment has a
+ * reference on its file, which is put after the lock is dropped. Work on pages (taking out,
+ * dropping, reading) is done in pieces after the lock is dropped, so that the lock is never held
+ * long.
  */
 #include "mm/space/ranges.h"
 
@@ -61,7 +62,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 	segment_cut(mm, end);
 	uint64_t at = start;
 	for (uint32_t i = segment_after(mm, start); at < end; i++) {
-		if (i < mm->segment_count && mm->starts[i] == at) { /* mapped already: once more */
+		if (i < mm->segment_count && mm->starts[i] == at) { /* mapped already: count one mapping more */
 			struct vma *vma = &mm->segments[mm->places[i]];
 			vma->count++;
 			vma->writable |= fresh.writable;
@@ -83,7 +84,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 	return 0;
 }
 
-/* Work on a piece's pages, with a reference on its file. */
+/* Return the first and last page of a piece. The caller holds a reference on the piece's file. */
 static void piece_pages(const struct piece *piece, uint64_t *ret_first, uint64_t *ret_last)
 {
 	uint32_t shift = piece->view->file->pool->shift;
@@ -91,8 +92,11 @@ static void piece_pages(const struct piece *piece, uint64_t *ret_first, uint64_t
 	*ret_last = (piece->end - 1 - piece->view->region.base) >> shift;
 }
 
-/* Remove what is mapped of [*at, end), up to PIECE segments. Returns how many were taken off the
- * table, with their file references; *at moves on. Map lock exclusive, with room. */
+/*
+ * Remove the mapped segments of [*at, end) from the table, up to PIECE segments, and move *at on.
+ * Called with the map lock held exclusive, and with room in the table. Returns the number of
+ * removed segments. The caller gets their file references.
+ */
 static uint32_t unmap_some(struct fm_mm *mm, uint64_t *at, uint64_t end, struct piece *piece)
 {
 	uint32_t count = 0;
@@ -138,7 +142,7 @@ int mm_unmap_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* For mm_destroy(): forget all mappings; the pages go with their files. */
+/* Forget all mappings, for mm_destroy(). The pages go with their files. */
 void mm_unmap_all(struct fm_mm *mm)
 {
 	bool more = true;
@@ -157,7 +161,7 @@ void mm_unmap_all(struct fm_mm *mm)
 	}
 }
 
-/* Set the advice of what is mapped; *ret_gap: not all of it was. */
+/* Set the advice of the mapped parts of [start, end). Sets *ret_gap if a part is not mapped. */
 static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advice advice,
 			    bool *ret_gap)
 {
@@ -184,8 +188,10 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 	return 0;
 }
 
-/* Up to PIECE mapped pieces of [*at, end), each with a file reference. *ret_gap: something between
- * them was not mapped. */
+/*
+ * Return up to PIECE mapped pieces of [*at, end), each with a file reference, and move *at on.
+ * Sets *ret_gap if a part between the pieces is not mapped. Takes the map lock shared.
+ */
 static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct piece *piece,
 			  bool *ret_gap)
 {
@@ -217,12 +223,12 @@ static void willneed(const struct piece *piece)
 	piece_pages(piece, &first, &last);
 	if (last >= file_pages(file))
 		last = file_pages(file) - 1;
-	/* No more than fits: what comes later would push out what came first. */
+	/* Read no more than fits: later pages would evict the first pages. */
 	if (last - first >= file->pool->frames / 2)
 		last = first + file->pool->frames / 2;
 	for (; first <= last && last != UINT64_MAX; first += window) {
 		while (lru_count(file->pool, LIST_FREE) < window &&
-		       pool_grow(file->pool, (uint32_t)window)) /* not a fault: it may */
+		       pool_grow(file->pool, (uint32_t)window)) /* this call may grow the pool, a fault may not */
 			;
 		uint64_t size = last - first + 1 < window ? last - first + 1 : window;
 		ra_submit(file, &(struct ra_window){.start = first, .mark = UINT64_MAX, .step = 1,

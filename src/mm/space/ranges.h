@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Mappings: the table of segments, map, unmap, advise, residency. */
+/* Mappings: maps, unmaps, advises, and syncs ranges, and reports their residency. */
 #ifndef FM_MM_SPACE_RANGES_H
 #define FM_MM_SPACE_RANGES_H
 

@@ -1,20 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making a page's bytes appear in its view, and taking them out again.
+ * Installs: a page's bytes appear in its view.
  *
- * Owns the meaning of PG_INSTALLED, PG_DUP and PG_UNPROTECTED, the page-table account, and the work
- * that is left to the background thread. All here runs without the map lock. Where a frame's memory
- * is: not INSTALLED            in its slot (with PG_HOLE: nowhere) INSTALLED                in the
- * view; the slot is empty INSTALLED|DUP            in the view, and the slot still has memory
- * (after a COPY) In a file open for writing (pages of 4096 bytes) what is installed for a read
- * comes by COPY, protected from its first moment, and what is installed for a write, or is dirty
- * anyway where the mapping allows writes, by MOVE: it arrives writable, which PG_UNPROTECTED then
- * means. The view's bytes and those that the slot of a DUP has are the same until it is made
- * writable. The program may put other memory into a part of the view, or unmap it. So nothing is
- * taken out of the view, moved or discarded, before trap_is_ours() has been asked: else it would be
- * the program's. What was only there is lost, and told. The fault path uses MOVE and COPY only.
- * Discarding takes the kernel's mmap_lock, which another thread's stalled mmap() may hold: the
- * background thread does it, and callers that unmap or advise.
+ * The files of this folder own the meaning of PG_INSTALLED, PG_DUP and PG_UNPROTECTED,
+ * the page-table account, and the work that is left to the background thread. All
+ * functions run without the map lock. The state of a page tells where its frame's memory
+ * is:
+ *
+ *   not INSTALLED   in the slot (with PG_HOLE: nowhere)
+ *   INSTALLED       in the view; the slot is empty
+ *   INSTALLED|DUP   in the view, and the slot still has memory (after a COPY)
+ *
+ * In a file open for writing (pages of 4096 bytes), a page that is installed for a read
+ * comes by COPY, protected from its first moment. A page that is installed for a write
+ * comes by MOVE, and so does a page that is dirty anyway where the mapping allows
+ * writes. After such a MOVE the page is writable, which PG_UNPROTECTED then means. The
+ * bytes in the view and in the slot of a DUP page are the same until the page becomes
+ * writable.
+ *
+ * The program may put other memory into a part of the view, or unmap a part. So
+ * trap_is_ours() must be asked before any page is taken out of the view, moved or
+ * discarded: the memory could be the program's. Bytes that were only in the view are
+ * lost, and the loss is reported.
+ *
+ * The fault path uses MOVE and COPY only. A discard takes the kernel's mmap_lock, which
+ * another thread's stalled mmap() may hold. So only the background thread discards, and
+ * callers that unmap or advise.
  */
 #include "mm/view/install.h"
 
@@ -46,8 +57,8 @@
 
 #include <errno.h>
 
-/* `count` pages whose frames are neighbours are in the view, `bytes` of each. Their locks and pins
- * held. */
+/* Record that `count` pages whose frames are neighbours are in the view, `bytes` of each
+ * page. The caller holds the page locks and pins. */
 void pages_installed(struct view *view, struct page *first, uint32_t count, uint64_t bytes,
 		     enum installed_by by)
 {
@@ -67,15 +78,15 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 
 	for (struct page *page = first; page < first + count; page++) {
 		uint32_t state = atomic_get(&page->state);
+		/* kept in the page: the file may be shorter by the time the page is taken out */
 		page_word_set(page, shown,
-			      (uint16_t)(bytes / OS_PAGE)); /* the file may be shorter by the time
-							       it is taken out */
+			      (uint16_t)(bytes / OS_PAGE));
 		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
 		hot += (state & (PG_SOFT | PG_HOT)) != 0 || page->keep;
 	}
-	if (by == BY_COPY) /* twice in memory until the slot's copy is dropped */
+	if (by == BY_COPY) /* the pages are in memory twice until the slots' copies are dropped */
 		mm_charge(mm, (uint64_t)count * pool->page_size);
 	stats_add(mm->stats, pages_installed, count);
 	stats_add(mm->stats, reactivations, soft);
@@ -84,24 +95,28 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		stats_add(mm->stats, installs_move, count);
 	else
 		stats_add(mm->stats, installs_copy, count);
-	/* Most of a run share their fate. What comes while there is room stays until something
-	 * better does. */
+	/* The pages of a run mostly share their fate, so the majority decides. A page that
+	 * comes while there is room stays until a better page needs the frame. */
 	lru_set(pool, first, count, 2 * hot > count || !pool_evicts(pool) ? LIST_ACTIVE : LIST_YOUNG);
+	/* In the other cases the pages have their final protection already and are in memory
+	 * once. */
 	if (by == BY_COPY ||
 	    (by == BY_MOVE &&
-	     !view->file->writable)) /* else it is protected as it is to be, and is there once */
+	     !view->file->writable))
 		after_add(mm, pool, first, count);
 }
 
-/* An install that got stuck is undone. `to_write`: the page is dirty only because it was to be
- * written to. -EAGAIN: it is not uptodate any more; else `err`. */
+/* Undo an install that got stuck. `to_write`: the page is dirty only because the fault
+ * was going to write to the page. Returns -EAGAIN if the page is no longer uptodate,
+ * else `err`. */
 static int install_undo(struct view *view, struct page *page, struct transfer *t, bool to_write,
 			int err)
 {
 	struct fm_mm *mm = view->mm;
 	struct transfer back = {.mm = mm, .dst = t->src, .src = t->dst, .len = t->done};
+	/* the kernel has a part of the page pinned, so the part cannot go back */
 	bool torn = !t->copied && t->done &&
-		    transfer_out(&back) < 0; /* the kernel has a part pinned: no way back either */
+		    transfer_out(&back) < 0;
 
 	if (t->done && (t->copied || torn))
 		trap_discard(mm->trap, t->dst, t->done);
@@ -119,8 +134,9 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 	return -EAGAIN;
 }
 
-/* Does it go in by MOVE? Of a file open for writing only what may be written to from then on; and
- * not while the store reads from its slot. */
+/* Return true if the page goes into the view by MOVE. In a file open for writing only a
+ * page that is writable from then on goes by MOVE. Such a page does not go by MOVE while
+ * the store reads from its slot. */
 static bool moves_in(const struct access *access, const struct page *page, bool write)
 {
 	if (access->mm->install != FM_INSTALL_MOVE)
@@ -131,10 +147,11 @@ static bool moves_in(const struct access *access, const struct page *page, bool 
 }
 
 /*
- * Page lock and a pin held; the page is uptodate. 0: it is in the view, so that it can be written
- * to where the fault wants that. -EAGAIN: look again; its bytes are gone (somebody emptied the
- * slot), so that it is no longer uptodate, or it lies past the end by now. Else -ENOMEM and the
- * like.
+ * Install a page in its view. The caller holds the page lock and a pin, and the page is
+ * uptodate. May block. Returns 0 if the page is in the view, and writable where the
+ * fault wants a write. Returns -EAGAIN if the caller must look again: the slot was
+ * emptied, so that the page is no longer uptodate, or the page now lies past the end.
+ * Else returns -ENOMEM or a similar error.
  */
 int page_install(struct access *access, struct page *page)
 {
@@ -153,9 +170,10 @@ int page_install(struct access *access, struct page *page)
 		return write ? page_make_writable(view, page) : 0;
 	covered_if(t.len < pool->page_size, a12_clipped);
 	covered_if(!t.len, a10_shrunk_before_install);
-	if (!t.len) /* the file has become shorter since the fault looked: recorded as installed it
-		     * would have memory in its slot, and by COPY be taken for one that has none
-		     * there */
+	/* The file has become shorter since the fault looked. If the page were recorded as
+	 * installed, its slot would still have memory. Under COPY the page would be taken for a
+	 * page whose slot has none. */
+	if (!t.len)
 		return -EAGAIN;
 	pt_get(mm, page, 1, t.dst, true);
 	bool to_write = write && move && !page_is(page, PG_DIRTY);
@@ -170,9 +188,9 @@ int page_install(struct access *access, struct page *page)
 		trap_writable_end(mm->trap);
 	if (err)
 		return install_undo(view, page, &t, to_write, err);
-	/* The kernel wakes for what it moves or copies; that it met a page there it only says. Seen
-	 * on 6.18: about one MOVE in 30,000 under load moves the page, and then fails with EEXIST.
-	 */
+	/* The kernel wakes waiters for pages that the call moves or copies. For a page that the
+	 * call met there, the kernel only says so. Seen on Linux 6.18: about one MOVE in 30,000
+	 * under load moves the page, and then fails with EEXIST. */
 	if (t.existed)
 		trap_wake(mm->trap, t.dst, t.len);
 	pages_installed(view, page, 1, t.len, t.copied || t.existed ? BY_COPY : BY_MOVE);
@@ -183,9 +201,10 @@ int page_install(struct access *access, struct page *page)
 	return write ? page_make_writable(view, page) : 0;
 }
 
-/* A page's bytes go from a staging slot into the view, where with `write` they can be written to.
- * Locked and pinned; a hole that is charged for, as is its page table, and neither uptodate nor
- * past the end. 0: it is uptodate, and in the view. Else as it was. */
+/* Install a page from a staging slot; with `write` the page is writable in the view. The
+ * caller holds the page lock and a pin. The page is a hole, and the frame and the page
+ * table are charged for. The page is neither uptodate nor past the end. Returns 0 if the
+ * page is uptodate and in the view; on an error the page is as before. */
 int page_install_from(struct view *view, struct page *page, const char *stage, bool write)
 {
 	struct fm_mm *mm = view->mm;
@@ -205,7 +224,7 @@ int page_install_from(struct view *view, struct page *page, const char *stage, b
 	if (err == -ENOMEM)
 		atomic_set(&pool->fill_failed_ns, os_now_ns());
 	if (err) {
-		page_clean(pool, page); /* nobody has seen it */
+		page_clean(pool, page); /* no thread has seen the page's bytes */
 		pt_put(mm, page, 1, dst);
 		return err;
 	}

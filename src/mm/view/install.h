@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Making a page's bytes appear in its view, and taking them out again. */
+/* Installs: a page's bytes appear in its view. */
 #ifndef FM_MM_VIEW_INSTALL_H
 #define FM_MM_VIEW_INSTALL_H
 
@@ -12,8 +12,9 @@ struct view;
 
 enum installed_by {
 	BY_MOVE,
-	BY_COPY,  /* the slot has memory, too */
-	BY_STAGE, /* from elsewhere: the page had no bytes before, and its slot has no memory */
+	BY_COPY,  /* the page's slot keeps its memory, too */
+	/* from a staging slot: the page had no bytes before, and its slot has no memory */
+	BY_STAGE,
 	BY_STAGE_WRITABLE,
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Work that is left to the background thread: protection to be put on, copies to be dropped. */
+/* Work that is left to the background thread: the thread puts protection on and drops
+ * copies. */
 #include "mm/view/later.h"
 
 #include "mm/base/bell.h"
@@ -22,7 +23,7 @@ struct span {
 	bool huge;
 };
 
-/* `count` pages whose frames are neighbours. */
+/* Queue `count` pages whose frames are neighbours for the background thread. */
 void after_add(struct fm_mm *mm, struct frame_pool *pool, struct page *page, uint32_t count)
 {
 	struct after_work *after = mm->after;
@@ -57,7 +58,8 @@ uint64_t page_addr(const struct view *view, const struct frame_pool *pool, const
 	return view->region.base + (page->index << pool->shift);
 }
 
-/* How much of the page is shown: whole kernel pages up to the end of the file. */
+/* Return how many bytes of the page are shown: whole kernel pages up to the end of the
+ * file. */
 uint64_t page_shown_bytes(struct fm_file *file, const struct page *page)
 {
 	uint64_t size = file_size(file);
@@ -68,8 +70,9 @@ uint64_t page_shown_bytes(struct fm_file *file, const struct page *page)
 	return rest < file->pool->page_size ? rest : file->pool->page_size;
 }
 
-/* The slot's memory, where the view has the bytes. Page lock held, nobody reads from it. May wait
- * for the kernel's lock. */
+/* Drop the slot's memory of a page whose bytes are in the view. The caller holds the
+ * page lock, and no read from the slot is under way. May wait for the kernel's
+ * mmap_lock. */
 void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
 	if (!page_is(page, PG_DUP))
@@ -79,7 +82,8 @@ void page_drop_copy(struct fm_mm *mm, struct frame_pool *pool, struct page *page
 	mm_uncharge(mm, pool->page_size);
 }
 
-/* Pinned and locked, if it is a copy to be dropped. *ret_later: somebody has its lock. */
+/* Lock and pin a page, if its slot has a copy to be dropped. *ret_later: another thread
+ * has the page lock. */
 static bool duplicate_take(struct frame_pool *pool, struct page *page, bool *ret_later)
 {
 	const uint32_t flags = PG_DUP | PG_INSTALLED;
@@ -87,19 +91,22 @@ static bool duplicate_take(struct frame_pool *pool, struct page *page, bool *ret
 		return false;
 	*ret_later = !page_trylock(page);
 	if (!*ret_later) {
+		/* otherwise the end of the page's write queues the page again */
 		if ((atomic_get(&page->state) & (flags | PG_WRITEBACK)) ==
-		    flags) /* else its write's end asks again */
+		    flags)
 			return true;
 		page_unlock(pool, page);
 	}
-	page_unpin_quiet(pool, page); /* who waits for a frame would call this thread, which looks
-					 again, and so on */
+	/* A loud unpin would wake a thread that waits for a frame. That thread would call this
+	 * thread, which looks again, and so on. */
+	page_unpin_quiet(pool, page);
 	return false;
 }
 
-/* The copies that slots still have are dropped while the pages are locked: a read into a slot must
- * not come between. They are installed, so nobody waits for these locks but one who unmaps them. Of
- * up to `most` pages, from the first on: so many have been looked at. */
+/* Drop the copies in the slots of up to `most` pages, from the first page on. The pages
+ * are locked meanwhile: a read into a slot must not come between. The pages are
+ * installed, so only a thread that unmaps them waits for these locks. Returns how many
+ * pages have been looked at. */
 static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struct page *first,
 				uint32_t most)
 {
@@ -108,8 +115,9 @@ static uint32_t drop_duplicates(struct fm_mm *mm, struct frame_pool *pool, struc
 
 	while (count < most && count < DROP_TOGETHER && duplicate_take(pool, first + count, &later))
 		count++;
-	if (!count && later) { /* most often by the install that asked for this: all of it later,
-				  else it could not be evicted */
+	if (!count && later) {
+		/* The lock is held most often by the install that queued this work. All pages are
+		 * queued again, else the page could not be evicted. */
 		after_add(mm, pool, first, most);
 		return most;
 	}
@@ -131,8 +139,9 @@ static void span_flush(struct fm_mm *mm, struct span *span)
 	if (span->end > span->start)
 		err = (span->huge ? trap_protect_huge : trap_protect)(mm->trap, span->start,
 								      span->end - span->start);
+	/* a part of the span may no longer be the library's */
 	for (uint64_t at = span->start; err && at < span->end;
-	     at += OS_PAGE) /* some of it may not be ours any more */
+	     at += OS_PAGE)
 		trap_protect(mm->trap, at, OS_PAGE);
 	*span = (struct span){0};
 }
@@ -147,7 +156,7 @@ static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *
 	if ((state & PG_UNPROTECTED) && (state & PG_INSTALLED) && !file->writable) {
 		uint64_t start = page_addr(&file->view, pool, page);
 		uint64_t end = start + (uint64_t)page->shown * OS_PAGE;
-		page_set(page, 0, PG_UNPROTECTED); /* an install from here on sets it again */
+		page_set(page, 0, PG_UNPROTECTED); /* a later install sets the flag again */
 		bool huge = pool->grows;
 		if (start != span->end || huge != span->huge ||
 		    end - span->start > (huge ? TRAP_HUGE_TOGETHER : TRAP_TOGETHER))
@@ -157,14 +166,14 @@ static void protect_one(struct fm_mm *mm, struct frame_pool *pool, struct page *
 		span->end = end;
 		span->huge = huge;
 	}
-	/* What is left of the span is flushed before this thread, which alone closes views, does
-	 * anything else. In part a huge page would come apart. */
+	/* The rest of the span is flushed before this thread does anything else; only this
+	 * thread closes views. A huge page that is protected in part would be split. */
 	if (span->huge ? span->end - span->start >= TRAP_HUGE_TOGETHER : !(span->end % TRAP_TOGETHER))
 		span_flush(mm, span);
-	page_unpin_quiet(pool, page); /* as above */
+	page_unpin_quiet(pool, page); /* quiet for the same reason as in duplicate_take() */
 }
 
-/* `count` pages whose frames are neighbours. */
+/* Drop the copies of `count` pages whose frames are neighbours, and protect the pages. */
 static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *first,
 		       uint32_t count, struct span *span)
 {
@@ -175,9 +184,10 @@ static void after_some(struct fm_mm *mm, struct frame_pool *pool, struct page *f
 			protect_one(mm, pool, first + i, span);
 }
 
-/* Put protection on what MOVE installed; drop what COPY left behind. Background thread. What is
- * added meanwhile waits for the next time, so that what can't be done now is not tried for ever.
- * False: there was nothing to do. */
+/* Put protection on pages that MOVE installed, and drop copies that COPY left behind.
+ * For the background thread. Work that is added meanwhile waits for the next pass, so
+ * that work that cannot be done now is not tried for ever. Returns false if there was
+ * nothing to do. */
 bool after_work_run(struct fm_mm *mm)
 {
 	struct after_work *after = mm->after;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Work that is left to the background thread: protection to be put on, copies to be dropped. */
+/* Work that is left to the background thread: the thread puts protection on and drops
+ * copies. */
 #ifndef FM_MM_VIEW_LATER_H
 #define FM_MM_VIEW_LATER_H
 
@@ -14,11 +15,11 @@ struct frame_pool;
 struct page;
 struct view;
 
-/* Work that must wait for the background thread: protection to be put on, copies to be dropped. */
+/* Queue of work for the background thread: pages to protect, and copies to drop. */
 struct after_work {
 	struct os_lock lock;
 	uint32_t capacity, head, count;
-	uint32_t passes; /* that have ended; atomic */
+	uint32_t passes; /* passes of the thread that have ended; atomic */
 	bool overflowed;
 	struct after_item {
 		uint16_t pool, count;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages whose bytes are not where they were put: the program has emptied, replaced or unmapped
- * that part of the view.
+ * Lost pages: the program has emptied, replaced or unmapped the part of the view where a
+ * page's bytes were.
  */
 #include "mm/view/lost.h"
 
@@ -23,8 +23,9 @@
 #include "stats/stats.h"
 #include "trap/trap.h"
 
-/* A page's bytes are gone, and the store has older ones, if any. Page lock held, no longer
- * uptodate: a write or a flush that fails just now does not make it dirty again, or did before. */
+/* Report that a dirty page's bytes are gone; the store has older bytes, if any. The
+ * caller holds the page lock. The page is no longer uptodate: a write or a flush that
+ * fails just now does not make the page dirty again, or did so before. */
 void dirty_emptied(struct frame_pool *pool, struct page *page)
 {
 	struct fm_file *file = page->file;
@@ -36,31 +37,35 @@ void dirty_emptied(struct frame_pool *pool, struct page *page)
 	file_lost_page(file, page->index);
 }
 
-/* Its bytes went with the view's memory. Page lock held. */
+/* Record that a page's bytes went with the view's memory. The caller holds the page
+ * lock. */
 void page_emptied(struct fm_mm *mm, struct frame_pool *pool, struct page *page)
 {
 	if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE && page_is(page, PG_DUP))
-		frame_fill(pool, page); /* the pieces that were moved before the rest had to be copied */
+		/* fill the pieces that were moved before the rest had to be copied */
+		frame_fill(pool, page);
 	page_set(page, page_is(page, PG_DUP) ? 0 : PG_HOLE,
 		 PG_INSTALLED | PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT);
 	stats_sub(mm->stats, pages_installed, 1);
-	mm_uncharge(mm, pool->page_size); /* the only copy, or the second */
+	mm_uncharge(mm, pool->page_size); /* the charge of the only copy, or of the second copy */
 }
 
-/* Not all of it is in the view. Page lock held; not uptodate any more, to be read again; but for
- * one that is all there after all, as what has been swapped out is. `foreign`: what is there now is
- * not touched. */
+/* Take out a page that is only partly in the view. The caller holds the page lock. At
+ * return the page is not uptodate and is to be read again, unless all its bytes are
+ * there after all. A swapped-out page is such a case. `foreign`: the memory that is now
+ * in the view is not touched. */
 void page_in_pieces(struct view *view, struct page *page, bool foreign)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;
 	uint64_t addr = page_addr(view, pool, page), len = (uint64_t)page->shown * OS_PAGE;
 
-	/* The same bytes are in its slot until it can be written to in the view. */
+	/* The slot has the same bytes until the page becomes writable in the view. */
 	bool kept = view->file->writable && page_is(page, PG_DUP) && !page_is(page, PG_UNPROTECTED);
 
+	/* the store may be reading from the slot */
 	if (kept || (page_is(page, PG_WRITEBACK) &&
-		     page_is(page, PG_DUP))) { /* which may be being read from */
+		     page_is(page, PG_DUP))) {
 		page_set(page, 0, PG_INSTALLED | PG_DUP | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
 		mm_uncharge(mm, pool->page_size);
@@ -74,12 +79,13 @@ void page_in_pieces(struct view *view, struct page *page, bool foreign)
 		kept = out && !t.missing;
 		if (!out)
 			trap_discard_ours(mm->trap, addr, len);
-		if (!kept || len < pool->page_size) /* what is left of it, and memory for the rest */
+		/* keep the bytes that are left, and get memory for the rest */
+		if (!kept || len < pool->page_size)
 			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED | (kept ? 0 : PG_UPTODATE | PG_SOFT));
 		stats_sub(mm->stats, pages_installed, 1);
 	} else {
-		if (len > OS_PAGE) /* what is left of it would be seen beside newer bytes */
+		if (len > OS_PAGE) /* the bytes that are left would be seen beside newer bytes */
 			trap_discard_ours(mm->trap, addr, len);
 		page_emptied(mm, pool, page);
 	}
@@ -88,30 +94,34 @@ void page_in_pieces(struct view *view, struct page *page, bool foreign)
 	pt_put(mm, page, 1, addr);
 }
 
-/* The program has put other memory, or none, into some of the page's place. */
+/* Return true if the program has put other memory, or none, into some of the page's
+ * place. */
 bool page_is_foreign(const struct view *view, const struct page *page)
 {
 	return trap_any_foreign(view->mm->trap, page_addr(view, view->file->pool, page),
 				(uint64_t)page->shown * OS_PAGE);
 }
 
-/* It is installed, and foreign: what the view had of it is gone. Page lock held. */
+/* Take out an installed page that is foreign: the bytes that the view had are gone. The
+ * caller holds the page lock. */
 void page_gone_foreign(struct view *view, struct page *page)
 {
 	stats_add(view->mm->stats, emptied_behind, 1);
 	page_in_pieces(view, page, true);
 }
 
-/* The same, where somebody has emptied the view behind us, in whatever way. */
+/* Take out an installed page that was emptied in the view behind the library, in
+ * whatever way. The caller holds the page lock. */
 void page_gone_behind(struct view *view, struct page *page)
 {
 	stats_add(view->mm->stats, emptied_behind, 1);
 	page_in_pieces(view, page, page_is_foreign(view, page));
 }
 
-/* The page's slot was emptied while the store reads from it, which is to meet the hole, and not
- * zeros. True: so it stays one, and who reads the page anew fills it. Page lock held; not uptodate
- * any more. */
+/* Decide whether an emptied slot stays a hole. While the store reads from the slot, the
+ * store must meet the hole, and not zeros. The caller holds the page lock, and the page
+ * is no longer uptodate. Returns true if the slot stays a hole: the next read of the
+ * page fills the slot. */
 bool page_hole_stays(struct frame_pool *pool, struct page *page)
 {
 	if (!page_is(page, PG_WRITEBACK))
@@ -131,8 +141,9 @@ bool page_is_there(const struct view *view, const struct page *page)
 }
 
 /*
- * The page is recorded as installed, yet its thread faulted on it again: ask the kernel whether it
- * is there. Pinned, not locked. False: it had been emptied behind us, and is now to be read again.
+ * Ask the kernel whether an installed page is in the view, after a thread has faulted on
+ * the page again. The page is pinned, not locked. Returns false if the page had been
+ * emptied behind the library and must be read again, or if its lock is taken.
  */
 bool page_really_there(struct view *view, struct page *page)
 {
@@ -142,7 +153,7 @@ bool page_really_there(struct view *view, struct page *page)
 		return true;
 	if (!page_trylock(page))
 		return false;
-	/* Asked again: it may have been taken out and installed meanwhile. */
+	/* The test is repeated: the page may have been taken out and installed meanwhile. */
 	bool there = page_is(page, PG_INSTALLED) && page_is_there(view, page);
 	if (!there && page_is(page, PG_INSTALLED))
 		page_gone_behind(view, page);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages whose bytes are not where they were put: the program has emptied, replaced or unmapped
- * that part of the view.
+ * Lost pages: the program has emptied, replaced or unmapped the part of the view where a
+ * page's bytes were.
  */
 #ifndef FM_MM_VIEW_LOST_H
 #define FM_MM_VIEW_LOST_H

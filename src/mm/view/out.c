@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Taking one page out of its view. */
+/* A single page is taken out of its view here. */
 #include "mm/view/out.h"
 
 #include "filemap.h"
@@ -24,39 +24,45 @@
 
 #include <errno.h>
 
-/* The region goes, and the page's memory in it. Page lock held. */
+/* Record that the region goes, and with it the page's memory in the view. The caller
+ * holds the page lock. */
 void page_forget(struct view *view, struct page *page)
 {
 	struct frame_pool *pool = view->file->pool;
 	group_split(pool, page, 1);
+	/* The part that was not shown is still in the slot. */
 	if (!page_is(page, PG_DUP) &&
 	    page->shown <
-		    pool->page_size / OS_PAGE) /* what it had not shown is still in the slot */
+		    pool->page_size / OS_PAGE)
 		trap_discard(view->mm->trap, (uint64_t)slot_of(pool, page), pool->page_size);
 	page_emptied(view->mm, view->file->pool, page);
 	pt_put(view->mm, page, 1, page_addr(view, view->file->pool, page));
 }
 
-/* Out of the view, whatever becomes of its bytes, which the store has too, or nobody is to have.
- * Page lock held; may wait for the kernel's lock. */
+/* Take a page out of the view, whatever becomes of its bytes: the store has the bytes
+ * too, or no reader is to have them. The caller holds the page lock; may wait for the
+ * kernel's mmap_lock. */
 void page_discard(struct view *view, struct page *page)
 {
 	mm_assert(!page_is(page, PG_WRITEBACK));
 	trap_discard_ours(view->mm->trap, page_addr(view, view->file->pool, page),
 			  view->file->pool->page_size);
-	if (page_is(page, PG_DIRTY)) /* not before: until then it could be written to */
+	/* not earlier: until the discard the program could write to the page */
+	if (page_is(page, PG_DIRTY))
 		page_drop_dirty(view->file->pool, page);
-	if (!page_is(page, PG_DUP)) /* MOVE may have met something there */
+	if (!page_is(page, PG_DUP)) /* MOVE may have met memory in the slot */
 		trap_discard(view->mm->trap, (uint64_t)slot_of(view->file->pool, page),
 			     view->file->pool->page_size);
 	page_forget(view, page);
 }
 
 /*
- * Page lock and a pin held; the page is installed. 0: it is out of the view; it is still uptodate
- * where its bytes could be kept. -EBUSY: it stays (the kernel has a pin, a write of it is under
- * way, or it takes a call that may block and the caller must not). -EINVAL: it stays, since the
- * kernel cannot move it.
+ * Take an installed page out of the view. The caller holds the page lock and a pin.
+ * Returns 0 if the page is out of the view; the page is still uptodate where its bytes
+ * could be kept. Returns -EBUSY if the page stays: the kernel has a pin, or a write of
+ * the page is under way. The function also returns -EBUSY if a call is needed that may
+ * block and `may_block` is false. Returns -EINVAL if the page stays because the kernel
+ * cannot move the page.
  */
 int page_take_out(struct view *view, struct page *page, bool may_block)
 {
@@ -67,19 +73,18 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			     .len = (uint64_t)page->shown * OS_PAGE, .leaves = page};
 	mm_assert(page_is(page, PG_INSTALLED) && page_is(page, PG_LOCKED));
 	group_split(pool, page, 1);
-	if (page_is(page, PG_WRITEBACK)) /* what the store reads from stays where it is */
+	if (page_is(page, PG_WRITEBACK)) /* a page that the store reads from keeps its place */
 		return -EBUSY;
 	if (unlikely(page_is_foreign(view, page))) {
 		page_gone_foreign(view, page);
 		return 0;
 	}
-	if (page_is(page, PG_DUP) &&
-	    page_is(page, PG_DIRTY)) { /* the slot's bytes are the older ones, or as good */
+	if (page_is(page, PG_DUP) && page_is(page, PG_DIRTY)) { /* the slot's bytes are no newer */
 		if (!may_block)
 			return -EBUSY;
 		page_drop_copy(mm, pool, page);
 	}
-	/* By COPY its bytes would be gone: the store has them, but for a flush that may still fail. */
+	/* Under COPY the bytes would be gone, and a flush of the store's copy may still fail. */
 	if (mm->install == FM_INSTALL_COPY &&
 	    (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
 		return -EINVAL;
@@ -97,7 +102,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 				mm_charge(mm, pool->page_size);
 				after_add(mm, pool, page, 1);
 			}
-			if (stuck) { /* a large page in two halves, no memory to join them: the store has it all */
+			if (stuck) {
+				/* No memory can join the two halves of the page: the store has all bytes. */
 				mm_assert(!view->file->writable);
 				page_in_pieces(view, page, false);
 				return 0;
@@ -109,8 +115,8 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 			page_set(page, 0, PG_UPTODATE);
 			dirty_emptied(pool, page);
 		}
-		if (t.missing || t.len < pool->page_size) /* or: a copy that was dropped took the
-							     part past the end with it */
+		/* Memory is also needed if a dropped copy took the part past the end with it. */
+		if (t.missing || t.len < pool->page_size)
 			frame_fill(pool, page);
 		page_set(page, 0, PG_INSTALLED | PG_UNPROTECTED);
 		stats_sub(mm->stats, pages_installed, 1);
@@ -120,7 +126,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 		trap_discard(mm->trap, t.src, t.len);
 		if (page_is(page, PG_DUP)) { /* the slot has the bytes */
 			if (mm->install == FM_INSTALL_MOVE && pool->page_size > OS_PAGE) {
-				/* ...but for the pieces that were moved before the rest had to be copied */
+				/* The slot lacks the pieces that were moved before the rest had to be copied. */
 				frame_fill(pool, page);
 				page_set(page, 0, PG_UPTODATE);
 			}
@@ -136,9 +142,11 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 }
 
 /*
- * As page_take_out(), also of what the kernel does not move and the store does not have yet
- * (installed by COPY, or in locked memory; of a file open for writing): its bytes are copied to the
- * slot, protected meanwhile, so that no write is missed. Waits for the kernel's lock.
+ * Take a page out of the view as page_take_out() does, even if the kernel does not move
+ * the page and the store does not have its bytes yet. Such a page of a file open for
+ * writing was installed by COPY, or is in locked memory. Its bytes are copied to the
+ * slot. The page is protected meanwhile, so that no write is missed. Waits for the
+ * kernel's mmap_lock.
  */
 int page_bring_out(struct view *view, struct page *page)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Taking one page out of its view. */
+/* This header declares how a single page is taken out of its view. */
 #ifndef FM_MM_VIEW_OUT_H
 #define FM_MM_VIEW_OUT_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The account of page tables: how many pages each 2 MiB of a view has, so that empty tables can
- * be given back.
+ * The account of page tables counts the installed pages in each 2 MiB of a view, so that
+ * empty page tables can be given back to the kernel.
  */
 #include "mm/view/page_tables.h"
 
@@ -41,7 +41,8 @@ static uint32_t *pt_head(struct pt_table *pt, uint64_t key)
 	return &pt->heads[(key * 0x9e3779b97f4a7c15ull >> 32) & pt->mask];
 }
 
-/* PT_END: it has none. Page-table lock. */
+/* Find the range with this key. Returns PT_END if the table has no such range. The
+ * caller holds the page-table lock. */
 static uint32_t pt_find(struct pt_table *pt, uint64_t key)
 {
 	uint32_t id = *pt_head(pt, key);
@@ -51,12 +52,14 @@ static uint32_t pt_find(struct pt_table *pt, uint64_t key)
 }
 
 /*
- * More installed pages in the 2 MiB around addr, of neighbouring frames. Their locks held. When the
- * table is full they go uncounted, which they remember; until such pages have left, no table is
- * given back, since it could be theirs. A range whose table is being given back at this very
- * moment, because it was empty, is waited for: else what is installed would be discarded with it.
- * That is the one place where a fault can come to wait for the kernel's mmap_lock, behind the
- * background thread. Where others wait for this thread it may not: false.
+ * Count more installed pages of neighbouring frames in the 2 MiB around addr. The caller
+ * holds the page locks. If the table is full, the pages go uncounted, and each page
+ * remembers that. Until such pages have left, no page table is given back, since the
+ * table could be theirs. If the table of this range is just being given back because the
+ * range was empty, the function waits. Otherwise the new pages would be discarded with
+ * the table. Only here can a fault come to wait for the kernel's mmap_lock, behind the
+ * background thread. A thread that others wait for may not wait here: with `may_wait`
+ * false the function returns false.
  */
 bool pt_get(struct fm_mm *mm, struct page *first, uint32_t count, uint64_t addr, bool may_wait)
 {
@@ -132,7 +135,7 @@ static bool pt_unlink(struct pt_table *pt, uint32_t id)
 	for (; at != PT_END && at != id; at = pt->range[at].next)
 		before = at;
 	if (at == PT_END)
-		return false; /* a free entry */
+		return false; /* the entry is free */
 	if (before == PT_END)
 		*head = pt->range[id].next;
 	else
@@ -144,12 +147,13 @@ static bool pt_unlink(struct pt_table *pt, uint32_t id)
 	return true;
 }
 
-/* Take an empty range off the table, as the one that is being released; 0: there is none. */
+/* Take an empty range off the table and mark the range as being released. Returns its
+ * key; 0: there is no empty range. */
 static uint64_t pt_choose_empty(struct pt_table *pt)
 {
 	uint64_t key = 0;
 	os_lock(&pt->lock);
-	/* Not all of a large table in one hold of the lock: faults want it. */
+	/* A large table is not scanned in one hold of the lock, because faults want the lock. */
 	for (uint32_t i = 0;
 	     i < pt->entries && i < 4096 && atomic_get(&pt->empty) && !pt->uncounted && !key; i++) {
 		uint32_t id = pt->scan++ % pt->entries;
@@ -164,7 +168,8 @@ static uint64_t pt_choose_empty(struct pt_table *pt)
 	return key;
 }
 
-/* Of this mm, pinned: where a view has gone, another mm's may lie by now. */
+/* Find and pin the region at addr, if the region is this mm's. Another mm's region may
+ * lie where a view has gone. */
 static struct view_region *own_region(struct fm_mm *mm, uint64_t addr)
 {
 	struct view_region *region = region_find(addr);
@@ -180,7 +185,7 @@ static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 	if (!region)
 		region = own_region(mm, end - OS_PAGE);
 	if (!region)
-		return; /* its view has gone, and the table with it */
+		return; /* the view has gone, and the page table with it */
 	if (start < region->base)
 		start = region->base;
 	if (end > region->base + region->len)
@@ -189,7 +194,8 @@ static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 	region_unpin(region);
 }
 
-/* Give the page tables of up to `most` empty ranges back. Background thread only. */
+/* Give back the page tables of up to `most` empty ranges. For the background thread
+ * only. */
 void pt_release_empty(struct fm_mm *mm, uint32_t most)
 {
 	struct pt_table *pt = mm->pt;
@@ -211,8 +217,9 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 	}
 }
 
-/* Page tables are made faster than they are given back: the budget is exceeded, or the table is
- * full, so that more could not even be counted; and there are some to give back. */
+/* Return true if page tables are made faster than the background thread gives them back.
+ * Then the budget is exceeded, or the table is full, so that more pages could not even
+ * be counted. In addition some range must be empty. */
 bool pt_behind(struct fm_mm *mm)
 {
 	uint64_t most = mm->budget_bytes + mm->budget_bytes / 32 + PT_SLACK_BYTES;
@@ -220,8 +227,8 @@ bool pt_behind(struct fm_mm *mm)
 	       atomic_get(&mm->pt->empty) > 0;
 }
 
-/* Let the background thread get on, for a moment only: it may itself be waiting for the kernel's
- * mmap_lock. No lock and no page held. */
+/* Let the background thread get on, for a moment only: the background thread may itself
+ * be waiting for the kernel's mmap_lock. No lock and no page is held at call. May block. */
 void pt_throttle(struct fm_mm *mm)
 {
 	uint64_t until = os_now_ns() + PT_THROTTLE_NS;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The account of page tables: how many pages each 2 MiB of a view has, so that empty tables can
- * be given back.
+ * The account of page tables counts the installed pages in each 2 MiB of a view, so that
+ * empty page tables can be given back to the kernel.
  */
 #ifndef FM_MM_VIEW_PAGE_TABLES_H
 #define FM_MM_VIEW_PAGE_TABLES_H
@@ -14,11 +14,12 @@
 struct fm_mm;
 struct page;
 
-/* Empty page tables are given back: how many installed pages each 2 MiB of view has. Where the
- * kernel gives no address by itself, or for a budget beyond a TiB, some go uncounted. 8 bytes for
- * two frames: 0.1 %. */
+/* The table counts the installed pages in each 2 MiB of view, so that empty page tables
+ * can be given back. Some pages are uncounted at addresses that the kernel does not give
+ * by itself, or for a budget beyond a TiB. The table costs 0.1 % of the frames: 8 bytes
+ * for two frames. */
 #define PT_KEYS (1ull << 27)
-#define PT_END ((1u << 27) - 1) /* of a chain */
+#define PT_END ((1u << 27) - 1) /* marks the end of a chain */
 
 struct pt_range {
 	uint64_t key : 27, count : 10, next : 27;
@@ -29,12 +30,12 @@ _Static_assert(sizeof(struct pt_range) == 8, "two of them for each frame at wors
 struct pt_table {
 	struct os_lock lock;
 	uint32_t mask, free_head, entries, used, empty;
-	uint32_t uncounted; /* pages that are installed without a range: the table was full */
+	uint32_t uncounted; /* pages installed without a range, because the table was full */
 	uint32_t *heads;
 	struct pt_range *range;
-	uint32_t scan; /* where the search for empty ones goes on */
-	uint64_t releasing;   /* the range that is being given back; 0: none */
-	uint32_t release_seq; /* futex */
+	uint32_t scan; /* index at which the search for empty ranges continues */
+	uint64_t releasing;   /* key of the range that is being given back; 0: none */
+	uint32_t release_seq; /* futex; a release that ends increments this number */
 };
 
 int pt_init(struct fm_mm *mm);

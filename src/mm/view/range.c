@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is done to all cached pages of a range: taken out, kept, cooled, forgotten. */
+/* Calls on all cached pages of a range: the pages are taken out, kept, cooled or
+ * forgotten. */
 #include "mm/view/range.h"
 
 #include "mm/base/common.h"
@@ -21,15 +22,16 @@
 struct going {
 	uint64_t last;
 	uint32_t never;
-	uint64_t stuck, stuck_end; /* pages that would not go together */
+	uint64_t stuck, stuck_end; /* pages that would not go out together */
 };
 
 static void out_with_the_next(struct fm_file *file, struct page *page, void *arg)
 {
 	struct going *going = arg;
 
-	if (!page_is(page, PG_INSTALLED)) /* asked first: one that is just being made this page has
-					     no index to be relied upon */
+	/* PG_INSTALLED is tested first: a frame that is just becoming this page has no reliable
+	 * index. */
+	if (!page_is(page, PG_INSTALLED))
 		return;
 	uint64_t index = page->index, after = going->last - index;
 	if (index >= going->last || (index >= going->stuck && index < going->stuck_end))
@@ -41,8 +43,8 @@ static void out_with_the_next(struct fm_file *file, struct page *page, void *arg
 					  0, going->never);
 }
 
-/* What goes out of the view together, goes; none of those pages that have one of `never`. The rest
- * is left to whoever looks at each page. */
+/* Take out of the view all pages that can go together, except pages with a flag of
+ * `never`. The rest is left to the caller's pass over each page. */
 static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, uint32_t never)
 {
 	struct going going = {last, never, 0, 0};
@@ -54,8 +56,8 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
 	bool out = !wanted || page_bring_out(&file->view, page) == 0;
-	if (!out && page_is_held(file->pool, page)) { /* writing it back takes it out, or the
-							 write's or the flush's end does */
+	if (!out && page_is_held(file->pool, page)) {
+		/* The write-back takes the page out, or the end of the write or of the flush does. */
 		page_unlock(file->pool, page);
 		return true;
 	}
@@ -65,10 +67,11 @@ static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 	return out || discard;
 }
 
-/* The lock of an installed page is held for a moment only, over no read: who has it (a copy being
- * dropped, a pin) may not look again, so it is waited for. A fault that has not installed yet does
- * look again. What the kernel has pinned for a moment cannot be moved; it goes all the same, at
- * last with its bytes. */
+/* Take one page out of the view. The lock of an installed page is held for a moment
+ * only, and over no read. Its holder (a drop of the copy, a pin) may not look again, so
+ * this function waits for the lock. A fault that has not installed its page yet does
+ * look again. A page that the kernel has pinned for a moment cannot be moved. Such a
+ * page is tried again, and at last goes together with its bytes. */
 static void take_out(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
@@ -83,8 +86,9 @@ static void take_out(struct fm_file *file, struct page *page, void *arg)
 	}
 }
 
-/* Take the pages of a range out of the view; they stay cached. Pages not installed yet are left:
- * their fault looks again whether it is still wanted. No lock held; may take the kernel's. */
+/* Take the pages of a range out of the view; the pages stay cached. Pages that are not
+ * installed yet are left: their fault tests again whether the page is still wanted. No
+ * lock is held at call; may take the kernel's mmap_lock. */
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);
@@ -99,11 +103,13 @@ static void drop(struct fm_file *file, struct page *page, void *arg)
 	(void)arg;
 	if (!page_trylock(page))
 		return;
-	/* One pin is ours. Any other: somebody relies on the page, so it stays. */
+	/* One pin is this function's. Any other pin means that a thread relies on the page, so
+	 * the page stays. */
 	uint32_t state = atomic_get(&page->state);
 	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_held(file->pool, page);
-	if (unwanted && (state & PG_INSTALLED)) /* on its way out it may have been there again for a
-						   moment, and written to: move_had_worked() */
+	/* On its way out the page may have been in the view again for a moment, and written to:
+	 * see move_had_worked(). */
+	if (unwanted && (state & PG_INSTALLED))
 		unwanted = page_take_out(&file->view, page, true) == 0 && !page_is_held(file->pool, page);
 	if (unwanted)
 		page_remove(file->pool, page);
@@ -122,16 +128,18 @@ static void keep(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Out of the view without a word to the clock: a touch makes it YOUNG. What cannot be taken out
- * with its bytes, or not now, stays there until somebody wants its frame. */
+/* Take the page out of the view without telling the clock: a touch makes the page YOUNG.
+ * A page that cannot be taken out with its bytes, or not now, stays in the view until a
+ * thread wants its frame. */
 static void cool(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
 	if (!page_trylock(page))
 		return;
 	uint32_t state = atomic_get(&page->state);
+	/* The one pin is this function's, as in drop(). */
 	if (!(state & (PG_GONE | PG_DIRTY)) && (state & PG_UPTODATE) &&
-	    PG_PINS(state) == 1) { /* ours; as in drop() */
+	    PG_PINS(state) == 1) {
 		bool shown = (state & PG_INSTALLED) && page_take_out(&file->view, page, false) < 0;
 		page->keep = false;
 		if (state & (PG_SOFT | PG_HOT))
@@ -141,7 +149,8 @@ static void cool(struct fm_file *file, struct page *page, void *arg)
 	page_unlock(file->pool, page);
 }
 
-/* Let the pages of a range be the last, or the first, to be evicted. As file_take_out(). */
+/* Let the pages of a range be the last to be evicted. file_cool() lets the pages be the
+ * first. Locks are as in file_take_out(). */
 void file_keep(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	file_each_cached(file, first, last, keep, NULL);
@@ -160,14 +169,15 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 	for (int tries = 0;;) {
 		uint32_t state = atomic_get(&page->state);
 		if ((state & PG_GONE) || !(state & PG_UPTODATE))
-			return; /* a read under way looks at the epoch when it has ended */
+			return; /* a read under way tests the epoch at its end */
 		if (!page_trylock(page)) {
 			page_wait(file->mm, page, false, os_now_ns() + 50000);
 			continue;
 		}
 		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
-		if (!out && ++tries > 20) { /* what the kernel has pinned, or has no memory for,
-					       goes with its bytes */
+		if (!out && ++tries > 20) {
+			/* A page that the kernel has pinned, or has no memory for, goes together with its
+			 * bytes. */
 			page_discard(&file->view, page);
 			out = true;
 		}
@@ -180,15 +190,16 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 	}
 }
 
-/* The object has changed: what is cached of it is not its bytes any more, whoever holds a pin. As
- * file_take_out(). */
+/* Forget all cached bytes of a file whose object has changed: the cached bytes are no
+ * longer the object's, whatever pins there are. Locks are as in file_take_out(). */
 void file_forget(struct fm_file *file)
 {
 	mm_assert(!file->writable);
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes, NULL);
 }
 
-/* Drop the unpinned, unlocked pages of a range from view and cache. As file_take_out(). */
+/* Drop the unpinned, unlocked pages of a range from view and cache. Locks are as in
+ * file_take_out(). */
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	might_block(file->mm);

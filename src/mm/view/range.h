@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is done to all cached pages of a range: taken out, kept, cooled, forgotten. */
+/* Calls on all cached pages of a range: the pages are taken out, kept, cooled or
+ * forgotten. */
 #ifndef FM_MM_VIEW_RANGE_H
 #define FM_MM_VIEW_RANGE_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs out of the view: neighbouring pages whose frames are neighbours leave together. */
+/* Runs leave the view together: neighbouring pages of a file whose frames are
+ * neighbours. */
 #include "mm/view/run.h"
 
 #include "filemap.h"
@@ -35,7 +36,9 @@ void run_leave(struct frame_pool *pool, struct page *page)
 	page_unpin(pool, page);
 }
 
-/* Lock and pin a page if it is this one, and its flags among `mask` are just these. */
+/* Try to lock and pin a page. Returns true if the page has this file and index, and its
+ * flags among `mask` are exactly `flags`. Returns false otherwise, or if the page is
+ * locked. */
 bool run_join(struct fm_file *file, struct page *page, uint64_t index, uint32_t mask,
 	      uint32_t flags)
 {
@@ -51,8 +54,9 @@ bool run_join(struct fm_file *file, struct page *page, uint64_t index, uint32_t 
 	return false;
 }
 
-/* Move a run. Returns how many of its pages went, from the first on, and what stopped it; the rest
- * are as they were. `leaves`: the first of them, where they run_leave the view. */
+/* Move a run. Returns how many pages went, counted from the first page, and stores the
+ * error that stopped the run. The other pages are as before. `leaves`: the first page,
+ * if the run leaves the view. */
 uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, struct page *leaves,
 		  int *ret_err)
 {
@@ -68,8 +72,9 @@ uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, 
 			at += done;
 			err = -EAGAIN;
 		}
-		if (err == -EEXIST) { /* it may have moved that one all the same; back in the view
-					 it can be written to */
+		if (err == -EEXIST) {
+			/* The MOVE may have moved the page all the same. If the page goes back into the view,
+			 * the page is writable there. */
 			if (leaves && leaves->file->writable)
 				page_dirty(leaves->file->pool, leaves + at / OS_PAGE);
 			err = move_after_exist(mm, dst + at, src + at);
@@ -82,8 +87,8 @@ uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, 
 	return (uint32_t)(at / OS_PAGE);
 }
 
-/* The first of some pages is locked and pinned: what goes out of the view with it, locked and
- * pinned too. */
+/* Lock and pin the pages that leave the view together with `first`, which the caller has
+ * locked and pinned. Returns the number of pages, including `first`. */
 uint32_t run_gather_out(struct frame_pool *pool, struct page *first, uint32_t most, bool let_off)
 {
 	const uint32_t mask = PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_HOLE | PG_DUP | PG_WRITEBACK;
@@ -105,8 +110,8 @@ uint32_t run_gather_out(struct frame_pool *pool, struct page *first, uint32_t mo
 	return count;
 }
 
-/* Some pages from the first on, locked and pinned: out of the view by one call. Returns how many
- * went. */
+/* Take `count` pages from `first` on out of the view by one call. The caller holds their
+ * locks and pins. Returns how many pages went. */
 uint32_t run_take_out_some(struct frame_pool *pool, struct page *first, uint32_t count)
 {
 	struct fm_mm *mm = pool->mm;
@@ -127,10 +132,11 @@ uint32_t run_take_out_some(struct frame_pool *pool, struct page *first, uint32_t
 }
 
 /*
- * A page and those after it whose frames are neighbours, up to `most`, out of the view by one call:
- * pages that have all of `flags` and none of `never`. The first has one pin, the caller's, and no
- * lock. What a thread brings back in between, and what may not go just now, is left where it is:
- * nothing is promised. Returns how many there were of which none would go; 0: some have gone.
+ * Take a page out of the view by one call, with up to `most` - 1 pages after it whose
+ * frames are neighbours. Only pages that have all of `flags` and none of `never` go. The
+ * first page has one pin, the caller's, and no lock. A page that a thread brings back in
+ * between, or that may not go just now, stays: nothing is promised. Returns 0 if some
+ * pages have gone, else the number of pages of which none would go.
  */
 uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t most, uint32_t flags,
 			   uint32_t never)
@@ -147,9 +153,10 @@ uint32_t take_out_together(struct fm_file *file, struct page *first, uint32_t mo
 		struct page *page = first + count;
 		if (page == pool->pages + pool->frames || !run_join(file, page, index + count, mask, all))
 			break;
+		/* An instruction may need a page with more pins just now. */
 		if (page->user_pins ||
 		    PG_PINS(page_state(page)) >
-			    (count ? 1u : 2u)) { /* an instruction may need it just now */
+			    (count ? 1u : 2u)) {
 			run_leave(pool, page);
 			break;
 		}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs out of the view: neighbouring pages whose frames are neighbours leave together. */
+/* Runs leave the view together: neighbouring pages of a file whose frames are
+ * neighbours. */
 #ifndef FM_MM_VIEW_RUN_H
 #define FM_MM_VIEW_RUN_H
 
@@ -12,7 +13,8 @@ struct frame_pool;
 struct page;
 
 #define RUN_TRIES 20
-#define PT_BYTES (2ull << 20) /* what one page table covers, and one call of pt_get() */
+/* bytes that one page table covers, and at most one call of pt_get() */
+#define PT_BYTES (2ull << 20)
 
 bool run_is_of(struct page *page, const struct fm_file *file, uint64_t index);
 void run_leave(struct frame_pool *pool, struct page *page);

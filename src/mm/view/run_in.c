@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs: neighbouring pages of a file whose frames are neighbours too go into the view, and out of
- * it, by one call. Readahead takes frames in order, so that most of what a reader comes to next is
- * a run.
+ * Runs enter the view by one call: neighbouring pages of a file whose frames are
+ * neighbours too. One call also takes such a run out of the view. Readahead takes frames
+ * in order, so most pages that a reader comes to next form a run.
  *
- * All pages of a run are locked and pinned while they move, by trying only: nobody is waited for.
- * Nothing is promised for any but the page that a fault wants: what goes wrong with the others is
- * left to the fault that wants them.
+ * All pages of a run are locked and pinned while the run moves. The locks are only
+ * tried: no thread waits for another thread. Only the page that a fault wants is sure to
+ * be installed. Errors of the other pages are left to the faults that want those pages.
  */
 #include "mm/view/run_in.h"
 
@@ -39,14 +39,17 @@ struct run {
 
 enum gather { GATHER_CLEAN, GATHER_DIRTY, GATHER_TO_WRITE };
 
-/* What can go in with `page`: uptodate, not there yet, up to the next readahead mark, which has to
- * be touched. Where it can be written to then: only what comes after it, and nobody punches. */
+/* Gather the run that can go in with `page`: uptodate pages that are not in the view
+ * yet. The run ends at the next readahead mark, since a fault must touch the marked
+ * page. If the pages become writable, only pages after `page` are taken, and none that
+ * is being punched. */
 static struct run gather(struct access *access, struct page *page, uint32_t most, enum gather what)
 {
 	const uint32_t mask =
 		PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_MARK | PG_HOLE | PG_DUP |
 		(what == GATHER_TO_WRITE ? 0 : PG_DIRTY) |
-		(what == GATHER_CLEAN ? 0 : PG_WRITEBACK); /* what is being written may be copied */
+		/* a page under write-back may be copied */
+		(what == GATHER_CLEAN ? 0 : PG_WRITEBACK);
 	const uint32_t flags = PG_UPTODATE | (what == GATHER_DIRTY ? PG_DIRTY : 0);
 	bool write = what != GATHER_CLEAN;
 	struct fm_file *file = access->file;
@@ -62,7 +65,8 @@ static struct run gather(struct access *access, struct page *page, uint32_t most
 		struct page *next = run.first + run.count;
 		if (next == pool->pages + pool->frames || !run_join(file, next, i, mask, flags))
 			break;
-		if (write && range_is_punched(file, i)) { /* asked under its lock: who begins to waits for that */
+		if (write && range_is_punched(file, i)) {
+			/* The test is under the page lock: a thread that begins a punch waits for that lock. */
 			run_leave(pool, next);
 			break;
 		}
@@ -74,7 +78,8 @@ static struct run gather(struct access *access, struct page *page, uint32_t most
 	return run;
 }
 
-/* The same by COPY, protected: it stays in the slots, too. */
+/* Copy a run into the view by COPY, protected: the pages stay in the slots, too. Returns
+ * and `ret_err` are as in run_move(). */
 static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, int *ret_err)
 {
 	uint64_t len = (uint64_t)count * OS_PAGE, at = 0;
@@ -85,14 +90,14 @@ static uint32_t copy(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t coun
 		err = trap_copy(mm->trap, dst + at, src + at, len - at, &done);
 		at += done;
 	}
-	*ret_err = err == -EFAULT ? -ENOENT : err; /* a hole in a slot */
+	*ret_err = err == -EFAULT ? -ENOENT : err; /* -EFAULT means a hole in a slot */
 	return (uint32_t)(at / OS_PAGE);
 }
 
-/* Somebody has emptied a slot behind us, and the run ended there. Known to nobody, the hole would
- * stay with its frame for the next page. The wanted one's is page_install()'s. `to_write`: it is
- * dirty because it was to be written to, and has not been; else what is dirty has lost the only
- * bytes. */
+/* Handle a slot that was emptied behind the library and ended the run. If the hole were
+ * not recorded, the hole would stay with its frame for the next page. page_install()
+ * handles a hole of the wanted page. `to_write`: the page is dirty only because of a
+ * write that has not happened. Any other dirty page has lost the only copy of its bytes. */
 static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 {
 	if (trap_present((uint64_t)slot_of(pool, page)) != 0)
@@ -105,8 +110,8 @@ static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 	dirty_emptied(pool, page);
 }
 
-/* Which of a run are dirty by now: a bit each of the first 64, which is as many as are ever moved
- * in to be written to. */
+/* Return which pages of a run are dirty now: a bit for each of the first 64 pages. No
+ * more than 64 pages are ever moved in for a write. */
 static uint64_t dirty_of(const struct run *run)
 {
 	uint64_t dirty = 0;
@@ -116,8 +121,9 @@ static uint64_t dirty_of(const struct run *run)
 	return dirty;
 }
 
-/* Marks of errors were taken away beside the install, and some of its pages with them. True:
- * `wanted` is among those. */
+/* Look for pages that have gone again: error marks were taken away during the install,
+ * and some pages of the run with the marks. Returns true if `wanted` is among those
+ * pages. */
 static bool look_after(struct view *view, struct page *first, uint32_t count, struct page *wanted)
 {
 	bool lost = false;
@@ -129,7 +135,7 @@ static bool look_after(struct view *view, struct page *first, uint32_t count, st
 	return lost;
 }
 
-/* How a run goes into the view. */
+/* Move or copy a run into the view. Returns how many pages went in. */
 static uint32_t run_in(struct access *access, const struct run *run, bool write, int *ret_err)
 {
 	struct fm_mm *mm = access->mm;
@@ -140,8 +146,10 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 
 	if (access->file->writable && !write)
 		return copy(mm, dst, src, run->count, ret_err);
+	/* A page that does not go in stays dirty: the page may have been in the view for a
+	 * moment. */
 	for (uint32_t i = 0; write && i < run->count;
-	     i++) /* what does not go in stays so: it may have been there for a moment */
+	     i++)
 		page_dirty(pool, run->first + i);
 	if (write)
 		trap_writable_begin(mm->trap);
@@ -151,8 +159,8 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 	return went;
 }
 
-/* The run into the view, and all but the wanted page's locks and pins put. As page_install(), for
- * that page. */
+/* Install a run, and put the locks and pins of all pages except the wanted page. Returns
+ * as page_install() does, for the wanted page. */
 static int run_install(struct access *access, struct page *page, struct run run, bool write)
 {
 	struct view *view = access->view;
@@ -179,7 +187,7 @@ static int run_install(struct access *access, struct page *page, struct run run,
 			if (run.first + went != page)
 				fill_hole(pool, run.first + went, to_write);
 			else if (to_write)
-				page_clean(pool, page); /* page_install() looks whether it was */
+				page_clean(pool, page); /* page_install() tests whether the page was dirty */
 		}
 		if (unlikely(!trap_kept(access->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
@@ -194,9 +202,10 @@ static int run_install(struct access *access, struct page *page, struct run run,
 }
 
 /*
- * Who writes page after page will write the next ones, too: with each fault on his way twice as
- * many come in to be written to. They are written back as if they had been. Plain numbers, without
- * a lock: a race costs a guess. Returns how many, this one with them.
+ * Predict the next writes of a thread that writes page after page. With each fault of
+ * such a thread twice as many pages come in writable. All these pages are written back
+ * as if the thread had written to each page. The numbers are plain, without a lock: a
+ * race costs only a wrong guess. Returns the number of pages, including this page.
  */
 static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer **ret_writer)
 {
@@ -219,8 +228,8 @@ static uint32_t writer_step(struct fm_file *file, uint64_t index, struct writer 
 	return count;
 }
 
-/* A write is to be expected where this page is read: who changes what he reads, page after page,
- * has come to it. */
+/* Return true if a write is expected at the page that is read. A thread that reads and
+ * then changes page after page has come to this page. */
 static bool writer_comes(const struct fm_file *file, uint64_t index)
 {
 	bool comes = false;
@@ -235,7 +244,7 @@ static int write_run_install(struct access *access, struct page *page)
 {
 	struct writer *writer;
 
-	if (page_is(page, PG_UNPROTECTED)) /* asked for once more */
+	if (page_is(page, PG_UNPROTECTED)) /* the page was asked for once more */
 		return page_install(access, page);
 	uint32_t count = writer_step(access->file, access->index, &writer),
 		 room = dirty_room(access->file);
@@ -248,7 +257,7 @@ static int write_run_install(struct access *access, struct page *page)
 	struct run run = alone ? (struct run){page, 1}
 			       : gather(access, page, count < room ? count : room, GATHER_TO_WRITE);
 	page_word_set(writer, next, access->index + run.count);
-	if (there) { /* the others come in behind it */
+	if (there) { /* the other pages come in behind `page` */
 		run.first++;
 		run.count--;
 		covered_if(run.count > 1, run_behind_a_read);
@@ -259,22 +268,23 @@ static int write_run_install(struct access *access, struct page *page)
 }
 
 /*
- * As page_install(), for access->page, and what lies around it. Page lock and a pin held; the
- * others' are taken and put here.
+ * Install access->page and the pages around it. The caller holds the page lock and a pin
+ * of the page. The other pages' locks and pins are taken and put here. Returns as
+ * page_install() does.
  */
 int install_run(struct access *access, struct page *page)
 {
 	struct fm_file *file = access->file;
 	bool write = access->flags & FM_FAULT_WRITE;
-	/* A larger page is a run by itself, and could come to be moved in part. A record wants each
-	 * page's own touch. */
+	/* A larger page is a run by itself, and could be moved in part. A recording needs a
+	 * separate touch of each page. */
 	bool alone = access->mm->install != FM_INSTALL_MOVE || file->recorded ||
 		     file->pool->page_size > OS_PAGE || access->advice == FM_ADVICE_RANDOM ||
 		     (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
 	page->keep = access->keep;
 	access->run_first = access->run_last = access->index;
-	/* A last page that is shown in part goes by itself. */
+	/* A last page that is shown in part goes in alone. */
 	if (alone || access->index < access->low || access->index >= access->high ||
 	    (access->index + 1) << file->pool->shift > file_size(file))
 		return page_install(access, page);
@@ -283,10 +293,10 @@ int install_run(struct access *access, struct page *page)
 	if (!file->writable)
 		return run_install(access, page, gather(access, page, UINT32_MAX, GATHER_CLEAN), false);
 	bool dirty = page_is(page, PG_DIRTY);
-	/* Its neighbours are not to be written to where the mapping does not allow it. */
+	/* The neighbours must not become writable where the mapping does not allow writes. */
 	if (dirty ? page_is(page, PG_WRITEBACK) || !access->writable : writer_comes(file, access->index))
 		return page_install(access, page);
-	if (dirty) /* by MOVE, writable */
+	if (dirty) /* the pages go by MOVE and arrive writable */
 		return run_install(access, page, gather(access, page, WRITE_RUN, GATHER_DIRTY), true);
 	return run_install(access, page, gather(access, page, COPY_RUN, GATHER_CLEAN), false);
 }

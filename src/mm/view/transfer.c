@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* MOVE between a slot and a view, with the repeats that the kernel asks for. */
+/* Transfers move a page between a slot and a view by MOVE, and repeat as the kernel
+ * asks. */
 #include "mm/view/transfer.h"
 
 #include "mm/base/common.h"
@@ -16,11 +17,13 @@
 #define NOMEM_TRIES 100
 
 /*
- * A MOVE of several pages that stopped at EEXIST (see move_after_exist()) says only how many went
- * before, and one more has gone; one that stopped at EBUSY may not count what it had moved in one
- * batch (Linux 6.18), of which the next MOVE says EEXIST. They are counted before anything is tried
- * with the first of them, or undone: that would leave the others behind. Returns the bytes that
- * have gone. The kernel has called nobody for them (thread trap).
+ * Count pages that a failed MOVE has moved without saying so. A MOVE of several pages
+ * that stops at EEXIST (see move_after_exist()) reports only the pages before; one more
+ * page has gone. A MOVE that stops at EBUSY may not count the pages moved in one batch
+ * (Linux 6.18). The next MOVE then says EEXIST of those pages. The pages are counted
+ * before the first of them is tried again or undone: that would leave the others behind.
+ * Returns the bytes that have gone. The kernel has woken no waiter for these pages
+ * (thread trap), so this function wakes the waiters.
  */
 uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len)
 {
@@ -33,12 +36,14 @@ uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t l
 }
 
 /*
- * MOVE said EEXIST. Beside a WRITEPROTECT of the same range it says so now and then of a page that
- * it has just moved itself (Linux 6.18: once in some 500,000). Page lock held, so nobody else moves
- * it: moving it back succeeds only then. Where it can't be moved back (the kernel has it pinned for
- * now, or has no memory; or meanwhile an error's mark stands there), both places tell: a page only
- * where it was to go. 0: it is back, or has gone altogether: repeat; 1: it was moved; -EEXIST: it
- * was not.
+ * Find out whether a MOVE that said EEXIST has moved the page. Beside a WRITEPROTECT of
+ * the same range, MOVE says so now and then of a page that the call itself has just
+ * moved (Linux 6.18: once in some 500,000). The caller holds the page lock, so no other
+ * thread moves the page: moving the page back succeeds only in that case. The move back
+ * can fail: the kernel has the page pinned for now, or has no memory, or an error mark
+ * now stands there. Then both places tell: the page is only where it was to go. May
+ * block. Returns 0 if the page is back, or has gone altogether: the caller repeats the
+ * MOVE. Returns 1 if the page was moved, -EEXIST if the page was not.
  */
 int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
@@ -49,13 +54,16 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
 		err = trap_move(mm->trap, src, dst, OS_PAGE, &done);
 	}
-	if (err == 0 || err == -ENOENT) /* moved, and emptied behind us since: the repeated MOVE tells */
+	/* -ENOENT: the page was moved and has been emptied behind the library; the next MOVE
+	 * tells */
+	if (err == 0 || err == -ENOENT)
 		return 0;
 	return move_uncounted(mm, dst, src, OS_PAGE) ? 1 : -EEXIST;
 }
 
-/* True: MOVE's EEXIST has been dealt with. A page that leaves the view may go back there for that,
- * where it arrives writable. */
+/* Deal with an EEXIST of MOVE. Returns true if the EEXIST has been dealt with. To find
+ * out, a page that leaves the view may go back into the view, where the page arrives
+ * writable. */
 static bool move_had_worked(struct transfer *t)
 {
 	if (t->leaves && t->leaves->file->writable)
@@ -75,29 +83,30 @@ static bool count_uncounted(struct transfer *t, int err)
 	return more > 0;
 }
 
-/* What to do after a kernel call that moved or copied part of a range. 0: go on; 1: use COPY from
- * here on; else the error. */
+/* Decide what follows a kernel call that moved or copied part of a range. May block.
+ * Returns 0 to go on, 1 to use COPY from here on, else the error. */
 static int transfer_next(struct transfer *t, int err)
 {
 	switch (err) {
 	case 0:
-	case -EAGAIN: /* part of it went, or the kernel is changing the mappings: go on */
+	case -EAGAIN: /* part of the range went, or the kernel is changing the mappings: go on */
 		return 0;
 	case -EEXIST:
 		t->existed = true;
 		t->done += OS_PAGE;
 		stats_add(t->mm->stats, install_exists, 1);
 		return 0;
-	case -EBUSY: /* the kernel has a pin on it, for a moment after O_DIRECT for one */
+	/* the kernel has a pin on the page, for a moment after O_DIRECT, for example */
+	case -EBUSY:
 		stats_add(t->mm->stats, install_busy, 1);
 		if (++t->busy > BUSY_TRIES)
 			return 1;
 		if (t->busy > 5)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
 		return 0;
-	case -EINVAL: /* a range that is partly mlocked */
+	case -EINVAL: /* the range is partly mlocked */
 		return 1;
-	case -ENOENT: /* nothing where it comes from; or nobody's place where it is to go */
+	case -ENOENT: /* the source has no page, or the destination is not the library's */
 		return trap_is_ours(t->mm->trap, t->dst + t->done, OS_PAGE) ? err : FOREIGN;
 	case -ENOMEM:
 		if (++t->nomem > NOMEM_TRIES)
@@ -109,8 +118,8 @@ static int transfer_next(struct transfer *t, int err)
 	}
 }
 
-/* What has been moved of a page goes back before the whole is copied: a slot has all bytes of its
- * page, or none. */
+/* Move back the part of a page that has been moved, before the whole page is copied. A
+ * slot has all bytes of its page, or none. Returns false if the part cannot go back. */
 static bool take_back(struct transfer *t)
 {
 	struct transfer back = {.mm = t->mm, .dst = t->src, .src = t->dst, .len = t->done};
@@ -131,15 +140,16 @@ int transfer_in(struct transfer *t, bool move)
 		t->done += done;
 		if (done && !move)
 			t->copied = true;
-		if (err == -EFAULT && !move) /* a hole in the slot: what was moved before has been
-						emptied behind us */
+		/* The slot has a hole: the bytes that were moved before have been emptied behind the
+		 * library. */
+		if (err == -EFAULT && !move)
 			err = -ENOENT;
 		if (unlikely(move && count_uncounted(t, err)))
 			continue;
 		if (err == -EEXIST && move && move_had_worked(t))
 			continue;
-		/* The mark of an error may stand there (thread trap): COPY puts the page in its
-		 * place, where MOVE does not. Not to undo a taking-out, whose holes would be
+		/* An error mark may stand there (thread trap): COPY replaces the mark by the page, but
+		 * MOVE does not. COPY is not used to undo a taking-out, because the holes would be
 		 * copied. */
 		if (err == -EEXIST && move && !t->back)
 			err = 1;
@@ -153,8 +163,8 @@ int transfer_in(struct transfer *t, bool move)
 	return 0;
 }
 
-/* A taking-out that got stuck is undone; pieces that nobody has are left out. Else some stay where
- * they are. */
+/* Undo a taking-out that got stuck. Pieces whose bytes are nowhere are left out. If the
+ * function fails, some pieces stay where they are. */
 int transfer_back(struct transfer *t)
 {
 	int err;
@@ -164,8 +174,8 @@ int transfer_back(struct transfer *t)
 	return err;
 }
 
-/* Back to the slot, all of it; used for eviction and to roll an install back. With `missing` the
- * slot has holes. */
+/* Move all of a page back to its slot, for an eviction or to roll an install back. If
+ * `missing` is set at return, the slot has holes. */
 int transfer_out(struct transfer *t)
 {
 	while (t->done < t->len) {
@@ -177,8 +187,8 @@ int transfer_out(struct transfer *t)
 			continue;
 		if (err == -EEXIST && move_had_worked(t))
 			continue;
-		/* Nothing there, or the mark of an error. Not filled here: zeros must not get into
-		 * the view should this be rolled back. */
+		/* The view has no page there, or an error mark. The hole is not filled here: if this
+		 * transfer is rolled back, zeros must not get into the view. */
 		if (err == -ENOENT || err == -EFAULT) {
 			t->missing = true;
 			t->done += OS_PAGE;
@@ -190,8 +200,9 @@ int transfer_out(struct transfer *t)
 	return 0;
 }
 
-/* One page from here to there, its lock held: 0, or what keeps it where it is. -EAGAIN and -EBUSY
- * have been tried for a while. */
+/* Move one page from `src` to `dst`. The caller holds the page lock. May block. Returns
+ * 0, or the error that keeps the page where it is. The function repeats after -EAGAIN
+ * and -EBUSY for a while. */
 int move_page(struct fm_mm *mm, uint64_t dst, uint64_t src)
 {
 	uint64_t done;

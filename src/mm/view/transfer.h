@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* MOVE between a slot and a view, with the repeats that the kernel asks for. */
+/* Transfers move a page between a slot and a view by MOVE, and repeat as the kernel
+ * asks. */
 #ifndef FM_MM_VIEW_TRANSFER_H
 #define FM_MM_VIEW_TRANSFER_H
 
@@ -12,7 +13,8 @@ struct page;
 #define BUSY_TRIES 50
 #define BUSY_PAUSE_NS 20000u
 
-/* The program has put other memory, or none, where the page would go: to the program -EFAULT. */
+/* The program has put other memory, or none, where the page would go. The program gets
+ * -EFAULT. */
 #define FOREIGN (-EADDRNOTAVAIL)
 
 struct transfer {
@@ -20,9 +22,10 @@ struct transfer {
 	uint64_t dst, src, len;
 	uint64_t done;
 	unsigned busy, nomem;
-	bool existed, copied, missing, back; /* back: a taking-out that is undone */
-	struct page *leaves; /* it is taken out of the view, where it is protected: see
-				move_had_worked() */
+	bool existed, copied, missing, back; /* back: the transfer undoes a taking-out */
+	/* first page that is taken out of the view, where the page is protected: see
+	 * move_had_worked() */
+	struct page *leaves;
 };
 
 uint64_t move_uncounted(struct fm_mm *mm, uint64_t dst, uint64_t src, uint64_t len);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Making an installed page writable, and protecting it again. */
+/* An installed page becomes writable here, also if the page kept its protection. */
 #include "mm/view/writable.h"
 
 #include "filemap.h"
@@ -24,10 +24,11 @@
 
 #include <errno.h>
 
-/* What by_a_place() could not bring back goes to its slot. MOVE may have had it in the view for a
- * moment after all (see move_after_exist()), where it could be written to: so these bytes count,
- * and not those that the slot has. While the store reads from that, the view is tried on. True: it
- * is in the view. */
+/* Put a page that by_a_place() could not bring back into its slot. MOVE may have had the
+ * page in the view for a moment after all (see move_after_exist()), where the program
+ * could write. So the bytes in `place` count, and not the slot's bytes. While the store
+ * reads from the slot, the function keeps trying the view. May block. Returns true if
+ * the page is in the view. */
 static bool back_from_place(struct view *view, struct page *page, uint64_t addr, uint64_t place)
 {
 	struct fm_mm *mm = view->mm;
@@ -36,7 +37,8 @@ static bool back_from_place(struct view *view, struct page *page, uint64_t addr,
 
 	while (err && page_is(page, PG_WRITEBACK)) {
 		err = move_page(mm, addr, place);
-		if (err == -ENOENT) /* somebody has emptied that, too: the slot's are all there is */
+		/* the place has been emptied, too: only the slot's bytes are left */
+		if (err == -ENOENT)
 			break;
 		if (err)
 			os_sleep_until(os_now_ns() + BUSY_PAUSE_NS);
@@ -61,7 +63,8 @@ static bool back_from_place(struct view *view, struct page *page, uint64_t addr,
 	return false;
 }
 
-/* Its slot has memory: the view's page goes by way of an empty one. */
+/* Make a page writable whose slot has memory: the view's page goes out to an empty place
+ * and back. Returns 0 or an error; -EAGAIN: the caller looks again. */
 static int by_a_place(struct view *view, struct page *page, uint64_t addr)
 {
 	struct fm_mm *mm = view->mm;
@@ -80,7 +83,8 @@ static int by_a_place(struct view *view, struct page *page, uint64_t addr)
 	return err;
 }
 
-/* By way of its own slot, where it stays if it can't go back. */
+/* Make a page writable by a move to its own slot and back. If the page cannot go back,
+ * the page stays in the slot: -EAGAIN. */
 static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 {
 	struct fm_mm *mm = view->mm;
@@ -97,11 +101,13 @@ static int by_its_slot(struct view *view, struct page *page, uint64_t addr)
 }
 
 /*
- * A page of a file open for writing, installed and protected, is to be written to. Page lock and a
- * pin held. It goes out of the view and in again by MOVE, so that it arrives writable; only where
- * the kernel moves nothing (partly locked memory, Linux before 6.8), has it pinned, or fm_pin()
- * holds it, so that a system call may have its address, its protection is taken off, which may wait
- * for the kernel's lock. 0; -EAGAIN: look again.
+ * Make a page writable that is installed and protected, in a file open for writing. The
+ * caller holds the page lock and a pin. The page goes out of the view and in again by
+ * MOVE, so that the page arrives writable. In three cases the protection is taken off in
+ * place, which may wait for the kernel's mmap_lock. First, the kernel moves nothing
+ * (partly locked memory, Linux before 6.8). Second, the kernel has the page pinned.
+ * Third, fm_pin() holds the page, so that a system call may have its address. Returns 0,
+ * -EAGAIN if the caller must look again, or another error.
  */
 int page_make_writable(struct view *view, struct page *page)
 {
@@ -111,7 +117,9 @@ int page_make_writable(struct view *view, struct page *page)
 	int err = -EINVAL;
 
 	if (page_is(page, PG_UNPROTECTED)) {
-		page_dirty(pool, page); /* it is; but for what fm_pin() holds, which is written where it is */
+		/* The page is dirty already, unless fm_pin() holds the page: such a page is written
+		 * back where the page is. */
+		page_dirty(pool, page);
 		return 0;
 	}
 	if (unlikely(page_is_foreign(view, page))) {
@@ -142,9 +150,10 @@ int page_make_writable(struct view *view, struct page *page)
 }
 
 /*
- * It can be written to, as far as is known here, and yet a write of it has faulted once more: what
- * is swapped out keeps its protection on its way through a slot, since the kernel moves the entry
- * that it has for it as it is (seen on Linux 6.18). Pinned, not locked.
+ * Take the protection off a page whose state says writable, after a write to the page
+ * has faulted once more. A swapped-out page keeps its protection on its way through a
+ * slot, since the kernel moves the page's entry unchanged (seen on Linux 6.18). The page
+ * is pinned, not locked.
  */
 void page_unprotect_again(struct view *view, struct page *page)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Making an installed page writable, and protecting it again. */
+/* This header declares how an installed page becomes writable, also if the page kept its
+ * protection. */
 #ifndef FM_MM_VIEW_WRITABLE_H
 #define FM_MM_VIEW_WRITABLE_H
 
