@@ -21,8 +21,9 @@ enum fault_flags {
 	FM_FAULT_TRIED = 1u << 4,        /* the access has been tried before */
 };
 
-/* struct fault begins with these members. The members from `flags` to `mapped_end` are copied
- * from the mapping and stay valid after the map lock is dropped. */
+/* struct fault begins with these members. `advice`, `keep`, `writable`, `low`, `high` and
+ * `mapped_end` are copied from the mapping, so that they stay valid after the map lock is
+ * dropped. */
 struct access {
 	struct fm_mm *mm;
 	struct fm_file *file; /* pinned by the view for the whole fault */

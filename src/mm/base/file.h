@@ -14,17 +14,12 @@
 
 struct fm_mm;
 struct frame_pool;
-struct io_request;
-struct record;
-struct replay;
-struct write_request;
-
-enum handle_state { HANDLE_CLOSED, HANDLE_OPEN, HANDLE_IN_THE_MAKING };
-
 struct file_dirt;
 struct file_reads;
 struct file_writes;
 struct write_streams;
+
+enum handle_state { HANDLE_CLOSED, HANDLE_OPEN, HANDLE_IN_THE_MAKING };
 
 struct fm_file {
 	struct fm_mm *mm;
@@ -53,7 +48,7 @@ struct fm_file {
 		LOCK_WRITING
 	} locked;        /* lock against other processes; while the file is opened: lock wanted */
 	bool alone;      /* gets a cache beside another file's; only the opening thread's */
-	uint64_t reserve_bytes;   /* only the opening thread's; 0: see view_slack() */
+	uint64_t reserve_bytes;   /* as asked for; a private mapping has its base's; 0: see view_slack() */
 	uint64_t deadline_ns;
 	uint32_t changed_policy;
 	struct fm_file *next, **pprev; /* mm->files; mm->files_lock */
@@ -69,10 +64,10 @@ struct fm_file {
 	const char *uri;
 	/* Each part below belongs to one folder. Only that folder, and the folders above, know
 	 * what the part contains. */
-	struct file_dirt *dirt;               /* cache/dirty.h */
+	struct file_dirt *dirt;               /* cache/file_dirt.h */
 	struct write_streams *write_streams; /* view/run_in.h */
-	struct file_reads *reads;            /* fill/share.h */
-	struct file_writes *writes;          /* flush/request.h */
+	struct file_reads *reads;            /* fill/file_reads.h */
+	struct file_writes *writes;          /* flush/file_writes.h */
 };
 
 /* Return the file's size. The size changes with fm_truncate(), and when the file takes over

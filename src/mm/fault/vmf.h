@@ -4,13 +4,14 @@
 #define FM_MM_FAULT_VMF_H
 
 #include "filemap.h"
+#include "mm/base/access.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
-#include "mm/base/access.h"
 #include "mm/fill/windows.h"
 #include "os/os.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct page;
@@ -21,7 +22,6 @@ enum fault_result {
 	FM_FAULT_RETRY = 1u << 0,  /* with ALLOW_RETRY and without NOWAIT: the map lock is dropped */
 	FM_FAULT_MAJOR = 1u << 1,  /* the page was not in the cache */
 	FM_FAULT_LOCKED = 1u << 2, /* vmf->page is uptodate, pinned and locked */
-	FM_FAULT_NOPAGE = 1u << 3, /* nothing to install */
 	FM_FAULT_OOM = 1u << 4,
 	FM_FAULT_SIGBUS = 1u << 5, /* vmf->error holds the errno */
 };
@@ -62,6 +62,10 @@ struct fault {
 	struct page *stale_locked; /* page to unlock and unpin after the map lock is dropped */
 	uint32_t tries;
 };
+
+/* The casts below lean on these two. */
+_Static_assert(offsetof(struct fault, mm) == offsetof(struct access, mm), "struct access is first");
+_Static_assert(offsetof(struct reading, ra) == 0, "struct reading begins with the window");
 
 /* Return the part of the fault that the lower folders work with. */
 static inline struct access *fault_access(struct fault *vmf)
