@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What --limit takes away from a seed's run: read, written, and the ways to take away more.
- * Owns sim_limits, set once before a run.
- * May call: libc.
+ * The limits of --limit: limits.c parses them, prints them, and lists the ways to lower them
+ * further. A run does not change sim_limits.
  */
 #include "run.h"
 
@@ -39,7 +38,7 @@ static bool is(const char *text, size_t len, const char *word)
 	return strlen(word) == len && !memcmp(text, word, len);
 }
 
-/* no-NAME, with-NAME. */
+/* Parse no-NAME or with-NAME. */
 static bool parse_switch(const char *text, size_t len, struct sim_limits *limits)
 {
 	bool with = len > 5 && !memcmp(text, "with-", 5);
@@ -54,7 +53,7 @@ static bool parse_switch(const char *text, size_t len, struct sim_limits *limits
 	return false;
 }
 
-/* One item: NAME=N, bare, or a switch. */
+/* Parse one item: NAME=N, bare, or a switch. */
 static bool parse_item(const char *text, size_t len, struct sim_limits *limits)
 {
 	const char *equals = memchr(text, '=', len);
@@ -108,8 +107,7 @@ void limits_words(const struct sim_limits *limits, char *to, size_t size)
 						withouts[i]);
 }
 
-/* First fewer threads and operations, the smallest number first; then without one thing after
- * another. */
+/* First lower each number, to the smallest value first. Then switch off one thing after another. */
 bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limits *ret_smaller)
 {
 	static const uint32_t least[] = {1, 2, 3, 4, 6};
@@ -119,7 +117,7 @@ bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limi
 	if (n < NUMBERS * steps) {
 		uint32_t *value = number_of(&smaller, n / steps);
 		if (*value && *value <= least[n % steps])
-			return true; /* as small already: the same again */
+			return true; /* already as small: the limits stay the same */
 		*value = least[n % steps];
 	} else if (n - NUMBERS * steps < WITHOUT_COUNT) {
 		smaller.without |= 1ull << (n - NUMBERS * steps);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap-sim: many runs, and what they came to.
- * Owns the summary. A failure is reported by trace.c in the process where it showed, and ends all;
- * shrink.c goes on. May call: options, jobs, shrink, search, world, trace, libc.
+ * filemap-sim: many runs, and their summary. trace.c reports a failure in the process that met the
+ * failure. The failure ends all processes, and shrink.c then searches for a smaller run.
  */
 #include "run.h"
 
@@ -15,7 +14,7 @@ struct result {
 	struct sim_cover cover;
 	struct stats_histogram steps_a_run;
 };
-static struct result *results; /* one of each process; shared */
+static struct result *results; /* one for each process; shared */
 static double begun;
 
 /* ------------------------------------------------------------------ running */
@@ -34,7 +33,8 @@ static void run_share(uint64_t j)
 		r->runs++;
 		r->steps += sim.step;
 		r->switches += sim.switches;
-		r->hash += sim_trace_hash() * (2 * r->last + 1); /* the same sum, however they are shared out */
+		/* the sum does not depend on which process ran a seed */
+		r->hash += sim_trace_hash() * (2 * r->last + 1);
 		stats_record(&r->steps_a_run, sim.step);
 	}
 	r->marks = sim_marks;

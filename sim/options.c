@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line: read, checked, and written again as the command that repeats a run.
- * Owns `options`. Bad input ends the process: one line, status 2.
- * May call: limits, explore, libc.
+ * The command line: options.c reads and checks the options, and writes the command that repeats a
+ * run. Bad input ends the process with one line and status 2.
  */
 #include "run.h"
 
@@ -127,7 +126,7 @@ static noreturn void list(void)
 	exit(fflush(stdout) ? 1 : 0);
 }
 
-/* What goes with what. */
+/* Refuse options that do not go together. */
 static void check(bool from, bool seeds, bool preemptions)
 {
 	bool small = options.exhaustive || options.schedule || options.scenario;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulated machine: what its files share. src/mm and src/api are compiled a second time,
- * unchanged, with FM_SIM, and linked with this folder in place of src/os, src/trap, src/io and
- * src/store. One seed is one run.
+ * The simulated machine: the declarations that its files share. The build compiles src/mm and
+ * src/api a second time, unchanged, with FM_SIM. The simulator links them with this folder in
+ * place of src/os, src/trap, src/io and src/store. One seed is one run.
  *
- * Only one coroutine runs at a time and it is left only at a scheduling point (sim_point), so
- * nothing here needs a lock. The machine is sequentially consistent. May call: libc, mm.h (the
- * checkers look at its structures, and change none).
+ * Only one coroutine runs at a time, and it stops only at a scheduling point (sim_point()). So
+ * nothing here needs a lock. The machine is sequentially consistent. The checkers read the
+ * structures of src/mm and change none of them.
  */
 #ifndef FM_SIM_H
 #define FM_SIM_H
@@ -65,7 +65,7 @@
 #define SIM_TAGS (OS_PAGE / SIM_SECTOR)
 #define SIM_STEPS_MAX 3000000ull
 
-/* ---- coverage: X(name, what it counts) */
+/* ---- coverage: X(name, description of the count) */
 #define SIM_MARKS(X)                                                                           \
 	X(access_ok, "accesses that found their page with its own bytes")                      \
 	X(access_efault, "accesses that ended in -EFAULT")                                     \
@@ -169,13 +169,13 @@
 struct sim_marks {
 #define FM_X(name, help) uint64_t name;
 	SIM_MARKS(FM_X)
-	FM_COUNTERS(FM_X) /* of mm's own statistics, summed over the runs */
+	FM_COUNTERS(FM_X) /* the statistics of src/mm, summed over the runs */
 #undef FM_X
 };
 extern struct sim_marks sim_marks;
 #define mark(name) ((void)sim_marks.name++)
 
-/* ---- the rows that must be reached (checks/cover.c) */
+/* ---- the rows that the runs must reach (checks/cover.c) */
 struct sim_cover {
 #define COVER_X(name, help) uint64_t name;
 	COVER_ALL
@@ -185,7 +185,7 @@ void cover_collect(struct sim_cover *ret);
 void cover_print(const struct sim_cover *cover, bool json);
 int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json);
 
-/* ---- what the workers do */
+/* ---- the operations of the workers */
 enum op {
 	OP_ACCESS,
 	OP_STRADDLE,
@@ -206,15 +206,14 @@ enum op {
 	OP_PUNCH,
 	OP_INVALIDATE,
 	OP_COUNT,
-	OP_END = OP_COUNT, /* of a small world's program; the rest only there, too */
+	OP_END = OP_COUNT, /* end of a small world's program; the rest: small worlds only */
 	OP_WILLNEED,
 	OP_DONTNEED,
 	OP_RECLAIM
 };
 
-/* ---- limits: what --limit may take from the run that a seed makes, and what shrinking tries to do
- * without. X(name, the most of it) and X(name, what it is). The seed's other choices stay as they
- * were. */
+/* ---- limits: X(name, description) is what --limit may lower, and X(name) what --limit may switch
+ * off. Shrinking tries both. The seed's other choices stay the same. */
 #define SIM_LIMITS(X)                                                                          \
 	X(workers, "threads of the program")                                                   \
 	X(ops, "operations of each")                                                           \
@@ -237,7 +236,7 @@ enum sim_without {
 	WITHOUT_COUNT
 };
 struct sim_limits {
-#define FM_X(name, help) uint32_t name; /* 0: none */
+#define FM_X(name, help) uint32_t name; /* 0: no limit */
 	SIM_LIMITS(FM_X)
 #undef FM_X
 	uint64_t without; /* mask of enum sim_without */
@@ -249,7 +248,7 @@ static inline uint32_t sim_limited(uint32_t value, uint32_t most)
 	return most && value > most ? most : value;
 }
 
-/* ---- small worlds (worlds/small.c): fixed programs, whose schedules are searched or told */
+/* ---- small worlds (worlds/small.c): fixed programs, run under searched or given schedules */
 struct small_step {
 	enum op op;
 	uint32_t first, last; /* pages */
@@ -257,19 +256,19 @@ struct small_step {
 #define SMALL_THREADS 3
 struct small_world {
 	const char *name, *about;
-	const char *thread[SMALL_THREADS]; /* their names; NULL: "program" */
-	const struct small_step *before; /* by main, before the threads begin; NULL: nothing */
-	const struct small_step *program[SMALL_THREADS]; /* each ends with OP_END */
+	const char *thread[SMALL_THREADS]; /* the threads' names; NULL: "program" */
+	const struct small_step *before; /* the main thread runs this first; NULL: nothing */
+	const struct small_step *program[SMALL_THREADS]; /* each program ends with OP_END */
 	uint32_t pages;
 	bool inline_reads, copy, thread_trap, destroy, scenario;
 	uint32_t busy_256, spurious_256, error_256; /* SIM_ASK or 0 */
-	uint64_t io_ns, throttle_ns; /* throttle: what was not asked for by a fault is not issued
-					before this */
+	/* The device issues a request that no fault asked for only after throttle_ns. */
+	uint64_t io_ns, throttle_ns;
 	uint64_t readahead_bytes;
 };
 extern const struct small_world small_worlds[];
 extern const uint32_t small_world_count;
-#define SIM_ASK 0x1000u /* as a chance: each time both answers are tried */
+#define SIM_ASK 0x1000u /* instead of a chance: the search tries both answers each time */
 
 /* ---- threads: coroutines (machine/sched.c) */
 enum sim_state { SIM_NONE, SIM_READY, SIM_BLOCKED, SIM_DONE };
@@ -292,33 +291,32 @@ struct sim_thread {
 	void *arg;
 	enum sim_state state;
 	enum sim_wait wait;
-	uint64_t key, wake_at, order, since_step; /* what it waits for, until when, since when */
+	uint64_t key, wake_at, order, since_step; /* the wait's key, end, number, first step */
 	uint32_t bits, futex_value;
 	bool timed_out;
-	bool idle; /* a server with nothing to do: no deadlock by itself */
+	bool idle; /* a thread of the library: report_deadlock() does not name it */
 	uint32_t priority;
-	uint32_t small_locks; /* held */
+	uint32_t small_locks; /* number of small locks that the thread holds */
 	bool signals_open; /* a thread of the program, outside the library */
-	bool in_handler;   /* of a signal, which another does not interrupt */
-	bool may_end;      /* it may be cancelled where it is */
+	bool in_handler;   /* a signal's handler runs: no second signal arrives */
+	bool may_end;      /* the thread may be cancelled at this point */
 	bool map_seen;
-	const struct fm_file *wants_of; /* the page that the fault at hand wants */
+	const struct fm_file *wants_of; /* the page that the present fault wants */
 	uint64_t wants;
-	uint64_t op_step; /* when its present operation of the workload began */
+	uint64_t op_step; /* the step at which the thread's present operation began */
 	const char *op;
 	uint64_t local[OS_THREAD_LOCAL_BYTES / 8];
 };
 
-/* What the seed chose for this run: everything that can go wrong has a chance of its own, often
- * none. */
+/* The seed's choices for this run. Each kind of failure has its own chance, often none. */
 struct sim_options {
 	bool pct;
-	bool stubborn; /* who spins lets nobody else go: its core is its own, the others' are busy
-			  elsewhere */
+	/* A spinning thread lets no other thread run, as if all other cores were busy. */
+	bool stubborn;
 	uint32_t switch_256;   /* random scheduler: chance of a switch at a point, of 256 */
 	uint32_t changes;      /* PCT: priority changes */
 	uint32_t ns_per_step;
-	uint32_t jump_1024;    /* chance that time passes though somebody could run */
+	uint32_t jump_1024;    /* chance that time passes although a thread can run */
 	uint32_t spurious_256, stall_256, busy_256, held_256, part_256, lie_256;
 	uint32_t error_256, short_256, slow_256, late_256;
 	uint32_t meta_256, famine_256;
@@ -332,26 +330,26 @@ struct sim_run {
 	struct sim_thread *self;
 	struct sim_thread thread[SIM_THREADS];
 	uint32_t threads;
-	uint32_t ready; /* mask */
+	uint32_t ready; /* mask of the threads that can run */
 	uint64_t next_wake;
 	uint64_t pct_change[8];
-	uint32_t lowest; /* PCT: below all priorities given so far */
+	uint32_t lowest; /* PCT: lower than all priorities given so far */
 	struct sim_options opt;
-	const struct small_world *small; /* NULL: the usual one */
-	bool choosing; /* of a small world: from here on each choice is the search's */
+	const struct small_world *small; /* NULL: the run is a seed's run */
+	bool choosing; /* small world: the search makes each choice from now on */
 	struct fm_mm *mm;
 	bool dying;  /* fm_mm_destroy() has begun */
-	bool emptied; /* the program has thrown some of a view away */
+	bool emptied; /* the program has thrown away a part of a view */
 	bool hold;   /* FM_MM_HOLD_LOCK */
 	void (*on_signal)(void); /* the program's handler */
-	uint64_t allocated; /* bytes not given back */
+	uint64_t allocated; /* bytes allocated and not freed */
 	uint64_t switches;
 	uint32_t jumps;
-	uint64_t jumped_ns; /* by all of them */
+	uint64_t jumped_ns; /* sum over all jumps */
 };
 extern struct sim_run sim;
 
-void sim_start(os_thread_fn main_fn, void *arg); /* runs until it and all others have ended */
+void sim_start(os_thread_fn main_fn, void *arg); /* returns when all threads have ended */
 struct sim_thread *sim_spawn(const char *name, os_thread_fn fn, void *arg);
 noreturn void sim_thread_exit(void);
 void sim_signal_arrives(struct sim_thread *self);
@@ -362,14 +360,14 @@ void sim_events_reset(void);
 uint32_t sim_events_open(void);
 uint64_t sim_event_signals(int fd);
 bool sim_event_wait(int fd, bool edge, uint64_t seen, uint64_t until_ns);
-/* Wait for a notice, or a time. A channel is any address. */
-bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns); /* true: timed out */
+/* Wait for a notice or until a time. A channel is any address. Returns true on a timeout. */
+bool sim_wait_for(enum sim_wait wait, uint64_t key, uint64_t until_ns);
 void sim_notify(enum sim_wait wait, uint64_t key);
-void sim_interrupt(struct sim_thread *thread); /* whatever it waits for */
-void sim_pass_time_to(uint64_t ns); /* and wake whoever waited for it */
+void sim_interrupt(struct sim_thread *thread); /* ends any kind of wait */
+void sim_pass_time_to(uint64_t ns); /* wakes the threads that waited for that time */
 
 uint64_t sim_random(void);
-/* In a small world chance has no part: the middle of what may be, and the search's answers. */
+/* A small world has no chance: sim_below() returns the middle, and the search answers SIM_ASK. */
 static inline uint32_t sim_below(uint32_t n)
 {
 	return sim.small ? n / 2 : (uint32_t)((sim_random() >> 32) * n >> 32);
@@ -381,7 +379,7 @@ static inline bool sim_chance(uint32_t of_256)
 	return of_256 && (sim_random() >> 56) < of_256;
 }
 
-/* ---- what happened (trace.c) */
+/* ---- events and failures (trace.c) */
 void sim_trace_reset(void);
 void sim_event(const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 #define event(format, a, b, c, d)                                                              \
@@ -390,16 +388,16 @@ noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1,
 noreturn void sim_abort(void);
 uint64_t sim_trace_hash(void);
 void sim_trace_install_handlers(void);
-extern const char sim_page_state[]; /* as a format: frame, page, state, old state */
+extern const char sim_page_state[]; /* a format: frame, page, state, old state */
 extern bool sim_tracing; /* keep every event */
-void sim_trace_print(uint64_t most, bool brief); /* the last so many events; 0: all */
+void sim_trace_print(uint64_t most, bool brief); /* prints the last `most` events; 0: all events */
 struct sim_failure {
 	uint32_t failed; /* atomic: 0, then 1 */
-	bool quiet; /* nothing is printed */
+	bool quiet; /* print nothing */
 	uint64_t seed, step;
 	char words[400], kind[400];
 };
-extern bool sim_planted; /* something harmless counts as a failure */
+extern bool sim_planted; /* a harmless event counts as a failure */
 extern struct sim_failure *sim_failure; /* shared by the processes */
 
 /* ---- checkers (checks/check.c, checks/rules.c) */
@@ -422,9 +420,9 @@ struct view_page {
 	uint64_t tag[SIM_TAGS];
 	bool poison, protected;
 };
-struct view_page *kernel_view(uint64_t addr); /* NULL: nothing there */
+struct view_page *kernel_view(uint64_t addr); /* NULL: no page there */
 bool kernel_read(uint64_t addr,
-		 uint64_t *ret_tag); /* of a slot or a view; false: there is nothing */
+		 uint64_t *ret_tag); /* in a slot or a view; false: no page there */
 bool kernel_slot_present(uint64_t addr);
 bool kernel_refuses(void); /* an allocation, a thread, an address range */
 void kernel_empty(uint64_t addr); /* the program's own MADV_DONTNEED */
@@ -434,59 +432,60 @@ void kernel_protect_region(uint64_t base, uint64_t len, bool on);
 bool kernel_refuses_write(uint64_t addr);
 void kernel_region_gone(uint64_t base, uint64_t len);
 uint64_t kernel_pages(bool slots);
-uint64_t kernel_view_addr(uint32_t n); /* the n-th page there is in views; 0: no more */
+uint64_t kernel_view_addr(uint32_t n); /* the n-th page in the views; 0: fewer pages */
 
 /* ---- machine/trap.c */
 struct trap {
 	enum fm_trap kind;
 	bool move;
 };
-/* One try of an instruction: 1 done, 0 again, errno. In a system call (thread trap only) all errors
- * are -EHWPOISON. */
+/* Try an instruction once. Returns 1 when done, 0 to try again, or an errno. Every failure of a
+ * system call (`call`, thread trap only) is -EHWPOISON. */
 int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction);
 
-/* ---- machine/store.c: objects whose bytes tell what they are */
+/* ---- machine/store.c: objects whose bytes say which bytes they are */
 struct sim_store {
 	struct fm_store store;
 	uint32_t id;
 	bool open, inline_reads, aborted, no_version;
 	uint32_t page_size;
-	uint64_t base, stride; /* the pages that the workload touches: base + n * stride, of 4096 */
+	uint64_t base, stride; /* the workload touches pages base + n * stride, of 4096 bytes */
 	uint32_t pages;
 	uint32_t version;
-	uint64_t size[16], holes[16]; /* of each version; holes: a bit for each page that was punched */
-	uint64_t since[16];           /* the step at which it came */
-	bool bad[SIM_PAGES];              /* reads and writes that touch it fail */
-	uint64_t error_step[SIM_PAGES];   /* when a read of it last failed; 0 never */
+	uint64_t size[16], holes[16]; /* per version; holes: a bit for each punched page */
+	uint64_t since[16];           /* step at which the version came */
+	bool bad[SIM_PAGES];              /* reads and writes of the page fail */
+	uint64_t error_step[SIM_PAGES];   /* step of the page's last failed read; 0: never */
 	uint64_t any_error_step;
-	bool locked; /* by a system call: writes and changes wait for it, and reads, unless the
-			object is lockless */
-	bool lockless;     /* it was opened so */
-	uint32_t refused; /* reads of it that the machine had fail */
-	uint32_t dropping; /* fm_invalidate() under way: it takes pages from those who only look at them */
-	/* Of one that is open for writing; size[0] is its present size. */
+	/* A system call holds the lock. Writes and changes wait for the lock, and so do reads
+	 * unless `lockless`. */
+	bool locked;
+	bool lockless;     /* opened with FM_STORE_OPEN_LOCKLESS */
+	uint32_t refused; /* reads of the object that the machine let fail */
+	uint32_t dropping; /* fm_invalidate() calls under way, which may remove pinned pages */
+	/* The rest is for an object that is open for writing. size[0] is the present size. */
 	bool writable;
-	uint32_t ended;                    /* writes */
-	bool lost[SIM_PAGES];              /* the program has thrown bytes of it away */
-	uint64_t writing_since[SIM_PAGES]; /* when the write of it that is under way, or the last, began */
-	bool writing_pinned[SIM_PAGES]; /* ...of a page that fm_pin() held: its bytes may change all
-					   the while */
-	uint32_t ragged; /* of this page, less one, what is past the object's end may be what it was
-			    before; 0: none */
-	uint32_t write_failures;           /* writes and flushes that failed */
-	uint32_t failures_known;           /* ...and the library has been told */
-	uint32_t told;                     /* of those how many there were when a sync last told of some */
+	uint32_t ended;                    /* number of ended writes */
+	bool lost[SIM_PAGES];              /* the program has thrown away bytes of the page */
+	uint64_t writing_since[SIM_PAGES]; /* step at which the page's last write began */
+	/* fm_pin() held the page at that step: the bytes may change during the write */
+	bool writing_pinned[SIM_PAGES];
+	/* number + 1 of the page whose bytes past the object's end may be old; 0: none */
+	uint32_t ragged;
+	uint32_t write_failures;           /* failed writes and flushes */
+	uint32_t failures_known;           /* those that the library has been told of */
+	uint32_t told;                     /* write_failures at the last sync that failed */
 };
 extern struct sim_store sim_store[SIM_FILES];
 void store_lock(struct sim_store *s);
 void store_unlock(struct sim_store *s);
 uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sector);
-/* What a device does, at one moment: write sectors [from, to) of a read. Returns bytes to the end
- * of the object. */
+/* Act as the device at one moment: fill sectors [from, to) of a read. Bytes past the object's end
+ * stay untouched. */
 void store_write(struct sim_store *s, const struct iovec *iov, int iov_count, uint64_t offset,
 		 uint64_t from, uint64_t to);
 bool store_has_memory(const struct iovec *iov, int iov_count);
-/* Of a first part, what the object has of it now. */
+/* Returns how many of `part` bytes from `offset` on the object has now. */
 uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part);
 void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len);
 bool store_is_bad(struct sim_store *s, uint64_t offset, uint64_t len);
@@ -494,14 +493,14 @@ int store_random_error(void);
 void store_change(struct sim_store *s, uint64_t size);
 void store_punch(struct sim_store *s, uint32_t n, uint32_t count);
 uint32_t store_place(const struct sim_store *s,
-		     uint64_t index); /* which of the workload's pages; SIM_PAGES: none */
+		     uint64_t index); /* number of the workload's page; SIM_PAGES: no such page */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page);
 
-/* ---- checks/written.c: what programs write, and what becomes of it. Pages by their place, sectors
- * from 0 to SIM_TAGS - 1 */
+/* ---- checks/written.c: what programs write, and where the bytes go. A page is given by its
+ * number in the workload, a sector by 0 to SIM_TAGS - 1. */
 uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i);
 void written_zeroing(struct sim_store *s, uint64_t from,
-		     uint64_t to); /* sectors, from the object's first page on */
+		     uint64_t to); /* sectors, counted from the object's first page */
 void written_zeroed(struct sim_store *s, uint64_t from, uint64_t to, bool well);
 void written_lost(struct sim_store *s, uint32_t n);
 void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS]);

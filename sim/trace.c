@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happened: the last events of a run, kept as numbers and made words only when they are to be
- * read. Owns the ring of events and the report of a failure, after which the process ends. May
- * call: libc.
+ * The trace of a run, and the report of a failure. The trace keeps the last events as numbers, and
+ * formats them only for printing. A reported failure ends the process.
  */
 #include "run.h"
 
@@ -17,21 +16,21 @@
 #define EVENTS 1024u
 #define EVENTS_ALL (1u << 20) /* with --trace */
 #define SHOWN 64u
-#define WIDTH 150 /* of a printed line */
-#define PREFIX 18 /* step and time */
+#define WIDTH 150 /* columns of a printed line */
+#define PREFIX 18 /* columns for step and time */
 
 struct sim_event {
 	uint64_t step, now_ns, arg[4];
 	const char *format;
 	uint32_t thread, ready;
-	bool inside; /* while the program runs */
+	bool inside; /* during the program's part of a small world */
 };
 
 static struct sim_event few[EVENTS], *ring = few;
 static uint64_t room = EVENTS;
 static uint64_t count, hash, runs;
 bool sim_tracing, sim_planted;
-static FILE *out; /* for all that is to be read */
+static FILE *out; /* the stream of all reports */
 static void (*write_again)(char *to, size_t size); /* writes the command that repeats this run */
 static struct sim_failure nobody_looks;
 struct sim_failure *sim_failure = &nobody_looks;
@@ -85,12 +84,13 @@ static size_t flag_words(char *to, size_t size, char sign, uint32_t flags)
 	return len;
 }
 
-/* Frame, page, state, the one before. */
+/* Format a change of a state word. `arg` has the frame, the page, the new state and the old
+ * state. */
 static void state_words(char *to, size_t size, const uint64_t *arg)
 {
 	uint32_t now = (uint32_t)arg[2], old = (uint32_t)arg[3];
 	size_t len = (size_t)snprintf(to, size, "frame %llu, ", (unsigned long long)arg[0]);
-	if (old & PG_FREE) /* which page it will be is not written yet */
+	if (old & PG_FREE) /* the frame's new page is not yet written down */
 		len += (size_t)snprintf(to + len, size - len, "taken:");
 	else
 		len += (size_t)snprintf(to + len, size - len, "page %llu:", (unsigned long long)arg[1]);
@@ -113,11 +113,10 @@ static void event_words(char *to, size_t size, const struct sim_event *e)
 #pragma GCC diagnostic pop
 }
 
-/* ------------------------------------------------------------------ the table: a column for each
- * thread */
+/* ------------------------------------------------------------------ one column per thread */
 
 struct table {
-	uint32_t column[SIM_THREADS + 1]; /* of a thread, from 1; 0 none */
+	uint32_t column[SIM_THREADS + 1]; /* column of each thread, from 1; 0: none */
 	uint32_t thread[SIM_THREADS + 1];
 	uint32_t columns, width;
 };
@@ -128,8 +127,8 @@ static void add_column(struct table *t, uint32_t thread)
 	t->column[thread] = t->columns;
 }
 
-/* What a reader who wants the story needs: what pages become while the program runs, not how often
- * they are pinned. */
+/* Return whether a short trace shows the event. A short trace shows how pages change while the
+ * program runs, but no pins. */
 static bool tells(const struct sim_event *e)
 {
 	uint32_t changed = (uint32_t)(e->arg[2] ^ e->arg[3]);
@@ -137,7 +136,7 @@ static bool tells(const struct sim_event *e)
 			     (changed & (PG_LOCKED | PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DIRTY | PG_WRITEBACK)));
 }
 
-/* Threads that did something: the program's first, then those that serve it. */
+/* Give each thread with an event a column: first the program's threads, then the library's. */
 static void make_columns(struct table *t, uint64_t first, bool brief)
 {
 	uint64_t acts = 0;
@@ -167,7 +166,7 @@ static void print_header(const struct table *t)
 	fputc('\n', out);
 }
 
-/* How many bytes of the words go on a line of this width. */
+/* Return how many bytes of the words fit on a line of this width. */
 static size_t line_of(const char *words, size_t width)
 {
 	size_t len = strlen(words);
@@ -179,8 +178,8 @@ static size_t line_of(const char *words, size_t width)
 	return width;
 }
 
-/* The words stand in the column of the thread that acts, from a * on; a . is a thread that could
- * run. */
+/* Print the event's words in the column of its thread, after a `*`. A `.` marks each thread that
+ * could run. */
 static void print_event(const struct table *t, const struct sim_event *e)
 {
 	char words[300];
@@ -215,7 +214,8 @@ static void print_event(const struct table *t, const struct sim_event *e)
 	}
 }
 
-/* The last of them; 0: all that are left. Brief: only what tells the story. */
+/* Print the last `most` events, or all kept events if `most` is 0. With `brief`, print only the
+ * events of a short trace. */
 void sim_trace_print(uint64_t most, bool brief)
 {
 	struct table table;
@@ -246,7 +246,8 @@ static void print_threads(void)
 
 /* ------------------------------------------------------------------ a failure */
 
-/* What stays the same when the same fault shows in another run: the words without the numbers. */
+/* Reduce a failure's words to its kind: replace each number with `#`. The same fault has the same
+ * kind in another run. */
 static void make_kind(char *to, size_t size, const char *words)
 {
 	size_t len = 0;
@@ -281,7 +282,7 @@ static void report(void)
 	fflush(out);
 }
 
-/* The first process that fails has the word; the others end in silence. */
+/* Only the first process that fails reports its failure. The other processes end silently. */
 noreturn void sim_fail(const char *format, ...)
 {
 	va_list args;
@@ -303,14 +304,14 @@ noreturn void sim_abort(void)
 	sim_fail("abort(): might_block() was called with the map lock held");
 }
 
-/* assert() of the code under test. */
+/* assert() of the code under test calls this function. */
 noreturn void __assert_fail(const char *expr, const char *file, unsigned line, const char *function)
 {
 	const char *name = strrchr(file, '/');
 	sim_fail("assertion %s, %s:%u, %s()", expr, name ? name + 1 : file, line, function);
 }
 
-/* A crash of the code under test, or a loop without any scheduling point. */
+/* The code under test has crashed, or loops without a scheduling point. */
 static void on_signal(int signo)
 {
 	static uint64_t last_run, last_step;
