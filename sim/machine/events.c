@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Events: what the program waits by, in place of eventfds.
- * Owns the table of events. May call: sched.
- */
+/* Events: the program waits for these instead of eventfds. */
 #include "sim.h"
 
 static struct sim_event {
 	bool open;
-	uint64_t signals; /* in all */
+	uint64_t signals; /* number of signals so far */
 	bool readable;
 } events[SIM_EVENTS];
 
@@ -72,8 +69,8 @@ uint64_t sim_event_signals(int fd)
 	return event_at(fd, "an event is looked at")->signals;
 }
 
-/* What poll() does: by level, or, with an earlier count of signals, by edge. False: the time has
- * passed. */
+/* Wait like poll(): for the level, or with `edge` for a signal after the `seen` earlier signals.
+ * Returns false when the time is over. */
 bool sim_event_wait(int fd, bool edge, uint64_t seen, uint64_t until_ns)
 {
 	struct sim_event *e = event_at(fd, "an event is waited for");

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory: the slots of frames, and the page table of views, with the calls of trap.h that change
- * it, as the kernel's userfaultfd does and with all that may go wrong in them.
+ * The memory of the machine: the slots of frames, and the page table of views. The calls of trap.h
+ * change both as the kernel's userfaultfd does, with all its failures.
  *
- * Slots are real memory (memory.c). Views are numbers only: no other file looks into them. Of each
- * 4096 bytes the first eight of every 512 are modelled: they say which bytes they are (store.c).
- * May call: memory, sched, trace, watch.h.
+ * Slots are real memory (memory.c). Views are numbers only: no other file looks into them. For
+ * each 4096 bytes the machine models the first eight of every 512 bytes: these say which bytes
+ * they are (store.c).
  */
 #include "sim.h"
 
@@ -13,8 +13,8 @@
 
 #define VIEWS_MAX 1024u
 #define FAMINES_MAX 4u
-#define HOLDS_MAX 16u /* a run: a page that is held for ever could never be evicted */
-#define NO_MEMORY 0xdeaddeaddeaddeadull /* what stands in a slot that has none */
+#define HOLDS_MAX 16u /* for each run: a page that is held for ever could never be evicted */
+#define NO_MEMORY 0xdeaddeaddeaddeadull /* the contents of a slot without memory */
 
 enum slot_state { SLOT_NOT, SLOT_ABSENT, SLOT_PRESENT };
 
@@ -28,11 +28,10 @@ static uint32_t views;
 static struct {
 	uint64_t addr, until_ns;
 } held[8]; /* pages that the kernel keeps pinned for a while: MOVE is refused */
-static uint32_t holds, famines; /* so far */
-static uint64_t famine_until; /* there is no memory until then */
-static uint64_t read_only, read_only_len; /* a region whose protection is PROT_READ for a moment */
-static uint64_t last_lie[SIM_THREADS]; /* where MOVE put a thread's last page that it denied to have
-					  moved */
+static uint32_t holds, famines; /* number of them in this run */
+static uint64_t famine_until; /* no memory until this time */
+static uint64_t read_only, read_only_len; /* a region that is PROT_READ for a moment */
+static uint64_t last_lie[SIM_THREADS]; /* destination of the page that MOVE last denied to move */
 
 /* ------------------------------------------------------------------ the beginning of a run */
 
@@ -83,7 +82,7 @@ static void slot_empty(uint64_t addr)
 	*state = SLOT_ABSENT;
 }
 
-/* A slot that no trap watches gets memory when it is touched. */
+/* A touch of a slot that no trap watches gives the slot memory. */
 bool kernel_slot_present(uint64_t addr)
 {
 	uint8_t *state = slot_at(addr);
@@ -216,15 +215,14 @@ static void enter_kernel(const char *what, bool mmap_lock)
 	}
 }
 
-/* Some time up to this, but not more steps than a run may have: those that wait may spin. */
+/* Return some time up to `most_ns`, but at most 50,000 steps: waiting threads may spin. */
 static uint64_t a_while(uint64_t most_ns)
 {
 	uint64_t steps_ns = sim.opt.ns_per_step * 50000ull;
 	return sim_below((uint32_t)(most_ns < steps_ns ? most_ns : steps_ns));
 }
 
-/* Somebody's direct I/O, or a pipe, has the page; for longer than the library tries in a row, it
- * may be. */
+/* Return whether direct I/O or a pipe has the page pinned, perhaps for longer than all tries. */
 static bool is_held(uint64_t addr)
 {
 	if (holds < HOLDS_MAX && sim_chance(sim.opt.held_256)) {
@@ -238,13 +236,13 @@ static bool is_held(uint64_t addr)
 	return false;
 }
 
-/* A page table or a page is wanted, and there is no memory, for a while. */
+/* Return whether memory for a page table or a page is missing now. Each shortage lasts a while. */
 static bool no_memory(void)
 {
 	if (sim.now_ns >= famine_until && famines < FAMINES_MAX && sim_chance(sim.opt.famine_256)) {
 		bool longest = !famines++ &&
 			       sim.opt.ns_per_step >
-				       150; /* beyond what the library waits for in one place */
+				       150; /* longer than the library waits in one place */
 		famine_until = sim.now_ns + (longest ? 150 * OS_NSEC_PER_MSEC : a_while(150 * OS_NSEC_PER_MSEC));
 	}
 	if (sim.now_ns >= famine_until)
@@ -259,7 +257,7 @@ static bool is_there(uint64_t addr)
 	return slot_at(addr) ? kernel_slot_present(addr) : page && !page->poison;
 }
 
-/* One 4096 bytes, in either direction. */
+/* Move 4096 bytes, in either direction. */
 static int move_one(uint64_t dst, uint64_t src)
 {
 	uint64_t tags[SIM_TAGS];
@@ -271,7 +269,7 @@ static int move_one(uint64_t dst, uint64_t src)
 		for (uint32_t i = 0; i < SIM_TAGS; i++)
 			tags[i] = *tag_of(src, i);
 		slot_empty(src);
-		if (slot_at(dst)) /* from a place to the page's own */
+		if (slot_at(dst)) /* from a staging slot to the page's own slot */
 			slot_fill(dst, tags);
 		else
 			memcpy(view_add(dst)->tag, tags, sizeof(tags));
@@ -289,7 +287,7 @@ static int move_one(uint64_t dst, uint64_t src)
 	return 0;
 }
 
-/* Called are those who wait for what is counted. */
+/* Wake only the threads that wait for pages that MOVE counts. */
 static void move_counted(uint64_t dst, uint64_t done, uint64_t *ret_done)
 {
 	for (uint64_t at = 0; at < done; at += OS_PAGE)
@@ -320,7 +318,7 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 		event("MOVE to %#llx: EBUSY", dst, 0, 0, 0);
 		return -EBUSY;
 	}
-	if (kernel_refuses_write(dst) || kernel_refuses_write(src)) /* both sides must be writable */
+	if (kernel_refuses_write(dst) || kernel_refuses_write(src)) /* both must be writable */
 		return -EINVAL;
 	if (sim_chance(sim.opt.part_256 / 4)) {
 		mark(move_none);
@@ -334,13 +332,13 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 			event("MOVE %#llx to %#llx: error %llu, %llu bytes done", src, dst, -err, done);
 			if (err == -EBUSY && done &&
 			    sim_chance(
-				    128)) /* 6.18: what a batch has moved before is not counted */
+				    128)) /* Linux 6.18 may not count the pages before */
 				return err;
 			move_counted(dst, done, ret_done);
 			return done ? -EAGAIN : move_result(err);
 		}
-		/* Linux 6.18 beside a WRITEPROTECT; see install.c. Once in 500,000 times, so never
-		 * twice running. */
+		/* Linux 6.18 beside a WRITEPROTECT; see move_after_exist(). Seen once in 500,000
+		 * times, so never twice in a row. */
 		if (last_lie[sim.self->id] != src + done && sim_chance(sim.opt.lie_256)) {
 			last_lie[sim.self->id] = dst + done;
 			mark(move_exists_moved);
@@ -372,7 +370,7 @@ static int copy_as(uint64_t dst, uint64_t src, uint64_t len, bool protected, uin
 	for (uint64_t done = 0; done < len; done += OS_PAGE) {
 		*ret_done = done;
 		struct view_page *there = kernel_view(dst + done);
-		if (there && !there->poison) { /* a mark makes way */
+		if (there && !there->poison) { /* COPY replaces an error mark */
 			mark(copy_exists);
 			return done ? -EAGAIN : -EEXIST;
 		}
@@ -527,7 +525,7 @@ int trap_fetch(struct trap *trap, uint64_t slot, uint64_t addr)
 	return 0;
 }
 
-/* MADV_DONTNEED where a mark is to be. True: a page was there that was not protected. */
+/* Discard the page at an address. Returns whether an unprotected page was there. */
 bool kernel_unmark(uint64_t addr)
 {
 	enter_kernel("MADV_DONTNEED", true);
@@ -557,7 +555,7 @@ bool trap_has_bytes(uint64_t addr)
 int trap_present(uint64_t addr)
 {
 	sim_point();
-	return is_there(addr); /* mincore() knows of no marks */
+	return is_there(addr); /* mincore() does not report error marks */
 }
 
 void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
@@ -568,7 +566,7 @@ void trap_wake(struct trap *trap, uint64_t addr, uint64_t len)
 		wake_faults(at);
 }
 
-/* ------------------------------------------------------------------ slots come and go */
+/* ------------------------------------------------------------------ slots open and close */
 
 int trap_slots_open(struct trap *trap, uint64_t len, uint64_t align, bool huge, void **ret_mem,
 		    bool *ret_registered)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library allocates, from one piece of address space at a fixed place, so that whatever
- * hashes an address does the same in every process. Some allocations are refused.
- * Owns that piece. May call: sched, trace.
+ * The library's allocations. They come from one piece of address space at a fixed address. So code
+ * that hashes an address does the same in every process. Some allocations are refused.
  */
 #include "machine/memory.h"
 
@@ -17,7 +16,7 @@
 static char *arena;
 static uint64_t arena_used;
 
-static uint32_t refused; /* so far */
+static uint32_t refused; /* number in this run */
 
 void kernel_init(void)
 {
@@ -50,7 +49,8 @@ void *memory_take(size_t len, size_t align)
 	return arena + at;
 }
 
-/* A few times a run, else the program would never begin. */
+/* Refuse an allocation now and then, at most REFUSED_MAX times in a run. Otherwise the program
+ * would never begin. */
 bool kernel_refuses(void)
 {
 	if (refused >= REFUSED_MAX || !sim_chance(sim.opt.meta_256))
@@ -71,7 +71,7 @@ void *os_meta_alloc(size_t len)
 	return mem;
 }
 
-/* What is freed is not used again, so that a late look at it finds nonsense. */
+/* Freed memory is never used again, so a late access finds nonsense. */
 void os_meta_free(void *mem, size_t len)
 {
 	if (!mem)

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The piece of address space that all simulated memory is taken from.
- * May call: nothing.
- */
+/* The piece of address space from which the simulator takes all simulated memory. */
 #ifndef FM_SIM_MEMORY_H
 #define FM_SIM_MEMORY_H
 
@@ -12,9 +9,9 @@
 #define ARENA 0x100000000000ull
 #define ARENA_BYTES (16ull << 20)
 
-/* Take memory; the run fails when there is no more. */
+/* Take memory. The run fails if too little is left. */
 void *memory_take(size_t len, size_t align);
-/* All of it is free again. Returns how many bytes had been taken. */
+/* Free all memory. Returns how many bytes had been taken. */
 uint64_t memory_reset(void);
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The processor: coroutines, the schedulers, virtual time, and os.h served by them.
+ * The processor: coroutines, the schedulers and virtual time. os.h is implemented on top of them.
  *
- * Owns struct sim_run. Two schedulers: random (at each point a chance to go elsewhere), and
- * priorities that change at a few points (after Burckhardt et al., "A randomized scheduler with
- * probabilistic guarantees of finding bugs", 2010). Nobody able to run and no timer to wait for is
- * a deadlock; too many steps are a livelock. May call: trace, check.
+ * Two schedulers exist. The random scheduler switches threads at each point with a fixed chance.
+ * The PCT scheduler runs the thread with the highest priority, and changes priorities at a few
+ * points (after Burckhardt et al., "A randomized scheduler with probabilistic guarantees of
+ * finding bugs", 2010). If no thread can run and no timer is set, the run is a deadlock. Too many
+ * steps are a livelock.
  */
 #include "sim.h"
 
@@ -15,10 +16,11 @@
 #include <ucontext.h>
 #endif
 
-#define REFUSABLE 12 /* threads; later ones would begin while the workload runs */
+#define REFUSABLE 12 /* threads; a later thread would begin while the workload runs */
 #define STACK_BYTES (128u << 10)
-#define UNFAIR_STEPS 20000u /* PCT: nobody goes before the others for longer */
-#define JUMPS_MAX 300u /* a run: else timeouts could keep all other threads from running for ever */
+#define UNFAIR_STEPS 20000u /* PCT: after so many steps the running thread gives way */
+/* For each run. Without this limit, timeouts could keep all other threads from running for ever. */
+#define JUMPS_MAX 300u
 
 struct sim_run sim;
 struct sim_marks sim_marks;
@@ -27,7 +29,7 @@ static uint64_t host_local[OS_THREAD_LOCAL_BYTES / 8];
 
 /* ------------------------------------------------------------------ chance */
 
-/* xorshift64*: small, and the same everywhere. */
+/* xorshift64*: small, and the same on every machine. */
 uint64_t sim_random(void)
 {
 	uint64_t x = sim.random;
@@ -62,7 +64,7 @@ static void prepare(struct sim_thread *thread, void (*entry)(void))
 		*--sp = 0;
 	thread->sp = sp;
 }
-#else /* two system calls each; slow, and right */
+#else /* each switch makes two system calls: slow but correct */
 static ucontext_t contexts[SIM_THREADS + 1];
 static uint32_t context_at = SIM_THREADS;
 
@@ -97,7 +99,7 @@ static void switch_to(struct sim_thread *next)
 	sim_switch(from ? &from->sp : &host_sp, next ? next->sp : host_sp);
 }
 
-/* ------------------------------------------------------------------ who is next */
+/* ------------------------------------------------------------------ the next thread */
 
 static void wake_thread(struct sim_thread *t, bool timed_out)
 {
@@ -163,7 +165,7 @@ static void report_deadlock(void)
 	sim_fail("deadlock: nobody can run, and nobody waits for a time");
 }
 
-/* The present thread can't go on. */
+/* The present thread cannot go on. Let time pass until a thread can run, and switch to a thread. */
 static void leave(void)
 {
 	while (!sim.ready) {
@@ -222,7 +224,7 @@ static void point(bool matters)
 			if (sim.step == sim.pct_change[i])
 				lower(self);
 		if (sim.step % UNFAIR_STEPS ==
-		    0) /* those that wake each other must not keep the others out for ever */
+		    0) /* threads that wake each other must let the others run */
 			lower(self);
 		pass_time();
 		switch_to(highest_ready());
@@ -246,13 +248,14 @@ void sim_point_at(const void *word, bool writes)
 	point(!sim.choosing || explore_matters(word, writes));
 }
 
-/* A thread that spins lets the others go: on a real machine they run beside it; but for a while
- * they may not. */
+/* Let other threads run while a thread spins, since on a real machine they run in parallel. With
+ * `stubborn` the spinning thread goes on alone for a while. */
 void os_relax(void)
 {
 	struct sim_thread *self = sim.self;
 	uint32_t others;
-	if (self && sim.small) { /* it looks again when nobody else can go on, or the search says so */
+	/* the thread looks again when no other thread can go on, or when the search says so */
+	if (self && sim.small) {
 		sim_wait_for(WAIT_SLEEP, 0, sim.now_ns + 1);
 		return;
 	}
@@ -364,7 +367,7 @@ void sim_start(os_thread_fn main_fn, void *arg)
 		size_t len = (size_t)STACK_BYTES * SIM_THREADS;
 		stacks = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		assert(stacks != MAP_FAILED);
-		/* The lowest page of each stack is the one above's guard. */
+		/* The lowest page of each stack guards the stack below. */
 		for (size_t at = 0; at < len; at += STACK_BYTES)
 			mprotect(stacks + at, OS_PAGE, PROT_NONE);
 	}
@@ -409,7 +412,7 @@ void *os_thread_local(void)
 	return sim.self ? sim.self->local : host_local;
 }
 
-/* ------------------------------------------------------------------ time, futex, small locks */
+/* ------------------------------------------------------------------ time, futex, locks */
 
 uint64_t os_now_ns(void)
 {
@@ -459,7 +462,7 @@ int os_futex_wait(uint32_t *word, uint32_t value, uint32_t bits, uint64_t until_
 	return -ETIMEDOUT;
 }
 
-/* In the order of arrival, as the kernel does. */
+/* Wake in the order of arrival, as the kernel does. */
 void os_futex_wake(uint32_t *word, int count, uint32_t bits)
 {
 	sim_point_at(word, true);
@@ -491,7 +494,8 @@ bool os_trylock(struct os_lock *lock)
 	return true;
 }
 
-/* The I/O queue's, the one that may be taken inside another, is no os_lock here. */
+/* A thread may take the I/O queue's lock inside another small lock. In the simulator that lock is
+ * no os_lock. */
 void os_lock(struct os_lock *lock)
 {
 	if (sim.self && sim.self->small_locks)
@@ -531,8 +535,7 @@ uint64_t os_stamp_ns(void)
 	return sim.now_ns;
 }
 
-/* ------------------------------------------------------------------ a keeper: none here, who dies
- * takes all with him */
+/* ------------------------------------------------------------------ keeper processes: none here */
 
 int os_keeper_start(struct os_keeper *keeper, void (*fn)(void *arg), void *arg, int also_fd)
 {

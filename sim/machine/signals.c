@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals and cancellation: which threads have them blocked, and their arrival, at any point where
- * they are not.
+ * Signals and cancellation: which threads block signals, and the arrival of signals at any point
+ * of the other threads.
  *
- * A thread of the program has them open outside the library; the library's own threads never. No
- * lock may be taken with them open (checks/rules.c), so that a handler that touches a view never
- * finds its own thread inside; what the handler does is the workload's (sim.on_signal), on the same
- * stack. Cancellation is such a signal, too. While it is blocked it is pending; an asynchronous one
- * ends the thread where it arrives, so it is only sent to threads that are about an access, as no
- * call of the library may be left that way. A deferred one ends a thread at its next cancellation
- * point, which the library has none of: between two operations. Owns sim_thread.signals_open,
- * in_handler. May call: sched, rules, world through sim.on_signal.
+ * A thread of the program has signals open while the thread is outside the library. The library's
+ * own threads never have signals open. A thread with signals open may take no lock
+ * (checks/rules.c). So a handler that touches a view never finds its own thread inside the
+ * library. The handler (sim.on_signal) belongs to the workload and runs on the same stack.
+ *
+ * Cancellation is such a signal, too. A blocked cancellation stays pending. An asynchronous
+ * cancellation ends the thread at the point of arrival. No call of the library may be left that
+ * way, so only threads that make an access get one. A deferred cancellation ends a thread at the
+ * thread's next cancellation point. The library has no such point, so the thread ends between two
+ * operations.
  */
 #include "sim.h"
 
@@ -30,7 +32,7 @@ void os_signals_restore(os_sigmask mask)
 	sim.self->signals_open = true;
 }
 
-/* Before each step of a thread with signals open. */
+/* Let a signal arrive, perhaps. Called before each step of a thread with signals open. */
 void sim_signal_arrives(struct sim_thread *self)
 {
 	if (self->in_handler || !sim.on_signal || sim_below(1024) >= sim.opt.signal_1024)
