@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O engine and the device behind it: requests end at virtual times, in any order, whole or
- * failed, at the object's end or cancelled; a cancel may come too late, and the device then goes on
- * writing into the frames. A write takes its bytes from memory in two parts, with time between; it
- * may fail after a part, and have come further than it tells. A flush makes durable what had ended
- * when it was submitted. Owns the requests in flight. Two threads carry them out, so that two ends
- * may meet. May call: store, sched, trace.
+ * The I/O engine and the device behind the engine. Requests end at virtual times and in any order:
+ * whole, failed, short at the object's end, or cancelled. A cancel may come too late; then the
+ * device goes on writing into the frames. A write takes its bytes from memory in two parts, with
+ * time in between. A write that fails may have stored more than it reports. A flush makes durable
+ * all writes that had ended when the flush was submitted. Two threads carry out the requests, so
+ * two ends may run at the same time.
  */
 #include "sim.h"
 
@@ -17,13 +17,13 @@ enum stage { FLIGHT_NONE, FLIGHT_QUEUED, FLIGHT_ISSUED };
 
 struct flight {
 	enum stage stage;
-	uint32_t id, covers;   /* covers: of a flush, the writes that had ended */
-	uint64_t taken[FLIGHT_SECTORS]; /* what a write has taken of its pages */
+	uint32_t id, covers;   /* covers: of a flush, the number of writes that had ended */
+	uint64_t taken[FLIGHT_SECTORS]; /* the bytes that a write has taken from its pages */
 	bool in_place, missing;
 	struct io_request *request;
-	uint64_t due, part; /* the first bytes come when it is issued, the rest at its end */
+	uint64_t due, part; /* `part` bytes come when the request is issued, the rest at its end */
 	int error;
-	bool busy; /* one of the threads is at it */
+	bool busy; /* one of the engine's threads works on the request */
 };
 
 struct io_engine {
@@ -32,7 +32,7 @@ struct io_engine {
 };
 
 static struct io_engine engine;
-static uint32_t between; /* requests whose end is being told */
+static uint32_t between; /* requests whose done() runs */
 static struct flight flights[FLIGHTS];
 static struct os_thread threads[ENGINE_THREADS];
 static uint32_t flights_begun;
@@ -47,7 +47,8 @@ void io_reset(void)
 	flights_begun = 0;
 }
 
-/* A throttle lets what nobody waits for yet through at the end of its slice only. */
+/* Return the extra delay of a request. A throttled store issues a request that no fault waits for
+ * only at the end of the store's time slice. */
 static uint64_t throttled(const struct io_request *request)
 {
 	return request->priority == IO_DEMAND ? 0 : sim.opt.throttle_ns;
@@ -56,7 +57,7 @@ static uint64_t throttled(const struct io_request *request)
 static uint64_t later(void)
 {
 	uint64_t ns = 1 + sim_below((uint32_t)sim.opt.io_ns);
-	if (sim_chance(sim.opt.slow_256)) /* a store that is all but dead */
+	if (sim_chance(sim.opt.slow_256)) /* the store hardly answers */
 		ns += sim_chance(64) ? 2 * OS_NSEC_PER_SEC : 100 * OS_NSEC_PER_MSEC;
 	return sim.now_ns + ns;
 }
@@ -83,8 +84,8 @@ static uint64_t address_at(const struct io_request *r, uint64_t at)
 	sim_fail("a write ends before its end");
 }
 
-/* The device takes sectors [from, to) of a write from memory as it is now. Returns how far it came:
- * from there on there is nothing. */
+/* Let the device take sectors [from, to) of a write from memory as it is now. Returns the end of
+ * what the device took: memory was missing from there on. */
 static uint64_t take(struct flight *f, uint64_t from, uint64_t to)
 {
 	struct io_request *r = f->request;
@@ -127,7 +128,7 @@ static void issue_write(struct flight *f)
 	}
 }
 
-/* What it has taken of each page was the page at one moment. */
+/* Check that the bytes taken from each page were the page's bytes at one moment. */
 static void check_taken(const struct flight *f, uint64_t bytes)
 {
 	const struct io_request *r = f->request;
@@ -141,7 +142,7 @@ static void check_taken(const struct flight *f, uint64_t bytes)
 	}
 }
 
-/* One that fails may have come further than it tells. */
+/* End a write. A write that fails may have stored more than it reports. */
 static void end_write(struct flight *f)
 {
 	struct io_request *r = f->request;
@@ -182,7 +183,7 @@ uint32_t io_new_flight(void)
 	return ++flights_begun;
 }
 
-/* For who changes the object's size. */
+/* Return whether a write beyond `size` is under way. Called when the object's size changes. */
 bool io_writes_beyond(const struct sim_store *s, uint64_t size)
 {
 	for (int i = 0; i < FLIGHTS; i++)
@@ -226,7 +227,7 @@ static void issue(struct flight *f)
 	      store_of(f)->id, len, 0);
 }
 
-/* What it came to, for `done`. */
+/* Fill in the request's result, for done(). */
 static void end(struct flight *f)
 {
 	struct io_request *r = f->request;
@@ -261,11 +262,13 @@ static void end(struct flight *f)
 	mark(io_ended);
 	if (s->writable &&
 	    r->offset + r->bytes_done <
-		    store_size(&s->store)) { /* as the engine: nothing more came before the end */
+		    /* as in the real engine: the read ended before the known end */
+		    store_size(&s->store)) {
 		r->error = -EIO;
 		return;
 	}
-	if (s->version && sim_chance(128)) { /* nothing more came before the end it knew of */
+	/* the read ended before the end that the library knew */
+	if (s->version && sim_chance(128)) {
 		s->refused++;
 		r->error = -EIO;
 		store_note_error(s, r->offset, len);
@@ -308,7 +311,8 @@ static bool in_flight(void)
 	return false;
 }
 
-/* A system call holds the object's lock, and waits for a page. */
+/* Return whether the request waits for the object's lock. A system call that waits for a page has
+ * the lock. */
 static bool waits_for_lock(const struct flight *f)
 {
 	const struct sim_store *s = store_of(f);
@@ -430,7 +434,7 @@ void io_promote(struct io_engine *e, struct io_request *request)
 	(void)e;
 	sim_point();
 	if (!f || f->stage != FLIGHT_QUEUED || sim.opt.throttle_ns)
-		return; /* its slice is used up: it can't be made to go */
+		return; /* the store has used up its time slice: a promotion has no effect */
 	mark(io_promoted);
 	request->priority = IO_DEMAND;
 	f->due = sim.now_ns;
@@ -465,7 +469,7 @@ void io_cancel(struct io_engine *e, struct io_request *request)
 	io_look_again();
 }
 
-/* The store is aborted: what it keeps waiting ends. */
+/* The store is aborted: let its requests end soon. */
 void io_hurry(struct sim_store *s)
 {
 	for (int i = 0; i < FLIGHTS; i++)

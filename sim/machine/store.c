@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stores whose bytes say what they are: the first eight of each 512 name file, version, index and
- * place. They fail, come short, are slow, and change behind the library's back: a new version, a
- * smaller or larger size. Owns struct sim_store and what a page's content may be. May call: sched,
- * trace, kernel.
+ * Stores whose bytes say which bytes they are: the first eight of each 512 bytes name the file,
+ * the version, the page and the sector. A store fails, reads less than asked, is slow, and changes
+ * behind the library's back: a new version, a smaller or larger size.
  */
 #include "sim.h"
 
@@ -16,7 +15,8 @@ uint64_t store_tag(uint32_t file, uint32_t version, uint64_t index, uint32_t sec
 	return 0xf1ull << 56 | (uint64_t)file << 48 | (uint64_t)version << 44 | index << 3 | sector;
 }
 
-/* Which of the pages that the workload touches, two past the end among them; SIM_PAGES: none. */
+/* Return the workload's number of a page, or SIM_PAGES if the workload never touches the page. The
+ * workload touches two pages past the end, too. */
 uint32_t store_place(const struct sim_store *s, uint64_t index)
 {
 	uint64_t n = (index - s->base) / s->stride;
@@ -27,7 +27,7 @@ uint32_t store_place(const struct sim_store *s, uint64_t index)
 void store_note_error(struct sim_store *s, uint64_t offset, uint64_t len)
 {
 	s->any_error_step = sim.step;
-	/* the whole unit of the page cache gets it */
+	/* the whole unit of the page cache gets the error */
 	uint64_t first = offset / s->page_size * s->page_size / OS_PAGE;
 	for (uint64_t i = first;
 	     i < (offset + len + s->page_size - 1) / s->page_size * s->page_size / OS_PAGE; i++)
@@ -64,7 +64,7 @@ void store_change(struct sim_store *s, uint64_t size)
 	event("object %llu: version %llu, %llu bytes", s->id, s->version, size, 0);
 }
 
-/* Pages n to n + count - 1 become zeros. */
+/* Turn pages n to n + count - 1 into zeros. */
 void store_punch(struct sim_store *s, uint32_t n, uint32_t count)
 {
 	uint32_t before = s->version;
@@ -77,7 +77,7 @@ void store_punch(struct sim_store *s, uint32_t n, uint32_t count)
 	      s->base + n * s->stride, 0);
 }
 
-/* What a version has at a place. */
+/* Return the bytes of a version at a sector. */
 static uint64_t content(const struct sim_store *s, uint32_t version, uint64_t index,
 			uint32_t sector)
 {
@@ -114,8 +114,8 @@ uint64_t store_part(const struct sim_store *s, uint64_t offset, uint64_t part)
 	return part < rest ? part : rest;
 }
 
-/* Where there is no memory a device gets EFAULT. It may only be so while the system has none, or
- * had. */
+/* Return false if the device gets EFAULT, since some memory is missing. That may happen only in a
+ * run in which memory runs short. */
 bool store_has_memory(const struct iovec *iov, int iov_count)
 {
 	bool there = true;
@@ -125,8 +125,7 @@ bool store_has_memory(const struct iovec *iov, int iov_count)
 	return there || !sim.opt.famine_256;
 }
 
-/* ------------------------------------------------------------------ the lock that system calls on
- * the object take */
+/* ------------------------------------------------------------------ the lock of an object */
 
 static void wait_unlocked(struct sim_store *s)
 {
@@ -147,7 +146,7 @@ void store_unlock(struct sim_store *s)
 	io_look_again();
 }
 
-/* In the faulting thread. The bytes come in two parts, with time between. */
+/* Read in the faulting thread. The bytes come in two parts, with time in between. */
 static int sim_read(struct fm_store *store, const struct iovec *iov, int iov_count, uint64_t offset,
 		    size_t *ret_done)
 {
@@ -209,7 +208,7 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 			return err;
 		if (!got && offset + done < store_size(store))
 			return -EIO;
-		if (!got) /* while it is made shorter, only the store knows where it ends */
+		if (!got) /* while the object gets shorter, only the store knows its end */
 			break;
 		done += got;
 		if (done < store_iov_bytes(iov, iov_count) && offset + done < store_size(store))
@@ -247,7 +246,7 @@ static void sim_close(struct fm_store *store)
 
 /* ------------------------------------------------------------------ writing */
 
-/* Only requests write: see io.c. */
+/* The library writes only through requests: see io.c. */
 static int sim_write(struct fm_store *store, const struct iovec *iov, int iov_count,
 		     uint64_t offset, size_t *ret_done)
 {
@@ -265,7 +264,7 @@ static int sim_flush(struct fm_store *store)
 	sim_fail("the library flushes past its engine");
 }
 
-/* What changes the object as a whole: takes a while, and may fail. */
+/* Begin a change of the whole object. The change takes a while, and may fail. Returns the errno. */
 static int change_begin(struct sim_store *s, const char *what)
 {
 	check_may_block(what);
@@ -301,7 +300,8 @@ static int sim_resize(struct fm_store *store, uint64_t size)
 	s->size[0] = size;
 	if (size < before)
 		written_put_zeros(s, sector_at(s, size), sector_at(s, before), io_new_flight());
-	/* Its blocks are given back, one after the other: others read it meanwhile. */
+	/* The device frees the blocks one after the other. Other threads read the object
+	 * meanwhile. */
 	sim_sleep((sim_chance(128) ? 20 : 1) * (1 + sim_below((uint32_t)sim.opt.io_ns)));
 	return 0;
 }
@@ -392,8 +392,7 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 	return -EOPNOTSUPP;
 }
 
-/* ------------------------------------------------------------------ hot sets: some files have one;
- * none is recorded */
+/* ------------------------------------------------------------------ hot sets: for some files */
 
 enum hotset_asked hotset_to_read(const char *uri, char path[PATH_MAX])
 {
@@ -409,7 +408,7 @@ enum hotset_asked hotset_to_write(const char *uri, char path[PATH_MAX])
 	return HOTSET_NO;
 }
 
-/* What the workload touches, and beside it, in any order, more than once, past the end. */
+/* Return ranges around the workload's pages, in any order, some of them twice or past the end. */
 int hotset_load(const char *path, const struct hotset_wanted *wanted, char *why, size_t why_len,
 		struct hotset *ret_set)
 {
@@ -457,17 +456,17 @@ int hotset_save(const struct hotset_target *target, const struct hotset_about *a
 	return -ENOENT;
 }
 
-/* ------------------------------------------------------------------ what may be seen */
+/* ------------------------------------------------------------------ allowed contents */
 
-/* A store that can't tell its versions may mix them; but up to the size that was told at first
- * there are only its bytes. */
+/* Check a page of a store without versions. The page may mix versions, but inside the first size
+ * the page has only the store's bytes. */
 static void check_unversioned(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	for (uint32_t i = 0; i < SIM_TAGS; i++) {
 		uint32_t version = 0;
 		bool inside = index * OS_PAGE + i * SIM_SECTOR < s->size[0], found = !inside && !page->tag[i];
 		for (; inside && !found && version <= s->version;
-		     version++) /* past a version's end it has no bytes, not zeros */
+		     version++) /* a version has no bytes past its end, not even zeros */
 			found = index * OS_PAGE + i * SIM_SECTOR < s->size[version] &&
 				page->tag[i] == content(s, version, index, i);
 		if (!found)
@@ -485,7 +484,8 @@ static bool is_version(const struct sim_store *s, uint32_t version, uint64_t ind
 	return true;
 }
 
-/* One version throughout, one that has been; of a snapshot, the one that was opened. */
+/* Check that a page shows one version throughout. A snapshot (FM_CHANGED_ERROR) must show version
+ * 0. */
 void check_content(struct sim_store *s, uint64_t index, const struct view_page *page)
 {
 	uint32_t version = 0;

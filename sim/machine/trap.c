@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults: how an instruction of a simulated program reaches the library, and repeats. Inline: the
- * thread itself asks trap_client.fault. Thread: it leaves a message, sleeps until its page is there
- * or poisoned; a handler asks trap_client.fault_nowait, as src/trap/thread.c does, and tells errors
- * as tell.c does. Owns the table of regions, the messages, and what the handler keeps of each
- * fault. May call: kernel, sched, mm through struct trap_client.
+ * Faults: how an instruction of a simulated program reaches the library, and how the instruction
+ * is repeated. Inline trap: the thread itself calls trap_client.fault. Thread trap: the thread
+ * leaves a message and sleeps until its page is there or poisoned. A handler thread calls
+ * trap_client.fault_nowait as src/trap/thread.c does, and tells errors as src/trap/tell.c does.
  */
 #include "sim.h"
 
@@ -43,12 +42,12 @@ static struct {
 	uint64_t last_page[SIM_THREADS + 1], latest[SIM_THREADS + 1];
 	int error[SIM_THREADS + 1]; /* the notes of src/trap/tell.c */
 	uint64_t error_page[SIM_THREADS + 1], told_ns[SIM_THREADS + 1];
-	uint64_t signalled[SIM_THREADS + 1]; /* a pending SIGBUS, by the address it tells */
-	bool call[SIM_THREADS + 1];          /* it waits in a system call's access */
-	bool told_call[SIM_THREADS + 1];     /* ...and did so when it was told */
-	bool over[SIM_THREADS + 1];          /* the note's mark has gone */
-	uint32_t begun, ended;               /* marks taken away */
-	uint32_t writable;                   /* installs of what may be written to */
+	uint64_t signalled[SIM_THREADS + 1]; /* the address of a pending SIGBUS */
+	bool call[SIM_THREADS + 1];          /* the thread waits in a system call's access */
+	bool told_call[SIM_THREADS + 1];     /* the thread was told its error in a system call */
+	bool over[SIM_THREADS + 1];          /* the mark of the thread's note has gone */
+	uint32_t begun, ended;               /* removals of marks */
+	uint32_t writable;                   /* installs of writable pages under way */
 	uint64_t unique;
 } handler;
 
@@ -129,7 +128,7 @@ static void again(void *cookie)
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
 }
 
-/* What has been told for this page a moment ago and not been asked for. */
+/* Return whether a thread was told an error of this page a moment ago and has not asked yet. */
 static bool page_has_young(uint64_t page)
 {
 	for (uint32_t i = 0; i <= SIM_THREADS; i++)
@@ -139,8 +138,12 @@ static bool page_has_young(uint64_t page)
 	return false;
 }
 
-/* What comes into the view between the question and the discard goes with the mark. Its install
- * sees that, and has it read again. What may be written to does not come in between. */
+/*
+ * Return whether the address belongs to a file that is open for writing. unmark() asks what stands
+ * at a mark's place before unmark() discards the place. A page that is installed in between is
+ * discarded with the mark. The install notices, and has the page read again. A page of a file open
+ * for writing is never installed in between.
+ */
 static bool may_be_written_to(uint64_t addr)
 {
 	bool may = false;
@@ -257,16 +260,16 @@ static bool is_elsewhere(const struct entry *entry)
 	for (uint32_t i = 0; latest == entry->fault.addr && i < handler.count; i++) {
 		struct message *m = &handler.message[(handler.head + i) % 64];
 		if (m->tid == entry->tid)
-			m->tid = 0; /* answered with this */
+			m->tid = 0; /* the same answer covers this message */
 	}
 	if (latest == entry->fault.addr)
 		handler.latest[entry->tid] = latest;
 	return latest != entry->fault.addr;
 }
 
-/* Between the look at the thread and the signal nothing happens here. Outside something may: a
- * thread whose write has gone through in these microseconds, before its page was protected, is told
- * all the same. Some threads block SIGBUS. */
+/* Refuse a write to a page that is in the view. Here nothing runs between the look at the thread
+ * and the signal. In a real process the write may go through in between, before the page is
+ * protected. The thread is then told the error all the same. Some threads block SIGBUS. */
 static void refuse_write(const struct entry *entry)
 {
 	uint32_t tid = entry->tid;
@@ -292,7 +295,7 @@ static void refuse_write(const struct entry *entry)
 		refuse_for_a_moment(entry->region, page);
 }
 
-/* As src/trap/tell.c. */
+/* Tell an error as src/trap/tell.c does. */
 static void tell_error(struct entry *entry, int err)
 {
 	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
@@ -342,7 +345,7 @@ static void take_message(const struct message *m)
 	for (int i = 0; i < ENTRIES; i++)
 		if (handler.entry[i].used && handler.entry[i].tid == m->tid &&
 		    handler.entry[i].fault.addr == m->addr)
-			return; /* known: messages repeat */
+			return; /* the fault is known: messages repeat */
 	for (int i = 0; i < ENTRIES && !entry; i++)
 		if (!handler.entry[i].used)
 			entry = &handler.entry[i];
@@ -501,7 +504,8 @@ static int fault_inline(struct view_region *region, uint64_t addr, bool write, u
 	return err;
 }
 
-/* The kernel's side: a message, and sleep. A signal may arrive, and the message be sent again. */
+/* Act as the kernel: leave a message and sleep. A signal may end the sleep; then the message is
+ * sent again. */
 static void fault_message(uint64_t addr, bool write, bool call)
 {
 	uint32_t tid = os_gettid();
@@ -515,7 +519,7 @@ static void fault_message(uint64_t addr, bool write, bool call)
 		mark(message_repeated);
 }
 
-/* SIGBUS: trap_poison_take(). */
+/* Handle SIGBUS as trap_poison_take() does. */
 static int take_poison(uint64_t addr)
 {
 	uint32_t tid = os_gettid();
@@ -535,7 +539,7 @@ static int take_poison(uint64_t addr)
 	return err;
 }
 
-/* A signal of ours that is pending is taken before the thread's next instruction. */
+/* Deliver the library's pending signal, if any, before the thread's next instruction. */
 static int take_signal(void)
 {
 	uint64_t addr = handler.signalled[os_gettid()];
@@ -584,10 +588,10 @@ int sim_access(uint64_t addr, bool write, bool call, uint64_t instruction)
 		fault_message(addr, write, call);
 		return call ? 0 : take_signal();
 	}
-	os_sigmask mask = os_signals_block(); /* it is a signal's handler */
+	os_sigmask mask = os_signals_block(); /* SIGBUS's handler runs with signals blocked */
 	struct view_region *region = region_find(addr);
 	int err = region ? fault_inline(region, addr, write, instruction)
-			 : -ENOTCONN; /* nobody's: the program's own handler gets it */
+			 : -ENOTCONN; /* no region: the program's own handler gets the signal */
 	os_signals_restore(mask);
 	return err;
 }
