@@ -1,21 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The checkers of pages: what must hold at every step, and at the end. Those of threads are in
- * rules.c.
+ * The checkers of pages: what must hold at every step, and at the end. The checkers of threads are
+ * in rules.c.
  *
- * Owns a shadow of each page's state word, by which each change is seen, judged and told. The
- * rules:
- *   2. each change of a state word is one of transitions.h; what is said of a page's bytes
- * (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under its page lock
- *   3. a page with a pin or the lock keeps its identity; a free one has neither
- *   4. the device writes only into frames that are pinned and do not claim to be whole, and staging
- * slots that are taken
- *   6. when all is quiet, a page that nobody has can be evicted, nothing is older than it may be,
- * and each page table's account is of the pages that are there
- *  10. a page that can be written to in its view is dirty; the bits and counts of what is dirty,
- * being written, or to be flushed are those of the pages
- *   7. at the end every frame is free, and what is charged is what is there
- * May call: kernel, trace.
+ * check.c keeps a shadow of each page's state word. A difference shows a change, which check.c
+ * records and judges. The rules:
+ *   2. Each change of a state word is a transition of transitions.h. What the word says of a page's
+ *      bytes (UPTODATE, INSTALLED, DUP, HOLE, ERROR) changes only under the page lock.
+ *   3. A page with a pin or the lock keeps its identity. A free page has neither.
+ *   4. The device writes only into frames that are pinned and not marked as whole, and into staging
+ *      slots that are taken.
+ *   6. When all is quiet, a page without pins can be evicted, no page is older than it may be, and
+ *      the count of each page table is the number of pages that are there.
+ *  10. A page that can be written to in its view is dirty. The bits and counts of dirty pages, of
+ *      pages being written and of unflushed pages match the pages.
+ *   7. At the end every frame is free, and the charged bytes are the bytes that are there.
  */
 #include "sim.h"
 
@@ -27,11 +26,12 @@ static struct {
 	uint32_t state[FRAMES_MAX];
 	struct fm_file *file[FRAMES_MAX];
 	uint64_t index[FRAMES_MAX];
-	uint8_t owner[FRAMES_MAX]; /* of the page lock: thread + 1; 0 nobody, or a request */
-	bool failed[FRAMES_MAX]; /* by the attempt that has the page lock */
-	uint32_t least[FRAMES_MAX]; /* pins at any time since it was locked */
-	bool installed[FRAMES_MAX]; /* since it was locked */
-	bool marked[FRAMES_MAX]; /* it has had the readahead mark since before it was locked */
+	/* owner of the page lock: thread + 1; 0: no thread, or a request */
+	uint8_t owner[FRAMES_MAX];
+	bool failed[FRAMES_MAX]; /* the read attempt under the present page lock has failed */
+	uint32_t least[FRAMES_MAX]; /* fewest pins since the page was locked */
+	bool installed[FRAMES_MAX]; /* the page was installed under the present page lock */
+	bool marked[FRAMES_MAX]; /* the page had the readahead mark before the page was locked */
 	uint32_t frames;
 } shadow[POOLS];
 
@@ -91,7 +91,7 @@ static void note_owner(uint32_t p, uint32_t i, uint32_t old, uint32_t now)
 	}
 }
 
-/* Page locks of the present thread. */
+/* Return how many page locks the present thread has. */
 uint32_t check_page_locks(void)
 {
 	uint32_t count = 0;
@@ -101,7 +101,7 @@ uint32_t check_page_locks(void)
 	return count;
 }
 
-/* A request begins: its pages' locks are its own. */
+/* A request begins: the locks of its pages belong to the request from now on. */
 void check_given_away(const struct io_request *request)
 {
 	const struct read_request *req = request->owner;
@@ -112,8 +112,9 @@ void check_given_away(const struct io_request *request)
 			shadow[p].owner[pages[i] - sim.mm->pool[p]->pages] = 0;
 }
 
-/* A page goes into the view beside the one that a fault wants: its readahead mark would never be
- * met. One that was put while it is locked may have come too late to be seen. */
+/* Check that no page with a readahead mark goes into the view beside the page that a fault wants:
+ * no fault would meet the mark. A mark that was set after the page was locked does not count,
+ * since the library may not have seen such a mark. */
 static void check_mark(uint32_t p, uint32_t i, const struct page *page, uint32_t old, uint32_t now)
 {
 	bool *marked = &shadow[p].marked[i];
@@ -126,7 +127,7 @@ static void check_mark(uint32_t p, uint32_t i, const struct page *page, uint32_t
 		sim_fail("frame %u is installed beside another, over its readahead mark: %#x", i, now);
 }
 
-/* What is recorded as installed is in the view. */
+/* Check that the view shows a page that is recorded as installed. */
 static void check_there(const struct page *page, uint32_t i)
 {
 	uint64_t addr = page->file->view.region.base + (page->index << page->file->pool->shift);
@@ -137,8 +138,7 @@ static void check_there(const struct page *page, uint32_t i)
 	}
 }
 
-/* ------------------------------------------------------------------ 10: files that are written to
- */
+/* ------------------------------------------------------------------ 10: files written to */
 
 static bool can_be_written_to(const struct page *page)
 {
@@ -147,8 +147,8 @@ static bool can_be_written_to(const struct page *page)
 	return view && !view->poison && !view->protected;
 }
 
-/* What MOVE brings into a view can be written to from then on, also where it is only on its way
- * back. */
+/* Check a page that MOVE brings into a view, also on the way back: the program can write to the
+ * page from now on, so the page must be dirty. */
 void check_arrival(uint64_t addr)
 {
 	for (uint32_t p = 0; sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
@@ -169,7 +169,7 @@ static void written_page_changed(const struct page *page, uint32_t i, uint32_t o
 	struct sim_store *s = (struct sim_store *)page->file->store;
 	uint32_t n = store_place(s, page->index);
 	if ((old & ~now & PG_DIRTY) && page->file->refs &&
-	    can_be_written_to(page)) /* else its memory goes with the view */
+	    can_be_written_to(page)) /* a file without references: the memory goes with the view */
 		sim_fail("frame %u is clean, and can be written to: %#x", i, now);
 	if ((now & ~old & PG_UNPROTECTED) && !(now & PG_DIRTY))
 		sim_fail("frame %u can be written to, and is clean: %#x", i, now);
@@ -179,7 +179,8 @@ static void written_page_changed(const struct page *page, uint32_t i, uint32_t o
 	}
 }
 
-/* The program writes to a page in its view, or I/O does to one that is pinned for it. */
+/* The program writes to a page in its view, or I/O writes to a pinned page. The page must be
+ * dirty. */
 void check_written_to(const struct fm_file *file, uint64_t index)
 {
 	const struct frame_pool *pool = file->pool;
@@ -199,8 +200,8 @@ static bool bit_of(const uint64_t *bits, uint32_t i)
 	return bits[i / 64] >> (i % 64) & 1;
 }
 
-/* Its bytes are not in the store for good: it may stay in the view for them, though it is unmapped.
- */
+/* Return whether the page's bytes are not yet safe in the store. The page may then stay in the
+ * view although no mapping is left. */
 bool check_is_held(const struct fm_file *file, uint64_t index)
 {
 	const struct frame_pool *pool = file->pool;
@@ -227,7 +228,7 @@ static void same(const char *what, uint32_t counted, uint32_t there)
 		sim_fail("%s: %u are counted, and %u are there", what, counted, there);
 }
 
-/* No write and no flush is under way, and nobody is about to begin one. */
+/* Check the bits and counts. Called when no write and no flush is under way or about to begin. */
 void check_written_counts(void)
 {
 	for (uint32_t p = 0; p < POOLS && sim.mm->pool[p]; p++) {
@@ -292,8 +293,8 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		sim_fail("frame %u: taken with old flags: %#x", i, now);
 	if ((now & ~old & PG_LOCKED) || PG_PINS(now) < shadow[p].least[i])
 		shadow[p].least[i] = PG_PINS(now);
-	/* what is whole is given up for its frame, or thrown away, only if nobody relies on it; one
-	 * pin is who does it */
+	/* A whole page may leave the cache only if no other thread relies on the page. One pin
+	 * belongs to the thread that removes the page. */
 	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs &&
 	    !page->file->writes->resizing && !((const struct sim_store *)page->file->store)->dropping)
 		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
@@ -301,9 +302,9 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 		written_page_changed(page, i, old, now);
 	if (now & ~old & PG_ERROR)
 		shadow[p].failed[i] = true;
-	/* The errno can be told from here on, and is told to all who came before the lock was free.
-	 * Where no read of a file that is this process's own has failed, there is none: what ends
-	 * before its end is the library's mistake. */
+	/* From now on the errno can be told. Every thread that came before the lock was free is
+	 * told the errno. A file open for writing has no error unless a read of the file has
+	 * failed: a read that ends before the file's end is the library's mistake. */
 	if (shadow[p].failed[i] && page->file && !(now & PG_FREE) && !is_no_error(page))
 		store_note_error((struct sim_store *)page->file->store, page->index * page->file->pool->page_size,
 				 page->file->pool->page_size);
@@ -321,7 +322,7 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 
 static void check_pool(uint32_t p, const struct frame_pool *pool)
 {
-	if (shadow[p].frames != pool->frames) { /* new */
+	if (shadow[p].frames != pool->frames) { /* a new pool */
 		if (pool->frames > FRAMES_MAX)
 			sim_fail("more frames than the checkers know");
 		shadow[p].frames = pool->frames;
@@ -374,7 +375,7 @@ void check_device_writes(uint64_t slot)
 
 /* ------------------------------------------------------------------ 6: all is quiet */
 
-/* FM_CHANGED_REFRESH: once a change has been found, nothing older stays in the cache. */
+/* FM_CHANGED_REFRESH: once a change has been found, no older page stays in the cache. */
 static void check_fresh(const struct frame_pool *pool, const struct page *page, uint32_t i)
 {
 	const struct fm_file *file = page->file;
@@ -388,7 +389,8 @@ static void check_fresh(const struct frame_pool *pool, const struct page *page, 
 			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->reads->version.version[0]);
 }
 
-/* Too few, and the table would be given back with pages in it; too many, and never. */
+/* Check the count of each page table. With a count that is too low, the table is released with
+ * pages in it. With a count that is too high, the table is never released. */
 static void check_tables(const struct fm_mm *mm)
 {
 	for (uint32_t r = 0; r < mm->pt->entries; r++) {
@@ -412,10 +414,10 @@ static bool held(const struct frame_pool *pool, const struct page *page, uint32_
 	return (page->state & (PG_DIRTY | PG_WRITEBACK)) || (bits >> (i % 64) & 1);
 }
 
-/* No fault, no call and no request is under way, and the background thread sleeps. */
+/* Called when no fault, no call and no request is under way, and the background thread sleeps. */
 void check_quiet(void)
 {
-	bool still = true; /* nor is the end of a write or a flush */
+	bool still = true; /* true: no write and no flush is about to end either */
 	for (uint32_t i = 0; i < sim.threads; i++)
 		still &= &sim.thread[i] == sim.self || sim.thread[i].state != SIM_READY;
 	for (uint32_t p = 0; p < POOLS && sim.mm->pool[p]; p++)
@@ -442,7 +444,8 @@ static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 	bool there = true, hole = pool->pages[i].state & PG_HOLE;
 	for (uint32_t at = 0; at < pool->page_size && pool->registered; at += OS_PAGE)
 		there &= kernel_slot_present((uint64_t)slot_of(pool, &pool->pages[i]) + at);
-	/* What could not be filled for want of memory is filled when a read into it fails. */
+	/* A frame that could not be filled for lack of memory is filled when a read into the frame
+	 * fails. */
 	if (pool->registered && !sim.opt.famine_256 && there == hole)
 		sim_fail("frame %u: %s memory at the end: %#x", i, hole ? "a hole with" : "no hole, and without",
 			 pool->pages[i].state);
@@ -469,8 +472,8 @@ void check_balance(void)
 	struct fm_mm *mm = sim.mm;
 	uint64_t charged = mm->charged_bytes, tables = mm->pt->used * (uint64_t)OS_PAGE;
 	for (uint32_t p = 0; p < POOLS && mm->pool[p]; p++) {
-		/* The last pin is put, and the frame on its way to its list: its thread may not
-		 * have run since. */
+		/* The last pin may be gone while the frame is still on its way to a free list: let
+		 * the thread run that puts the frame there. */
 		for (int tries = 0; tries < 100 && frames_listed(mm->pool[p]) != mm->pool[p]->frames; tries++)
 			sim_sleep(OS_NSEC_PER_MSEC);
 		check_frames_free(mm->pool[p]);
@@ -494,5 +497,5 @@ void check_slots_closed(void)
 {
 	for (uint32_t p = 0; sim.mm && p < POOLS && sim.mm->pool[p]; p++)
 		check_frames_free(sim.mm->pool[p]);
-	sim.mm = NULL; /* from here on its memory goes */
+	sim.mm = NULL; /* the mm's memory is freed from now on */
 }

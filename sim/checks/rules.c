@@ -1,40 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The checkers of threads: what one may do, hold and wait for.
+ * The checkers of threads: what a thread may do, hold and wait for.
  *
- *   1. whoever blocks or enters the kernel has neither the map lock nor a small lock
- *   7. locks are taken in the order of their ranks (mm.h): map lock, page lock, small lock; nobody
- * sleeps for a page lock, a frame or a keeper's place while he has a page lock; no lock is taken
- * with signals open
- *   5. nobody sleeps, or has a ticket, for what is to be had
- *   8. a fault ends within some tries once its page can be had
- *   9. what is charged is within the budget, and covers the memory that is there
- * May call: kernel, trace.
+ *   1. A thread that blocks or enters the kernel has neither the map lock nor a small lock.
+ *   7. Locks are taken in the order of their ranks (src/mm/base/mm.h): map lock, page lock, small
+ *      lock. A thread with a page lock does not sleep for a page lock, a frame or a keeper's place.
+ *      No lock is taken with signals open.
+ *   5. No thread sleeps, and no ticket waits, for a thing that is there.
+ *   8. A fault ends within some tries once its page is ready.
+ *   9. The charged bytes are within the budget, and cover the memory that is there.
  */
 #include "sim.h"
 
 #define HANG_NS (3600 * OS_NSEC_PER_SEC)
 /*
- * From when its page is found whole and free, a try fails only where another thread is at the
- * page's lock in that moment, or takes the page from the view again. Each thread does that a few
- * times an operation; most seen in 120,000 runs: 14. Tries in all: each of the others comes after a
- * wait that ended, 250 of them at most in as many runs.
+ * Once its page is found whole and unlocked, a try fails only for two reasons: another thread has
+ * the page lock at that moment, or takes the page from the view again. Each thread does that a few
+ * times in an operation. The most seen in 120,000 runs: 14 tries. Every other try follows a wait
+ * that has ended. The most tries seen in all, in as many runs: 250.
  */
 #define READY_TRIES_MAX (4 * SIM_THREADS)
 #define TRIES_MAX 5000
-/*
- * A frame or a place that is free is found by whoever waits for it at the next tick (5 ms) or slice
- * (10 ms), if the wake-up went to one who could not use it; stalls of the kernel (3 ms each) may
- * hold the background thread up.
- */
+/* A wake-up may go to a thread that cannot use the free frame or place. Every other waiter then
+ * finds the frame at the next tick (5 ms) or slice (10 ms). Stalls of the kernel (3 ms each) may
+ * delay the background thread. */
 #define FORGOTTEN_NS (200 * OS_NSEC_PER_MSEC)
 
 static struct {
 	const struct fault *fault;
 	uint32_t ready;
-} tried[64]; /* faults on their way, by address */
+} tried[64]; /* faults under way, by address */
 static uint64_t since_frame[MM_POOLS_MAX],
-	since_place[MM_POOLS_MAX]; /* to be had, and waited for */
+	since_place[MM_POOLS_MAX]; /* since when the thing was free and waited for */
 static uint64_t charged;
 
 void rules_reset(void)
@@ -58,14 +55,14 @@ void check_may_block(const char *what)
 		sim_fail("%s with a small lock held", what);
 }
 
-/* Where the machine's clock source has no vDSO, reading the clock is a system call. */
+/* If the machine's clock source has no vDSO, reading the clock is a system call. */
 void check_clock(void)
 {
 	if (sim.self && self()->map_held && !sim.hold)
 		sim_fail("the clock is read under the map lock");
 }
 
-/* The map lock may be given back before the next point, and is to be seen. */
+/* Let check.c see the map lock now: the thread may release the lock before its next point. */
 void sim_watch_map_lock(const void *lock);
 void sim_watch_map_lock(const void *lock)
 {
@@ -89,7 +86,7 @@ void check_map_taken(void)
 		sim_fail("the map lock is taken with a page lock held");
 }
 
-/* A call or a fault is over. */
+/* A call or a fault is over: the thread must hold no lock. */
 void check_nothing_held(const char *what)
 {
 	if (self()->map_held)
@@ -123,7 +120,8 @@ void check_futex_wait(const uint32_t *word)
 			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
 }
 
-/* The locks of the index's buckets are no os_lock: a reader looks at their version. */
+/* The locks of the index's buckets are no os_lock: readers look at the bucket's version. So these
+ * two functions count the locks. */
 void sim_watch_bucket_locked(const void *bucket);
 void sim_watch_bucket_locked(const void *bucket)
 {
@@ -144,11 +142,11 @@ void sim_watch_bucket_unlocked(const void *bucket)
 
 /* ------------------------------------------------------------------ 5: nobody is forgotten */
 
-/* All that sleep on such a word are woken at each change of it. */
+/* Return whether a sleeper on this word must have been woken: each change wakes all sleepers. */
 static bool every_change_wakes(const uint32_t *word, uint32_t slept_at)
 {
 	const struct fm_mm *mm = sim.mm;
-	if (word == &mm->map->rin) /* readers that come change it too */
+	if (word == &mm->map->rin) /* arriving readers change the word, too */
 		return (*word & 3) != (slept_at & 3);
 	return (word == &mm->map->rout || word == &mm->map->wout || word == &mm->pt->release_seq ||
 		word == &mm->background_seq) && *word != slept_at;
@@ -176,7 +174,8 @@ static bool somebody_sleeps(const uint32_t *word)
 	return false;
 }
 
-/* Every store could begin a read, so that whoever waits in this pool waits for a frame only. */
+/* Return whether every store could begin a read. A thread that waits in this pool then waits only
+ * for a frame. */
 static bool room_everywhere(const struct fm_mm *mm)
 {
 	for (const struct fm_file *file = mm->files; file; file = file->next)
@@ -206,7 +205,8 @@ static bool place_there(const struct frame_pool *pool)
 
 static void check_since(uint64_t *since, bool forgotten, const char *what)
 {
-	uint64_t now = sim.now_ns - sim.jumped_ns; /* no tick comes while those who can run do not */
+	/* no tick comes while the threads that can run do not run */
+	uint64_t now = sim.now_ns - sim.jumped_ns;
 	if (!forgotten)
 		*since = 0;
 	else if (!*since)
@@ -215,7 +215,8 @@ static void check_since(uint64_t *since, bool forgotten, const char *what)
 		sim_fail("%s is waited for, and has been there all the while", what);
 }
 
-/* Not one that is held back for page tables, or what is dirty. */
+/* Return whether a ticket waits for a frame. A ticket held back for page tables or for dirty pages
+ * does not count. */
 static bool ticket_for_frame(const struct ticket *ticket)
 {
 	while (ticket && (!ticket->file || ticket->throttled))
@@ -267,8 +268,8 @@ static const struct page *page_of(const struct fault *vmf)
 	return NULL;
 }
 
-/* A write that has to wait: for what is dirty, for a write of the page where it is, for a place to
- * go by, or for a hole. */
+/* Return whether a fault must wait: for dirty pages, for the write of its page, for an empty place
+ * to move the page through, or for a punch. */
 static bool held_back(const struct fault *vmf, const struct page *page)
 {
 	const struct fm_file *file = vmf->file;
@@ -279,7 +280,7 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 		return true;
 	if (!file->writable || !(vmf->flags & FM_FAULT_WRITE) || !page)
 		return false;
-	/* A quarter of that is for those that have an eighth of it at most. */
+	/* Beyond the limit, a quarter of the limit is for files that use at most an eighth. */
 	uint32_t spare = limit / 4 < 2 ? 2 : limit / 4,
 		 own = file->dirt->dirty + file->dirt->writing, held = limit + most;
 	bool few = own < (spare < 4 ? 2 : (spare + 1) / 2) + pool->user_pinned && now < limit + spare;
@@ -305,7 +306,7 @@ void sim_watch_fault_try(const void *arg)
 			at = i;
 		i++;
 	}
-	if (i == 64) /* else the place of one that ended at this address, or this one */
+	if (i == 64) /* a new fault takes a free place; a known address keeps its place */
 		i = at;
 	if (vmf->tries == 1)
 		tried[i].ready = 0;
@@ -322,8 +323,8 @@ void sim_watch_fault_try(const void *arg)
 			 vmf->tries, tried[i].ready);
 }
 
-/* What is read to go into the view by itself goes where something is mapped; or was, when it was
- * asked for. */
+/* Check a read that goes straight into the view: its address must be mapped, or must have been
+ * mapped when the read was requested. */
 void sim_watch_staging(const void *arg);
 void sim_watch_staging(const void *arg)
 {
@@ -336,11 +337,14 @@ void sim_watch_staging(const void *arg)
 /* ------------------------------------------------------------------ 9: the budget */
 
 /*
- * Charged may be: the budget; the page tables, which are given back behind the fault's back; the
- * copies that COPY leaves in slots until the background thread drops them; of pages that are
- * locked, one copy that is being made or dropped; and, beside a pool of larger pages, the frames
- * without which the smallest pool would promise no progress. While threads run each may have
- * charged one frame more, which it is about to find taken by another.
+ * Return how much may be charged at most. The sum is:
+ *  - the budget
+ *  - the page tables, which the library releases in the background
+ *  - the copies that COPY leaves in slots until the background thread drops them
+ *  - one copy for each locked page, which a thread may be making or dropping
+ *  - beside a pool of larger pages, the frames that the smallest pool needs to make progress
+ * While threads run, each thread may have charged one more frame, and may then find that another
+ * thread has taken the frame.
  */
 static uint64_t charged_most(const struct fm_mm *mm)
 {
@@ -355,7 +359,7 @@ static uint64_t charged_most(const struct fm_mm *mm)
 	return most;
 }
 
-/* Not charged may be what a locked page has while it is copied. */
+/* Return how much must be charged at least. A locked page may have an uncharged copy. */
 static uint64_t charged_least(const struct fm_mm *mm)
 {
 	uint64_t least = (kernel_pages(true) + kernel_pages(false)) * OS_PAGE;

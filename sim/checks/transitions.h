@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What may happen to a page's state word in one step, from the diagram in src/mm/page_cache.c:
+ * The legal changes of a page's state word in one step, from the diagram in src/mm/cache/index.c:
  *   X(name, sets, may set, clears, may clear, needs, forbids, pins, help)
- * A change is legal if some row has it: it sets all of `sets` and nothing beyond `may set`, clears
- * likewise, the old word had `needs` and nothing of `forbids`, and as many pins came (1) or went
- * (-1). All rows must be reached (cover.c). May call: nothing.
+ * A change is legal if it fits a row. The change sets all of `sets` and nothing beyond `may set`,
+ * and clears likewise. The old word has all of `needs` and none of `forbids`. The number of pins
+ * changes by `pins`. The runs must reach every row (cover.c).
  */
 #ifndef FM_SIM_TRANSITIONS_H
 #define FM_SIM_TRANSITIONS_H
@@ -13,7 +13,7 @@
 	(PG_MARK | PG_SPEC | PG_ERROR | PG_SOFT | PG_HOT | PG_ASKED | PG_UNPROTECTED | PG_UPTODATE)
 
 #define PAGE_TRANSITIONS(X)                                                                        \
-	/* pins, and the lock with who waits for it */                                             \
+	/* pins, and the lock with its waiters */                                                  \
 	X(pin, 0, 0, 0, 0, 0, PG_FREE, 1, "a pin is taken")                                        \
 	X(unpin, 0, 0, 0, 0, 0, PG_FREE, -1, "a pin is put")                                       \
 	X(lock, PG_LOCKED, 0, 0, 0, 0, PG_LOCKED | PG_FREE, 0, "page_trylock()")                   \
@@ -68,7 +68,7 @@
 	  "advised cold: as if nobody had come back to it")                                        \
 	X(forget, 0, 0, PG_UPTODATE, PG_SPEC | PG_MARK | PG_SOFT, PG_LOCKED | PG_UPTODATE,         \
 	  PG_INSTALLED, 0, "the object has changed")                                               \
-	/* of a file open for writing: see src/mm/dirty.c */                                       \
+	/* files open for writing: see src/mm/cache/dirty.c */                                     \
 	X(dirty, PG_DIRTY, 0, 0, 0, PG_UPTODATE | PG_LOCKED, PG_DIRTY | PG_GONE, 0,                \
 	  "it may be written to from here on")                                                     \
 	X(staged_dirty, PG_DIRTY, 0, 0, 0, PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_DIRTY | PG_GONE,  \
@@ -92,8 +92,8 @@
 	X(give_memory, PG_HOLE, 0, 0, 0, PG_FREE, PG_INSTALLED, 0,                                 \
 	  "a free frame's memory is given back")
 
-/* Legal too, and not yet reached: the kernel never keeps a piece of a larger page pinned for long
- * here (worlds/world.c). */
+/* Also legal, but coverage does not require this row. The kernel has a piece of a larger page
+ * pinned, so MOVE takes out only a part. Then only COPY can put the part back. */
 #define PAGE_TRANSITIONS_RARE(X)                                                                   \
 	X(copy_stays, PG_DUP, 0, 0, PG_UNPROTECTED, PG_LOCKED | PG_INSTALLED, 0, 0,                \
 	  "taken out in part, put back by copying")

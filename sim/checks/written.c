@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What programs write to objects, and what becomes of it: the values that each sector of a page has
- * had, with the steps between which it can have had them; what the store has of it, as reads see
- * it, as a crash may leave it, and as it must.
+ * The history of what programs write to objects. For each sector of a page the history has the
+ * values of the sector, and the steps between which the sector may have had each value. The
+ * history also has the sector's bytes in the store: the value that reads see, the values that a
+ * crash may leave, and the rank that a sync has promised.
  *
- * A value's rank is its place in its sector's history: the larger, the newer. What is checked:
- *   what a program reads is what its sector can be just then: the newest, or zero where it is being
- * truncated or punched what a write takes of a page is the page as it was at one moment between the
- * write's beginning and its end a write reaches no further than the object whatever a crash leaves
- * of a sector is no older than what a sync has acknowledged. A crash keeps what is durable, or any
- * of what was written since. So instead of crashing here and there, each step at which something
- * else could be left is looked at with the worst that could be when all has been written the store
- * has the newest of each sector Owns the histories. May call: trace.
+ * A value's rank is its place in its sector's history: the larger, the newer. The checks:
+ *  - A program reads a value that its sector may have at that moment: the newest value, or zero
+ *    where the sector is being truncated or punched.
+ *  - A write takes the bytes that the page had at one moment between the start and the end of
+ *    the write.
+ *  - A write reaches no further than the object's end.
+ *  - A crash leaves no sector older than a sync has acknowledged. A crash keeps the durable bytes,
+ *    or any bytes written since. So the checkers do not crash the store here and there. Instead
+ *    they look at the worst case at each step that changes what a crash could leave.
+ *  - When all has been written, the store has the newest value of each sector.
  */
 #include "sim.h"
 
@@ -20,19 +23,20 @@
 #define NOT_YET UINT64_MAX
 
 struct value {
-	uint64_t tag, from, until; /* steps; NOT_YET: it can still be this */
+	uint64_t tag, from, until; /* steps; NOT_YET: the sector may still have the value */
 };
 
 struct sector {
 	struct value value[VALUES];
-	uint32_t count, base;  /* base: how many older ones are forgotten */
-	uint32_t zeroing;      /* calls under way that make it zero */
-	bool written_in;       /* to it was written since the first of them began */
+	uint32_t count, base;  /* base: number of older values that are forgotten */
+	uint32_t zeroing;      /* calls under way that make the sector zero */
+	bool written_in;       /* the sector was written to since the first such call */
 	uint64_t stored, durable;
 	struct {
 		uint64_t tag;
-		uint32_t flight, ended; /* whose write it is; its number among those that have
-					   ended, 0: it has not */
+		/* the number of the write, and its place among the ended writes; 0: still under
+		 * way */
+		uint32_t flight, ended;
 	} pending[PENDING];
 	uint32_t pendings;
 	uint32_t acked; /* the rank that a sync has promised */
@@ -59,7 +63,7 @@ static void push(struct sector *sec, uint64_t tag)
 	sec->value[sec->count++] = (struct value){tag, sim.step, NOT_YET};
 }
 
-/* None of those that it could be is it any more, but for `except`. */
+/* End all present values of a sector, except the value `except`. */
 static void over(struct sector *sec, const struct value *except)
 {
 	for (uint32_t i = 0; i < sec->count; i++)
@@ -67,7 +71,7 @@ static void over(struct sector *sec, const struct value *except)
 			sec->value[i].until = sim.step;
 }
 
-/* How new a value is; -1: the sector never had it. Of several the newest. */
+/* Return a value's rank, the newest of several. Returns -1 if the sector never had the value. */
 static int64_t rank_of(const struct sector *sec, uint64_t tag)
 {
 	for (uint32_t i = sec->count; i-- > 0;)
@@ -76,7 +80,7 @@ static int64_t rank_of(const struct sector *sec, uint64_t tag)
 	return sec->base ? 0 : -1;
 }
 
-/* The oldest of what it may be now. */
+/* Return the rank of the oldest value that the sector may have now. */
 static uint32_t oldest_now(const struct sector *sec)
 {
 	uint32_t i = 0;
@@ -105,7 +109,7 @@ void written_open(struct sim_store *s)
 	s->ended = 0;
 }
 
-/* The program writes. Returns the new value. */
+/* The program writes to a sector. Returns the new value. */
 uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i)
 {
 	struct sector *sec = sector_of(s, n, i);
@@ -115,15 +119,14 @@ uint64_t written_new(struct sim_store *s, uint32_t n, uint32_t i)
 	over(sec, NULL);
 	push(sec, tag);
 	sec->written_in = true;
-	if (sec->zeroing || at >= s->size[0]) /* it may be lost at once */
+	if (sec->zeroing || at >= s->size[0]) /* the value may be lost at once */
 		push(sec, 0);
 	event("writes sector %llu of page %llu of object %llu: number %llu", i,
 	      s->base + n * s->stride, s->id, numbers);
 	return tag;
 }
 
-/* A call begins that makes sectors [from, to) of the object's pages zero, counted from its first
- * page's on. */
+/* A call begins that makes sectors [from, to) zero. Sectors count from the object's first page. */
 void written_zeroing(struct sim_store *s, uint64_t from, uint64_t to)
 {
 	for (uint64_t at = from; at < to && at < SIM_PAGES * SIM_TAGS; at++) {
@@ -144,7 +147,7 @@ void written_zeroed(struct sim_store *s, uint64_t from, uint64_t to, bool well)
 	}
 }
 
-/* The program has thrown a page's bytes away: what the store has, or had, may show. */
+/* The program has thrown away a page's bytes. The page may show any value that the store had. */
 void written_lost(struct sim_store *s, uint32_t n)
 {
 	s->lost[n] = true;
@@ -189,7 +192,7 @@ uint64_t written_stored(const struct sim_store *s, uint32_t n, uint32_t i)
 	return sector_of(s, n, i)->stored;
 }
 
-/* What a crash might leave, at the worst. */
+/* Check the worst that a crash could leave of a sector. */
 static void check_crash(const struct sim_store *s, uint32_t n, uint32_t i)
 {
 	const struct sector *sec = sector_of(s, n, i);
@@ -224,7 +227,7 @@ void written_put(struct sim_store *s, uint32_t n, uint32_t i, uint64_t tag, uint
 	check_crash(s, n, i);
 }
 
-/* A write has ended: flushes that begin from here on make it durable. */
+/* A write has ended. Flushes that begin from now on make the write durable. */
 void written_ended(struct sim_store *s, uint32_t flight)
 {
 	s->ended++;
@@ -237,9 +240,12 @@ void written_ended(struct sim_store *s, uint32_t flight)
 		}
 }
 
-/* A flush has ended, of what had ended by `covers`. One that fails may have lost it: the store
- * shows it until a crash, and no later flush will make it durable. Not holes, nor ends: a file
- * system that loses its own records says so from then on. */
+/*
+ * A flush of the first `covers` ended writes has ended. A failed flush may have lost these writes:
+ * the store shows the bytes until a crash, and no later flush makes the bytes durable. A failed
+ * flush does not lose holes or ends: a file system that loses its own records reports that from
+ * then on.
+ */
 static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t covers, bool well)
 {
 	uint32_t kept = 0;
@@ -264,7 +270,7 @@ void written_flushed(struct sim_store *s, uint32_t covers, bool well)
 		}
 }
 
-/* The device has a hole from sector `from` to `to`, or the object ends there. */
+/* The device makes a hole of sectors [from, to), or the object ends at `from`. */
 void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t flight)
 {
 	for (uint64_t at = from; at < to && at < SIM_PAGES * SIM_TAGS; at++)
@@ -274,8 +280,8 @@ void written_put_zeros(struct sim_store *s, uint64_t from, uint64_t to, uint32_t
 
 /* ------------------------------------------------------------------ writes */
 
-/* Could all of these sectors of a page be its bytes at one moment? Such a moment is one at which
- * one of them began to be. */
+/* Check that the sectors of a page could have these values at one moment. A moment at which one of
+ * the values began is enough to try. */
 void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tags, uint32_t count,
 			    uint64_t begun, bool pinned)
 {
@@ -320,8 +326,8 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 
 /* ------------------------------------------------------------------ what was promised */
 
-/* A sync begins: what it will have promised if it ends well. `need` has a rank for each sector of
- * pages [first, last]. */
+/* A sync begins. Fill `need` with the ranks that the sync promises if the sync succeeds, for each
+ * sector of pages [first, last]. */
 void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (*need)[SIM_TAGS])
 {
 	for (uint32_t n = first; n <= last; n++)
@@ -329,7 +335,7 @@ void written_need(struct sim_store *s, uint32_t first, uint32_t last, uint32_t (
 			need[n - first][i] = oldest_now(sector_of(s, n, i));
 }
 
-/* ...and it has. Beyond the end of the object nothing is kept. */
+/* The sync has succeeded. Beyond the end of the object nothing is promised. */
 void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last,
 			  uint32_t (*need)[SIM_TAGS], uint64_t size)
 {
@@ -344,8 +350,7 @@ void written_acknowledged(struct sim_store *s, uint32_t first, uint32_t last,
 		}
 }
 
-/* All has been written: what the store has of each is what was there by the ranks of `need`, or
- * newer. */
+/* Check, after all has been written, that the store has the values of `need` or newer values. */
 void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint64_t size)
 {
 	for (uint32_t n = 0; n < s->pages + 2; n++)
