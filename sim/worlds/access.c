@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accesses: one instruction of the program and its faults, as a processor makes them, and what
- * it may find.
- * May call: all of sim; the public interface.
+ * Accesses: one instruction of the program with its faults, as a processor makes them, and the
+ * check of what the instruction finds.
  */
 #include "worlds/access.h"
 
@@ -11,7 +10,7 @@
 
 #define TRIES_MAX 3000
 
-/* ------------------------------------------------------------------ the oracle */
+/* ------------------------------------------------------------------ errors */
 
 static void mark_access(int err)
 {
@@ -30,7 +29,8 @@ static void mark_access(int err)
 
 /* ------------------------------------------------------------------ accesses */
 
-/* The bytes change, now. By I/O into a pinned page: whether it is protected does not matter. */
+/* Change the bytes of one sector now. I/O into a pinned page (`pinned`) ignores the page's
+ * protection. */
 void access_write_sector(uint32_t f, uint32_t n, bool pinned)
 {
 	struct sim_store *s = &sim_store[f];
@@ -46,16 +46,16 @@ void access_write_sector(uint32_t f, uint32_t n, bool pinned)
 		mark(pinned_writes);
 }
 
-/* One instruction that needs pages n to n + count - 1, all at once: as a processor would, from the
- * start again after each fault. */
+/* Run one instruction that needs pages n to n + count - 1 at the same time. Like a processor,
+ * restart the instruction after each fault. */
 static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool call)
 {
 	bool writes = write && sim_store[f].writable;
 	uint64_t instruction = ++world.instructions << 1 | 1, begun = sim.step, begun_ns = sim.now_ns;
 	struct sim_thread *self = sim.self;
 	bool faulted = false, closing = world.closing[f];
-	/* A fault can outlive its access, where another's install woke the thread, and answer the
-	 * next one. */
+	/* If another thread's install wakes the thread, a fault can outlive its access, and answer
+	 * the next access. */
 	bool merged = world.mm_options.trap == FM_TRAP_THREAD;
 	self->op = write ? "write" : "access";
 	event("accesses page %llu of object %llu, %llu pages, write %llu", index_of(f, n), f, count,
@@ -64,7 +64,8 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 		uint64_t addr = addr_of(f, n + at) + 8 * n;
 		struct view_page *page = kernel_view(addr);
 		int r = page && !page->poison && !write ? 1 : sim_access(addr, write, call, instruction);
-		/* Where a store is all but dead, others' signals may wake it again and again. */
+		/* A store that hardly answers may let other threads' signals wake the thread many
+		 * times. */
 		if (tries > TRIES_MAX + (sim.now_ns - begun_ns) / OS_NSEC_PER_MSEC)
 			sim_fail("an access to page %llu of object %u makes no progress",
 				 (unsigned long long)index_of(f, n + at), f);
@@ -74,7 +75,7 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 			faulted = true;
 			at = 0;
 			if (tries > 50)
-				sim_sleep(20000); /* what so many signals take, at the least */
+				sim_sleep(20000); /* so many signals take at least that long */
 			else
 				sim_point();
 			continue;
@@ -83,7 +84,7 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 			event("the access ends with error %llu", -r, 0, 0, 0);
 			mark_access(r);
 			bool gone = r == -ENOTCONN && (sim.dying || closing || world.closing[f]);
-			/* What refuses one write for a moment refuses all. */
+			/* A place that refuses one write for a moment refuses all writes. */
 			bool refused = (r == -EACCES && write &&
 					(!writes || kernel_refuses_write(addr))) ||
 				       r == -EHWPOISON;
@@ -97,28 +98,30 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 			continue;
 		for (uint32_t i = 0; writes && i < count; i++)
 			access_write_sector(f, n + i, false);
-		for (uint32_t i = 0; i < count; i++) /* nothing has run since they were all found */
+		/* nothing has run since all pages were found */
+		for (uint32_t i = 0; i < count; i++)
 			check_content(&sim_store[f], index_of(f, n + i), kernel_view(addr_of(f, n + i)));
 		mark(access_ok);
 		if (faulted)
 			oracle_note_passed(begun, false);
 		if (count > 1)
 			mark(access_straddles);
-		if (faulted && sim_store[f].page_size == OS_PAGE) /* larger pages come and go whole */
+		/* larger pages come and go whole */
+		if (faulted && sim_store[f].page_size == OS_PAGE)
 			for (uint32_t i = 0; i < count; i++)
-				/* what comes into the view late is taken out again by the fault that is still in it */
+				/* a fault still under way removes a late page again */
 				if (!world.known[f][n + i].pinned &&
 				    !oracle_allows(f, n + i, 0, begun, false) && !sim.dying &&
 				    !world.file[f]->view.region.pins &&
-				    !sim_store[f].writable) /* held ones stay a while */
+				    !sim_store[f].writable) /* unsaved pages stay for a while */
 					sim_fail("page %llu of object %u can be read, and is not mapped",
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
 	}
 }
 
-/* Now and then it is a system call that is given the address; which may hold some object's lock if
- * it only reads there, as write() does. */
+/* Access pages, sometimes inside a system call that is given the address. A system call that only
+ * reads there may hold an object's lock, as write() does. */
 void access_pages(uint32_t f, uint32_t n, uint32_t count, bool write)
 {
 	bool call = world.mm_options.trap == FM_TRAP_THREAD && !sim.small && sim_chance(48);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The queue of the program: ranges that are begun together and end one by one.
- * May call: all of sim; the public interface.
- */
+/* The queue of the program (fm_queue): ranges that begin together and end one by one. */
 #include "worlds/batch.h"
 
 #include "worlds/calls.h"
@@ -18,7 +15,7 @@ static struct flying *flying_new(uint32_t f, uint32_t first, uint32_t last)
 	return NULL;
 }
 
-/* A range and, it may be, others beside it. */
+/* Begin a range, and perhaps some other ranges. */
 void do_batch(uint32_t f, uint32_t first, uint32_t last)
 {
 	struct fm_range range[4];
@@ -64,7 +61,8 @@ static void check_range(const struct fm_range *range)
 		   flying->begun, false);
 }
 
-/* Not a call that the mm's end waits for: it ends by that. */
+/* Take ended ranges. The end of the mm does not wait for fm_completions(): the end of the mm ends
+ * the call. */
 bool do_take(uint64_t timeout_ns)
 {
 	struct fm_range range[3];
@@ -114,8 +112,8 @@ void batch_make_queue(void)
 	}
 }
 
-/* All that is under way ends, or the queue goes with it. Nobody else uses it any more: a wake-up
- * that were lost would leave this thread asleep for ever. */
+/* Wait until all ranges have ended, or destroy the queue with ranges in the queue. No other thread
+ * uses the queue any more, so a lost wake-up would leave this thread asleep for ever. */
 void batch_end_queue(void)
 {
 	if (!world.queue)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls of the public interface on mapped pages: fault in, pin, map, unmap, advise, residency;
- * each with its judgement.
- * May call: all of sim; the public interface.
+ * Calls of the public interface on mapped pages: fault in, pin, map, unmap, advise, residency.
+ * Each call's result is checked.
  */
 #include "worlds/calls.h"
 
@@ -11,11 +10,11 @@
 #include "worlds/world.h"
 
 #define TOLD_NS                                                                                    \
-	(120 * OS_NSEC_PER_SEC) /* by when an event must have come, however slow the store */
+	(120 * OS_NSEC_PER_SEC) /* an event comes within that time, however slow the store */
 
-/* ------------------------------------------------------------------ calls */
+/* ------------------------------------------------------------------ every call */
 
-/* A call of the interface must not meet the mm's end. */
+/* Begin a call of the public interface. Returns false if the mm is about to end. */
 bool call_begin(const char *op)
 {
 	if (world.stopping)
@@ -39,12 +38,12 @@ void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int
 	for (uint32_t n = first; n <= last && !good; n++)
 		good = oracle_allows(f, n, err, begun, remembered);
 	if (sim_store[f].page_size >
-	    OS_PAGE) /* pages of such a unit are faulted in by one address of it */
+	    OS_PAGE) /* one fault brings in the whole larger page */
 		last = first;
 	for (uint32_t n = first; !err && n <= last; n++)
 		good &= oracle_allows(f, n, 0, begun, remembered);
-	/* pages between those that the oracle knows have their own errors, as have pages that share
-	 * a larger one */
+	/* With a stride, the range has pages between the pages that the oracle knows. Such a page
+	 * has an error of its own. */
 	if (sim_store[f].stride > 1 && last > first)
 		good |= oracle_allows(f, first, err, begun, remembered) || err == -EIO ||
 			err == -ENOSPC || err == -ENOMEM;
@@ -95,14 +94,15 @@ void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 	call_end();
 }
 
-/* Pins do not hold what is truncated or punched. */
+/* Return whether the page was truncated or punched since `begun`. Such a page loses its pins. */
 static bool was_resized(uint32_t f, uint32_t n, uint64_t begun)
 {
 	const struct known *k = &world.known[f][n];
 	return k->resizing || k->resized_step >= begun || k->pins_lost;
 }
 
-/* What is pinned is told as such; unmapped meanwhile it is not told of at all. */
+/* Check that fm_residency() reports a pinned page as pinned, or not at all if the page was
+ * unmapped meanwhile. */
 static void check_pinned_resident(uint32_t f, uint32_t n, uint64_t begun)
 {
 	unsigned char vec = 0;
@@ -115,10 +115,10 @@ static void check_pinned_resident(uint32_t f, uint32_t n, uint64_t begun)
 			 (unsigned long long)index_of(f, n), f, err, vec);
 }
 
-/* ------------------------------------------------------------------ the queue */
+/* ------------------------------------------------------------------ pins and mappings */
 
-/* While pages are pinned they are in the view, whatever else happens, but for a change of the
- * object. */
+/* Pin a page and unpin the page later. A pinned page stays in the view, unless the object
+ * changes. */
 void do_pin(uint32_t f, uint32_t n)
 {
 	uint64_t begun = sim.step;
@@ -194,8 +194,8 @@ void do_map(uint32_t f, uint32_t first, uint32_t last)
 	call_end();
 }
 
-/* A failure that is none, to try out how failures are told: an unmap ends while somebody is in an
- * access. */
+/* A harmless event that counts as a failure, to try the report of failures: an unmap ends while a
+ * thread makes an access. */
 static void look_for_planted(void)
 {
 	for (uint32_t i = 0; sim_planted && i < sim.threads; i++)

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What the seed makes of the machine and of the program: each choice of a run, before it
- * begins.
- * May call: all of sim; the public interface.
- */
+/* The seed's choices for the machine and for the program, made before the run begins. */
 #include "worlds/choices.h"
 
 #include "worlds/world.h"
 
-/* ------------------------------------------------------------------ the end */
+/* ------------------------------------------------------------------ readahead */
 
 uint64_t choose_readahead(void)
 {
@@ -102,7 +98,7 @@ static void choose_file(uint32_t f, bool large)
 	world.changed[f] = sim_chance(64) && !sim_without(refresh) ? FM_CHANGED_REFRESH
 			   : sim_chance(64)                        ? FM_CHANGED_ERROR
 								   : 2;
-	if (s->writable) /* whose changes are its own */
+	if (s->writable) /* only the program changes the object */
 		world.changed[f] = 2;
 }
 
@@ -132,9 +128,9 @@ static void limit_program(void)
 	world.ops = sim_limited(world.ops, sim_limits.ops);
 }
 
-/* What by chance alone comes together too seldom. */
+/* The functions below make combinations that come up too seldom by chance. */
 
-/* One object shrinks and grows under many faults in a few pages of it. */
+/* One object shrinks and grows under many faults in a few pages. */
 static void choose_changes(void)
 {
 	struct sim_store *s = &sim_store[0];
@@ -160,8 +156,8 @@ static void choose_changes(void)
 	sim.opt.slow_256 = sim.opt.error_256 = 0;
 }
 
-/* One object that nothing is wrong with becomes shorter and longer while many read it: no read may
- * fail but past its end. */
+/* One object without failures gets shorter and longer while many threads read the object. No read
+ * may fail, except past the end. */
 static void choose_truncates(void)
 {
 	struct sim_store *s = &sim_store[0];
@@ -186,7 +182,7 @@ static void choose_truncates(void)
 	sim.opt.slow_256 = sim.opt.error_256 = 0;
 }
 
-/* All frames are under way to slow stores, or held. */
+/* All frames wait for slow stores, or are pinned. */
 static void choose_hunger(void)
 {
 	world.frames = world.frames < 64 ? 16 : world.frames;
@@ -196,7 +192,7 @@ static void choose_hunger(void)
 	world.weight[OP_STRADDLE] += 8;
 	world.keeps_pins = sim_chance(192);
 	world.destroy_inside = sim_chance(128);
-	if (world.destroy_inside) { /* which waits for calls, but not for faults */
+	if (world.destroy_inside) { /* destroy waits for calls, but not for faults */
 		memset(world.weight, 0, sizeof(world.weight));
 		world.weight[OP_ACCESS] = world.weight[OP_STRADDLE] = 1;
 		world.mm_options.trap = FM_TRAP_INLINE;
@@ -210,7 +206,7 @@ static void choose_hunger(void)
 		world.deadline_ns[f] = world.destroy_inside ? 0 : (1 + sim_below(40)) * OS_NSEC_PER_MSEC;
 }
 
-/* Reads pass their deadlines while others come for the same pages. */
+/* Reads miss their deadlines while other threads want the same pages. */
 static void choose_deadlines(void)
 {
 	memset(world.weight, 0, sizeof(world.weight));
@@ -252,8 +248,8 @@ static void choose_marks(void)
 	sim.opt.stall_256 = sometimes(128, 64);
 }
 
-/* Many writes to few pages, in little memory: what is dirty, being written and unflushed meets its
- * limits. */
+/* Many writes to few pages, with little memory: the numbers of dirty pages, of pages being written
+ * and of unflushed pages reach their limits. */
 static void choose_writes(void)
 {
 	world.weight[OP_WRITE] += 8;
@@ -284,7 +280,7 @@ static void choose_writes(void)
 		world.workers = 2;
 	}
 	if (world.amends ||
-	    sim_chance(96)) { /* else few reads get through for the first write to be made */
+	    sim_chance(96)) { /* otherwise few reads finish, and no write begins */
 		sim.opt.slow_256 = 0;
 		sim.opt.io_ns = 1000ull << sim_below(8);
 	}
@@ -322,7 +318,8 @@ void choose_program(void)
 	world.tables_few = sim_chance(48);
 	for (uint32_t f = 0; f < SIM_FILES; f++)
 		choose_file(f, large && f == 0);
-	for (uint32_t i = 0; i < OP_COUNT; i++) /* swarm: each run has only some of them */
+	/* swarm testing: each run has only some operations */
+	for (uint32_t i = 0; i < OP_COUNT; i++)
 		world.weight[i] = sim_chance(128) ? 1 + sim_below(4) : 0;
 	world.weight[OP_ACCESS] += 4;
 	if (sim_chance(24)) { /* a fight for the map lock */
@@ -330,14 +327,14 @@ void choose_program(void)
 		world.weight[OP_MAP] = world.weight[OP_UNMAP] = world.weight[OP_ADVISE] = 2;
 		world.weight[OP_ACCESS] = 1;
 		world.ops *= 3;
-	} else if (sim_chance(40)) { /* soon over: the end meets the beginning */
+	} else if (sim_chance(40)) { /* a short run: the end meets the beginning */
 		world.ops = 1;
 		world.workers = 2;
 	}
 	sim.hold = sim_chance(10) && !sim_without(hold);
 	if (sim.hold)
 		mark(hold_mode);
-	for (uint32_t f = 0; sim.hold && f < SIM_FILES; f++) /* the experiment is about reads */
+	for (uint32_t f = 0; sim.hold && f < SIM_FILES; f++) /* FM_MM_HOLD_LOCK is for reads */
 		sim_store[f].writable = false;
 	world.mm_options = (struct fm_mm_options){
 		.size = sizeof(world.mm_options),

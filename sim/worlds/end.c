@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The end of a run: all mappings and files go, and what was written must be in the stores.
- * May call: all of sim; the public interface.
+ * The end of a run: all mappings and files are closed, and the stores must have all written bytes.
  */
 #include "worlds/end.h"
 
@@ -17,8 +16,9 @@ static bool is_left(uint32_t f, uint32_t n, uint64_t addr)
 	       !check_is_held(world.file[f], index_of(f, n));
 }
 
-/* All is quiet: what is in a view is mapped. What had to stay there until it was written and
- * flushed, or is being read into it by way of a staging slot, goes soon after. */
+/* Check, when all is quiet, that every page in a view is mapped. Some pages leave the view a
+ * little later: pages that are still to be written and flushed, and pages that are read into the
+ * view through a staging slot. */
 void end_check_views(void)
 {
 	for (uint32_t tries = 0;; tries++) {
@@ -40,7 +40,7 @@ void end_check_views(void)
 	}
 }
 
-/* Segments of the table that lie in a view; nobody else is there to change it. */
+/* Return whether a segment of the table lies in the view. No other thread changes the table now. */
 static bool some_mapped(uint32_t f)
 {
 	for (uint32_t i = 0; i < sim.mm->segment_count; i++)
@@ -56,9 +56,8 @@ void end_need_written(uint32_t need[][SIM_PAGES][SIM_TAGS])
 			written_need(&sim_store[f], 0, world.pages[f] - 1, need[f]);
 }
 
-/* As exit() does it, in a process whose threads are all still there, also where files are just
- * being closed. All that was written is in the stores then, unless a store fails, or is slower than
- * the end waits for. */
+/* End the process as exit() does. All threads still exist, and files may be about to close. The
+ * stores then have all written bytes, unless a store fails or is slower than the end waits. */
 void end_process_ends(uint32_t need[][SIM_PAGES][SIM_TAGS])
 {
 	uint64_t begun = sim.now_ns;
@@ -78,7 +77,7 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 {
 	bool written[SIM_FILES] = {0};
 	for (uint32_t f = 0; f < world.files;
-	     f++) { /* the handle goes first, and what is written then goes with the last mapping */
+	     f++) { /* the handle goes first; the last mapping takes the written pages along */
 		written[f] = ends && sim_store[f].writable && !sim_store[f].write_failures;
 		if (written[f]) {
 			do_map(f, 0, world.pages[f] - 1);
@@ -86,7 +85,8 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 		}
 		for (uint32_t n = 0; written[f] && n < world.pages[f]; n++) {
 			access_pages(f, n, 1, true);
-			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
+			/* the handler still works on the fault */
+			while (atomic_get(&world.file[f]->view.region.pins))
 				sim_sleep(10000);
 		}
 	}
@@ -95,7 +95,7 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 	for (uint32_t f = 0; f < world.files; f++) {
 		uint64_t len = (index_of(f, world.pages[f] - 1) - index_of(f, 0) + 1) * OS_PAGE;
 		world.closing[f] = true;
-		for (int i = 0; some_mapped(f); i++) { /* each takes one fm_map() back */
+		for (int i = 0; some_mapped(f); i++) { /* each call undoes one fm_map() */
 			if (i > 2 + WORKERS_MAX * 10)
 				sim_fail("object %u is unmapped as often as it was mapped, and is mapped", f);
 			fm_unmap(sim.mm, (void *)addr_of(f, 0), len);
@@ -106,11 +106,11 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 	if (ends)
 		end_process_ends(need);
 	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
-		if (i > 40000) /* what can't be written is tried again, some times, seconds apart */
+		if (i > 40000) /* failed writes are tried again, seconds apart */
 			sim_fail("a file has no mapping, no handle and no read, and does not go");
 		sim_sleep(5 * OS_NSEC_PER_MSEC);
 	}
-	do /* the background thread must have nothing in hand */
+	do /* wait until the background thread has nothing to do */
 		sim_sleep(OS_NSEC_PER_MSEC);
 	while (atomic_get(&sim.mm->background_state) != BACKGROUND_SLEEPS);
 	check_balance();

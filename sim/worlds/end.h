@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The end of a run: all mappings and files go, and what was written must be in the stores.
- * May call: sim.h.
+ * The end of a run: all mappings and files are closed, and the stores must have all written bytes.
  */
 #ifndef FM_SIM_END_H
 #define FM_SIM_END_H
 
 #include "sim.h"
 
-/* All is quiet: the run fails if a page is in a view and not mapped. */
+/* Called when all is quiet. Fail the run if a page is in a view and not mapped. */
 void end_check_views(void);
-/* What each file's store must have once all is written. */
+/* Note what each file's store must have once all is written. */
 void end_need_written(uint32_t need[][SIM_PAGES][SIM_TAGS]);
-/* The process ends, as by exit(): what is needed must be in the stores then. */
+/* End the process, as exit() does. The stores must then have the bytes of `need`. */
 void end_process_ends(uint32_t need[][SIM_PAGES][SIM_TAGS]);
-/* Unmap and close all. `ends`: the process ends meanwhile. */
+/* Unmap and close all. With `ends` the process ends meanwhile. */
 void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends);
 
 #endif

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The oracle: for each page how often it is mapped at least and at most, whatever the order in
- * which calls that overlap took effect, and which sizes an object can have had. From these
- * follows which results are allowed.
- * May call: all of sim; the public interface.
+ * The oracle knows how often each page is mapped, at least and at most. Calls that overlap may
+ * take effect in any order. The oracle also knows the sizes that an object may have had. Both tell
+ * which results are allowed.
  */
 #include "worlds/oracle.h"
 
@@ -27,7 +26,8 @@ void oracle_end_map(uint32_t f, uint32_t first, uint32_t last, uint64_t begun)
 		struct known *k = &world.known[f][n];
 		k->mapping--;
 		k->map_step = sim.step;
-		if (!k->unmapping && k->unmap_step < begun) /* else that one may have undone this one */
+		/* otherwise the unmap may undo the map */
+		if (!k->unmapping && k->unmap_step < begun)
 			k->least++;
 	}
 }
@@ -53,7 +53,7 @@ void oracle_end_unmap(uint32_t f, uint32_t first, uint32_t last, uint64_t begun)
 	}
 }
 
-/* The least, or the most, that an object's size can have been since a step. */
+/* Return the least, or the most, size that an object may have had since a step. */
 uint64_t oracle_size_since(uint32_t f, uint64_t step, bool most)
 {
 	uint64_t size = most ? 0 : UINT64_MAX;
@@ -64,8 +64,8 @@ uint64_t oracle_size_since(uint32_t f, uint64_t step, bool most)
 	return size;
 }
 
-/* The least size of an object's versions since a step: who is told of an older end has not had the
- * store asked. */
+/* Return the least size of an object's versions since a step. A result that fits only an older
+ * size shows that the library has not asked the store. */
 static uint64_t size_looked_at(const struct sim_store *s, uint64_t step)
 {
 	uint64_t size = s->size[s->version];
@@ -75,7 +75,7 @@ static uint64_t size_looked_at(const struct sim_store *s, uint64_t step)
 	return size;
 }
 
-/* May an operation on a page that began at a step end with this? */
+/* Return whether an operation on a page, begun at step `begun`, may end with this errno. */
 bool oracle_allows(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembered)
 {
 	struct sim_store *s = &sim_store[f];
@@ -91,11 +91,12 @@ bool oracle_allows(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembe
 	if (s->writable && !err && byte >= oracle_size_since(f, begun, true))
 		return false;
 	if (s->writable && s->write_failures &&
-	    (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* of a write that has to wait */
+	    (err == -EIO || err == -ENOSPC || err == -ENOMEM)) /* an error of a failed write */
 		return true;
 	switch (err) {
 	case 0:
-		/* what one fm_unmap() has still to take out can be read after another one of the same bytes */
+		/* One fm_unmap() may still have to take out the page when another fm_unmap() of
+		 * the page ends. The page can be read until then. */
 		return k->most > 0 || k->unmapping || k->map_step >= begun || k->unmap_step >= begun;
 	case -EFAULT:
 		return remembered || k->least == 0 || k->unmap_step >= begun || k->map_step >= begun;
@@ -119,10 +120,10 @@ bool oracle_allows(uint32_t f, uint32_t n, int err, uint64_t begun, bool remembe
 	}
 }
 
-/* ------------------------------------------------------------------ convoys that do not form */
+/* ------------------------------------------------------------------ no convoys */
 
-/* A call, or a fault, that began at a step has ended. Which threads have waited for a page all the
- * while? */
+/* A call or a fault, begun at step `begun`, has ended. Mark the threads that have waited for a
+ * page all the time. */
 void oracle_note_passed(uint64_t begun, bool call)
 {
 	for (uint32_t i = 0; i < sim.threads; i++) {

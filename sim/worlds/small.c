@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Small worlds: two or three threads with a few operations each on an object of two pages, for the
- * search of all schedules; and scenarios, which run in one fixed way, to be read. Owns the table.
- * To add one: a name, what meets what, the programs. The time of a search goes with the square of
- * the points: let what only prepares happen before.
+ * Small worlds: two or three threads with a few operations each, on an object of two pages. The
+ * search tries all schedules of a small world. A scenario runs in one fixed way, for a reader.
+ *
+ * A new world needs a name, a text, and the programs. The time of a search grows with the square
+ * of the number of points. So all preparation belongs in `before`.
  */
 #include "sim.h"
 

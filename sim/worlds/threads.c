@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The threads of the program: which operation comes next, and on which pages.
- * May call: all of sim; the public interface.
- */
+/* The threads of the program: the next operation, and its pages. */
 #include "worlds/threads.h"
 
 #include "worlds/access.h"
@@ -11,7 +8,7 @@
 #include "worlds/world.h"
 #include "worlds/writes.h"
 
-/* ------------------------------------------------------------------ threads */
+/* ------------------------------------------------------------------ operations */
 
 static enum op choose_op(void)
 {
@@ -26,7 +23,7 @@ static void change_object(uint32_t f)
 {
 	struct sim_store *s = &sim_store[f];
 	uint64_t size = s->size[s->version], unit = (uint64_t)s->stride * OS_PAGE;
-	if (world.changed[f] == 2) { /* this run never changes objects: the page goes bad instead */
+	if (world.changed[f] == 2) { /* this object never changes: a page goes bad instead */
 		s->bad[sim_below(s->pages)] ^= true;
 		return;
 	}
@@ -54,7 +51,6 @@ static void do_empty(uint32_t f, uint32_t n)
 	kernel_empty(addr_of(f, n));
 }
 
-/* ------------------------------------------------------------------ files that are written to */
 
 static void do_reclaim(uint32_t f)
 {
@@ -71,7 +67,8 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 {
 	bool neighbours = sim_store[f].stride == 1;
 	sim.self->op_step = sim.step;
-	sim.self->may_end = op == OP_ACCESS || op == OP_STRADDLE; /* no call that must not be left */
+	/* no call runs that must not be left */
+	sim.self->may_end = op == OP_ACCESS || op == OP_STRADDLE;
 	switch (op) {
 	case OP_ACCESS: access_pages(f, n, 1, false); break;
 	case OP_STRADDLE: access_pages(f, n, neighbours ? m - n + 1 : 1, false); break;
@@ -106,8 +103,8 @@ static void do_op(enum op op, uint32_t f, uint32_t n, uint32_t m)
 	sim_point();
 }
 
-/* In equal steps through a file, which becomes a stream; or page after page, and what was read is
- * written to. */
+/* Go through a file in equal steps, which the library sees as a stream. Or go page by page, and
+ * write to each page after the read. */
 static void walk(uint32_t f, uint32_t n)
 {
 	bool amends = world.weight[OP_WRITE] && sim_chance(world.amends ? 240 : 128);
@@ -130,15 +127,16 @@ static void *worker(void *arg)
 		uint32_t f = sim_below(world.files), n = sim_below(world.pages[f]), m;
 		if (sim_chance(world.amends ? 128 : 20))
 			walk(f, world.amends ? n / 4 : n);
-		if (sim_chance(128)) /* some pages are everybody's */
+		if (sim_chance(128)) /* all threads use some of the pages */
 			n = sim_below(world.pages[f] < 4 ? world.pages[f] : 4);
 		m = n + sim_below(4);
 		m = m < world.pages[f] ? m : world.pages[f] - 1;
 		uint32_t end = sim_store[f].pages - 1,
-			 far = end > n && sim_chance(48) ? end : m; /* more than fits, it may be */
+			 far = end > n && sim_chance(48) ? end : m; /* may be more than fits */
 		enum op op = choose_op();
 		do_op(op, f, n, op == OP_FAULT_IN || op == OP_BATCH ? far : m);
-		if (sim_chance(sim.opt.exit_256)) { /* cancelled while it was in the library, most often */
+		/* as after a deferred cancellation, which mostly arrives inside a call */
+		if (sim_chance(sim.opt.exit_256)) {
 			mark(exit_early);
 			break;
 		}

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tiny worlds: a few threads at one map lock; an address space that ends as soon as it has begun.
- * So short that each order of a handful of steps comes up often, where the large world meets it
- * once in a million runs. Owns the lock of such a world. May call: sched, trace; mm's map lock; the
- * public interface.
+ * Tiny worlds: a few threads at one map lock, or an address space that ends as soon as it has
+ * begun. A tiny world is so short that each order of a handful of steps comes up often. The large
+ * world meets such an order once in a million runs.
  */
 #include "sim.h"
 
 #define USERS_MAX 4
-#define LOCK_ROUNDS 150 /* of some hundred steps: no more than another run */
-#define AFTER_A_ROUND_NS 250000u /* for which the background thread sleeps at the end of each */
+#define LOCK_ROUNDS 150 /* of some hundred steps each: together as long as another run */
+#define AFTER_A_ROUND_NS 250000u /* the background thread's sleep after each round */
 
 static struct {
 	struct map_lock lock;
-	uint32_t readers, writers; /* inside */
+	uint32_t readers, writers; /* threads inside the lock */
 } at;
 static struct stats_page stats;
 
-/* Longer, now and then, than anybody spins. */
+/* Spend some steps, now and then more than any thread spins. */
 static void dawdle(void)
 {
 	for (uint32_t i = sim_below(sim_chance(96) ? 400 : 3); i > 0; i--)
@@ -58,8 +57,8 @@ static void *lock_user(void *arg)
 	return NULL;
 }
 
-/* Each takes it once: else one who comes later may wake whom another forgot. The first is a writer,
- * and is soon waited for. */
+/* Take the lock once. A thread that comes again could wake a thread that another thread forgot.
+ * The first thread is a writer, and other threads soon wait for that writer. */
 static void *lock_user_once(void *arg)
 {
 	uint64_t n = (uint64_t)arg;
@@ -75,7 +74,8 @@ static void change_priorities_within(uint32_t steps)
 		sim.pct_change[i] = sim.step + 1 + sim_below(steps);
 }
 
-/* Whoever sleeps and is forgotten is a deadlock: nobody comes later. */
+/* Run some threads at one lock. A sleeping thread that is forgotten is a deadlock: no thread comes
+ * later. */
 static void lock_round(void)
 {
 	struct sim_thread *thread[USERS_MAX];
@@ -89,7 +89,7 @@ static void lock_round(void)
 		thread[i] = sim_spawn("program", once ? lock_user_once : lock_user, (void *)(uint64_t)i);
 	for (uint32_t i = 0; i < users; i++)
 		sim_join(thread[i]);
-	sim.threads = 1; /* their places are free again */
+	sim.threads = 1; /* the threads' places are free again */
 }
 
 static void *lock_world(void *arg)
@@ -112,8 +112,9 @@ static void *short_world(void *arg)
 	if (err)
 		sim_fail("fm_mm_create(): %d", err);
 	sim.mm = mm;
-	if (sim_chance(160)) { /* the background thread goes round once, and is at its beginning
-				  when the end comes */
+	/* The background thread does one round, and is at the start of the next round when the end
+	 * comes. */
+	if (sim_chance(160)) {
 		sim_sleep(OS_NSEC_PER_MSEC);
 		background_kick(mm);
 		sim_sleep(AFTER_A_ROUND_NS + sim_below(200) * sim.opt.ns_per_step);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One run, from its seed to its end: the machine and the program are chosen, the main thread
- * opens the files and starts the threads, and ends all.
- * Owns struct world. May call: all of sim; the public interface.
+ * One run, from its seed to its end. The seed chooses the machine and the program. The main thread
+ * opens the files, starts the threads, and ends all.
  */
 #include "worlds/world.h"
 
@@ -15,7 +14,7 @@
 
 struct world world;
 
-/* ------------------------------------------------------------------ the end */
+/* ------------------------------------------------------------------ the main thread */
 
 static void open_file(uint32_t f)
 {
@@ -45,7 +44,7 @@ static void open_file(uint32_t f)
 		world.size[f][world.sizes[f]++] = (struct size){sim_store[f].size[0], 0, STILL};
 }
 
-/* What fails for want of memory leaves nothing behind. */
+/* Create the mm. A creation that fails for lack of memory must leave nothing behind. */
 static int create(struct fm_mm **ret_mm)
 {
 	uint64_t refused = sim_marks.meta_refused;
@@ -61,8 +60,8 @@ static int create(struct fm_mm **ret_mm)
 	return 0;
 }
 
-/* The account of page tables is as small as it can be, so that it is full as if they were made much
- * faster than they are given back. Nothing is installed yet. */
+/* Make the account of page tables as small as it can be. The account is then full, as if tables
+ * were made much faster than they are released. No page is installed yet. */
 static void make_tables_few(struct fm_mm *mm)
 {
 	uint64_t range = 0;
@@ -86,8 +85,7 @@ static void *main_thread(void *arg)
 	sim.self->signals_open = true;
 	int err = create(&mm);
 	sim.mm = mm;
-	sim.self->signals_open = !world.tables_few; /* a handler could have something installed
-						       before they are made few */
+	sim.self->signals_open = !world.tables_few; /* no handler may install a page yet */
 	for (uint32_t f = 0; f < world.files; f++) {
 		open_file(f);
 		do_map(f, 0, world.pages[f] - 1);
@@ -99,8 +97,8 @@ static void *main_thread(void *arg)
 		do_pin(n % SIM_FILES, n / SIM_FILES < sim_store[n % SIM_FILES].pages ? n / SIM_FILES : 0);
 	if (sim.small && sim.small->before)
 		small_worker((void *)(uintptr_t)sim.small->before);
-	if (world.keeps_pins) /* its handler could wait for frames as long as others may, until it
-				 destroys the mm */
+	/* This thread's handler could wait for a frame until this thread destroys the mm. */
+	if (world.keeps_pins)
 		sim.self->signals_open = false;
 	if (!sim.small)
 		batch_make_queue();
@@ -119,9 +117,10 @@ static void *main_thread(void *arg)
 			sim_join(thread[i]);
 		sim.choosing = false;
 		batch_end_queue();
-		sim.self->signals_open = false; /* from here on it is to be quiet */
+		sim.self->signals_open = false; /* all must be quiet now */
 		for (uint32_t f = 0; f < world.files; f++)
-			while (atomic_get(&world.file[f]->view.region.pins)) /* the handler is not done yet */
+			/* the handler still works */
+			while (atomic_get(&world.file[f]->view.region.pins))
 				sim_sleep(10000);
 		if (!world.keeps_pins)
 			end_check_views();
@@ -133,7 +132,7 @@ static void *main_thread(void *arg)
 			check_quiet();
 		if (!world.keeps_pins &&
 		    (sim.small ||
-		     sim_chance(192))) /* else it is destroyed with all its mappings and handles */
+		     sim_chance(192))) /* otherwise fm_mm_destroy() ends all mappings */
 			was_closed = true;
 		bool ends = !sim.small && sim_chance(128);
 		end_need_written(need);
@@ -150,12 +149,12 @@ static void *main_thread(void *arg)
 	uint64_t begun = sim.now_ns;
 	err = fm_mm_destroy(mm);
 	bool failed = sim.now_ns - begun >=
-		      10 * OS_NSEC_PER_SEC; /* it waits no longer for a slow store; see filemap.h */
+		      10 * OS_NSEC_PER_SEC; /* the longest wait for a slow store; see filemap.h */
 	for (uint32_t f = 0; f < world.files; f++)
 		failed |= sim_store[f].write_failures > 0;
 	if (err &&
 	    (err != -EIO ||
-	     !(failed || sim.emptied))) /* what the program itself has emptied is lost, and told */
+	     !(failed || sim.emptied))) /* bytes that the program emptied are lost */
 		sim_fail("fm_mm_destroy(): %d", err);
 	if (err)
 		mark(destroy_lost);
@@ -165,7 +164,7 @@ static void *main_thread(void *arg)
 	for (uint32_t i = 0; i < world.workers; i++)
 		sim_join(thread[i]);
 	for (uint32_t i = 0; i < 10000 && sim.allocated;
-	     i++) { /* a thread waits for a write that was slower than the end */
+	     i++) { /* a thread waits for a write that is slower than the end */
 		mark(destroy_left_behind);
 		sim_sleep(10 * OS_NSEC_PER_MSEC);
 	}
@@ -179,9 +178,9 @@ static void *main_thread(void *arg)
 	return NULL;
 }
 
-/* ------------------------------------------------------------------ the seed's choices */
+/* ------------------------------------------------------------------ the run */
 
-/* Neighbouring seeds have nothing in common. */
+/* Mix a seed, so that neighbouring seeds have nothing in common. */
 static uint64_t mix(uint64_t x)
 {
 	x += 0x9e3779b97f4a7c15ull;
@@ -219,7 +218,8 @@ void world_run(uint64_t seed)
 	sim_start(main_thread, NULL);
 }
 
-/* Nothing is left to chance: one object, a fixed program, requests that take a fixed time. */
+/* Run a small world without chance: one object, a fixed program, requests that take a fixed
+ * time. */
 void world_run_small(const struct small_world *small, bool hold)
 {
 	struct sim_store *s = &sim_store[0];

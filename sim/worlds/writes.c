@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls on files that are written to: sync, truncate, punch, invalidate; and the sizes that an
+ * Calls on files open for writing: sync, truncate, punch, invalidate. Also the sizes that an
  * object may have.
- * May call: all of sim; the public interface.
  */
 #include "worlds/writes.h"
 
@@ -10,7 +9,8 @@
 #include "worlds/oracle.h"
 #include "worlds/world.h"
 
-/* What was written before it began is durable when it has ended well. */
+/* Sync a range. Bytes written before a successful sync began are durable when the sync has
+ * ended. */
 void do_sync(uint32_t f, uint32_t n, uint32_t m)
 {
 	struct sim_store *s = &sim_store[f];
@@ -40,7 +40,7 @@ void do_sync(uint32_t f, uint32_t n, uint32_t m)
 		mark(sync_async);
 	else
 		mark(sync_ok);
-	if (err) /* -ENOMEM may be the store's */
+	if (err) /* also after -ENOMEM, which may come from the store */
 		s->told = s->write_failures;
 	if (!err && !async && s->writable)
 		written_acknowledged(s, n, m, need, oracle_size_since(f, begun, false));
@@ -67,7 +67,8 @@ static void resize_end(uint32_t f)
 	call_end();
 }
 
-/* Pages that a call has in its hands lose their pins, or their places in the view. */
+/* Note that a call begins (change 1) or ends (change -1) on these pages. The pages may lose their
+ * pins, or leave the view. */
 static void resize_pages(uint32_t f, uint32_t n, uint32_t m, int change)
 {
 	for (; n <= m && n < world.pages[f]; n++) {
@@ -101,7 +102,7 @@ void do_truncate(uint32_t f)
 	if (sim_chance(128))
 		size &= ~(uint64_t)(OS_PAGE - 1);
 	uint64_t least = size < before ? size : before;
-	/* Of what becomes longer the rest of its last page is zeros from then on. */
+	/* If the object gets longer, the rest of its last page is zeros from then on. */
 	uint64_t from = least / SIM_SECTOR - first,
 		 to = size < before ? most : (from + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS;
 	event("truncates object %llu from %llu to %llu bytes", f, before, size, 0);
@@ -116,8 +117,8 @@ void do_truncate(uint32_t f)
 		written_zeroed(s, from, to, !err);
 	resize_pages(f, (uint32_t)(from / SIM_TAGS), world.pages[f], -1);
 	size_is(f, err ? before : size);
-	/* Of a page that is pinned, or by COPY could not be written first, what is past the end
-	 * stays as it was, until it grows. */
+	/* A shrink may leave old bytes past the end in the last page: if the page is pinned or
+	 * busy, or could not be written first under COPY. The bytes stay until the object grows. */
 	bool busy = sim.opt.busy_256 || sim.opt.held_256 || sim.opt.famine_256;
 	bool unwritten = busy || (world.mm_options.install == FM_INSTALL_COPY &&
 				  (s->write_failures || world.deadline_ns[f] || sim.emptied));
@@ -157,8 +158,8 @@ void do_punch(uint32_t f, uint32_t n, uint32_t m)
 		to = from + 1;
 	uint64_t first = s->base * SIM_TAGS, end = s->size[0] / SIM_SECTOR;
 	uint64_t stop = first + to >= end ? end > first ? end - first : 0
-					  : to; /* past the end it does nothing */
-	/* ...but where it goes to the end the last page goes whole */
+					  : to; /* past the end a punch does nothing */
+	/* A punch up to the end removes the whole last page. */
 	uint64_t over = first + to >= end ? (stop + SIM_TAGS - 1) / SIM_TAGS * SIM_TAGS : stop;
 	if (from >= stop)
 		over = from;
@@ -183,8 +184,8 @@ void do_invalidate(uint32_t f, uint32_t n, uint32_t m)
 {
 	struct sim_store *s = &sim_store[f];
 	uint64_t offset = index_of(f, n) * OS_PAGE, len = (index_of(f, m) - index_of(f, n) + 1) * OS_PAGE;
-	/* Tried so often, a larger page that the kernel has pinned in part is at last left in part
-	 * in the view: its next fault reads it again. */
+	/* Invalidate no larger pages. The kernel may have a part of a larger page pinned. After
+	 * enough tries that part is left in the view, and the next fault reads the page again. */
 	if (s->page_size > OS_PAGE || !call_begin("invalidate"))
 		return;
 	event("invalidates pages %llu to %llu of object %llu", n, m, f, 0);

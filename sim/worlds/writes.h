@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls on files that are written to: sync, truncate, punch, invalidate; and the sizes that an
+ * Calls on files open for writing: sync, truncate, punch, invalidate. Also the sizes that an
  * object may have.
- * May call: sim.h.
  */
 #ifndef FM_SIM_WRITES_H
 #define FM_SIM_WRITES_H
 
 #include "sim.h"
 
-/* Operations of the program, each with its judgement. */
+/* Operations of the program. Each checks its result. */
 void do_sync(uint32_t f, uint32_t n, uint32_t m);
 void do_truncate(uint32_t f);
 void do_punch(uint32_t f, uint32_t n, uint32_t m);
