@@ -1,14 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # usage: mutate.sh [--seconds S] [--jobs J] [--sample N] [--seed K] [PATCH...]
-# Can the simulator find faults? Each patch (all of sim/mutations/ by default) puts one into a copy of the sources;
-# the simulator must then fail within S seconds, and the seed that it found must pass without the fault.
-#   --seconds S   for each fault (60)
-#   --jobs J      so many at once (2, or 1 on a machine with one core)
+# Does the simulator find faults? Each patch (all of sim/mutations/ by default) puts one fault into
+# a copy of the sources. The simulator must then fail within S seconds. The seed that the simulator
+# found must pass without the fault.
+#   --seconds S   time for each fault, in seconds (60)
+#   --jobs J      faults at the same time (2, or 1 on a machine with one core)
 #   --sample N    only N of the patches, chosen by the seed
-#   --seed K      the choice's seed (else the time; it is told)
-# One line a fault: its name, the seconds until it was found, the seed, what the simulator said. Builds with $CC in a
-# temporary folder, of each fault only the files it touches. Status 1: one was not found, or does not apply.
+#   --seed K      the seed of the choice (the time; the script prints the seed)
+# The script prints one line for each fault: its name, the seconds until the simulator found the
+# fault, the seed, and the simulator's message. The script builds with $CC in a temporary folder,
+# and rebuilds only the files that a patch touches. Status 1: a fault was not found, or a patch
+# does not apply.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cc=${CC:-cc}
@@ -27,7 +30,8 @@ number() { # number OPTION VALUE MOST
 	[ "$2" -le "$3" ] || usage_error "$1 $2: at most $3"
 }
 
-compile() { # compile FILE...: in ./, to ./obj; those of the library get the simulator's libc calls
+# compile FILE... in ./ to ./obj; files of the library get the simulator's libc functions
+compile() {
 	for file in "$@"; do
 		more=
 		case $file in
@@ -38,7 +42,7 @@ compile() { # compile FILE...: in ./, to ./obj; those of the library get the sim
 	done
 }
 
-mutant() { # mutant PATCH: in the current folder, a copy of the sources with all objects
+mutant() { # mutant PATCH: the current folder is a copy of the sources with all objects
 	patch -s -p1 -F0 --no-backup-if-mismatch <"$1" >out 2>&1 || { echo "does not apply: $(head -n 1 out)"; return 1; }
 	compile $(sed -n 's|^+++ b/\([^ 	]*\).*|\1|p' "$1") 2>out || { echo "does not compile: $(head -n 1 out)"; return 1; }
 	$cc -o mutant obj/*.o
@@ -58,7 +62,7 @@ mutant() { # mutant PATCH: in the current folder, a copy of the sources with all
 	echo "found in $took s: seed $said"
 }
 
-if [ "${1:-}" = --one ]; then # one of the parallel parts: --one SECONDS FOLDER PATCH
+if [ "${1:-}" = --one ]; then # a parallel part: --one SECONDS FOLDER PATCH
 	seconds=$2
 	name=$(basename "$4" .patch)
 	mkdir "$3/$name"

@@ -1,26 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The page protocol, for spin: two frames, faults that drop the map lock, read and try again, and a clock that evicts.
- * All schedules. What is modelled: page lock, pins, uptodate, installed, GONE, free; a look-up that pins and looks again;
- * the pin that a fault carries from try to try. What is not: wake-ups, tickets, errors, deadlines, several files: those
- * are the simulator's. A step here is one compare-and-swap of src/mm on a state word, or one step under the page lock.
- *   spin -search -O2 -safety sim/page_protocol.pml           no error; with -DONE_FRAME too
- *   spin -DNO_CARRIED_PIN -search ...                         the page goes between the tries, each time (HAZARDS A5)
- *   spin -DNO_IDENTITY_CHECK -search ...                      a look-up gets another's page
- *   spin -DNO_GONE_CHECK -search ...                          a page is served that has left the cache (A10)
- * test_spin.sh runs all five.
+ * The page protocol, for spin: two frames, a clock that evicts, and faults that drop the map lock,
+ * read, and try again. spin runs all schedules.
+ *
+ * The model has the page lock, pins, uptodate, installed, GONE and free. A look-up pins a frame
+ * and looks again. A fault carries its pin from try to try. The model has no wake-ups, tickets,
+ * errors or deadlines, and only one file: the simulator tests these. A step of the model is one
+ * compare-and-swap of src/mm on a state word, or one step under the page lock.
+ *
+ *   spin -search -O2 -safety sim/page_protocol.pml   no error; also with -DONE_FRAME
+ *   spin -DNO_CARRIED_PIN -search ...                each time the page goes between the tries
+ *                                                    (HAZARDS A5)
+ *   spin -DNO_IDENTITY_CHECK -search ...             a look-up gets another page
+ *   spin -DNO_GONE_CHECK -search ...                 a fault serves a page that has left the cache
+ *                                                    (HAZARDS A10)
+ * test_spin.sh runs all five commands.
  */
 #define NONE 255
 #define FAULTS 3
-#define TRIES_MAX 6 /* more are needed only where what one try brought is lost before the next */
+/* a fault needs more tries only if each try's page is lost before the next try */
+#define TRIES_MAX 6
 #define is(f, page) (identity[f] == page && !free[f] && !gone[f])
 
 bool locked[2], uptodate[2], installed[2], gone[2], free[2]; /* of each frame */
-byte pins[2], identity[2];                                   /* which page it is */
+byte pins[2], identity[2];                                   /* which page the frame has */
 byte view[2];                                                /* which frame shows a page */
 byte served;
 
-/* page_unpin(): the last pin of a page that is out of the index frees its frame. */
+/* page_unpin(): the last pin of a page that is out of the index frees the frame. */
 inline unpin(f)
 {
 	d_step {
@@ -35,7 +42,8 @@ inline unpin(f)
 	}
 }
 
-/* page_find(): what the chain says; then the pin, if the frame is not free; then once more whose page it is. */
+/* page_find(): look the page up in the chain, pin the frame if the frame is not free, and then
+ * check the frame's page once more. */
 inline find(page, f)
 {
 	d_step { if :: is(0, page) -> f = 0 :: is(1, page) -> f = 1 :: else -> f = NONE fi }
@@ -55,7 +63,8 @@ inline find(page, f)
 	fi
 }
 
-/* page_add(), under the bucket's lock: a free frame becomes the page, pinned, unread. Else f stays NONE: look again. */
+/* page_add(), under the bucket's lock: a free frame becomes the page, pinned and not read.
+ * Otherwise f stays NONE, and the caller looks again. */
 inline add(page, f)
 {
 	d_step {
@@ -82,7 +91,7 @@ proctype fault(byte page)
 #ifndef NO_GONE_CHECK
 		:: gone[f] -> locked[f] = false; unpin(f); f = NONE
 #endif
-		:: !uptodate[f] && !(gone[f]) -> /* out of the map lock: read, unlock, RETRY */
+		:: !uptodate[f] && !(gone[f]) -> /* without the map lock: read, unlock, RETRY */
 			tries++;
 			assert(tries <= TRIES_MAX);
 			uptodate[f] = true;
@@ -100,7 +109,7 @@ proctype fault(byte page)
 	served++
 }
 
-/* deactivate_one(), evict_one(): a page that nobody else has pinned goes out of the view, then out of the index. */
+/* deactivate_one(), evict_one(): a page without other pins leaves the view, then the index. */
 proctype clock()
 {
 	byte f;

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# test_race_page.sh FILEMAP_SIM PAGE [--update]: the traces in the page are what the simulator prints today. Step numbers,
-# addresses and wake-ups may differ: they change with every line of mm. --update writes today's into the page.
+# test_race_page.sh FILEMAP_SIM PAGE [--update]: the page has the traces that the simulator prints
+# today. Step numbers, addresses and wake-ups may differ: they change with every change of src/mm.
+# With --update the script writes today's traces into the page.
 set -eu
 sim=$1 page=$2
 dir=$(mktemp -d)
@@ -25,7 +26,7 @@ if [ "${3:-}" = --update ]; then
 	exit
 fi
 
-# One line for each event, without its step.
+# Print one line for each event, without its step.
 story() {
 	sed -e 's/^ *[0-9][0-9]* \( *[0-9.]* ms\)/\1/' -e 's/^ *[0-9][0-9]* \( *[0-9]*\.[0-9]*\)/\1/' -e 's/[. ]*$//' |
 		awk '/wakes thread/ { next } { gsub(/0x[0-9a-f]+/, "ADDRESS"); gsub(/ +/, " "); print }'
@@ -42,7 +43,8 @@ for i in 1 2; do
 	}
 done
 
-# What the page says of them, in numbers: the monitor waits with the lock held, and not with it dropped.
+# The page gives numbers: the monitor waits while the lock is held, and does not wait if the lock
+# is dropped.
 waits() { # milliseconds from "maps" to the monitor's "taken"
 	awk '/maps pages/ { from = $2; seen = 1 } seen && /map lock taken, exclusive 1/ { printf "%d\n", $2 - from; exit }' "$1"
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# test_sim.sh FILEMAP_SIM: a fixed range of seeds, and fresh ones.
+# test_sim.sh FILEMAP_SIM: a fixed range of seeds, and fresh seeds.
 set -eu
 sim=$1
 dir=$(mktemp -d)

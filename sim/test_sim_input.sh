@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# test_sim_input.sh FILEMAP_SIM: bad input is one line and status 2; help and summaries are whole; a pipe sees no progress.
+# test_sim_input.sh FILEMAP_SIM: bad input gives one line and status 2. The help and the summaries
+# are complete. A pipe gets no progress messages.
 set -eu
 sim=$1
 dir=$(mktemp -d)

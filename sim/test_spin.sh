@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# test_spin.sh MODEL: spin finds no error in the page protocol, and finds one where a rule is taken out.
+# test_spin.sh MODEL: spin finds no error in the page protocol. If a rule is removed, spin finds an
+# error.
 set -eu
 for tool in spin cc; do
 	command -v $tool >/dev/null || { echo "skipped: no $tool (Debian: spin, gcc)"; exit 77; }
@@ -10,7 +11,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 
-search() { # search [-DNAME]: what spin says, in ./said
+search() { # search [-DNAME]: spin's output goes to ./said
 	spin "$@" -search -O2 -safety -m100000 "$model" >said 2>&1 || true
 }
 

@@ -262,8 +262,7 @@ static void end(struct flight *f)
 	mark(io_ended);
 	if (s->writable &&
 	    r->offset + r->bytes_done <
-		    /* as in the real engine: the read ended before the known end */
-		    store_size(&s->store)) {
+		    store_size(&s->store)) { /* as in the real engine: ended before its end */
 		r->error = -EIO;
 		return;
 	}

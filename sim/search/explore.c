@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The schedules of a small world, one after another: depth first, each run from the start.
+ * The search runs the schedules of a small world one after the other, depth first. Each run starts
+ * from the beginning.
  *
- * Owns the path: at each point where something else could happen, what was chosen. Choice 0 is what
- * happens by itself: a thread goes on, and where it can't, the next one in turn does. Any other
- * choice is a surprise: a thread is preempted, or not the next one goes on; a time comes though
- * somebody could go on; the machine does what it need not (SIM_ASK). A schedule has only so many
- * surprises (after Emmi, Qadeer, Rakamaric, "Delay-bounded scheduling", 2011): with n points in a
- * run there are about n^N / N! schedules with N of them, however many threads there are. May call:
- * sched.
+ * The path has the choice made at each point where something else could happen. Choice 0 is what
+ * happens without interference: a thread goes on, and if the thread must wait, the next thread in
+ * turn goes on. Any other choice is a surprise:
+ *   - a thread is preempted, or a thread other than the next one goes on
+ *   - a timer ends although a thread could go on
+ *   - the machine fails where it need not (SIM_ASK)
+ * A schedule has a limited number of surprises (after Emmi, Qadeer, Rakamaric, "Delay-bounded
+ * scheduling", 2011). A run with n points has about n^N / N! schedules with N surprises, however
+ * many threads there are.
  */
 #include "sim.h"
 
@@ -20,8 +23,8 @@
 #define POINTS 100000u
 
 struct choice {
-	uint8_t chosen, options; /* options: 0 not known yet */
-	bool matters; /* else only the first is tried */
+	uint8_t chosen, options; /* options: 0: not known yet */
+	bool matters; /* false: try only the first choice */
 };
 
 static struct choice path[POINTS];
@@ -35,11 +38,14 @@ void explore_begin(void)
 /* ------------------------------------------------------------------ which points matter */
 
 /*
- * To preempt a thread before it uses a word is to preempt it before what it uses next, if nobody
- * else uses this one, or all only read it. Who uses what is learnt as the runs go by; a search is
- * only over when it has learnt nothing new. What is used without an atomic or a lock (readahead's
- * window, whose races cost guesses) is not seen here: the search is complete but for preemptions
- * that only such a use could tell apart.
+ * If no other thread uses a word, or all threads only read the word, a preemption before the
+ * word's use makes no difference. The same preemption at the next use has the same effect. The
+ * search learns during the runs which threads use which words. A search is complete only when a
+ * pass has learnt nothing new.
+ *
+ * The search does not see a use without an atomic operation or a lock (readahead's window, where a
+ * race only spoils a guess). So the search is complete except for preemptions that only such a use
+ * could tell apart.
  */
 #define WORDS (1u << 16)
 static struct word {
@@ -117,7 +123,8 @@ bool explore_ask(void)
 	return decide(2, true);
 }
 
-/* In turn, from the one after the thread that had to stop. */
+/* List the ready threads in turn, from the thread that may go on, or from the thread after the one
+ * that must wait. */
 static uint32_t list_ready(struct sim_thread *self, uint32_t *ids)
 {
 	uint32_t n = 0, from = sim.self->id + (self ? 0 : 1);
@@ -129,7 +136,7 @@ static uint32_t list_ready(struct sim_thread *self, uint32_t *ids)
 	return n;
 }
 
-/* Who waits for a time, and may have it come early. */
+/* List the threads that wait for a time that may come early. */
 static uint32_t list_timers(uint32_t *ids)
 {
 	uint32_t n = 0;
@@ -139,7 +146,7 @@ static uint32_t list_timers(uint32_t *ids)
 	return n;
 }
 
-/* Who goes on; self: the thread that could, or NULL. */
+/* Choose the thread that goes on. self: the thread that could go on, or NULL. */
 struct sim_thread *explore_choose(struct sim_thread *self, bool matters)
 {
 	uint32_t ids[2 * SIM_THREADS] = {0}, ready = list_ready(self, ids), timers = 0;
@@ -157,7 +164,8 @@ uint32_t explore_length(void)
 	return at;
 }
 
-/* Set out for the next schedule with no more surprises than these; false: that was the last. */
+/* Prepare the next schedule with at most `surprises` surprises. Returns false after the last
+ * schedule. */
 bool explore_next(uint32_t surprises)
 {
 	uint32_t used = 0;
@@ -176,7 +184,7 @@ bool explore_next(uint32_t surprises)
 	return false;
 }
 
-/* "POINT=CHOICE,...": what is not as it would be by itself. */
+/* Write the schedule as "POINT=CHOICE,...": the surprises only. */
 void explore_words(char *to, size_t size)
 {
 	size_t len = 0;
@@ -188,7 +196,7 @@ void explore_words(char *to, size_t size)
 		snprintf(to, size, "0=0");
 }
 
-/* False: that is no schedule. */
+/* Read a schedule. Returns false if the text is no schedule. */
 bool explore_parse(const char *text)
 {
 	explore_begin();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Processes that share the work: started, watched, waited for. What they find is in shared memory,
- * the first failure too. May call: libc.
+ * The processes that share the work: jobs.c starts them and waits for them. The processes leave
+ * their results, and the first failure, in shared memory.
  */
 #include "run.h"
 
@@ -48,7 +48,7 @@ static pid_t start(void (*share)(uint64_t j), uint64_t j)
 	_exit(fflush(stdout) ? 1 : 0);
 }
 
-/* Of one that has ended: did it do all its work? */
+/* Return whether an ended process did all its work. */
 static bool ended_well(int status)
 {
 	if (WIFEXITED(status))

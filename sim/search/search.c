@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * --exhaustive: all schedules of each small world with at most so many surprises, and what that
- * came to; and one schedule, or a scenario, by itself. May call: explore, small, world, jobs.
+ * --exhaustive: run all schedules of each small world with a limited number of surprises, and
+ * print a summary. Also run one schedule, or one scenario.
  */
 #include "run.h"
 
@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-struct found { /* of a world; shared by the processes */
+struct found { /* results of a world; shared by the processes */
 	uint64_t schedules, longest, points;
-	uint32_t surprises; /* that it has got to */
+	uint32_t surprises; /* the number of surprises that the search has reached */
 	bool begun, complete;
 	double seconds;
 };
@@ -29,7 +29,7 @@ static bool time_is_up(void)
 	return jobs_stop() || (end_s > 0 && now_s() > end_s);
 }
 
-/* All with at most so many. False: the time was up before. */
+/* Run all schedules with at most `surprises` surprises. Returns false if the time is up first. */
 static bool search_bound(const struct small_world *w, struct found *f, uint32_t surprises)
 {
 	uint64_t schedules = 0;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * After a failure: a smaller run that fails in the same way. One thing after another is taken away
- * from the run; as that changes all that follows, some hundred seeds are tried each time. What
- * still fails is the next to be made smaller. Each try runs in processes of its own, since a
- * failure ends them. May call: limits, jobs, world.
+ * After a failure: search for a smaller run that fails in the same way. Each try takes one thing
+ * away from the run. That changes all later events, so each try runs many seeds. A run that still
+ * fails is the next run to make smaller. A failure ends its processes, so each try has its own
+ * processes.
  */
 #include "run.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-#define TRIES 60 /* into which the time is divided */
+#define TRIES 60 /* the time is divided into so many tries */
 
 static uint64_t first_seed;
 static double until;
@@ -24,7 +24,8 @@ static void try_seeds(uint64_t j)
 	}
 }
 
-/* Under sim_limits. A failure of another kind is passed over. */
+/* Run seeds under sim_limits until a run fails in the same way, or the time is over. Other
+ * failures are skipped. */
 static bool fails_alike(const struct sim_failure *failure, double seconds,
 			struct sim_failure *ret_found)
 {
