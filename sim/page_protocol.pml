@@ -109,7 +109,7 @@ proctype fault(byte page)
 	served++
 }
 
-/* deactivate_one(), evict_one(): a page without other pins leaves the view, then the index. */
+/* deactivate_run(), evict_page(): a page without other pins leaves the view, then the index. */
 proctype clock()
 {
 	byte f;

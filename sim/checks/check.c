@@ -10,8 +10,8 @@
  *   3. A page with a pin or the lock keeps its identity. A free page has neither.
  *   4. The device writes only into frames that are pinned and not marked as whole, and into staging
  *      slots that are taken.
- *   6. When all is quiet, a page without pins can be evicted, no page is older than it may be, and
- *      the count of each page table is the number of pages that are there.
+ *   6. When all is quiet, a page without pins can be evicted, and no page is older than it may be.
+ *      The count of each page table is the number of pages that are there.
  *  10. A page that can be written to in its view is dirty. The bits and counts of dirty pages, of
  *      pages being written and of unflushed pages match the pages.
  *   7. At the end every frame is free, and the charged bytes are the bytes that are there.
