@@ -382,7 +382,7 @@ static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
 }
 
 /* Return the number of rounds. A workload over a store in memory takes little time, so noise
- * disturbs it more, and it gets three times as many rounds. */
+ * disturbs the figures more: such a workload gets three times as many rounds. */
 static unsigned rounds_of(const struct bench *bench, const struct bench_workload *workload)
 {
 	uint64_t rounds = bench->rounds * (workload->memory && !bench->quick ? 3 : 1);
