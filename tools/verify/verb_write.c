@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap verify --write: writes a pattern through a mapping into a given or new file, syncs, and
- * looks for the pattern by plain reads and in a fresh mapping. This file has opening, the two
+ * filemap verify --write: writes a pattern through a mapping into a given or new file, and
+ * syncs. Then plain reads and a fresh mapping must show the pattern. This file has opening, the two
  * passes, and the result in words. write.c does the work. A memory store would be lost at close, so
  * its cache is dropped instead.
  */
