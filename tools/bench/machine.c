@@ -174,9 +174,8 @@ void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 /*
  * In a virtual machine, memory that is free for a second or two may go back to the host. The next
  * touch of that memory costs some milliseconds for each MiB, so a way would pay for the cells
- * before. So the memory that the next
- * cell may need is held until the cell begins. The memory is held again as soon as the cell has
- * ended.
+ * before. So the memory that the next cell may need is held until the cell begins. The memory is
+ * held again as soon as the cell has ended.
  */
 void bench_hold_memory(struct bench_machine *machine, uint64_t bytes)
 {
