@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bare mechanism: a userfaultfd whose faults arrive as SIGBUS in the faulting thread, whose
- * handler makes one ioctl, MOVE or COPY, from memory that has the bytes already, and returns. Or,
- * for a write to a page that COPY has protected, two: MOVE out of the view to a spare place, and in
- * again. No look-up, no lock, no page cache: the floor of what a fault served in user space costs.
- * Owns the two regions and the handler. May call: filemap.h (to fill the frames beforehand), the
- * kernel.
+ * The bare mechanism: the least cost of a fault that is served in user space. A userfaultfd reports
+ * a fault as SIGBUS in the faulting thread. The signal handler makes one ioctl, MOVE or COPY, from
+ * memory that already has the bytes, and returns. For a write to a page that COPY has protected,
+ * the handler makes two ioctls: MOVE out of the view to a spare place, and MOVE in again. There is
+ * no look-up, no lock and no page cache. The library only fills the frames beforehand.
  */
 #include "bench/bench.h"
 
@@ -20,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The kernel's ABI, which older headers lack (ioctl_userfaultfd(2)). */
+/* Parts of the kernel's ABI that older headers lack. See ioctl_userfaultfd(2). */
 #define BARE_FEATURE_WP     (1ull << 0)
 #define BARE_FEATURE_SIGBUS (1ull << 7)
 #define BARE_COPY_MODE_WP   (1ull << 1)
@@ -46,7 +45,8 @@ static long move_page(unsigned char *to, unsigned char *from)
 	return syscall(SYS_ioctl, bare.uffd, BARE_IOC_MOVE, &move);
 }
 
-/* Once all pages are there, a fault is a write to one. It arrives writable. */
+/* Serve a write to a protected page: move the page out of the view and in again, which makes the
+ * page writable. Once all pages are in the view, each fault is such a write. */
 static long unprotect(uint64_t offset)
 {
 	unsigned char *at = bare.view + offset;
@@ -74,7 +74,7 @@ static void on_sigbus(int signo, siginfo_t *info, void *context)
 	int saved = errno;
 
 	(void)context;
-	/* Anybody else's fault, and what cannot be served, ends the cell by the signal. */
+	/* A fault elsewhere, or a fault that cannot be served, ends the cell by this signal. */
 	if (offset >= bare.len || serve(offset & ~(bare.unit - 1)))
 		signal(signo, SIG_DFL);
 	errno = saved;
@@ -92,7 +92,7 @@ static unsigned char *reserve(uint64_t len)
 	return mem;
 }
 
-/* The bytes that the library's ways find in their store. */
+/* Fill the frames with the bytes that the library's ways find in their store. */
 static int fill(struct bench_run *run)
 {
 	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 16 * MIB};
@@ -158,7 +158,7 @@ static int bare_open(struct bench_run *run)
 	if (fill(run) || open_uffd(run))
 		return -1;
 	sigfillset(&action.sa_mask);
-	sigaction(SIGBUS, &action, NULL); /* after the library's */
+	sigaction(SIGBUS, &action, NULL); /* replaces the library's handler */
 	run->map = bare.view;
 	return 0;
 }

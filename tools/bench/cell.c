@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cell: one way of one workload in one round, in a process of its own. Joins its cgroup, opens
- * the way, warms, starts the threads together, stops the clock when the last has ended, and counts:
- * time, device bytes, CPU time and memory of this process alone. No locks: each worker has its own
- * figures. May call: the ways, libc.
+ * A cell: one way of one workload in one round, in a process of its own. The cell joins its cgroup,
+ * opens the way, warms, and starts the threads together. The clock stops when the last thread has
+ * ended. The cell counts the time, and the device bytes, CPU time and memory of its own process.
+ * There are no locks: each worker has its own figures.
  */
 #include "bench/bench.h"
 
@@ -27,15 +27,15 @@ struct work_thread {
 };
 
 static pthread_barrier_t start_line;
-static uint64_t cell_deadline_ns; /* set before the start line opens */
+static uint64_t cell_deadline_ns; /* set before the threads pass the start line */
 
 /* ------------------------------------------------------------------ counting */
 
-/* Of what all workers reached. */
+/* Add up what all workers have reached. */
 static void add_up(struct bench_run *run, struct work_thread *threads)
 {
 	struct bench_cell *cell = run->cell;
-	/* Where reads end in any order, only all of them together compare. */
+	/* If reads end in any order, only the sums over all operations can be compared. */
 	bool ordered = run->way != BENCH_LIMIT &&
 		       !(run->workload->nowait && bench_way_is_filemap(run->way));
 
@@ -64,7 +64,7 @@ static void *thread_main(void *arg)
 	struct bench_run *run = self->worker.run;
 
 	pthread_barrier_wait(&start_line);
-	pthread_barrier_wait(&start_line); /* the clock runs now */
+	pthread_barrier_wait(&start_line); /* the clock runs from here on */
 	if (run->workload->writes)
 		self->status = bench_write(&self->worker, self->from, self->to, cell_deadline_ns);
 	else
@@ -74,7 +74,8 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-/* Operations `from` to `to` of all. The time from the start line to the last thread's end. */
+/* Run the operations `from` to `to` of all threads. Measures the time from the start line to the
+ * end of the last thread. Returns 0, or a negative value after bench_why(). */
 static int run_threads(struct bench_run *run, struct work_thread *threads, uint64_t from,
 		       uint64_t to, bool count, uint64_t *ret_ns)
 {
@@ -149,7 +150,8 @@ static const struct bench_way_ops *const family_ops[] = {
 	[FAMILY_BARE] = &bench_bare_ops,
 };
 
-/* The clock is read often where an operation may be long, seldom where it is short. */
+/* Choose how often the clock is read: often if an operation may be long, seldom if all are
+ * short. */
 static uint64_t clock_mask(const struct bench_workload *workload)
 {
 	return workload->pattern == PATTERN_RANDOM || workload->pattern == PATTERN_ZIPF ||
@@ -196,7 +198,7 @@ static void *settle_main(void *arg)
 	return NULL;
 }
 
-/* What the cell itself needs of memory for its threads is there before the way begins to be
+/* Run as many threads as the cell needs. Then the memory for threads is there before the way is
  * measured. */
 static void settle(const struct bench_run *run)
 {
@@ -209,7 +211,7 @@ static void settle(const struct bench_run *run)
 		pthread_join(id[--count], NULL);
 }
 
-/* The shared page behind `fd`, if that is what it is. */
+/* Map the shared memory of a cell. Returns NULL if `fd` is something else. */
 static struct bench_cell *find_cell(int fd)
 {
 	struct bench_cell *cell = NULL;

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The benchmark's ways over the library. Owns the cell's address space, file and mappings.
- * May call: filemap.h.
- */
+/* The benchmark's ways over the library: the cell's address space, file and mappings. */
 #include "bench/bench.h"
 
 #include <errno.h>
@@ -14,9 +11,9 @@ struct library {
 	fm_mm *mm;
 	fm_file *file;
 	uint32_t page_size;
-	uint64_t rss_before;   /* the address space was made */
+	uint64_t rss_before;   /* before the address space was made */
 	struct fm_stats before;
-	char said[BENCH_WHY]; /* the last error the library logged */
+	char said[BENCH_WHY]; /* the last error that the library logged */
 };
 
 static struct library library;
@@ -43,7 +40,8 @@ static void stats_now(struct fm_stats *stats)
 	fm_stats(library.mm, stats);
 }
 
-/* Cached but not mapped: read through a mapping, which then goes. */
+/* Bring the range into the cache, not into a mapping: read through a mapping, then remove the
+ * mapping. */
 static int cache_range(struct bench_run *run)
 {
 	void *map;
@@ -83,7 +81,8 @@ static int map_each(struct bench_run *run)
 	return 0;
 }
 
-/* Together they are what the one mapping of everything shows, which then goes. */
+/* Map the range. With each_mapped, each unit gets a mapping of its own, and the mapping of the
+ * whole range is removed again. */
 static int map_all(struct bench_run *run)
 {
 	struct fm_map_options options = {.size = sizeof(options)};
@@ -144,9 +143,9 @@ static void filemap_begin(struct bench_run *run)
 	stats_now(&library.before);
 }
 
-/* Of the pages of files, and of what the process holds in memory beside frames since there is an
- * address space. What is charged is frames, in use or not, and page tables, which are not in the
- * resident size. */
+/* Count the bytes of cached pages, and the memory beside frames that the process has used since the
+ * address space was made. The charged bytes are frames, used or not, and page tables. Page tables
+ * are not part of the resident size. */
 static void count_memory(struct bench_cell *cell)
 {
 	const struct fm_stats *stats = &cell->out.stats;
@@ -170,9 +169,10 @@ static void filemap_end(struct bench_run *run)
 
 /* ------------------------------------------------------------------ many in flight */
 
-#define TAKE_MOST 8 /* what is asked for in answer is on its way while the rest is dealt with */
+#define TAKE_MOST 8 /* while these pages are handled, the pages requested before are under way */
 
-/* Up to BENCH_DEPTH pages are under way: as some come, as many more are asked for, in one call. */
+/* Keep up to BENCH_DEPTH pages under way. When some pages arrive, one call requests as many
+ * more. */
 static int nowait_work(struct bench_worker *worker, uint64_t from, uint64_t to,
 		       uint64_t deadline_ns)
 {

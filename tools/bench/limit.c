@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The device's limit: what O_DIRECT reads by io_uring from one thread reach. A scan reads large
- * pieces, several at once; random pages are read as many at once as the workload has threads, or
- * wants in flight. Owns the ring and its buffers. May call: liburing.
+ * The device's limit: the speed that O_DIRECT reads by io_uring from one thread reach. A scan reads
+ * large pieces, several at once. Random pages are read as many at once as the workload has threads,
+ * or wants in flight.
  */
 #include "bench/bench.h"
 
@@ -45,14 +45,14 @@ static int limit_open(struct bench_run *run)
 	len = (size_t)limit.depth * limit.piece;
 	if (posix_memalign((void **)&limit.buffers, BENCH_HUGE, len))
 		return bench_why(run, "out of memory");
-	/* The device takes a large read in fewer pieces where the memory is in one. */
+	/* The device takes a large read in fewer pieces if the memory is contiguous. */
 	madvise(limit.buffers, len, MADV_HUGEPAGE);
 	memset(limit.buffers, 0, len);
 	error = io_uring_queue_init(limit.depth, &limit.ring, 0);
 	return error ? bench_why(run, "io_uring: %s", strerror(-error)) : 0;
 }
 
-/* Where read number `turn` begins. */
+/* Return the offset of read number `turn`. */
 static uint64_t read_offset(const struct bench_worker *worker, uint64_t turn)
 {
 	const struct bench_run *run = worker->run;
@@ -67,17 +67,18 @@ static uint64_t read_offset(const struct bench_worker *worker, uint64_t turn)
 	return turn % pieces * limit.piece;
 }
 
-/* To be submitted, together with others. */
+/* Queue a read, which is submitted together with others. */
 static void queue_read(const struct bench_worker *worker, unsigned slot, uint64_t turn)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&limit.ring); /* there are as many as slots */
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&limit.ring); /* not NULL: there are as many
+								     entries as slots */
 
 	io_uring_prep_read(sqe, limit.fd, limit.buffers + (size_t)slot * limit.piece, limit.piece,
 			   read_offset(worker, turn));
 	sqe->user_data = slot;
 }
 
-/* One read that is done: its bytes summed. Its slot, or negative. */
+/* Wait for one read, and sum its bytes. Returns the read's slot, or a negative value. */
 static int take_read(struct bench_worker *worker)
 {
 	struct io_uring_cqe *cqe;
@@ -105,9 +106,9 @@ static int limit_work(struct bench_worker *worker, uint64_t from, uint64_t to, u
 	while (flying) {
 		int slot;
 
-		/* Small reads that are done already are taken first: one system call submits
-		 * several. Large ones are submitted at once, for summing a buffer takes as long as
-		 * many calls. */
+		/* Take small reads that have ended before the submission: then one system call
+		 * submits several reads. Submit large reads at once, because summing a buffer takes
+		 * as long as many calls. */
 		if (limit.piece > BENCH_PAGE || !io_uring_cq_ready(&limit.ring))
 			io_uring_submit(&limit.ring);
 		slot = take_read(worker);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the benchmark sets up on the machine: a file, a cold cache, a short readahead, a memory
- * cgroup. All of it is in the undo list before it is done. Needs no privilege but for the last two;
- * says why one is not to be had. May call: command/machine.h, command/undo.h, the kernel.
+ * cgroup. Each change is in the undo list before the change is made. Only the last two need a
+ * privilege. If one of these is not possible, no_readahead or no_cgroup says why.
  */
 #include "bench/bench.h"
 
@@ -20,8 +20,7 @@
 #include <unistd.h>
 
 #define SHORT_READAHEAD "128"
-#define PROCESS_BYTES   (4 * MIB) /* a process's own pages, beside the page cache it is limited to \
-				   */
+#define PROCESS_BYTES   (4 * MIB) /* for a process's own pages, beside the page cache */
 
 /* ------------------------------------------------------------------ the file */
 
@@ -34,14 +33,15 @@ static int write_file(int fd, uint64_t bytes)
 		for (size_t i = 0; i < sizeof(block) / sizeof(block[0]); i++)
 			block[i] = state = state * 6364136223846793005ull + 1442695040888963407ull;
 		tool_progress("writing a file: %3.0f %%", 100.0 * (double)done / (double)bytes);
-		errno = ENOSPC; /* for a short write */
+		errno = ENOSPC; /* of a short write */
 		if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
 			return -errno;
 	}
 	return fsync(fd) ? -errno : 0;
 }
 
-/* A file that is about to be made goes at the end; but one that is somebody else's does not. */
+/* Have a file, which is about to be made, unlinked at the end. Fails if the file exists already:
+ * that file belongs to somebody else. */
 static int to_be_unlinked(struct bench_machine *machine, const char *path)
 {
 	int error = access(path, F_OK) == 0 ? -EEXIST
@@ -75,7 +75,8 @@ int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t byt
 	return error ? -1 : 0;
 }
 
-/* Its blocks are written once beforehand, so that no way pays for finding places for them. */
+/* Make the scratch file. The file's blocks are written once beforehand, so that no way pays for
+ * their allocation. */
 int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t bytes)
 {
 	int fd, error;
@@ -104,7 +105,7 @@ int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t 
 
 /* ------------------------------------------------------------------ a cold cache */
 
-/* How much of the file is in the page cache; -1: cannot be told. */
+/* Return how many bytes of the file are in the page cache, or -1 if the kernel does not tell. */
 static int64_t cached_bytes(int fd, uint64_t len)
 {
 	static unsigned char residency[65536];
@@ -135,7 +136,7 @@ static bool still_cached(int fd, uint64_t len)
 	return cached_bytes(fd, len) > (int64_t)(len / 256);
 }
 
-/* Gives its pages back at once. */
+/* Give the file's pages back at once. */
 void bench_forget(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -146,14 +147,15 @@ void bench_forget(const char *path)
 	close(fd);
 }
 
-/* This file's pages; where somebody holds on to them, root drops everybody's clean ones. */
+/* Drop the file's pages. If the file stays cached, drop all clean pages of the machine, which root
+ * may do. */
 void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
-	fdatasync(fd); /* dirty pages stay */
+	fdatasync(fd); /* dirty pages cannot be dropped */
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	if (still_cached(fd, bytes)) {
 		machine_write_text("/proc/sys/vm/drop_caches", "1");
@@ -170,9 +172,10 @@ void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 /* ------------------------------------------------------------------ warm memory */
 
 /*
- * In a virtual machine, memory that is free for a second or two may go back to the host, and its
- * next touch costs some ms a MiB: then a way pays for what ran before it. So what the next cell may
- * need is held until it begins, and taken again as soon as it has ended.
+ * In a virtual machine, memory that is free for a second or two may go back to the host. The next
+ * touch of that memory costs some milliseconds for each MiB, so a way would pay for the cells
+ * before. So the memory that the next cell may need is held until the cell begins. The memory is
+ * held again as soon as the cell has ended.
  */
 void bench_hold_memory(struct bench_machine *machine, uint64_t bytes)
 {
@@ -222,7 +225,7 @@ static void find_readahead(struct bench_machine *machine)
 		fclose(in);
 }
 
-/* An open file keeps the readahead that its disk had when it was opened. */
+/* An open file keeps the readahead that its disk had when the file was opened. */
 int bench_open_128k(struct bench_machine *machine)
 {
 	int fd = -1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's results as a page to read: this machine, the targets and their verdicts, and each
- * workload's rows and picture. No date: what is measured anew differs by its figures alone. Owns
- * nothing. May call: command/machine.h, command/tool.h, libc.
+ * The benchmark's results as a page to read: the machine, the targets with their verdicts, and the
+ * rows and the picture of each workload. The page has no date, so that two pages differ in their
+ * figures only.
  */
 #include "bench/bench.h"
 
@@ -20,7 +20,7 @@
 
 /* ------------------------------------------------------------------ the machine */
 
-/* The rest of the first line of a file that begins with `key`. */
+/* Return the rest of the first line that begins with `key`, or "unknown" if there is none. */
 static const char *find_line(const char *path, const char *key, char text[FACT_LEN])
 {
 	FILE *in = fopen(path, "re");
@@ -127,7 +127,7 @@ static void put_row(FILE *out, const struct bench_row *row)
 		fprintf(out, "|\n");
 }
 
-/* `rows` to `rows + count` are of one workload. */
+/* The rows from `rows` to `rows + count` belong to one workload. */
 static void put_workload(FILE *out, const struct bench_row *rows, size_t count,
 			 const char *pictures)
 {
@@ -177,7 +177,7 @@ static void put_ways(FILE *out)
 	fprintf(out, "\n## Workloads\n\n");
 }
 
-/* Where the pictures are, seen from the page. */
+/* Return the path of the pictures as seen from the page. */
 static const char *link_of(const char *path, const char *plot)
 {
 	const char *slash = strrchr(path, '/');

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What a cell measures with: the clock, what it touches, what the process has used.
- * May call: libc.
- */
+/* What a cell measures with: the clock, touches, and what the process has used. */
 #include "bench/bench.h"
 
 #include <stdarg.h>
@@ -51,7 +48,7 @@ uint64_t bench_sum_pages(const unsigned char *at, size_t len)
 	return sum;
 }
 
-/* Words anywhere: no call and no look at the clock in between. */
+/* Touch random words. The loop has no call and no look at the clock. */
 static int touch_words(struct bench_worker *worker, uint64_t from, uint64_t to)
 {
 	const struct bench_run *run = worker->run;
@@ -85,7 +82,6 @@ int bench_touch(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_
 
 /* ------------------------------------------------------------------ counting */
 
-/* `key`: read_bytes or write_bytes. */
 uint64_t bench_device_bytes(struct bench_run *run, const char *key)
 {
 	FILE *io = fopen("/proc/self/io", "re");
@@ -115,8 +111,7 @@ uint64_t bench_rss_bytes(void)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Of all threads, also those that have ended. Exact, as getrusage(), which may count by ticks, is
- * not. */
+/* This clock is exact. getrusage() may count by ticks. */
 uint64_t bench_cpu_ns(void)
 {
 	struct timespec used;

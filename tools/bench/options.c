@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The options of filemap bench, and what they ask of files and folders.
- * May call: bench/verb.h, the tables of workloads and ways, tool.h.
- */
+/* The options of filemap bench, and checks of the files and folders that the options name. */
 #include "bench/verb.h"
 
 #include "command/tool.h"
@@ -74,7 +71,7 @@ static int check_file(struct bench *bench)
 	return TOOL_OK;
 }
 
-/* Better now than at the end. */
+/* Check the folder now, not at the end of the measurement. */
 static int check_plot(const struct bench *bench)
 {
 	struct stat st;
@@ -188,7 +185,7 @@ int verb_bench(int argc, char **argv)
 
 	if (argc == 3 && !strcmp(argv[1], "--cell") && tool_parse_count(argv[2], &cell_fd) &&
 	    cell_fd < INT_MAX)
-		bench_cell_main((int)cell_fd); /* returns when there is none: then an unknown option */
+		bench_cell_main((int)cell_fd); /* returns if there is no cell: an unknown option */
 	if (!tool_parse(&verb, argc, argv, &count, &status))
 		return status;
 	bench.names = (const char *const *)argv + 1;

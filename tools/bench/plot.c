@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's pictures: for each workload, bars of how fast each way was; one overview of the
- * library's defaults and the kernel's; and the targets, each with its figure. Speeds are ratios, so
- * the axes are logarithmic and bars go from 1 to either side. Owns nothing. May call: svg.h,
- * command/tool.h.
+ * The benchmark's pictures. For each workload, bars show how fast each way was. One overview
+ * compares some ways over all workloads. One picture shows each target with its figure. Speeds are
+ * ratios, so the axes are logarithmic, and bars go from 1 to either side.
  */
 #include "bench/bench.h"
 
@@ -16,7 +15,7 @@
 
 #define WIDTH 900.0
 #define TOP   66.0 /* below the title */
-#define FOOT  34.0 /* the axis' numbers */
+#define FOOT  34.0 /* for the numbers of the axis */
 
 /* ------------------------------------------------------------------ one workload */
 
@@ -24,7 +23,7 @@
 #define BAR_LEFT  190.0
 #define BAR_RIGHT 680.0
 
-/* Whose speed is 1: kernel-mmap, else the first that ran. */
+/* Return the row whose speed is 1: kernel-mmap, or else the first way that ran. */
 static const struct bench_row *reference(const struct bench_row *rows, size_t count,
 					 unsigned threads)
 {
@@ -47,7 +46,7 @@ static double speed(const struct bench_row *row, const struct bench_row *than)
 	return row->mid.ns_per_op > 0 ? than->mid.ns_per_op / row->mid.ns_per_op : 1;
 }
 
-/* MiB/s of a scan of the device, the time of an operation elsewhere. */
+/* Write MiB/s for a scan of the device, and the time of an operation for other workloads. */
 static void own_text(const struct bench_row *row, char *text, size_t len)
 {
 	char time[TOOL_TEXT_LEN];
@@ -69,7 +68,7 @@ static void put_bar(FILE *out, const struct svg_axis *axis, double y, const stru
 
 	(way->family == FAMILY_FILEMAP ? svg_bold : svg_text)(out, BAR_LEFT - 12, y + 13, SVG_END,
 							      13, SVG_INK, way->name);
-	/* At 1, too, there is something to see. */
+	/* A bar at 1 is visible, too. */
 	svg_rect(out, (end < one ? end : one) - 2, y + 1, (end < one ? one - end : end - one) + 4,
 		 17, way->color);
 	snprintf(text, sizeof(text),
@@ -83,7 +82,7 @@ static void put_bar(FILE *out, const struct svg_axis *axis, double y, const stru
 	svg_text(out, WIDTH - 20, y + 14, SVG_END, 13, SVG_FAINT, text);
 }
 
-/* The bars of one number of threads, from `y` on. Where the next begin. */
+/* Draw the bars for one number of threads, from `y` on. Returns where the next bars begin. */
 static double put_bars(FILE *out, const struct svg_axis *axis, double y,
 		       const struct bench_row *rows, size_t count, unsigned threads)
 {
@@ -106,7 +105,7 @@ static double put_bars(FILE *out, const struct svg_axis *axis, double y,
 	return y + 8;
 }
 
-/* `rows` to `rows + count` are of one workload. */
+/* The rows from `rows` to `rows + count` belong to one workload. */
 static int plot_workload(const struct bench_row *rows, size_t count, const char *dir)
 {
 	const struct bench_workload *workload = rows->workload;
@@ -200,7 +199,7 @@ static void put_dots(FILE *out, const struct svg_axis *axis, double y, const str
 	if (row)
 		svg_line(out, svg_at(axis, 1), y, svg_at(axis, row->mid.ratio), y, 3,
 			 bench_ways[BENCH_FILEMAP].color, NULL);
-	/* The first of the table over the others. */
+	/* Draw the first ways of the table last, so that their marks are on top. */
 	for (unsigned way = BENCH_WAY_COUNT; way-- > 0;) {
 		row = bench_row_find(rows, count, workload->name, kernel->threads, way);
 		if (bench_ways[way].overview && row && row->mid.ratio > 0)
@@ -208,7 +207,8 @@ static void put_dots(FILE *out, const struct svg_axis *axis, double y, const str
 	}
 }
 
-/* What is measured over a store in memory says nothing about reading. */
+/* Return whether the overview has a line for this row of kernel-mmap. The overview leaves out
+ * workloads over a store in memory, which tell nothing about reading. */
 static bool in_overview(const struct bench_row *row)
 {
 	return row->way == BENCH_KERNEL && !row->left_out && row->mid.ratio > 0 && !row->workload->memory;
@@ -265,7 +265,8 @@ static int plot_overview(const struct bench_row *rows, size_t count, const char 
 #define TARGET_LEFT  560.0
 #define TARGET_WIDTH 1100.0
 
-/* 1: just reached; more is better, whichever way the bound goes. */
+/* Return how far the figure is beyond the target: 1 is just met. More is better, for both kinds of
+ * bounds. */
 static double score(const struct bench_target *target, double figure)
 {
 	if (figure <= 0)

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The benchmark's results in words: a table for people, rows of JSON, and what the library counted.
- * May call: command/tool.h.
- */
+/* The benchmark's results as text: a table for people, rows of JSON, and the library's counters. */
 #include "bench/bench.h"
 
 #include "command/tool.h"

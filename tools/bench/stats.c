@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's arithmetic: a row collects its rounds; the middle round and the ratio come from
- * them at the end. May call: nothing.
+ * The benchmark's arithmetic: a row collects its rounds. At the end, the middle round and the ratio
+ * are computed from the rounds.
  */
 #include "bench/bench.h"
 
@@ -53,8 +53,8 @@ const struct bench_row *bench_row_find(const struct bench_row *rows, size_t coun
 	return NULL;
 }
 
-/* The round in the middle by time an operation: its figures belong together, as medians taken
- * singly would not. */
+/* Return the round with the median time of an operation. The figures of one round belong together,
+ * which separate medians would not. */
 static unsigned middle_round(const struct bench_row *row)
 {
 	unsigned middle = 0;
@@ -71,8 +71,8 @@ static unsigned middle_round(const struct bench_row *row)
 	return middle;
 }
 
-/* The speed over the kernel's in each round, and of these the median. Both have all rounds or are
- * left out. */
+/* Compute the row's results. The ratio is the median, over the rounds, of the speed relative to the
+ * kernel's. A row has all rounds unless the row is left out. */
 void bench_row_finish(struct bench_row *row, const struct bench_row *kernel)
 {
 	double ratio[BENCH_ROUNDS_MAX];

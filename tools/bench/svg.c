@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Shapes as SVG text. Owns nothing but the stream until svg_close().
- * May call: libc.
- */
+/* Shapes as SVG text. */
 #include "bench/svg.h"
 
 #include <errno.h>
@@ -126,7 +123,7 @@ struct svg_axis svg_axis(double low, double high, double left, double right)
 {
 	struct svg_axis axis = {.left = left, .right = right};
 
-	/* At least from half to double, and a little air at each end. */
+	/* Show at least one half to 2, with a little space at each end. */
 	axis.low = (low > 0 && low < 0.5 ? low : 0.5) / 1.12;
 	axis.high = (high > 2 ? high : 2) * 1.12;
 	return axis;
@@ -139,7 +136,7 @@ double svg_at(const struct svg_axis *axis, double value)
 	return axis->left + (part < 0 ? 0 : part > 1 ? 1 : part) * (axis->right - axis->left);
 }
 
-/* 1, 2, 5 in each decade; where there are many decades, 1 alone. */
+/* Draw lines at 1, 2 and 5 of each decade, or at 1 alone if there are many decades. */
 void svg_grid(FILE *out, const struct svg_axis *axis, double top, double bottom)
 {
 	static const double steps[] = {1, 2, 5};

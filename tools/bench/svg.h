@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A picture as SVG text: shapes in pixels from the top left, and an axis that is logarithmic. See
- * svg.c. May call: libc.
- */
+/* A picture as SVG text: shapes in pixels from the top left, and a logarithmic axis. */
 #ifndef FILEMAP_BENCH_SVG_H
 #define FILEMAP_BENCH_SVG_H
 
@@ -16,10 +13,11 @@
 
 enum svg_anchor { SVG_START, SVG_MIDDLE, SVG_END };
 
-/* A new picture with a title and a line under it. NULL and errno. */
+/* Begin a picture with a title and a line below the title. Returns NULL and sets errno on
+ * failure. */
 FILE *svg_open(const char *dir, const char *name, double width, double height, const char *title,
 	       const char *below);
-/* 0 or a negative errno. */
+/* End the picture. Returns 0 or a negative errno. */
 int svg_close(FILE *out);
 void svg_text(FILE *out, double x, double y, enum svg_anchor anchor, double size, const char *color,
 	      const char *text);
@@ -31,14 +29,14 @@ void svg_line(FILE *out, double x1, double y1, double x2, double y2, double widt
 void svg_circle(FILE *out, double x, double y, double r, const char *color);
 void svg_diamond(FILE *out, double x, double y, double r, const char *color);
 
-/* Values `low` to `high` at pixels `left` to `right`. */
+/* Values from `low` to `high` are at pixels from `left` to `right`. */
 struct svg_axis {
 	double low, high, left, right;
 };
-/* Room for all values from `low` to `high`, and for 1. */
+/* Make an axis with room for 1, and for all values from `low` to `high`. */
 struct svg_axis svg_axis(double low, double high, double left, double right);
 double svg_at(const struct svg_axis *axis, double value);
-/* Lines of the grid from `top` to `bottom`, with their values below. */
+/* Draw the lines of the grid from `top` to `bottom`, with their values below. */
 void svg_grid(FILE *out, const struct svg_axis *axis, double top, double bottom);
 
 #endif

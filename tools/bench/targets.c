@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library is to reach, in one table, and the judgement of each target from the rows that
- * were measured: a figure for each round, taken within that round, and of these the median. Owns
- * nothing. May call: libc.
+ * The targets of the library in one table, and the judgement of each target from the measured rows.
+ * A target has one figure in each round, taken within that round. The median of these figures is
+ * judged.
  */
 #include "bench/bench.h"
 
@@ -10,12 +10,12 @@
 #include <string.h>
 
 #define BIT_FILEMAP BENCH_BIT(FILEMAP)
-/* Large pages, by choice or by itself: the faster one counts. */
+/* The way with pages of 2 MiB. */
 #define BIT_LARGE   BENCH_BIT(FILEMAP_HUGE)
 #define NOTHING     BENCH_WAY_COUNT
 
 const struct bench_target bench_targets[] = {
-	/* workload, threads, ways, what, against (way, workload), at least or most, need, aim */
+	/* workload, threads, ways, figure, against (way, workload), bound, need, aim */
 	{"rand-cold", 1, BIT_FILEMAP, FIGURE_SPEED, BENCH_KERNEL_128K, NULL, AT_LEAST, 2.5, 0},
 	{"rand-cold", 1, BIT_FILEMAP, FIGURE_SPEED, BENCH_KERNEL, NULL, AT_LEAST, 20, 0},
 	{"rand-cold", 1, BIT_FILEMAP, FIGURE_SPEED, BENCH_KERNEL_RANDOM, NULL, AT_LEAST, 0.85, 0.95},
@@ -73,7 +73,7 @@ static double part(double of, double by)
 	return by > 0 ? of / by : 0;
 }
 
-/* The figure in round `r`, without what it is compared with. */
+/* Return the row's own figure in round `r`, before any comparison. */
 static double plain(const struct bench_row *row, enum bench_figure figure, unsigned r)
 {
 	switch (figure) {
@@ -107,7 +107,7 @@ bool bench_reached(const struct bench_target *target, double figure, double want
 
 /* ------------------------------------------------------------------ judgement */
 
-/* Of one way. */
+/* Judge the target for one way. */
 static void judge_way(const struct bench_target *target, const struct bench_row *rows, size_t count,
 		      enum bench_way way, struct bench_judgement *ret)
 {
@@ -144,7 +144,7 @@ struct bench_judgement bench_judge(const struct bench_target *target, const stru
 		struct bench_judgement one = {.verdict = VERDICT_NOT_MEASURED};
 
 		if (best.way == NOTHING && target->ways & 1u << way)
-			best.way = way; /* somebody to name */
+			best.way = way; /* a way to name, even if no way is measured */
 		if (target->ways & 1u << way)
 			judge_way(target, rows, count, way, &one);
 		if (one.verdict != VERDICT_NOT_MEASURED &&

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap bench: the library's mappings beside the kernel's, and beside the device's limit.
- * Here: the plan, one cell after another; see bench.h for the parts. In each round every way
- * runs once, each time in another order; ratios are taken within a round. The coordinator is
- * single-threaded.
- * May call: the other bench parts, undo.h, tool.h.
+ * filemap bench: compares the library's mappings with the kernel's, and with the device's limit.
+ * This file has the plan: one cell runs after another. See bench.h for the other parts. In each
+ * round every way runs once, in another order each time. Ratios are taken within a round. The
+ * coordinator is single-threaded.
  */
 #include "bench/verb.h"
 
@@ -37,7 +36,7 @@ static void on_interrupt(int signo)
 	interrupted = signo;
 }
 
-/* Once each, however many workloads it concerns. */
+/* Tell why a way is left out, once for each reason, however many workloads have the reason. */
 static void note(struct bench *bench, enum bench_way way, const char *why)
 {
 	char line[sizeof(bench->notes[0])];
@@ -53,8 +52,8 @@ static void note(struct bench *bench, enum bench_way way, const char *why)
 
 /* ------------------------------------------------------------------ a cell's orders */
 
-/* How much of the file a touch at random brings in, where the way's readahead is known to be blind.
- */
+/* Return how many bytes of the file a random touch brings in, for ways that read around each
+ * touch. */
 static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 {
 	uint64_t kib;
@@ -68,7 +67,8 @@ static uint64_t touch_bytes(const struct bench *bench, enum bench_way way)
 	return BENCH_PAGE;
 }
 
-/* No more than leaves the file cold: a touch must not find what another's readahead brought. */
+/* Limit the operations so that the file stays cold: a touch must not find what the readahead of
+ * another touch brought in. */
 static uint64_t cold_ops(const struct bench *bench, enum bench_way way, unsigned threads,
 			 uint64_t range, uint64_t ops)
 {
@@ -99,10 +99,11 @@ static uint64_t cell_budget(const struct bench_workload *workload, enum bench_wa
 		return range / 6 * 5 & ~(uint64_t)(BENCH_HUGE - 1);
 	if (workload->sparse)
 		return 0;
+	/* Nothing is written back: half of the dirty limit is more than the range. */
 	if (workload->memory &&
-	    workload->writes) /* nor written back: half of what may be dirty is the range */
+	    workload->writes)
 		return 9 * range + 64 * MIB;
-	if (workload->memory) /* that nothing be evicted while it is filled */
+	if (workload->memory) /* nothing is evicted while the cache is filled */
 		return 3 * range + 64 * MIB;
 	if (workload->pattern == PATTERN_RANDOM && !workload->writes)
 		return 0; /* the library's own default */
@@ -140,12 +141,12 @@ static void fill_orders(struct bench *bench, size_t index, enum bench_way way, u
 		cell->in.warm_ops = range / step;
 	}
 	if (workload->same_pages)
-		cell->in.ops *= threads; /* each of them */
+		cell->in.ops *= threads; /* each thread makes all of them */
 	if (workload->pattern == PATTERN_RANDOM && !workload->memory && !workload->whole)
 		cell->in.ops = cold_ops(bench, way, threads, range, cell->in.ops);
 }
 
-/* What a cell may use of memory, about. */
+/* Estimate how much memory a cell uses. */
 static uint64_t memory_of(const struct bench *bench)
 {
 	uint64_t bytes = 2 * bench->cell->in.range_bytes + 64 * MIB,
@@ -159,7 +160,7 @@ static uint64_t memory_of(const struct bench *bench)
 	return bytes < most ? bytes : most;
 }
 
-/* What the way needs of the machine. 0, or -1 and why it is not to be had. */
+/* Set up what the way needs of the machine. Returns 0, or -1 with the reason in `why`. */
 static int fill_machine(struct bench *bench, char *why)
 {
 	struct bench_cell *cell = bench->cell;
@@ -212,7 +213,8 @@ static void execute_cell(struct bench *bench)
 	_exit(127);
 }
 
-/* Its wait status; -1: interrupted or out of time. The process is gone at return. */
+/* Wait for the cell. Returns its wait status, or -1 if interrupted or out of time. The process has
+ * ended at return. */
 static int await_cell(struct bench *bench, pid_t pid)
 {
 	struct pollfd fd = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
@@ -232,7 +234,7 @@ static int await_cell(struct bench *bench, pid_t pid)
 	return ended ? status : -1;
 }
 
-/* True: it has its figures. */
+/* Run the cell. Returns true if the cell has its figures. */
 static bool run_cell(struct bench *bench, char *why)
 {
 	struct bench_cell *cell = bench->cell;
@@ -271,9 +273,9 @@ static bool run_cell(struct bench *bench, char *why)
 	return false;
 }
 
-/* ------------------------------------------------------------------ the same bytes? */
+/* ------------------------------------------------------------------ comparing the bytes */
 
-/* What ways over the same bytes summed, the first one's word for it. */
+/* Sums that all ways over the same bytes must have. The first way to reach a sum sets the sum. */
 struct truth {
 	uint64_t sums[BENCH_SUMS];
 	uint64_t ops[BENCH_WAY_COUNT], sum[BENCH_WAY_COUNT]; /* of all operations of a cell */
@@ -291,7 +293,7 @@ static bool agrees(struct truth *truth, const struct bench_cell *cell)
 			return false;
 		truth->sums[i] = cell->out.sums[i];
 	}
-	/* Cut short, threads reached this and that. */
+	/* In a cell that was cut short, each thread may have reached any operation. */
 	if (cell->out.ops != cell->in.ops)
 		return true;
 	while (known < truth->count && truth->ops[known] != cell->out.ops)
@@ -308,7 +310,7 @@ static bool agrees(struct truth *truth, const struct bench_cell *cell)
 
 /* ------------------------------------------------------------------ rounds */
 
-/* What shares its rounds: one workload, or several, with one number of threads. */
+/* Rows that share their rounds: one workload or several, with one number of threads. */
 struct group {
 	struct bench *bench;
 	unsigned count;
@@ -370,8 +372,8 @@ static void add_rows(struct group *group, const struct bench_workload *workload,
 				(struct bench_row){.workload = workload, .way = way, .threads = threads};
 }
 
-/* Neighbours stay neighbours, since what the machine does changes with time; but each round begins
- * with another way, and every second one goes backwards. */
+/* Return which row has turn `i`. Neighbours stay neighbours, because the machine changes with time.
+ * But each round begins with another way, and every second round goes backwards. */
 static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
 {
 	unsigned turn = (i + round) % group->count;
@@ -379,7 +381,8 @@ static unsigned turn_of(const struct group *group, unsigned round, unsigned i)
 	return round % 2 ? group->count - 1 - turn : turn;
 }
 
-/* Of what takes no time more, since what is short is soon disturbed. */
+/* Return the number of rounds. A workload over a store in memory takes little time, so noise
+ * disturbs the figures more: such a workload gets three times as many rounds. */
 static unsigned rounds_of(const struct bench *bench, const struct bench_workload *workload)
 {
 	uint64_t rounds = bench->rounds * (workload->memory && !bench->quick ? 3 : 1);
@@ -416,7 +419,7 @@ static bool wanted(const struct bench *bench, const char *name)
 	return !bench->name_count;
 }
 
-/* In TMPDIR, else beside this program: /tmp is memory on many machines. */
+/* Return TMPDIR, or else the folder of this program, because /tmp is memory on many machines. */
 static const char *file_dir(void)
 {
 	static char beside[PATH_MAX - 80];
@@ -432,7 +435,7 @@ static const char *file_dir(void)
 	return beside;
 }
 
-/* For the workloads that write: never the user's own file, however large that is. */
+/* Make the file for the workloads that write. The user's own file is never written to. */
 static int make_scratch(struct bench *bench)
 {
 	uint64_t bytes = 0;
@@ -445,13 +448,13 @@ static int make_scratch(struct bench *bench)
 		    workload->ways & bench->ways && range > bytes)
 			bytes = range;
 	}
-	/* With a small file everything is to be small. */
+	/* If the user's file is small, the scratch file is small, too. */
 	if (bytes > bench->machine.file_bytes)
 		bytes = bench->machine.file_bytes - bench->machine.file_bytes % RANGE_ALIGN;
 	return bytes && bench_make_scratch(&bench->machine, file_dir(), bytes) ? TOOL_FAILED : TOOL_OK;
 }
 
-/* A workload, and those after it that share its rounds. */
+/* Run a workload together with the following workloads that share its rounds. */
 static void run_together(struct bench *bench, size_t first, unsigned threads)
 {
 	struct group group = {.bench = bench, .rows = bench->rows + bench->row_count};
@@ -499,7 +502,7 @@ static int run_all(struct bench *bench)
 	return TOOL_OK;
 }
 
-/* ------------------------------------------------------------------ options */
+/* ------------------------------------------------------------------ the file */
 
 static int make_file(struct bench *bench)
 {
@@ -547,7 +550,7 @@ int bench_run_plan(struct bench *bench)
 		status = run_all(bench);
 	undo_end(bench->machine.undo);
 	if (interrupted) {
-		/* End as the signal would have ended it, now that all is undone. */
+		/* All is undone. End as the signal would have ended the program. */
 		signal(interrupted, SIG_DFL);
 		raise(interrupted);
 	}

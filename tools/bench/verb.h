@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A run of the benchmark: what its options say, and what is known of it so far.
- * May call: bench.h.
- */
+/* A run of the benchmark: its options and its state. */
 #ifndef FILEMAP_BENCH_VERB_H
 #define FILEMAP_BENCH_VERB_H
 
@@ -19,20 +16,21 @@ struct bench {
 	bool json, quick, counters;
 	/* state */
 	unsigned ways;            /* BENCH_BIT()s */
-	const char *const *names; /* of workloads; none: all */
+	const char *const *names; /* of workloads; no name: all workloads */
 	int name_count;
 	struct bench_machine machine;
 	struct bench_cell *cell;
 	int cell_fd;
 	struct bench_row *rows;
 	size_t row_count;
-	bool failed;              /* a way read other bytes, or died */
+	bool failed;              /* a way read or wrote wrong bytes, or died */
 	bool library_ran;
 	char notes[BENCH_NOTES_MAX][BENCH_WHY + 40];
 	unsigned note_count;
 };
 
-/* The whole plan: the file, the rounds, the reports; all is undone at return. The exit status. */
+/* Carry out the whole plan: the file, the rounds, the reports. Everything is undone at return.
+ * Returns the exit status. */
 int bench_run_plan(struct bench *bench);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's ways over the kernel's page cache: mmap() with its advices, and pread(). Owns the
- * cell's mappings and buffers. May call: libc.
+ * The benchmark's ways over the kernel's page cache: mmap() with each kind of advice, and pread().
+ * pwrite() is in write.c.
  */
 #include "bench/bench.h"
 
@@ -16,7 +16,7 @@
 
 /* ------------------------------------------------------------------ mmap */
 
-/* Into the page cache, without a mapping. */
+/* Bring the range into the page cache, without a mapping. */
 static int cache_range(struct bench_run *run)
 {
 	static char buffer[64 << 10];
@@ -64,7 +64,7 @@ static int kernel_open(struct bench_run *run)
 	return 0;
 }
 
-/* Pages that are not neighbours are advised each, BENCH_DEPTH operations ahead. */
+/* Touch pages that are not neighbours. Each page is advised BENCH_DEPTH operations ahead. */
 static int willneed_each(struct bench_worker *worker, uint64_t from, uint64_t to,
 			 uint64_t deadline_ns)
 {
@@ -120,7 +120,7 @@ static int pread_open(struct bench_run *run)
 	return 0;
 }
 
-/* A forward scan reads PREAD_BYTES at once, everything else what it needs. */
+/* A forward scan reads PREAD_BYTES at once. Every other pattern reads one unit at a time. */
 static int pread_work(struct bench_worker *worker, uint64_t from, uint64_t to, uint64_t deadline_ns)
 {
 	struct bench_run *run = worker->run;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's tables, and where each operation of a pattern goes. Constant, or filled before
- * the threads start. May call: command/order.h, libc.
+ * The benchmark's tables of ways and workloads, and the offset of each operation of a pattern. All
+ * data is constant, or filled before the threads start.
  */
 #include "bench/bench.h"
 
@@ -13,7 +13,7 @@
 #define SEQUENTIAL                                                                                 \
 	(LIBRARY | KERNEL | BENCH_BIT(KERNEL_SEQUENTIAL) | BENCH_BIT(PREAD) | BENCH_BIT(LIMIT))
 #define RANDOM     (LIBRARY | KERNEL | BENCH_BIT(KERNEL_RANDOM) | BENCH_BIT(PREAD))
-/* The page size is the workload's. */
+/* Ways whose page size is the workload's unit. */
 #define FAULT                                                                                      \
 	(BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL) | BENCH_BIT(BARE) |    \
 	 BENCH_BIT(BARE_COPY))
@@ -212,8 +212,9 @@ const struct bench_workload bench_workloads[] = {
 		.ways = BENCH_BIT(FILEMAP) | BENCH_BIT(FILEMAP_THREAD) | BENCH_BIT(KERNEL),
 		.memory = true,
 		.touch_words = true,
-		.random_advice = true, /* else a fault would bring in pages beside it, which those
-					  of map-scale do not have */
+		/* Without the advice, a fault would bring in neighbours, which the mappings of
+		 * map-scale lack. */
+		.random_advice = true,
 		.full = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 		.quick = {.range_bytes = 2ull * BENCH_PAGE * BENCH_MAPPINGS},
 	},
@@ -339,7 +340,7 @@ uint64_t bench_offset(const struct bench_worker *worker, uint64_t turn)
 	return 0;
 }
 
-/* A cumulative table, and a search in it for each draw. */
+/* Make a cumulative table, and search the table for each draw. */
 uint32_t *bench_zipf_make(uint64_t pages, uint64_t count)
 {
 	double *below = malloc(pages * sizeof(*below)), sum = 0;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workloads that write. The bytes of a page are a function of its number and the cell's seed,
- * so that what an earlier cell left is told from what this one wrote. Whatever was written is
- * durable within the measured time, in the same manner for each way: fm_sync(), msync(MS_SYNC) of
- * the whole range, or fdatasync(), by each thread once it has written its last page, or after each
- * commit. Only `write-fault` syncs nothing. Afterwards all of it is read back: from the file by
- * O_DIRECT, past the page cache, or from the library's store.
- * May call: libc.
+ * The workloads that write. The bytes of a page are a function of the page's number and the cell's
+ * seed, so the bytes of an earlier cell differ. Written bytes become durable within the measured
+ * time, in the same manner for each way: by fm_sync() or msync(MS_SYNC) of the whole range, or by
+ * fdatasync(). Each thread syncs after its last page, or after each commit. Only `write-fault`
+ * syncs nothing. Afterwards, all bytes are read back: from the file by O_DIRECT, past the page
+ * cache, or from the library's store.
  */
 #define _GNU_SOURCE
 #include "bench/bench.h"
@@ -49,7 +48,7 @@ static int write_page(const struct bench_worker *worker, uint64_t offset)
 	return 0;
 }
 
-/* Where page number `page` of operation `turn` is. */
+/* Return the offset of page number `page` of operation `turn`. */
 static uint64_t page_offset(const struct bench_worker *worker, uint64_t turn, unsigned page)
 {
 	unsigned pages = worker->run->workload->commit_pages;
@@ -94,7 +93,7 @@ static bool page_is_right(const struct bench_run *run, const uint64_t *words, ui
 	return true;
 }
 
-/* Bytes as they are in the store, past the page cache where that is possible. */
+/* Read bytes as they are in the store, past the page cache if possible. */
 static int read_back(struct bench_run *run, int fd, void *to, size_t len, uint64_t offset)
 {
 	if (run->ops->read_back)
@@ -104,7 +103,7 @@ static int read_back(struct bench_run *run, int fd, void *to, size_t len, uint64
 	return 0;
 }
 
-/* `written`: a byte for each page of the range. */
+/* Compare what was written with the store. `written` has a byte for each page of the range. */
 static int compare(struct bench_run *run, int fd, const unsigned char *written)
 {
 	size_t step = run->range_bytes < CHECK_BYTES ? run->range_bytes : CHECK_BYTES;

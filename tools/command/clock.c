@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Time as the verbs measure it and wait for it.
- * May call: libc.
- */
+/* The monotonic clock, and a sleep that signals do not shorten. */
 #include "command/clock.h"
 
 #include <errno.h>

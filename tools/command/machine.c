@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What the verbs ask of the machine they run on; see machine.h. Owns nothing.
- * May call: libc, the kernel.
- */
+/* What the verbs ask of the machine. See machine.h. */
 #include "command/machine.h"
 
 #include <errno.h>
@@ -54,7 +51,9 @@ int machine_find_disk(const char *path, unsigned *ret_major, unsigned *ret_minor
 	if (stat(path, &st))
 		return -errno;
 	if (!major(st.st_dev))
-		return -ENODEV; /* tmpfs, btrfs, overlayfs: no disk of its own */
+		/* tmpfs, btrfs and overlayfs have an anonymous device number, which names no
+		 * disk. */
+		return -ENODEV;
 	snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/partition", major(st.st_dev),
 		 minor(st.st_dev));
 	*ret_major = major(st.st_dev);

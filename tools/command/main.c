@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The filemap command: a table of verbs.
- * May call: filemap.h, the verbs.
- */
+/* The filemap command: main() finds the verb in a table and runs the verb. */
 #include "filemap.h"
 #include "command/tool.h"
 
@@ -35,8 +32,8 @@ static int help(void)
 	return TOOL_OK;
 }
 
-/* Output that did not arrive is a failure (a full disk, a closed pipe). A verb may have flushed
- * already: then the stream remembers that this failed. */
+/* Flush standard output. Lost output is a failure (a full disk, a closed pipe). If the verb's own
+ * flush failed before, the stream's error flag tells so. */
 static int finish(int status)
 {
 	bool lost = fflush(stdout) != 0 || ferror(stdout);
@@ -46,9 +43,9 @@ static int finish(int status)
 	return status;
 }
 
-/* Where a standard stream is closed, the next file that is opened would take its number, and what
- * is printed would be written into that file. So the number is taken first, by something that
- * cannot be written to: output is then told as lost. False: even /dev/null cannot be opened. */
+/* Open each standard stream that is closed. Otherwise the next opened file would take the stream's
+ * number, and printed text would go into that file. The replacement cannot be written to, so
+ * finish() reports the output as lost. Returns false if /dev/null cannot be opened. */
 static bool standard_streams_open(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)

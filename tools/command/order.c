@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Orders of visiting; see order.h. Random is a permutation: a Feistel network of four rounds over
- * the next even power of two, walked on until it lands inside the count (less than four steps on
- * average). The same count always gives the same order.
+ * Orders in which units are visited. See order.h. The random order is a permutation: a Feistel
+ * network of four rounds, whose domain is the next power of four. The network is applied again
+ * until the result is less than the count, which takes less than four steps on average. The same
+ * count always gives the same order.
  */
 #include "command/order.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Orders in which units 0 to count-1 are visited: a function from the turn to the unit, without
- * memory in proportion to the count. Read-only once made, so any thread may ask. May call: nothing.
+ * Orders in which the units 0 to count-1 are visited. An order is a function from the turn to the
+ * unit, so an order needs no memory in proportion to the count. An order does not change after
+ * order_make(), so any thread may use the order.
  */
 #ifndef FM_TOOL_ORDER_H
 #define FM_TOOL_ORDER_H
@@ -13,7 +14,7 @@ enum order_kind { ORDER_SEQUENTIAL, ORDER_REVERSE, ORDER_RANDOM, ORDER_STRIDED }
 struct order {
 	enum order_kind kind;
 	uint64_t count;
-	unsigned half_bits; /* random: width of each half of the Feistel network */
+	unsigned half_bits; /* random order: width in bits of each half of the Feistel network */
 };
 
 void order_make(struct order *order, enum order_kind kind, uint64_t count);

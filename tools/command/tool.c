@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors, words and progress of the filemap command. See tool.h; options are in tool_options.c,
- * JSON in tool_json.c.
+ * Errors, texts and progress of the filemap command. See tool.h. The options are in tool_options.c,
+ * and JSON is in tool_json.c.
  */
 #include "command/tool.h"
 
@@ -56,7 +56,7 @@ char *tool_time_text(uint64_t ns, char text[TOOL_TEXT_LEN])
 	return text;
 }
 
-/* Bytes from 0x80 up stay: names may be UTF-8. */
+/* Bytes from 0x80 on are kept, because names may be UTF-8. */
 void tool_clean(char *text)
 {
 	for (; *text; text++)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* A small JSON writer: it places the commas and escapes the text. */
+/* A small JSON writer. The writer places the commas and escapes the text. */
 #include "command/tool.h"
 
 #include <math.h>
 
-/* How many bytes a character of UTF-8 takes here; 0: it is none. */
+/* Return the length of the UTF-8 character at `at`, or 0 if the bytes are not a character. */
 static size_t utf8_bytes(const unsigned char *at)
 {
 	unsigned char c = at[0];
@@ -19,11 +19,12 @@ static size_t utf8_bytes(const unsigned char *at)
 			return 0;
 	if ((c == 0xe0 && at[1] < 0xa0) || (c == 0xed && at[1] >= 0xa0) ||
 	    (c == 0xf0 && at[1] < 0x90) || (c == 0xf4 && at[1] >= 0x90))
-		return 0; /* longer than need be, half of a pair, or past the last */
+		return 0; /* an overlong form, half of a surrogate pair, or past U+10FFFF */
 	return count;
 }
 
-/* Names of files and processes may be any bytes; what is no character is one that says so. */
+/* Print a string. Names of files and processes may hold any bytes. Each byte that belongs to no
+ * UTF-8 character is printed as U+FFFD. */
 static void print_text(FILE *out, const char *text)
 {
 	fputc('"', out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Options of the filemap command: one table a verb, parsed and turned into its --help here. */
+/* Options of the filemap command: each verb has one table, which serves parsing and --help. */
 #include "command/tool.h"
 
 #include <ctype.h>
@@ -140,7 +140,8 @@ static const struct tool_option *find_option(const struct tool_verb *verb, const
 	return NULL;
 }
 
-/* One argument that is an option; *index moves on when its value is the next argument. */
+/* Parse one argument that is an option. *index moves on if the option's value is the next
+ * argument. */
 static bool parse_option(const struct tool_verb *verb, int argc, char **argv, int *index)
 {
 	const char *arg = argv[*index], *value = NULL;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The list of what a verb set up, kept by a process of its own: the keeper. It undoes,
- * newest first, when it is told to, and everything when the pipe to it closes: so also when the
- * coordinator is killed. The keeper ignores the terminal's signals and starts nothing.
+ * The list of what a verb set up on the machine. A process of its own, the keeper, holds the list.
+ * The keeper undoes entries on request, from the newest to the oldest. The keeper undoes all
+ * entries when its socket closes, so also when the coordinator is killed. The keeper ignores the
+ * terminal's signals and starts no process.
  *
- * Whoever else inherits the pipe would keep the keeper waiting: children call undo_child() first.
- * May call: libc, the kernel.
+ * A process that inherits the coordinator's end of the socket would keep the keeper waiting. So
+ * each child of the coordinator calls undo_child() first.
  */
 #define _GNU_SOURCE
 #include "command/undo.h"
@@ -37,10 +38,10 @@
 
 struct undo_message {
 	enum undo_kind kind;
-	bool run; /* not an entry: undo down to `mark` and answer */
+	bool run; /* not an entry: a request to undo down to `mark` */
 	unsigned mark;
 	pid_t pid;
-	struct fuse_control *control; /* shared memory from before the keeper was started */
+	struct fuse_control *control; /* in shared memory, made before the keeper was started */
 	char path[300], text[64];
 };
 
@@ -70,7 +71,8 @@ static void calm(struct fuse_control *control)
 	atomic_store(&control->read_error, 0);
 }
 
-/* EINVAL: it is not frozen. */
+/* Thaw the file system of a directory. Errors are ignored: EINVAL says that the file system is not
+ * frozen. */
 static void thaw(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -81,8 +83,9 @@ static void thaw(const char *path)
 	close(fd);
 }
 
-/* What a process that is to end may wait for: a slow store, a server that is stopped, a frozen file
- * system. A process that waits for one can't be killed, a file system on one not unmounted. */
+/* Release what may block a process that must end: a slow store, a stopped server, a frozen file
+ * system. A process that waits for one of these cannot be killed, and a file system on one of these
+ * cannot be unmounted. */
 static void relieve(const struct undo_entry *entries, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
@@ -97,7 +100,8 @@ static void relieve(const struct undo_entry *entries, unsigned count)
 	}
 }
 
-/* `entries` up to `count` are still to be undone, this one too. */
+/* Kill a process and wait for its end. The entries up to `count`, including `entry`, are still to
+ * be undone. */
 static void undo_kill(struct undo_entry *entries, unsigned count, struct undo_entry *entry,
 		      int *complaints)
 {
@@ -108,7 +112,7 @@ static void undo_kill(struct undo_entry *entries, unsigned count, struct undo_en
 		return;
 	syscall(SYS_pidfd_send_signal, entry->pidfd, SIGCONT, NULL, 0);
 	syscall(SYS_pidfd_send_signal, entry->pidfd, SIGKILL, NULL, 0);
-	/* Who froze or stopped something may have done so again before he was killed. */
+	/* The killed process may have frozen or stopped something again just before the signal. */
 	while (poll(&poll_fd, 1, UNDO_SLICE_MS) != 1 && ms < UNDO_WAIT_MS) {
 		relieve(entries, count);
 		ms += UNDO_SLICE_MS;
@@ -122,7 +126,7 @@ static void undo_kill(struct undo_entry *entries, unsigned count, struct undo_en
 	close(entry->pidfd);
 }
 
-/* A mount is busy for a moment after its last user was killed. */
+/* Unmount. A mount stays busy for a moment after its last user was killed. */
 static void undo_umount(const char *path, int *complaints)
 {
 	for (unsigned ms = 0; ms < 2000; ms += 20) {
@@ -136,7 +140,7 @@ static void undo_umount(const char *path, int *complaints)
 		complain(complaints, "umount", path, errno);
 }
 
-/* A cgroup is busy until the last of its threads is gone. */
+/* Remove a directory or a cgroup. A cgroup stays busy until its last thread has ended. */
 static void undo_rmdir(const char *path, int *complaints)
 {
 	for (unsigned ms = 0; ms < 3000; ms += 20) {
@@ -155,7 +159,7 @@ static void undo_loop(const char *path, int *complaints)
 
 	if (fd < 0)
 		return;
-	/* With the last mount gone it went by itself (autoclear). */
+	/* ENXIO: the device detached itself when its last mount went away (autoclear). */
 	if (ioctl(fd, LOOP_CLR_FD, 0) && errno != ENXIO)
 		complain(complaints, "detach", path, errno);
 	close(fd);
@@ -168,7 +172,8 @@ static void undo_write(const char *path, const char *text)
 	if (fd < 0)
 		return;
 	if (write(fd, text, strlen(text)) < 0) {
-		/* The cgroup's end lifts the limit as well. */
+		/* A failure is ignored: the removal of a cgroup lifts the cgroup's limit as
+		 * well. */
 	}
 	close(fd);
 }
@@ -272,7 +277,8 @@ int undo_start(struct undo **ret_undo)
 		return error;
 	}
 	if (!pid) {
-		/* Out of the terminal's reach, and without a directory to keep busy. */
+		/* Leave the session of the terminal, and ignore the signals that end the
+		 * coordinator. */
 		setsid();
 		signal(SIGINT, SIG_IGN);
 		signal(SIGTERM, SIG_IGN);
@@ -341,7 +347,7 @@ int undo_to(struct undo *undo, unsigned mark)
 		return 0;
 	answer = undo_call(undo, &message);
 	undo->count = mark;
-	/* The dead are the coordinator's children. */
+	/* Reap the killed processes, which are children of the coordinator. */
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
 	return answer;

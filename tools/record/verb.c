@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap record: run a program that uses libfilemap with $FILEMAP_RECORD set to a folder of its
- * own, in which the library writes a list for each file that the program opens; put them together
- * as one file when the program has ended. Owns that folder and what is in it. May call:
- * command/tool.h, libc.
+ * filemap record: runs a program that uses libfilemap, with $FILEMAP_RECORD set to a temporary
+ * folder. The library writes a list into the folder for each file that the program opens. When the
+ * program has ended, the lists are put together as one file, and the folder is removed.
  */
 #include "command/tool.h"
 
@@ -20,9 +19,9 @@
 
 #define LINE_LEN (4 * PATH_MAX + 64)
 
-/* One list, as its header tells. */
+/* One list: the parts of its name, its header, and the sums of its ranges. */
 struct list {
-	uint64_t opened_ns, pid, number; /* of its name */
+	uint64_t opened_ns, pid, number; /* of the name */
 	char name[96];
 	char *uri;
 	uint64_t ranges, bytes, lost;
@@ -56,8 +55,8 @@ static void in_child(char **argv, const sigset_t *mask)
 	execvp(argv[0], argv);
 }
 
-/* Fork and exec. Returns the child, or -1 with errno: also where the program could not be started.
- */
+/* Fork and execute the program. Returns the child, or -1 with errno if the program could not be
+ * started. */
 static pid_t start(char **argv)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN}, pass = {.sa_handler = pass_on};
@@ -87,7 +86,8 @@ static pid_t start(char **argv)
 	}
 	close(said[0]);
 	if (pid > 0) {
-		/* The terminal's interrupt is the program's too: what it does about it is its own affair. */
+		/* The terminal's interrupt reaches the program, too, and the program decides what
+		 * to do. */
 		sigaction(SIGINT, &ignore, NULL);
 		sigaction(SIGQUIT, &ignore, NULL);
 		child_pid = pid;
@@ -99,7 +99,8 @@ static pid_t start(char **argv)
 	return pid;
 }
 
-/* Its exit status; 128 and the signal that killed it. */
+/* Wait for the program. Returns its exit status, or 128 plus the number of the signal that killed
+ * it. */
 static int wait_for(pid_t pid)
 {
 	int status = 0;
@@ -112,7 +113,7 @@ static int wait_for(pid_t pid)
 
 /* ------------------------------------------------------------------ the lists */
 
-/* The header's lines, up to the first range, and the sum of the ranges. */
+/* Read the lines of a list's header, and add up the list's ranges. */
 static bool read_list(const char *path, struct list *list)
 {
 	char *line = malloc(LINE_LEN);
@@ -158,7 +159,7 @@ static bool add_list(struct recording *r, const char *name)
 	*list = (struct list){0};
 	if (sscanf(name, "%llu-%llu-%llu.hotset", &opened_ns, &pid, &number) != 3 ||
 	    strlen(name) >= sizeof(list->name))
-		return true; /* not one */
+		return true; /* not the name of a list */
 	list->opened_ns = opened_ns;
 	list->pid = pid;
 	list->number = number;
@@ -178,7 +179,7 @@ static bool find_lists(struct recording *r)
 	bool good = dir != NULL;
 
 	while (good && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.') /* one that was being written when its program died */
+		if (entry->d_name[0] != '.') /* a hidden list is incomplete: its program died */
 			good = add_list(r, entry->d_name);
 	if (dir)
 		closedir(dir);
@@ -202,7 +203,7 @@ static bool append_file(FILE *out, const char *path)
 	return good;
 }
 
-/* One file: whole, or as it was. */
+/* Write all lists into one file. The file is replaced as a whole, or stays as it was. */
 static bool write_out(const struct recording *r)
 {
 	char temporary[PATH_MAX + 32], path[2 * PATH_MAX];
@@ -270,7 +271,7 @@ static void tell_json(const struct recording *r, int status)
 {
 	struct tool_json json = {.out = stdout};
 
-	putchar('\n'); /* the program may have ended in the middle of a line */
+	putchar('\n'); /* the program's output may end within a line */
 	json_open(&json, NULL, '{');
 	json_text(&json, "out", r->out);
 	json_number(&json, "exit_status", (uint64_t)status);
@@ -291,7 +292,7 @@ static void tell_json(const struct recording *r, int status)
 
 /* ------------------------------------------------------------------ the verb */
 
-/* Found out before the program has run for an hour. */
+/* Check the output file now, not after the program has run for an hour. */
 static int check_out(const char *out)
 {
 	char folder[PATH_MAX] = ".";
@@ -320,7 +321,8 @@ static int make_folder(struct recording *r)
 		return tool_error(TOOL_FAILED,
 				  "record: %s: %s; set TMPDIR to a folder that can be written",
 				  r->folder, strerror(errno));
-	/* Of a relative TMPDIR the program, which may go elsewhere, is told the whole path. */
+	/* The program may change its directory, so it gets the absolute path of a relative
+	 * TMPDIR. */
 	char *whole = realpath(r->folder, NULL);
 	if (whole && strlen(whole) < sizeof(r->folder))
 		strcpy(r->folder, whole);
@@ -328,7 +330,8 @@ static int make_folder(struct recording *r)
 	return TOOL_OK;
 }
 
-/* The program has ended: its status, unless what it did could not be written. */
+/* Collect the lists after the program has ended. Returns the program's status, or TOOL_FAILED if
+ * the lists could not be read or written. */
 static int finish(struct recording *r, int status, bool as_json)
 {
 	if (!find_lists(r))
@@ -380,7 +383,7 @@ int verb_record(int argc, char **argv)
 
 	if (!tool_parse(&verb, argc, argv, &count, &status))
 		return status;
-	argv[count + 1] = NULL; /* what stood behind, if "--" went */
+	argv[count + 1] = NULL; /* end the operands, which move down if "--" is removed */
 	status = check_out(r.out);
 	if (status == TOOL_OK)
 		status = make_folder(&r);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap stat: the stats pages of running processes, read through /proc/PID/fd. It takes no lock
- * of theirs and believes nothing it reads, so it works while the program is wedged. May call:
- * stats.h (the reader's side), command/tool.h.
+ * filemap stat: shows the stats pages of running processes, read through their descriptors under
+ * /proc. The verb takes no lock of these processes and trusts nothing it reads, so the verb works
+ * while a program hangs.
  */
 #include "stats/stats.h"
 #include "command/tool.h"
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static struct stats_page page; /* too large for comfort on a stack */
+static struct stats_page page; /* too large for a stack */
 static struct fm_stats stats;
 
 static void process_name(int pid, char name[32])
@@ -54,7 +54,7 @@ static void print_latency(const char *name, const struct fm_histogram_summary *s
 	int len = (int)strlen(name);
 
 	if (len > 3 && strcmp(name + len - 3, "_ns") == 0)
-		len -= 3; /* the table's figures carry their units */
+		len -= 3; /* the times in the table carry their units */
 	if (!summary->count) {
 		printf("  %-24.*s%12u%12s%12s%12s%12s\n", len, name, 0, "-", "-", "-", "-");
 		return;
@@ -166,8 +166,8 @@ static bool show_page(void *arg, int error, struct stats_page *copy)
 	return true;
 }
 
-/* Show every page of a process. Returns how many; *ret_error is why there were no more,
- * *ret_foreign how many are of another version. */
+/* Show every page of a process. Returns the number of pages shown. *ret_error tells why there were
+ * no more pages. *ret_foreign is the number of pages of another version. */
 static unsigned show_process(int pid, enum form form, struct tool_json *json, int *ret_error,
 			     unsigned *ret_foreign)
 {

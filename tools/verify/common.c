@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the two halves of `filemap verify` share: names, the library's last line, the clock.
- * `log_lock` protects that line.
- * May call: filemap.h, tool.h.
+ * What the two halves of `filemap verify` share: names, the last line of the library's log, the
+ * clock. `log_lock` protects the line.
  */
 #include "verify/settings.h"
 
@@ -22,7 +21,7 @@ const char *const verify_install_names[] = {"auto", "move", "copy", NULL};
 /* ------------------------------------------------------------------ what the library says */
 
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
-static char log_line[512]; /* the last error; the line to show if a call fails */
+static char log_line[512]; /* the last error, shown if a call fails */
 
 void verify_on_log(void *arg, enum fm_log_level level, const char *line)
 {

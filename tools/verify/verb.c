@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap verify: reads everything through a mapping and compares it with plain reads of the
- * same store. Here: the options, opening, and the result in words; work.c does the reading.
- * May call: filemap.h, verify.h, tool.h.
+ * filemap verify: reads everything through a mapping and compares the bytes with plain reads of the
+ * same store. This file has the options, opening, and the result in words. work.c does the reading.
  */
 #include "verify/verify.h"
 
@@ -21,7 +20,7 @@
 #define WRITE_BUDGET      (16ull << 20)
 #define UNSET             UINT_MAX
 
-/* One trap's run. */
+/* The run with one trap. */
 struct run {
 	const struct verify_settings *set;
 	unsigned trap;
@@ -48,7 +47,7 @@ static int open_mm(struct run *run)
 		.size = sizeof(options),
 		.budget_bytes = set->budget_bytes,
 		.trap = verify_traps[run->trap],
-		.install = (uint32_t)set->install, /* the names are in the enum's order */
+		.install = (uint32_t)set->install, /* verify_install_names has the enum's order */
 		.log = verify_on_log,
 	};
 	int error = fm_mm_create(&options, &run->job.mm);
@@ -205,7 +204,7 @@ static void print_result(const struct run *run)
 
 /* ------------------------------------------------------------------ the verb */
 
-/* *ret_compared: there is a result, and it has been printed. */
+/* Verify through one trap. *ret_compared is true if there is a result, which has been printed. */
 static int verify_one(const struct verify_settings *set, unsigned trap, bool *ret_compared)
 {
 	struct run run = {.set = set, .trap = trap};
@@ -227,8 +226,8 @@ static int verify_one(const struct verify_settings *set, unsigned trap, bool *re
 	return error && !status ? verify_fail("closing", error) : status;
 }
 
-/* The first trap that fails decides the status. The others run all the same, unless they could only
- * say the same again: the file cannot be had. */
+/* Verify through all traps. The first trap that fails decides the status. The other traps still
+ * run, unless the file cannot be used: then each trap would report the same error. */
 static int verify_all(const struct verify_settings *set)
 {
 	int status = TOOL_OK;
@@ -266,7 +265,8 @@ static int check_settings(struct verify_settings *set)
 	if (!set->threads)
 		set->threads = set->write ? WRITE_THREADS : 1;
 	if (!set->budget_text) {
-		/* Small, so that pages are written back and come again while others are written to. */
+		/* The budget is small, so that pages are written back and read again while other
+		 * pages are written. */
 		if (set->write)
 			set->budget_bytes = budget_min > WRITE_BUDGET / 2 ? 2 * budget_min : WRITE_BUDGET;
 		return TOOL_OK;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap verify --write: a pattern goes through a mapping into a file that is given or made, is
- * synced, and is looked for by plain reads and in a fresh mapping. Here: opening, the two passes,
- * the result in words; write.c does the work. A memory store is gone once it is closed: there the
- * cache is dropped in place of it. May call: filemap.h, write.h, command/tool.h.
+ * filemap verify --write: writes a pattern through a mapping into a given or new file, and
+ * syncs. Then plain reads and a fresh mapping must show the pattern. This file has opening, the two
+ * passes, and the result in words. write.c does the work. A memory store would be lost at close, so
+ * its cache is dropped instead.
  */
 #include "filemap.h"
 #include "command/tool.h"
@@ -22,11 +22,11 @@ struct write_run {
 	struct verify_pattern job;
 	struct verify_found written, found;
 	int sync_error;
-	struct fm_stats stats; /* of the writing */
+	struct fm_stats stats; /* of the writing pass */
 	double write_s, sync_s, read_s;
 };
 
-/* What is under faulty: and its like. */
+/* Return whether the store is a memory store, also below any number of "faulty:". */
 static bool is_memory(const char *uri)
 {
 	while (!strncmp(uri, "faulty:", 7))
@@ -73,7 +73,7 @@ static int open_all(const struct verify_settings *set, enum fm_trap trap, uint32
 	return TOOL_OK;
 }
 
-/* The first error that there was decides. */
+/* Close the file and the address space. The first error decides the status. */
 static int close_all(struct verify_pattern *job, int status)
 {
 	int error = fm_file_close(job->file);
@@ -85,10 +85,10 @@ static int close_all(struct verify_pattern *job, int status)
 	return error && !status ? verify_fail("closing", error) : status;
 }
 
-#define GROW_MOST (1ull << 30) /* by which a file can become longer while it is open */
+#define GROW_MOST (1ull << 30) /* the most by which a file can grow while open */
 
-/* To a size that may take opening it several times. `job` is open, before and after; but for an
- * error it may not be. */
+/* Resize the file. If the file grows by more than GROW_MOST, the file is opened anew for each step.
+ * `job` is open before. `job` is open at return unless the call fails. */
 static int resize(const struct verify_settings *set, uint32_t flags, struct verify_pattern *job,
 		  uint64_t size)
 {
@@ -208,7 +208,7 @@ static double rate(uint64_t bytes, double seconds)
 	return seconds > 0 ? (double)bytes / 1048576.0 / seconds : 0;
 }
 
-/* What ended it early: its errno, where, and in what. 0: nothing. */
+/* Return the errno that ended the run early, or 0. Also returns the offset, and what failed. */
 static int first_error(const struct write_run *run, uint64_t *ret_at, const char **ret_in)
 {
 	if (run->written.error) {
@@ -304,7 +304,8 @@ static void print_line(const struct write_run *run)
 
 /* ------------------------------------------------------------------ one trap */
 
-/* The same store, with nothing of it cached: opened anew, or where that would lose it, dropped. */
+/* Present the same store with nothing cached. The store is opened anew, but the cache of a memory
+ * store is dropped. */
 static int begin_anew(struct write_run *run, bool *ret_closed)
 {
 	int error, status;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One pass over a mapping beside plain reads of the same store: what verb.c asks of
+ * One pass over a mapping beside plain reads of the same store: the interface between verb.c and
  * work.c.
- * May call: filemap.h, command/order.h.
  */
 #ifndef FM_TOOL_VERIFY_H
 #define FM_TOOL_VERIFY_H
@@ -10,7 +9,8 @@
 #include "filemap.h"
 #include "command/order.h"
 
-#define VERIFY_PAGE 4096u /* up to the end of this page, what is past the file's end reads zeros */
+/* Past the file's end, the file's last page of this size reads as zeros. */
+#define VERIFY_PAGE 4096u
 
 struct verify_job {
 	fm_mm *mm;
@@ -25,16 +25,17 @@ struct verify_job {
 };
 
 struct verify_result {
-	uint64_t bytes;        /* compared */
+	uint64_t bytes;        /* bytes compared */
 	bool differs;
-	uint64_t differs_at;   /* the lowest offset that differs; from `size` on: not zero there */
-	int error;             /* negative errno that ended the pass early */
+	uint64_t differs_at;   /* the lowest offset that differs; from `size` on: a byte is not
+				  zero */
+	int error;             /* the negative errno that ended the pass early */
 	uint64_t error_at;
-	bool error_in_mapping; /* else in the plain read */
+	bool error_in_mapping; /* false: in the plain read */
 };
 
-/* Blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors of
- * the data are in *ret_result. */
+/* Make the pass. Blocks until the pass is done. Returns 0, or a negative errno if the threads
+ * cannot be started. All other errors are in *ret_result. */
 int verify_run(const struct verify_job *job, struct verify_result *ret_result);
 
 #endif

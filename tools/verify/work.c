@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workers of `filemap verify`. Each takes the next unit of the order, copies it out of the
- * mapping, reads the same bytes plainly, and compares. The mapping goes first: with a store that is
- * stuck it gets its deadline's error, where a plain read would hang. The main thread only waits, so
- * that signals end the program at once. `lock` protects the result and `running`; everything else
- * is set before the workers start, or atomic. May call: filemap.h, command/order.h.
+ * The workers of `filemap verify`. Each worker takes the next unit of the order, copies the unit
+ * out of the mapping, reads the same bytes plainly, and compares. The mapping is read first: with a
+ * stuck store, the mapping returns the error of its deadline, but a plain read would hang. The main
+ * thread only waits, so that signals end the program at once. `lock` protects the result and
+ * `running`. Everything else is atomic, or set before the workers start.
  */
 #include "verify/verify.h"
 
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-#define UNIT_BYTES      (1u << 20) /* sequential and reverse: few plain reads, and large ones */
+#define UNIT_BYTES      (1u << 20) /* sequential and reverse: few plain reads, and large reads */
 #define UNIT_BYTES_MANY (256u << 10)
 #define MANY_THREADS    8
 #define PIECE_MAX_BYTES (128u << 10)
@@ -27,10 +27,10 @@ struct pass {
 	const struct verify_job *job;
 	struct order order;
 	uint64_t unit_bytes, step_bytes, all_bytes;
-	uint64_t piece_bytes; /* what is copied, and pinned, at once */
-	sem_t pins;           /* so that many threads do not run out of frames to pin */
+	uint64_t piece_bytes; /* bytes copied, and pinned, at once */
+	sem_t pins;           /* limits the pins, so that many threads do not run out of frames */
 	_Atomic uint64_t next_turn, done_bytes;
-	_Atomic uint64_t differs_at; /* UINT64_MAX: nothing has differed */
+	_Atomic uint64_t differs_at; /* UINT64_MAX: no difference */
 	atomic_bool stop;
 	pthread_mutex_t lock;
 	pthread_cond_t all_done;
@@ -68,8 +68,8 @@ static void note_difference(struct pass *pass, uint64_t offset)
 		;
 }
 
-/* Called by fm_guard(): accesses memory only. One memcpy() a page: over more it would start with
- * the end, and the order of the faults would not be the one that was asked for. */
+/* Called by fm_guard(), so the function only accesses memory. Each memcpy() copies one page. A
+ * larger memcpy() may start with the end, and the faults would come in another order. */
 static void copy_body(void *arg)
 {
 	const struct copy *copy = arg;
@@ -112,7 +112,7 @@ static int copy_piece(struct pass *pass, char *to, uint64_t offset, size_t len)
 	return error;
 }
 
-/* All pieces of a unit, in the order's direction. `len` is whole pages. */
+/* Copy all pieces of a unit, in the direction of the order. `len` is a multiple of VERIFY_PAGE. */
 static int copy_unit(struct pass *pass, char *to, uint64_t offset, size_t len)
 {
 	uint64_t pieces = (len + pass->piece_bytes - 1) / pass->piece_bytes;
@@ -129,7 +129,7 @@ static int copy_unit(struct pass *pass, char *to, uint64_t offset, size_t len)
 	return error;
 }
 
-/* What should be in the mapping: plain reads, and zeros after the end. */
+/* Read what should be in the mapping: plain reads, and zeros after the end. */
 static int read_plain(struct pass *pass, char *to, uint64_t offset, size_t len)
 {
 	uint64_t in_file = pass->job->size - offset;
@@ -176,7 +176,7 @@ static void *worker(void *arg)
 	while (!atomic_load(&pass->stop) &&
 	       (turn = atomic_fetch_add(&pass->next_turn, 1)) < pass->order.count) {
 		offset = order_unit(&pass->order, turn) * pass->step_bytes;
-		/* Only what could lower the first difference is still of interest. */
+		/* Only an offset below the first difference still matters. */
 		if (offset < atomic_load(&pass->differs_at))
 			compare_unit(pass, buffer, buffer + buffer_len, offset);
 	}
@@ -201,7 +201,8 @@ static void plan(struct pass *pass, const struct verify_job *job)
 	}
 	step = job->order == ORDER_STRIDED ? job->stride : unit;
 	count = (job->size + step - 1) / step;
-	/* All threads' pieces together: a quarter of the budget, where that is a page for each. */
+	/* The pieces of all threads together take a quarter of the budget, but at least a page
+	 * each. */
 	piece = job->budget_bytes / 4 / job->threads / job->page_size * job->page_size;
 	if (piece > PIECE_MAX_BYTES)
 		piece = PIECE_MAX_BYTES;

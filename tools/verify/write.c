@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workers of `filemap verify --write`. In the first pass each takes the next page of the order
- * and writes the pattern to it; in the second it takes the next piece of the file and compares the
- * pattern with a plain read of the store and with the mapping. The main thread only waits, so that
- * signals end the program at once. `lock` protects the result and `running`; everything else is set
- * before the workers start, or atomic. May call: filemap.h, command/order.h.
+ * The workers of `filemap verify --write`. In the first pass, each worker takes the next page of
+ * the order and writes the pattern to the page. In the second pass, each worker takes the next
+ * piece of the file. The worker compares the pattern with a plain read of the store and with the
+ * mapping. The main thread only waits, so that signals end the program at once. `lock` protects the
+ * result and `running`. Everything else is atomic, or set before the workers start.
  */
 #include "verify/write.h"
 
@@ -25,7 +25,7 @@ struct pattern_pass {
 	bool write;
 	struct order order;
 	uint64_t unit_bytes;
-	sem_t pins; /* so that many threads do not run out of frames to pin */
+	sem_t pins; /* limits the pins, so that many threads do not run out of frames */
 	_Atomic uint64_t next_turn, done_bytes;
 	atomic_bool stop;
 	pthread_mutex_t lock;
@@ -40,7 +40,7 @@ struct copy {
 	size_t len;
 };
 
-/* `offset` is a multiple of 8. */
+/* Fill a buffer with the pattern. `offset` is a multiple of 8. */
 static void pattern_fill(uint64_t seed, uint64_t offset, char *to, size_t len)
 {
 	for (size_t i = 0; i < len; i += sizeof(uint64_t)) {
@@ -66,7 +66,7 @@ static void note_error(struct pattern_pass *pass, int error, uint64_t offset, bo
 	atomic_store(&pass->stop, true);
 }
 
-/* Called by fm_guard(): accesses memory only. */
+/* Called by fm_guard(), so the function only accesses memory. */
 static void copy_body(void *arg)
 {
 	const struct copy *copy = arg;
@@ -75,7 +75,7 @@ static void copy_body(void *arg)
 		memcpy(copy->to + at, copy->from + at, copy->len - at < PAGE ? copy->len - at : PAGE);
 }
 
-/* Into the mapping, or out of it. */
+/* Copy into the mapping in the first pass, and out of the mapping in the second pass. */
 static int copy_mapped(struct pattern_pass *pass, char *buffer, uint64_t offset, size_t len)
 {
 	const struct verify_pattern *job = pass->job;
@@ -134,7 +134,7 @@ static int read_plain(struct pattern_pass *pass, char *to, uint64_t offset, size
 	return error;
 }
 
-/* `buffer` has room for two units. */
+/* Write or compare one unit. `buffer` has room for two units. */
 static int one_unit(struct pattern_pass *pass, char *buffer, uint64_t offset)
 {
 	const struct verify_pattern *job = pass->job;
@@ -230,8 +230,8 @@ static int run_pass(const struct verify_pattern *job, bool write, struct verify_
 	pthread_condattr_t attr;
 	int error;
 
-	/* Written page by page, so that the order is one of pages; compared in larger pieces, from
-	 * the beginning. */
+	/* The first pass writes page by page, so that the order is an order of pages. The second
+	 * pass compares larger pieces, from the beginning on. */
 	pass.unit_bytes = job->page_size;
 	if (!write && pass.unit_bytes < PIECE_BYTES)
 		pass.unit_bytes = PIECE_BYTES;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writing a known pattern through a mapping, and finding it again: what verb.c asks of write.c.
- * May call: filemap.h, command/order.h.
+ * Writing a known pattern through a mapping, and finding the pattern again: the interface between
+ * verb_write.c and write.c.
  */
 #ifndef FM_TOOL_VERIFY_WRITE_H
 #define FM_TOOL_VERIFY_WRITE_H
@@ -12,10 +12,9 @@
 struct verify_pattern {
 	fm_mm *mm;
 	fm_file *file;
-	char *map; /* of the whole file; writable where it is to be written */
+	char *map; /* of the whole file; writable in the first pass */
 	uint64_t size, page_size, budget_bytes;
-	uint64_t seed; /* of the bytes; another one each time, so that what was there before is not
-			  taken for them */
+	uint64_t seed; /* of the bytes; new in each run, so that old bytes differ */
 	enum order_kind order;
 	unsigned threads;
 	bool pin; /* the mapping has no trap: fm_pin() each page */
@@ -23,16 +22,17 @@ struct verify_pattern {
 };
 
 struct verify_found {
-	uint64_t bytes;        /* written, or compared */
-	uint64_t plain_wrong, mapped_wrong; /* pages of 4096 bytes: by plain reads, and in the mapping */
-	uint64_t wrong_at;     /* the first of either; UINT64_MAX: none */
-	int error;             /* negative errno that ended the pass early */
+	uint64_t bytes;        /* bytes written, or compared */
+	uint64_t plain_wrong, mapped_wrong; /* pages of 4096 bytes: in plain reads, and in the
+					       mapping */
+	uint64_t wrong_at;     /* the first wrong byte of either kind; UINT64_MAX: none */
+	int error;             /* the negative errno that ended the pass early */
 	uint64_t error_at;
-	bool error_in_mapping; /* else in the plain read */
+	bool error_in_mapping; /* false: in the plain read */
 };
 
-/* Each blocks until done. 0, or a negative errno when threads or buffers are not to be had; errors
- * of the data are in *ret_found. */
+/* Make a pass. Blocks until the pass is done. Returns 0, or a negative errno if the threads cannot
+ * be started. All other errors are in *ret_found. */
 int verify_pattern_write(const struct verify_pattern *job, struct verify_found *ret_found);
 int verify_pattern_find(const struct verify_pattern *job, struct verify_found *ret_found);
 
