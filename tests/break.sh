@@ -30,7 +30,7 @@ log=$work/log
 seconds=${BREAK_SECONDS:-60} # a test that takes longer counts as failed
 
 # fresh FILE...: copy the files that differ from the project into the copy. An equal file keeps
-# its time stamp, so that ninja does not build it again.
+# its time stamp, so that ninja does not build the file again.
 fresh() {
 	for file in "$@"; do
 		cmp -s "$root/$file" "$tree/$file" || cp "$root/$file" "$tree/$file"

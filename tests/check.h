@@ -49,7 +49,7 @@
 			CHECK_FAIL("%s: \"%s\", not \"%s\"", #a, check_a, check_b);                \
 	} while (0)
 
-/* Check that a call returns 0. The call returns a negative errno if it fails. */
+/* Check that a call returns 0, not a negative errno. */
 #define CHECK_OK(call)                                                                             \
 	do {                                                                                       \
 		int check_error = (call);                                                          \

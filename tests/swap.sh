@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: MIT
 # Usage: swap.sh BUILD [TEST...]
 #
-# swap.sh runs tests with too little memory for them, and with swap for the rest. A page that the
-# kernel has swapped out must still be found, and must be writable. By default the script runs
+# swap.sh runs tests with less memory than the tests use, and with swap for the rest. A page that
+# the kernel has swapped out must still be found, and must be writable. By default the script runs
 # tests of writes, mappings and pins. The script needs root and cgroup v1. The swap file (64 MiB,
 # in TMPDIR) and the cgroup are removed at the end. The script makes the whole system swap, so
-# ./check does not start it.
+# ./check does not run the script.
 #
 # The exit status is 1 if a test failed, and 77 if the script cannot run here.
 set -eu

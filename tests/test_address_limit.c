@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process has a limit on its address space (ulimit -v) or on its data (ulimit -d), and opens
- * 200 small files, as it could map them with mmap(). An option chooses how much address space is
- * kept free behind a file's end.
+ * A process has a limit on its address space (ulimit -v) or on its data (ulimit -d). The process
+ * opens 200 small files, as it could map them with mmap(). An option chooses how much address
+ * space is kept free behind a file's end.
  */
 #include "write_support.h"
 

@@ -3,7 +3,7 @@
  * Some file systems store whole seconds (ext4 with inodes of 128 bytes): two changes within a
  * second have the same time stamp. The library takes a snapshot only when no later change can
  * have the snapshot's time stamp. Under FM_CHANGED_REFRESH, pages that were read before that
- * moment are read again after it.
+ * moment are read again after that moment.
  *
  * The test needs root for a loop device and a mount. The mount is in a mount namespace of the
  * test. Seen to fail: with stamp_young_ns() that returns 0.
