@@ -1,9 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# break.sh [-k DIR] [PATCH...]: does each hazard's test fail without its rule? Each patch (all of break/ by default) takes
-# one rule out of a copy of the sources; the tests that its `run:` lines name (NAME TRAP INSTALL; - where there is none)
-# must then fail, having passed before. DIR keeps the copy and its build for the next time. Takes long: not part of ./check.
-# Status 1: a test did not fail, or did before, or a patch no longer applies. HAZARDS.md has the table.
+# Usage: break.sh [-k DIR] [PATCH...]
+#
+# break.sh shows that the test of each hazard fails without the hazard's rule. Each patch (by
+# default every patch of tests/break) takes one rule out of a copy of the sources. The patch names
+# its tests in `run:` lines: NAME TRAP INSTALL, with - where a test has no such setting. Each test
+# must pass before the patch is applied, and must fail afterwards.
+#
+# With -k, DIR keeps the copy and its build for the next run. A run takes long, so ./check does
+# not start break.sh. The exit status is 1 if a test did not fail, if a test failed before the
+# patch, or if a patch no longer applies or compiles. tests/HAZARDS.md lists the hazards and the
+# patches.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=
@@ -20,9 +27,10 @@ fi
 tree=$work/tree
 build=$work/build
 log=$work/log
-seconds=${BREAK_SECONDS:-60} # a test that hangs fails
+seconds=${BREAK_SECONDS:-60} # a test that takes longer counts as failed
 
-# fresh FILE...: as they are in the project; those that are need not be built again.
+# fresh FILE...: copy the files that differ from the project into the copy. An equal file keeps
+# its time stamp, so that ninja does not build the file again.
 fresh() {
 	for file in "$@"; do
 		cmp -s "$root/$file" "$tree/$file" || cp "$root/$file" "$tree/$file"
@@ -41,11 +49,12 @@ fi
 
 library=$(ninja -C "$build" -t targets all | sed -n 's|^\(src/libfilemap\.so[0-9.]*\): c_LINKER|\1|p')
 
-compile() { # compile TEST
+compile() { # compile TEST: build the test and the shared library
 	ninja -C "$build" ${JOBS:+-j "$JOBS"} "tests/$1" "$library" >"$log" 2>&1
 }
 
-# run TEST TRAP INSTALL: its status, and in the log what it said.
+# run TEST TRAP INSTALL: run the test. Leaves the exit status in `status` and the output in the
+# log.
 run() {
 	status=0
 	FM_TEST_TRAP=$2 FM_TEST_INSTALL=$3
@@ -55,10 +64,11 @@ run() {
 	{
 		(ulimit -c 0; LIBRARY=$build/$library SOURCE_ROOT=$tree \
 			exec timeout -s KILL "$seconds" "$build/tests/$1") >"$log" 2>&1 || status=$?
-	} 2>/dev/null # the shell's own word for a signal
+	} 2>/dev/null # drops the shell's own message about a signal
 }
 
-# said STATUS: what a test that failed printed, in short: the first failed check, else the last line.
+# said STATUS: print in short what a failed test printed: the first failed check, or else the last
+# line.
 said() {
 	words=$(grep -a -m 1 '[.][ch]:[0-9]*: ' "$log" || grep -a -v '^ *$' "$log" | tail -n 1) || :
 	words=$(echo "$words" | sed 's|^[^ ]*/\([^ /]*: \)|\1|' | cut -c1-160)
@@ -78,7 +88,7 @@ for patch in "$@"; do
 		echo "$name: names no test to run"
 		bad=1
 	fi
-	while read -r test trap install; do # sound first
+	while read -r test trap install; do # each test must pass before the patch
 		case $passed_before in *" $test-$trap-$install "*) continue ;; esac
 		if ! compile "$test"; then
 			cat "$log"

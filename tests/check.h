@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checks for test programs: one program, one behaviour. A failed check says where and what, and
- * ends the program with 1; SKIP() says why and ends it with 77. Not for signal handlers.
+ * Checks for test programs. Each program tests one behaviour. A failed check prints its place and
+ * what failed, and ends the program with status 1. SKIP() prints the reason and ends the program
+ * with status 77. Do not use the checks in signal handlers.
  */
 #ifndef FM_TESTS_CHECK_H
 #define FM_TESTS_CHECK_H
@@ -48,7 +49,7 @@
 			CHECK_FAIL("%s: \"%s\", not \"%s\"", #a, check_a, check_b);                \
 	} while (0)
 
-/* A call that returns 0 or a negative errno. */
+/* Check that a call returns 0, not a negative errno. */
 #define CHECK_OK(call)                                                                             \
 	do {                                                                                       \
 		int check_error = (call);                                                          \
@@ -65,7 +66,8 @@
 		exit(77);                                                                          \
 	} while (0)
 
-/* What the test matrix asks for: FM_TEST_TRAP=inline|thread|call, FM_TEST_INSTALL=move|copy. */
+/* Return the setting of this run of the test matrix: FM_TEST_TRAP=inline|thread|call here,
+ * FM_TEST_INSTALL=move|copy in test_install(). */
 static inline enum fm_trap test_trap(void)
 {
 	const char *name = getenv("FM_TEST_TRAP");
@@ -92,7 +94,8 @@ static inline enum fm_install test_install(void)
 	CHECK_FAIL("FM_TEST_INSTALL=%s: move or copy", name);
 }
 
-/* An mm as the matrix asks for; skips where this machine lacks what that needs. */
+/* Make an mm with the settings of the test matrix. Skips the test if this machine lacks what the
+ * settings need. */
 static inline fm_mm *test_mm_create(uint64_t budget_bytes)
 {
 	struct fm_mm_options options = {

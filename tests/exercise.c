@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * filemap-exercise: random operations on one file, as a program might do them through its mappings,
- * each checked against a model in memory; where it has been synced, the file itself, too. After fsx
- * (Apple, 1991), and none of its code.
+ * filemap-exercise does random operations on one file, as a program might do them through its
+ * mappings. Each operation is checked against a model in memory. A synced range is also checked
+ * in the file itself. The idea comes from fsx (Apple, 1991). No code of fsx is used.
  *
  *   filemap-exercise [--ops N] [--seed S] [--trap inline|thread|call] [--install move|copy]
- * [--budget BYTES] [--size BYTES]
- *                    [--folder DIR] [--faults] [--verbose]
+ *                    [--budget BYTES] [--size BYTES] [--folder DIR] [--faults] [--verbose]
  *
- * One seed is one sequence of operations. A failure prints its number, the operations before it,
- * and the command that repeats them; what the library's own threads do meanwhile is not repeated.
- * --faults: over a store that is slow now and then and cuts short. --size: how long the file may
- * become.
+ * One seed gives one sequence of operations. A failure prints the number of the operation, the
+ * operations before it, and the command that repeats the sequence. What the library's own threads
+ * do meanwhile is not repeated. With --faults the store is slow now and then and cuts transfers
+ * short. --size sets the largest size of the file.
  */
 #include "write_support.h"
 
@@ -40,12 +39,12 @@ static fm_file *file;
 static char path[256];
 static int plain_fd, direct_fd, source_fd;
 static unsigned char *model, *scratch,
-	*source; /* `most` bytes each; what is past the size in the model is zeros */
+	*source; /* `most` bytes each; in the model, zeros follow the file's last byte */
 static uint64_t size;
 
 static struct mapping {
 	unsigned char *addr;
-	uint64_t offset, len; /* pages only */
+	uint64_t offset, len; /* multiples of the page size */
 	bool writable;
 } map[MAPS];
 static unsigned maps;
@@ -56,7 +55,7 @@ static struct {
 	uint64_t a, b;
 } history[HISTORY];
 
-/* ------------------------------------------------------------------ words */
+/* ------------------------------------------------------------------ messages */
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *format, ...)
 {
@@ -99,7 +98,7 @@ static void well(const char *what, int err)
 		fail("%s: %s", what, strerror(-err));
 }
 
-/* ------------------------------------------------------------------ chance */
+/* ------------------------------------------------------------------ random choices */
 
 static uint64_t any(uint64_t below)
 {
@@ -111,14 +110,14 @@ static uint64_t any(uint64_t below)
 	return below ? z % below : 0;
 }
 
-/* A length: small ones, pages, and now and then a large one. */
+/* Choose a length: mostly up to three pages, sometimes whole pages, now and then up to `most`. */
 static uint64_t any_len(uint64_t most)
 {
 	uint64_t len = any(4) == 0 ? PAGE * (1 + any(4)) : any(8) == 0 ? 1 + any(most) : 1 + any(3 * PAGE);
 	return len < most ? len : most;
 }
 
-/* A range within the file. False: it is empty. */
+/* Choose a range within the file. Returns false if the range is empty. */
 static bool any_range(uint64_t *at, uint64_t *len)
 {
 	if (!size)
@@ -128,7 +127,7 @@ static bool any_range(uint64_t *at, uint64_t *len)
 	return *len > 0;
 }
 
-/* A range of a mapping, within the file. */
+/* Choose a range of a mapping, within the file. Returns NULL if the chosen mapping does not fit. */
 static struct mapping *any_mapped(bool writable, uint64_t *at, uint64_t *len)
 {
 	struct mapping *m = maps ? &map[any(maps)] : NULL;
@@ -215,7 +214,8 @@ static void op_read(void)
 	read_mapped(m, at, len);
 }
 
-/* Past the end: an error in the next page, nothing at all in the rest of the last one. */
+/* Touch memory past the end of the file. An access to the next page is an error. A write to the
+ * rest of the last page changes nothing. */
 static void op_past(void)
 {
 	struct mapping *m = maps ? &map[any(maps)] : NULL;
@@ -244,7 +244,7 @@ static void op_truncate(void)
 				  : size + any(2 * PAGE);
 	if (to > option.most)
 		to = option.most;
-	if (to < size / 4 && any(4)) /* not nearly empty most of the time */
+	if (to < size / 4 && any(4)) /* the file rarely becomes nearly empty */
 		to = size - any(size / 4 + 1);
 	note("truncate", size, to);
 	well("fm_truncate", fm_truncate(file, to));
@@ -294,7 +294,7 @@ static void op_invalidate(void)
 	compare_file(at, len);
 }
 
-/* Somebody else writes the file, which is told. */
+/* Change the file with pwrite(), outside the library, and tell the library with fm_invalidate(). */
 static void op_others(void)
 {
 	uint64_t at, len;
@@ -309,7 +309,7 @@ static void op_others(void)
 	well("fm_invalidate", fm_invalidate(file, at, len));
 }
 
-/* A system call writes to what is pinned. */
+/* Let a system call write to pinned memory. */
 static void op_pin(void)
 {
 	uint64_t at, len;
@@ -328,7 +328,7 @@ static void op_pin(void)
 	memcpy(model + at, source + from, len);
 	if (any(2))
 		well("fm_sync", fm_sync(mm, addr, len, 0));
-	if (any(4) == 0) { /* once more, after it was written */
+	if (any(4) == 0) { /* the program writes, too, maybe after the sync */
 		model[at] = ++*(volatile unsigned char *)addr;
 	}
 	compare("pinned memory", addr, at, len);
@@ -377,7 +377,7 @@ static void op_map(void)
 	maps++;
 }
 
-/* Some of a mapping; what is left are one or two. */
+/* Unmap a part of a mapping. The rest becomes one or two mappings. */
 static void op_unmap(void)
 {
 	if (!maps)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the tests of HAZARDS.md: a watchdog that makes a hang a failure with words, threads that
- * touch a page and say how it ended, and bytes compared with plain reads of the store.
+ * Support for the tests of HAZARDS.md: a watchdog that ends a hung test with a message, threads
+ * that touch a page and report how the access ended, and a comparison with plain reads of the
+ * store.
  */
 #ifndef FM_TESTS_HAZARD_SUPPORT_H
 #define FM_TESTS_HAZARD_SUPPORT_H
@@ -13,7 +14,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-/* A thread of its own: who hangs in a fault has all signals blocked. */
+/* The watchdog is a thread, because a thread that hangs in a fault has all signals blocked. */
 #define HAZARD_SECONDS (SUPPORT_SANITIZED ? 120 : 40)
 static struct {
 	const char *_Atomic words;
@@ -32,7 +33,8 @@ static inline void *hazard_watchdog(void *arg)
 	_exit(1);
 }
 
-/* Until the next call: what hangs fails with these words. */
+/* Set the message and restart the time. If the time passes before the next call, the watchdog
+ * prints the message and ends the test. */
 static inline void hazard_watch(const char *words)
 {
 	pthread_t thread;
@@ -44,8 +46,8 @@ static inline void hazard_watch(const char *words)
 	hazard_watched.runs = false;
 	CHECK_EQ(pthread_create(&thread, NULL, hazard_watchdog, NULL), 0);
 	pthread_detach(thread);
-	/* A thread that begins has the locks of ASan's allocator, which a child of fork() would
-	 * find taken. */
+	/* A thread that starts holds the locks of ASan's allocator. A child of fork() would find
+	 * these locks taken. So wait until the watchdog runs. */
 	while (!hazard_watched.runs)
 		support_sleep_ms(1);
 }
@@ -77,7 +79,8 @@ static inline void hazard_begin(struct hazard_access *access, fm_mm *mm, const v
 	CHECK_EQ(pthread_create(&access->thread, NULL, hazard_access_main, access), 0);
 }
 
-/* It sleeps: in its fault, which is all that it does. */
+/* Tell whether the thread sleeps. The access is the thread's only work, so the thread sleeps in
+ * its fault. */
 static inline bool hazard_asleep(const struct hazard_access *access)
 {
 	char stat[256] = "", *state = NULL;
@@ -89,7 +92,7 @@ static inline bool hazard_asleep(const struct hazard_access *access)
 	return state && (state[2] == 'S' || state[2] == 'D');
 }
 
-/* Its result: 0 or a negative errno. */
+/* Wait for the access to end. Returns 0 or a negative errno. */
 static inline int hazard_end(struct hazard_access *access)
 {
 	CHECK_EQ(pthread_join(access->thread, NULL), 0);
@@ -98,7 +101,7 @@ static inline int hazard_end(struct hazard_access *access)
 
 /* ---- bytes */
 
-/* The mapping at addr shows what a plain read of the store gives. */
+/* Check that the mapping at `addr` shows the bytes that a plain read of the store gives. */
 #define hazard_same(mm, file, addr, offset, len)                                                   \
 	hazard_same_at(__LINE__, mm, file, addr, offset, len)
 static inline void hazard_same_at(int line, fm_mm *mm, fm_file *file, const void *addr,

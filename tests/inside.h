@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What tests look at inside the library. */
+/* The library's internal headers, for tests that look inside the library. */
 #ifndef INSIDE_H
 #define INSIDE_H
 

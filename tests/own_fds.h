@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests that put a stand-in where a store has a descriptor: in the program's table and in the
- * library's own (os/fds.h).
+ * Support for tests that put a stand-in in the place of a store's descriptor, both in the
+ * program's table and in the library's own table (os/fds.h).
  */
 #ifndef FM_TESTS_OWN_FDS_H
 #define FM_TESTS_OWN_FDS_H
@@ -28,8 +28,9 @@ static long own_direct_dup2(void *arg)
 	return found;
 }
 
-/* In both tables, `stand_in` takes the place of the one descriptor with O_DIRECT. Returns the
- * number in the program's, which the caller closes after the store, or -1 if there is none. */
+/* Replace the descriptor that has O_DIRECT by `stand_in`, in both tables. Returns the number in
+ * the program's table, or -1 if no descriptor has O_DIRECT. The caller closes that number after
+ * the store. */
 static inline int own_direct_replace(int stand_in)
 {
 	int here = (int)own_direct_dup2(&stand_in), own = os_fd_give(stand_in);
@@ -59,7 +60,7 @@ static long own_find(void *arg)
 	return -1;
 }
 
-/* The number, in the library's own table, of what is open by this path. */
+/* Return the number that the file of this path has in the library's own table, or -1. */
 static inline int own_fd_of(const char *path)
 {
 	return (int)os_fds_call_quick(own_find, (void *)(uintptr_t)path);

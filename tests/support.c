@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See support.h. Owns the process's folder of test files, removed at exit, and the SIGBUS and
- * SIGSEGV handlers of support_catch(), which stand where a program's own would: before the
- * library's.
+ * See support.h. The process has one folder of test files, which is removed at exit. The SIGBUS
+ * and SIGSEGV handlers of support_catch() are installed before the library's handlers, as a
+ * program's own handlers would be.
  */
 #include "support.h"
 
@@ -43,7 +43,7 @@ void support_sleep_ms(unsigned ms)
 		;
 }
 
-/* ------------------------------------------------------------------ what leaks */
+/* ------------------------------------------------------------------ the leak check */
 
 static unsigned count_entries(const char *path)
 {
@@ -59,11 +59,11 @@ static unsigned count_entries(const char *path)
 
 unsigned support_fds(void)
 {
-	return count_entries("/proc/self/fd") - 1; /* its own */
+	return count_entries("/proc/self/fd") - 1; /* without the descriptor of opendir() */
 }
 
-/* Threads that the kernel makes for an io_uring are among the process's tasks for some seconds
- * after the ring has gone. */
+/* Tell whether the kernel made the thread for an io_uring. Such threads stay among the process's
+ * tasks for some seconds after the ring has gone. */
 static bool is_kernels(const char *tid)
 {
 	char path[300], name[32] = "";
@@ -121,8 +121,8 @@ uint64_t support_regions(void)
 	return sum;
 }
 
-/* The whole address space but thread stacks, which the C library keeps for later: a guard page and
- * what follows it. */
+/* Return the size of the address space, without the heap and without stacks. The C library keeps
+ * thread stacks for later. A thread stack is a guard page and the mapping that follows. */
 static uint64_t address_space(void)
 {
 	char line[1024];
@@ -173,12 +173,11 @@ static bool is_leader(void)
 static void check_leaks(void)
 {
 	CHECK(is_leader());
-	/* A thread that was joined may still be on its way out of the kernel's table. */
+	/* The kernel may list a joined thread for a moment longer. */
 	EVENTUALLY(support_threads() <= before.threads);
 	struct usage now = usage_now();
 	CHECK_EQ(now.fds, before.fds);
-	CHECK_LE(now.threads, before.threads); /* fewer: one that was joined before was still on its
-						  way out then */
+	CHECK_LE(now.threads, before.threads); /* fewer if a thread was still exiting then */
 	CHECK_EQ(now.regions, before.regions);
 }
 
@@ -187,11 +186,11 @@ static void remove_folder(void);
 
 void support_start(void)
 {
-	/* One arena: what threads allocate is then counted in the same place, and freed to it. */
+	/* With one arena, everything that threads allocate is counted, and freed, in one place. */
 	mallopt(M_ARENA_MAX, 1);
 	install_handlers();
-	support_path(); /* so that the folder is no difference */
-	/* Nor what stays with the process after its first mm. */
+	support_path(); /* the folder exists before the count */
+	/* What a first mm leaves in the process for good must be there before the count. */
 	CHECK_OK(fm_mm_destroy(support_mm(fm_budget_min(PAGE))));
 	before = usage_now();
 }
@@ -201,8 +200,9 @@ void support_end(void)
 	check_leaks();
 }
 
-/* Each thread's private cache of freed pieces counts as in use: without it, the heap can be
- * compared. Has to be said before the program starts. */
+/* Start the program again without malloc's caches for threads (tcache). The C library counts
+ * cached pieces as in use, so the heap could not be compared. The tunable has an effect only at
+ * the start of a program. */
 static void start_without_tcache(void)
 {
 	char *argv[] = {program_invocation_name, NULL};
@@ -210,7 +210,7 @@ static void start_without_tcache(void)
 	if (SUPPORT_SANITIZED || getenv("GLIBC_TUNABLES"))
 		return;
 	setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
-	remove_folder(); /* no exit handler runs */
+	remove_folder(); /* execv() runs no exit handler */
 	execv("/proc/self/exe", argv);
 	CHECK_FAIL("/proc/self/exe: %s", strerror(errno));
 }
@@ -223,8 +223,8 @@ int support_run(void (*test)(void))
 	support_start();
 	test();
 	check_leaks();
-	/* The C library keeps things for later, stacks with their thread-locals for one: what grows
-	 * with every run is a leak. */
+	/* The C library keeps some memory for later, such as stacks with their thread-locals. So
+	 * only memory that grows with every run is a leak. */
 	for (int run = 0, grown = 0; run < 4 && grown >= run; run++) {
 		then = usage_now();
 		test();
@@ -320,7 +320,8 @@ static void remove_folder(void)
 	rmdir(folder);
 }
 
-/* Not on a memory file system if there is a choice: those have no direct reads. */
+/* Make the folder of test files, if possible not on a memory file system. Some memory file
+ * systems have no direct reads. */
 static void make_folder(void)
 {
 	static const char *const places[] = {"/var/tmp", "/tmp"};
@@ -411,7 +412,7 @@ static void copy_body(void *arg)
 		copy->to[i] = ((const volatile unsigned char *)copy->from)[i];
 }
 
-/* A page at a time: the budget may be smaller than the range. */
+/* Read one page at a time: the budget may be smaller than the range. */
 static int read_pinned(fm_mm *mm, const unsigned char *addr, unsigned char *buf, size_t len)
 {
 	for (size_t at = 0; at < len;) {
@@ -465,7 +466,7 @@ static void on_signal(int signo, siginfo_t *info, void *ucontext)
 	struct frame *frame = catching;
 
 	(void)ucontext;
-	if (!frame) { /* not expected: die of it */
+	if (!frame) { /* the test expects no signal: die of the signal */
 		signal(signo, SIG_DFL);
 		raise(signo);
 		return;

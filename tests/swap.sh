@@ -1,9 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# swap.sh BUILD [TEST...]: tests (by default those of what is written) with memory for a part of what they use, and swap for the
-# rest: what the kernel has swapped out is still there, and can be written to. As root, with cgroup v1; the swap file, 64 MiB in
-# TMPDIR, and the cgroup are gone afterwards. It makes the system swap, so it is not part of ./check.
-# Status 1: a test failed; 77: it cannot run here.
+# Usage: swap.sh BUILD [TEST...]
+#
+# swap.sh runs tests with less memory than the tests use, and with swap for the rest. A page that
+# the kernel has swapped out must still be found, and must be writable. By default the script runs
+# tests of writes, mappings and pins. The script needs root and cgroup v1. The swap file (64 MiB,
+# in TMPDIR) and the cgroup are removed at the end. The script makes the whole system swap, so
+# ./check does not run the script.
+#
+# The exit status is 1 if a test failed, and 77 if the script cannot run here.
 set -eu
 build=${1:?usage: swap.sh BUILD [TEST...]}
 shift

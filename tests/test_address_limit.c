@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process with a limit on its address space (ulimit -v) or on its writable memory (ulimit -d)
- * opens hundreds of small files, as it could map them. How much is kept free behind a file's end
- * can be chosen.
+ * A process has a limit on its address space (ulimit -v) or on its data (ulimit -d). The process
+ * opens 200 small files, as it could map them with mmap(). An option chooses how much address
+ * space is kept free behind a file's end.
  */
 #include "write_support.h"
 
@@ -80,7 +80,7 @@ int main(void)
 	CHECK(fd >= 0 && ftruncate(fd, 64 * KIB) == 0);
 	close(fd);
 	reserve_is_chosen(path);
-	if (SUPPORT_SANITIZED) /* they reserve terabytes */
+	if (SUPPORT_SANITIZED) /* sanitizers reserve terabytes */
 		return 0;
 	in_child(path, RLIMIT_AS, 2048 * MIB);
 	in_child(path, RLIMIT_DATA, 256 * MIB);

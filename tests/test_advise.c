@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_advise(): readahead follows the advice, WILLNEED reads without waiting, DONTNEED drops; a part
- * that is not mapped gives -ENOMEM and the rest is advised; the bytes are the same under any
- * advice. KEEP's pages stay longer than others, COLD's go first, and are there until then. Seen to
- * fail: with RANDOM taken for NORMAL (test_random), with DONTNEED doing nothing (test_dontneed),
- * with KEEP forgotten by the fault (test_keep), with COLD doing nothing (test_cold), or dropping
- * (test_cold).
+ * fm_advise(): readahead follows the advice. WILLNEED reads without waiting. DONTNEED drops
+ * pages. If a part of the range is not mapped, the call returns -ENOMEM and advises the rest. The
+ * bytes are the same under any advice. Pages with KEEP stay longer than other pages. Pages with
+ * COLD go first, and are read from memory until then.
+ *
+ * Seen to fail: with RANDOM treated as NORMAL (test_random); with DONTNEED that does nothing
+ * (test_dontneed); with KEEP ignored by the fault (test_keep); with COLD that does nothing, or
+ * that drops the pages (test_cold).
  */
 #include "support.h"
 
@@ -50,7 +52,7 @@ static void test_random(void)
 	struct fm_stats stats = support_stats(mm);
 	CHECK_EQ(stats.ra_pages, 0);
 	CHECK_EQ(stats.reads, (PAGES + 2) / 3);
-	/* And back. */
+	/* NORMAL switches readahead on again. */
 	CHECK_OK(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_DONTNEED));
 	CHECK_OK(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_NORMAL));
 	support_expect(mm, addr, 0, PAGES * PAGE, SEED);
@@ -69,7 +71,7 @@ static void test_sequential(void)
 	end();
 }
 
-/* Of a part only: the segment is cut, the bytes are not. */
+/* Advice on a part of a mapping cuts the segment in three. The bytes stay the same. */
 static void test_part(void)
 {
 	begin();
@@ -85,7 +87,7 @@ static void test_willneed(void)
 {
 	begin();
 	CHECK_OK(fm_file_control(file, "stuck=1"));
-	/* Were it to wait, it would wait for ever. */
+	/* The store is stuck: a call that waited would wait for ever. */
 	CHECK_OK(fm_advise(mm, addr, 64 * PAGE, FM_ADVICE_WILLNEED));
 	CHECK_GT(support_stats(mm).requests, 0);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
@@ -106,7 +108,7 @@ static void test_dontneed(void)
 	EVENTUALLY(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_DONTNEED) == 0 &&
 		   support_stats(mm).frames_used == 0);
 	CHECK_EQ(support_stats(mm).pages_installed, 0);
-	support_expect(mm, addr, 0, PAGES * PAGE, SEED); /* read anew */
+	support_expect(mm, addr, 0, PAGES * PAGE, SEED); /* the store is read again */
 	CHECK_GE(support_stats(mm).read_bytes, bytes + PAGES * PAGE);
 	end();
 }
@@ -134,7 +136,7 @@ static void begin_small(void)
 	addr = support_map(file, 0, PAGES * PAGE);
 }
 
-/* Two ranges by turns, four times what there is room for. */
+/* Touch two ranges in turn. Both ranges together need four times the budget. */
 static void test_keep(void)
 {
 	begin_small();
@@ -145,7 +147,7 @@ static void test_keep(void)
 	}
 	unsigned kept = cached(0, PAGES / 2), others = cached(PAGES / 2, PAGES / 2);
 	CHECK_GT(kept, 2 * others);
-	/* A weight, not a pin: what is not touched any more goes, in the end. */
+	/* KEEP is a weight, not a pin: pages that are no longer touched go in the end. */
 	CHECK_OK(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_NORMAL));
 	CHECK_OK(fm_advise(mm, addr + PAGES / 2 * PAGE, PAGES / 2 * PAGE, FM_ADVICE_KEEP));
 	for (unsigned i = 0; i < 4 * PAGES; i++)
@@ -154,8 +156,8 @@ static void test_keep(void)
 	end();
 }
 
-/* Of 48 pages that come first the 16 in the middle are cold: they go first, though they are not the
- * oldest. */
+/* Bring in 48 pages and give COLD to the 16 pages in the middle. The cold pages go first, though
+ * they are not the oldest pages. */
 static void test_cold(void)
 {
 	begin_small();
@@ -167,16 +169,16 @@ static void test_cold(void)
 	unsigned next = 48;
 	while (cached(16, 16) == 16 && next < PAGES)
 		touch(next++);
-	CHECK_LT(next, PAGES); /* they do go */
+	CHECK_LT(next, PAGES); /* a cold page has gone */
 	while (cached(16, 16) && next < PAGES) {
-		CHECK_EQ(cached(0, 16) + cached(32, 16), 32); /* before any other */
+		CHECK_EQ(cached(0, 16) + cached(32, 16), 32); /* no other page has gone */
 		touch(next++);
 	}
 	CHECK_EQ(cached(16, 16), 0);
 	end();
 }
 
-/* Until they go they are read from memory. */
+/* A touched cold page is read from memory. */
 static void test_cold_touched(void)
 {
 	begin_small();
@@ -202,7 +204,7 @@ static void test_holes(void)
 				   (enum fm_advice)advice),
 			 -ENOMEM);
 	}
-	/* The rest was advised: behind the hole too. */
+	/* The rest was advised, also behind the hole. */
 	CHECK_OK(fm_advise(mm, addr + 20 * PAGE, (PAGES - 20) * PAGE, FM_ADVICE_NORMAL));
 	CHECK_EQ(fm_advise(mm, addr, PAGES * PAGE, FM_ADVICE_RANDOM), -ENOMEM);
 	support_expect(mm, addr + 200 * PAGE, 200 * PAGE, 50 * PAGE, SEED);
@@ -210,7 +212,7 @@ static void test_holes(void)
 	end();
 }
 
-/* Past the end of the file there is nothing to read, and nothing to fail. */
+/* Past the end of the file, advice reads nothing and reports no error. */
 static void test_past_end(void)
 {
 	begin();

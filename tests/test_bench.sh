@@ -1,8 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# filemap bench on a tiny file: every row has the fields it should and figures that can be; wrong input is
-# one line; ways that cannot run say so; bytes that differ are found; what was set up is undone, also after signals.
-# Each target's figure is taken anew from the rows, and its verdict from the figure. How fast anything is, is not asserted.
+# The test runs filemap bench on a small file. Every row must have its fields, with possible
+# figures. Wrong input must give one line. A way that cannot run must give its reason. Bytes that
+# differ must be found. What a run sets up must be undone, also after a signal. The test computes
+# each target's figure from the rows again, and the verdict from the figure. The test asserts
+# nothing about speed.
 set -eu
 filemap=${FILEMAP:?the filemap command}
 sanitizer=${1:-none}
@@ -23,7 +25,8 @@ fail() {
 	exit 1
 }
 
-# What the machine is to be like after a run of this process. Others may run here too, and have loop devices.
+# machine PID: print what a run of that process may change on this machine. Other processes may
+# run here too, and may have loop devices.
 machine() {
 	ls -A "$TMPDIR"
 	for readahead in /sys/block/*/queue/read_ahead_kb; do
@@ -47,7 +50,8 @@ expect_clean() {
 	done
 }
 
-# bad STATUS WORD ARGUMENTS...
+# bad STATUS WORD ARGUMENTS...: check that the arguments are refused with this status and with one
+# line that has WORD.
 bad() {
 	want=$1 word=$2
 	shift 2
@@ -84,7 +88,8 @@ bad 1 --plot --file file --plot empty
 bad 1 --markdown --file file --markdown nowhere/page.md
 bad 1 --markdown --file file --markdown .
 
-# ---- JSON: each row of each workload. Sanitized they are slow, and one of each kind will do.
+# ---- JSON: each row of each workload. Sanitized builds are slow, so they run one workload of
+# each kind.
 some=
 [ "$sanitizer" = none ] || some="seq-cold rand-nowait loop-over-budget fault-cost-4k map-scale metadata rand-write"
 status=0
@@ -119,8 +124,7 @@ for row in rows:
     assert row["ratio_vs_kernel"] is None or row["ratio_vs_kernel"] > 0, row
     if row["way"] == "kernel-mmap":
         assert row["ratio_vs_kernel"] == 1, row
-    # O_DIRECT has no cache to find anything in.
-    # What was written within the measured time has been synced within it.
+    # What is written within the measured time is also synced within that time.
     if row["workload"] in ("rand-write", "seq-write", "write-sync"):
         assert row["written_bytes"] >= row["bytes"], row
     if row["way"] == "limit":
@@ -138,7 +142,7 @@ for workload, sets in want.items():
 for workload in ("fault-cost-4k", "fault-cost-64k", "fault-cost-2m"):
     assert (workload, 1, "bare-copy") in by, workload
 
-# With one round, the rows tell it all.
+# With one round, the rows have everything that the figures need.
 def part(row, over, under):
     return row[over] / row[under] if row[under] else 0
 
@@ -179,7 +183,7 @@ fi
 expect_clean "$bench" "a whole run"
 sha256sum file | cmp -s - sum || fail "the user's file has been written to"
 
-# ---- a table, no progress in a pipe, pictures and a page, a file of its own
+# ---- without --file: a table, no progress in a pipe, pictures, a page
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
 	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "a folder made two deep"
 mkdir out.d
@@ -207,7 +211,7 @@ grep -qE '^\| rand-cold \| 1 \| filemap: speed, kernel-mmap = 1 \| >= 20 \| .*\|
 	fail "no target in the page: $(cat out.d/page.md)"
 grep -qE '^\| strided .*\| not measured \|$' out.d/page.md || fail "not all targets in the page: $(cat out.d/page.md)"
 
-# ---- without root what needs it is left out, and says so
+# ---- without root, a way that needs root is left out, and the run tells why
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null &&
 	setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$filemap" 2>/dev/null; then
 	chmod 755 "$dir"

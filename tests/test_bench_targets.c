@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The benchmark's verdicts, on rows that are made up: the ratio is taken within each round, the
- * median counts, a bound that is just reached is met, on its right side; the best of several ways
- * counts; and what was left out is not judged. Then the table itself: each target names a workload
- * with these threads and ways.
+ * The benchmark's verdicts, on made-up rows. The ratio is taken within each round, and the median
+ * counts. A bound that is just reached is met, on the bound's correct side. Of several ways the
+ * best way counts. A target whose rows were left out is not judged.
+ *
+ * The last test checks the table of targets: each target names a workload that has the target's
+ * threads and ways.
  */
 #include "bench/bench.h"
 
@@ -44,8 +46,8 @@ static void check_near(double a, double b)
 	((struct bench_target){"seq-cold", 1, ways_, FIGURE_SPEED, against_, NULL, AT_LEAST,       \
 			       need_, 0})
 
-/* Ours is four times, twice and a quarter as fast: twice. The ratio of the medians would be
- * another. */
+/* The library is four times, twice and a quarter as fast as the kernel, so the figure is two. The
+ * ratio of the medians would be one. */
 static void test_median_of_ratios(void)
 {
 	struct bench_judgement judged;
@@ -101,7 +103,7 @@ static void test_not_measured(void)
 	CHECK_EQ(judge(SPEED(BENCH_BIT(FILEMAP), BENCH_KERNEL, 0)).verdict, VERDICT_NOT_MEASURED);
 	row_add("seq-cold", 1, BENCH_FILEMAP, (double[]){1, 1}, 2);
 	CHECK_EQ(judge(SPEED(BENCH_BIT(FILEMAP), BENCH_KERNEL, 0)).verdict, VERDICT_NOT_MEASURED);
-	row_add("seq-cold", 1, BENCH_KERNEL, (double[]){1}, 1); /* not in each round */
+	row_add("seq-cold", 1, BENCH_KERNEL, (double[]){1}, 1); /* the row lacks a round */
 	CHECK_EQ(judge(SPEED(BENCH_BIT(FILEMAP), BENCH_KERNEL, 0)).verdict, VERDICT_NOT_MEASURED);
 	rows[1].rounds = 2;
 	rows[1].ns_per_op[1] = 1;

@@ -1,20 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The patches of tests/break and sim/mutations still apply to the sources, those of break name tests that exist, and
-# tests/HAZARDS.md names each of them. What they are for, tests/break.sh and sim/mutate.sh show; that takes long.
-# First it proves on a patch that does not apply that it can fail.
+# The patches of tests/break and sim/mutations must apply to the sources. Each patch of
+# tests/break must name tests that exist, and tests/HAZARDS.md must name the patch. tests/break.sh
+# and sim/mutate.sh show what the patches do, which takes long. First the test proves on a bad
+# patch that its checks can fail.
 set -eu
 root=${SOURCE_ROOT:-$(cd "$(dirname "$0")/.." && pwd)}
 command -v patch >/dev/null || { echo "skipped: no patch(1)"; exit 77; }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-applies() { # applies PATCH: those with little context as exactly as sim/mutate.sh wants it
+applies() { # applies PATCH: sim/mutate.sh allows no fuzz, so the patches of sim get none
 	case $1 in */sim/*) fuzz=0 ;; *) fuzz=2 ;; esac
 	patch --dry-run -f -s -p1 -F$fuzz -d "$root" <"$1" >"$dir/said" 2>&1
 }
 
-names_tests() { # names_tests PATCH
+names_tests() { # names_tests PATCH: the run: lines name tests and settings that exist
 	sed -n 's/^run: *//p' "$1" >"$dir/runs"
 	[ -s "$dir/runs" ] || return 1
 	while read -r test trap install; do

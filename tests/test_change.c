@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What counts as a change of a file: its size and its modification time. What touches the inode
- * alone is none: a reader goes on. A write is one, whatever has happened to the inode before. A
- * file that grows is followed under FM_CHANGED_REFRESH, and by fm_file_refresh(), which also ends
- * -ESTALE. Seen to fail: with ctime counted as a change (test_metadata); with the store not asked
- * past the end that is known (test_growth).
+ * A change of a file is a new size or a new modification time. What changes only the inode is no
+ * change, and a reader goes on. A write is a change, whatever happened to the inode before. Under
+ * FM_CHANGED_REFRESH the library follows a file that grows. fm_file_refresh() follows the file,
+ * too, and ends -ESTALE.
+ *
+ * Seen to fail: with ctime counted as a change (test_metadata); with a store that is not asked
+ * past the known end (test_growth).
  */
 #include "support.h"
 
@@ -101,7 +103,7 @@ static void test_metadata(uint32_t policy)
 		uint64_t changed = support_stats(mm).files_changed;
 
 		support_expect(mm, addr, 0, 8 * PAGE, SEED);
-		support_sleep_ms(12); /* beyond a tick of the kernel's clock: ctime is another one */
+		support_sleep_ms(12); /* longer than a kernel clock tick, so ctime changes */
 		act[i]();
 		support_expect(mm, addr, 0, PAGES * PAGE, SEED);
 		if (support_stats(mm).files_changed != changed)
@@ -157,7 +159,7 @@ static void test_changes(void)
 		unsigned char *addr = support_map(file, 0, PAGES * PAGE);
 
 		support_expect(mm, addr, 0, 8 * PAGE, SEED);
-		act[i](); /* at once: no change is missed that comes within a tick of the open */
+		act[i](); /* at once: a change within a tick of the open must be seen */
 		CHECK_EQ(touch(addr + 40 * PAGE), -ESTALE);
 		CHECK_EQ(touch(addr + 20 * PAGE), -ESTALE);
 		support_expect(mm, addr, 0, 8 * PAGE, SEED);
@@ -194,7 +196,7 @@ static int try_pin(const unsigned char *addr)
 	return err;
 }
 
-/* Until the read of it has ended. */
+/* Try until the read of the page has ended. */
 static int try_nowait(const unsigned char *addr)
 {
 	int err;
@@ -203,7 +205,7 @@ static int try_nowait(const unsigned char *addr)
 	return err;
 }
 
-/* A tail reader: it maps more than there is, and what is appended can be touched. */
+/* A tail reader maps more than the file has, and touches what is appended. */
 static void test_growth(uint32_t page_size)
 {
 	struct fm_file_options options = snapshot;
@@ -223,10 +225,11 @@ static void test_growth(uint32_t page_size)
 		int err = round % 3 == 0 ? touch(last) : round % 3 == 1 ? try_pin(last) : try_nowait(last);
 		CHECK_EQ(err, 0);
 		CHECK_EQ(size_of(file), size);
-		support_expect(mm, addr, 0, size, SEED); /* the page of the former end, too */
+		support_expect(mm, addr, 0, size, SEED); /* also the page of the former end */
 		CHECK_EQ(touch(last + PAGE), -ENXIO);
 	}
-	/* Within the last page, which is in view: only who looks knows. */
+	/* The new bytes are in the last page, which is in the view. Only fm_file_refresh() finds
+	 * them. */
 	append(size, 50);
 	bool changed = false;
 	CHECK_OK(fm_file_refresh(file, &changed));
@@ -236,13 +239,13 @@ static void test_growth(uint32_t page_size)
 	support_expect(mm, addr, 0, size, SEED);
 	CHECK_OK(fm_file_refresh(file, &changed));
 	CHECK(!changed);
-	/* fm_invalidate() looks, too. */
+	/* fm_invalidate() looks at the file, too. */
 	append(size, 2 * PAGE);
 	size += 2 * PAGE;
 	CHECK_OK(fm_invalidate(file, 0, 0));
 	CHECK_EQ(size_of(file), size);
 	support_expect(mm, addr, 0, size, SEED);
-	/* Shorter. */
+	/* The file becomes shorter. */
 	CHECK_EQ(truncate(path, 2 * PAGE + 7), 0);
 	CHECK_OK(fm_file_refresh(file, NULL));
 	CHECK_EQ(size_of(file), 2 * PAGE + 7);
@@ -252,7 +255,8 @@ static void test_growth(uint32_t page_size)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* A private mapping has the file's size, whoever finds it out. */
+/* A private mapping follows the file's size, also if a touch of the private mapping finds the new
+ * size. */
 static void test_private_growth(void)
 {
 	struct fm_file_options options = snapshot;
@@ -271,7 +275,7 @@ static void test_private_growth(void)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* After -ESTALE the same mappings go on, with the file as it is now. */
+/* After -ESTALE and fm_file_refresh() the same mappings show the file's present bytes. */
 static void test_new_snapshot(void)
 {
 	path = support_file(PAGES * PAGE, SEED);
@@ -298,7 +302,8 @@ static void test_new_snapshot(void)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* A file open for writing that is made longer and shorter by another descriptor of the program. */
+/* A file is open for writing. Another descriptor of the program makes the file longer and
+ * shorter. */
 static void test_own_descriptor(void)
 {
 	struct fm_file_options options = snapshot;
@@ -314,7 +319,7 @@ static void test_own_descriptor(void)
 	unsigned char *addr = map;
 	support_expect(mm, addr, 0, size, SEED);
 	CHECK_OK(fm_pin(mm, addr + 4 * PAGE, 1, FM_WRITE));
-	addr[4 * PAGE] = 77; /* in the page of the end */
+	addr[4 * PAGE] = 77; /* in the last page */
 	CHECK_OK(fm_unpin(mm, addr + 4 * PAGE, 1));
 	append(size, 2 * PAGE);
 	size += 2 * PAGE;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file system that stores whole seconds (ext4 with inodes of 128 bytes): two changes within a
- * second have the same time stamp. A snapshot is taken when no later change can have its time
- * stamp; under FM_CHANGED_REFRESH what was read before that moment is read once more after it.
- * Needs root, for a loop device and a mount, which is made in a mount namespace of the test's own.
- * Seen to fail: with stamp_young_ns() that returns 0.
+ * Some file systems store whole seconds (ext4 with inodes of 128 bytes): two changes within a
+ * second have the same time stamp. The library takes a snapshot only when no later change can
+ * have the snapshot's time stamp. Under FM_CHANGED_REFRESH, pages that were read before that
+ * moment are read again after that moment.
+ *
+ * The test needs root for a loop device and a mount. The mount is in a mount namespace of the
+ * test. Seen to fail: with stamp_young_ns() that returns 0.
  */
 #define _GNU_SOURCE
 #include "support.h"
@@ -41,7 +43,7 @@ static time_t mtime_of(const char *path)
 	return st.st_mtim.tv_sec;
 }
 
-/* The beginning of a second, so that what follows happens within it. */
+/* Wait for the start of a second, so that what follows happens within that second. */
 static void wait_for_second(void)
 {
 	struct timespec now;
@@ -58,7 +60,8 @@ static int read_byte(const unsigned char *addr)
 	return err ? err : byte;
 }
 
-/* What is written in the second of the open is no part of the snapshot, or is found. */
+/* Write the file in the second of the open. The snapshot must not mix old and new bytes: a later
+ * read gives -ESTALE. */
 static void test_snapshot(void)
 {
 	struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX};
@@ -77,7 +80,8 @@ static void test_snapshot(void)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* What was read of a young version is not kept when it has grown up. */
+/* Pages are read while a later change could still have the same time stamp. The pages are read
+ * again when no change can have that time stamp any more. */
 static void test_refresh(void)
 {
 	struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX,
@@ -94,7 +98,7 @@ static void test_refresh(void)
 		unsigned char *addr = support_map(file, 0, PAGES * PAGE);
 		CHECK_EQ(read_byte(addr), 'a');
 		write_pages(path, 'b');
-		bool same = mtime_of(path) == before; /* else the machine was too slow */
+		bool same = mtime_of(path) == before; /* if not, the machine was too slow */
 		if (same) {
 			support_sleep_ms(1100);
 			CHECK_EQ(read_byte(addr + 8 * PAGE), 'b');

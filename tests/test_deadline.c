@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A store that is stuck, with a deadline: its readers get ETIMEDOUT, everybody else is served
- * meanwhile, and what the device delivers late never shows in another's page. Seen to fail, each by
- * a hang: with read_expire() doing nothing (thread trap), with no limit to the requests or to the
- * frames of one store (test_share), with active pages kept while all inactive ones are with a stuck
- * store.
+ * A store is stuck, and the store has a deadline: readers of the store get ETIMEDOUT. All other
+ * readers are served meanwhile. Bytes that the device delivers late never show in another page.
+ *
+ * Seen to fail, each time by a hang: with read_expire() that does nothing (thread trap); with no
+ * limit on the requests or frames of one store (test_share); with active pages kept while all
+ * inactive pages belong to a stuck store.
  */
 #include "support.h"
 
@@ -29,8 +30,8 @@ static int touch(const unsigned char *addr)
 	return support_read(mm, addr, &byte, 1);
 }
 
-/* The store is well again, yet on a busy machine a read may take longer than so short a deadline.
- */
+/* Read pages after the store works again. On a busy machine a read may still take longer than the
+ * short deadline. */
 static void expect_patiently(const unsigned char *addr, uint64_t pages)
 {
 	for (uint64_t page = 0; page < pages; page++) {
@@ -55,7 +56,7 @@ static unsigned char *stuck_addr;
 static atomic_uint timeouts;
 static void *stuck_reader(void *arg)
 {
-	/* Two to a page. */
+	/* Two threads read each page. */
 	CHECK_EQ(touch(stuck_addr + ((uintptr_t)arg / 2 + 1) * PAGE), -ETIMEDOUT);
 	timeouts++;
 	return NULL;
@@ -73,26 +74,26 @@ static void test_stuck(void)
 	CHECK_OK(fm_file_control(bad, "stuck=1"));
 	for (uintptr_t i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, stuck_reader, (void *)i), 0);
-	/* Others are served. */
+	/* Other files are served. */
 	support_expect(mm, in_good, 0, 64 * PAGE, SEED + 1);
 	for (int i = 0; i < READERS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	CHECK_EQ(timeouts, READERS);
 	CHECK_GT(support_stats(mm).read_timeouts, 0);
-	/* The call, too. */
+	/* Calls time out, too. */
 	CHECK_EQ(fm_fault_in(mm, stuck_addr + 9 * PAGE, PAGE, 0), -ETIMEDOUT);
 	CHECK_EQ(fm_pin(mm, stuck_addr + 9 * PAGE, PAGE, 0), -ETIMEDOUT);
 	if (test_trap() != FM_TRAP_CALL)
 		support_expect_signal(support_load(stuck_addr + 10 * PAGE + 1), SIGBUS, ETIMEDOUT,
 				      stuck_addr + 10 * PAGE + 1);
-	/* It comes back. */
+	/* The store works again. */
 	CHECK_OK(fm_file_control(bad, "stuck=0"));
 	expect_patiently(stuck_addr, 32);
 	end(bad, stuck_addr, 32 * PAGE);
 	end(good, in_good, 64 * PAGE);
 }
 
-/* From the URI. */
+/* The deadline comes from the URI. */
 static void test_uri(void)
 {
 	fm_file *file = support_open(
@@ -103,7 +104,8 @@ static void test_uri(void)
 	end(file, addr, PAGE);
 }
 
-/* Time out again and again while others need every frame: none shows what was meant for another. */
+/* Reads time out again and again while another file needs every frame. No page may show bytes
+ * that were meant for another page. */
 static void test_late(void)
 {
 	fm_file *bad = open_slow(64 * PAGE, SEED, 20), *good = open_slow(64 * PAGE, SEED + 1, 0);
@@ -114,7 +116,7 @@ static void test_late(void)
 		CHECK_OK(fm_file_control(bad, "stuck=1"));
 		for (unsigned page = 0; page < 3; page++)
 			CHECK_EQ(touch(in_bad + page * PAGE), -ETIMEDOUT);
-		/* Their frames go to others. */
+		/* The frames of the reads that timed out go to the other file. */
 		for (int pass = 0; pass < 2; pass++)
 			support_expect(mm, in_good, 0, 64 * PAGE, SEED + 1);
 		CHECK_OK(fm_file_control(bad, "stuck=0"));
@@ -134,8 +136,8 @@ static void *dead_reader(void *arg)
 	return NULL;
 }
 
-/* A dead store may take a share of the frames, not all: a second file is read through what is left.
- * No reader of the dead one has come back when it has been. */
+/* A dead store may take a share of the frames, not all frames. A second file is read with the
+ * other frames before any reader of the dead store returns. */
 static void test_share(unsigned deadline_ms)
 {
 	fm_file *bad = open_slow(64 * PAGE, SEED, deadline_ms), *good = open_slow(64 * PAGE, SEED + 1, 0);
@@ -167,7 +169,7 @@ static void test(void)
 	mm = support_mm(2 * fm_budget_min(4096));
 	test_late();
 	test_share(60000);
-	test_share(0); /* its readers read themselves */
+	test_share(0); /* without a deadline, each reader reads in its own thread */
 	support_mm_end(mm);
 }
 

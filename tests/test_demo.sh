@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# filemap demo, with small delays: a well-formed table and JSON; it fails when the file changes under
-# it; everything it set up is undone, also after SIGINT and after SIGKILL. What the figures are is
-# not asserted here: that is the demonstration's own exit status, with delays of a second.
+# The test runs filemap demo with short delays. The table and the JSON must be well-formed. The
+# run must fail if the file changes meanwhile. Everything that a run sets up must be undone, also
+# after SIGINT, SIGTERM and SIGKILL. The test asserts no figures: the demonstration's own exit
+# status judges the figures, with delays of a second.
 set -eu
 filemap=${FILEMAP:?the filemap command}
 dir=$(mktemp -d)
@@ -21,7 +22,7 @@ fail() {
 	exit 1
 }
 
-# What a run left behind.
+# left_behind PID: print what the run of that process left behind.
 left_behind() {
 	ls -A "$TMPDIR"
 	grep "$TMPDIR" /proc/self/mounts || :
@@ -30,7 +31,8 @@ left_behind() {
 	ls /var/tmp/filemap-demo-*."$1" 2>/dev/null || :
 }
 
-# The keeper ends a moment after the coordinator was killed.
+# expect_clean PID WORDS: wait until nothing is left. After SIGKILL another process undoes the
+# setup, and ends a moment later.
 expect_clean() {
 	i=0
 	while [ -n "$(left_behind "$1")" ]; do
@@ -40,7 +42,7 @@ expect_clean() {
 	done
 }
 
-# Status 1 with nothing but waits in the reasons is this machine's noise.
+# expect_ran STATUS: status 1 is noise of this machine if all reasons are about waits.
 expect_ran() {
 	[ "$1" -eq 77 ] && { cat err >&2; exit 77; }
 	[ "$1" -le 1 ] || fail "status $1: $(cat out err)"
@@ -51,7 +53,7 @@ expect_ran() {
 
 cd "$dir"
 
-# ---- table; where others keep the machine so busy that a round is not done in time, it is tried again
+# ---- the table; on a busy machine a round may not end in time, and the run is tried again
 for try in 1 2 3; do
 	status=0
 	"$filemap" demo --file file --delay 50 --rounds 1 --only slow-store >out 2>err || status=$?
@@ -68,7 +70,8 @@ grep -q '^slow-store  *filemap-hold  *map-unmap .*STALL$' out || fail "hold did 
 [ "$(tail -n 3 out | cut -d: -f1 | tr '\n' ' ')" = "filemap filemap-hold kernel-mmap " ] ||
 	fail "not three lines at the end: $(tail -n 4 out)"
 
-# ---- JSON, all situations; where one can't run the row says why. Sanitized they are slow, and one of each kind will do.
+# ---- JSON, all situations; a situation that cannot run gives its reason. Sanitized builds are
+# slow, so they run one situation of each kind.
 situations="slow-store fuse-stopped blkio-memcg error-retry proc-mem journal write-journal write-frozen dirty-throttle unmap-dirty"
 only=
 if [ "${1:-none}" != none ]; then
@@ -92,13 +95,13 @@ for row in rows:
     if "skipped" in row:
         assert row["skipped"], row
         continue
-    # Whom a stall stops may have no sample at all.
+    # A probe that a stall stops may have no sample at all.
     assert row["n"] > 0 or row["way"] in ("kernel-mmap", "filemap-hold"), row
     assert row["delay_ms"] > 0, row
     assert 0 <= row["p50_us"] <= row["p99_us"] <= row["max_us"], row
 for situation in sys.argv[2:]:
     assert any(k[1] == situation for k in seen), situation
-# Fork and mprotect are tried where they matter, and nowhere else.
+# The fork probe runs in these two situations only.
 for row in rows:
     if row.get("probe") == "fork":
         assert row["situation"] in ("write-journal", "write-frozen"), row
@@ -109,9 +112,9 @@ assert readers and all(r["n"] >= 20 for r in readers), readers
 END
 fi
 expect_clean 0 "a whole run"
-[ "${1:-none}" = none ] || exit 0 # the rest is what becomes of processes, and of what they set up
+[ "${1:-none}" = none ] || exit 0 # the rest tests processes, and what they set up
 
-# ---- it can fail: the bytes are not what they were
+# ---- the run fails if the file's bytes change
 "$filemap" demo --file file --delay 200 --rounds 2 --only slow-store --way filemap >out 2>err &
 demo=$!
 while kill -0 "$demo" 2>/dev/null; do
@@ -139,7 +142,8 @@ for situation in slow-store fuse-stopped blkio-memcg journal write-frozen dirty-
 			>out 2>err &
 		demo=$!
 		i=0
-		# In the middle: something is set up; or it could not be, and it is over.
+		# Wait until the run has set something up, or has ended because the setup is not
+		# possible here.
 		while [ -z "$(left_behind "$demo")" ] && kill -0 "$demo" 2>/dev/null &&
 			[ "$i" -lt 100 ]; do
 			i=$((i + 1))

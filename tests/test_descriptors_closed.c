@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program closes all descriptors from 3 on, as daemons do, or puts another file at each of them,
- * or has a thread leave the table: a mapping lives on. Pages are read, written, synced; a new file
- * is opened, the mm ends; and the other file has not a byte of ours. Each way in a child of its
- * own, which begins with a fresh table. Shows hazard E 5. Seen to fail on 190f216: zeros for data
- * after closefrom(); the other file's bytes, and its contents overwritten.
+ * A mapping must survive what a program does to its descriptors. The program closes all
+ * descriptors from 3 on, as daemons do. Or the program puts another file at each number, or has a
+ * thread that leaves the table. Afterwards pages are read, written and synced, a new file is
+ * opened, and the mm ends. The other file must not have a byte of the mapped file. Each way runs
+ * in a child, which begins with a fresh table.
+ *
+ * The test shows hazard E5. Seen to fail on commit 190f216: zeros for data after closefrom(), the
+ * other file's bytes in the mapping, and the other file's contents overwritten.
  */
 #include "write_support.h"
 
@@ -36,7 +39,7 @@ static void close_all(void)
 		close(fd);
 }
 
-/* Each number that is in use stands for the victim from now on. */
+/* Put the victim at each number that is in use. */
 static void replace_all(void)
 {
 	int with = open(victim, O_RDWR);
@@ -167,8 +170,7 @@ static void expect_victim(void)
 	CHECK_EQ(support_differs(bytes, 0, sizeof(bytes), 2), UINT64_MAX);
 }
 
-/* ------------------------------------------------------------------ where the kernel refuses a
- * second table */
+/* ------------------------------------------------------------------ no second table */
 
 static void forbid_tables(void)
 {
@@ -194,8 +196,8 @@ static void note(void *arg, enum fm_log_level level, const char *line)
 	was_told |= strstr(line, "close_range") != NULL;
 }
 
-/* All that may come of a touch is an error; under the thread trap, where nobody can tell it any
- * more, SIGSEGV. */
+/* Check that a touch shows the right bytes or fails. Under the thread trap a touch could end with
+ * SIGSEGV; main() skips these cases there. */
 static void expect_no_wrong_byte(const struct mapped *mapped, unsigned page)
 {
 	unsigned char bytes[PAGE];

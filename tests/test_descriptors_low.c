@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * No descriptor of the library is ever one of the numbers 0 to 2: where the program has closed
- * them, what it writes to its standard output would be written into a file of ours. Everything that
- * opens something is made while they are free. Shows hazard E 5. Seen to fail: without os_fd_high()
- * in os_fd_open() (fd 0 and 1 are the file), and in uring_high().
+ * No descriptor of the library is ever one of the numbers 0 to 2. If the program has closed these
+ * numbers, its standard output would otherwise be written into a file of the library. The test
+ * makes everything that opens a descriptor while the three numbers are free. The test shows
+ * hazard E5. Seen to fail: without os_fd_high() in os_fd_open() (fd 0 and 1 are the file), and
+ * without os_fd_high() in uring_high().
  */
 #include "write_support.h"
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_mm_destroy() with everything still there: faults in flight end with ECANCELED, whatever they
- * wait for, and nothing is left behind. Seen to fail: with the stores not told to abort (test_stuck
- * hangs), with regions that go before the threads that were told an error have run (trap_drain();
- * SIGSEGV in the thread trap), also where a thread takes longer than the note of what it was told
- * used to last (test_stopped), and with late signals that are passed on (test_late).
+ * fm_mm_destroy() is called with everything still in use. Faults in flight end with ECANCELED,
+ * whatever the faults wait for, and nothing is left behind.
+ *
+ * Seen to fail: with stores that are not told to abort (test_stuck hangs); with regions that go
+ * before the threads that were told an error have run (trap_drain(); SIGSEGV in the thread trap);
+ * with notes that end after 200 ms though the thread has not run (test_stopped); with late
+ * signals that are passed on (test_late).
  */
 #include "support.h"
 
@@ -44,12 +46,12 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-/* Each fault takes the map lock first. One that comes after the end is SIGSEGV, as after munmap().
- */
+/* Wait until each reader's fault has taken the map lock. A fault that comes after the end gives
+ * SIGSEGV, as after munmap(). */
 static void wait_for_faults(uint64_t before, unsigned count)
 {
 	EVENTUALLY(started == count && support_stats(mm).lock_shared >= before + count);
-	support_sleep_ms(40); /* they are where they wait by then */
+	support_sleep_ms(40); /* by then the faults wait */
 }
 
 static void destroy_beneath(const char *setting, unsigned distinct)
@@ -81,7 +83,7 @@ static void test_stuck(void)
 {
 	destroy_beneath("stuck=1", READERS);
 	CHECK_EQ(cancelled, READERS);
-	destroy_beneath("stuck=1", 1); /* all on one page */
+	destroy_beneath("stuck=1", 1); /* all readers on one page */
 	CHECK_EQ(cancelled, READERS);
 }
 
@@ -116,8 +118,8 @@ static void start_readers(pthread_t *thread, unsigned count)
 	wait_for_faults(before, count);
 }
 
-/* Three quarters of the frames are pinned, a stuck store has the rest: its other readers wait for
- * room there, those of a store that is well for a frame. */
+/* Pins hold three quarters of the frames, and a stuck store has the rest. The other readers of
+ * the stuck store wait for room. The readers of a working store wait for a frame. */
 static void test_frames(void)
 {
 	pthread_t stuck[READERS], well[READERS];
@@ -132,7 +134,7 @@ static void test_frames(void)
 	CHECK_OK(fm_file_control(bad, "stuck=1"));
 	addr = support_map(bad, 0, 64 * PAGE);
 	start_readers(stuck, READERS);
-	EVENTUALLY(support_stats(mm).frames_used >= 15); /* one may go to a page table */
+	EVENTUALLY(support_stats(mm).frames_used >= 15); /* a page table may take a frame */
 	addr = pinned;
 	start_readers(well, READERS);
 	CHECK_OK(fm_mm_destroy(mm));
@@ -144,7 +146,7 @@ static void test_frames(void)
 	CHECK_GE(cancelled, READERS);
 }
 
-/* Mappings, files, pins and readahead left as they are. */
+/* Mappings, files, pins and readahead are left as they are. */
 static void test_left(void)
 {
 	mm = support_mm(MIB);
@@ -162,8 +164,8 @@ static void test_left(void)
 	CHECK_EQ(fm_unmap(mm, addr, PAGE), -EOWNERDEAD);
 }
 
-/* A fault that has been taken, and comes to the library's handler when the mm has gone, ends as
- * those that were in it. */
+/* A signal of a fault comes to the library's handler after the mm has gone. The fault ends like
+ * the faults that were in flight. */
 static atomic_bool taken, destroyed;
 
 static void come_late(int signo, siginfo_t *info, void *ucontext)
@@ -193,7 +195,7 @@ static void test_late(void)
 	fm_file *file = support_open(mm, support_format("faulty:%s", support_file(16 * PAGE, SEED)),
 				     NULL);
 	addr = support_map(file, 0, 16 * PAGE);
-	if (test_trap() == FM_TRAP_THREAD) /* whose signals are those of errors alone */
+	if (test_trap() == FM_TRAP_THREAD) /* the thread trap signals errors only */
 		CHECK_OK(fm_file_control(file, "error-at=0"));
 	taken = destroyed = false;
 	CHECK_EQ(sigaction(SIGBUS, &late, &before), 0);
@@ -205,8 +207,9 @@ static void test_late(void)
 	CHECK_EQ(sigaction(SIGBUS, &before, NULL), 0);
 }
 
-/* A thread is stopped (as by a debugger, or by a machine with too much to do) from before its fault
- * is given up until well after it has been told: the view stays for it. */
+/* A thread is stopped, as by a debugger or on an overloaded machine. The stop begins before the
+ * thread's fault is given up, and ends well after the thread was told. The view must stay until
+ * the thread has run. */
 static atomic_int reader_tid;
 
 static void *read_stopped(void *arg)
@@ -223,7 +226,7 @@ static void *destroy(void *arg)
 	return NULL;
 }
 
-/* Stops the thread, says so, and lets it go when asked to. */
+/* Stop the thread, report the stop, and let the thread go when asked. */
 static void stopper(pid_t tid, int from, int to)
 {
 	int status;
@@ -263,7 +266,7 @@ static void test_stopped(void)
 	CHECK_EQ(read(answer[0], &word, 1), 1);
 	CHECK_EQ(pthread_create(&destroyer, NULL, destroy, mm), 0);
 	if (word == 'y')
-		support_sleep_ms(700); /* a note used to last for 200 */
+		support_sleep_ms(700); /* notes once lasted for 200 ms */
 	CHECK_EQ(write(ask[1], "g", 1), 1);
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	CHECK_EQ(status, 0);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library loaded with dlopen(), as a plug-in's dependency would be: with RTLD_NOW after threads
- * have been started, used, and let go with dlclose(), again and again. Its handler outlives that.
- * What is dirty then is written at the end of the process. Links nothing of the library. Seen to
- * fail: with 64 KiB of thread-locals (dlopen refuses), without -z nodelete (the SIGBUS after
- * dlclose() runs code that is gone).
+ * The library is loaded with dlopen(), like a plug-in's dependency: with RTLD_NOW, after threads
+ * have started. The library is used and let go with dlclose(), again and again. The library's
+ * signal handler stays. Dirty pages are written when the process ends. The test links nothing of
+ * the library.
+ *
+ * Seen to fail: with 64 KiB of thread-locals (dlopen() refuses); without -z nodelete (a SIGBUS
+ * after dlclose() runs code that is gone).
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -89,7 +91,7 @@ static void use(void)
 	CHECK_OK(mm_destroy(mm));
 }
 
-/* The end of a program that has let the library go, with something dirty. */
+/* End a program that has let the library go while a page is dirty. */
 static int end_dirty(const char *path)
 {
 	struct fm_mm_options options = {.size = sizeof(options), .budget_bytes = 256 << 10,
@@ -120,7 +122,8 @@ static void test_end(void)
 	pid_t child = fork();
 	CHECK(child >= 0);
 	if (!child) {
-		/* Nothing is taken down at such an end: what a sanitizer calls leaks is meant to be there. */
+		/* The process takes nothing down at such an end, so what a sanitizer calls leaks
+		 * is intended. */
 		setenv("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0:handle_sigbus=0", 1);
 		execl("/proc/self/exe", "test_dlopen", path, NULL);
 		_exit(1);
@@ -151,7 +154,8 @@ int main(int argc, char **argv)
 		SKIP("LIBRARY is not set: the shared library's path");
 	if (argc > 1)
 		return end_dirty(argv[1]);
-	/* A thread from before: its thread-locals have to be found room for. */
+	/* This thread starts before dlopen(), which must find room in the thread for the
+	 * library's thread-locals. */
 	CHECK_EQ(pthread_barrier_init(&barrier, NULL, 2), 0);
 	CHECK_EQ(pthread_create(&early, NULL, sleeper, &barrier), 0);
 	pthread_barrier_wait(&barrier);
@@ -162,7 +166,8 @@ int main(int argc, char **argv)
 	}
 	pthread_barrier_wait(&barrier);
 	CHECK_EQ(pthread_join(early, NULL), 0);
-	/* The handler is still the process's: it passes on what is not its own. */
+	/* The process still has the library's handler. The handler passes on signals that are not
+	 * the library's. */
 	pid_t child = fork();
 	CHECK(child >= 0);
 	if (!child) {

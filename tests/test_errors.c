@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors of a store and changes of a file: each waiter of a failed attempt gets its errno, once;
- * the next access tries anew; a file that changed under its snapshot gives ESTALE or its new bytes,
- * never a mixture. Seen to fail: with a failed page left failed (test_each_attempt), with the check
- * for a change after a read left out (test_changed), with the errno not carried over the retry
- * (test_waiters).
+ * Errors of a store, and changes of a file. Each waiter of a failed attempt gets the attempt's
+ * errno, once. The next access tries again. A file that changed under its snapshot gives ESTALE
+ * or its new bytes, never a mixture.
+ *
+ * Seen to fail: with a failed page that stays failed (test_each_attempt); without the check for a
+ * change after a read (test_changed); with the errno not carried over the retry (test_waiters).
  */
 #include "support.h"
 
@@ -36,7 +37,7 @@ static void end(fm_file *file, void *addr, size_t len)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* One access, one error, one read: not swallowed by the retry, not repeated by it. */
+/* One access gives one error. The retry neither swallows nor repeats the error. */
 static void test_each_attempt(void)
 {
 	fm_file *file = open_faulty(64 * PAGE, &alone);
@@ -56,7 +57,7 @@ static void test_each_attempt(void)
 	}
 	CHECK_OK(fm_file_control(file, "error=ENOLINK"));
 	CHECK_EQ(touch(addr + 3 * PAGE), -ENOLINK);
-	/* Errnos with a meaning of their own on the way up are told as EIO. */
+	/* An errno that has a meaning of its own inside the library is reported as EIO. */
 	CHECK_OK(fm_file_control(file, "error=EAGAIN"));
 	CHECK_EQ(touch(addr + 3 * PAGE), -EIO);
 	CHECK_OK(fm_file_control(file, "error=EFAULT"));
@@ -66,8 +67,8 @@ static void test_each_attempt(void)
 	end(file, addr, 64 * PAGE);
 }
 
-/* With readahead: a bad page spoils no other, and each n-th read that fails is survived by trying
- * again. */
+/* With readahead, a bad page spoils no other page. If every third read fails, trying again
+ * helps. */
 static void test_at_and_every(void)
 {
 	fm_file *file = open_faulty(256 * PAGE, NULL);
@@ -96,7 +97,7 @@ static void test_at_and_every(void)
 	end(file, addr, 256 * PAGE);
 }
 
-/* Short reads are gone on with; every byte is its own. */
+/* A short read is continued, and every byte is the right byte. */
 static void test_short(void)
 {
 	fm_file *file = open_faulty(64 * PAGE + 33, NULL);
@@ -135,7 +136,7 @@ static void start_waiters(fm_file *file, pthread_t *thread)
 	for (int i = 0; i < WAITERS; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, waiter, NULL), 0);
 	EVENTUALLY(ready == WAITERS);
-	support_sleep_ms(20); /* most are waiting by now */
+	support_sleep_ms(20); /* most threads wait by now */
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	for (int i = 0; i < WAITERS; i++)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
@@ -147,8 +148,8 @@ static void test_waiters(void)
 	unsigned char *addr = support_map(file, 0, 64 * PAGE);
 	pthread_t thread[WAITERS];
 
-	/* One read fails, the next would be good: who waited for the one that failed has its errno
-	 * all the same. */
+	/* One read fails, and the next read would succeed. A thread that waited for the failed
+	 * read gets that read's errno nevertheless. */
 	with_error = 0;
 	for (unsigned round = 0; with_error < 2; round++) {
 		CHECK_LT(round, 30);
@@ -157,7 +158,7 @@ static void test_waiters(void)
 		addr = support_map(file, 0, 64 * PAGE);
 		for (unsigned page = 0; page < 30; page++)
 			CHECK_EQ(touch(addr + page * PAGE), 0);
-		CHECK_OK(fm_file_control(file, "error-every=31")); /* the next */
+		CHECK_OK(fm_file_control(file, "error-every=31")); /* the next read fails */
 		wanted = addr + 40 * PAGE;
 		start_waiters(file, thread);
 		CHECK_GE(with_error, 1);
@@ -166,7 +167,7 @@ static void test_waiters(void)
 	wanted = addr + 50 * PAGE;
 	start_waiters(file, thread);
 	CHECK_EQ(with_error, WAITERS);
-	/* Once: who comes now begins a new attempt. */
+	/* The error is reported once: the next access begins a new attempt. */
 	CHECK_OK(fm_file_control(file, "error-every=0"));
 	CHECK_EQ(touch(wanted), 0);
 	support_expect(mm, addr, 0, 64 * PAGE, SEED);
@@ -196,14 +197,14 @@ static void test_changed(void)
 
 	for (unsigned page = 0; page < 8; page++)
 		CHECK_EQ(touch(addr + page * PAGE), 0);
-	support_sleep_ms(20); /* beyond the grain of the file system's clock */
+	support_sleep_ms(20); /* longer than the grain of the file system's clock */
 	rewrite(path, 32 * PAGE, SEED + 1);
 	for (unsigned page = 8; page < 32; page++)
 		CHECK_EQ(touch(addr + page * PAGE), -ESTALE);
-	support_expect(mm, addr, 0, 8 * PAGE, SEED); /* the snapshot's, as far as it had been read */
+	support_expect(mm, addr, 0, 8 * PAGE, SEED); /* read before the change */
 	CHECK_EQ(support_stats(mm).files_changed, 1);
 	end(file, addr, 32 * PAGE);
-	/* Opened again, it is the new file. */
+	/* The file, opened again, has the new bytes. */
 	file = support_open(mm, path, &alone);
 	addr = support_map(file, 0, 32 * PAGE);
 	support_expect(mm, addr, 0, 32 * PAGE, SEED + 1);
@@ -221,10 +222,10 @@ static void test_refresh(void)
 	support_expect(mm, addr, 0, 8 * PAGE, SEED);
 	support_sleep_ms(20);
 	rewrite(path, 32 * PAGE, SEED + 1);
-	/* The first read finds it out; from then on everything is new. */
+	/* The first read finds the change. From then on all bytes are new. */
 	CHECK_EQ(touch(addr + 9 * PAGE), 0);
 	support_expect(mm, addr, 0, 32 * PAGE, SEED + 1);
-	/* Shorter, then longer. */
+	/* The file becomes shorter, then longer. */
 	support_sleep_ms(20);
 	CHECK_EQ(truncate(path, 10 * PAGE + 100), 0);
 	CHECK_OK(fm_advise(mm, addr, 40 * PAGE, FM_ADVICE_DONTNEED));
@@ -239,7 +240,7 @@ static void test_refresh(void)
 	end(file, addr, 40 * PAGE);
 }
 
-/* Truncated under its snapshot: what is gone is ESTALE, not zeros. */
+/* The file is truncated under its snapshot. Lost bytes give ESTALE, not zeros. */
 static void test_truncated(void)
 {
 	const char *path = support_file(32 * PAGE, SEED);
@@ -255,7 +256,8 @@ static void test_truncated(void)
 	end(file, addr, 32 * PAGE);
 }
 
-/* Readers while a writer rewrites again and again: each page is wholly one version. */
+/* Readers run while a writer rewrites the file again and again. Each page shows exactly one
+ * version. */
 static atomic_bool stop;
 static const char *rewritten;
 static bool rewritten_gently;
@@ -272,7 +274,7 @@ static void *writer(void *arg)
 		memset(buf, (int)version, sizeof(buf));
 		for (unsigned page = 0; page < 16 && !stop; page++)
 			CHECK_EQ(pwrite(fd, buf, sizeof(buf), page * (off_t)PAGE), (ssize_t)PAGE);
-		/* Without a pause there would be no version to refresh to. */
+		/* Without a pause the file would never have a version that a refresh could read. */
 		if (rewritten_gently)
 			support_sleep_ms(5);
 	}
@@ -294,7 +296,7 @@ static void test_mixed(uint32_t policy)
 	CHECK_EQ(pthread_create(&thread, NULL, writer, NULL), 0);
 	support_sleep_ms(5);
 	options.changed = policy;
-	/* At least until one reader has met a change. */
+	/* Run at least until a reader has met a change. */
 	for (int round = 0; round < 20 || (policy == FM_CHANGED_ERROR && !stale); round++) {
 		CHECK_LT(round, 5000);
 		fm_file *file = support_open(mm, path, &options);

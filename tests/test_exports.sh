@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The shared library shows exactly what the public header declares.
+# The shared library exports exactly the functions that the public header declares.
 set -eu
 library=${LIBRARY:?the shared library}
 header=${SOURCE_ROOT:?}/include/filemap.h

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_fault_in(): brings pages in as if touched; with FM_NOWAIT it never waits, and says when to
- * come again. Seen to fail: with NOWAIT left out of the fault's flags (test_nowait), with the errno
- * of an attempt that nobody waited for lost (test_nowait_error).
+ * fm_fault_in() brings pages in as if they were touched. With FM_NOWAIT the call never waits, and
+ * tells the caller to come again. Seen to fail: with NOWAIT left out of the fault's flags
+ * (test_nowait); with the errno of an attempt lost if no thread waited for the attempt
+ * (test_nowait_error).
  */
 #include "support.h"
 
@@ -43,7 +44,7 @@ static void test_arguments(void)
 	end(8 * PAGE);
 }
 
-/* Installed afterwards: readable without any fault. */
+/* Pages that the call has installed are readable without a fault. */
 static void test_installs(void)
 {
 	begin(64 * PAGE, NULL);
@@ -59,13 +60,13 @@ static void test_nowait(void)
 {
 	begin(64 * PAGE, &alone);
 	CHECK_OK(fm_file_control(file, "stuck=1"));
-	/* Were it to wait, it would wait for ever. */
+	/* The store is stuck: a call that waited would wait for ever. */
 	for (int i = 0; i < 50; i++)
 		CHECK_EQ(fm_fault_in(mm, addr, 8 * PAGE, FM_NOWAIT), -EAGAIN);
 	struct fm_stats stats = support_stats(mm);
 	CHECK_EQ(stats.fault_in_again, 50);
 	CHECK_GE(stats.requests, 1);
-	CHECK_LE(stats.requests, 8); /* asked for once, not fifty times */
+	CHECK_LE(stats.requests, 8); /* the reads are asked for once, not fifty times */
 	CHECK_EQ(stats.pages_installed, 0);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	EVENTUALLY(fm_fault_in(mm, addr, 8 * PAGE, FM_NOWAIT) == 0);
@@ -73,7 +74,7 @@ static void test_nowait(void)
 	end(64 * PAGE);
 }
 
-/* Many under way from one thread. */
+/* One thread has many reads under way. */
 static void test_nowait_many(void)
 {
 	begin(256 * PAGE, &alone);
@@ -90,7 +91,7 @@ static bool ended(void)
 	return last != -EAGAIN;
 }
 
-/* The errno reaches who asked, though nobody waited. */
+/* The errno reaches the caller that asked for the page, though no thread waited. */
 static void test_nowait_error(void)
 {
 	begin(8 * PAGE, &alone);
@@ -99,13 +100,13 @@ static void test_nowait_error(void)
 	EVENTUALLY(ended());
 	CHECK_EQ(last, -EIO);
 	CHECK_OK(fm_file_control(file, "error-every=0"));
-	EVENTUALLY(ended()); /* once, and then anew */
+	EVENTUALLY(ended()); /* the error is told once; then the page is read again */
 	CHECK_EQ(last, 0);
 	support_expect(mm, addr, 0, 8 * PAGE, SEED);
 	end(8 * PAGE);
 }
 
-/* More than the budget holds: each page was in, none is promised to stay. */
+/* The range is larger than the budget. Each page has been in, and no page is promised to stay. */
 static void test_larger_than_budget(void)
 {
 	mm = support_mm(fm_budget_min(4096));

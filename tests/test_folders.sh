@@ -8,13 +8,13 @@
 set -eu
 root=${SOURCE_ROOT:-$(cd "$(dirname "$0")/.." && pwd)}
 
-# includes DIR: one line "FILE HEADER" for each include of src/mm, without suffixes.
+# includes DIR: print a line "FILE HEADER" for each include of src/mm, without suffixes.
 includes() {
 	(cd "$1/src/mm" && grep -rE '^#include "mm/' --include='*.[ch]' . | sed -E 's#^\./(.*)\.[ch]:.*"mm/(.*)\.h".*#\1 \2#' |
 		LC_ALL=C sort -u)
 }
 
-# check_includes DIR
+# check_includes DIR: print each include that runs up and each circle. Fails if there is any.
 check_includes() {
 	includes "$1" | awk -v folders="$1/src/mm/FOLDERS" '
 	BEGIN {
@@ -27,7 +27,7 @@ check_includes() {
 		if ($1 != $2) { arrow[$1, $2] = 1; from[NR] = $1; to[NR] = $2; left[$1] = left[$2] = 1 }
 	}
 	END {
-		for (more = 1; more;) { # a file that includes nothing that is left is in no circle
+		for (more = 1; more;) { # a file that includes no remaining file is in no circle
 			more = 0
 			delete out
 			for (i in from)
@@ -41,7 +41,8 @@ check_includes() {
 	}'
 }
 
-# check_calls FOLDERS, with the output of nm -A on standard input
+# check_calls FOLDERS: print each call that runs up. Fails if there is any. Reads the output of nm
+# -A from standard input.
 check_calls() {
 	awk -v folders="$1" '
 	BEGIN {
@@ -71,7 +72,7 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 mkdir -p "$tree/src/mm/low" "$tree/src/mm/high"
 printf 'low  x\nhigh y\n' >"$tree/src/mm/FOLDERS"
-expect() { # expect VERDICT WORDS: of what the function on standard input says
+expect() { # expect VERDICT WORDS: compare the verdict of check_includes; WORDS name the case
 	if output=$(check_includes "$tree"); then verdict=good; else verdict=bad; fi
 	[ "$verdict" = "$1" ] || { echo "self-test: $2 was found $verdict: $output" >&2; exit 1; }
 }
@@ -88,7 +89,7 @@ if check_calls "$tree/src/mm/FOLDERS" <"$tree/nm" >/dev/null; then echo "self-te
 printf 'x.a:mm_high_a.c.o: U down\nx.a:mm_low_b.c.o:0000 T down\n' >"$tree/nm"
 check_calls "$tree/src/mm/FOLDERS" <"$tree/nm" || { echo "self-test: a call that runs down was refused" >&2; exit 1; }
 
-# ---- the real one
+# ---- the real tree
 status=0
 check_includes "$root" || status=1
 if [ -n "${1:-}" ]; then

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program protects a part of a mapping itself, puts other memory there, or unmaps it
- * (HAZARDS.md E7), and then uses the library: each way with each operation, in a process of its
- * own. Nothing hangs; no byte of the program's own memory is changed or unmapped, and none of it
- * comes into the file; what was written and is still there reaches the file; what is gone is told
- * by fm_sync() or fm_mm_destroy(), is counted in dirty_lost, and one line of the log names the file
- * and the offset.
+ * The program protects a part of a mapping itself, puts other memory there, or unmaps the part
+ * (HAZARDS.md E7). Then the program uses the library. Each way runs with each operation, in a
+ * process of its own.
+ *
+ * Nothing may hang. The library may neither change nor unmap the program's own memory, nor write
+ * that memory to the file. Written bytes that are still there must reach the file. If bytes are
+ * lost, fm_sync(), fm_file_close() or fm_mm_destroy() must return an error. A line of the log
+ * must then name the file and the offset.
  */
 #include "write_support.h"
 
@@ -77,7 +79,7 @@ static void change_part(char *part, enum way way)
 		close(fd);
 	} else {
 		CHECK_EQ(munmap(part, len), 0);
-		/* The next that the program maps may come to lie there. */
+		/* The program's next mapping may come to lie at the unmapped place. */
 		CHECK(mmap(part, PAGE, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == part);
 		memset(part, 'z', PAGE);
@@ -106,8 +108,8 @@ static void check_own_memory(const char *part, enum way way)
 
 #define STATUS_TOLD 10
 
-/* In a child. Status 0: all was as it should be, and nothing was lost; STATUS_TOLD: some was, and
- * has been told. */
+/* Run one case, in a child. Exit status 0: nothing was lost. STATUS_TOLD: bytes were lost, and
+ * the library has reported the loss. */
 static void one(enum way way, enum op op)
 {
 	fm_mm *mm = make_mm();
@@ -143,7 +145,7 @@ static void one(enum way way, enum op op)
 	_exit(told ? STATUS_TOLD : 0);
 }
 
-/* How many pages have lost what was written. */
+/* Count the pages of the file that have lost what was written. */
 static unsigned check_file(enum way way)
 {
 	unsigned old = 0;
@@ -174,7 +176,8 @@ static void each_way_and_op(void)
 			CHECK_EQ(waitpid(child, &status, 0), child);
 			if (WIFSIGNALED(status) || (WEXITSTATUS(status) && WEXITSTATUS(status) != STATUS_TOLD))
 				CHECK_FAIL("%s, then %s: status %#x", way_name[way], op_name[op], status);
-			/* Most often all of it: but the library may have written some before. */
+			/* Usually all pages of the part are lost, unless the library wrote some
+			 * of the pages before. */
 			unsigned old = check_file((enum way)way);
 			if ((old != 0) != (status != 0))
 				CHECK_FAIL("%s, then %s: %u pages are lost, and the status is %#x",
@@ -182,12 +185,11 @@ static void each_way_and_op(void)
 		}
 }
 
-/* ------------------------------------------------------------------ the program's own SIGBUS
- * handler */
+/* ------------------------------------------------------------------ a SIGBUS handler */
 
 static volatile unsigned hits;
 
-/* As a journal does it: an empty page in the place of the bad one. */
+/* Map an empty page in the place of the bad page, as the handler of a journal does. */
 static void on_bus(int signo, siginfo_t *info, void *ucontext)
 {
 	char *page = (char *)((uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1));
@@ -223,7 +225,7 @@ static void repaired_by_handler(void)
 	CHECK_EQ(*(volatile char *)(addr + 10 * PAGE), 0);
 	CHECK_OK(fm_unmap(mm, addr, PAGES * PAGE));
 
-	/* Mapped anew it has the file's bytes. The program's page stays the program's. */
+	/* Mapped again, the page has the file's bytes. The program's page stays the program's. */
 	char *again = support_map(file, 0, PAGES * PAGE);
 	CHECK(again != addr);
 	CHECK_EQ(byte_at(mm, again + 10 * PAGE), 'a');
@@ -238,8 +240,8 @@ static void repaired_by_handler(void)
 	CHECK_EQ(munmap(addr + 10 * PAGE, PAGE), 0);
 }
 
-/* Another file lies there, and is too short: the signal is the program's own, once, whatever the
- * library has of that page. */
+/* Another file is mapped over a page of the view, and is too short. The signal is the program's
+ * own and comes once, whatever the library knows about that page. */
 static void short_file_in_a_view(void)
 {
 	fm_mm *mm = make_mm();

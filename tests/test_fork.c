@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fork(): the child owns nothing of the parent's. A view is SIGSEGV there, never zeros, whatever
- * the child maps meanwhile; calls on the parent's objects give -EOWNERDEAD, also when the child has
- * an mm of its own, which works; exec leaves nothing behind; the parent and its threads do not
- * notice. Seen to fail: without MADV_DONTFORK on views (the child reads bytes), without the child's
- * PROT_NONE in their places (test_own_memory), without the check of the owner (test_owner_dead),
- * with a thread's number kept (test_own_mm).
+ * fork(): the child owns nothing of the parent. A view is SIGSEGV in the child, never zeros,
+ * whatever the child maps meanwhile. Calls on the parent's objects give -EOWNERDEAD, also if the
+ * child has an mm of its own, which works. exec() leaves nothing behind. The parent and its
+ * threads notice nothing.
+ *
+ * Seen to fail: without MADV_DONTFORK on views (the child reads bytes); without the child's
+ * PROT_NONE mappings in the views' places (test_own_memory); without the check of the owner
+ * (test_owner_dead); with a thread's number kept over fork() (test_own_mm).
  */
 #include "support.h"
 
@@ -44,7 +46,7 @@ static void end(void)
 #define DIES(status, signo) (WIFSIGNALED(status) && WTERMSIG(status) == (signo))
 #define ENDS_WELL(status) (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 
-/* ---- what the children do: 0 is well */
+/* ---- what the children do: 0 is success */
 
 static int touch(void *arg)
 {
@@ -104,7 +106,7 @@ static fm_mm *own_mm(void)
 	return fm_mm_create(&options, &own) ? NULL : own;
 }
 
-/* The same, with some of the child's own: they may lie where the parent's lay. */
+/* Make the calls beside mms of the child's own, which may lie where the parent's mm lay. */
 static int own_works(void *arg)
 {
 	fm_mm *own[3];
@@ -132,7 +134,8 @@ static int own_works(void *arg)
 	return all_calls();
 }
 
-/* Errors are told to the child's thread as they were to its parent's, which has another number. */
+/* The library reports errors to the child's thread as to the parent's thread. The child's thread
+ * has another number. */
 static int own_errors(void *arg)
 {
 	fm_mm *own = own_mm();
@@ -158,8 +161,8 @@ static int may_have(void *hint, size_t len)
 	return got == MAP_FAILED ? 1 : got < addr + PAGES * PAGE && got + len > addr ? 2 : 0;
 }
 
-/* Whatever the child maps or allocates, where it likes or by hint, nothing of it lies in a view,
- * which stays what it was. */
+/* Whatever the child maps or allocates, with or without a hint, no part of it lies in a view. The
+ * view stays without access. */
 static int own_memory(void *arg)
 {
 	for (unsigned i = 0; i < 64; i++) {
@@ -213,7 +216,7 @@ static void test_owner_dead(void)
 
 static void test_own_mm(void)
 {
-	if (SUPPORT_TSAN) /* which does not let such a child start threads */
+	if (SUPPORT_TSAN) /* TSan does not let such a child start threads */
 		return;
 	begin(4 * MIB);
 	int status = support_child(own_works, (void *)(uintptr_t)support_file(8 * PAGE, SEED));
@@ -270,7 +273,7 @@ static void test_exec(void)
 	end();
 }
 
-/* A child's child, from a child that has taken over nothing. */
+/* A child that owns nothing forks a grandchild. */
 static int forks_again(void *arg)
 {
 	int status = support_child(touch, arg);
@@ -297,7 +300,7 @@ static void *faulter(void *arg)
 	return NULL;
 }
 
-/* Pages come and go by MOVE while children are made, with a budget of a quarter of the file. */
+/* Pages come and go while children are made. The budget is a quarter of the file. */
 static void test_meanwhile(void)
 {
 	pthread_t thread[3];

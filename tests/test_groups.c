@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Groups: 2 MiB of small frames whose memory is one huge page, for who reads from one end to the
- * other. What they hold is what the file holds, in whichever direction it is read and also where
- * there is less memory than it has bytes; a page of theirs that goes its own way splits them, and a
- * reader of single pages gets their frames. Seen to fail: with windows that end anywhere
- * (test_forward), with pages that are read into each other's frames (test_forward), with the free
- * frames of a group that is split being nobody's (test_single_pages: it never ends), with pages
- * that go out of the view one by one (test_mapped_again). See break/groups_*.
+ * Groups are 2 MiB of small frames whose memory is one huge page. A reader that goes from one end
+ * of a file to the other gets groups. A group holds the file's bytes, in whichever direction the
+ * file is read, and also if the budget is smaller than the file. A page that needs treatment of
+ * its own splits its group. A reader of single pages gets the frames of groups.
+ *
+ * Seen to fail: with windows that end anywhere (test_forward); with pages that are read into each
+ * other's frames (test_forward); with free frames of a split group that no page can get
+ * (test_single_pages never ends); with pages that leave the view one by one (test_mapped_again).
+ * See tests/break/groups_*.patch.
  */
 #include "support.h"
 
@@ -27,7 +29,8 @@ static bool has_groups(void)
 	return !install || strcmp(install, "copy") != 0;
 }
 
-/* Reads of a program, each of which may fault; by the call trap what it asks for before. */
+/* Tell whether the program's reads raise faults. Under the call trap the program asks for pages
+ * before the reads. */
 static bool faults(void)
 {
 	const char *trap = getenv("FM_TEST_TRAP");
@@ -64,8 +67,8 @@ static void scan(bool backward)
 		expect_some((backward ? pages - 1 - i : i) * PAGE + (i * 64) % 4000 % 100);
 }
 
-/* Scan until groups have come in together: the first are made while a scan runs, and it may be
- * faster. */
+/* Scan until groups have been installed as a whole. The first groups are made while a scan runs,
+ * and the scan may be faster. */
 static void scan_groups(bool backward)
 {
 	for (int tries = 0; tries < 20; tries++) {
@@ -95,7 +98,7 @@ static void test_backward(void)
 	end();
 }
 
-/* All bytes, where all of it fits. */
+/* Check all bytes with a budget that holds the whole file. */
 static void test_all_bytes(void)
 {
 	unsigned char *buf = malloc(GROUP);
@@ -110,7 +113,7 @@ static void test_all_bytes(void)
 	end();
 }
 
-/* A pinned page stays when the rest of its group goes, which splits it. */
+/* A pinned page stays when the rest of its group goes. That splits the group. */
 static void test_page_of_its_own(void)
 {
 	unsigned char buf[PAGE];
@@ -135,7 +138,7 @@ static void test_page_of_its_own(void)
 	end();
 }
 
-/* Frames that are kept for streams are everybody's when there are no others. */
+/* Frames that are kept for streams go to any page when no other frames are left. */
 static void test_single_pages(void)
 {
 	uint64_t at = 1;
@@ -148,12 +151,12 @@ static void test_single_pages(void)
 	}
 	CHECK_OK(fm_advise(mm, (void *)addr, SIZE, FM_ADVICE_NORMAL));
 	CHECK_OK(fm_advise(mm, (void *)addr, SIZE, FM_ADVICE_DONTNEED));
-	scan_groups(false); /* and they come back to streams */
+	scan_groups(false); /* the frames come back to streams */
 	end();
 }
 
-/* What is unmapped and mapped again goes out of the view, and comes back, as it came: nothing is
- * read again. */
+/* A range that is unmapped and mapped again leaves the view in groups, and comes back in groups.
+ * Nothing is read again. */
 static void test_mapped_again(void)
 {
 	begin(2 * BUDGET, 0);
@@ -170,14 +173,14 @@ static void test_mapped_again(void)
 	end();
 }
 
-/* Another file, when the first has gone with what was in its view. */
+/* Close the file while its view holds pages, and open the file again. */
 static void test_file_gone(void)
 {
 	begin(2 * BUDGET, 0);
 	uint64_t charged = support_stats(mm).budget_bytes;
 	for (int turn = 0; turn < 3; turn++) {
 		scan(turn == 1);
-		for (unsigned i = 1; i < FILE_GROUPS; i += 5) /* stays in the view, and is never unpinned */
+		for (unsigned i = 1; i < FILE_GROUPS; i += 5) /* never unpinned */
 			CHECK_OK(fm_pin(mm, (void *)(addr + i * GROUP + 77 * PAGE), PAGE, 0));
 		CHECK_OK(fm_unmap(mm, (void *)addr, SIZE));
 		CHECK_OK(fm_file_close(file));
@@ -194,7 +197,7 @@ static void test_file_gone(void)
 	end();
 }
 
-/* The mm goes, with all that two files have in their views. */
+/* Destroy the mm with everything that two files have in their views. */
 static void test_mm_gone(void)
 {
 	begin(2 * BUDGET, 0);

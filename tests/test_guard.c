@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_guard(): an access that would raise a signal ends the body with its errno; signal mask and
- * nesting are as before; a thread's guard is no other thread's. Seen to fail: with the outer guard
- * not put back (test_nested), with sigsetjmp() not saving the mask.
+ * fm_guard(): an access that would raise a signal ends the body, and fm_guard() returns the
+ * errno. The signal mask and an outer guard are then as before. A guard holds for its own thread
+ * only. Seen to fail: with the outer guard not put back (test_nested); with sigsetjmp() that does
+ * not save the mask.
  */
 #include "support.h"
 
@@ -69,9 +70,9 @@ static void test_errors(void)
 	expect(addr + PAGE + 1, load, -EIO, SIGBUS, PAGE + 1);
 	CHECK_OK(fm_file_control(file, "error-at=none"));
 	CHECK_EQ(fm_guard(load, addr + PAGE, NULL), 0);
-	/* Not mapped, yet within the view. */
+	/* The address is within the view and not mapped. */
 	expect(addr + 20 * PAGE + 5, load, -EFAULT, SIGSEGV, 0);
-	/* A write to a page that is absent. */
+	/* The program writes to an absent page. */
 	expect(addr + 9 * PAGE + 1, store, -EACCES, SIGSEGV, 9 * PAGE + 1);
 }
 
@@ -82,7 +83,7 @@ static bool write_ended(unsigned char *at)
 	return write_result != 0;
 }
 
-/* A write to a page that is there. */
+/* The program writes to a page that is present. */
 static void test_write(void)
 {
 	CHECK_OK(fm_fault_in(mm, addr + 2 * PAGE, PAGE, 0));
@@ -108,7 +109,7 @@ static void test_nested(void)
 	CHECK_EQ(fm_guard(nested, addr + 17 * PAGE - 1, &error), -ENXIO);
 	CHECK_EQ(inner_result, -ENXIO);
 	CHECK(error.addr == addr + 17 * PAGE - 1);
-	/* None is left: the program's handler gets it. */
+	/* No guard is left, so the program's handler gets the signal. */
 	support_expect_signal(support_load(addr + 16 * PAGE), SIGBUS, ENXIO, addr + 16 * PAGE);
 }
 

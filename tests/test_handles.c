@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several handles of one file in a process: by the same name, another name, a descriptor; for
- * reading and for writing, in each order; beside each other and one after the other. Each sees at
- * once what another writes, and no write is lost. Where one cache cannot be, the second handle is
- * an error that names the first. Seen to fail: on the commit before (both syncs 0 and one write
- * lost; ESTALE for the reader); with page_begin_again() left out (a write is lost);
- * test_reopened_while_closing with object_leave() before writeback_close().
+ * A process has several handles of one file: by the same name, by another name, by a URI; for
+ * reading and for writing, in each order; at the same time and one after the other. Each handle
+ * sees at once what another handle writes, and no write is lost. If the handles cannot share one
+ * cache, the second open fails with an error, and the log names the first handle.
+ *
+ * Seen to fail: before commit 397b36e (both syncs return 0 and one write is lost; ESTALE for the
+ * reader); without page_begin_again() (a write is lost); with object_leave() before
+ * writeback_close() (test_reopened_while_closing).
  */
 #include "write_support.h"
 
@@ -36,7 +38,7 @@ static fm_mm *mm_make(void)
 	return made;
 }
 
-/* One byte, atomically: some are read while others write them. */
+/* One byte that is accessed atomically: some bytes are read while another thread writes them. */
 struct one_byte {
 	unsigned char *at, byte;
 };
@@ -84,7 +86,7 @@ static int open_as(fm_mm *in, const char *uri, uint32_t flags, fm_file **ret_fil
 	return fm_file_open(in, uri, &options, ret_file);
 }
 
-/* Two handles for writing: neighbours in one page, a byte by each. */
+/* Two handles for writing each write one byte of the same page. The bytes are neighbours. */
 static void two_writers(const char *first, const char *second)
 {
 	fm_file *a = write_open(mm, first), *b = write_open(mm, second);
@@ -101,7 +103,7 @@ static void two_writers(const char *first, const char *second)
 	CHECK_OK(fm_file_sync(b, 0, 0, 0));
 	CHECK_EQ(file_byte(first, 0), '1');
 	CHECK_EQ(file_byte(first, 1), '2');
-	/* One ends, the other goes on. */
+	/* One handle ends, and the other handle goes on. */
 	CHECK_OK(fm_unmap(mm, m, LEN));
 	CHECK_OK(fm_file_close(a));
 	write_byte(n + 5 * PAGE, '3');
@@ -129,7 +131,7 @@ static void test_names(void)
 	CHECK(!unlink(soft) && !unlink(hard));
 }
 
-/* A handle for reading beside one for writing, which came first or comes second. */
+/* A handle for reading stands beside a handle for writing. Either handle may be opened first. */
 static void reader_and_writer(bool reader_first)
 {
 	const char *path = support_file(LEN, SEED);
@@ -154,23 +156,23 @@ static void reader_and_writer(bool reader_first)
 	CHECK_EQ(byte_at(r), 'N');
 	CHECK_EQ(byte_at(r + 40 * PAGE), 'N');
 	CHECK_EQ(byte_at(r + 50 * PAGE), support_byte(50 * PAGE, SEED));
-	/* What the one may, the other may not. */
+	/* The handle for reading may not do what the handle for writing may do. */
 	struct fm_map_options options = {.size = sizeof(options), .flags = FM_MAP_WRITE};
 	void *addr;
 	CHECK_EQ(fm_map(reader, 0, LEN, &options, &addr), -EACCES);
 	CHECK_EQ(fm_truncate(reader, 0), -EACCES);
 	CHECK_EQ(fm_punch(reader, 0, PAGE), -EACCES);
 	CHECK_EQ(fm_reserve(reader, 0, PAGE), -EACCES);
-	/* One size for both. */
+	/* Both handles have one size. */
 	uint64_t size = 0;
 	CHECK_OK(fm_truncate(writer, LEN + 10));
 	CHECK_OK(fm_file_size(reader, &size));
 	CHECK_EQ(size, LEN + 10);
 	CHECK_OK(fm_file_close(writer));
 	CHECK_EQ(fm_map(reader, 0, LEN, &options, &addr), -EACCES);
-	write_byte(w + 3, 'M'); /* its mapping lives */
+	write_byte(w + 3, 'M'); /* the closed writer's mapping lives on */
 	CHECK_EQ(byte_at(r + 3), 'M');
-	CHECK_OK(fm_unmap(mm, w, LEN)); /* the same address as r, counted */
+	CHECK_OK(fm_unmap(mm, w, LEN)); /* w and r are the same address, mapped twice */
 	CHECK_EQ(byte_at(r + 3), 'M');
 	CHECK_OK(fm_unmap(mm, r, LEN));
 	CHECK_OK(fm_file_close(reader));
@@ -179,8 +181,8 @@ static void reader_and_writer(bool reader_first)
 	CHECK_EQ(file_byte(path, 40 * PAGE), 'N');
 }
 
-/* Readers share a cache as long as they want the same; a changed file is read anew by who opens it
- * anew. */
+/* Handles for reading share a cache if page_size, `changed` and the deadline are the same. A new
+ * open of a changed file reads the file again. */
 static void test_readers(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -195,7 +197,7 @@ static void test_readers(void)
 	CHECK_EQ(open_as(mm, path, FM_FILE_WRITE, &d), -EBUSY); /* two caches cannot become one */
 	CHECK_OK(fm_file_close(c));
 	c = support_open(mm, support_format("file:%s?record=%s", path, support_path()),
-			 NULL); /* its own recording */
+			 NULL); /* a recording needs a cache of its own */
 	CHECK(c->cache != a->cache && b->cache == a->cache);
 	CHECK_OK(fm_file_close(c));
 	support_expect(mm, m, 0, PAGE, SEED);
@@ -209,7 +211,7 @@ static void test_readers(void)
 	CHECK_OK(fm_unmap(mm, n, 2 * PAGE));
 	CHECK_OK(fm_file_close(d));
 	EVENTUALLY(support_stats(mm).files == 1);
-	/* A writer takes over what was found changed. */
+	/* A writer takes over a cache whose file was found changed. */
 	d = write_open(mm, path);
 	CHECK_EQ(byte_at(m + PAGE), 'n');
 	CHECK_OK(fm_file_close(d));
@@ -229,7 +231,8 @@ static void refused(fm_mm *in, const char *uri, uint32_t flags, const char *firs
 		CHECK_FAIL("'%s' does not name '%s'", logged, first);
 }
 
-/* Two address spaces, or other filters: caches of their own, and only as long as nobody writes. */
+/* Handles of two mms, or with other filters, have caches of their own. Such handles can be open
+ * together only while no handle writes. */
 static void test_refused(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -253,24 +256,24 @@ static void test_refused(void)
 	CHECK_OK(fm_file_close(c));
 	CHECK_OK(open_as(other, path, FM_FILE_WRITE, &b));
 	CHECK_OK(open_as(other, support_format("memory:%u", 4096u), FM_FILE_WRITE,
-			 &c)); /* has no identity */
+			 &c)); /* a memory store has no identity */
 	CHECK_OK(open_as(mm, support_format("memory:%u", 4096u), FM_FILE_WRITE, &a));
 	CHECK_OK(fm_file_close(a));
-	CHECK_OK(fm_mm_destroy(other)); /* b and c end with it */
+	CHECK_OK(fm_mm_destroy(other)); /* ends b and c, too */
 	a = write_open(mm, path);
-	/* Another file of the same name is another file. */
+	/* A new file of the same name is another file. */
 	CHECK(!unlink(path));
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	CHECK(fd >= 0 && !ftruncate(fd, PAGE));
 	close(fd);
 	b = write_open(mm, path);
-	EVENTUALLY(support_stats(mm).files == 2); /* those before have ended */
+	EVENTUALLY(support_stats(mm).files == 2); /* the earlier files have ended */
 	CHECK_OK(fm_file_close(a));
 	CHECK_OK(fm_file_close(b));
 	write_files_gone(mm);
 }
 
-/* fm_pin() of a reader: its pages may not go. */
+/* fm_pin() of a reader: the pinned pages may not go, so that no writer can open the file. */
 static void test_pinned(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -287,7 +290,8 @@ static void test_pinned(void)
 	write_files_gone(mm);
 }
 
-/* Closed and mapped no more, and being written: who opens it reads what was written last. */
+/* The file is closed and unmapped, and its pages are being written. A new open reads what was
+ * written last. */
 static void test_reopened_while_closing(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -345,8 +349,8 @@ static const char *numbered_file(void)
 	return path;
 }
 
-/* Each page counts upwards; readers never see it go back, nor other bytes, and at last all of it is
- * in the file. */
+/* Each page counts upwards. Readers never see a page go back, nor other bytes. In the end all
+ * pages are in the file. */
 static void upgrade_beside_faults(void)
 {
 	const char *path = numbered_file();
@@ -387,7 +391,8 @@ static void upgrade_beside_faults(void)
 
 static const char *shared_path;
 
-/* Each has a page of its own, so that what one finds mapped does not depend on another. */
+/* Each thread has a page of its own, so that what a thread finds mapped depends on no other
+ * thread. */
 static void *opening_main(void *arg)
 {
 	unsigned me = (unsigned)(uintptr_t)arg;
@@ -435,8 +440,8 @@ static void note_error(void *arg, uint64_t offset, uint64_t len, int error)
 	__atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_SEQ_CST);
 }
 
-/* A write that fails is told to each handle, by its callback and by its fm_file_sync(); not to one
- * that is closed. */
+/* A failed write is reported to each handle, by the handle's callback and by its fm_file_sync().
+ * A closed handle gets no report. */
 static void test_errors(void)
 {
 	const char *uri = support_format("faulty:%s?write-error=EIO", support_file(LEN, SEED));
@@ -478,7 +483,7 @@ struct other {
 	int want;
 };
 
-/* Runs in a new address space of a new process. */
+/* Open the file in a new mm of a new process. */
 static int open_elsewhere(void *arg)
 {
 	const struct other *other = arg;
@@ -501,8 +506,8 @@ static void elsewhere(const char *path, uint32_t flags, int want)
 	CHECK_EQ(support_child(open_elsewhere, &other), 0);
 }
 
-/* The lock: readers beside readers, nobody beside a writer; those who do not ask are not held up.
- */
+/* The lock: readers can stand beside readers, and nothing can stand beside a writer. A process
+ * that does not ask for the lock is not held up. */
 static void test_lock(void)
 {
 	const char *path = support_file(LEN, SEED);
@@ -516,7 +521,7 @@ static void test_lock(void)
 	elsewhere(path, FM_FILE_LOCK, -EWOULDBLOCK);
 	elsewhere(path, FM_FILE_LOCK | FM_FILE_WRITE, -EWOULDBLOCK);
 	CHECK_OK(fm_file_close(writer));
-	elsewhere(path, FM_FILE_LOCK, -EWOULDBLOCK); /* the cache is still one for writing */
+	elsewhere(path, FM_FILE_LOCK, -EWOULDBLOCK); /* the cache is still open for writing */
 	CHECK_OK(fm_file_close(reader));
 	write_files_gone(mm);
 	EVENTUALLY(mm->file_count == 0);
@@ -524,7 +529,7 @@ static void test_lock(void)
 	CHECK_EQ(open_as(mm, "memory:4096", FM_FILE_LOCK, &reader), -EOPNOTSUPP);
 }
 
-/* Each part has the whole time. */
+/* Give each part of the test the whole time. */
 static void watch(void)
 {
 	hazard_watch("a call, or an access, never ended");
@@ -548,13 +553,13 @@ static void test_all(void)
 	watch();
 	test_reopened_while_closing();
 	for (int i = 0; i < 3 && test_trap() != FM_TRAP_CALL;
-	     i++) /* by call, the readers pin pages all the time */
+	     i++) /* under the call trap, the readers pin pages all the time */
 		watch(), upgrade_beside_faults();
 	watch();
 	test_all_at_once();
 	watch();
 	test_errors();
-	if (!SUPPORT_TSAN) /* whose runtime refuses threads in a child */
+	if (!SUPPORT_TSAN) /* TSan refuses threads in a child */
 		test_lock();
 	support_mm_end(mm);
 }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is dead holds up what is alive by nothing that both must have:
- *   - 1,200 threads that wait for a dead store in the thread trap, and a fault on another file;
- *   - two files whose writes never end, and fm_sync() of a third;
- *   - 200 threads that wait for room for dirty pages of a dead file, and one that writes to another
- * file;
- *   - a sync of a whole file beside threads that punch it without a pause: they never end, it does.
- * None of them looks at how long something takes: a watchdog ends what hangs.
+ * Dead stores must not hold up live stores through anything that both need:
+ *   - 1,200 threads wait for a dead store in the thread trap. A fault on another file must end.
+ *   - The writes of two files never end. A sync of a third file must end.
+ *   - 200 threads wait for room for dirty pages of a dead file. Writes to another file must go on.
+ *   - Four threads punch a file without a pause. A sync of the whole file must end.
+ * The test measures no time: a watchdog ends a test that hangs.
  */
 #include "hazard_support.h"
 
@@ -14,7 +13,7 @@
 #include <unistd.h>
 
 #define WAITERS (SUPPORT_SANITIZED ? 400u : 1200u)
-#define WRITERS 200u /* each holds a frame while it waits for room */
+#define WRITERS 200u /* each writer holds a frame and waits for room */
 #define DEAD_BYTES (64 * MIB)
 #define LIVE_BYTES (16 * MIB)
 
@@ -43,9 +42,9 @@ static char *open_and_map(fm_mm *mm, const char *uri, uint64_t len, bool writabl
 	return addr;
 }
 
-/* ------------------------------------------------------------------ threads whose access does not
- * end before the mm does */
+/* ------------------------------------------------------------------ stuck threads */
 
+/* A thread whose access does not end before the mm ends. */
 struct stuck {
 	pthread_t thread;
 	fm_mm *mm;
@@ -99,15 +98,15 @@ static void test_waiters(void)
 	for (unsigned i = 0; i < WAITERS; i++)
 		stuck_start(&stuck[i], mm, dead + i * 7 * PAGE, false);
 	EVENTUALLY(support_stats(mm).requests > 0);
-	support_sleep_ms(300); /* until most of them wait: with fewer the test shows less */
+	support_sleep_ms(300); /* until most threads wait; with fewer threads the test shows less */
 	for (unsigned i = 0; i < 64; i++)
 		(void)((volatile char *)live)[i * 33 * PAGE];
 	CHECK_OK(fm_mm_destroy(mm));
 	stuck_join(stuck, WAITERS);
 }
 
-/* So many pages of a dead file are dirty, no two of them neighbours, that its writes take all the
- * requests that they may. */
+/* Make many pages of a dead file dirty, no two of them neighbours. The file's writes then take
+ * all the requests that the file may have. */
 static void dirty_scattered(char *map, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
@@ -149,7 +148,7 @@ static void test_throttled(void)
 
 	CHECK_OK(fm_file_control(dead_file, "write-stuck=1"));
 	dirty_scattered(dead, 200);
-	for (unsigned i = 0; i < WRITERS; i++) /* who comes first has the rest of the room */
+	for (unsigned i = 0; i < WRITERS; i++) /* the first writers take the rest of the room */
 		stuck_start(&stuck[i], mm, dead + (1000 + i * 2) * PAGE, true);
 	support_sleep_ms(200);
 	for (unsigned i = 0; i < 1000; i++)
@@ -162,7 +161,7 @@ static void test_throttled(void)
 /* ------------------------------------------------------------------ a sync beside punches */
 
 #define PUNCHERS 4u
-#define PUNCHED 200u /* pages of each */
+#define PUNCHED 200u /* pages of each puncher */
 
 struct puncher {
 	pthread_t thread;
@@ -176,7 +175,7 @@ static void *punch_main(void *arg)
 	struct puncher *p = arg;
 
 	while (!__atomic_load_n(p->stop, __ATOMIC_SEQ_CST)) {
-		for (unsigned i = 0; i < PUNCHED; i++) /* so that it takes a while */
+		for (unsigned i = 0; i < PUNCHED; i++) /* so that a punch takes a while */
 			p->map[(p->at + i) * PAGE] = 1;
 		CHECK_OK(fm_punch(p->file, p->at * PAGE, PUNCHED * PAGE));
 	}

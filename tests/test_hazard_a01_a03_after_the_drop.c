@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A1: the mapping's descriptor touched after the map lock was dropped. While a fault
- * waits for a slow store its mapping goes, and the table of mappings is replaced and its memory
- * unmapped. A2: the file reference lost on the out-of-memory exit and on a failed page lock: the
- * file could then never end. A3: a NULL page unlocked on an error exit: the wait for a frame ends
- * with an error, and there is no page. Seen to fail: A1 with fault.c reading vma->advice after
- * read_page(); A2 with out_retry that does not put; A3 with an unlock of vmf->page when add_page()
- * failed.
+ * HAZARDS.md A1: the mapping's descriptor is touched after the map lock was dropped. While a
+ * fault waits for a slow store, the fault's mapping goes. The table of mappings is replaced, and
+ * its memory is unmapped. A2: the file reference is lost on the exit without a frame, or on the
+ * exit of a failed page lock. The file could then never end. A3: an error exit unlocks a NULL
+ * page. The wait for a frame ends with an error, and there is no page.
+ *
+ * Seen to fail: A1 with fault.c that reads vma->advice after read_page(); A2 with out_retry that
+ * does not put the file; A3 with an unlock of vmf->page after add_page() failed.
  */
 #include "hazard_support.h"
 
@@ -24,7 +25,7 @@ static void test_a01(void)
 	hazard_begin(&access, mm, map);
 	EVENTUALLY(support_stats(mm).faults_major == 1);
 	CHECK_OK(fm_unmap(mm, map, 4 * PAGE));
-	for (unsigned i = 0; i < 1000; i++) /* every second page: no two become one */
+	for (unsigned i = 0; i < 1000; i++) /* every second page: the mappings do not merge */
 		support_map(other, i * 2 * PAGE, PAGE);
 	CHECK_OK(fm_file_control(slow, "stuck=0"));
 	CHECK_EQ(hazard_end(&access), -EFAULT); /* SIGSEGV: nothing is mapped there any more */
@@ -35,7 +36,7 @@ static void test_a01(void)
 	support_mm_end(mm);
 }
 
-/* Pins leave a quarter of the frames to others; reads that never end take those. */
+/* Pins leave a quarter of the frames free. Reads that never end take these frames. */
 static void test_a02_a03(void)
 {
 	const struct fm_file_options deadline = {.size = sizeof(deadline),
@@ -48,8 +49,8 @@ static void test_a02_a03(void)
 
 	CHECK_OK(fm_pin(mm, pinned, 12 * PAGE, 0));
 	CHECK_OK(fm_file_control(slow, "stuck=1"));
-	/* Two on each page: one has its lock and reads, the other waits for the lock; the rest wait
-	 * for a frame. */
+	/* Two threads touch each page. One thread has the page lock and reads, and the other
+	 * thread waits for the lock. The threads of the other pages wait for a frame. */
 	for (unsigned i = 0; i < 24; i++)
 		hazard_begin(&access[i], mm, map + i / 2 * PAGE);
 	for (unsigned i = 0; i < 24; i++)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A4: endless retry. The lock is dropped for a readahead mark though nothing can be read
- * ahead, and the retry meets the same mark. Drop only if the state will change. Seen to fail with
- * ra_async_window() that returns true on a mark under random advice without clearing it.
+ * HAZARDS.md A4: endless retry. The lock is dropped for a readahead mark though nothing can be
+ * read ahead, and the retry meets the same mark. The rule: drop the lock only if the state will
+ * change. Seen to fail with ra_async_window() that returns true for a mark under random advice
+ * and does not clear the mark.
  */
 #include "hazard_support.h"
 
@@ -20,7 +21,8 @@ static void run(enum fm_advice after)
 	fm_file *file = support_open(mm, "memory:4M?seed=9", NULL);
 	char *map = support_map(file, 0, PAGES * PAGE);
 
-	/* Windows and their marks, everywhere; then readahead is switched off. */
+	/* Set windows and their marks everywhere. Then change the advice, or switch readahead
+	 * off. */
 	for (unsigned i = 0; i < PAGES; i += 61)
 		touch(mm, map + i * PAGE);
 	CHECK_OK(fm_advise(mm, map, PAGES * PAGE, after));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A5: the page evicted between the tries, so that threads only batter the storage. The
- * page pin survives to the next try: though all that may be evicted is, before each try, one fault
- * costs one read; nor does a fault cost more with a budget of a few pages and many more threads.
- * Seen to fail with out_retry that puts the page's pin (tests/HAZARDS.md).
+ * HAZARDS.md A5: a page is evicted between the tries, so that threads only keep the storage busy.
+ * The page's pin survives to the next try. The test evicts all evictable pages before each try,
+ * and one fault still costs one read. A fault also costs one read with a budget of a few pages
+ * and many more threads. Seen to fail with out_retry that puts the page's pin (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -14,7 +14,7 @@
 static fm_mm *mm;
 static const char *map;
 
-/* ---- the linker puts this around the map lock: a try begins */
+/* ---- the linker puts this around map_lock_shared(), with which a try begins */
 
 static _Atomic unsigned evictions_left;
 
@@ -40,7 +40,7 @@ static void test_one_fault(void)
 	for (unsigned i = 1; i <= 20; i++) {
 		evictions_left = TRIES;
 		CHECK_OK(fm_fault_in(mm, map + i * PAGE, 1, 0));
-		CHECK_LT(evictions_left, TRIES - 1); /* there was a try more */
+		CHECK_LT(evictions_left, TRIES - 1); /* there was a second try */
 		evictions_left = 0;
 		CHECK_EQ(support_stats(mm).reads, i);
 	}
@@ -83,8 +83,8 @@ int main(void)
 	struct fm_stats stats = support_stats(mm);
 	printf("%llu faults, %llu reads, %llu tries more\n", (unsigned long long)stats.faults,
 	       (unsigned long long)stats.reads, (unsigned long long)stats.fault_retries);
-	/* A thread that was not run between its install and its access asks again: a new fault, a
-	 * new read. */
+	/* A thread that does not run between its install and its access may find the page
+	 * evicted. The thread then faults again, and the page is read again. */
 	CHECK_LE(stats.reads, stats.faults);
 	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)map, FILE_PAGES * PAGE));
 	CHECK_OK(fm_file_close(file));

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A6: the error swallowed by RETRY: a permanent read error cost three reads before it
- * showed. One read, one error; the next access asks anew. A7: a retry counted as a hit by the
- * readahead heuristic, which then never sees that it does not pay; and one fault counted for every
- * try. Seen to fail (tests/HAZARDS.md): A6 with read_page()'s result dropped; A7 with
- * ra_async_window() that counts a retry, and with do_sync_map_readahead() that chooses a window at
- * each try.
+ * HAZARDS.md A6: RETRY swallows an error. A permanent read error once cost three reads before the
+ * error showed. One read must give one error, and the next access must ask again. A7: the
+ * readahead heuristic counts a retry as a hit, and then never sees that readahead does not pay.
+ * Or one fault is counted once for every try.
+ *
+ * Seen to fail (tests/HAZARDS.md): A6 with read_page()'s result dropped; A7 with
+ * ra_async_window() that counts a retry, and with do_sync_map_readahead() that chooses a window
+ * at each try.
  */
 #include "hazard_support.h"
 
-/* Never twice the same distance: nobody's way through a file. */
+/* The distance between two places is never the same, so that the touches follow no pattern. */
 #define PLACE(i) ((uint64_t)((i) + 1) * ((i) + 1) * 2 * MIB)
 
 static void test_a06(void)
@@ -47,15 +49,16 @@ static void test_a07(void)
 
 	for (uint64_t i = 0; i < TOUCHES; i++)
 		CHECK_OK(support_read(mm, map + PLACE(i), &byte, 1));
-	EVENTUALLY(support_stats(mm).faults == TOUCHES); /* its thread may go on before it is counted */
+	EVENTUALLY(support_stats(mm).faults == TOUCHES); /* the thread may go on before the count */
 	struct fm_stats stats = support_stats(mm);
-	CHECK_EQ(file->reads->ra.clock, TOUCHES); /* each was looked at once, and none of their retries */
+	CHECK_EQ(file->reads->ra.clock, TOUCHES); /* each fault looked once, and no retry did */
 	CHECK_EQ(stats.ra_pages, 0);
 	CHECK_EQ(stats.faults, TOUCHES);
 	CHECK_EQ(stats.faults_major, TOUCHES);
 	CHECK_EQ(stats.faults_minor, 0);
 
-	/* Many threads on one page: one misses, and waiting for it is not a miss. */
+	/* Many threads touch one page. One thread misses. A wait for that thread's read is not a
+	 * miss. */
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	for (int i = 0; i < CROWD; i++)
 		hazard_begin(&access[i], mm, map + PLACE(TOUCHES));
@@ -74,8 +77,8 @@ static void test_a07(void)
 	support_mm_end(mm);
 }
 
-/* More threads than the store may have requests: the rest wait for room, and try again and again.
- */
+/* There are more threads than the store may have requests. The other threads wait for room, and
+ * try again and again. */
 static void test_a07_no_room(void)
 {
 	enum { CROWD = 16 };
@@ -89,7 +92,7 @@ static void test_a07_no_room(void)
 	for (int i = 0; i < CROWD; i++)
 		hazard_begin(&access[i], mm, map + PLACE(i));
 	EVENTUALLY(support_stats(mm).requests == 8 && file->reads->ra.clock >= CROWD);
-	/* A thread tries every 10 ms; a ticket when there is room. */
+	/* A thread tries every 10 ms. A ticket tries when there is room. */
 	EVENTUALLY(support_stats(mm).frame_waits >= (test_trap() == FM_TRAP_THREAD ? 1 : 6) * (CROWD - 8));
 	CHECK_EQ(file->reads->ra.clock, CROWD);
 	CHECK_OK(fm_file_control(file, "stuck=0"));

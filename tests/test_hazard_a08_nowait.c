@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A8: NOWAIT that drops the lock, or that waits. filemap_fault() itself is called for
- * each row of the truth table's right column (DESIGN.md 4): the map lock is held at return, at
- * once, and vmf->want says what is to be done. The same without ALLOW_RETRY. And
- * fm_fault_in(FM_NOWAIT) returns over a store that never answers. Seen to fail with may_drop() that
- * looks at ALLOW_RETRY alone.
+ * HAZARDS.md A8: NOWAIT drops the lock, or waits. The test calls filemap_fault() itself, for rows
+ * of the truth table's column in which the map lock may not be dropped (see sim/cover.h). At
+ * return the map lock must still be held, and vmf->want must tell what is to be done. The same
+ * holds without ALLOW_RETRY. fm_fault_in(FM_NOWAIT) must return though the store never answers.
+ * Seen to fail with may_drop() that looks at ALLOW_RETRY alone.
  */
 #include "hazard_support.h"
 
@@ -14,7 +14,7 @@ static fm_mm *mm;
 static fm_file *file;
 static char *map;
 
-/* One try, as fault_path.c does it; what it left is put. */
+/* Make one try, as fault_try() in src/mm/fault/drive.c does, and put what the try left. */
 static unsigned try_at(uint64_t addr, uint32_t flags, struct fault *ret_vmf)
 {
 	struct fault vmf;
@@ -26,7 +26,7 @@ static unsigned try_at(uint64_t addr, uint32_t flags, struct fault *ret_vmf)
 	CHECK(vmf.vma);
 	vmf.advice = vmf.vma->advice;
 	unsigned ret = filemap_fault(&vmf);
-	CHECK_EQ(self()->map_held, 1); /* never dropped */
+	CHECK_EQ(self()->map_held, 1); /* the lock was never dropped */
 	map_unlock_shared(mm->map);
 	*ret_vmf = vmf;
 	if (ret & FM_FAULT_LOCKED)
@@ -42,8 +42,8 @@ static void table(uint32_t flags)
 	struct fault vmf;
 	unsigned ret;
 
-	/* Nothing is left of what was before: DONTNEED passes by what the background thread has
-	 * locked for a moment. */
+	/* Start with nothing cached. DONTNEED skips a page that the background thread has locked
+	 * for a moment. */
 	EVENTUALLY(atomic_get(&file->reads->inflight) == 0);
 	EVENTUALLY(fm_advise(mm, map, FILE_BYTES, FM_ADVICE_DONTNEED) == 0 &&
 		   support_stats(mm).frames_used == 0);
@@ -54,13 +54,13 @@ static void table(uint32_t flags)
 	CHECK(!vmf.page);
 
 	hazard_same(mm, file, map, 0, PAGE); /* uptodate */
-	do { /* the background thread may have its lock for a moment, to drop the copy in the slot */
+	do { /* the background thread may hold the page lock, to drop the copy in the slot */
 		ret = try_at((uintptr_t)map, flags, &vmf);
 	} while (ret == FM_FAULT_RETRY && vmf.want == WANT_PAGE);
 	CHECK_EQ(ret & ~(unsigned)FM_FAULT_MAJOR, FM_FAULT_LOCKED);
 
-	EVENTUALLY(atomic_get(&file->reads->inflight) == 0); /* or it would be an earlier read's */
-	CHECK_OK(fm_file_control(file, "stuck=1")); /* locked by another */
+	EVENTUALLY(atomic_get(&file->reads->inflight) == 0); /* no earlier read may count below */
+	CHECK_OK(fm_file_control(file, "stuck=1")); /* locked by another thread */
 	hazard_begin(&stuck, mm, map + 64 * PAGE);
 	EVENTUALLY(atomic_get(&file->reads->inflight) > 0);
 	ret = try_at((uintptr_t)map + 64 * PAGE, flags, &vmf);
@@ -72,7 +72,7 @@ static void table(uint32_t flags)
 	CHECK_OK(fm_file_control(file, "error-every=0"));
 
 	ret = try_at((uintptr_t)map + 64 * PAGE, flags, &vmf); /* present, not uptodate */
-	if (ret != (FM_FAULT_RETRY | FM_FAULT_MAJOR)) /* or dropped by now */
+	if (ret != (FM_FAULT_RETRY | FM_FAULT_MAJOR)) /* the page may be dropped by now */
 		CHECK_EQ(ret, FM_FAULT_RETRY);
 	CHECK_EQ(vmf.want, WANT_READ);
 
@@ -81,8 +81,8 @@ static void table(uint32_t flags)
 	CHECK_EQ(vmf.error, -ENXIO);
 }
 
-/* Page after page of a store that never answers, beyond what it may have under way and beyond the
- * frames. */
+/* Ask for page after page of a store that never answers: for more pages than the store may have
+ * requests, and for more pages than there are frames. */
 static void test_calls(void)
 {
 	CHECK_OK(fm_file_control(file, "stuck=1"));
