@@ -2,7 +2,7 @@
 /*
  * The main thread has ended by pthread_exit(), and other threads go on (HAZARDS.md E4). /proc/self
  * and getpid() name the main thread, which then has neither memory nor descriptors. fm_punch() and
- * a growing fm_truncate() must still bring pages out of the view that the kernel does not move
+ * a growing fm_truncate() must still copy out of the view the pages that the kernel does not move
  * (COPY). `filemap stat` must still find the statistics of the process. The test also runs with a
  * seccomp filter that forbids process_vm_readv().
  */

@@ -3,8 +3,8 @@
 """list.py BUILD USER [NAME...]: list the tests that can run in the emulated machine, one test a line.
 
 A line is "name seconds user PROGRAM SETTING... COMMAND". PROGRAM is the executable file on this machine. A NAME is
-the name of a test as meson prints it, or a pattern with * and ?. Without a NAME all tests are listed that are a
-single executable file. A script, or a test that only reads the sources, is not listed.
+the name of a test as meson prints it, or a pattern with * and ?. Without a NAME all tests are listed. A test is
+listed only if it is an executable file of BUILD/tests, and not in NOT_HERE.
 """
 import fnmatch
 import json
