@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A9: killed while waiting. Threads that wait for a page's read, for a page lock and for
- * a frame end with -ECANCELED when the mm is destroyed, over a store that never answers; also when
- * that store cannot be told to give up. A11: the convoy. While a fault waits for that store, a
- * punch (DONTNEED), map, unmap and advise of its own range, and faults of others, go on; so does
- * one dead store leave frames and requests to the rest. Seen to fail: A9 with page_wait() and
- * frame_wait() that do not look at `dying`; A11 with drop() that waits for the page lock; the last
- * with a store that may have all the requests.
+ * HAZARDS.md A9 (killed while waiting) and A11 (the convoy), with a store that never answers.
+ *
+ * A9: threads wait for the read of a page, for a page lock and for a frame. When the mm is
+ * destroyed, their waits end with -ECANCELED. The same holds for a store that cannot be told to
+ * give up.
+ *
+ * A11: a fault waits for the store. Meanwhile DONTNEED, map, unmap and advise of the same range go
+ * on, and so do the faults of other threads. A dead store leaves frames and requests to the other
+ * stores.
+ *
+ * Seen to fail: A9 with a page_wait() and with a frame_wait() that do not look at `dying`. A11 with
+ * a drop() that waits for the page lock. The last test with a store that may have all the requests.
  */
 #include "hazard_support.h"
 
@@ -25,8 +30,9 @@ static void test_a09(const struct fm_file_options *options)
 	for (unsigned i = 0; i < 32; i++)
 		hazard_begin(&access[i], mm, map + i / 2 * PAGE);
 	EVENTUALLY(support_stats(mm).faults_major >= 16);
-	for (unsigned i = 0; i < 32;
-	     i++) /* an access that begins after the end is the program's mistake */
+	/* An access that begins after the end of the mm would be an error of the program. So wait
+	 * until every thread is in its fault. */
+	for (unsigned i = 0; i < 32; i++)
 		EVENTUALLY(hazard_asleep(&access[i]));
 	CHECK_OK(fm_mm_destroy(mm));
 	for (unsigned i = 0; i < 32; i++) {
@@ -36,8 +42,8 @@ static void test_a09(const struct fm_file_options *options)
 	}
 }
 
-/* ---- a store that cannot be told to give up: who reads is lost until it answers, who only waits
- * is not */
+/* ---- A store that cannot be told to give up: a thread that reads is stuck until the store
+ * answers. A thread that only waits is not. */
 
 static const struct fm_store_ops *memory_ops;
 static atomic_bool answers;
@@ -56,9 +62,9 @@ static void *destroy(void *arg)
 	return NULL;
 }
 
-/* 12 of the 16 frames are pinned, 4 are in reads: the rest waits for one of those pages, for room
- * at that store, or for a frame. Not under the thread trap: there its handler's requests are all
- * that waits. */
+/* Of the 16 frames 12 are pinned and 4 are in reads. The other threads wait for a page in a read,
+ * for room at the store, or for a frame. Not run under the thread trap: its handler makes all the
+ * requests there, so no thread waits. */
 static void test_a09_stubborn(void)
 {
 	enum { READ = 4, WAIT = 4 };
@@ -103,7 +109,8 @@ static void test_a09_stubborn(void)
 	for (unsigned i = 0; i < WAIT; i++) {
 		CHECK_EQ(hazard_end(&page[i]), -ECANCELED);
 		CHECK_EQ(hazard_end(&room[i]), -ECANCELED);
-		int err = hazard_end(&frame[i]); /* one may have had a frame */
+		/* One of these threads may have got a frame. */
+		int err = hazard_end(&frame[i]);
 		CHECK(!err || err == -ECANCELED || err == -EOWNERDEAD);
 	}
 }
@@ -116,7 +123,8 @@ static void test_a11(void)
 	fm_file *fast = support_open(mm, "memory:16M?seed=4", NULL);
 	char *map = support_map(file, 0, FILE_BYTES), *fast_map = support_map(fast, 0, FILE_BYTES);
 
-	CHECK_OK(fm_pin(mm, map + 8 * PAGE, PAGE, 0)); /* it stays cached */
+	/* The pinned page stays cached. */
+	CHECK_OK(fm_pin(mm, map + 8 * PAGE, PAGE, 0));
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	for (unsigned i = 0; i < 8; i++)
 		hazard_begin(&slow[i], mm, map + i * PAGE);
@@ -143,7 +151,8 @@ static void test_a11(void)
 	support_mm_end(mm);
 }
 
-/* As many faults on a dead store as it can have; another store is read meanwhile, by the ring. */
+/* Start as many faults on a dead store as its reads may hold frames, a quarter of the 256.
+ * Meanwhile another store is read, also with requests. */
 static void test_one_dead_store(void)
 {
 	enum { DEAD = 64 };

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A10: the page instantiated after a truncate or a punch. While a fault reads, slowly,
- * the file is rewritten or truncated by somebody else: under FM_CHANGED_ERROR the fault fails with
- * ESTALE, under FM_CHANGED_REFRESH it shows the new bytes; never the old ones from a read that
- * began before, and never both. A punch of our own (DONTNEED) against a fault that has its page
- * locked leaves right bytes. A page whose mapping goes while it is being installed is taken out
- * again.
- * Seen to fail with file_recheck() that finds every file unchanged, and with install_locked() that
- * does not look at unmap_seq (tests/HAZARDS.md).
+ * HAZARDS.md A10: a page is installed after a truncate or a punch.
+ *
+ * A fault reads slowly, and the file is rewritten or truncated from outside meanwhile. Under
+ * FM_CHANGED_ERROR the fault fails with ESTALE. Under FM_CHANGED_REFRESH the fault shows the new
+ * bytes. The old bytes of a read that began before the change are never shown, and old and new
+ * bytes are never mixed.
+ *
+ * A DONTNEED of the program against a fault that has locked its page leaves the right bytes. If a
+ * mapping goes while its page is being installed, the page is taken out of the view again.
+ *
+ * Seen to fail with a file_recheck() that finds every file unchanged, and with a
+ * fault_after_install() that leaves the page in the view (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -34,7 +38,7 @@ static void rewrite(const char *path, unsigned pages, unsigned seed)
 	close(fd);
 }
 
-/* A fault in flight while the file is rewritten with so many pages. */
+/* Rewrite the file with `pages_then` pages while a fault on `page` is in flight. */
 static void run(const struct fm_file_options *options, unsigned pages_then, unsigned page)
 {
 	struct hazard_access access;
@@ -43,7 +47,8 @@ static void run(const struct fm_file_options *options, unsigned pages_then, unsi
 	fm_file *file = support_open(mm, support_format("faulty:%s?stuck=1", path), options);
 	char *map = support_map(file, 0, PAGES * PAGE);
 
-	support_sleep_ms(20); /* so that the times of the file differ */
+	/* The time stamps of the file must differ. */
+	support_sleep_ms(20);
 	hazard_begin(&access, mm, map + page * PAGE + 5);
 	EVENTUALLY(file->reads->inflight > 0);
 	rewrite(path, pages_then, 2);
@@ -57,7 +62,8 @@ static void run(const struct fm_file_options *options, unsigned pages_then, unsi
 		CHECK_EQ(access.byte, support_byte(page * PAGE + 5, 2));
 		support_expect(mm, map, 0, pages_then * PAGE, 2);
 	} else {
-		CHECK_EQ(err, -ENXIO); /* it is past the end now */
+		/* The page is now past the end of the file. */
+		CHECK_EQ(err, -ENXIO);
 	}
 	EVENTUALLY(support_stats(mm).files_changed == 1);
 	CHECK_OK(fm_unmap(mm, map, PAGES * PAGE));
@@ -88,7 +94,7 @@ static void test_own_punch(void)
 	support_mm_end(mm);
 }
 
-/* ---- the linker puts these around install_run() and page_install_from() */
+/* ---- the linker puts these wrappers around install_run() and page_install_from() */
 
 static struct {
 	fm_mm *mm;
@@ -128,8 +134,9 @@ static void test_unmapped_while_installed(void)
 	fm_mm *mm = shared.mm = support_mm(512 * PAGE);
 	fm_file *file = support_open(mm, support_file(PAGES * PAGE, 1), &error_policy);
 
-	for (unsigned i = 0; i < 10;
-	     i++) { /* the first by way of a staging slot, then, with what is cached, as a run */
+	/* Round 0 installs through a staging slot. From round 1 on the pages are cached and are
+	 * installed as a run. */
+	for (unsigned i = 0; i < 10; i++) {
 		shared.map = support_map(file, 0, PAGES * PAGE);
 		if (i == 1) {
 			CHECK_OK(fm_advise(mm, shared.map, PAGES * PAGE, FM_ADVICE_WILLNEED));
@@ -138,11 +145,12 @@ static void test_unmapped_while_installed(void)
 		shared.unmap = true;
 		struct fm_stats before = support_stats(mm);
 		int err = support_read(mm, shared.map + i * PAGE, &byte, 1);
-		/* Under the thread trap the install itself wakes the thread: it may be through
-		 * before the page is gone. */
+		/* Under the thread trap the install itself wakes the thread. The access may then
+		 * succeed before the page is taken out. */
 		CHECK(err == -EFAULT || (!err && test_trap() == FM_TRAP_THREAD));
 		CHECK(!shared.unmap);
-		EVENTUALLY(support_stats(mm).faults > before.faults); /* it has ended */
+		/* Wait until the fault has ended. */
+		EVENTUALLY(support_stats(mm).faults > before.faults);
 		CHECK_EQ(support_stats(mm).pages_installed, 0);
 		if (mm->install == FM_INSTALL_MOVE)
 			runs += support_stats(mm).installs_move > before.installs_move + 1;

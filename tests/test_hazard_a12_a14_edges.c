@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md A12: the SIGBUS beyond the end lost by mapping a larger unit whole; the tail of the
- * last page reads zeros. A13: window arithmetic: near 0, near the end, past 2^32 pages, marks
- * missed or doubled: a sequential scan reads every page once. A14: populate loops that never bound
- * their retries: fm_fault_in over an error, over a store that fails now and then, and over ranges
- * larger than the pool ends. Seen to fail (tests/HAZARDS.md): A12 with shown_bytes() that does not
- * clip to the size; A13 with ra_submit() that cuts the start to 32 bits, with a window that begins
- * before 0, with a mark that is never met; A14 with a read error taken as "look again".
+ * HAZARDS.md A12 to A14.
+ *
+ * A12: a larger page is mapped whole, and the SIGBUS past the end of the file is lost. The tail of
+ * the last page reads as zeros.
+ *
+ * A13: window arithmetic near page 0, near the end and past 2^32 pages; marks that are missed or
+ * met twice. A sequential scan reads every page once.
+ *
+ * A14: populate loops whose retries have no bound. fm_fault_in() over an error, over a store that
+ * fails now and then, and over a range larger than the pool must end.
+ *
+ * Seen to fail (tests/HAZARDS.md): A12 with a page_shown_bytes() that does not clip to the size.
+ * A13 with an ra_submit() that cuts the start to 32 bits, with a window before page 0, and with a
+ * mark that is never met. A14 with a read error taken as "look again".
  */
 #include "hazard_support.h"
 
 #define HUGE_FILE (20ull << 40)
 
-/* Each has all of the watchdog's time: on a busy machine the whole test takes longer. */
+/* Give each part the whole time of the watchdog: on a busy machine the whole test takes longer. */
 static void part_begins(void)
 {
 	hazard_watch("a window or a populate loop never ended");
@@ -50,7 +57,7 @@ static void touch(fm_mm *mm, const char *at)
 	CHECK_OK(support_read(mm, at, &byte, 1));
 }
 
-/* Around an offset, in both directions, with each advice. */
+/* Read the pages around `offset`, in both directions and with each advice. */
 static void around(fm_mm *mm, fm_file *file, char *map, uint64_t offset, uint64_t size)
 {
 	for (int advice = FM_ADVICE_NORMAL; advice <= FM_ADVICE_SEQUENTIAL; advice++) {
@@ -62,11 +69,13 @@ static void around(fm_mm *mm, fm_file *file, char *map, uint64_t offset, uint64_
 		for (uint64_t at = start; at < end; at += PAGE)
 			touch(mm, map + at);
 		struct fm_stats after = support_stats(mm);
-		if (advice == FM_ADVICE_SEQUENTIAL) /* the windows lay where the reader was */
+		/* Most windows must lie where the reader was. */
+		if (advice == FM_ADVICE_SEQUENTIAL)
 			CHECK_GT(after.ra_hits, before.ra_hits + (end - start) / PAGE / 2);
+		/* The windows must also be ahead of the reader, except for the pages that DONTNEED
+		 * left in the cache. See test_a13_once() for the thread trap. */
 		if (advice == FM_ADVICE_SEQUENTIAL && after.ra_aborted == before.ra_aborted &&
-		    test_trap() != FM_TRAP_THREAD) /* and ahead of it (see test_a13_once()), but for
-						      what DONTNEED left */
+		    test_trap() != FM_TRAP_THREAD)
 			CHECK_LE(after.faults_major, before.faults_major + (end - start) / PAGE / 64);
 		hazard_same(mm, file, map + start, start, end - start);
 		CHECK_OK(fm_advise(mm, map + start, end - start, FM_ADVICE_DONTNEED));
@@ -92,7 +101,8 @@ static void test_a13_offsets(void)
 	part_begins();
 	around(mm, file, map, PAGE << 32, HUGE_FILE);
 	part_begins();
-	around(mm, file, map, (PAGE << 32) + 65536 * MIB, HUGE_FILE); /* all of it beyond */
+	/* All of this range lies past page 2^32. */
+	around(mm, file, map, (PAGE << 32) + 65536 * MIB, HUGE_FILE);
 	part_begins();
 	around(mm, file, map, HUGE_FILE, HUGE_FILE);
 	CHECK_OK(fm_unmap(mm, map, HUGE_FILE));
@@ -100,8 +110,8 @@ static void test_a13_offsets(void)
 	support_mm_end(mm);
 }
 
-/* A reader who touches so many pages, each `step` from the one before: what is read beside them, of
- * a file of 1024 pages. */
+/* Touch `touches` pages of a file of 1024 pages, each page `step` pages from the one before. Expect
+ * that `read_beside_them` other pages are read. */
 static void test_a13_window(uint64_t first, int64_t step, unsigned touches,
 			    uint64_t read_beside_them)
 {
@@ -127,9 +137,10 @@ static void test_a13_window(uint64_t first, int64_t step, unsigned touches,
 	support_mm_end(mm);
 }
 
-/* A file that fits: what is read is the file, once, and all but its first page (backwards: two)
- * ahead of the reader. Not looked at, and false, where the I/O thread was kept from running so long
- * that a fault took readahead for stuck. */
+/* Touch every page of a file that fits into the pool. Expect that the file is read exactly once,
+ * and that readahead reads all pages except the first (backwards: the first two). Returns false
+ * without a check if a fault took readahead for stuck. The I/O thread had then not run for a long
+ * time. */
 static bool test_a13_once(enum fm_advice advice, bool backwards, uint64_t size)
 {
 	fm_mm *mm = support_mm(4096 * PAGE);
@@ -140,14 +151,14 @@ static bool test_a13_once(enum fm_advice advice, bool backwards, uint64_t size)
 	for (uint64_t at = 0; at < size; at += PAGE)
 		touch(mm, map + (backwards ? (size - 1) / PAGE * PAGE - at : at));
 	EVENTUALLY(support_stats(mm).requests == 0);
-	EVENTUALLY(support_stats(mm).pages_installed >
-		   size / PAGE); /* a thread may go on before its fault has ended */
+	/* A thread may go on before its fault has ended. */
+	EVENTUALLY(support_stats(mm).pages_installed > size / PAGE);
 	struct fm_stats stats = support_stats(mm);
 	if (!stats.ra_aborted) {
 		CHECK_EQ(stats.read_bytes, size);
 		CHECK_EQ(stats.ra_waste, 0);
-		/* The thread trap submits a window when its page is under way: the reader may come
-		 * first, now and then. */
+		/* The thread trap submits a window only after its page is under way. So the reader
+		 * is sometimes ahead of the window. */
 		uint64_t missed = test_trap() == FM_TRAP_THREAD ? size / PAGE / 33 : backwards ? 2 : 1;
 		CHECK_LE(stats.faults_major, missed);
 		CHECK_GE(stats.ra_pages, size / PAGE + 1 - missed);
@@ -192,16 +203,22 @@ int main(void)
 	part_begins();
 	test_a13_offsets();
 	part_begins();
-	test_a13_window(500, 1, 1, 0); /* nobody's way yet */
+	/* A single touch has no direction yet. */
+	test_a13_window(500, 1, 1, 0);
 	test_a13_window(1023, 1, 1, 0);
-	test_a13_window(0, 1, 1, 3); /* the first window is 4 pages */
+	/* At the start of the file the reader is taken as sequential: the first window has 4
+	 * pages. */
+	test_a13_window(0, 1, 1, 3);
 	test_a13_window(500, 1, 2, 3);
-	test_a13_window(1020, 1, 2, 2); /* cut off at the end */
+	/* The window is cut off at the end of the file. */
+	test_a13_window(1020, 1, 2, 2);
 	test_a13_window(1022, 1, 2, 0);
 	test_a13_window(500, -1, 2, 3);
-	test_a13_window(3, -1, 2, 2); /* ...at the beginning */
+	/* The window is cut off at the beginning of the file. */
+	test_a13_window(3, -1, 2, 2);
 	test_a13_window(1, -1, 2, 0);
-	test_a13_window(500, 10, 3, 1); /* in steps the first is 2 pages */
+	/* With a stride the first window has 2 pages. */
+	test_a13_window(500, 10, 3, 1);
 	test_a13_window(1000, 10, 3, 0);
 	test_a13_window(500, -10, 3, 1);
 	test_a13_window(25, -10, 3, 0);

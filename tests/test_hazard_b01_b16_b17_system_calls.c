@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * System calls that are given a mapping (HAZARDS.md B):
- * B1  a cold address gives EFAULT under the inline and the call trap (and /proc/self/mem EIO),
- * never a hang or zeros; after fm_pin() it works. The thread trap serves it where the kernel grants
- * that. What we read ourselves for the program: fm_file_read() into a mapping is an error, options
- * and URIs that lie in a cold mapping are read (B8: with no lock held). B16 a page that a pipe
- * refers to (vmsplice) stays while it is pinned, whatever the pressure. B17 a kernel-mode fault
- * with a signal pending repeats its message without end: one fault all the same. Seen to fail: B1
- * with fm_pin() that brings in one page only; B8 with the options read where signals are blocked;
- * B16 with a clock that does not look at pins; B17 with known() that knows nobody
- * (tests/HAZARDS.md).
+ * HAZARDS.md B: system calls that are given an address in a mapping.
+ *
+ * B1   Under the inline and the call trap a cold address gives EFAULT, and EIO from
+ *      /proc/self/mem. The call never hangs and never gets zeros. After fm_pin() the call works.
+ *      The thread trap serves the call if the kernel grants that. fm_file_read() into a mapping
+ *      is an error.
+ * B8   Options and URIs that lie in a cold mapping are read by the library, with no lock held.
+ * B16  A page that a pipe refers to (vmsplice) stays where it is while the page is pinned, under
+ *      any memory pressure.
+ * B17  A kernel-mode fault of a thread with a pending signal repeats its message without end.
+ *      The library takes the messages as one fault.
+ *
+ * Seen to fail (tests/HAZARDS.md): B1 with an fm_pin() that brings in one page only. B8 with
+ * options that are read while signals are blocked. B16 with a clock that does not look at pins. B17
+ * with a known() that finds no entry.
  */
 #include "hazard_support.h"
 
@@ -63,7 +68,7 @@ static void test_b01(void)
 		CHECK_EQ(pread(out, got, 2 * PAGE, 0), 2 * PAGE);
 		CHECK_EQ(support_differs(got, at, 2 * PAGE, 1), UINT64_MAX);
 	}
-	/* Never the other way round. */
+	/* A read from the store into a mapping is refused. */
 	int err = fm_file_read(file, map + 200 * PAGE, PAGE, 0, &len);
 	CHECK(err < 0);
 	support_expect(mm, map + 200 * PAGE, 200 * PAGE, PAGE, 1);
@@ -76,7 +81,7 @@ static void test_b01(void)
 	close(fd[1]);
 }
 
-/* Arguments that lie in a cold mapping. */
+/* Pass arguments that lie in a cold mapping. */
 static void test_b08(void)
 {
 	struct fm_map_options options = {.size = sizeof(options)};
@@ -84,8 +89,9 @@ static void test_b08(void)
 	char page[PAGE] = {0};
 	void *addr;
 
+	/* Under the call trap a cold page is not brought in. */
 	if (test_trap() == FM_TRAP_CALL)
-		return; /* nobody brings it in */
+		return;
 	memcpy(page, &options, sizeof(options));
 	memcpy(page + 1024, uri, strlen(uri) + 1);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the kernel may answer to MOVE and COPY, each made to happen by a wrapper around the call
- * (HAZARDS.md B): B2  EBUSY while a page is pinned: retry, then another way, or skip; EAGAIN with
- * part of the work done. B3  EEXIST: no error, but the waiters have to be woken. B12 EINVAL for a
- * partly locked range: COPY there. Also for real, with mlock. B14 a hole in a slot (ENOENT); a page
- * of several that went in or out half way: finish or roll back. After each, all bytes are right,
- * and nothing is lost: frames, charges, pages. Seen to fail: with EBUSY, EINVAL, EAGAIN and ENOENT
- * each taken for an error, and without the wake-up after EEXIST.
+ * HAZARDS.md B: the answers of the kernel to MOVE and COPY. A wrapper around the call makes each
+ * answer happen.
+ *
+ * B2   EBUSY while a page is pinned: the library retries, then copies or skips the page. EAGAIN
+ *      with part of the work done: the library goes on with the rest.
+ * B3   EEXIST is no error, but the library must wake the waiters.
+ * B12  EINVAL for a partly locked range: the library uses COPY. This is also tested with a real
+ *      mlock2().
+ * B14  A hole in a slot (ENOENT), and a page of several pieces of which only a part went in or
+ *      out: the library finishes the transfer or rolls the transfer back.
+ *
+ * After each answer all bytes are right, and no frame, charge or page is lost.
+ *
+ * Seen to fail with EBUSY, EINVAL, EAGAIN and ENOENT each taken for an error, and without the
+ * wake-up after EEXIST.
  */
 #include "hazard_support.h"
 #include "os/syscall.h"
@@ -22,16 +30,25 @@
 
 enum answer {
 	AS_IT_IS,
-	BUSY_SOMETIMES, /* every third, before anything is done */
-	BUSY_IN,        /* some pages can never be moved into the view */
-	BUSY_OUT,       /* every other move out of it */
-	BUSY_HALF_WAY,  /* the first page goes, the rest does not: into the view */
-	BUSY_HALF_OUT,  /* ...and out of it */
-	AGAIN_PART,     /* a page at a time */
-	EXISTS, /* every third: done, but EEXIST is said and nobody woken; 6.18 does so now and then
-		 */
-	INVALID,  /* all moves */
-	NO_ENTRY, /* every fifth: somebody emptied the slot */
+	/* EBUSY for every third call, before the call does anything. */
+	BUSY_SOMETIMES,
+	/* Some pages can never be moved into the view. */
+	BUSY_IN,
+	/* EBUSY for every other move out of the view. */
+	BUSY_OUT,
+	/* Into the view: the first 4 KiB of a page go, the rest does not. */
+	BUSY_HALF_WAY,
+	/* Out of the view: the first 4 KiB of a page go, the rest does not. */
+	BUSY_HALF_OUT,
+	/* Each call does 4 KiB of a longer range. */
+	AGAIN_PART,
+	/* Every third call does its work, says EEXIST and wakes no thread. Linux 6.18 does so now
+	 * and then. */
+	EXISTS,
+	/* EINVAL for all moves into the view. */
+	INVALID,
+	/* The slot has been emptied, for every fifth move into the view. */
+	NO_ENTRY,
 	ANSWERS
 };
 static const char *const names[ANSWERS] = {"as it is", "busy sometimes", "busy in", "busy out",
@@ -57,7 +74,7 @@ static bool into_slot(uint64_t dst)
 	return dst >= slots && dst < slots + pool->slots_len;
 }
 
-/* Few: each is tried many times. */
+/* Choose few pages: the library tries each of them many times. */
 static bool always_busy(uint64_t addr)
 {
 	return addr / PAGE % 32 == 0;
@@ -70,13 +87,14 @@ static int say(int err, uint64_t *ret_done)
 	return err;
 }
 
-/* The userfaultfd, in the calling thread's table: a thread of the library has another one. */
+/* Return the number of the userfaultfd in the calling thread's descriptor table. A thread of the
+ * library has a table of its own. */
 static int uffd_number(const struct trap *trap)
 {
 	return os_fds_own() ? trap->own_fd : trap->fd;
 }
 
-/* Done without waking anybody; and then EEXIST. */
+/* Do the call without waking a thread, then answer EEXIST. */
 static int exists(struct trap *trap, bool move, uint64_t dst, uint64_t src, uint64_t *ret_done)
 {
 	struct abi_move m = {.dst = dst, .src = src, .len = PAGE, .mode = DONTWAKE};
@@ -144,9 +162,9 @@ int __wrap_trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len
 		break;
 	case NO_ENTRY:
 		if (!out && number % 5 == 0) {
-			/* Of a run, the first page only: the library asks for the others when they
-			 * are wanted, and a frame that is taken from one of them before has no
-			 * memory then. Under the call trap nothing fills it. */
+			/* Empty only the first page of a run. The library checks the other pages
+			 * when they are wanted. A frame taken from another page before that would
+			 * have no memory, and under the call trap nothing would fill the frame. */
 			madvise((void *)(uintptr_t)src, pool->page_size, MADV_DONTNEED);
 			given++;
 		}
@@ -208,8 +226,8 @@ static void run(enum answer which, uint32_t page_size)
 		CHECK_FAIL("%s, %u-byte pages: never happened", names[which], page_size);
 	answer = AS_IT_IS;
 	hazard_same(mm, file, map, 0, FILE_BYTES);
-	if (which != NO_ENTRY &&
-	    support_stats(mm).emptied_behind) /* what was left half way would look like this */
+	/* A page that was left half way would count as emptied. */
+	if (which != NO_ENTRY && support_stats(mm).emptied_behind)
 		CHECK_FAIL("%s, %u-byte pages: something was emptied", names[which], page_size);
 	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
 	CHECK_OK(fm_file_close(file));
@@ -220,7 +238,7 @@ static void run(enum answer which, uint32_t page_size)
 	pool = NULL;
 }
 
-/* Part of the view locked in memory by the program: the kernel itself says EINVAL. */
+/* The program locks a part of the view in memory, so the kernel itself answers EINVAL. */
 static void test_mlock(void)
 {
 	fm_mm *mm = support_mm(128 * PAGE);
@@ -242,7 +260,8 @@ static void test_mlock(void)
 
 int main(void)
 {
-	/* Both sizes take minutes under TSan, and the larger one has no thread more. */
+	/* Under TSan both page sizes would take minutes, and the larger size involves no further
+	 * thread. */
 	for (uint32_t page_size = 4096; page_size <= (SUPPORT_TSAN ? 4096u : 65536u); page_size *= 16)
 		for (int which = 0; which < ANSWERS; which++) {
 			hazard_watch(support_format("%s, %u-byte pages: somebody waits for ever", names[which],

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B4: the kernel holds its lock for the whole range of a WRITEPROTECT, a COPY and a
- * MADV_DONTNEED: none of ours is longer than 2 MiB, whatever the caller asks. A seccomp filter
- * shows each such ioctl of this thread to a handler, which looks at its length and makes it; a
- * longer madvise() it refuses. Seen to fail: tests/HAZARDS.md says with what.
+ * HAZARDS.md B4: the kernel holds its lock for the whole range of a WRITEPROTECT, a COPY and an
+ * MADV_DONTNEED. The library splits its calls: no call covers more than 2 MiB, whatever the caller
+ * asks.
+ *
+ * A seccomp filter traps each such ioctl of this thread. The SIGSYS handler notes the length and
+ * makes the call. The filter refuses a longer madvise() with E2BIG.
+ *
+ * tests/HAZARDS.md names the breaks that this test was seen to fail with.
  */
 #include "hazard_support.h"
 #include "os/syscall.h"
@@ -21,7 +25,8 @@
 
 #define LEN   (16 * MIB)
 #define CHUNK (2 * MIB)
-#define OURS  0x4711 /* the sixth argument of a call that the filter lets through */
+/* The sixth argument of a call that the filter lets through. */
+#define OURS  0x4711
 
 static volatile sig_atomic_t calls;
 static volatile uint64_t longest;
@@ -105,7 +110,8 @@ int main(void)
 		in_chunks("WRITEPROTECT", LEN / CHUNK);
 	}
 	CHECK_OK(trap_discard(mm->trap, view, LEN));
-	CHECK_EQ(madvise(bytes, LEN, MADV_DONTNEED), -1); /* such a call is seen */
+	/* The filter works: a longer madvise() is refused. */
+	CHECK_EQ(madvise(bytes, LEN, MADV_DONTNEED), -1);
 	munmap(bytes, LEN);
 	CHECK_OK(fm_unmap(mm, (void *)(uintptr_t)view, LEN));
 	CHECK_OK(fm_file_close(file));

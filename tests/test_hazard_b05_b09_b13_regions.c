@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The address space that the library takes (HAZARDS.md B), as the kernel shows it in
- * /proc/self/smaps: B5  a huge page stays whole through install and eviction. B9  4 KiB views and
- * frames are NOHUGEPAGE: the kernel would collapse pages behind our back. B11 frames are registered
- * for MISSING only: with WP a swapped-out frame gives EFAULT to the read into it. B12
- * mlockall(MCL_FUTURE) does not fill a view or the frames. B13 a view of 1 TiB. B15 neither is
- * inherited by fork(); and they are left out of core dumps. Seen to fail: B5 with huge pages moved
- * in halves, B9 without MADV_NOHUGEPAGE, B11 with slots registered for WP too, B12 with reserve()
- * that maps with access at once, and without munlock, B13 without MAP_NORESERVE, B15 without
- * MADV_DONTFORK.
+ * HAZARDS.md B: the address space that the library takes, as the kernel shows the ranges in
+ * /proc/self/smaps.
+ *
+ * B5   A huge page stays whole through installs and evictions.
+ * B9   Views and frames of 4 KiB pages are NOHUGEPAGE. Otherwise the kernel would collapse pages
+ *      behind the library.
+ * B11  Frames are registered for MISSING only. With WP a read into a swapped-out frame gets EFAULT.
+ * B12  mlockall(MCL_FUTURE) fills neither a view nor the frames.
+ * B13  A view of 1 TiB can be reserved.
+ * B15  fork() copies neither views nor frames, and core dumps leave both out.
+ *
+ * Seen to fail: B5 with huge pages moved in halves. B9 without MADV_NOHUGEPAGE. B11 with slots
+ * registered for WP too. B12 with a reserve() that maps with access at once, and without munlock().
+ * B13 without MAP_NORESERVE. B15 without MADV_DONTFORK.
  */
 #include "hazard_support.h"
 
@@ -21,7 +26,7 @@ struct area {
 	char flags[256];
 };
 
-/* The mapping that addr is in. */
+/* Return the kernel's mapping that contains addr. */
 static struct area area_of(const void *addr)
 {
 	char line[1024];
@@ -78,7 +83,7 @@ static void test_flags(void)
 	support_mm_end(mm);
 }
 
-/* How often the kernel, asked for a huge page by anybody, had none. */
+/* Return how often a fault of any process wanted a huge page and the kernel had none. */
 static uint64_t huge_pages_refused(void)
 {
 	unsigned long long count = 0;
@@ -142,14 +147,14 @@ static void test_b13(void)
 	support_mm_end(mm);
 }
 
-/* In a child: what it locks, it keeps. */
+/* Run in a child, because the memory stays locked until the process ends. */
 static int locked_child(void *arg)
 {
 	(void)arg;
 	struct rlimit locked;
 	hazard_watch("mlockall(MCL_FUTURE) and a large view: never done");
-	/* The kernel refuses an ordinary user any mapping beyond this limit then, also one without
-	 * access. */
+	/* Under MCL_FUTURE the kernel refuses an ordinary user any mapping beyond this limit, even
+	 * a mapping without access. */
 	bool limited = geteuid() != 0 && getrlimit(RLIMIT_MEMLOCK, &locked) == 0 &&
 		       locked.rlim_cur != RLIM_INFINITY;
 	if (limited || mlockall(MCL_FUTURE) < 0) {
@@ -158,7 +163,8 @@ static int locked_child(void *arg)
 		return 0;
 	}
 	fm_mm *mm = support_mm(256 * PAGE);
-	fm_file *file = support_open(mm, "memory:1G?seed=2", NULL); /* and as much behind its end */
+	/* The view reserves as much address space again behind the end of the file. */
+	fm_file *file = support_open(mm, "memory:1G?seed=2", NULL);
 	char *map = support_map(file, 0, 1024 * MIB);
 	CHECK_LE(area_of(map).rss, MIB);
 	CHECK_LE(area_of(file->pool->slots).rss, MIB);
@@ -173,8 +179,8 @@ static int locked_child(void *arg)
 
 int main(void)
 {
-	CHECK_EQ(support_child(locked_child, NULL),
-		 0); /* first: no thread of ours holds malloc's lock at the fork */
+	/* Fork first: no thread of the library may hold the lock of malloc() at the fork. */
+	CHECK_EQ(support_child(locked_child, NULL), 0);
 	hazard_watch("a region of the library was never made");
 	test_flags();
 	test_b05();

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B7 and B10. B10: userfaultfd forbidden by a seccomp filter (EPERM, or ENOSYS as
- * containers say), with /dev/userfaultfd closed too: fm_mm_create() fails with that errno and says
- * in one line what is missing and what to do. B7: a thread that blocks SIGBUS is killed by the
- * kernel at its first fault (inline trap), as documented: it neither hangs nor reads zeros; the
- * thread trap serves it. Seen to fail: with say_why_not() left out; with a thread trap that is told
- * by SIGBUS (tests/HAZARDS.md).
+ * HAZARDS.md B7 and B10.
+ *
+ * B10: a seccomp filter forbids userfaultfd with EPERM, or with ENOSYS as containers do.
+ * /dev/userfaultfd is closed, too. fm_mm_create() fails with that errno and logs one line that says
+ * what is missing and what to do.
+ *
+ * B7: under the inline trap the kernel kills a thread that blocks SIGBUS at the thread's first
+ * fault, as documented. The thread neither hangs nor reads zeros. The thread trap serves such a
+ * thread.
+ *
+ * Seen to fail with say_why_not() left out, and with a thread trap that also asks for SIGBUS
+ * (tests/HAZARDS.md).
  */
 #include "hazard_support.h"
 
@@ -39,7 +45,8 @@ static void forbid(unsigned error)
 	};
 	struct sock_fprog program = {.len = 4, .filter = filter};
 
-	if (geteuid() == 0) { /* root may open /dev/userfaultfd */
+	/* Root may open /dev/userfaultfd, so give up root. */
+	if (geteuid() == 0) {
 		CHECK_EQ(setgroups(0, NULL), 0);
 		CHECK_EQ(setgid(65534), 0);
 		CHECK_EQ(setuid(65534), 0);
@@ -57,11 +64,12 @@ static int forbidden_child(void *arg)
 	fm_mm *mm = NULL;
 
 	forbid(error);
+	/* Here every user may open /dev/userfaultfd. */
 	if (error == EPERM && access("/dev/userfaultfd", R_OK | W_OK) == 0)
-		return 0; /* open to everybody here */
+		return 0;
 	CHECK_EQ(fm_mm_create(&options, &mm), -(int)error);
 	CHECK(!mm);
-	/* The thread trap also says what it would have been short of. */
+	/* The thread trap also logs that it would have served no system calls. */
 	CHECK(lines >= 1 && lines <= 2);
 	if (!strstr(said, "seccomp") || !strstr(said, "userfaultfd"))
 		CHECK_FAIL("it does not say what is missing: %s", said);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B14, and the row "recorded as installed, yet it faulted" of the truth table: somebody
- * empties the view or the frames behind our back (here with MADV_DONTNEED, while threads read). The
- * bytes are read again; never zeros, and no access faults for ever. Where they were the only ones,
- * that is told. Seen to fail with page_really_there() that always believes, with a hole met by MOVE
- * taken for an error, and with one taken out as zeros, and with a dirty page that was lost told to
- * nobody (tests/HAZARDS.md).
+ * HAZARDS.md B14, and the row "recorded as installed, yet it faulted" of the truth table. The view
+ * or the frames are emptied behind the library, here with MADV_DONTNEED while threads read. The
+ * bytes are read again. No access sees zeros, and no access faults for ever. If the emptied memory
+ * held the only copy of the bytes, the library reports the loss.
+ *
+ * Seen to fail (tests/HAZARDS.md): with a page_really_there() that always believes the record, and
+ * with a hole met by MOVE taken for an error. Also with a hole taken out as zeros, and with a lost
+ * dirty page not reported.
  */
 #include "write_support.h"
 
@@ -27,19 +29,21 @@ static void quiet(void)
 
 	hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
 	for (int round = 0; round < 3; round++) {
-		madvise(shared.map, FILE_BYTES, MADV_DONTNEED); /* what is installed */
+		/* Empty installed pages. */
+		madvise(shared.map, FILE_BYTES, MADV_DONTNEED);
 		hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
 	}
 	CHECK_GE(support_stats(mm).emptied_behind, 1);
-	for (int round = 0; round < 3;
-	     round++) { /* what is installed, and taken out before anybody touches it */
+	/* Empty installed pages that are taken out before the next access. */
+	for (int round = 0; round < 3; round++) {
 		madvise(shared.map, FILE_BYTES, MADV_DONTNEED);
 		CHECK_OK(fm_unmap(mm, shared.map, 64 * PAGE));
 		CHECK(support_map(shared.file, 0, 64 * PAGE) == shared.map);
 		hazard_same(mm, shared.file, shared.map, 0, 64 * PAGE);
 	}
 	for (int round = 0; round < 3; round++) {
-		/* What is cached and not installed. Under COPY nothing of ours asks whether it is there. */
+		/* Empty pages that are cached and not installed. Under COPY the library does not
+		 * check that such a page is still there. */
 		CHECK_OK(fm_advise(mm, shared.map, 64 * PAGE, FM_ADVICE_WILLNEED));
 		EVENTUALLY(support_stats(mm).requests == 0);
 		if (mm->install == FM_INSTALL_MOVE)
@@ -57,8 +61,8 @@ static struct page *page_of(struct fm_file *file, uint64_t index)
 	return NULL;
 }
 
-/* The only bytes of a dirty page, which is one of many that go into the view together, go: that is
- * told, and costs no other page. */
+/* Empty the slot of one dirty page among many that go into the view together. The library must
+ * report the lost bytes, and no other page may be lost. */
 static void dirty(void)
 {
 	const uint64_t len = 64 * PAGE, gone = 9, seed = 9;
@@ -68,7 +72,8 @@ static void dirty(void)
 	fm_file *file = write_open(mm, path);
 	unsigned char *map = write_map(file, 0, len);
 	write_pattern(mm, map, 0, len, seed);
-	CHECK_OK(fm_unmap(mm, map, len)); /* out of the view, into the slots */
+	/* Move the pages out of the view into their slots. */
+	CHECK_OK(fm_unmap(mm, map, len));
 	struct page *page = page_of(file, gone);
 	bool there = (page->state & PG_DIRTY) && mm->install == FM_INSTALL_MOVE;
 	if (there)
@@ -85,7 +90,8 @@ static void dirty(void)
 	write_expect_file(path, (gone + 1) * PAGE, len - (gone + 1) * PAGE, seed);
 	CHECK_OK(fm_unmap(mm, map, len));
 	CHECK_OK(fm_file_close(file));
-	int err = fm_mm_destroy(mm); /* what was lost is told here, too */
+	/* fm_mm_destroy() also reports what was lost. */
+	int err = fm_mm_destroy(mm);
 	CHECK(err == 0 || (there && err == -EIO));
 }
 

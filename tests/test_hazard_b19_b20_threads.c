@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md B19: a request dies with the thread that submitted it: reads that a thread asked for
- * complete though it has exited. And a cancel that comes too late: what the device writes after the
- * deadline goes into a frame that is nobody else's by then. B20: the alternate stack of
- * AT_MINSIGSTKSZ and little more is enough for a fault with all that may come with it; and the
- * library's thread-locals are small enough for dlopen().
- * Seen to fail: B19 with request_abandon() that puts the request's pins (that a request which died
- * is submitted again: test_io); B20 with 16 KiB of locals in read_inline(), and with
- * OS_THREAD_LOCAL_BYTES of 4096 (tests/HAZARDS.md).
+ * HAZARDS.md B19 and B20.
+ *
+ * B19: the kernel ends a request when the thread that submitted the request exits. Reads that a
+ * thread has asked for complete although the thread has exited. A cancel may also come too late:
+ * the device then writes after the deadline, and the frame must not belong to another page yet.
+ *
+ * B20: an alternate stack of AT_MINSIGSTKSZ plus a little is enough for a fault with all its work.
+ * The thread-local data of the library is small enough for dlopen().
+ *
+ * Seen to fail (tests/HAZARDS.md): B19 with a request_abandon() that puts the pins of the request.
+ * B20 with 16 KiB of locals in read_inline(), and with OS_THREAD_LOCAL_BYTES of 4096. test_io tests
+ * that a request ended by the exit of its thread is submitted again.
  */
 #include "hazard_support.h"
 
@@ -47,7 +51,8 @@ static void test_b19_exit(void)
 	}
 	EVENTUALLY(support_stats(mm).requests == 0);
 	CHECK_EQ(support_stats(mm).read_errors, 0);
-	for (unsigned i = 0; i < 8; i++) /* they came, all of them: nothing is read again */
+	/* All the reads have completed: no page is read again. */
+	for (unsigned i = 0; i < 8; i++)
 		CHECK_OK(fm_fault_in(mm, map + i * 16 * PAGE, PAGE, FM_NOWAIT));
 	CHECK_EQ(support_stats(mm).reads, 8);
 	support_expect(mm, map, 0, FILE_BYTES / 4, 1);
@@ -56,7 +61,7 @@ static void test_b19_exit(void)
 	support_mm_end(mm);
 }
 
-/* A device that no cancel reaches: it writes when it likes. */
+/* A device that a cancel does not reach: the device writes when it is ready. */
 static const struct fm_store_ops *memory_ops;
 static atomic_bool answers;
 static atomic_uint asked;
@@ -86,21 +91,24 @@ static void test_b19_late(void)
 	ops = *memory_ops;
 	ops.read = late_read;
 	file->store->ops = &ops;
-	file->store->caps = FM_STORE_READ_INLINE; /* a worker reads */
+	/* A worker reads. */
+	file->store->caps = FM_STORE_READ_INLINE;
 	answers = false;
 	asked = 0;
-	/* The I/O thread has done something since: whatever order the threads saw, it knows. */
+	/* The I/O thread does some work first. So the I/O thread sees the new operations, in
+	 * whatever order the threads saw the stores. */
 	CHECK_OK(fm_advise(mm, other_map + FILE_BYTES / 2, PAGE, FM_ADVICE_WILLNEED));
 	EVENTUALLY(support_stats(mm).requests == 0);
-	/* On a busy machine the deadline may come before a worker does: what has not begun can be
-	 * cancelled, and is no late one. */
+	/* On a busy machine the deadline may come before a worker begins the read. Such a read can
+	 * be cancelled and does not count as a late read. */
 	for (unsigned i = 0; i < LATE; ) {
 		CHECK_EQ(support_read(mm, map + i * 8 * PAGE, &byte, 1), -ETIMEDOUT);
 		EVENTUALLY(asked > i || support_stats(mm).requests == i);
 		i = asked;
 	}
-	/* The device is not done with three frames yet; were they free, the next would get them,
-	 * and their bytes. Read and not installed: the bytes are still where they were read to. */
+	/* The device is not done with three frames yet. If these frames were free, the next pages
+	 * would get them, and then the late bytes. Pages that are read and not installed keep their
+	 * bytes in the frame that was read into. */
 	for (unsigned i = 0; i < OTHERS; i += 4) {
 		CHECK_OK(fm_advise(mm, other_map + i * PAGE, 4 * PAGE, FM_ADVICE_WILLNEED));
 		EVENTUALLY(support_stats(mm).read_bytes == (i + 5) * PAGE && support_stats(mm).requests == LATE);
@@ -126,7 +134,8 @@ static void *on_small_stack(void *arg)
 	size_t need = getauxval(AT_MINSIGSTKSZ), size = (need + 5 * KIB + PAGE - 1) & ~(PAGE - 1);
 	char *mem = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(mem != MAP_FAILED);
-	CHECK_EQ(mprotect(mem, PAGE, PROT_NONE), 0); /* what overflows dies */
+	/* A stack overflow hits this page, and the thread dies. */
+	CHECK_EQ(mprotect(mem, PAGE, PROT_NONE), 0);
 	stack_t stack = {.ss_sp = mem + PAGE, .ss_size = size};
 	CHECK_EQ(sigaltstack(&stack, NULL), 0);
 	uint64_t start = (uint64_t)(uintptr_t)arg * shared.bytes / 4;
@@ -140,7 +149,7 @@ static void *on_small_stack(void *arg)
 	return NULL;
 }
 
-/* With little memory, and with enough for groups. */
+/* Run with little memory, and with enough memory for groups. */
 static void test_b20_stack(uint64_t budget, uint64_t bytes)
 {
 	pthread_t thread[4];

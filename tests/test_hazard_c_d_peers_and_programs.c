@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HAZARDS.md C and D, what no other test has:
- * C3  a page made visible before its bytes are complete: who comes while it is read waits for the
- * end of the read. C5  a kernel mapping for each page or state: thousands of mappings, pages and
- * advices cost none. C6  the whole file read at map time: mapping and advising read nothing. C9
- * statistics that need the lock they report on: they are told while somebody holds the map lock. D
- * the same file opened and mapped again and again; threads that block all signals but SIGBUS, or,
- * under the thread trap, all: they are served, and their mask stays what it was. Seen to fail:
- * tests/HAZARDS.md says with what.
+ * HAZARDS.md C and D: the hazards that no other test has.
+ *
+ * C3   A page is made visible before its bytes are complete. A thread that comes during the read
+ *      must wait for the end of the read.
+ * C5   A kernel mapping for each page or state. Thousands of mappings, pages and advices must
+ *      cost no kernel mapping.
+ * C6   The whole file is read at map time. Mapping and advising must read nothing.
+ * C9   Statistics need the lock that they report on. They must be readable while a thread holds
+ *      the map lock.
+ * D    The same file is opened and mapped again and again. A thread that blocks all signals
+ *      except SIGBUS, or under the thread trap all signals, is served and keeps its mask.
+ *
+ * tests/HAZARDS.md names the breaks that these tests were seen to fail with.
  */
 #include "hazard_support.h"
 
@@ -30,7 +35,8 @@ static void test_c03(void)
 	EVENTUALLY(atomic_get(&file->reads->inflight) > 0);
 	hazard_begin(&second, mm, map + 8 * PAGE + 9);
 	EVENTUALLY(second.tid);
-	support_sleep_ms(50); /* it would be through by now, if it could */
+	/* Without the wait, both accesses would be done by now. */
+	support_sleep_ms(50);
 	CHECK(!first.done && !second.done);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
 	CHECK_OK(hazard_end(&first));
@@ -83,8 +89,8 @@ static void test_c05(void)
 	}
 	EVENTUALLY(all_protected(file->pool));
 	CHECK_EQ(support_stats(mm).mappings, MANY);
-	CHECK_LE(kernel_mappings(),
-		 before + 32); /* a thread's stack, the larger table, what malloc() took */
+	/* Allow for a thread's stack, a larger table and mappings by malloc(). */
+	CHECK_LE(kernel_mappings(), before + 32);
 	for (unsigned i = 1; i < MANY; i += 2)
 		CHECK_OK(fm_unmap(mm, map + i * 2 * PAGE, PAGE));
 	CHECK_LE(kernel_mappings(), before + 32);
@@ -98,8 +104,8 @@ static void test_c05(void)
 static void test_c06(void)
 {
 	fm_mm *mm = support_mm(1024 * PAGE);
-	fm_file *file = support_open(mm, "faulty:memory:1G?stuck=1",
-				     NULL); /* a read, once begun, would stay */
+	/* A read would never end, and would show in the statistics. */
+	fm_file *file = support_open(mm, "faulty:memory:1G?stuck=1", NULL);
 	char *map = support_map(file, 0, 1024 * MIB);
 
 	CHECK_OK(fm_advise(mm, map, 1024 * MIB, FM_ADVICE_SEQUENTIAL));
@@ -160,7 +166,8 @@ static void test_again_and_again(void)
 		CHECK_OK(fm_file_close(file));
 	}
 	EVENTUALLY(support_stats(mm).files == 0);
-	EVENTUALLY(support_fds() == fds); /* the stores are closed after that */
+	/* The stores are closed after the files have gone. */
+	EVENTUALLY(support_fds() == fds);
 	support_mm_end(mm);
 }
 
@@ -184,10 +191,12 @@ static void *blocks_signals(void *arg)
 	void *again;
 
 	sigfillset(&mask);
-	if (test_trap() == FM_TRAP_INLINE) /* else the kernel kills */
+	/* Under the inline trap the kernel kills a thread that blocks SIGBUS. */
+	if (test_trap() == FM_TRAP_INLINE)
 		sigdelset(&mask, SIGBUS);
 	CHECK_EQ(pthread_sigmask(SIG_SETMASK, &mask, NULL), 0);
-	CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &mask), 0); /* without those of the C library */
+	/* The mask at return does not have the signals of the C library. */
+	CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &mask), 0);
 	if (test_trap() != FM_TRAP_CALL)
 		for (unsigned page = 0; page < 64; page++)
 			CHECK_EQ(((volatile unsigned char *)shared.map)[page * PAGE], support_byte(page * PAGE, 7));

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The public header comes first, compiles alone, in C and (test_header.cpp) in C++, and links. */
+/*
+ * The public header comes first. It compiles alone in C, and in C++ in test_header.cpp, and the
+ * program links.
+ */
 #include "filemap.h"
 
 int main(void)

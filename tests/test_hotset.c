@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * record= writes what is touched, in the order of first touch, and says what it lost; hotset= reads
- * it before it is asked for, as far as free frames go, and takes nothing from anybody; lists that
- * are wrong are refused in one line. Seen to fail: with ranges written as they were noted
- * (test_order), with lost touches not counted (test_overflow), with a range made longer by a plain
- * store (test_log), with the plan not sorted (test_batches), with no regard for free frames
- * (test_small_budget), with a file read on that nobody has any more (test_closed_meanwhile), with
- * sections taken whosever they are (test_sections).
+ * record= writes the pages that are touched, in the order of their first touch, and reports lost
+ * touches. hotset= reads these pages before they are asked for, while free frames last, and takes
+ * no frame from a page. A malformed list is refused with one line.
+ *
+ * Seen to fail: test_order with ranges written as noted, test_overflow with lost touches not
+ * counted. test_log with a range extended by a plain store, test_batches with an unsorted plan.
+ * test_small_budget with free frames ignored, test_closed_meanwhile with a closed file read on.
+ * test_sections with the sections of all files taken.
  */
 #include "inside.h"
 #include "support.h"
@@ -65,8 +66,7 @@ static const char *write_list(const char *text)
 	return path;
 }
 
-/* ------------------------------------------------------------------ what the log function was told
- */
+/* ------------------------------------------------------------------ the log */
 
 static char told[512];
 static unsigned told_count;
@@ -121,7 +121,7 @@ static void touch(uint64_t page)
 	CHECK_OK(support_read(mm, addr + page * PAGE + 7, &byte, 1));
 }
 
-/* The hot set has been read: nothing more comes. */
+/* Wait until the hot set has been read and no more pages come. */
 static void wait_for_pages(uint64_t pages)
 {
 	EVENTUALLY(support_stats(mm).hotset_pages >= pages && !support_stats(mm).requests);
@@ -136,11 +136,11 @@ static void test_order(void)
 	static const unsigned long long want[][2] = {{69, 2}, {3, 4}, {200, 1}, {150, 2}, {100, 1}};
 	const char *path = support_file(512 * PAGE, SEED), *record = support_path();
 
-	mm = support_mm(64 * KIB); /* 16 frames: pages go and come back */
+	mm = support_mm(64 * KIB); /* 16 frames: pages are evicted and read again */
 	open_file(support_format("file:%s?record=%s", path, record), 512 * PAGE);
 	for (unsigned i = 0; i < sizeof(order) / sizeof(*order); i++)
 		touch(order[i]);
-	for (unsigned i = 0; i < 5 * 40; i++) { /* and again, evicted meanwhile, and far down the log */
+	for (unsigned i = 0; i < 5 * 40; i++) { /* touch all again, late in the log */
 		touch(300 + i % 40 * 3);
 		touch(order[i % 12]);
 	}
@@ -160,7 +160,7 @@ static void test_order(void)
 	unlink(record);
 }
 
-/* More first touches than the log has places: the first are kept, the others counted. */
+/* More first touches than the log has places: the log keeps the first and counts the others. */
 static void test_overflow(void)
 {
 	const char *record = support_path();
@@ -186,13 +186,13 @@ static void *toucher(void *arg)
 {
 	unsigned me = (unsigned)(uintptr_t)arg;
 	for (unsigned i = 0; i < EACH; i++) {
-		touch(me * EACH + i);                          /* its own */
-		touch(THREADS * EACH + (i * 7 + me) % (2 * EACH) * 2); /* everybody's, with gaps */
+		touch(me * EACH + i);                          /* private pages */
+		touch(THREADS * EACH + (i * 7 + me) % (2 * EACH) * 2); /* shared, with gaps */
 	}
 	return NULL;
 }
 
-/* Many threads: each page once, none missing. */
+/* Many threads: the list has each touched page exactly once. */
 static void test_threads(void)
 {
 	static unsigned char seen[THREADS * EACH + 4 * EACH];
@@ -230,14 +230,13 @@ static void *noter(void *arg)
 {
 	unsigned me = (unsigned)(uintptr_t)arg;
 	pthread_barrier_wait(&ready);
-	uint64_t middle = (me / 2 + 1) * 100000000ull; /* a pair of them: one goes up, one down */
+	uint64_t middle = (me / 2 + 1) * 100000000ull; /* two threads: one goes up, one down */
 	for (unsigned i = 0; i < LOG_EACH; i++)
 		record_index(file->reads->record, me % 2 ? middle - 1 - i : middle + i);
 	return NULL;
 }
 
-/* The log by itself, where threads meet in it: each touch is in the list, once, or counted as lost.
- */
+/* Threads meet in the log alone. Each touch is in the list once, or is counted as lost. */
 static void test_log(void)
 {
 	const char *record = support_path();
@@ -260,7 +259,7 @@ static void test_log(void)
 	unlink(record);
 }
 
-/* While the program runs: once a second, so that what is killed has left something. */
+/* The list is also written once a second, so that a killed program leaves a list. */
 static void test_while_running(void)
 {
 	const char *record = support_path();
@@ -292,7 +291,7 @@ static void test_record_nowhere(void)
 	support_mm_end(mm);
 }
 
-/* ------------------------------------------------------------------ and back */
+/* ------------------------------------------------------------------ replaying */
 
 static void test_replay(void)
 {
@@ -301,7 +300,7 @@ static void test_replay(void)
 	unsigned page[PAGES];
 
 	for (unsigned i = 0; i < PAGES; i++)
-		page[i] = i * 1237 % 4096; /* prime to it: no page twice */
+		page[i] = i * 1237 % 4096; /* 1237 and 4096 are coprime: no page comes twice */
 	mm = support_mm(16 * MIB);
 	open_file(support_format("file:%s?record=%s", path, hot), 4096 * PAGE);
 	for (unsigned i = 0; i < PAGES; i++)
@@ -328,7 +327,7 @@ static void test_replay(void)
 	unlink(hot);
 }
 
-/* One after the other, sorted and merged in batches: many neighbours in disorder are few reads. */
+/* Pages are sorted and merged in batches: many neighbours in disorder need few reads. */
 static void test_batches(void)
 {
 	char text[64 * 24 + 64] = "filemap-hotset 1\n";
@@ -344,7 +343,7 @@ static void test_batches(void)
 	unlink(hot);
 }
 
-/* The call; twice at a time; of nothing. */
+/* Call fm_file_hotset(): with bad arguments, and twice on one file. */
 static void test_call(void)
 {
 	const char *hot = write_list("filemap-hotset 1\n0 100\n40960 8192\n");
@@ -356,14 +355,14 @@ static void test_call(void)
 	CHECK_EQ(fm_file_hotset(file, "/nowhere/at/all"), -ENOENT);
 	CHECK_OK(fm_file_hotset(file, hot));
 	wait_for_pages(3);
-	EVENTUALLY(fm_file_hotset(file, hot) == 0); /* what is cached is passed over */
+	EVENTUALLY(fm_file_hotset(file, hot) == 0); /* cached pages are skipped */
 	wait_for_pages(3);
 	close_file();
 	support_mm_end(mm);
 	unlink(hot);
 }
 
-/* Larger pages than those it was recorded with, and an object that ends within one. */
+/* The pages are larger than those in the list, and the file ends within a page. */
 static void test_other_page_size(void)
 {
 	const char *hot = write_list(
@@ -403,7 +402,8 @@ static void test_huge_pages(void)
 	unlink(hot);
 }
 
-/* Far more than fits: it ends with a quarter of the frames free, and what is in use stays. */
+/* The list is far larger than the pool. A quarter of the frames stays free, and pages in use
+ * stay. */
 static void test_small_budget(void)
 {
 	const char *hot = write_list("filemap-hotset 1\n0 1073741824\n");
@@ -432,7 +432,7 @@ static void test_small_budget(void)
 	unlink(hot);
 }
 
-/* A store that never answers: the file can be closed, and the mm go, all the same. */
+/* A slow store and a store that never answers: the file can be closed and the mm destroyed. */
 static void test_closed_meanwhile(void)
 {
 	static char text[3000 * 16 + 64] = "filemap-hotset 1\n";
@@ -442,7 +442,7 @@ static void test_closed_meanwhile(void)
 	mm = support_mm(16 * MIB);
 	open_file(support_format("faulty:memory:32M?delay=10ms&iops=100&hotset=%s", hot), 16 * MIB);
 	close_file();
-	support_mm_end(mm); /* all gauges fall to zero long before it would have been read */
+	support_mm_end(mm); /* all gauges are zero long before the reads would be done */
 	mm = support_mm(16 * MIB);
 	open_file(support_format("faulty:memory:16M?stuck=1&hotset=%s", hot), 16 * MIB);
 	EVENTUALLY(support_stats(mm).hotset_pages > 0);
@@ -450,7 +450,7 @@ static void test_closed_meanwhile(void)
 	unlink(hot);
 }
 
-/* Reads that fail are nobody's: the fault that wants the page tries anew. */
+/* A failed read is not reported: the fault that wants the page reads the page again. */
 static void test_errors(void)
 {
 	const char *hot = write_list("filemap-hotset 1\n0 40960\n");
@@ -465,7 +465,7 @@ static void test_errors(void)
 	unlink(hot);
 }
 
-/* Another size since: one line, and what still fits. */
+/* The file had another size then: the library logs one line and reads the ranges that still fit. */
 static void test_changed(void)
 {
 	const char *path = support_file(64 * PAGE, SEED);
@@ -508,7 +508,7 @@ static void test_sections(void)
 	unlink(hot);
 }
 
-/* ------------------------------------------------------------------ lists that are none */
+/* ------------------------------------------------------------------ malformed lists */
 
 static void refused(const char *text, int error, const char *word)
 {
@@ -569,7 +569,7 @@ static void test_malformed(void)
 	CHECK_EQ(fm_file_open(mm, support_format("memory:1M?hotset=%s", fifo), NULL, &opened), -EINVAL);
 	unlink(fifo);
 	CHECK_EQ(fm_file_open(mm, "memory:1M?hotset=", NULL, &opened), -EINVAL);
-	/* What will only be there after the first run is no error. */
+	/* A list that does not exist yet is no error: the first run may still create the list. */
 	told_count = 0;
 	CHECK_OK(fm_file_open(mm, "memory:1M?hotset=/nowhere/at/all", NULL, &opened));
 	CHECK_EQ(told_count, 1);
@@ -577,7 +577,7 @@ static void test_malformed(void)
 	support_mm_end(mm);
 }
 
-/* Whatever stands in it: no crash, no hang, an error or a file. */
+/* Random text never crashes or hangs the library: the result is an error or a file. */
 static void test_noise(void)
 {
 	static const char *const piece[] = {"filemap-hotset 1\n",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The I/O engine, with a ring and without: every request done once, in the right order, whatever
- * the store does; and nothing left behind. */
+/* The I/O engine, with and without a ring: every request is done once and in the right order,
+ * whatever the store does, and nothing is left behind. */
 #include "io/engine.h"
 #include "io/io.h"
 #include "os/atomic.h"
@@ -78,12 +78,12 @@ static void control(struct fm_store *store, const char *key, const char *value)
 	CHECK(!error, "%s=%s gives %d", key, value, error);
 }
 
-/* A request and how often it was done. */
+/* A request and a count of how often it was done. */
 struct job {
 	struct io_request request;
 	uint32_t done;  /* atomic, futex */
 	unsigned char *buf;
-	unsigned chain; /* submit again so many times, from `done` */
+	unsigned chain; /* how often `done` submits the request again */
 	struct io_engine *engine;
 };
 
@@ -100,7 +100,7 @@ static void job_done(struct io_request *request)
 	os_futex_wake(&job->done, 1, OS_FUTEX_ANY);
 }
 
-/* `len` bytes at `offset`, in two segments where there is enough for it. */
+/* Make a read of `len` bytes at `offset`, in two segments if len exceeds 4096. */
 static struct job *job_new(struct fm_store *store, uint64_t offset, size_t len,
 			   enum io_priority priority)
 {
@@ -186,7 +186,7 @@ static void expect_bytes(struct job *job, struct fm_store *plain, size_t len)
 	free(want);
 }
 
-/* One read, as it should end. */
+/* Do one read and check its result. */
 static void read_is(struct io_engine *engine, struct fm_store *store, struct fm_store *plain,
 		    uint64_t offset, size_t len, int error, size_t bytes)
 {
@@ -201,9 +201,9 @@ static void read_is(struct io_engine *engine, struct fm_store *store, struct fm_
 	job_free(job);
 }
 
-/* ------------------------------------------------------------------ stores of our own */
+/* ------------------------------------------------------------------ stores of this test */
 
-/* One that blocks in `read`, without submit_read, until the gate opens. */
+/* A store that blocks in `read`, without submit_read, until the gate opens. */
 struct gate_store {
 	struct fm_store store;
 	uint32_t open; /* atomic, futex */
@@ -242,7 +242,7 @@ static void gate_release(struct gate_store *gate)
 	os_futex_wake(&gate->open, 1 << 20, OS_FUTEX_ANY);
 }
 
-/* One whose object is shorter than it says: it brings `left` bytes and then nothing. */
+/* A store whose object is shorter than its size: it brings `left` bytes, then nothing. */
 struct liar_store {
 	struct fm_store store;
 	size_t left;
@@ -276,12 +276,12 @@ static const struct fm_store_ops liar_ops = {
 	.submit_read = liar_submit_read,
 };
 
-/* One that reads a pipe by the ring: it ends when somebody writes. */
+/* A store that reads a pipe by the ring: the read ends when the test writes to the pipe. */
 struct pipe_store {
 	struct fm_store store;
 	int fds[2];
-	int own; /* the end that the ring has, in the table of its thread */
-	unsigned uninvited; /* cancels that nobody asked for, still to come */
+	int own; /* the read end, in the descriptor table of the I/O thread */
+	unsigned uninvited; /* cancels to come that the engine does not ask for */
 	uint32_t started;   /* atomic */
 };
 
@@ -308,7 +308,7 @@ static void pipe_cancel(struct fm_store *store, struct io_engine *engine,
 
 static void pipe_close(struct fm_store *store)
 {
-	(void)store; /* by pipe_unmake() */
+	(void)store; /* pipe_unmake() closes the pipe */
 }
 
 static const struct fm_store_ops pipe_ops = {
@@ -385,7 +385,7 @@ static void test_file(void)
 	io_engine_destroy(engine);
 }
 
-/* A descriptor that can be opened but gives EINVAL for every pread; -1: none here. */
+/* Open a descriptor that gives EINVAL for every pread(). Returns -1 if there is none here. */
 static int open_unreadable(void)
 {
 	static const char *const names[] = {"/dev/kvm", "/dev/loop-control", "/dev/userfaultfd"};
@@ -402,8 +402,8 @@ static int open_unreadable(void)
 	return -1;
 }
 
-/* A file system that gives EINVAL for a direct read: a stand-in that can only do that is put in the
- * place of the direct descriptor. */
+/* The file system refuses direct reads with EINVAL: a stand-in that can only do that replaces the
+ * direct descriptor. */
 static void test_direct_refused(void)
 {
 	struct io_engine *engine;
@@ -495,7 +495,7 @@ enum release { BY_CONTROL, BY_CANCEL, BY_ABORT };
 
 static void released(const char *uri, enum release how, const char *key, const char *value)
 {
-	struct io_engine *engine = engine_with(8, 0); /* some are queued, some issued */
+	struct io_engine *engine = engine_with(8, 0); /* some requests wait, some are issued */
 	struct fm_store *store = opened(uri);
 	struct job *jobs[STUCK];
 
@@ -504,7 +504,7 @@ static void released(const char *uri, enum release how, const char *key, const c
 		job_submit(engine, jobs[i]);
 	}
 	job_wait_issued(jobs[0]);
-	control(store, "seed", "9"); /* has all look again */
+	control(store, "seed", "9"); /* has every request look at the settings again */
 	pause_ms(5);
 	for (int i = 0; i < STUCK; i++)
 		CHECK(!atomic_get(&jobs[i]->done), "%s: request %d did not wait", uri, i);
@@ -521,7 +521,7 @@ static void released(const char *uri, enum release how, const char *key, const c
 		      error);
 		job_cancel(engine, jobs[i]); /* too late: nothing happens */
 	}
-	if (how == BY_CANCEL) { /* the others are served as before */
+	if (how == BY_CANCEL) { /* other requests are served as before */
 		control(store, key, value);
 		struct job *job = job_new(store, 0, 4096, IO_DEMAND);
 
@@ -550,7 +550,7 @@ static void test_release(void)
 	unlink("f");
 }
 
-/* The inner of two filters holds the requests; the outer one passes the cancel on. */
+/* The inner of two filters holds the requests; the outer filter passes the cancel on. */
 static void test_nested(void)
 {
 	struct fm_store *inner = NULL, *outer = NULL;
@@ -604,8 +604,7 @@ static void test_cancel_queued(void)
 	store->ops->close(store);
 }
 
-/* A read that the kernel has: ended early; and one that dies without our doing is submitted anew.
- */
+/* A cancel ends a read in the kernel. If the engine did not ask, the read is submitted again. */
 static void test_ring_cancel(void)
 {
 	struct io_engine *engine = engine_with(0, 0);
@@ -662,7 +661,7 @@ static void test_ring_cancel_below(void)
 		job_cancel(engine, job);
 		CHECK(job_wait(job) == -ECANCELED, "%d", job->request.error);
 		job_free(job);
-		/* the kernel has let go of it: the bytes are ours */
+		/* The kernel has dropped the read: the test gets the bytes. */
 		CHECK(write(pipes.fds[1], "abcd", 4) == 4, "%s", strerror(errno));
 		pause_ms(2);
 		CHECK(fcntl(pipes.fds[0], F_SETFL, O_NONBLOCK) == 0, "%s", strerror(errno));
@@ -674,7 +673,7 @@ static void test_ring_cancel_below(void)
 	pipe_unmake(&pipes);
 }
 
-/* What a cancelled read had reserved of the rate is there for the others: 20 reads of 64 s each. */
+/* A cancelled read gives its share of the rate back. Each of the 20 reads would take 64 s. */
 static void test_rate_returned(void)
 {
 	struct io_engine *engine = engine_with(0, 0);
@@ -713,7 +712,7 @@ static void timer_called(struct io_engine *engine, struct io_request *request)
 	timer_calls++;
 }
 
-/* The heap alone: timers that are over come in their order, whichever were stopped before. */
+/* The timer heap alone: expired timers come in their order, whichever timers were stopped. */
 static void test_timers(void)
 {
 	enum { TIMERS = 500 };
@@ -745,8 +744,8 @@ static void test_timers(void)
 
 /* ------------------------------------------------------------------ order and fairness */
 
-/* As which of several requests this one ended, from 1. Not the order in which their `done` is
- * called: the threads that call it may overtake each other. */
+/* Return the place of a request in the order in which the requests ended, from 1. The calls of
+ * `done` may have another order: the threads that make them may overtake each other. */
 static unsigned place_of(struct job *const *jobs, int count, int job)
 {
 	unsigned place = 1;
@@ -773,7 +772,7 @@ static void ordered(struct io_engine *engine, struct fm_store *store,
 		job_submit(engine, jobs[i]);
 	pause_ms(2);
 	job_promote(engine, jobs[SPEC3]);
-	job_promote(engine, jobs[SPEC3]); /* once more changes nothing */
+	job_promote(engine, jobs[SPEC3]); /* a second promotion changes nothing */
 	job_promote(engine, jobs[BLOCKER]);
 	release(store);
 	for (int i = 0; i < COUNT; i++)
@@ -804,13 +803,13 @@ static void test_order(void)
 	ordered(engine, store, release_faulty);
 	io_engine_destroy(engine);
 	store->ops->close(store);
-	/* the same where they queue for the one worker that a store may have */
+	/* The same order holds in the queue for the only worker that a store may have. */
 	engine = engine_with(0, 2);
 	ordered(engine, &gate.store, release_gate);
 	io_engine_destroy(engine);
 }
 
-/* 100 reads of a dead store leave the others served: by the ring, and by workers. */
+/* Two dead stores with 100 reads each leave other stores served, by the ring and by workers. */
 static void test_dead_store(void)
 {
 	enum { DEAD = 100 };
@@ -837,7 +836,7 @@ static void test_dead_store(void)
 	CHECK(!job_wait(job) && job->buf[0] == 7, "%d", job->request.error);
 	job_free(job);
 	CHECK(atomic_get(&dead.inside) == 2, "%u of 4 workers for the dead store", dead.inside);
-	for (int i = 0; i < 2 * DEAD; i += 2) /* still waiting for a worker: ended at once */
+	for (int i = 0; i < 2 * DEAD; i += 2) /* reads that wait for a worker end at once */
 		job_cancel(engine, jobs[i]);
 	gate_release(&dead);
 	control(stuck, "stuck", "0");
@@ -875,7 +874,7 @@ static void *submitter_main(void *arg)
 			job_promote(many_engine, many[i]);
 		if (i % 11 == 0)
 			job_cancel(many_engine, many[i]);
-		if (i % 13 == 0 && i >= 200) /* one that has been under way for a while */
+		if (i % 13 == 0 && i >= 200) /* a request that has been under way for a while */
 			job_cancel(many_engine, many[i - 200]);
 	}
 	return NULL;
@@ -924,7 +923,7 @@ static void test_many(void)
 	unlink("f");
 }
 
-/* `done` may submit again. */
+/* `done` may submit the request again. */
 static void test_chain(void)
 {
 	struct io_engine *engine = engine_with(2, 0);
@@ -939,7 +938,7 @@ static void test_chain(void)
 	store->ops->close(store);
 }
 
-/* A setting changed over and over while requests come and go. */
+/* Change the settings over and over while requests come and go. */
 static void *changer_main(void *arg)
 {
 	struct fm_store *store = arg;
@@ -990,8 +989,8 @@ static unsigned count_entries(const char *path)
 	return count;
 }
 
-/* Without the threads that the kernel made for an io_uring, which stay for some seconds after it
- * has gone. */
+/* Count the threads except those that the kernel made for an io_uring. Such a thread stays for some
+ * seconds after its ring has gone. */
 static unsigned count_threads(void)
 {
 	unsigned count = 0;
@@ -1012,7 +1011,7 @@ static unsigned count_threads(void)
 
 static void test_nothing_left(unsigned fds, unsigned threads)
 {
-	/* The kernel takes its own helper threads of a ring down a little later. */
+	/* A thread that has ended may stay in /proc for a moment. */
 	for (int i = 0; i < 2000 && count_threads() > threads; i++)
 		pause_ms(5);
 	CHECK(count_threads() == threads, "%u threads, before it was %u",
@@ -1034,7 +1033,7 @@ static void test_create(void)
 	io_engine_destroy(NULL);
 }
 
-/* Where io_uring is forbidden: one line that says so, and reads are served. In a child. */
+/* Where io_uring is forbidden, the engine logs one line and serves reads. Called in a child. */
 static void forbid_uring(int denied)
 {
 	struct sock_filter filter[] = {

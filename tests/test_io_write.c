@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The I/O engine writes and flushes, with a ring and without: all of it or an error that says how
- * far it came; taken back and cancelled as reads are; what the store does wrong is told and nothing
- * is done twice as something else. */
+/* Writes and flushes of the I/O engine, with and without a ring. A write is done whole, or ends
+ * with an error and the number of bytes done. Writes are taken back and cancelled as reads are.
+ * Errors of the store are reported, and no request is done as another operation. */
 #include "io/io.h"
 #include "os/atomic.h"
 #include "os/os.h"
@@ -67,7 +67,7 @@ static void job_done(struct io_request *request)
 	os_futex_wake(&job->done, 1, OS_FUTEX_ANY);
 }
 
-/* `len` bytes at `offset`, in two segments where there is enough for it; of a flush nothing. */
+/* Make a request of `len` bytes, in two segments if len exceeds 4096. A flush has no bytes. */
 static struct job *job_new(struct fm_store *store, enum io_op op, uint64_t offset, size_t len)
 {
 	struct job *job = calloc(1, sizeof(*job));
@@ -132,7 +132,7 @@ static void job_free(struct job *job)
 	free(job);
 }
 
-/* One request, as it should end. */
+/* Do one request and check its result. */
 static void does(struct io_engine *engine, struct fm_store *store, enum io_op op, uint64_t offset,
 		 size_t len, int error, size_t bytes)
 {
@@ -147,7 +147,7 @@ static void does(struct io_engine *engine, struct fm_store *store, enum io_op op
 	job_free(job);
 }
 
-/* What does() wrote. */
+/* Check that the store has the bytes that does() wrote. */
 static void has(struct fm_store *store, uint64_t offset, size_t len)
 {
 	struct job *want = job_new(store, IO_WRITE, offset, len);
@@ -182,8 +182,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	has(store, 196608, 200000 - 196608);
 	has(store, 4096, 4096);
 	does(engine, store, IO_WRITE, 4096, 0, 0, 0);
-	/* one request, as each of the three after the others, with segments that a flush takes no
-	 * notice of */
+	/* Use one request for the three operations in turn. A flush ignores the segments that the
+	 * request has. */
 	job = job_new(store, IO_WRITE, 12288, 8192);
 	for (int i = 0; i < 6; i++) {
 		job->request.op = (enum io_op[]){IO_WRITE, IO_FLUSH, IO_READ}[i % 3];
@@ -208,8 +208,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	}
 }
 
-/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every
- * write. */
+/* The file system refuses every direct write: a stand-in that gives EINVAL for each write replaces
+ * the direct descriptor. */
 static void test_direct_refused(void)
 {
 	struct io_engine *engine = engine_with(0);
@@ -237,10 +237,10 @@ static void test_direct_refused(void)
 	unlink("f");
 }
 
-/* ------------------------------------------------------------------ stores of our own */
+/* ------------------------------------------------------------------ stores of this test */
 
-/* One that takes what `steps` say, one for each write: bytes at most, 0 for nothing, below 0 for an
- * error. */
+/* A store that answers each write by the next of the `steps`: the most bytes it takes, 0 for
+ * nothing, or a negative errno. */
 struct scripted {
 	struct fm_store store;
 	const int *steps;
@@ -289,7 +289,7 @@ static int scripted_submit(struct fm_store *store, struct io_engine *engine,
 	return 0;
 }
 
-/* by workers; by itself; by workers though it could submit something else */
+/* served by workers; by the store itself; by workers, although the store submits reads itself */
 static const struct fm_store_ops scripted_ops[3] = {
 	{.name = "scripted", .write = scripted_write, .flush = scripted_flush},
 	{.name = "scripted", .submit_write = scripted_submit, .submit_flush = scripted_submit},
@@ -307,7 +307,7 @@ static void script_is(struct io_engine *engine, const int *steps, int error, siz
 		struct job *job;
 		int got;
 
-		/* its size is no reason to leave off a write */
+		/* The size of 1 byte must not cut the write short. */
 		scripted->store = (struct fm_store){
 			.ops = &scripted_ops[i], .caps = i ? FM_STORE_SUBMIT : 0, .size_bytes = 1};
 		scripted->steps = steps;
@@ -341,7 +341,7 @@ static void test_short(void)
 	io_engine_destroy(engine);
 }
 
-/* Neither of them at all. */
+/* A store with neither writes nor flushes. */
 static void test_cannot(void)
 {
 	static const struct fm_store_ops ops = {.name = "cannot"};
@@ -400,7 +400,7 @@ static void test_faulty(const char *uri)
 	store->ops->close(store);
 }
 
-/* How requests that wait for ever end: the setting goes away, a cancel, an abort. */
+/* A request that waits for ever ends when the setting is cleared, by a cancel or by an abort. */
 static void test_stuck(const char *uri, bool is_flush)
 {
 	struct io_engine *engine = engine_with(1);
@@ -445,7 +445,7 @@ static unsigned char file_byte(const char *name, uint64_t offset)
 	return byte;
 }
 
-/* The store that loses has workers only; it comes to the same. */
+/* A store that loses unflushed writes is served by workers only. The results are the same. */
 static void test_lose(void)
 {
 	struct io_engine *engine = engine_with(0);
@@ -471,12 +471,12 @@ static void test_lose(void)
 
 /* ------------------------------------------------------------------ cancelled in the kernel */
 
-/* One that writes to a full pipe by the ring: it ends when somebody reads. */
+/* A store that writes to a full pipe by the ring: the write ends when the test reads the pipe. */
 struct pipe_store {
 	struct fm_store store;
 	int fds[2];
-	int own; /* the end that the ring has, in the table of its thread */
-	unsigned uninvited; /* cancels that nobody asked for, still to come */
+	int own; /* the write end, in the descriptor table of the I/O thread */
+	unsigned uninvited; /* cancels to come that the engine does not ask for */
 	uint32_t started;   /* atomic */
 };
 
@@ -501,7 +501,7 @@ static void pipe_cancel(struct fm_store *store, struct io_engine *engine,
 	io_ring_cancel(engine, request);
 }
 
-/* A pipe cannot be synced, and says so. */
+/* A pipe cannot be synced: the flush gives -EINVAL. */
 static int pipe_submit_flush(struct fm_store *store, struct io_engine *engine,
 			     struct io_request *request)
 {
@@ -515,7 +515,7 @@ static const struct fm_store_ops pipe_ops = {
 	.cancel = pipe_cancel,
 };
 
-/* A pipe has places for buffers, and is full of as many single bytes. */
+/* A pipe has a fixed number of buffers. Whole pages fill them all. */
 static void test_ring_cancel(bool uninvited)
 {
 	struct io_engine *engine = engine_with(0);
@@ -551,7 +551,7 @@ static void test_ring_cancel(bool uninvited)
 	}
 	for (unsigned i = 0; i < fill; i++)
 		CHECK(read(pipes.fds[0], got, 4096) == 4096 && got[0] == 0xfe, "page %u", i);
-	if (uninvited) { /* again, and as a write */
+	if (uninvited) { /* the engine has submitted the write again */
 		CHECK(!job_wait(job) && job->request.bytes_done == 4096, "%d", job->request.error);
 		CHECK(read(pipes.fds[0], got, 4096) == 4096 && !memcmp(got, job->buf, 4096), "other bytes");
 	}

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FM_KEEP: what a process had written to a mapping when it was killed is in the file, though it
- * synced nothing. A child writes and tells by a pipe what. Seen to fail: without FM_KEEP in `begin`
- * (some hundred words are missing); with keep_page() passing over PG_WRITEBACK.
+ * FM_KEEP: the bytes that a process had written to a mapping when it was killed are in the file,
+ * although the process called no sync. A child writes, and reports each write by a pipe.
+ *
+ * Seen to fail without FM_KEEP in begin() (some hundred words are missing), and with an
+ * is_left() that ignores PG_WRITEBACK.
  */
 #include "support.h"
 
@@ -45,7 +47,8 @@ static fm_mm *begin(uint32_t trap)
 	return mm;
 }
 
-/* Thread n has the words n, n + THREADS, ...; it tells of each after it has written it. */
+/* Thread n writes the words n, n + THREADS, and so on. The thread reports each word after it has
+ * written the word. */
 static void *writer(void *arg)
 {
 	uint64_t n = (uint64_t)(uintptr_t)arg, random = n * 77 + 1;
@@ -77,7 +80,8 @@ static pid_t child_begins(void (*body)(void))
 	return child;
 }
 
-/* What it tells goes into the model; after `most` it is killed. Until its keeper has ended. */
+/* Put the reported words into the model, and kill the child after `most` words. Then wait until the
+ * child's keeper has ended. */
 static void listen(pid_t child, uint64_t most)
 {
 	struct written w;
@@ -95,7 +99,7 @@ static void listen(pid_t child, uint64_t most)
 	CHECK_OK(fm_keeper_wait(path, 20000 * MS_NS * support_slower()));
 }
 
-/* Each thread may have written one word more than it told. */
+/* Compare the file with the model. Each thread may have written one word more than it reported. */
 static void compare(void)
 {
 	static uint64_t got[WORDS];
@@ -178,7 +182,7 @@ static void test_other_ends(void)
 	}
 }
 
-/* It ends with its mm, and a program's own wait() knows nothing of it. */
+/* The keeper ends with its mm, and a wait() of the program never sees the keeper. */
 static void destroys(void)
 {
 	fm_mm *mm = begin(FM_TRAP_INLINE);

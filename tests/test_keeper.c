@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FM_KEEP, and who comes after the program: a successor that begins at once, by this library or
- * not, after kill -9 or by exec(); what the keeper has and may do; its end with threads that
- * outlive the main thread.
+ * FM_KEEP: what comes after the program. A successor begins at once, with this library or without,
+ * after kill -9 or by exec(). The test also looks at what the keeper has and what the keeper may
+ * do. Threads may outlive the main thread.
  *
- * Seen to fail: each with the keeper as it was before (it wrote over the successor's bytes, kept
- * ports and locks, was root).
+ * Seen to fail: each part with the keeper as it was before. That keeper wrote over the successor's
+ * bytes, kept ports and locks, and was root.
  */
 #include "hazard_support.h"
 
@@ -36,9 +36,9 @@
 #define PAGES   (BYTES / PAGE)
 #define WAIT_NS (30000 * MS_NS)
 #define THREADS 2u
-#define WORDS   4096u /* one in every 512 bytes */
+#define WORDS   4096u /* a word in every 512 bytes */
 
-/* What parent and child both see. */
+/* Memory that parent and child share. */
 static struct shared {
 	_Atomic uint32_t ready, keeper, opened, ran;
 	_Atomic int result[4];
@@ -74,7 +74,7 @@ static void make_file(void)
 	memset(shared, 0, sizeof(*shared));
 }
 
-/* Every second page: so many writes for the keeper. */
+/* Write every second page, so that the keeper needs as many writes. */
 static void write_pages(char what)
 {
 	for (uint64_t i = 0; i < PAGES; i += 2)
@@ -100,7 +100,7 @@ static pid_t child(void (*body)(void))
 	CHECK(pid >= 0);
 	if (!pid) {
 		support_no_core();
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a check that fails leaves nobody behind */
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed check leaves no child behind */
 		body();
 		_exit(0);
 	}
@@ -142,8 +142,8 @@ static void put_new(int fd)
 	CHECK_EQ(fdatasync(fd), 0);
 }
 
-/* One that does not know the library. With the file open all the time there is no lease that it
- * could wait for. */
+/* The successor does not use the library. If the successor has the file open all the time, there is
+ * no lease that it could wait for. */
 static void test_stranger(bool has_it_open)
 {
 	for (unsigned round = 0; round < 4; round++) {
@@ -162,7 +162,8 @@ static void test_stranger(bool has_it_open)
 	}
 }
 
-/* A reader by the library: sees all. Supervisors wait without it. */
+/* A reader with the library sees all bytes. A supervisor waits for the keeper without opening the
+ * file. */
 static void test_reader(void)
 {
 	make_file();
@@ -192,7 +193,7 @@ static void test_wait(void)
 	CHECK_OK(fm_keeper_wait(path, 0));
 	pid_t pid = ready_child(writes_and_waits);
 	CHECK_EQ(fm_keeper_wait(path, 20 * MS_NS), -ETIMEDOUT);
-	/* Others may open it while the program lives. */
+	/* Other processes may open the file while the program lives. */
 	fm_mm *own = support_mm(MIB);
 	support_open(own, path, NULL);
 	CHECK_OK(fm_mm_destroy(own));
@@ -225,7 +226,7 @@ static void becomes_another(void)
 		forbid(SYS_kcmp);
 	begin();
 	write_pages('A');
-	if (has_child) { /* which has inherited whatever descriptors there are */
+	if (has_child) { /* the child inherits all descriptors there are */
 		pid_t pid = fork();
 		if (!pid) {
 			sleep(3);
@@ -235,7 +236,7 @@ static void becomes_another(void)
 	execl("/proc/self/exe", "test_keeper", "second", path, (char *)NULL);
 }
 
-/* The program after exec(): has what the first had written, and what it writes itself stays. */
+/* The program after exec() sees what the program before had written, and its own writes stay. */
 static int second(const char *file_path)
 {
 	path = file_path;
@@ -268,7 +269,8 @@ static void test_exec(void)
 
 /* ------------------------------------------------------------------ generations */
 
-/* Thread n has the words n, n + THREADS, ...; a word's value is told after it has been written. */
+/* Thread n writes the words n, n + THREADS, and so on. The thread reports a value after it has
+ * written the value. */
 static void *generation_writer(void *arg)
 {
 	uint64_t n = (uint64_t)(uintptr_t)arg, random = (uint64_t)getpid() * 977 + n;
@@ -286,7 +288,7 @@ static void *generation_writer(void *arg)
 	return NULL;
 }
 
-/* Each thread may have written one word more than it told. */
+/* Each thread may have written one word more than it reported. */
 static void check_generation(void)
 {
 	unsigned untold[THREADS] = {0};
@@ -339,7 +341,7 @@ static void test_generations(void)
 
 static void *other_thread(void *arg)
 {
-	support_sleep_ms(1300); /* longer than any look from time to time */
+	support_sleep_ms(1300); /* longer than any periodic check */
 	write_pages('A');
 	shared->ready = 1;
 	for (;;)
@@ -365,7 +367,7 @@ static void test_main_thread_ends(void)
 	unlink(path);
 }
 
-/* What the program does to its descriptors does not reach the keeper. */
+/* Whatever the program does to its descriptors does not reach the keeper. */
 static void closes_all(void)
 {
 	begin();
@@ -385,7 +387,7 @@ static void test_closes_all(void)
 	unlink(path);
 }
 
-/* ------------------------------------------------------------------ what it has */
+/* ------------------------------------------------------------------ what the keeper has */
 
 static int port_fd(uint16_t port)
 {
@@ -407,7 +409,7 @@ static uint16_t port;
 static int pipe_fd[2];
 static const char *lock_path;
 
-/* The store refuses each write, so that the keeper has to try for a while. */
+/* The file size limit refuses half of the writes, so the keeper has to try for a while. */
 static void holds_things(void)
 {
 	struct rlimit most = {MIB, RLIM_INFINITY}; /* half of the file */
@@ -435,7 +437,7 @@ static void test_holds(void)
 	CHECK(fd >= 0);
 	CHECK_EQ(flock(lock, LOCK_EX | LOCK_NB), 0);
 	CHECK_EQ(read(pipe_fd[0], &byte, 1), 0);
-	CHECK_EQ(fm_keeper_wait(path, 0), -ETIMEDOUT); /* it is still trying */
+	CHECK_EQ(fm_keeper_wait(path, 0), -ETIMEDOUT); /* the keeper is still trying */
 	CHECK_EQ(kill((pid_t)shared->keeper, SIGKILL), 0);
 	CHECK_OK(fm_keeper_wait(path, WAIT_NS));
 	close(fd);
@@ -445,9 +447,9 @@ static void test_holds(void)
 	unlink(path);
 }
 
-/* ------------------------------------------------------------------ what it may do */
+/* ------------------------------------------------------------------ what the keeper may do */
 
-/* The number behind NAME: in /proc/PID/status. */
+/* Return the number after NAME: in /proc/PID/status. */
 static uint64_t status_of(uint32_t pid, const char *name, int base)
 {
 	char file_path[64], line[512];
@@ -463,8 +465,8 @@ static uint64_t status_of(uint32_t pid, const char *name, int base)
 	return value;
 }
 
-/* What somebody wants done who can write to the program's memory. In the keeper: raw system calls
- * only. */
+/* The actions of an attacker who can write to the program's memory. Runs in the keeper, so only raw
+ * system calls are used. */
 static void evil(void *arg)
 {
 	(void)arg;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A program in C++ over the shared library: what the destructor of a static object writes reaches the file, though the
-// object is older than the library's first file. The program runs itself again, with the file's name.
-// Seen to fail: without the library's destructor.
+// A C++ program with the shared library. Bytes that the destructor of a static object writes reach
+// the file, although the object is older than the library's first file. The program runs itself
+// again with the name of the file. Seen to fail without the library's destructor.
 #include "filemap.h"
 
 #include <fcntl.h>
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 		return 1;
 	pid_t child = fork();
 	if (!child) {
-		// Nothing is taken down at such an end: what a sanitizer calls leaks is meant to be there.
+		// Such an end frees nothing: leaks that a sanitizer would report are intended.
 		setenv("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0:handle_sigbus=0", 1);
 		execl("/proc/self/exe", argv[0], path, static_cast<char *>(nullptr));
 		_exit(1);

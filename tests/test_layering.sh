@@ -1,18 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Reads the #include lines of src, tools and preload, and fails when an arrow points the wrong way:
+# Read the #include lines of src, tools and preload, and fail if an arrow points the wrong way:
 #   tools, preload -> public header;  api -> mm -> {trap, io, store, stats} -> os -> nothing
-# First it proves on a made-up tree that it can fail.
+# First the test proves on a made-up tree that it can fail.
 set -eu
 
 root=${SOURCE_ROOT:-$(cd "$(dirname "$0")/.." && pwd)}
 
-# check_tree DIR: one line for each wrong arrow; status 1 if there was one.
+# check_tree DIR: print a line for each wrong arrow. Status 1 if there was a wrong arrow.
 check_tree() {
 	(cd "$1" && find include src tools preload -name '*.[ch]' 2>/dev/null | LC_ALL=C sort) |
 	awk -v root="$1" '
 	BEGIN {
-		# module, and the modules or single headers it may include; its own always
+		# A module, and the modules or single headers that it may include besides its own.
 		may["api"]     = " public mm trap io store stats os "
 		may["mm"]      = " public trap io store stats os "
 		may["trap"]    = " public os "
@@ -30,7 +30,7 @@ check_tree() {
 			return "public"
 		return part[1] == "src" ? part[2] : part[1]
 	}
-	# The file an include line names, or "" for a system header.
+	# Return the file that an include line names, or "" for a system header.
 	function resolve(from, name, quoted, dir) {
 		dir = from
 		sub(/[^\/]*$/, "", dir)
@@ -61,7 +61,7 @@ check_tree() {
 		sub(/^src\//, "", header)
 		if (from == to || index(may[from], " " to " ") || index(may[from], " " header " "))
 			return
-		# filemap stat is the reader of the stats page
+		# filemap stat reads the stats page.
 		if (file ~ /^tools\/stat\// && header == "stats/stats.h")
 			return
 		wrong(from " must not include " header)
@@ -102,7 +102,7 @@ for header in include/filemap.h src/mm/mm.h src/mm/page.h src/trap/trap.h src/io
 done
 mkdir -p "$tree/src/api" "$tree/preload" "$tree/tools/stat"
 
-# arrow VERDICT FILE INCLUDE: FILE with this one line must be found good or bad.
+# arrow VERDICT FILE INCLUDE: FILE with this single line must be found good or bad.
 arrow() {
 	printf '#include %s\n' "$3" >"$tree/$2"
 	if output=$(check_tree "$tree"); then verdict=good; else verdict=bad; fi
@@ -144,6 +144,6 @@ arrow bad include/filemap.h '"os/os.h"'
 mkdir "$tree/src/new"
 arrow bad src/new/a.c '<stdio.h>'
 
-# ---- the real one
+# ---- the real tree
 [ -e "$root/src/os/os.h" ] || { echo "$root: not the source tree" >&2; exit 1; }
 check_tree "$root"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Limits are told, and nothing wraps: a page that is pinned 65,535 times is not pinned once more, a
- * budget above 8 TiB is refused, and where the user may have no more threads the log says what to
+ * Limits are reported, and no number wraps. A page that is pinned 65,535 times is not pinned once
+ * more. A budget above 8 TiB is refused. If the user may have no more threads, the log says what to
  * do.
  */
 #include "write_support.h"
@@ -53,7 +53,7 @@ static void budgets_do_not_wrap(void)
 	}
 }
 
-/* In a child: an ordinary user who may have no more threads. */
+/* Run in a child, as an ordinary user who may have no more threads. */
 static void no_threads(void)
 {
 	struct rlimit limit = {0, 0};

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the simulator can't show, on real processors: memory ordering. src/mm's own functions,
- * driven by few threads in many short rounds, over a small pool. docs/memory-ordering.md says which
- * rule each part is about. Each part was seen to fail; what was broken for it stands at the part. A
- * part that hangs fails with words.
+ * Memory ordering on real processors, which the simulator cannot show. A few threads call the
+ * functions of src/mm in many short rounds over a small pool. docs/memory-ordering.md has the rule
+ * of each part. Each part was seen to fail; its comment names the break. A part that hangs fails
+ * with a message.
  */
 #include "hazard_support.h"
 
@@ -22,7 +22,7 @@ static fm_file *file[2];
 static _Atomic unsigned arrived, meetings;
 static unsigned meeting_size;
 
-/* All go on together, as nearly as threads can. */
+/* Wait for the other threads, so that all go on as nearly together as threads can. */
 static void meet(void)
 {
 	unsigned now = meetings;
@@ -45,7 +45,7 @@ struct racer {
 static void *racer_main(void *arg)
 {
 	struct racer *racer = arg;
-	os_signals_block(); /* as mm has them whenever it takes a lock */
+	os_signals_block(); /* src/mm blocks signals whenever it takes a lock */
 	meet();
 	racer->fn(racer->id);
 	return NULL;
@@ -77,9 +77,11 @@ static void delay(unsigned n)
 
 /* ------------------------------------------------------------------ store, then load */
 
-/* The one reordering that x86 has. Two threads each write their own word, then read the other's:
- * one of them must see the other's. Seen to fail with atomic_set() at __ATOMIC_RELEASE. */
-#define WORDS 64 /* one after the other, a cache line each, while both threads run abreast */
+/* The only reordering that x86 has. Each of two threads writes its own word and then reads the
+ * other's word. At least one thread must see the other's write. Seen to fail with an atomic_set()
+ * of __ATOMIC_RELEASE. The words are used in turn while both threads run abreast. Each word has a
+ * cache line of its own. */
+#define WORDS 64
 static struct {
 	uint32_t word;
 	char line[60];
@@ -103,12 +105,11 @@ static void dekker_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the page lock and its wake-up
- */
+/* ------------------------------------------------------------------ the page lock and wake-ups */
 
-static struct page *locked; /* has a pin of ours throughout */
+static struct page *locked; /* pinned by the test throughout */
 
-/* Thread 0 has the page; all begin at once, after a while of each one's own. */
+/* Thread 0 locks the page. All threads begin together, each after a delay of its own. */
 static void begin_with_page(unsigned id, unsigned *seed)
 {
 	if (id == 0)
@@ -117,8 +118,9 @@ static void begin_with_page(unsigned id, unsigned *seed)
 	delay(random_of(seed) % 64);
 }
 
-/* One lets the page go while others go to sleep for it; nobody comes later to wake them. Seen to
- * fail (a hang) with page_unlock() that looks for PG_WAITERS first and then clears PG_LOCKED. */
+/* Thread 0 unlocks the page while other threads go to sleep for the lock. No later unlock would
+ * wake them. Seen to fail (a hang) with a page_unlock() that reads PG_WAITERS first and then clears
+ * PG_LOCKED. */
 static void wake_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -132,8 +134,8 @@ static void wake_racer(unsigned id)
 	}
 }
 
-/* What the lock protects is plain. Seen to fail with page_trylock() that reads the word and then
- * sets it. */
+/* The lock protects a plain variable. Seen to fail with a page_trylock() that reads the word and
+ * then sets the word. */
 static uint64_t protected_count;
 
 static void lock_racer(unsigned id)
@@ -163,9 +165,9 @@ static void ticket_ran(struct ticket *ticket)
 	mine->ran = true;
 }
 
-/* A ticket is queued while the page comes free: it is run, or refused. Seen to fail (a hang) with
- * page_queue_ticket() that looks at PG_LOCKED, and then sets PG_TICKETS whatever the word is by
- * now. */
+/* A ticket is queued while the page is unlocked: the ticket must be run or refused. Seen to fail (a
+ * hang) with a page_queue_ticket() that reads PG_LOCKED and then sets PG_TICKETS whatever the word
+ * has become. */
 static void ticket_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -184,8 +186,7 @@ static void ticket_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the index against reuse of a
- * frame */
+/* ------------------------------------------------------------------ the index and frame reuse */
 
 #define INDEXES 24 /* of each file: more than there are frames */
 
@@ -194,7 +195,7 @@ static uint64_t mark_of(const struct fm_file *of, uint64_t index)
 	return (uint64_t)(uintptr_t)of + index;
 }
 
-/* Pages come and go; what a frame holds is marked before it is called whole. */
+/* Add and remove pages. The bytes of a frame are marked before the page becomes uptodate. */
 static void churn(struct fm_file *of, uint64_t index)
 {
 	struct page *page;
@@ -226,7 +227,7 @@ static void look_up(struct fm_file *of, uint64_t index)
 	page_unpin(pool, page);
 }
 
-/* Seen to fail with bucket_search() that does not look at the identity once more when it has the
+/* Seen to fail with a bucket_search() that does not check the identity again after it has the
  * pin. */
 static void index_racer(unsigned id)
 {
@@ -237,15 +238,15 @@ static void index_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ the map lock against look-ups
- */
+/* ------------------------------------------------------------------ the map lock and look-ups */
 
 #define MAPPED_PAGES 8
-static char *always; /* mapped throughout; its neighbours come and go, so that the table moves under
-			it */
+/* This page is mapped throughout. Its neighbours come and go, so that the table moves under the
+ * look-ups. */
+static char *always;
 
-/* Seen to fail with map_lock_exclusive() that does not wait for the readers inside, and (a hang)
- * with map_unlock_shared() that looks for a writer before it says that it leaves. */
+/* Seen to fail with a map_lock_exclusive() that does not wait for the readers inside. Seen to fail
+ * (a hang) with a map_unlock_shared() that looks for a writer before it counts itself out. */
 static void map_racer(unsigned id)
 {
 	unsigned seed = id + 1;
@@ -268,17 +269,17 @@ static void map_racer(unsigned id)
 	}
 }
 
-/* ------------------------------------------------------------------ a keeper's place */
+/* ------------------------------------------------------------------ the place of a keeper */
 
-/* Threads keep pages and let them go while others empty their places: in the end no pin is left,
- * and none was put twice. Seen to fail with keeper_enter() that reads `busy` and then sets it, in
- * about three runs of four. */
+/* Threads keep pages and let them go while another thread empties the keepers. At the end no pin is
+ * left, and no pin was put twice. Seen to fail, in about three runs of four, with a keeper_enter()
+ * that reads `busy` and then sets `busy`. */
 static void keeper_racer(unsigned id)
 {
 	struct progress progress = {0};
 	unsigned seed = id + 1;
 	for (unsigned round = 0; round < 20 * ROUNDS; round++) {
-		if (id == 0) { /* somebody closes files */
+		if (id == 0) { /* like a thread that closes files */
 			progress_drop_all(pool);
 			continue;
 		}
@@ -289,7 +290,7 @@ static void keeper_racer(unsigned id)
 			continue;
 		if (fresh)
 			page_unlock_unread(pool, page);
-		if (round % 2 == 0) /* else all would wait for the same few places */
+		if (round % 2 == 0) /* otherwise all threads would wait for the same few keepers */
 			progress_begin(&progress, pool, instruction, NULL);
 		if (!progress_keep(&progress, pool, page))
 			page_unpin(pool, page);
@@ -305,11 +306,11 @@ static void check_no_pins(void)
 		for (int tries = 0; PG_PINS(atomic_get(&pool->pages[i].state)); tries++) {
 			if (tries > 1000)
 				CHECK_FAIL("frame %u: pins are left: %#x", i, atomic_get(&pool->pages[i].state));
-			support_sleep_ms(1); /* the background thread's own, for a moment */
+			support_sleep_ms(1); /* a short pin of the background thread */
 		}
 }
 
-/* ------------------------------------------------------------------ all of them */
+/* ------------------------------------------------------------------ all parts */
 
 static void with_page(void (*fn)(unsigned id), unsigned count)
 {
@@ -359,7 +360,8 @@ static void litmus(void)
 
 int main(void)
 {
-	hazard_watch("litmus: hangs before it begins"); /* the watchdog is no leak */
+	/* Start the watchdog's thread first, so that the thread does not count as a leak. */
+	hazard_watch("litmus: hangs before it begins");
 	support_start();
 	litmus();
 	support_end();

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A system call that waits in the thread trap may hold a lock of the very file that its page is to
- * be read from: write() holds the inode's lock while it faults in what it is given, and a direct
- * read wants that lock. No read that serves a fault waits for it.
- *   - pwrite() to a file from a cold mapping of that file, also where source and destination
- * overlap;
- *   - writev() with several pieces of the mapping, of which some overlap the destination;
- *   - pread() and direct pread() of a file into a mapping of that file, which are write faults;
- *   - two threads that write two files, each from a mapping of the other's, beside one that calls
- * fm_fault_in(), one that syncs what it has written, and one that punches holes. Each in a folder
- * of the machine's own disk and, as root, on XFS, Btrfs, and overlayfs over XFS, whose reads take
- * other locks.
+ * A system call that waits in the thread trap may hold a lock of the very file that its page is
+ * read from. write() holds the lock of the inode while the kernel faults the source in, and a
+ * direct read takes that lock. No read that serves a fault may wait for the lock.
+ *
+ * - pwrite() to a file from a cold mapping of that file, also with source and destination
+ *   overlapping
+ * - writev() with several pieces of the mapping, some of which overlap the destination
+ * - pread() and direct pread() of a file into a mapping of that file, which are write faults
+ * - two threads that write two files, each from a mapping of the other's file; beside them a
+ *   thread that calls fm_fault_in(), a thread that syncs its writes, and a thread that punches
+ *   holes
+ *
+ * Each case runs in a folder of the machine's own disk. As root each case also runs on XFS, on
+ * Btrfs, and on overlayfs over XFS, whose reads take other locks.
  */
 #include "inside.h"
 #include "support.h"
@@ -45,8 +48,7 @@ static fm_mm *mm_of(enum fm_install install)
 	return mm;
 }
 
-/* ------------------------------------------------------------------ a file whose bytes say from
- * which page they come */
+/* ------------------------------------------------------------------ bytes that name their page */
 
 static uint64_t stamp(uint64_t page)
 {
@@ -69,8 +71,9 @@ static int file_make(const char *path)
 	return fd;
 }
 
-/* Each word of a page comes from `page`, or from one that lies a whole number of `step` before it:
- * such a write may have read what it had itself written. 0 as `step`: from no other. */
+/* Check that each word of page `at` comes from `page`, or from a page some multiples of `step`
+ * before it. A write that overlaps its source may have read what it had itself written. If `step`
+ * is 0, only `page` is right. */
 static void expect_from(int fd, uint64_t at, uint64_t page, uint64_t step)
 {
 	uint64_t words[PAGE / 8];
@@ -127,14 +130,15 @@ static void test_pwrite(const char *dir, enum fm_install install)
 	CHECK_EQ(pwrite(m.fd, m.map, 16 * PAGE, 64 * PAGE), (ssize_t)(16 * PAGE));
 	for (unsigned i = 0; i < 16; i++)
 		expect_from(m.fd, 64 + i, i, 0);
-	/* Onto themselves, and two pages further: the one overlaps the other. */
+	/* Write pages onto themselves, then two pages further, where source and destination
+	 * overlap. */
 	CHECK_EQ(pwrite(m.fd, m.map + 96 * PAGE, 8 * PAGE, 96 * PAGE), (ssize_t)(8 * PAGE));
 	CHECK_EQ(pwrite(m.fd, m.map + 128 * PAGE, 8 * PAGE, 130 * PAGE), (ssize_t)(8 * PAGE));
 	for (unsigned i = 0; i < 8; i++) {
 		expect_from(m.fd, 96 + i, 96 + i, 0);
 		expect_from(m.fd, 130 + i, 128 + i, 2);
 	}
-	/* Behind the end: the file becomes longer while the lock is held. */
+	/* Write past the end: the file grows while the lock is held. */
 	CHECK_EQ(pwrite(m.fd, m.map + 200 * PAGE, 4 * PAGE, BYTES), (ssize_t)(4 * PAGE));
 	for (unsigned i = 0; i < 4; i++)
 		expect_from(m.fd, PAGES + i, 200 + i, 0);
@@ -150,7 +154,8 @@ static void test_writev(const char *dir, enum fm_install install)
 		iov[i] = (struct iovec){m.map + (32 + 3 * i) * PAGE, PAGE};
 	CHECK_EQ(pwritev(m.fd, iov, 4, 34 * PAGE), (ssize_t)(4 * PAGE));
 	expect_from(m.fd, 34, 32, 0);
-	expect_from(m.fd, 35, 35, 3); /* its own place, or what has just been written there */
+	/* Page 35 comes from its own place, or from page 32, which was just written there. */
+	expect_from(m.fd, 35, 35, 3);
 	expect_from(m.fd, 36, 38, 0);
 	expect_from(m.fd, 37, 41, 0);
 	mapped_close(&m);
@@ -174,10 +179,10 @@ static void test_read_into(const char *dir, enum fm_install install)
 	mapped_close(&m);
 }
 
-/* ------------------------------------------------------------------ many at once */
+/* ------------------------------------------------------------------ many threads at once */
 
-/* Pages 0 to 95 are written by pwrite(), and always by what has the right stamp; 128 to 159 by a
- * thread that stores to the mapping; 192 to 223 get holes. */
+/* Pages 0 to 95 are written by pwrite(), always from pages with the right stamp. Pages 128 to 159
+ * are written by threads that store to the mapping. Pages 192 to 223 get holes. */
 struct worker {
 	pthread_t thread;
 	struct mapped *from, *to;
@@ -283,7 +288,7 @@ static void test_folder(const char *dir, enum fm_install install)
 	test_many(dir, install);
 }
 
-/* ------------------------------------------------------------------ file systems of other kinds */
+/* ------------------------------------------------------------------ other file systems */
 
 static bool command(const char *format, ...)
 {
@@ -296,7 +301,7 @@ static bool command(const char *format, ...)
 	return system(line) == 0;
 }
 
-/* Only what this process mounts, and only for itself: it goes with the process. */
+/* Give this process a mount namespace of its own, which goes with the process. */
 static bool mounts_are_ours(void)
 {
 	return geteuid() == 0 && !unshare(CLONE_NEWNS) &&

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_map() and fm_unmap(): what is mapped shows the file's bytes and zeros behind them, nothing
- * else does. Seen to fail: with the zeroing of the last page's tail left out (test_tail), with the
- * count of a mapping left out (test_counts), with segment_cut() at the end of an unmap left out
- * (test_partial), with a new link count taken for a change (test_unlinked), with a pin, a
- * descriptor, a view or a struct fm_file not given back, with discard_range() that takes any region
- * for its own (test_two_spaces).
+ * fm_map() and fm_unmap(): a mapped range shows the bytes of the file and zeros after them, and no
+ * other range does.
+ *
+ * Seen to fail: with the tail of the last page not zeroed (test_tail), with a mapping not counted
+ * (test_counts). With no segment_cut() at the end of an unmap (test_partial), with a new link count
+ * taken for a change (test_unlinked). With a pin, a descriptor, a view or a struct fm_file not
+ * given back. With a discard_range() that takes any region for its own (test_two_spaces).
  */
 #include "inside.h"
 #include "support.h"
@@ -39,13 +40,14 @@ static void test_arguments(void)
 	CHECK_EQ(fm_unmap(mm, addr, SIZE_MAX), -EINVAL);
 	CHECK_EQ(fm_unmap(NULL, addr, PAGE), -EINVAL);
 	CHECK_EQ(support_stats(mm).mappings, 1);
-	CHECK_OK(fm_unmap(mm, addr, 1)); /* rounded up */
+	/* The length is rounded up. */
+	CHECK_OK(fm_unmap(mm, addr, 1));
 	CHECK_EQ(support_stats(mm).mappings, 0);
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
 
-/* The bytes, then zeros to the end of the 4096-byte page, then SIGBUS. */
+/* The mapping shows the bytes, then zeros to the end of the 4096-byte page, then raises SIGBUS. */
 static void test_size(fm_mm *mm, uint64_t size, uint32_t page_size)
 {
 	struct fm_file_options options = {.size = sizeof(options), .page_size = page_size};
@@ -89,8 +91,8 @@ static void test_sizes(void)
 	support_mm_end(mm);
 }
 
-/* Read into a frame that held another page's bytes, and not by the kernel's direct path, which
- * clears it. */
+/* Read the tail into a frame that held bytes of another page. The kernel's direct read would clear
+ * the tail, so the read is not direct. */
 static void test_tail(void)
 {
 	fm_mm *mm = support_mm(fm_budget_min(PAGE));
@@ -126,7 +128,7 @@ static void test_offsets(void)
 		support_expect(mm, addr, page * PAGE, left < 2 * PAGE ? left : 2 * PAGE, SEED);
 		CHECK_OK(fm_unmap(mm, addr, 2 * PAGE));
 	}
-	/* Wholly past the end is allowed, as mmap() allows it. */
+	/* A mapping wholly past the end is allowed, as in mmap(). */
 	unsigned char *addr = support_map(file, 100 * PAGE, 3 * PAGE + 5);
 	CHECK_EQ(fm_fault_in(mm, addr, 3 * PAGE, 0), -ENXIO);
 	CHECK_OK(fm_unmap(mm, addr, 3 * PAGE + 5));
@@ -134,7 +136,7 @@ static void test_offsets(void)
 	support_mm_end(mm);
 }
 
-/* Offsets past 4 GiB, in a sparse file: its bytes, and zeros where nothing was written. */
+/* Read offsets past 4 GiB in a sparse file: the written bytes, and zeros elsewhere. */
 static void test_far(void)
 {
 	const char *path = support_path();
@@ -167,7 +169,7 @@ static bool is_mapped(fm_mm *mm, const void *addr)
 	return !err;
 }
 
-/* Unmapped, also where the page is still cached: SIGSEGV with the exact address. */
+/* Unmapped pages, even cached ones, give SIGSEGV with the exact address. */
 static void expect_unmapped(fm_mm *mm, unsigned char *addr)
 {
 	CHECK(!is_mapped(mm, addr));
@@ -216,20 +218,20 @@ static void test_partial(void)
 		else
 			support_expect(mm, addr + i * PAGE, i * PAGE, PAGE, SEED);
 	}
-	/* Into the holes again, partly over what is there. */
+	/* Map into the holes again, partly over what is mapped. */
 	CHECK(support_map(file, 7 * PAGE, 5 * PAGE) == addr + 7 * PAGE);
 	support_expect(mm, addr + 2 * PAGE, 2 * PAGE, 17 * PAGE, SEED);
 	CHECK_OK(fm_unmap(mm, addr + 7 * PAGE, 5 * PAGE));
 	CHECK(is_mapped(mm, addr + 7 * PAGE));
 	CHECK(!is_mapped(mm, addr + 8 * PAGE));
 	CHECK(is_mapped(mm, addr + 11 * PAGE));
-	/* A range with holes, and one with nothing in it. */
+	/* Unmap a range with holes, then a range with nothing in it. */
 	CHECK_OK(fm_unmap(mm, addr, 20 * PAGE));
 	CHECK_OK(fm_unmap(mm, addr, 20 * PAGE));
 	for (int i = 0; i < 20; i++)
 		expect_unmapped(mm, addr + i * PAGE);
 	CHECK_EQ(support_stats(mm).mappings, 0);
-	/* Mapped again after all. */
+	/* Map the range again after all. */
 	CHECK(support_map(file, 0, 20 * PAGE) == addr);
 	support_expect(mm, addr, 0, 20 * PAGE, SEED);
 	CHECK_OK(fm_unmap(mm, addr, 20 * PAGE));
@@ -244,7 +246,8 @@ static void test_file_gone(void)
 	fm_file *file = support_open(mm, path, NULL);
 	unsigned char *addr = support_map(file, 0, 10 * PAGE);
 
-	CHECK_OK(fm_file_close(file)); /* before the first use */
+	/* Close the file before the mapping is first used. */
+	CHECK_OK(fm_file_close(file));
 	support_expect(mm, addr, 0, 5 * PAGE, SEED);
 	CHECK_EQ(support_stats(mm).files, 1);
 	CHECK_OK(fm_unmap(mm, addr, 10 * PAGE));
@@ -258,7 +261,8 @@ static void test_file_gone(void)
 	support_mm_end(mm);
 }
 
-/* Unlinked while it is mapped: the bytes stay. Its change of ctime is no change of the bytes. */
+/* The file is unlinked while it is mapped: the bytes stay. The new ctime is no change of the
+ * bytes. */
 static void test_unlinked(void)
 {
 	fm_mm *mm = support_mm(4 * MIB);
@@ -283,7 +287,8 @@ static void test_many(void)
 	unsigned char *first = support_map(file, 0, PAGE), got[8], want[8];
 	size_t len;
 
-	for (unsigned i = 1; i < MANY; i++) /* each with a gap behind it */
+	/* Each mapping has a gap behind it. */
+	for (unsigned i = 1; i < MANY; i++)
 		CHECK(support_map(file, i * 2 * PAGE, PAGE) == first + i * 2 * PAGE);
 	CHECK_EQ(support_stats(mm).mappings, MANY);
 	for (unsigned i = 0; i < MANY; i += 97) {
@@ -314,8 +319,8 @@ static void test_two_files(void)
 	support_expect(mm, in_a, 0, 4 * PAGE, 1);
 	support_expect(mm, in_b, 0, 4 * PAGE, 2);
 	support_expect(other, in_c, 0, 4 * PAGE, 3);
-	CHECK_EQ(fm_fault_in(mm, in_c, PAGE, 0), -EFAULT); /* another's */
-	CHECK_OK(fm_unmap(mm, in_c, 4 * PAGE));		   /* not its to unmap */
+	CHECK_EQ(fm_fault_in(mm, in_c, PAGE, 0), -EFAULT); /* a mapping of `other` */
+	CHECK_OK(fm_unmap(mm, in_c, 4 * PAGE));		   /* not a mapping of this mm */
 	support_expect(other, in_c, 0, 4 * PAGE, 3);
 	CHECK_OK(fm_unmap(mm, in_a, 4 * PAGE));
 	CHECK_OK(fm_unmap(mm, in_b, 4 * PAGE));
@@ -327,8 +332,8 @@ static void test_two_files(void)
 	support_mm_end(other);
 }
 
-/* Where the view of one mm's file was, another mm's comes to lie: it gives back page tables of its
- * own only. */
+/* A view of `first` comes to lie where a view of `second` was. pt_release_empty() of `second` must
+ * discard its own page tables only. */
 static void test_two_spaces(void)
 {
 	fm_mm *first = support_mm(8 * MIB), *second = support_mm(8 * MIB);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory: the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16 MiB,
- * while it reads 20 times the budget, and while it touches one page of each MiB of a sparse file of
- * 8 GiB, which is all page tables (DESIGN.md 5). No baseline is subtracted. Then the same with
- * more, which does not hide in the 16 MiB. Seen to fail with pt_release_empty() that does nothing.
- * (Copies that are not dropped: sim/mutations.)
+ * The memory of the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16
+ * MiB (DESIGN.md 5). No baseline is subtracted. One case reads 20 times the budget. Another touches
+ * one page of each MiB of a sparse file of 8 GiB, which needs many page tables. Two larger cases
+ * follow, whose excess would not fit into the 16 MiB.
+ *
+ * Seen to fail with a pt_release_empty() that does nothing. sim/mutations has a break for copies
+ * that are not dropped.
  */
 #include "support.h"
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel merges equal pages of a program that has asked for it (PR_SET_MEMORY_MERGE; HAZARDS.md
- * E6). What it merges loses its write protection, so that later writes come without a fault. The
- * program asks before it maps a file for writing, or after: no write is lost that fm_sync() has
- * acknowledged. As root, on a kernel with KSM, which is switched on for the time of the test.
+ * The kernel merges equal pages of a program that asks for this (PR_SET_MEMORY_MERGE; HAZARDS.md
+ * E6). A merged page loses its write protection, so later writes cause no fault. The program asks
+ * before it maps a file for writing, or after. No write that fm_sync() has acknowledged may be
+ * lost.
+ *
+ * The test needs root and a kernel with KSM, and switches KSM on while it runs.
  */
 #include "write_support.h"
 
@@ -50,10 +52,9 @@ static void put_back(void)
 static bool switch_on(void)
 {
 	static const long wanted[KNOBS] = {10, 5000, 1};
-	int lock = open(
-		"/sys/kernel/mm/ksm/run",
-		O_RDONLY |
-			O_CLOEXEC); /* another setting of this test puts back what it has found */
+	/* The lock keeps out a run of this test with another setting, which restores the values
+	 * that it has found. */
+	int lock = open("/sys/kernel/mm/ksm/run", O_RDONLY | O_CLOEXEC);
 	if (lock < 0 || flock(lock, LOCK_EX))
 		return false;
 	for (unsigned i = 0; i < KNOBS; i++)
@@ -64,8 +65,8 @@ static bool switch_on(void)
 	return true;
 }
 
-/* So many times the kernel has looked at all memory that may be merged. It merges what was the same
- * twice. */
+/* Wait until the kernel has scanned all mergeable memory `count` times. The kernel merges pages
+ * that were the same in two scans. */
 static void wait_for_scans(long count)
 {
 	long until = ksm("full_scans", -1) + count;
@@ -119,7 +120,8 @@ int main(void)
 		return 77;
 	}
 	int status;
-	pid_t child = fork(); /* so that all is put back, whatever becomes of it */
+	/* Run in a child, so that put_back() runs in any case. */
+	pid_t child = fork();
 	if (!child) {
 		write_what_is_equal(false);
 		write_what_is_equal(true);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names of files: a plain path is a name, byte for byte, also while the file is created, and
- * parameters are found only behind a scheme. Each name is created, written to, closed and found
- * again under the same name. Seen to fail: on the commit before, where "x%41.db" opened "xA.db" and
+ * Names of files: a plain path is a name, byte for byte, even while the file is created. Only after
+ * a scheme are parameters recognised. The test creates each name, writes, closes, and finds the
+ * file again under the same name.
+ *
+ * Seen to fail with the code before this test. There "x%41.db" opened "xA.db", and
  * "q?record=other.txt" replaced other.txt.
  */
 #include "write_support.h"
@@ -26,8 +28,8 @@ static unsigned files_here(void)
 	return count;
 }
 
-/* Create, write and find the file that `uri` names; it must be `name`, and the folder's only one.
- */
+/* Create, write and find the file that `uri` names. The file must be `name`, the only file in the
+ * folder. */
 static void one_name(const char *uri, const char *name)
 {
 	struct fm_file_options options = {.size = sizeof(options),
@@ -86,7 +88,7 @@ static void test_names(void)
 	support_mm_end(mm);
 }
 
-/* ---- by descriptor */
+/* ---- files by descriptor */
 
 static int open_fd(int fd, uint32_t flags, fm_file **ret_file)
 {
@@ -94,8 +96,8 @@ static int open_fd(int fd, uint32_t flags, fm_file **ret_file)
 	return fm_file_open_fd(mm, fd, &options, ret_file);
 }
 
-/* Write by the library to what `fd` shows, which is closed meanwhile if `close_it`; read it by
- * `other`. */
+/* Write by the library to the file of `fd`, and read the byte back by `other`. `close_it` closes
+ * `fd` after the file is opened. */
 static void write_by(int fd, int other, bool close_it)
 {
 	fm_file *file;
@@ -142,8 +144,8 @@ static void test_unnamed(void)
 	CHECK_EQ(files_here(), 0);
 }
 
-/* The program's descriptor stays as it is: its offset, its flags. What it may not, the handle may
- * not. */
+/* The program's descriptor keeps its offset and its flags. The handle may do no more than the
+ * descriptor may. */
 static void test_descriptors(void)
 {
 	int fd = open("file", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600), reads, writes, path;
@@ -152,7 +154,8 @@ static void test_descriptors(void)
 
 	CHECK(fd >= 0 && !ftruncate(fd, 2 * PAGE) && lseek(fd, 77, SEEK_SET) == 77);
 	int flags = fcntl(fd, F_GETFL);
-	write_by(fd, fd, false); /* in place, not at the end */
+	/* The write goes to its offset, not to the end of the file. */
+	write_by(fd, fd, false);
 	CHECK(!fstat(fd, &st) && st.st_size == 2 * PAGE);
 	CHECK_EQ(fcntl(fd, F_GETFL), flags);
 	CHECK_EQ(lseek(fd, 0, SEEK_CUR), 77);
@@ -164,7 +167,7 @@ static void test_descriptors(void)
 	refused_fd(path, 0, -EBADF);
 	refused_fd(-1, 0, -EBADF);
 	refused_fd(12345, 0, -EBADF);
-	/* By descriptor and by name: one cache. */
+	/* A file opened by descriptor and by name has one cache. */
 	CHECK_OK(open_fd(reads, 0, &file));
 	again = write_open(mm, "file");
 	CHECK_EQ(support_stats(mm).files, 1);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The main thread has ended by pthread_exit(), and others go on (HAZARDS.md E4): what names the
- * main thread, /proc/self and getpid(), names nobody who has memory or descriptors then. Pages that
- * the kernel does not move (COPY) are brought out of the view by fm_punch() and a growing
- * fm_truncate(), and `filemap stat` finds the process's statistics. Also where a seccomp filter
- * forbids process_vm_readv().
+ * The main thread has ended by pthread_exit(), and other threads go on (HAZARDS.md E4). /proc/self
+ * and getpid() name the main thread, which then has neither memory nor descriptors. fm_punch() and
+ * a growing fm_truncate() must still copy out of the view the pages that the kernel does not move
+ * (COPY). `filemap stat` must still find the statistics of the process. The test also runs with a
+ * seccomp filter that forbids process_vm_readv().
  */
 #include "write_support.h"
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Works without any privilege: the test gives up root and all capabilities, if it has them, and
- * then serves faults in each of the ways. What the kernel does not grant is said in one line that
- * says what to do. Seen to fail: with userfaultfd asked for without USER_MODE_ONLY (-EPERM), where
+ * The library works without any privilege. The test gives up root and all capabilities, and then
+ * serves faults under each trap and install way. If the kernel refuses something, one log line says
+ * what to do.
+ *
+ * Seen to fail with a userfaultfd opened without USER_MODE_ONLY (-EPERM), where
  * vm.unprivileged_userfaultfd is 0.
  */
 #include "support.h"
@@ -34,7 +36,8 @@ static void drop_privilege(void)
 		CHECK_EQ(setresuid(65534, 65534, 65534), 0);
 	}
 	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-	/* The kernel makes a process that changed its user undumpable: its own /proc then is root's. */
+	/* The kernel makes a process that changed its user undumpable. Its own /proc files then
+	 * belong to root. */
 	CHECK_EQ(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
 	CHECK(setuid(0) < 0);
 }
@@ -50,7 +53,7 @@ static void test(void)
 
 	said = 0;
 	CHECK_OK(fm_mm_create(&options, &mm));
-	/* One line at most, and a whole one: what is missing, and what to do. */
+	/* At most one whole line says what is missing and what to do. */
 	CHECK_LE(said, 1);
 	if (said) {
 		CHECK(!strchr(lines[0], '\n'));
@@ -58,10 +61,12 @@ static void test(void)
 	}
 	fm_file *file = support_open(mm, path, NULL);
 	unsigned char *addr = support_map(file, 0, 1024 * PAGE);
-	support_expect(mm, addr, 0, 1024 * PAGE, SEED); /* twice the budget */
+	/* The file is twice the budget. */
+	support_expect(mm, addr, 0, 1024 * PAGE, SEED);
 	support_expect(mm, addr, 0, 1024 * PAGE, SEED);
 	if (test_trap() != FM_TRAP_CALL) {
-		EVENTUALLY(support_store(addr + 1000 * PAGE).signo != 0); /* the protection follows a MOVE */
+		/* A moved page is write-protected a moment later. */
+		EVENTUALLY(support_store(addr + 1000 * PAGE).signo != 0);
 		support_expect_signal(support_store(addr + 1000 * PAGE), SIGSEGV, EACCES,
 				      addr + 1000 * PAGE);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Orders of visiting: each unit exactly once, whatever the count; and random is not the identity.
- */
+/* An order visits each unit exactly once, whatever the count is. The random order is not the
+ * identity. */
 #include "check.h"
 #include "command/order.h"
 
@@ -37,7 +37,7 @@ int main(void)
 	}
 	order_make(&order, ORDER_REVERSE, 10);
 	CHECK_EQ(order_unit(&order, 0), 9);
-	/* The largest there can be: it must end, and stay inside. */
+	/* The largest possible count: the call must end, and the unit must be below the count. */
 	order_make(&order, ORDER_RANDOM, UINT64_MAX);
 	CHECK(order_unit(&order, 12345) != UINT64_MAX);
 	return 0;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_pin(): pages stay installed until as many fm_unpin(), so that a system call can be given them;
- * the frames are reserved first, and a quarter is left to the others. Seen to fail: with the page's
- * pin put although the count went up (test_stays), with the limit left out (test_limit), with the
- * undo of a pin that failed half way left out (test_half_way).
+ * fm_pin(): pages stay installed until as many calls of fm_unpin(), so that a system call can use
+ * them. The frames are reserved first, and a quarter of the frames is left to other pages.
+ *
+ * Seen to fail: with the page's own pin put although the count went up (test_stays), with the limit
+ * left out (test_limit). With no undo of a pin that fails half way (test_half_way).
  */
 #include "support.h"
 
@@ -48,7 +49,7 @@ static void test_arguments(void)
 	end();
 }
 
-/* Through a pipe: the kernel reads what is pinned, under every trap. */
+/* The kernel reads pinned pages for a write() to a pipe, under every trap. */
 static void test_system_call(void)
 {
 	unsigned char got[8 * KIB];
@@ -61,7 +62,8 @@ static void test_system_call(void)
 	CHECK_EQ(read(fd[0], got, sizeof(got)), (ssize_t)sizeof(got));
 	CHECK_EQ(support_differs(got, 100, sizeof(got), SEED), UINT64_MAX);
 	CHECK_OK(fm_unpin(mm, addr + 100, sizeof(got)));
-	/* Without: EFAULT, or, where the kernel lets the thread trap serve it, the bytes. Never others. */
+	/* Without a pin the call gets EFAULT, or the right bytes if the kernel lets the thread trap
+	 * serve the call. */
 	ssize_t n = write(fd[1], addr + 6 * PAGE, 64);
 	if (n < 0) {
 		CHECK_EQ(errno, EFAULT);
@@ -75,7 +77,7 @@ static void test_system_call(void)
 	end();
 }
 
-/* Under pressure from others the pinned pages are not even faulted on again. */
+/* Under memory pressure the pinned pages cause no new fault. */
 static void test_stays(void)
 {
 	begin(fm_budget_min(4096), 256 * PAGE);
@@ -86,7 +88,7 @@ static void test_stays(void)
 	uint64_t faults = support_faults_settled(mm);
 	CHECK_EQ(support_differs(addr + 2 * PAGE, 2 * PAGE, 3 * PAGE, SEED), UINT64_MAX);
 	CHECK_EQ(support_stats(mm).faults, faults);
-	CHECK_OK(fm_advise(mm, addr, 8 * PAGE, FM_ADVICE_DONTNEED)); /* nor dropped by advice */
+	CHECK_OK(fm_advise(mm, addr, 8 * PAGE, FM_ADVICE_DONTNEED)); /* drops no pinned page */
 	CHECK_EQ(support_differs(addr + 2 * PAGE, 2 * PAGE, 3 * PAGE, SEED), UINT64_MAX);
 	CHECK_EQ(support_stats(mm).faults, faults);
 	CHECK_OK(fm_unpin(mm, addr + 2 * PAGE, 3 * PAGE));
@@ -99,14 +101,14 @@ static void test_balance(void)
 	begin(MIB, 8 * PAGE);
 	for (int i = 0; i < 5; i++)
 		CHECK_OK(fm_pin(mm, addr + PAGE, 2 * PAGE, 0));
-	CHECK_EQ(support_stats(mm).pins, 2); /* pages, not calls */
+	CHECK_EQ(support_stats(mm).pins, 2); /* counts pages, not calls */
 	for (int i = 0; i < 5; i++) {
 		CHECK_EQ(support_stats(mm).pins, 2);
 		CHECK_OK(fm_unpin(mm, addr + PAGE, 2 * PAGE));
 	}
 	CHECK_EQ(support_stats(mm).pins, 0);
 	CHECK_EQ(fm_unpin(mm, addr + PAGE, PAGE), -EINVAL);
-	/* Overlapping ranges. */
+	/* Pin overlapping ranges. */
 	CHECK_OK(fm_pin(mm, addr, 3 * PAGE, 0));
 	CHECK_OK(fm_pin(mm, addr + 2 * PAGE, 3 * PAGE, 0));
 	CHECK_EQ(support_stats(mm).pins, 5);
@@ -117,7 +119,7 @@ static void test_balance(void)
 	end();
 }
 
-/* 16 frames: 12 may be pinned, 4 are left. Whoever gets no more keeps what it had. */
+/* Of 16 frames 12 may be pinned and 4 are left. A refused call leaves the earlier pins in place. */
 static void test_limit(void)
 {
 	begin(fm_budget_min(4096), 256 * PAGE);
@@ -125,9 +127,10 @@ static void test_limit(void)
 	CHECK_EQ(support_stats(mm).pins, 0);
 	CHECK_OK(fm_pin(mm, addr, 12 * PAGE, 0));
 	CHECK_EQ(fm_pin(mm, addr + 20 * PAGE, 1, 0), -ENOMEM);
-	CHECK_OK(fm_pin(mm, addr + 5 * PAGE, PAGE, 0)); /* again costs nothing */
+	CHECK_OK(fm_pin(mm, addr + 5 * PAGE, PAGE, 0)); /* a second pin costs nothing */
 	support_expect(mm, addr, 0, 12 * PAGE, SEED);
-	if (test_trap() != FM_TRAP_CALL) /* which pins what it reads */
+	/* Under the call trap support_expect() pins what it reads. */
+	if (test_trap() != FM_TRAP_CALL)
 		support_expect(mm, addr + 16 * PAGE, 16 * PAGE, 128 * PAGE, SEED);
 	CHECK_OK(fm_unpin(mm, addr + 5 * PAGE, PAGE));
 	CHECK_OK(fm_unpin(mm, addr, 12 * PAGE));
@@ -163,7 +166,7 @@ static void test_nowait(void)
 	end();
 }
 
-/* Pins outlive the mapping, and end with the file at the latest. */
+/* Pins outlive the mapping. They end with the file at the latest. */
 static void test_left(void)
 {
 	begin(MIB, 8 * PAGE);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread trap's ways to tell a failed access (src/trap/tell.c), and what they leave behind:
- * nothing. The other traps pass the same tests, where what they tell with needs no trace in the
- * view. Seen to fail with src/trap/thread.c as it was before: test_next_access (the thread is told
- * the system call's error), test_later_calls (EFAULT for ever), test_pin_over_mark (pinned, and not
- * there), test_pinned_stays (the page is emptied), test_unmapped_but_pinned (the page is emptied).
+ * The thread trap's ways to report a failed access (src/trap/tell.c) leave nothing behind. The
+ * other traps pass the same tests: their reports need no trace in the view.
+ *
+ * Seen to fail with an earlier src/trap/thread.c: test_next_access (the thread got the error of the
+ * system call) and test_later_calls (EFAULT for ever). Also test_pin_over_mark (pinned, and not
+ * there), test_pinned_stays and test_unmapped_but_pinned (the page is emptied).
  */
 #include "support.h"
 
@@ -38,7 +39,7 @@ static void end(void)
 	close(pipe_fd[1]);
 }
 
-/* A system call that reads there. 0, or its errno. */
+/* Make a system call that reads the page. Returns 0 or the errno of the call. */
 static int call_reads(unsigned page)
 {
 	unsigned char got[64];
@@ -66,8 +67,8 @@ static bool is_there(unsigned page)
 	return vec & 1;
 }
 
-/* The page's place is not read-only, as it is for a moment when a system call's write is refused.
- */
+/* Return whether the page's range is writable again. The range is read-only for a moment when the
+ * write of a system call is refused. */
 static bool kernel_lets_write(unsigned page)
 {
 	uintptr_t at = (uintptr_t)addr + page * PAGE;
@@ -82,7 +83,7 @@ static bool kernel_lets_write(unsigned page)
 	return access[1] == 'w' || test_trap() != FM_TRAP_THREAD;
 }
 
-/* What a system call was told is not the answer to the same thread's next access. */
+/* The error that a system call got is not the answer to the same thread's next access. */
 static void test_next_access(void)
 {
 	begin();
@@ -131,14 +132,15 @@ static void test_pinned_stays(void)
 	CHECK_OK(fm_pin(mm, addr + 2 * PAGE, PAGE, 0));
 	unsigned char was = addr[2 * PAGE + 5];
 	for (int i = 0; i < 20 && test_trap() != FM_TRAP_CALL; i++) {
-		/* Moved in, it is protected a moment later; what is written until then stays in this page. */
+		/* A page that was moved in is protected a moment later. Bytes written until then
+		 * stay in this page. */
 		EVENTUALLY(fm_guard(store_byte, addr + 2 * PAGE + 5, NULL) == -EACCES);
 		CHECK(is_there(2));
 		CHECK_EQ(read(zero, addr + 2 * PAGE + 9, 1), -1);
 		CHECK_EQ(errno, EFAULT);
 		CHECK(is_there(2));
-		EVENTUALLY(kernel_lets_write(
-			2)); /* until then it is the kernel that refuses, by a SIGSEGV of its own */
+		/* Until then the kernel refuses the write with a SIGSEGV of its own. */
+		EVENTUALLY(kernel_lets_write(2));
 	}
 	uint64_t faults = support_stats(mm).faults;
 	CHECK(addr[2 * PAGE + 5] == was || addr[2 * PAGE + 5] == 1);
@@ -149,8 +151,8 @@ static void test_pinned_stays(void)
 	end();
 }
 
-/* A pinned page is there after its mapping has gone: an access that only the mapping's end refuses
- * ends. */
+/* A pinned page stays after its mapping has gone. An access that only the end of the mapping
+ * refuses must end. */
 static void test_unmapped_but_pinned(void)
 {
 	begin();

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private mappings: what is written to one stays in it, whatever the budget; it never reaches the
- * file, nor another mapping. Seen to fail: with the bits of the scratch file left clear
- * (test_spills), with a private mapping that is given the file's own view (test_independent), with
- * a record and a readahead of its own (test_recorded).
+ * Private mappings: written bytes stay in their mapping, whatever the budget is. They never reach
+ * the file or another mapping.
+ *
+ * Seen to fail: with the bits of the scratch file left clear (test_spills), with a private mapping
+ * that gets the file's own view (test_independent). With a record and readahead of its own
+ * (test_recorded).
  */
 #include "write_support.h"
 
@@ -33,7 +35,7 @@ static void *map_private(uint64_t offset, size_t len)
 	return write_map_flags(file, offset, len, FM_MAP_WRITE | FM_MAP_PRIVATE);
 }
 
-/* Of a file that is not open for writing: two of them, and a shared one. */
+/* Two private mappings and a shared mapping of a file that is not open for writing. */
 static void test_independent(void)
 {
 	const uint64_t len = 32 * PAGE;
@@ -52,11 +54,12 @@ static void test_independent(void)
 	CHECK_OK(fm_sync(mm, a, len, 0)); /* has nothing to do */
 	write_expect_file(path, 0, len, SEED);
 	CHECK_OK(fm_unmap(mm, a, len));
-	if (test_trap() != FM_TRAP_CALL) /* its view may be gone: nobody's address */
+	/* The view may be gone, and the address may belong to nothing. */
+	if (test_trap() != FM_TRAP_CALL)
 		CHECK_NE(support_store(a).signo, 0);
 	support_expect(mm, b, 8 * PAGE, 4 * PAGE, SEED + 2);
 	CHECK_OK(fm_unmap(mm, b, 8 * PAGE));
-	/* Read-only, and private: no writing. */
+	/* A private mapping without FM_MAP_WRITE allows no writing. */
 	a = write_map_flags(file, 0, len, FM_MAP_PRIVATE);
 	support_expect(mm, a, 0, len, SEED);
 	CHECK_EQ(fm_fault_in(mm, a, PAGE, FM_WRITE), -EACCES);
@@ -66,7 +69,7 @@ static void test_independent(void)
 	write_expect_file(path, 0, len, SEED);
 }
 
-/* Many times the budget goes to the scratch file and comes back, in parts, too. */
+/* Many times the budget goes to the scratch file and comes back, also in parts of pages. */
 static void test_spills(uint64_t budget, uint64_t len)
 {
 	begin(budget, len, 0);
@@ -90,15 +93,16 @@ static void test_spills(uint64_t budget, uint64_t len)
 	write_expect_file(path, 0, len, SEED);
 }
 
-/* Over a file that is written to: what it has when the private mapping first touches it, and no
- * later. */
+/* Private over a file that is being written: a page shows the file's bytes of its first touch, and
+ * no later bytes. */
 static void test_over_shared(void)
 {
 	const uint64_t len = 32 * PAGE;
 
 	begin(2 * MIB, len, FM_FILE_WRITE);
 	unsigned char *shared = write_map(file, 0, len);
-	write_pattern(mm, shared, 0, 8 * PAGE, SEED + 1); /* before it is made, and not synced */
+	/* Write before the private mapping is made, and do not sync. */
+	write_pattern(mm, shared, 0, 8 * PAGE, SEED + 1);
 	unsigned char *a = map_private(0, len);
 	support_expect(mm, a, 0, 8 * PAGE, SEED + 1);
 	write_pattern(mm, a + 16 * PAGE, 16 * PAGE, 4 * PAGE, SEED + 2);
@@ -106,7 +110,8 @@ static void test_over_shared(void)
 	support_expect(mm, a + 16 * PAGE, 16 * PAGE, 4 * PAGE, SEED + 2);
 	CHECK_OK(fm_file_close(file));
 	CHECK_OK(fm_unmap(mm, shared, len));
-	support_expect(mm, a + 16 * PAGE, 16 * PAGE, 4 * PAGE, SEED + 2); /* the file lives with it */
+	/* The mapping keeps the file open. */
+	support_expect(mm, a + 16 * PAGE, 16 * PAGE, 4 * PAGE, SEED + 2);
 	support_expect(mm, a + 24 * PAGE, 24 * PAGE, 4 * PAGE, SEED);
 	write_expect_file(path, 16 * PAGE, 4 * PAGE, SEED + 3);
 	CHECK_OK(fm_unmap(mm, a, len));
@@ -115,7 +120,7 @@ static void test_over_shared(void)
 	write_expect_file(path, 8 * PAGE, 8 * PAGE, SEED);
 }
 
-/* A last page in part, and I/O of others into it. */
+/* The last page is partial, and a system call reads into the mapping. */
 static void test_tail(void)
 {
 	const uint64_t len = 5 * PAGE + 11;
@@ -130,7 +135,8 @@ static void test_tail(void)
 	CHECK_EQ(read(fd, a, 4 * PAGE), (ssize_t)(4 * PAGE));
 	close(fd);
 	CHECK_OK(fm_unpin(mm, a, 4 * PAGE));
-	CHECK_OK(fm_advise(mm, a, len, FM_ADVICE_DONTNEED)); /* nowhere else: it stays */
+	/* The bytes are nowhere else, so DONTNEED must keep them. */
+	CHECK_OK(fm_advise(mm, a, len, FM_ADVICE_DONTNEED));
 	support_expect(mm, a, 0, 4 * PAGE, SEED + 7);
 	support_expect(mm, a + 5 * PAGE, 5 * PAGE, 11, SEED + 1);
 	CHECK_OK(fm_unmap(mm, a, len));
@@ -138,8 +144,8 @@ static void test_tail(void)
 	write_expect_file(path, 0, len, SEED);
 }
 
-/* Its touches are the object's, which is opened once, and has one record; and it reads no more
- * ahead than that is to. */
+/* Touches of a private mapping go to the record of the file, which is opened once and has one
+ * record. The mapping reads no more ahead than the file. */
 static void test_recorded(void)
 {
 	struct fm_file_options options = {.size = sizeof(options), .readahead_bytes = UINT32_MAX};

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is dirty reaches the file at every ordinary end of a process: return from main, exit(),
- * quick_exit(), from wherever it is called; also what the program writes in its own last handlers,
- * and in a file whose last reference has just gone. A forked child that ends writes nothing. A
- * store that refuses, or does not answer, for a moment is waited for. Each end is a program of its
- * own: this one, run again with the name of the end and of the file. Seen to fail: with a
- * writeback_finish() that passes by files without a reference (closed), without the destructor
- * (return, exit, destructor, opened), without at_quick_exit() (quick), with an exit() that does not
- * wait for fm_mm_destroy() in another thread (destroy), with tries that have no pauses between them
- * (refuses).
+ * Dirty bytes reach the file at every ordinary end of a process: return from main, exit() and
+ * quick_exit(), from wherever they are called. This includes bytes that the program writes in its
+ * own last handlers, and in a file whose last reference has just gone. A forked child that ends
+ * writes nothing. If a store refuses or does not answer for a moment, the end waits. Each end is a
+ * program of its own: this program, run again with the name of the end and of the file.
+ *
+ * Seen to fail:
+ *   closed                             writeback_finish() skips files without a reference
+ *   return, exit, destructor, opened   no destructor
+ *   quick                              no at_quick_exit()
+ *   destroy                            exit() does not wait for fm_mm_destroy() in another thread
+ *   refuses                            tries with no pauses between them
  */
 #include "write_support.h"
 
@@ -32,7 +35,7 @@ static void begin(const char *uri)
 	addr = write_map(file, 0, LEN);
 }
 
-/* In each page, so that some of them were written to before, and some were not. */
+/* Write to each page. Some of the pages were written to before, and some were not. */
 static void last_words(void)
 {
 	for (unsigned i = 0; i < PAGES; i++)
@@ -87,7 +90,7 @@ static void open_and_write(void)
 	last_words();
 }
 
-/* All of it happens when the process is ending. */
+/* Everything happens while the process is ending. */
 static void end_opened(void)
 {
 	atexit(open_and_write);
@@ -171,11 +174,13 @@ static void end_destroy(void)
 	pthread_detach(thread);
 	while (!destroys)
 		support_sleep_ms(1);
-	support_sleep_ms(100); /* it may be in any part of fm_mm_destroy() */
+	/* The thread may then be in any part of fm_mm_destroy(). */
+	support_sleep_ms(100);
 	exit(0);
 }
 
-/* Not by fm_file_control(), which knows nothing of an address space that is being taken down. */
+/* Clear the setting in the store itself: fm_file_control() refuses an address space that is being
+ * destroyed. */
 static void *mend(void *arg)
 {
 	support_sleep_ms(300);
@@ -231,8 +236,8 @@ static ssize_t write_of_stream(void *cookie, const char *buf, size_t len)
 	return (ssize_t)len;
 }
 
-/* A stream of the C library's is flushed after all handlers. What that writes into a mapping is
- * told. */
+/* The C library flushes its streams after all handlers. The library reports a write to a mapping by
+ * such a flush. */
 static void end_too_late(void)
 {
 	struct fm_mm_options options = {.size = sizeof(options),
@@ -251,7 +256,7 @@ static void end_too_late(void)
 	fputs("too late", stream);
 }
 
-/* ---- */
+/* ---- running the ends */
 
 static const struct end {
 	const char *name;
@@ -283,7 +288,7 @@ static void run_again(const char *name, const char *output)
 	if (!child) {
 		if (output && !freopen(output, "w", stdout))
 			_exit(1);
-		/* Nothing is taken down at such an end, so that all is what a sanitizer calls a leak. */
+		/* Such an end frees nothing, so a sanitizer would call all memory leaked. */
 		const char *asan = getenv("ASAN_OPTIONS");
 		setenv("ASAN_OPTIONS", support_format("%s:detect_leaks=0", asan ? asan : ""), 1);
 		execl("/proc/self/exe", "test_process_end", name, path, NULL);
@@ -345,8 +350,8 @@ int main(int argc, char **argv)
 			run_again(ends[i].name, NULL);
 			expect_words(ends[i].name);
 		}
-	if (test_trap() == FM_TRAP_INLINE) /* by the other the thread that tells races with the end
-					      of the process */
+	/* Under the thread trap the thread that reports races with the end of the process. */
+	if (test_trap() == FM_TRAP_INLINE)
 		expect_told();
 	return 0;
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""list.py BUILD USER [NAME...]: the tests that can run in the emulated machine, one a line.
+"""list.py BUILD USER [NAME...]: list the tests that can run in the emulated machine, one test a line.
 
-A line is "name seconds user PROGRAM SETTING... COMMAND": PROGRAM is the executable file on this machine. A NAME is the
-name of a test as meson prints it, or a pattern with * and ?. Without a NAME all tests are listed that are one
-executable file: no script, and nothing that only reads the sources.
+A line is "name seconds user PROGRAM SETTING... COMMAND". PROGRAM is the executable file on this machine. A NAME is
+the name of a test as meson prints it, or a pattern with * and ?. Without a NAME all tests are listed. A test is
+listed only if it is an executable file of BUILD/tests, and not in NOT_HERE.
 """
 import fnmatch
 import json
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 
-SLOWER = 8  # an emulated processor, against the real one
+SLOWER = 8  # how many times slower an emulated processor is
 NOT_HERE = {
     "test_litmus": "measures the real processor's memory ordering",
     "test_dlopen": "opens the shared library by its path in the build folder",
