@@ -4,9 +4,10 @@
  * byte is 0 past the end of the file and where nothing is mapped. The number of system calls does
  * not depend on the number of pages.
  *
- * Seen to fail: with each page looked up as the first page of the range (test_one_by_one), with the
- * end of the file ignored (test_larger_page), and with a system call for each page
- * (test_system_calls).
+ * Seen to fail:
+ *   test_one_by_one: each page is looked up as the first page of the range.
+ *   test_larger_page: the end of the file is ignored.
+ *   test_system_calls: each page costs a system call.
  */
 #include "support.h"
 

@@ -3,11 +3,11 @@
  * The rule, watched from outside the library. Under the map lock there is no system call except the
  * wake-up of a futex, and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
  *
- * System calls: a traced child runs a full workload (faults, fm_fault_in(), pins, map, unmap,
- * advise, statistics) with a small budget over slow and fast stores. A seccomp filter stops each
- * thread of the child at each system call. The tracer then reads the thread's `map_held`, which the
- * library keeps. The control is the same workload with FM_MM_HOLD_LOCK: there the tracer must find
- * system calls under the lock.
+ * System calls: a traced child runs a full workload with a small budget over slow and fast stores.
+ * The workload faults, pins, maps, unmaps, advises, reads statistics and calls fm_fault_in(). A
+ * seccomp filter stops each thread of the child at each system call. The tracer then reads the
+ * thread's `map_held`, which the library keeps. The control is the same workload with
+ * FM_MM_HOLD_LOCK: there the tracer must find system calls under the lock.
  *
  * Page faults: the kernel counts the faults of each thread (getrusage). The linker puts wrappers
  * around the functions of the map lock. The wrappers read the counter before the lock is taken and

@@ -5,9 +5,11 @@
  * by COPY, the signal comes at once. If the page was installed by MOVE, the signal comes once the
  * page is write-protected.
  *
- * Seen to fail: with si_errno left 0, with FM_ERROR_RETRY taken for RAISE, with the protection
- * after a MOVE left out (test_write), and with each kind of SIGBUS taken for the library's
- * (test_broken_memory).
+ * Seen to fail:
+ *   test_errno: si_errno is left 0.
+ *   test_callback: FM_ERROR_RETRY is taken for RAISE.
+ *   test_write: a page is not protected after a MOVE.
+ *   test_broken_memory: each kind of SIGBUS is taken for the library's.
  */
 #include "support.h"
 

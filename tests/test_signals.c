@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals and cancellation: what a handler, a cancelled thread and a jump out of a handler do to
- * the library, and what the library does to a program's own handlers.
+ * Signals and cancellation. The test shows what a handler, a cancelled thread and a jump out of a
+ * handler do to the library. The test also shows what the library does to a program's own handlers.
  *
- * Seen to fail: with signals left open in the calls (test_alarm: the handler meets a lock that its
- * own thread holds), with signal 32 left open in the handler (test_cancel: a page stays locked for
- * ever), with errno not restored, and with a foreign SIGBUS claimed (foreign()).
+ * Seen to fail:
+ *   test_alarm: signals stay open in the calls: the handler meets a lock that its own thread holds.
+ *   test_cancel: signal 32 stays open in the handler: a page stays locked for ever.
+ *   test_errno: errno is not restored.
+ *   foreign(): a foreign SIGBUS is claimed.
  */
 #include "support.h"
 

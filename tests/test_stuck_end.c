@@ -5,9 +5,11 @@
  * fm_map(FM_MAP_PRIVATE) and fm_file_close() return -ETIMEDOUT. The patience is shorter here than
  * in a program.
  *
- * Seen to fail: with an fm_mm_destroy() that waits for every request to end (test_destroy), with
- * the errno of an unfinished write as the reason (test_destroy), with writes that begin after the
- * end (test_destroy), and with a file_open_private() that waits for ever (test_calls).
+ * Seen to fail:
+ *   test_destroy: fm_mm_destroy() waits for every request to end.
+ *   test_destroy: the reason is the errno of a write that has not ended.
+ *   test_destroy: writes begin after the end.
+ *   test_calls: file_open_private() waits for ever.
  */
 #include "write_support.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * `filemap verify` can fail. The verify workers run over a fake library whose mapping is made to
- * differ. For each order and thread count, with and without pins, the workers must report the
- * lowest offset that differs, a tail past the end that is not zero, and the errors of either side.
- * If nothing differs, the workers must see every byte once.
+ * differ. The test covers each order, several thread counts, and runs with and without pins. The
+ * workers must report the lowest offset that differs, and errors of either side. A tail past the
+ * end that is not zero differs too. If nothing differs, the workers must see every byte once.
  */
 #include "check.h"
 #include "verify/verify.h"

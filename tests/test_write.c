@@ -3,12 +3,14 @@
  * Shared mappings that are written to. Written bytes can be read again in every way, and are in the
  * file after fm_sync() and after the last close. Writes to what is not writable are refused.
  *
- * Seen to fail: with page_dirty() left out where a page is made writable (test_sync), with
- * zero_past() left out (test_tail), with FM_ADVICE_DONTNEED dropping dirty pages (test_advice),
- * with object_leave() before writeback_close() (test_reopened), with an open that waits for a
- * closing file while any page is dirty (test_opened_beside), with pages read together where a
- * writer will come (test_amended), and with dirty pages moved in whatever the mapping allows
- * (test_dirty_read_only).
+ * Seen to fail:
+ *   test_sync: page_dirty() is left out where a page is made writable.
+ *   test_tail: zero_past() is left out.
+ *   test_advice: FM_ADVICE_DONTNEED drops dirty pages.
+ *   test_reopened: object_leave() comes before writeback_close().
+ *   test_opened_beside: an open waits for a closing file while any page is dirty.
+ *   test_amended: pages are read together where a writer will come.
+ *   test_dirty_read_only: dirty pages are moved in whatever the mapping allows.
  */
 #include "write_support.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * kill -9 at a random moment. A child appends records of random size to a file through its mapping,
- * grows the file on the way, and updates whole pages in a second thread. After fm_sync() the child
- * notes the acknowledged records in memory shared with the parent. The parent kills the child, and
- * then checks the file by plain reads. Each acknowledged record must be whole. Each updated page
- * must hold one version, or the beginning of the next version, and no older version than was
- * acknowledged. No page may hold another page's bytes.
+ * and grows the file on the way. A second thread of the child updates whole pages. After fm_sync()
+ * the child notes the acknowledged records in memory shared with the parent. The parent kills the
+ * child, and then checks the file by plain reads. Each acknowledged record must be whole. Each
+ * updated page must hold one version, or the beginning of the next version, and no older version
+ * than was acknowledged. No page may hold another page's bytes.
  *
  * A page is updated word by word, in order. Each word holds the page's number and its version. So
  * the store's page must hold some words of one version, and then words of the version before.

@@ -5,12 +5,15 @@
  * the errno. Once the store works again, a later sync writes everything. A thread that writes
  * meanwhile does not hang, and other threads do not stall.
  *
- * Seen to fail: with a page_written() that ignores the error (test_refused), with errors reported
- * twice or never (test_told), with a dirty_must_wait() blind to `failing` (test_over_the_limit),
- * with a page_flushed() that forgets the error (test_flush), with only a limit for all files
- * together, and with a background that ends its pass at a file with its share of requests
- * (test_others), with pins looked for on locked pages (test_end), and with a truncate that keeps
- * pages read while the truncate failed (test_truncate_refused).
+ * Seen to fail:
+ *   test_refused: page_written() ignores the error.
+ *   test_told: errors are reported twice, or never.
+ *   test_over_the_limit: dirty_must_wait() is blind to `failing`.
+ *   test_flush: page_flushed() forgets the error.
+ *   test_others: the only limit is for all files together.
+ *   test_others: the background ends its pass at a file that has its share of requests.
+ *   test_end: pins are looked for on locked pages.
+ *   test_truncate_refused: a truncate keeps pages that were read while the truncate failed.
  */
 #include "write_support.h"
 

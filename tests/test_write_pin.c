@@ -2,11 +2,12 @@
 /*
  * fm_pin() for writing. System calls write into pinned pages (read(), readv(), direct reads,
  * io_uring), and only the kernel sees these writes. After fm_unpin() and fm_sync() the store has
- * the bytes in memory.
+ * the bytes that memory has.
  *
- * Seen to fail: with a pinned page cleaned when the page is written back (test_others_write), with
- * pins that page_remove() leaves (test_truncated), and with a pinned page made writable by MOVE
- * (test_no_gap).
+ * Seen to fail:
+ *   test_others_write: a pinned page is cleaned when the page is written back.
+ *   test_truncated: page_remove() leaves the pins.
+ *   test_no_gap: a pinned page is made writable by MOVE.
  */
 #include "write_support.h"
 

@@ -2,9 +2,11 @@
 /*
  * Several threads write to the same pages without a pause, each thread to words of its own. Other
  * threads sync the pages, advise, invalidate, and let system calls read into pinned pages. The
- * budget forces evictions. No write is lost, neither on the way nor at the end, when the file must
- * have the bytes in memory.
+ * budget forces evictions. No write is lost on the way. At the end the file has the bytes that
+ * memory has.
+ *
  *   test_write_torture [--seconds N]    for each of five settings; 0.6 by default
+ *
  * Seen to fail: with pages of writable files that come in by MOVE and are protected afterwards
  * (break/c07_protected_after.patch).
  */
