@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The life of a process around its mappings. A parent starts one program after the other on the
- * same database file. Each program is a generation: two threads update pages through a mapping
- * and call fm_sync(), while the program lives through a random event (closefrom(), fork(), a
- * spawned program, setuid(), dlclose(), the end of its main thread) and comes to a random end
- * (exit(), return from main(), quick_exit(), _exit(), exec(), fm_mm_destroy(), kill -9). The next
- * generation starts at once, also while a keeper (FM_KEEP) of the last one still writes.
+ * same database file. Each program is a generation. Two threads of the program update pages through
+ * a mapping and call fm_sync(). Meanwhile a random event happens: closefrom(), fork(), a spawned
+ * program, setuid(), dlclose() or the end of the main thread. The program then ends in a random
+ * way: exit(), return from main(), quick_exit(), _exit(), exec(), fm_mm_destroy() or kill -9. The
+ * next generation starts at once, even while a keeper (FM_KEEP) of the last one still writes.
  *
- * Checked: no acknowledged byte is lost (by plain reads of the parent all the time, and through
- * the mapping of each next generation); an ordinary end, or a keeper, loses nothing at all; no
- * page holds bytes that were never written to it; all other files in the folder keep their
- * bytes; nothing hangs.
+ * The test checks that no acknowledged byte is lost. The parent checks this with plain reads all
+ * the time, and each new generation checks it through its mapping. An ordinary end and a keeper
+ * lose nothing at all. No page holds bytes that were never written to the page. All other files in
+ * the folder keep their bytes. Nothing hangs.
  *
- * A page is updated word by word, in order, each word with the page's number and a version.
+ * A page is updated word by word, in order. Each word holds the page's number and a version.
  * Versions of a page only grow. So the words of a page never increase from the first to the last,
  * and the last word is the oldest.
  *
  *   test_process_life [--rounds N] [--seconds S] [--seed X] [--event E] [--end E]
- * The default is 40 rounds. With --seconds the rounds go on for that long.
+ * The default is 40 rounds. With --seconds the test goes on for at least that time.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -39,9 +39,9 @@
 #define PAGE 4096u
 #define PAGES 32u
 #define WORDS (PAGE / 8)
-#define OWNERS 3u /* of pages: two writers, and the thread that lives through the events */
+#define OWNERS 3u /* threads that own pages: two writers, and the thread of the events */
 #define VICTIMS 3u
-#define HANG_S 60u /* far beyond what any step takes, also on a busy machine */
+#define HANG_S 60u /* far longer than any step takes, even on a busy machine */
 
 #define EVENTS(X)                                                                                  \
 	X(nothing) X(closefrom) X(fork) X(spawn) X(setuid) X(dlclose) X(leader_ends) X(unshare)
@@ -56,19 +56,20 @@ enum end { ENDS(ENUM_OF) END_COUNT };
 static const char *const event_names[] = {EVENTS(NAME_OF)};
 static const char *const end_names[] = {ENDS(NAME_OF)};
 
-/* What a generation is to do. */
+/* What a generation must do. */
 struct plan {
 	uint32_t trap, install, flags, event, end;
 	uint64_t budget;
-	uint32_t before_us, between_us; /* how long the writers run before the event, and before the end */
+	uint32_t before_us, between_us; /* the writers' run before the event, and before the end */
 };
 
 static struct shared {
 	char db[256], folder[256], library[512];
-	struct plan plan, next_plan; /* next_plan: for exec() */
+	struct plan plan, next_plan; /* next_plan is for exec() */
 	_Atomic uint32_t generation, ready, skipped;
 	_Atomic uint64_t random;
-	/* Of each page: versions begun, finished, acknowledged; and what the next generation must find. */
+	/* For each page: the versions begun, finished, acknowledged, and due in the next
+	 * generation. */
 	_Atomic uint64_t begun[PAGES], finished[PAGES], acked[PAGES], floor[PAGES];
 } *shared;
 
@@ -208,7 +209,7 @@ static void page_sync(unsigned page)
 	}
 }
 
-/* Updates the pages that are its own, and syncs now and then. */
+/* Update the pages of this writer, and call fm_sync() for some of them. */
 static void *writer(void *arg)
 {
 	unsigned own = (unsigned)(uintptr_t)arg;
@@ -224,7 +225,7 @@ static void *writer(void *arg)
 	return NULL;
 }
 
-/* 77: this machine has not what the plan asks for. */
+/* Returns 77 if this machine lacks what the plan asks for. */
 static int program_open(void)
 {
 	const struct plan *plan = &shared->plan;
@@ -246,7 +247,7 @@ static int program_open(void)
 	CHECK_OK(lib.file_open(mm, shared->db, &writing, &file));
 	CHECK_OK(lib.map(file, 0, PAGES * PAGE, &writable, &at));
 	addr = at;
-	/* What the generation before has left. Nothing is dirty yet: the file has all of it. */
+	/* Check the last generation's versions. No page is dirty yet: the file holds them all. */
 	for (unsigned page = 0; page < PAGES; page++) {
 		uint64_t there =
 			page_check("through the mapping", page,
@@ -261,7 +262,7 @@ static void event_closefrom(void)
 	char path[300];
 
 	closefrom(3);
-	for (unsigned i = 0; i < 16; i++) { /* numbers that were the library's may be these files' now */
+	for (unsigned i = 0; i < 16; i++) { /* a victim may get a number of the library's */
 		snprintf(path, sizeof(path), "%s/victim%u", shared->folder, i % VICTIMS);
 		if (open(path, O_RDWR | O_CLOEXEC) < 0)
 			_exit(1);
@@ -312,7 +313,7 @@ static void event_now(enum event event)
 	case EVENT_dlclose:
 		dlclose(lib.handle);
 		break;
-	case EVENT_unshare: /* this thread's table of descriptors is its own from here on, and empty */
+	case EVENT_unshare: /* this thread gets its own, empty descriptor table */
 		unshare(CLONE_FILES);
 		closefrom(3);
 		break;
@@ -321,14 +322,14 @@ static void event_now(enum event event)
 	}
 }
 
-/* What the next generation must find: all that was finished, or what was acknowledged. */
+/* Set what the next generation must find: each finished version, or each acknowledged version. */
 static void set_floor(bool all)
 {
 	for (unsigned page = 0; page < PAGES; page++)
 		shared->floor[page] = all ? shared->finished[page] : shared->acked[page];
 }
 
-/* exec(): the same process is the next generation. Its writers may be in the middle of a page. */
+/* exec(): the same process becomes the next generation. A writer may be in the middle of a page. */
 static void exec_again(void)
 {
 	char *argv[] = {(char *)"test_process_life", (char *)"program", program_shared_path, NULL};
@@ -337,7 +338,7 @@ static void exec_again(void)
 	shared->ready = 0;
 	shared->plan = shared->next_plan;
 	shared->generation++;
-	execv("/proc/thread-self/exe", argv); /* the main thread may have gone */
+	execv("/proc/thread-self/exe", argv); /* the main thread may have ended */
 	_exit(1);
 }
 
@@ -348,13 +349,13 @@ static void stop_writers(void)
 		pthread_join(writers[i], NULL);
 }
 
-/* The ends that write all that is dirty. Does not return, but for `returns`. */
+/* Ends that write all dirty pages. Does not return, unless the end is `returns`. */
 static void end_well(enum end end)
 {
 	if (end == END_destroy || any() % 2)
 		stop_writers();
 	set_floor(true);
-	shared->ready = 0; /* the floor stands */
+	shared->ready = 0; /* the floor is set */
 	if (end == END_quick_exit)
 		quick_exit(0);
 	if (end == END_destroy) {
@@ -378,7 +379,7 @@ static void *live(void *arg)
 		page_sync(page);
 		sleep_us(plan->between_us / 3);
 	}
-	page_write(own, shared->begun[own] + 1); /* dirty at the end */
+	page_write(own, shared->begun[own] + 1); /* the page is dirty at the end */
 	ending = true;
 	switch (plan->end) {
 	case END_killed:
@@ -439,7 +440,7 @@ static void read_page(int fd, unsigned page, uint64_t *words)
 	CHECK_EQ(pread(fd, words, PAGE, (off_t)page * PAGE), PAGE);
 }
 
-/* What has been acknowledged is in the file at any time. */
+/* Acknowledged versions are in the file at any time. */
 static void check_acked(int fd)
 {
 	uint64_t words[WORDS];
@@ -476,7 +477,7 @@ static void victims_make(void)
 	}
 }
 
-/* The other files have their bytes, and nothing else has come into the folder. */
+/* Check that the other files hold their bytes and that the folder has no new file. */
 static void victims_check(void)
 {
 	char path[300], bytes[PAGE];
@@ -487,7 +488,7 @@ static void victims_check(void)
 	for (const struct dirent *entry; (entry = readdir(dir));)
 		entries += entry->d_name[0] != '.';
 	closedir(dir);
-	CHECK_EQ(entries, VICTIMS + 2); /* and the database, and what is shared */
+	CHECK_EQ(entries, VICTIMS + 2); /* the victims, the database and the shared file */
 	for (unsigned v = 0; v < VICTIMS; v++) {
 		snprintf(path, sizeof(path), "%s/victim%u", shared->folder, v);
 		int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -504,7 +505,7 @@ static void victims_check(void)
 	}
 }
 
-/* Waits for the end of the program, which the parent may have to kill. Checks what is acknowledged
+/* Wait for the program's end, or kill the program as planned. Check acknowledged versions
  * meanwhile. */
 static int watch(pid_t pid, int fd)
 {
@@ -527,7 +528,7 @@ static int watch(pid_t pid, int fd)
 
 static pid_t parent, program_pid;
 
-/* Also where a check has failed. */
+/* Runs at every exit, also after a failed check. */
 static void remove_all(void)
 {
 	char command[400];
@@ -546,8 +547,7 @@ static void one_round(int fd, int event, int end)
 	char *argv[] = {(char *)"test_process_life", (char *)"program", program_shared_path, NULL};
 
 	plan_make(&shared->plan, event, end);
-	do /* A program that exec() starts ends in another way: else each would start the next, for
-	      ever. */
+	do /* a program started by exec() ends in another way, not in exec() for ever */
 		plan_make(&shared->next_plan, event, end == END_exec ? END_exit : end);
 	while (shared->next_plan.end == END_exec);
 	shared->generation++;
@@ -572,7 +572,7 @@ static void one_round(int fd, int event, int end)
 		CHECK_FAIL("%s: ended by %s %d", plan_text(&shared->plan),
 			   WIFSIGNALED(status) ? "signal" : "status",
 			   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-	if (shared->ready) /* it ended in the middle; else it has set the floor itself */
+	if (shared->ready) /* the program ended without setting the floor */
 		set_floor(shared->plan.flags & FM_KEEP);
 	if (!(shared->plan.flags & FM_KEEP))
 		check_floor(fd);

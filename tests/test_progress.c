@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Forward progress that reaches as far as the instruction (DESIGN.md 4.7): 64 threads run loads and
- * string moves that straddle two pages over a file much larger than the pool, from 16 times the
- * smallest budget down to the smallest budget itself. Every thread completes a fixed number of
- * operations with the right bytes, and one operation costs at most 8 reads of the store.
- * HAZARDS.md A5. Seen to fail with keepers switched off (progress_begin() that returns at once).
+ * Forward progress reaches as far as the instruction (DESIGN.md 4.7). 64 threads run loads and
+ * string moves that straddle two pages of a file much larger than the pool. The pool goes from 16
+ * times the smallest budget down to the smallest budget itself. Every thread completes a fixed
+ * number of operations with the right bytes. On average an operation costs at most 8 reads of the
+ * store. HAZARDS.md A5. Seen to fail with keepers switched off: progress_begin() returned at once.
  */
 #include "check.h"
 
@@ -18,17 +18,17 @@
 #define FRAMES_MIN  16
 #define THREADS     64
 #define READS_MAX   8
-#define MOVE_BYTES  64 /* of a string move: 8 quadwords, the middle one straddles */
+#define MOVE_BYTES  64 /* bytes of a string move: 8 quadwords, one of which straddles */
 #define WATCHDOG_S  60
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define OPS 10 /* of each thread, in a run */
+#define OPS 10 /* operations of each thread in a run */
 #else
 #define OPS 20
 #endif
 
 static const char *map;
-static const unsigned char *want; /* the whole file, by plain reads */
-static int operations; /* of each thread */
+static const unsigned char *want; /* the whole file, read with fm_file_read() */
+static int operations; /* operations of each thread */
 static _Atomic uint64_t done;
 static atomic_bool go;
 
@@ -42,7 +42,7 @@ static void too_long(int signo)
 	_exit(1);
 }
 
-/* One instruction each: the compiler must not cut them up. */
+/* Each helper is one instruction, which the compiler must not split. */
 #if defined(__x86_64__)
 static uint64_t load_unaligned(const char *at)
 {
@@ -78,8 +78,7 @@ static uint64_t next_random(uint64_t *state)
 	return *state;
 }
 
-/* The boundaries between pages are chosen at random, so that hardly any is shared by two threads.
- */
+/* The page boundaries are random, so that two threads hardly ever share a boundary. */
 static void one_operation(uint64_t *random, bool load)
 {
 	uint64_t boundary = (1 + next_random(random) % (FILE_PAGES - 1)) * PAGE;
@@ -172,7 +171,7 @@ int main(void)
 		alarm(WATCHDOG_S);
 		run(frames[i], "faulty:memory:64M?seed=7&delay=20us..200us", OPS);
 	}
-	/* Slower than a keeper's place may grow old. */
+	/* Several reads of this store take longer than KEEP_NS, the age limit of a keeper. */
 	alarm(WATCHDOG_S);
 	run(FRAMES_MIN, "faulty:memory:64M?seed=7&delay=8ms..16ms", 3);
 	free((void *)(uintptr_t)want);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_fault_in_batch() and fm_completions(): each range ends once, in its own way; who waits is
- * woken, and what poll() says is true; queues end whatever is under way. The eventfd of calls with
- * FM_NOWAIT.
+ * fm_fault_in_batch() and fm_completions(). Each range ends exactly once, with its own result.
+ * Waiting threads are woken, and poll() tells the truth. A queue can be destroyed whatever is in
+ * flight. The test also covers the eventfd of calls with FM_NOWAIT.
  */
 #include "support.h"
 
@@ -57,7 +57,7 @@ static size_t take(struct fm_range *ranges, size_t count, uint64_t timeout_ns)
 	return taken;
 }
 
-/* One range from its beginning to its end. */
+/* Submit one range and wait for its end. Returns the error of the range. */
 static int bring(uint64_t offset, size_t len)
 {
 	struct fm_range range = range_at(offset, len);
@@ -95,7 +95,7 @@ static void test_arguments(void)
 	end(8 * PAGE);
 }
 
-/* What is wrong with a range is told by it, and the others are none the worse. */
+/* A range that is wrong carries its own error, and the other ranges are not affected. */
 static void test_bad_ranges(void)
 {
 	begin(8 * PAGE, 8, &alone);
@@ -105,11 +105,11 @@ static void test_bad_ranges(void)
 	CHECK_EQ(bring(8 * PAGE, 1), -ENXIO);
 	CHECK_EQ(bring(7 * PAGE, PAGE + 1), -ENXIO);
 	CHECK_EQ(bring(0, 8 * PAGE), 0);
-	CHECK_EQ(bring(3, 1), 0); /* it is there already */
+	CHECK_EQ(bring(3, 1), 0); /* the page is installed already */
 	end(8 * PAGE);
 }
 
-/* Many at once, each ends once; afterwards touching is no fault. */
+/* Submit many ranges at once. Each range ends once, and a touch afterwards does not fault. */
 static void test_many(void)
 {
 	static unsigned char ended[512];
@@ -140,7 +140,10 @@ static void test_many(void)
 	end(512 * PAGE);
 }
 
-/* More than there is room for: begun is what fits, and the rest when some have been taken. */
+/*
+ * Submit more ranges than the queue holds. The queue takes as many as fit, and the rest once some
+ * completions are taken.
+ */
 static void test_full(void)
 {
 	struct fm_range ranges[8];
@@ -161,7 +164,7 @@ static void test_full(void)
 	end(64 * PAGE);
 }
 
-/* More in flight than there are frames: 16 of them, 600 ranges. */
+/* More ranges are in flight than there are frames: 600 ranges and 16 frames. */
 static void test_few_frames(void)
 {
 	struct fm_range ranges[64];
@@ -183,7 +186,7 @@ static void test_few_frames(void)
 	end(600 * PAGE);
 }
 
-/* The errno reaches the range that needs the bytes, once, and no other. */
+/* The errno reaches the range that needs the bytes, once, and no other range. */
 static void test_errors(void)
 {
 	begin(64 * PAGE, 8, &alone);
@@ -205,12 +208,12 @@ static void test_deadline(void)
 	CHECK_EQ(bring(0, PAGE), -ETIMEDOUT);
 	CHECK_EQ(bring(8 * PAGE, 4 * PAGE), -ETIMEDOUT);
 	CHECK_OK(fm_file_control(file, "stuck=0"));
-	EVENTUALLY(bring(0, 16 * PAGE) == 0); /* on a busy machine 30 ms are soon over */
+	EVENTUALLY(bring(0, 16 * PAGE) == 0); /* on a busy machine 30 ms may pass too soon */
 	support_expect(mm, addr, 0, 16 * PAGE, SEED);
 	end(64 * PAGE);
 }
 
-/* A range of many pages is read in large pieces, and so is one that fm_fault_in() waits for. */
+/* A range of many pages is read in large pieces, through the queue and through fm_fault_in(). */
 static void test_large(void)
 {
 	begin(256 * PAGE, 2, &alone);
@@ -231,8 +234,7 @@ static bool readable(int fd, int timeout_ms)
 	return poll(&poll_fd, 1, timeout_ms) == 1;
 }
 
-/* An event loop: the descriptor is readable when there is something to take, and not for ever
- * after. */
+/* An event loop: the descriptor is readable while the queue has completions, and not afterwards. */
 static void test_poll(void)
 {
 	struct fm_range range;
@@ -256,7 +258,7 @@ static void test_poll(void)
 			taken = take(&range, 1, 0);
 		}
 	}
-	/* Two have ended, and one is taken: still readable. */
+	/* Two ranges have ended and one is taken: the descriptor is still readable. */
 	struct fm_range two[2] = {range_at(0, PAGE), range_at(PAGE, PAGE)};
 	CHECK_EQ(submit(two, 2), 2);
 	CHECK_EQ(take(two, 1, FOREVER), 1);
@@ -278,7 +280,7 @@ static void *taker(void *arg)
 	return NULL;
 }
 
-/* Several threads wait at one queue; destroying it, or the mm, ends their wait. */
+/* Several threads wait at one queue. Destroying the queue, or the mm, ends their waits. */
 static void test_threads(bool whole)
 {
 	struct fm_range ranges[64];
@@ -316,7 +318,9 @@ static void test_threads(bool whole)
 		end(256 * PAGE);
 }
 
-/* With reads under way that will not end: the queue goes at once, and leaves nothing. */
+/*
+ * Reads that will not end are in flight: the queue is destroyed at once and leaves nothing behind.
+ */
 static void test_destroy(bool whole)
 {
 	struct fm_range ranges[40];
@@ -358,7 +362,7 @@ static void test_fork(void)
 	end(8 * PAGE);
 }
 
-/* fm_fault_in() with NOWAIT: whenever it says -EAGAIN, an event comes. */
+/* fm_fault_in() with FM_NOWAIT: an event follows each -EAGAIN. */
 static void test_event(void)
 {
 	uint64_t count;
@@ -366,7 +370,7 @@ static void test_event(void)
 
 	begin(256 * PAGE, 1, &alone);
 	CHECK_OK(fm_event_fd(mm, &fd));
-	while (readable(fd, 200)) /* another thread writes to it: the first event may be on its way */
+	while (readable(fd, 200)) /* another thread writes the events, so an event may be late */
 		CHECK_EQ(read(fd, &count, sizeof(count)), sizeof(count));
 	CHECK_OK(fm_file_control(file, "stuck=1"));
 	CHECK_EQ(fm_fault_in(mm, addr, PAGE, FM_NOWAIT), -EAGAIN);

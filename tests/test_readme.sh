@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The example in README.md compiles as it stands, against the shared library, and runs.
+# The example in README.md compiles unchanged against the shared library, and runs.
 set -eu
 root=${SOURCE_ROOT:?}
 library=${LIBRARY:?the shared library}

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * $FILEMAP_RECORD and $FILEMAP_HOTSET: whole processes. A list is there however the program ends:
- * it takes everything down, it just returns, it calls exit() in a thread beside others, or it is
- * killed (then, what was new a second before); not of what a forked child inherits. What the
- * environment names and cannot be used keeps no program from its file. Seen to fail: without the
- * exit handler (returns), without the save each second (killed), with the list of another file
- * taken ($FILEMAP_HOTSET).
+ * $FILEMAP_RECORD and $FILEMAP_HOTSET in whole processes. A list is written however the program
+ * ends. The program may destroy the mm, return, or call exit() in one thread while other threads
+ * run. A killed program leaves the list of at most a second before. A forked child writes no list.
+ * A path in the environment that cannot be used does not keep a program from its file.
+ *
+ * Seen to fail: without the exit handler (returns), without the save each second (killed), and with
+ * the list of another file accepted ($FILEMAP_HOTSET).
  */
 #include "support.h"
 
@@ -59,7 +60,7 @@ static int program(const char *how, const char *uri)
 	if (strcmp(how, "returns") == 0)
 		return 0;
 	if (strcmp(how, "forks") ==
-	    0) { /* the child's exit handlers have nothing to write, nor to wait for */
+	    0) { /* the child's exit handlers write nothing and wait for nothing */
 		pid_t pid = fork();
 		if (!pid)
 			exit(0);
@@ -88,14 +89,14 @@ static int program(const char *how, const char *uri)
 	return 3;
 }
 
-/* ------------------------------------------------------------------ around it */
+/* ------------------------------------------------------------------ the parent */
 
 static pid_t start(const char *how, const char *uri)
 {
 	fflush(stdout);
 	pid_t pid = fork();
 	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* not left behind by a check that fails */
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed check leaves no program behind */
 		execl("/proc/self/exe", "program", how, uri, (char *)NULL);
 		_exit(127);
 	}
@@ -112,7 +113,7 @@ static int status_of(pid_t pid)
 	return status;
 }
 
-/* The one list in the folder, if there is one: its text. */
+/* Read the only list in the folder. Returns false if the folder holds no list. */
 static bool take_list(const char *folder, char *text, size_t len)
 {
 	DIR *dir = opendir(folder);
@@ -164,7 +165,7 @@ int main(int argc, char **argv)
 	const char *path = support_file(256 * PAGE, SEED), *other = support_file(256 * PAGE, SEED);
 	CHECK(mkdtemp(folder));
 	CHECK_EQ(setenv("FILEMAP_RECORD", folder, 1), 0);
-	/* They leave everything behind on purpose. */
+	/* The programs leave everything behind on purpose. */
 	const char *asan = getenv("ASAN_OPTIONS");
 	CHECK_EQ(setenv("ASAN_OPTIONS", support_format("%s:detect_leaks=0", asan ? asan : ""), 1), 0);
 
@@ -177,7 +178,7 @@ int main(int argc, char **argv)
 	empty(folder);
 	CHECK_EQ(status_of(start("forks", path)), 0);
 	CHECK(!take_list(folder, text, sizeof(text)) ||
-	      SUPPORT_SANITIZED); /* TSan's exit takes a second by itself */
+	      SUPPORT_SANITIZED); /* TSan's exit alone takes a second */
 	empty(folder);
 
 	pid_t pid = start("waits", path);
@@ -186,7 +187,7 @@ int main(int argc, char **argv)
 	CHECK(WIFSIGNALED(status_of(pid)));
 	expect_list(folder, path, 2);
 
-	/* Gone meanwhile, or never there: the program does not mind. */
+	/* The folder does not exist: the program runs as usual. */
 	CHECK_EQ(setenv("FILEMAP_RECORD", "/nowhere/at/all", 1), 0);
 	CHECK_EQ(status_of(start("destroys", path)), 0);
 	CHECK_EQ(unsetenv("FILEMAP_RECORD"), 0);
@@ -199,7 +200,7 @@ int main(int argc, char **argv)
 	CHECK_EQ(setenv("FILEMAP_HOTSET", hot, 1), 0);
 	CHECK_EQ(status_of(start("reads ahead", path)), 0);
 	CHECK_EQ(status_of(start("reads nothing ahead", other)), 0);
-	CHECK_EQ(setenv("FILEMAP_HOTSET", path, 1), 0); /* not a hot set */
+	CHECK_EQ(setenv("FILEMAP_HOTSET", path, 1), 0); /* the file is not a hot set */
 	CHECK_EQ(status_of(start("reads nothing ahead", path)), 0);
 	CHECK_EQ(setenv("FILEMAP_HOTSET", "/nowhere/at/all", 1), 0);
 	CHECK_EQ(status_of(start("reads nothing ahead", path)), 0);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_residency(): what is cached, installed and pinned, a byte for each page of 4096 bytes; nothing
- * past the end of the file and where nothing is mapped; and no system call for a page. Seen to
- * fail: with all pages looked up as the range's first (test_one_by_one), with the end of the file
- * not looked at (test_larger_page), with the kernel asked about each page (test_system_calls).
+ * fm_residency() tells what is cached, installed and pinned, in one byte for each 4096 bytes. The
+ * byte is 0 past the end of the file and where nothing is mapped. The number of system calls does
+ * not depend on the number of pages.
+ *
+ * Seen to fail:
+ *   test_one_by_one: each page is looked up as the first page of the range.
+ *   test_larger_page: the end of the file is ignored.
+ *   test_system_calls: each page costs a system call.
  */
 #include "support.h"
 
@@ -40,14 +44,14 @@ static void end(void)
 	support_mm_end(mm);
 }
 
-/* Under the thread trap a thread may go on before the install is recorded. */
+/* Under the thread trap a thread may go on before the install is recorded, so wait first. */
 static int ask(const void *at, uint64_t bytes)
 {
 	support_faults_settled(mm);
 	return fm_residency(mm, at, bytes, vec);
 }
 
-/* How many of some pages have all these bits. */
+/* Returns how many of these pages have all these bits. */
 static unsigned count(unsigned first, unsigned pages, unsigned bits)
 {
 	unsigned n = 0;
@@ -69,7 +73,7 @@ static void test_arguments(void)
 	CHECK_EQ(fm_residency(mm, addr, 0, vec), -EINVAL);
 	CHECK_EQ(fm_residency(mm, addr, PAGE, NULL), -EINVAL);
 	CHECK_EQ(vec[0], 77);
-	CHECK_OK(fm_residency(mm, addr, 1, vec)); /* rounded up, and no further */
+	CHECK_OK(fm_residency(mm, addr, 1, vec)); /* the length is rounded up to one page */
 	CHECK_EQ(vec[0], 0);
 	CHECK_EQ(vec[1], 77);
 	end();
@@ -100,7 +104,10 @@ static void test_one_by_one(void)
 	end();
 }
 
-/* Read, and not touched yet; while it is under way it is not there. */
+/*
+ * A page that is read but not touched is cached and not mapped. A page whose read is in flight is
+ * not cached.
+ */
 static void test_not_installed(void)
 {
 	begin(4 * MIB, PAGES * PAGE, 0);
@@ -114,7 +121,7 @@ static void test_not_installed(void)
 	end();
 }
 
-/* No more than there are frames; what was evicted is not told. */
+/* No more pages are cached than there are frames. An evicted page is not reported. */
 static void test_evicted(void)
 {
 	begin(64 * PAGE, PAGES * PAGE, 0);
@@ -122,7 +129,7 @@ static void test_evicted(void)
 		support_expect(mm, addr + i * PAGE, i * PAGE, PAGE, SEED);
 	CHECK_LE(count(0, PAGES, FM_RESIDENT_CACHED), 64);
 	CHECK_GT(count(0, PAGES, FM_RESIDENT_CACHED), 16);
-	/* What it does tell is true: a touch of it reads nothing. */
+	/* The report is true: a touch of a cached page reads nothing. */
 	uint64_t reads = support_stats(mm).reads;
 	unsigned cached = 0;
 	for (unsigned i = PAGES; i-- > 0 && cached < 8;)
@@ -148,7 +155,7 @@ static void test_hole(void)
 {
 	begin(4 * MIB, PAGES * PAGE, 0);
 	support_expect(mm, addr, 0, 64 * PAGE, SEED);
-	for (unsigned i = 10; i < 60; i += 10) /* many mappings */
+	for (unsigned i = 10; i < 60; i += 10) /* the unmapped pages leave many mappings */
 		CHECK_OK(fm_unmap(mm, addr + i * PAGE, PAGE));
 	memset(vec, 77, sizeof(vec));
 	CHECK_EQ(ask(addr, 64 * PAGE), -ENOMEM);
@@ -163,7 +170,10 @@ static void test_hole(void)
 	end();
 }
 
-/* Four of 4096 bytes come and go together; the last is shown in part. */
+/*
+ * A page of 16384 bytes comes and goes as a whole. The bytes past the end of the file are not
+ * shown.
+ */
 static void test_larger_page(void)
 {
 	begin(4 * MIB, 9 * PAGE + 1, 16384);
@@ -182,8 +192,9 @@ static void test_larger_page(void)
 
 #define FENCE SYS_getppid
 
-/* In a child that is traced: of one page, and of many that are cached, and are not. Bracketed by a
- * call that nobody else makes. */
+/* Runs in a traced child. Two calls of fm_residency() stand between fences, which are system calls
+ * that nothing else makes. The first call covers one page. The second covers many pages, cached and
+ * not cached. */
 static int calls_of_it(void *arg)
 {
 	(void)arg;
@@ -232,7 +243,7 @@ static void test_system_calls(void)
 	}
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	CHECK_EQ(fences, 3);
-	CHECK_EQ(calls[0], 2); /* the signal mask; else it would not see any */
+	CHECK_EQ(calls[0], 2); /* only the signal mask; 0 would mean that the test sees no calls */
 	CHECK_EQ(calls[1], 2);
 }
 

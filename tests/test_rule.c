@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rule, watched from outside: under the map lock there is no system call but the wake-up of a
- * futex, and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
+ * The rule, watched from outside the library. Under the map lock there is no system call except the
+ * wake-up of a futex, and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
  *
- * System calls: a child does a full workload (faults, fm_fault_in, pins, map, unmap, advise,
- * statistics, on a small budget over slow and fast stores) under ptrace. A seccomp filter stops
- * each of its threads at each system call, where the tracer reads that thread's `map_held`, as the
- * library keeps it. The same workload with FM_MM_HOLD_LOCK is the control: there the tracer must
- * find system calls under the lock. Page faults: the kernel counts each thread's (getrusage). The
- * linker puts wrappers around the lock's functions, that read the counter before the lock is asked
- * for and before it is given back: the counts must be equal. These reads are system calls under the
- * lock, so this is another run than the first. Not under a sanitizer, whose own shadow memory
- * faults. The control is a run whose wrapper touches a fresh page. And all metadata is resident.
+ * System calls: a traced child runs a full workload with a small budget over slow and fast stores.
+ * The workload faults, pins, maps, unmaps, advises, reads statistics and calls fm_fault_in(). A
+ * seccomp filter stops each thread of the child at each system call. The tracer then reads the
+ * thread's `map_held`, which the library keeps. The control is the same workload with
+ * FM_MM_HOLD_LOCK: there the tracer must find system calls under the lock.
+ *
+ * Page faults: the kernel counts the faults of each thread (getrusage). The linker puts wrappers
+ * around the functions of the map lock. The wrappers read the counter before the lock is taken and
+ * before the lock is released, and the two counts must be equal. These reads are system calls under
+ * the lock, so page faults have a run of their own. The run is skipped under a sanitizer, whose
+ * shadow memory faults. The control is a run whose wrapper touches a fresh page. All metadata must
+ * be resident too.
  *
  * Seen to fail: with read_page() called before maybe_unlock_map_for_io() (system calls), and with
  * os_meta_alloc() that does not populate (page faults).
@@ -36,7 +39,7 @@
 #define OPS        (SUPPORT_SANITIZED ? 60 : 150)
 #define BUDGET     (64 * PAGE)
 #define FILE_BYTES (4 * MIB)
-#define SLOTS      4096 /* by tid; a power of two */
+#define SLOTS      4096 /* slots by tid; a power of two */
 
 enum mode { MODE_PLAIN, MODE_PUBLISH, MODE_COUNT };
 
@@ -44,21 +47,21 @@ enum mode { MODE_PLAIN, MODE_PUBLISH, MODE_COUNT };
 
 static enum mode mode;
 
-/* Where each thread keeps its map_held: for the tracer. In memory that both see. */
+/* Where each thread keeps its map_held, for the tracer. The memory is shared with the tracer. */
 struct published {
 	_Atomic uint32_t tid;
 	_Atomic uint64_t held_addr;
 };
 static struct published *published;
 
-/* Page faults before the lock was asked for, by tid. */
+/* Page faults of a thread before the thread took the lock, by tid. */
 static struct counted {
 	uint32_t tid;
 	long faults;
 } counted[SLOTS];
 static _Atomic uint64_t sections, faulted, faults_seen;
 static void *_Atomic faulted_at;
-static volatile char *touch; /* the control: fresh memory, a page for each section */
+static volatile char *touch; /* control: fresh memory, a page for each section */
 static _Atomic uint64_t touched;
 
 void __real_map_lock_shared(struct map_lock *lock);
@@ -74,7 +77,7 @@ void __wrap_map_unlock_exclusive(struct map_lock *lock);
 void *__wrap_os_meta_alloc(size_t len);
 void __wrap_os_meta_free(void *mem, size_t len);
 
-/* No thread-locals, no errno: this must not bring in what the library should have. */
+/* No thread-locals and no errno here: the wrappers must not fault in memory for the library. */
 static uint32_t own_tid(void)
 {
 	return (uint32_t)os_syscall1(SYS_gettid, 0);
@@ -103,8 +106,8 @@ static void publish(void)
 	}
 }
 
-/* Tids of a process that starts some tens of threads do not meet in the table; if they do, the
- * section is not looked at. */
+/* Tids of a process with some tens of threads do not collide in the table. If two tids collide, the
+ * section is not checked. */
 static void before_lock(void)
 {
 	if (mode == MODE_PUBLISH)
@@ -114,7 +117,7 @@ static void before_lock(void)
 	uint32_t tid = own_tid();
 	struct counted *c = &counted[tid % SLOTS];
 	c->tid = tid;
-	own_faults(); /* brings this function's own stack in */
+	own_faults(); /* faults in the stack of own_faults() */
 	c->faults = own_faults();
 }
 
@@ -161,8 +164,7 @@ void __wrap_map_unlock_exclusive(struct map_lock *lock)
 	__real_map_unlock_exclusive(lock);
 }
 
-/* All metadata that there is. Not allocated by faults, so that a lock that sleeps is good enough.
- */
+/* All metadata of the library. Page faults do not allocate metadata, so a mutex will do. */
 #define META_MAX 1024
 static struct {
 	char *mem;
@@ -235,7 +237,7 @@ static void touch_page(char *page)
 static void one_operation(uint64_t *random)
 {
 	uint64_t r = next_random(random), pages = FILE_BYTES / PAGE;
-	unsigned which = (r & 7) == 0; /* the slow one now and then */
+	unsigned which = (r & 7) == 0; /* the slow store in one operation of 8 */
 	uint64_t index = (r >> 8) % (pages - 8);
 	char *at = work.map[which] + index * PAGE;
 	struct fm_stats stats = {.size = sizeof(stats)};
@@ -341,7 +343,7 @@ static void test_no_page_fault(void)
 	CHECK(touch != MAP_FAILED);
 	madvise((void *)(uintptr_t)touch, 4096 * PAGE, MADV_NOHUGEPAGE);
 	workload(0);
-	CHECK_GT(faulted, 0); /* else it would not see any */
+	CHECK_GT(faulted, 0); /* otherwise the test could not see any fault */
 	munmap((void *)(uintptr_t)touch, 4096 * PAGE);
 	touch = NULL;
 	mode = MODE_PLAIN;
@@ -427,7 +429,7 @@ static pid_t start_child(uint32_t flags)
 	_exit(0);
 }
 
-/* Runs the child to its end. Its exit status. */
+/* Trace the child to its end. Returns its wait status. */
 static int trace(pid_t child, struct watch *watch)
 {
 	const long options = PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL;
@@ -452,7 +454,7 @@ static int trace(pid_t child, struct watch *watch)
 		int event = status >> 16;
 		if (event == PTRACE_EVENT_SECCOMP)
 			look(tid, watch);
-		/* A new thread's first stop is a SIGSTOP that nobody sent. */
+		/* A new thread first stops with a SIGSTOP that no process sent. */
 		if (event || signo == SIGSTOP || signo == SIGTRAP)
 			signo = 0;
 		ptrace(PTRACE_CONT, tid, NULL, signo);
@@ -485,7 +487,7 @@ static void test_no_system_call(void)
 		CHECK_FAIL("%llu system calls under the map lock, the last of number %ld",
 			   (unsigned long long)watch.held_others, watch.last_nr);
 	watch = run_traced(FM_MM_HOLD_LOCK);
-	CHECK_GT(watch.held_others, 0); /* else it would not see any */
+	CHECK_GT(watch.held_others, 0); /* otherwise the test could not see any call */
 	munmap(published, SLOTS * sizeof(*published));
 }
 

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a bad access is to the program: the signal, its errno and its exact address; and the
- * mapping's callback, which comes before the signal. A write is SIGSEGV: at once where the page is
- * absent or came by COPY, and where it came by MOVE as soon as the protection has followed. Seen to
- * fail: with si_errno left 0, with FM_ERROR_RETRY taken for RAISE, with the protection after a MOVE
- * left out (test_write), with each kind of SIGBUS taken for ours (test_broken_memory).
+ * What the program sees of a bad access: the signal, its errno and the exact address. The mapping's
+ * callback runs before the signal. A write raises SIGSEGV. If the page is absent or was installed
+ * by COPY, the signal comes at once. If the page was installed by MOVE, the signal comes once the
+ * page is write-protected.
+ *
+ * Seen to fail:
+ *   test_errno: si_errno is left 0.
+ *   test_callback: FM_ERROR_RETRY is taken for RAISE.
+ *   test_write: a page is not protected after a MOVE.
+ *   test_broken_memory: each kind of SIGBUS is taken for the library's.
  */
 #include "support.h"
 
@@ -41,7 +46,7 @@ static void test_past_end(void)
 	support_mm_end(mm);
 }
 
-/* The store's errno is the signal's. Once: the access after it reads anew. */
+/* The signal carries the store's errno. The errno is raised once: the next access reads again. */
 static void test_errno(void)
 {
 	fm_mm *mm = support_mm(4 * MIB);
@@ -82,14 +87,15 @@ static void test_write(void)
 	unsigned char *addr = support_map(file, 0, 8 * PAGE), got[8];
 	size_t len;
 
-	/* Absent: the same at once under every install. */
+	/* The page is absent: the signal comes at once under every install. */
 	if (traps()) {
 		struct support_signal absent = support_store(addr + 5);
 		CHECK_EQ(absent.signo, SIGSEGV);
 		CHECK_EQ(absent.code, SEGV_ACCERR);
 		CHECK(absent.addr == addr + 5);
 	}
-	/* There, by COPY: at once. By MOVE: when the protection has followed. */
+	/* The page is installed. Under COPY the signal comes at once. Under MOVE the signal comes
+	 * once the page is write-protected. */
 	for (unsigned page = 0; page < 8; page++)
 		CHECK_OK(fm_fault_in(mm, addr + page * PAGE, 1, 0));
 	if (test_install() == FM_INSTALL_COPY)
@@ -99,15 +105,15 @@ static void test_write(void)
 	CHECK_EQ(stored.signo, SIGSEGV);
 	CHECK_EQ(stored.code, SEGV_ACCERR);
 	CHECK(stored.addr == addr + PAGE + 9);
-	/* Whatever got through never reached the store. */
+	/* A write that got through before the protection never reached the store. */
 	CHECK_OK(fm_file_read(file, got, 8, PAGE + 8, &len));
 	CHECK_EQ(support_differs(got, PAGE + 8, 8, SEED), UINT64_MAX);
-	/* The other pages stay readable, and protected too. */
+	/* The other pages stay readable, and are protected too. */
 	for (unsigned page = 2; page < 8; page++) {
 		support_expect(mm, addr + page * PAGE, page * PAGE, PAGE, SEED);
 		EVENTUALLY(store_refused(addr + page * PAGE));
 	}
-	/* A write to what is unmapped, or past the end. */
+	/* A write past the end of the mapping, and a write to an unmapped page. */
 	if (traps())
 		CHECK_NE(support_store(addr + 8 * PAGE).signo, 0);
 	CHECK_OK(fm_unmap(mm, addr, 8 * PAGE));
@@ -117,7 +123,7 @@ static void test_write(void)
 	support_mm_end(mm);
 }
 
-/* ---- on_error: in signal context, so it only counts */
+/* ---- on_error runs in signal context, so the callbacks only count */
 
 static struct fm_error told;
 static unsigned calls;
@@ -131,7 +137,7 @@ static enum fm_error_action raise_it(void *arg, const struct fm_error *error)
 	return FM_ERROR_RAISE;
 }
 
-/* Repairs the store at the third call. */
+/* Repair the store at the third call. */
 static enum fm_error_action retry_it(void *arg, const struct fm_error *error)
 {
 	(void)arg;
@@ -175,7 +181,7 @@ static void test_callback(void)
 	support_mm_end(mm);
 }
 
-/* ---- the same from many threads at once: each gets its own address */
+/* ---- many threads fault at once: each thread gets its own address */
 
 static unsigned char *shared;
 static void *bad_loads(void *arg)
@@ -204,15 +210,15 @@ static void test_threads(void)
 	support_mm_end(mm);
 }
 
-/* The kernel says that the memory of a page is broken. */
+/* Send the signal by which the kernel reports broken memory. */
 static void broken(void *addr)
 {
 	siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AR, .si_addr = addr};
 	CHECK_EQ(syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS, &info), 0);
 }
 
-/* It is the program's to be told. The handler thread's own mark looks the same, but nothing is
- * there that can be read. */
+/* Broken memory is reported to the program. Under the thread trap a poison mark of the library
+ * raises the same signal. Memory that can be read is not broken: the signal is dropped there. */
 static void test_broken_memory(void)
 {
 	fm_mm *mm = support_mm(4 * MIB);
@@ -240,7 +246,8 @@ static void test(void)
 	test_broken_memory();
 	test_errno();
 	test_write();
-	if (traps()) { /* the call trap has nobody to call back, and no errno for an absent page */
+	if (traps()) {
+		/* The call trap makes no callback, and an absent page has no errno. */
 		test_callback();
 		test_threads();
 	}

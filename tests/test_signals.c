@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals and cancellation: what a handler, a cancelled thread and a jump out of a handler do to
- * the library, and what the library does to a program's own handlers. Seen to fail: with signals
- * left open in the calls (test_alarm: the handler meets a lock that its own thread holds), with
- * signal 32 left open in the handler (test_cancel: a page stays locked for ever), with errno not
- * restored, with a foreign SIGBUS claimed (test_foreign).
+ * Signals and cancellation. The test shows what a handler, a cancelled thread and a jump out of a
+ * handler do to the library. The test also shows what the library does to a program's own handlers.
+ *
+ * Seen to fail:
+ *   test_alarm: signals stay open in the calls: the handler meets a lock that its own thread holds.
+ *   test_cancel: signal 32 stays open in the handler: a page stays locked for ever.
+ *   test_errno: errno is not restored.
+ *   foreign(): a foreign SIGBUS is claimed.
  */
 #include "support.h"
 
@@ -43,7 +46,7 @@ static void end(void)
 	support_mm_end(mm);
 }
 
-/* ---- a timer's handler that touches a view, whatever it interrupts */
+/* ---- a timer's handler touches a view, whatever code the handler interrupts */
 
 static volatile sig_atomic_t alarms, alarm_wrong;
 
@@ -66,7 +69,7 @@ static void test_alarm(void)
 	struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART}, old;
 	uint64_t until = support_now_ns() + 20000 * MS_NS;
 
-	begin(fm_budget_min(4096)); /* so that each touch may be a fault */
+	begin(fm_budget_min(4096)); /* so that each touch may fault */
 	alarms = alarm_wrong = 0;
 	CHECK_EQ(sigaction(SIGALRM, &action, &old), 0);
 	CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
@@ -98,7 +101,7 @@ static void *cancelled(void *arg)
 	uint64_t page = (uintptr_t)arg >> 1;
 	int old;
 
-	/* Not under TSan: a thread so cancelled within its runtime leaves the runtime's locks held,
+	/* Not under TSan: a thread cancelled inside TSan's runtime leaves the runtime's locks held
 	 * for ever. */
 	if ((uintptr_t)arg & 1 && !SUPPORT_TSAN)
 		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
@@ -134,10 +137,10 @@ static void test_cancel(void)
 			CHECK(result == PTHREAD_CANCELED);
 		}
 	}
-	end(); /* reads every page: none is left locked or pinned */
+	end(); /* reads every page: no page is left locked or pinned */
 }
 
-/* ---- jumping out of a handler: many times, with the mask as it was */
+/* ---- many jumps out of a handler, with the mask as it was */
 
 static void test_jump(void)
 {
@@ -190,10 +193,11 @@ static void *on_small_stack(void *arg)
 	CHECK_EQ(sigaltstack(&stack, NULL), 0);
 	for (int i = 0; i < 200; i++) {
 		page = (page * 5 + 7) % PAGES;
-		/* Not under a guard: the faults must be served on this stack, or die. */
+		/* The read runs without a guard: the fault is served on this stack, or the process
+		 * dies. */
 		CHECK_EQ(*(volatile unsigned char *)(addr + page * PAGE), support_byte(page * PAGE, SEED));
 	}
-	/* The errors too, with the program's handler on top. */
+	/* Errors are raised here too, with the program's handler on top. */
 	support_expect_signal(support_load(addr + PAGES * PAGE), SIGSEGV, EFAULT, addr + PAGES * PAGE);
 	CHECK_EQ(sigaltstack(&none, NULL), 0);
 	size_t untouched = 0;
@@ -210,7 +214,7 @@ static void test_small_stack(size_t bytes, const char *setting, bool readahead)
 	void *left;
 
 	begin(fm_budget_min(4096));
-	if (readahead) { /* with the default window: more happens in the handler */
+	if (readahead) { /* with the default window more happens in the handler */
 		CHECK_OK(fm_unmap(mm, addr, PAGES * PAGE));
 		CHECK_OK(fm_file_close(file));
 		file = support_open(mm, support_format("faulty:%s", support_file(PAGES * PAGE, SEED)),
@@ -234,13 +238,13 @@ static void test(void)
 	test_cancel();
 	if (test_trap() == FM_TRAP_CALL)
 		return;
-	/* TSan runs such a handler later, with all signals blocked: its touch is then the end of
-	 * the process. */
+	/* TSan runs such a handler later, with all signals blocked. A fault in the handler then
+	 * ends the process. */
 	if (!SUPPORT_TSAN || test_trap() != FM_TRAP_INLINE)
 		test_alarm();
 	test_jump();
 	test_errno();
-	if (SUPPORT_SANITIZED) /* their frames are larger */
+	if (SUPPORT_SANITIZED) /* a sanitizer's stack frames are larger */
 		return;
 	test_small_stack(8 * KIB, "delay=0ms", false);
 	test_small_stack(8 * KIB, "delay=0ms", true);
@@ -248,8 +252,7 @@ static void test(void)
 	test_small_stack((size_t)sysconf(_SC_SIGSTKSZ), "delay=1ms", true);
 }
 
-/* ------------------------------------------------------------------ children without a handler of
- * ours */
+/* ---------------------------------------------------------------- children without our handler */
 
 static void child_begin(void)
 {
@@ -293,7 +296,7 @@ static void install(int signo, bool info, int flags)
 	CHECK_EQ(sigaction(signo, &action, NULL), 0);
 }
 
-/* True: the handler was run. */
+/* Returns true if the handler ran. */
 static bool jumps_out(volatile unsigned char *at)
 {
 	got_signo = 0;
@@ -304,7 +307,7 @@ static bool jumps_out(volatile unsigned char *at)
 	return true;
 }
 
-/* As the kernel would have called it: the same mask. */
+/* The mask must be the mask that the kernel would have set for the handler. */
 static void expect_mask(bool nodefer)
 {
 	CHECK_EQ(sigismember(&got_mask, SIGBUS), !nodefer);
@@ -346,7 +349,7 @@ static int earlier_without_info(void *arg)
 	return 0;
 }
 
-/* The program's handler comes later and asks us first. */
+/* The program installs its handler later, and the handler asks the library first. */
 static unsigned served, passed_on;
 static void later(int signo, siginfo_t *info, void *ucontext)
 {
@@ -391,7 +394,7 @@ static int later_handler(void *arg)
 	return 0;
 }
 
-/* A truncated mapping of the kernel's: nothing to do with us. */
+/* A truncated mapping of the kernel's has nothing to do with the library. */
 static int foreign(void *arg)
 {
 	unsigned char *at = foreign_page();
@@ -403,7 +406,7 @@ static int foreign(void *arg)
 	CHECK_EQ(got_info.si_code, BUS_ADRERR);
 	CHECK_EQ(got_info.si_errno, 0);
 	CHECK(got_info.si_addr == at + PAGE + 3);
-	/* Nor has one that was sent. */
+	/* Nor has a signal that a thread sent. */
 	got_signo = 0;
 	if (sigsetjmp(jump, 1) == 0)
 		raise(SIGBUS);
@@ -434,7 +437,7 @@ static int error_default(void *arg)
 {
 	child_begin();
 	if (arg)
-		signal(SIGBUS, SIG_IGN); /* as with any fault of a thread's own, that does not help */
+		signal(SIGBUS, SIG_IGN); /* the kernel ignores SIG_IGN for a fault */
 	CHECK_OK(fm_file_control(file, "error-every=1"));
 	return *(volatile unsigned char *)addr;
 }
@@ -465,7 +468,10 @@ static int blocked(void *arg)
 	return *(volatile unsigned char *)addr;
 }
 
-/* A program's SIGSEGV handler may come before or after: it is the one that is there. */
+/*
+ * A program's SIGSEGV handler may be installed before or after the library. Either way the handler
+ * runs.
+ */
 static int own_segv(void *arg)
 {
 	if (!arg)
@@ -505,7 +511,7 @@ static void expect_death(int line, int (*fn)(void *), void *arg, int signo)
 		CHECK_FAIL("line %d: status %#x, not signal %d", line, status, signo);
 }
 
-/* In processes of their own, before this one has a handler. */
+/* Each case runs in its own process, before this process has a handler. */
 static void test_chain(void)
 {
 	char yes = 1;

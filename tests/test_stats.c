@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Statistics: the buckets, the percentiles, the sealed page, and a reader that distrusts it. */
+/*
+ * Statistics: the buckets, the percentiles, the sealed page, and a reader that distrusts the page.
+ */
 #include "check.h"
 #include "os/fds.h"
 #include "os/fds_give.h"
@@ -17,7 +19,7 @@ static struct stats_page copy;
 
 static void test_buckets(void)
 {
-	uint64_t below = UINT64_MAX; /* the bottom of bucket 0 is one above it: 0 */
+	uint64_t below = UINT64_MAX; /* bucket 0 begins at below + 1, which is 0 */
 
 	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
 		CHECK_EQ(stats_bucket(below + 1), b);
@@ -27,7 +29,7 @@ static void test_buckets(void)
 	CHECK(below == UINT64_MAX);
 	CHECK_EQ(stats_bucket((1ull << 40) - 1), STATS_BUCKETS - 2);
 	CHECK_EQ(stats_bucket(1ull << 40), STATS_BUCKETS - 1);
-	/* Never more than 1/8 off. */
+	/* The top of a bucket is at most 1/8 above a value in the bucket. */
 	for (uint64_t ns = 1; ns < 1ull << 40; ns += ns / 7 + 1)
 		CHECK_LE(stats_bucket_top_ns(stats_bucket(ns)) - ns, ns / 8);
 }
@@ -47,7 +49,7 @@ static void test_summary(void)
 	CHECK_EQ(s.p50_ns, 5);
 	CHECK_EQ(s.p999_ns, 5);
 
-	/* 1 .. 1000 microseconds, once each; with the 5 ns above: 1001 values. */
+	/* Record 1 to 1000 microseconds, once each. With the 5 ns above there are 1001 values. */
 	for (uint64_t us = 1; us <= 1000; us++)
 		stats_record(&h, us * 1000);
 	stats_summary(&h, &s);
@@ -60,7 +62,7 @@ static void test_summary(void)
 	CHECK_EQ(s.max_ns, 1000000);
 	CHECK_EQ(h.sum_ns, 500500000 + 5);
 
-	/* Beyond the last bucket the maximum is all that is known. */
+	/* Of values beyond the last bucket only the maximum is known. */
 	stats_record(&h, 1ull << 50);
 	stats_summary(&h, &s);
 	CHECK_EQ(s.max_ns, 1ll << 50);
@@ -121,7 +123,7 @@ static void test_sealed(struct stats_page *page, int fd)
 		CHECK(mem == MAP_FAILED);
 		close(again);
 	}
-	stats_add(page, reads, 1); /* our own mapping goes on writing */
+	stats_add(page, reads, 1); /* our own mapping stays writable */
 	CHECK_EQ(page->reads, 1);
 }
 
@@ -153,7 +155,7 @@ static void test_page(void)
 	CHECK_EQ(stats_read_process(getpid(), 1, &copy), -ENOENT);
 
 	int here = os_fds_apart() ? os_fd_fetch(fd) : fd;
-	if (here >= 0) /* Linux 6.9 */
+	if (here >= 0) /* fetching a descriptor needs Linux 6.9 */
 		test_sealed(page, here);
 	if (here >= 0 && here != fd)
 		close(here);
@@ -161,7 +163,10 @@ static void test_page(void)
 	CHECK_EQ(stats_read_process(getpid(), 0, &copy), -ENOENT);
 }
 
-/* From another process, and past what fork() lets it inherit. */
+/*
+ * Read the page of another process. A page that a child inherits by fork() does not count as its
+ * own.
+ */
 static void test_other_process(void)
 {
 	struct stats_page *page;
@@ -191,7 +196,7 @@ static void test_other_process(void)
 	stats_page_destroy(page, fd);
 }
 
-/* A memfd of our name that is not our page. */
+/* Read a memfd that has the name of a statistics page and these contents, or none. */
 static void imposter(size_t size, const struct stats_page *contents, int expected)
 {
 	int fd = memfd_create(STATS_MEMFD_NAME, MFD_CLOEXEC);
@@ -218,10 +223,10 @@ static void test_distrust(void)
 	stats_page_destroy(page, fd);
 
 	imposter(sizeof(good), &good, 0);
-	imposter(0, NULL, -ENOENT); /* these two are as one that is just being made: passed over */
+	imposter(0, NULL, -ENOENT); /* empty: a page that is being made */
 	imposter(sizeof(good) - 8, NULL, -EPROTO);
 	imposter(sizeof(good) + 8, &good, -EPROTO);
-	imposter(sizeof(good), NULL, -ENOENT);
+	imposter(sizeof(good), NULL, -ENOENT); /* all zeros: a page that is being made */
 	memcpy(&bad, &good, sizeof(bad));
 	bad.magic++;
 	imposter(sizeof(bad), &bad, -EPROTO);
@@ -233,7 +238,7 @@ static void test_distrust(void)
 	imposter(sizeof(bad), &bad, -EPROTO);
 	memcpy(&bad, &good, sizeof(bad));
 	bad.pid++;
-	imposter(sizeof(bad), &bad, -ENOENT); /* another process's: passed over */
+	imposter(sizeof(bad), &bad, -ENOENT); /* the page of another process: skipped */
 	memcpy(&bad, &good, sizeof(bad));
 	memset(bad.trap, 'x', sizeof(bad.trap));
 	imposter(sizeof(bad), &bad, 0);

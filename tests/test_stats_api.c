@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_stats(): arguments, and figures that follow what is done: each fault counted once, gauges up
- * and down, histograms that agree with their counters. Seen to fail: with a fault counted at each
- * try (test_faults), with a gauge not lowered (support_mm_end).
+ * fm_stats(): its arguments, and figures that follow what happens. Each fault is counted once,
+ * gauges rise and fall, and histograms agree with their counters. Seen to fail: with a fault
+ * counted at each try (test_faults), and with a gauge that is not lowered (support_mm_end).
  */
 #include "support.h"
 
@@ -66,7 +66,7 @@ static void test_faults(void)
 	CHECK_EQ(support_stats(mm).faults_segv, stats.faults_segv + 1);
 	CHECK_OK(fm_unmap(mm, addr, 32 * PAGE));
 	CHECK_EQ(support_stats(mm).pages_installed, 0);
-	CHECK_EQ(support_stats(mm).frames_used, 32); /* cached as long as the file is open */
+	CHECK_EQ(support_stats(mm).frames_used, 32); /* pages stay cached while the file is open */
 	CHECK_OK(fm_file_close(file));
 	support_mm_end(mm);
 }
@@ -102,7 +102,7 @@ struct reader {
 	bool stop;
 };
 
-/* Counters never fall, from whichever thread they are read. */
+/* Check that no counter falls, whichever thread reads the counter. */
 static void *watch(void *arg)
 {
 	struct reader *reader = arg;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Stores read in the calling thread: the bytes, the tails, the faults, and who is released when. */
+/*
+ * Stores read in the calling thread: the bytes, the tails, the faults, and when readers are
+ * released.
+ */
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/store.h"
@@ -115,7 +118,7 @@ static void test_memory(void)
 	CHECK(!store->ops->read(store, iov, 2, end - 38, &done) && done == 38, "%zu", done);
 	CHECK(!store->ops->read(store, iov, 2, end, &done) && done == 0, "%zu", done);
 	CHECK(!store->ops->read(store, iov, 2, end + 9, &done) && done == 0, "%zu", done);
-	/* the published first output of splitmix64 for the state 0 */
+	/* Check the published first output of splitmix64 for the state 0. */
 	closed(store);
 	store = opened("memory:8");
 	CHECK(!read_once(store, a, 8, 0, &done) && done == 8, "%zu", done);
@@ -149,7 +152,7 @@ static void test_file_tail(const char *parameters, size_t size)
 		CHECK(!store_read_full(store, iov, 1, page, &done, &shorts), "page %zu", page);
 		CHECK(done == want && pages[0] == byte_at(page), "page %zu: %zu", page, done);
 	}
-	for (size_t at = 0; at < size; at += 1001) { /* nothing aligned */
+	for (size_t at = 0; at < size; at += 1001) { /* nothing is aligned */
 		CHECK(!read_once(store, pages + 3, 100, at, &done), "at %zu", at);
 		CHECK(done == (size - at < 100 ? size - at : 100), "at %zu: %zu", at, done);
 		CHECK(pages[3] == byte_at(at), "at %zu", at);
@@ -158,7 +161,7 @@ static void test_file_tail(const char *parameters, size_t size)
 	free(pages);
 }
 
-/* Whether the page cache has this page. */
+/* Tell whether the kernel's page cache holds this page. */
 static bool is_cached(const char *name, uint64_t offset)
 {
 	unsigned char resident = 0;
@@ -171,7 +174,7 @@ static bool is_cached(const char *name, uint64_t offset)
 	return resident & 1;
 }
 
-/* Aligned reads pass the page cache by, also after others had to go through it. */
+/* Aligned reads bypass the page cache, even after unaligned reads went through the page cache. */
 static void test_file_direct(void)
 {
 	unsigned char *page = aligned_alloc(4096, 8192);
@@ -208,7 +211,7 @@ static void test_file_direct(void)
 	free(page);
 }
 
-/* A descriptor that can be opened but gives EINVAL for every pread; -1: none here. */
+/* Open a descriptor whose preads all fail with EINVAL. Returns -1 if this machine has none. */
 static int open_unreadable(void)
 {
 	static const char *const names[] = {"/dev/kvm", "/dev/loop-control", "/dev/userfaultfd"};
@@ -225,8 +228,8 @@ static int open_unreadable(void)
 	return -1;
 }
 
-/* A file system that gives EINVAL for a direct read: a stand-in that can only do that is put in the
- * place of the direct descriptor. */
+/* The file system refuses direct reads with EINVAL. A stand-in whose preads fail with EINVAL
+ * replaces the direct descriptor. */
 static void test_file_direct_refused(void)
 {
 	unsigned char *page = aligned_alloc(4096, 4096);
@@ -296,10 +299,10 @@ static void test_file_version(void)
 	closed(store);
 }
 
-/* ------------------------------------------------------------------ reading all of it */
+/* ------------------------------------------------------------------ whole reads */
 
-/* A store that comes short as `steps` say, one for each read: bytes at most, 0 for nothing, below 0
- * for an error. */
+/* A store whose reads are short. `steps` has an entry for each read: the most bytes to read, 0 for
+ * no bytes, or a negative errno. */
 struct scripted {
 	struct fm_store store;
 	const int *steps;
@@ -403,7 +406,7 @@ static void test_error_at(void)
 	closed(store);
 }
 
-/* Short reads are a function of the seed, and going on after them gives the same bytes. */
+/* Short reads are a function of the seed. Reading on after a short read gives the same bytes. */
 static void test_short(void)
 {
 	struct fm_store *plain = opened("memory:1M?seed=7");
@@ -437,7 +440,10 @@ static void test_short(void)
 	closed(other);
 }
 
-/* Lower bounds only: a busy machine can make it later, nothing may make it earlier. */
+/*
+ * Measure some reads. Callers check lower bounds only: a busy machine makes reads later, never
+ * earlier.
+ */
 static uint64_t reads_ns(struct fm_store *store, unsigned reads, size_t len)
 {
 	uint64_t begun = os_now_ns();
@@ -487,8 +493,8 @@ static void *reader_main(void *arg)
 
 #define READERS 8
 
-/* READERS threads read; while they are asleep, key=value must release them all (or abort, if key is
- * NULL) and give `error`. */
+/* READERS threads read and wait. Setting key=value must release all readers with `error`. If key is
+ * NULL, an abort must release the readers. */
 static void released_by(const char *uri, const char *key, const char *value, int error)
 {
 	struct fm_store *store = opened(uri);
@@ -501,10 +507,10 @@ static void released_by(const char *uri, const char *key, const char *value, int
 	for (int i = 0; i < READERS; i++)
 		while (!atomic_get(&readers[i].begun))
 			os_sleep_until(os_now_ns() + 100000);
-	os_sleep_until(os_now_ns() + 20 * OS_NSEC_PER_MSEC); /* most are asleep by now */
+	os_sleep_until(os_now_ns() + 20 * OS_NSEC_PER_MSEC); /* most readers sleep by now */
 	for (int i = 0; i < READERS; i++)
 		CHECK(!atomic_get(&readers[i].ended), "%s: reader %d did not wait", uri, i);
-	control(store, "seed", "3"); /* looks again, and waits on */
+	control(store, "seed", "3"); /* the readers look again, and go on waiting */
 	for (int i = 0; i < READERS; i++)
 		CHECK(!atomic_get(&readers[i].ended), "%s: reader %d let go", uri, i);
 	if (key)
@@ -515,7 +521,7 @@ static void released_by(const char *uri, const char *key, const char *value, int
 		pthread_join(readers[i].thread, NULL);
 		CHECK(readers[i].error == error, "%s: reader %d: %d", uri, i, readers[i].error);
 	}
-	if (!key) { /* for ever */
+	if (!key) { /* an abort lasts for ever */
 		struct reader late = {.store = store};
 
 		reader_main(&late);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Stores written to, in the calling thread: the bytes are there, by whichever descriptor they went
- * and are read; what is grown, cut and punched; what is said where it cannot be; and what a full
- * file system says. */
+/* Stores written in the calling thread. The test reads back what each descriptor wrote. Files
+ * grow, are cut and are punched. Refused opens name their reason, and full devices their errno. */
 #include "os/atomic.h"
 #include "os/os.h"
 #include "store/store.h"
@@ -85,14 +84,14 @@ static void written(struct fm_store *store, const void *buf, size_t len, uint64_
 	      (unsigned long long)offset, error, done);
 }
 
-/* An object's bytes as they ought to be. */
+/* The bytes that the object must have. */
 struct model {
 	unsigned char *bytes;
 	size_t size;
 };
 
-/* Page by page, aligned (direct where there is such a way), and in one read of odd address and
- * length, which is buffered. */
+/* Compare by aligned reads of pages, which are direct if possible. Then compare by one buffered
+ * read of odd address and length. */
 static void model_is(struct fm_store *store, const struct model *model, const char *where)
 {
 	unsigned char *page = aligned_alloc(4096, 4096), *all = malloc(model->size + 2);
@@ -166,8 +165,8 @@ static void flushed(struct fm_store *store)
 	CHECK(!error, "flush gives %d", error);
 }
 
-/* Each kind of write, over each other and over what was read just before, read back by both ways
- * each time. */
+/* Make each kind of write, over earlier writes and over bytes just read. Read the bytes back each
+ * time, by both ways. */
 static void test_bytes(const char *uri, unsigned flags)
 {
 	struct fm_store *store = opened(uri, flags | FM_STORE_OPEN_WRITE);
@@ -181,9 +180,9 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_write(store, &model, 2, 8192, 4096, 0);
 	model_write(store, &model, 3, 100, 8000, 0);
 	model_is(store, &model, uri);
-	model_write(store, &model, 4, 12288, 4096, 0); /* aligned, over what the page cache has dirty */
+	model_write(store, &model, 4, 12288, 4096, 0); /* aligned, over dirty cached pages */
 	model_is(store, &model, uri);
-	model_write(store, &model, 5, 4096, 8192, 5); /* the address is not */
+	model_write(store, &model, 5, 4096, 8192, 5); /* the address is not aligned */
 	model_write(store, &model, 6, 4096, 12288, 0);
 	model_write(store, &model, 7, 1000, 40960, 0); /* the tail */
 	model_write(store, &model, 8, 4096, 36864, 0);
@@ -193,7 +192,7 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_is(store, &model, uri);
 	model_resize(
 		store, &model,
-		45056); /* the tail is a whole page now, and dirty in the page cache a moment ago */
+		45056); /* the tail is now a whole page, and was dirty in the page cache before */
 	model_is(store, &model, uri);
 	model_write(store, &model, 9, 4096, 40960, 0);
 	model_is(store, &model, uri);
@@ -207,7 +206,7 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_is(store, &model, uri);
 	model_write(store, &model, 11, 10, 53248 + 4090, 0);
 	model_write(store, &model, 12, 90000 - 86016, 86016, 0);
-	model_punch(store, &model, 86016, 4096); /* with the end in it */
+	model_punch(store, &model, 86016, 4096); /* the hole contains the end */
 	model_is(store, &model, uri);
 	model_write(store, &model, 13, 90000 - 81920, 81920, 0);
 	model_punch(store, &model, 86016, 1 << 20);
@@ -220,7 +219,7 @@ static void test_bytes(const char *uri, unsigned flags)
 	model_is(store, &model, uri);
 	flushed(store);
 	closed(store);
-	if (flags & FM_STORE_OPEN_CREATE) { /* for others to see */
+	if (flags & FM_STORE_OPEN_CREATE) { /* open the object again, read-only */
 		store = opened(uri, 0);
 		model_is(store, &model, "opened anew");
 		CHECK(!(store->caps & FM_STORE_WRITE), "writable without being asked");
@@ -262,8 +261,7 @@ static void test_memory(void)
 	closed(store);
 }
 
-/* ------------------------------------------------------------------ files: opened, made, refused
- */
+/* ----------------------------------------------------------------- files: opened, made, refused */
 
 static unsigned count_fds(void)
 {
@@ -295,7 +293,8 @@ static void test_made(void)
 	flushed(store);
 	flushed(store);
 	closed(store);
-	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE); /* it is there: as it is */
+	/* The file exists already, and keeps its bytes. */
+	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
 	CHECK(store_size(store) == 10, "emptied");
 	closed(store);
 	CHECK(!symlink("target", "link"), "%s", strerror(errno));
@@ -311,7 +310,7 @@ static void test_made(void)
 }
 
 
-/* Run `fn` in a child, where it may give up rights and system calls. Its exit status. */
+/* Run `fn` in a child, where `fn` may drop rights and system calls. Returns the exit status. */
 static int in_child(int (*fn)(void *), void *arg)
 {
 	int status = 0;
@@ -329,8 +328,8 @@ static int in_child(int (*fn)(void *), void *arg)
 	return WEXITSTATUS(status);
 }
 
-/* From now on in all threads: system call `nr`, with this first argument unless it is -1, gives
- * `error`. */
+/* From now on system call `nr` fails with `error` in all threads. With `first` other than -1, only
+ * calls with this first argument fail. */
 static void forbid(int nr, int first, int error)
 {
 	struct sock_filter code[] = {
@@ -350,7 +349,7 @@ static void forbid(int nr, int first, int error)
 	      "%s", strerror(errno));
 }
 
-/* The folder is synced until that has ended well once, and not again. */
+/* A flush syncs the folder until the folder was synced once, and never again. */
 static int folder_child(void *arg)
 {
 	bool first = *(bool *)arg;
@@ -377,7 +376,7 @@ static void test_folder(void)
 		CHECK(!in_child(folder_child, &(bool){first}), "see above");
 }
 
-/* A file system that cannot punch. */
+/* The file system cannot punch. */
 static int punch_child(void *arg)
 {
 	struct fm_store *store = opened("file:holes", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -392,7 +391,7 @@ static int punch_child(void *arg)
 	model_is(store, &model, "punched by zeros");
 	model_punch(store, &model, 299008, 1 << 20);
 	model_is(store, &model, "punched over the end by zeros");
-	model_resize(store, &model, 3 << 20); /* more than goes into one write */
+	model_resize(store, &model, 3 << 20); /* more than one write takes */
 	model_write(store, &model, 2, 3 << 20, 0, 0);
 	model_punch(store, &model, 4096, (5 << 19) + 4096);
 	model_is(store, &model, "punched by many zeros");
@@ -402,7 +401,7 @@ static int punch_child(void *arg)
 	return 0;
 }
 
-/* What is reserved, and given back. */
+/* Blocks are reserved, and a punch gives blocks back. */
 static void test_blocks(void)
 {
 	struct fm_store *store = opened("file:blocks", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -419,8 +418,7 @@ static void test_blocks(void)
 	unlink("blocks");
 }
 
-/* A direct write that the file system does not like, everywhere: a stand-in gives EINVAL for every
- * write. */
+/* The file system refuses every direct write: a stand-in gives EINVAL for every write. */
 static void test_direct_refused(void)
 {
 	struct fm_store *store = opened("file:refused", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -449,7 +447,7 @@ static void test_direct_refused(void)
 	free(model.bytes);
 }
 
-/* Whether the page cache has this page. */
+/* Tell whether the kernel's page cache holds this page. */
 static bool is_cached(const char *name, uint64_t offset)
 {
 	unsigned char resident = 0;
@@ -462,7 +460,7 @@ static bool is_cached(const char *name, uint64_t offset)
 	return resident & 1;
 }
 
-/* Aligned writes pass the page cache by; the others and direct=0 do not. */
+/* Aligned writes bypass the page cache. Unaligned writes and direct=0 do not. */
 static void test_direct(void)
 {
 	struct fm_store *store = opened("file:direct", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
@@ -487,8 +485,8 @@ static void test_direct(void)
 	free(page);
 }
 
-/* The tail through the page cache, the pages before it past it, at once, and somebody who reads
- * with readahead: nobody finds another's old bytes, at the end neither. */
+/* One thread writes the tail through the page cache. Two threads write pages past the page cache,
+ * and the main thread reads with readahead. No thread, and no check at the end, finds old bytes. */
 struct side {
 	pthread_t thread;
 	struct fm_store *store;
@@ -591,7 +589,7 @@ static void test_refused(void)
 		_exit(1);
 	}
 	close(run[1]);
-	CHECK(read(run[0], &none, 1) == 0, "sleep is not run"); /* its end is closed when it is */
+	CHECK(read(run[0], &none, 1) == 0, "sleep is not run"); /* exec() closes the other end */
 	close(run[0]);
 	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "being run");
 	closed(opened("file:sleep", 0));
@@ -600,10 +598,10 @@ static void test_refused(void)
 	unlink("sleep");
 }
 
-/* ------------------------------------------------------------------ writing all of it */
+/* ------------------------------------------------------------------ whole writes */
 
-/* A store that comes short as `steps` say, one for each write: bytes at most, 0 for nothing, below
- * 0 for an error. */
+/* A store whose writes are short. `steps` has an entry for each write: the most bytes to write, 0
+ * for no bytes, or a negative errno. */
 struct scripted {
 	struct fm_store store;
 	const int *steps;
@@ -670,7 +668,7 @@ static int read_at(struct fm_store *store, void *buf, size_t len, uint64_t offse
 	return store->ops->read(store, &iov, 1, offset, &done);
 }
 
-/* Reads' faults are reads', writes' are writes'. */
+/* Faults set for reads hit only reads, and faults set for writes hit only writes. */
 static void test_faults(void)
 {
 	struct fm_store *store = opened(
@@ -777,8 +775,7 @@ static void test_release(void)
 	released_by("faulty:memory:1M?flush-delay=1000s", true, NULL, NULL, -ECANCELED);
 }
 
-/* ------------------------------------------------------------------ what was not flushed can be
- * lost */
+/* --------------------------------------------------------- bytes that were not flushed are lost */
 
 static unsigned char file_byte(const char *name, uint64_t offset)
 {
@@ -869,11 +866,10 @@ static void test_lose(void)
 	unlink("lost");
 }
 
-/* ------------------------------------------------------------------ full and bad devices; for root
- */
+/* --------------------------------------------------------------- full and bad devices, for root */
 
-static bool mounted; /* on dir/mnt */
-static char loop[64]; /* a loop device of ours, or "" */
+static bool mounted; /* a tmpfs is mounted on dir/mnt */
+static char loop[64]; /* our loop device, or "" */
 
 static void unmount(void)
 {
@@ -928,7 +924,7 @@ static void test_full(void)
 	free(bytes);
 }
 
-/* A device over `backing`; false: none to be had here. */
+/* Make a loop device over `backing`. Returns false if the machine offers no loop device. */
 static bool loop_make(const char *backing)
 {
 	int control_fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -950,8 +946,8 @@ static bool loop_make(const char *backing)
 	return loop[0];
 }
 
-/* On a device that has less space than it says, what is written through the page cache fails only
- * when it is written back: one flush tells that, and one only. */
+/* The device has less space than it reports. Buffered writes fail only at writeback. Exactly one
+ * flush returns the error. */
 static void test_block(void)
 {
 	struct fm_store *store;
@@ -975,7 +971,7 @@ static void test_block(void)
 	CHECK(!read_at(store, page, 4096, 8192) && !page[0] && !page[4095], "the hole is full");
 	CHECK(!read_at(store, page, 100, 20000) && page[0] == 5 && page[99] == 5, "other bytes");
 	memset(page, 5, 4096);
-	for (uint64_t at = 0; at < 2 << 20 && !errors; at += 4096) /* fills it */
+	for (uint64_t at = 0; at < 2 << 20 && !errors; at += 4096) /* fills the device */
 		errors = write_once(store, page, 4096, at, &done) != 0;
 	CHECK(errors, "a full device takes direct writes");
 	CHECK(!store->ops->flush(store), "a direct write's error is told twice");

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who reads in equal steps, forwards or backwards: what comes next is in the view before it is
- * touched, by way of staging slots, so that few of the pages are faults. They hold what the file
- * holds, and nothing is read for what the mapping does not show; who advised that each touch is to
- * be seen, or that nothing is to be read ahead, has as many faults as pages. Seen to fail: with the
- * pages of a window in each other's places (strides_other_bytes), with windows that do not go into
- * the view (strides_not_shown); see break/.
+ * A reader in equal steps, forwards or backwards. By way of staging slots the next page is in the
+ * view before the reader touches the page, so that few pages fault. The pages hold what the file
+ * holds. No page is read that the mapping does not show. With FM_ADVICE_RANDOM every page faults.
+ *
+ * Seen to fail: with the pages of a window swapped (strides_other_bytes), and with windows that are
+ * not installed in the view (strides_not_shown); see break/.
  */
 #include "support.h"
 
@@ -13,7 +13,7 @@
 #define STEP 37u
 #define PAGES 16384u
 #define SIZE ((uint64_t)PAGES * PAGE + 100)
-#define BUDGET (2 * SIZE) /* also what is filled in advance: there are frames without memory */
+#define BUDGET (2 * SIZE) /* room for pages read ahead: some frames have no memory */
 
 static const char *path;
 
@@ -23,8 +23,8 @@ static bool stages(void)
 	return (!trap || strcmp(trap, "call") != 0) && (!install || strcmp(install, "copy") != 0);
 }
 
-/* Pages first, first + STEP... of [low, high), from one end or the other. Returns how many were
- * faults, of a hundred. */
+/* Read the pages first, first + STEP... of [low, high), from the front or from the back. Returns
+ * how many of 100 pages faulted. */
 static uint64_t walk(fm_mm *mm, const unsigned char *addr, uint64_t low, uint64_t high,
 		     bool backward)
 {
@@ -40,7 +40,7 @@ static uint64_t walk(fm_mm *mm, const unsigned char *addr, uint64_t low, uint64_
 	return (support_stats(mm).faults - before) * 100 / count;
 }
 
-/* Pages low to high of the file are mapped. */
+/* Map the pages low to high of the file, walk them, and return how many of 100 pages faulted. */
 static uint64_t walk_mapped(uint64_t low, uint64_t high, bool backward, enum fm_advice advice)
 {
 	fm_mm *mm = support_mm(BUDGET);
@@ -51,8 +51,8 @@ static uint64_t walk_mapped(uint64_t low, uint64_t high, bool backward, enum fm_
 	CHECK_OK(fm_advise(mm, addr, len, advice));
 	uint64_t faults = walk(mm, addr, low, high, backward);
 	struct fm_stats stats = support_stats(mm);
-	/* Nothing for what is not mapped, nor for what lies between; but who begins at the
-	 * beginning may go on page after page. */
+	/* Neither unmapped pages nor the pages between the steps are read. A reader that begins at
+	 * page 0 may first be taken for a sequential reader. */
 	CHECK(stats.read_bytes <= ((high - low) / STEP + 1 + (low ? 0 : 8)) * PAGE);
 	CHECK_OK(fm_unmap(mm, addr, len));
 	CHECK_OK(fm_file_close(file));
@@ -60,7 +60,7 @@ static uint64_t walk_mapped(uint64_t low, uint64_t high, bool backward, enum fm_
 	return faults;
 }
 
-/* The system may be slow to read ahead, and a page be late: that is a fault. */
+/* The system may read ahead slowly. A page that comes late is a fault, so the walk is repeated. */
 static void expect_few(uint64_t low, uint64_t high, bool backward)
 {
 	uint64_t faults = 100;

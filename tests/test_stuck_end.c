@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A store that does not answer, and calls that wait for it: fm_mm_destroy() comes back after its
- * time, names the reason, and leaves what the store still works on alone; fm_map(FM_MAP_PRIVATE),
- * fm_file_open() of the same file and fm_file_close() come back with -ETIMEDOUT. The time is
- * shorter here than in a program. Seen to fail: with a fm_mm_destroy() that waits for every request
- * to end (test_destroy), with the errno of a write that has not ended as the reason (test_destroy),
- * with writes that begin after the end (test_destroy), with file_open_private() that waits without
- * an end (test_calls).
+ * A store that does not answer, and calls that wait for the store. fm_mm_destroy() returns after
+ * its patience, names the reason, and leaves alone what the store still works on.
+ * fm_map(FM_MAP_PRIVATE) and fm_file_close() return -ETIMEDOUT. The patience is shorter here than
+ * in a program.
+ *
+ * Seen to fail:
+ *   test_destroy: fm_mm_destroy() waits for every request to end.
+ *   test_destroy: the reason is the errno of a write that has not ended.
+ *   test_destroy: writes begin after the end.
+ *   test_calls: file_open_private() waits for ever.
  */
 #include "write_support.h"
 
@@ -46,10 +49,10 @@ static void on_write_error(void *arg, uint64_t offset, uint64_t len, int error)
 	calls++;
 }
 
-static struct fm_store_ops deaf; /* such a store is not told of the end */
+static struct fm_store_ops deaf; /* this store cannot be told of the end */
 static struct fm_store *store;
 
-/* Before the file is mapped: TSan sees no order between a write here and a read behind a page
+/* Runs before the file is mapped: TSan sees no order between a write here and a read behind a page
  * fault. */
 static void make_deaf(void)
 {
@@ -73,7 +76,7 @@ static void begin(bool is_deaf)
 
 	hazard_watch("a call waits for a store that does not answer");
 	CHECK_OK(fm_mm_create(&options, &mm));
-	lines = 0; /* without privilege the thread trap has told that it serves no system calls */
+	lines = 0; /* an unprivileged thread trap has logged a line */
 	memset(said, 0, sizeof(said));
 	path = support_file(LEN, SEED);
 	file = support_open(mm, support_format("faulty:%s", path), &writes);
@@ -82,14 +85,14 @@ static void begin(bool is_deaf)
 	addr = write_map(file, 0, LEN);
 }
 
-/* ---- a write that the store never gives up, as one to a frozen file system */
+/* ---- the store never ends a write, like a frozen file system */
 
 static void test_destroy(void)
 {
 	unsigned threads = support_threads();
 
 	begin(true);
-	write_open(mm, support_file(LEN, SEED)); /* has nothing to be written, and goes */
+	write_open(mm, support_file(LEN, SEED)); /* this file has nothing to write and closes */
 	write_pattern(mm, addr, 0, 8 * PAGE, SEED + 1);
 	CHECK_OK(fm_sync(mm, addr, PAGE, FM_SYNC_ASYNC));
 	EVENTUALLY(support_stats(mm).writeback_pages > 0);
@@ -100,8 +103,8 @@ static void test_destroy(void)
 	if (!was_said("Connection timed out") || was_said("Success"))
 		CHECK_FAIL("it was said: %s", said[0]);
 	CHECK(was_said("are still being written"));
-	/* Somebody opens the file anew, and writes to it. Of what was given up nothing comes on top
-	 * of that: what was under way may. */
+	/* The store goes on. A write that was in flight may still reach the file, but no new write
+	 * begins and no error is reported. */
 	unsigned said_before = lines, calls_before = calls;
 	CHECK_OK(store->ops->control(store, "write-stuck", "0"));
 	EVENTUALLY(support_threads() <= threads);
@@ -110,7 +113,7 @@ static void test_destroy(void)
 	write_expect_file(path, 8 * PAGE, LEN - 8 * PAGE, SEED);
 }
 
-/* Of a store that is told of the end, and lets go, all is given back at return. */
+/* The store is told of the end and drops its requests: no thread remains, no byte is written. */
 static void test_destroy_told(void)
 {
 	unsigned threads = support_threads();
@@ -124,7 +127,7 @@ static void test_destroy_told(void)
 	write_expect_file(path, 0, LEN, SEED);
 }
 
-/* A store that refuses for good: the reason is its own. */
+/* The store refuses every write: the reason is the store's errno. */
 static void test_destroy_refused(void)
 {
 	begin(false);
@@ -150,7 +153,7 @@ static void test_calls(void)
 	CHECK_OK(write_to(mm, addr, &byte, 1));
 	CHECK_EQ(fm_map(file, 0, LEN, &private, &other), -ETIMEDOUT);
 	CHECK_EQ(fm_file_close(file), -ETIMEDOUT);
-	CHECK_OK(file->store->ops->control(file->store, "write-stuck", "0")); /* the mapping keeps it */
+	CHECK_OK(file->store->ops->control(file->store, "write-stuck", "0")); /* file is mapped */
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	EVENTUALLY(support_stats(mm).files == 0);

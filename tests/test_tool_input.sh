@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Bad input to the filemap command: each case gives exactly one line on stderr that names the thing,
-# nothing on stdout, and the right status (2 wrong usage, 1 failed). Good input gives none.
+# Bad input to the filemap command. Each case prints exactly one line on stderr, which names the bad
+# thing, and prints nothing on stdout. The status is 2 for wrong usage and 1 for a failure. Good
+# input prints nothing on stderr.
 set -u
 
 filemap=${FILEMAP:?the filemap command to test}
@@ -18,7 +19,7 @@ complain() {
 	failed=$((failed + 1))
 }
 
-# bad STATUS WORD ARGUMENTS...: the line on stderr must contain WORD.
+# bad STATUS WORD ARGUMENTS...: check that the line on stderr contains WORD.
 bad() {
 	want=$1 word=$2
 	shift 2
@@ -138,7 +139,7 @@ bad 2 file: verify faulty:
 bad 2 delay verify 'faulty:memory:1M?delay=soon'
 bad 2 bogus verify 'faulty:memory:1M?bogus=1'
 bad 1 nowhere verify 'faulty:nowhere?delay=1ms'
-if [ "$(id -u)" -ne 0 ]; then # root may read everything
+if [ "$(id -u)" -ne 0 ]; then # root may read every file
 	printf x >secret
 	chmod 0 secret
 	bad 1 secret verify secret
@@ -181,7 +182,7 @@ for name in 'x%41.db' 'a?b.db' 'q?record=file' 'log:1' '100%' './memory:1M'; do
 done
 cmp -s file 'q?record=file' || complain 'a plain path had parameters'
 
-# ---- and what must work
+# ---- input that must work
 good verify empty
 good verify file
 good verify --threads 4 --order random --budget min --page-size 64K file
@@ -194,7 +195,7 @@ if "$filemap" --help >/dev/full 2>err; then
 	: >out
 	complain "--help >/dev/full: status 0"
 fi
-# lost COMMAND...: standard output is closed, which must be told.
+# lost COMMAND...: check that the command reports a closed standard output.
 lost() {
 	cases=$((cases + 1))
 	"$filemap" "$@" >&- 2>err </dev/null

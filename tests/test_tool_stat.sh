@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# `filemap stat` shows a process at work; and one that is stopped, whose locks nobody could take.
+# `filemap stat` shows a running process, and a stopped process, whose locks cannot be taken.
 set -eu
 filemap=${FILEMAP:?the filemap command to test}
 dir=$(mktemp -d)
@@ -13,7 +13,7 @@ fail() {
 	exit 1
 }
 
-# Each read takes 20 ms, one after the other: this lasts until we end it.
+# Each read takes 20 ms, one after the other: the worker runs until this test ends the worker.
 "$filemap" verify --order random 'faulty:memory:1G?delay=20ms' >/dev/null 2>&1 &
 worker=$!
 faults=0
@@ -37,7 +37,7 @@ grep -q "^ *$worker  filemap " "$dir/out" || fail "the worker is not in the list
 "$filemap" stat --json >"$dir/out"
 grep -q "\"pid\":$worker," "$dir/out" || fail "the worker is not in the list"
 
-# A signal ends it at once, in the middle of its reads.
+# A signal ends the worker at once, in the middle of a read.
 kill -CONT "$worker"
 kill -TERM "$worker"
 wait "$worker" && fail "the worker ended by itself"

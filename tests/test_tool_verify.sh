@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# `filemap verify` finds small, odd, large and sparse files equal, in each order, install way, page size
-# and budget, with few and many threads, through one trap; and it fails, with the offset, where the
-# store does. Arguments: TRAP SANITIZER; all sizes and orders with the inline trap, and no sanitizer, only.
+# `filemap verify` finds small, odd, large and sparse files equal. The test goes through orders,
+# installs, page sizes, budgets and thread counts, with one trap. Where the store fails, the command
+# fails and prints the offset. The arguments are TRAP SANITIZER. All sizes and orders are only
+# tested with the inline trap and no sanitizer.
 set -u
 filemap=${FILEMAP:?the filemap command to test}
 trap_name=$1
@@ -18,7 +19,7 @@ if [ "$trap_name-$sanitizer" = inline-none ]; then
 else
 	sizes='0 4097 2097153' orders='reverse random' threads=4
 fi
-[ "$sanitizer" != thread ] || orders=random # each takes a second and more
+[ "$sanitizer" != thread ] || orders=random # each run takes a second or more
 
 equal() {
 	runs=$((runs + 1))
@@ -35,7 +36,7 @@ equal() {
 	[ $failed -lt 5 ] || exit 1
 }
 
-# fails WORD ARGUMENTS...: status 1, and WORD in what it prints.
+# fails WORD ARGUMENTS...: check for status 1 and for WORD in the output.
 fails() {
 	word=$1
 	shift
@@ -58,7 +59,7 @@ for size in $sizes; do
 	done
 done
 
-# ---- everything with everything
+# ---- every combination of the options
 head -c 3000123 /dev/urandom >file
 for order in $orders; do
 	for page_size in 4K 64K 2M; do
@@ -73,11 +74,11 @@ for order in $orders; do
 	done
 done
 
-# ---- a budget of a small part, many threads, over and over the same frames
+# ---- a budget much smaller than the file, and many threads: the frames are reused again and again
 equal --budget min --threads 64 --order random memory:8M
 equal --budget 1M --threads 4 memory:64M
 
-# ---- large: 256 MiB of which every 32 MiB has some data, and a sparse 1 TiB
+# ---- a large file: 256 MiB with some data in every 32 MiB, and a sparse file of 1 TiB
 if [ "$sanitizer" = none ]; then
 	truncate -s 256M large
 	for at in $(seq 0 32 255); do
@@ -90,19 +91,19 @@ fi
 truncate -s 1T sparse 2>/dev/null && equal --order strided sparse
 equal --order strided --stride 1M --budget min memory:8G
 
-# ---- and it fails
-for order in sequential reverse random; do # somewhere in the page at 5242880
+# ---- failures of the store
+for order in sequential reverse random; do # anywhere in the page at 5242880
 	fails 'mapping at offset 524[2-6][0-9]*, Input/output error' --order $order \
 		'faulty:memory:8M?error-at=5242880'
 	fails 'mapping at offset 524[2-6][0-9]*, No space left on device' --order $order \
 		'faulty:memory:8M?error-at=5242880&error=ENOSPC'
 done
 fails 'mapping at offset .*, Connection timed out' 'faulty:memory:8M?stuck=1&deadline=100ms'
-# Reads that come short are gone on with; slow ones are only slow.
+# Short reads are continued, and slow reads are not an error.
 equal 'faulty:memory:1M?short-every=2'
 equal --threads 8 'faulty:memory:256K?delay=1ms..3ms'
 
-# ---- written through the mapping, and found again
+# ---- files written through the mapping and read back
 for size in 1 4095 4097 3000123; do
 	for install in auto copy; do
 		rm -f new
@@ -112,14 +113,14 @@ for size in 1 4095 4097 3000123; do
 done
 [ -z "${fails_size-}" ] || { echo "--size: another size:$fails_size" >&2; failed=$((failed + 1)); }
 for order in sequential reverse random; do
-	equal --write --overwrite --order $order --threads 8 --budget 1M new # as large as it was
+	equal --write --overwrite --order $order --threads 8 --budget 1M new # the size stays
 done
 equal --write --budget min memory:1M
 equal --write --threads 16 --budget min 'faulty:memory:256K?delay=1ms..2ms'
 : >empty
 equal --write --size 1M empty
 fails 'writing at offset 524[2-6][0-9]*, Input/output error' --write 'faulty:memory:8M?error-at=5242880'
-# It is not this that finds everything equal: what is changed behind the sync is found. Reading alone does not change it.
+# A verify run only reads: the file stays unchanged.
 cp new before
 equal new
 cmp -s new before || { echo "reading changed the file" >&2; failed=$((failed + 1)); }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Everything at once over a small budget: readers, mappers, advisers, pinners and callers on one
- * slow store that now and then fails. Every byte read is the store's own, every error is the one
- * that was injected, and at the end nothing is held.
+ * Everything at once with a small budget: readers, mappers, advisers, pinners and callers share one
+ * slow store that fails now and then. Every byte read is the store's own. Every error is the
+ * injected error. At the end no pin, mapping or frame is in use.
  */
 #include "check.h"
 
@@ -61,7 +61,7 @@ static void *reader(void *arg)
 		char truth[64];
 		size_t len = 0;
 		int err = 0;
-		if (trap == FM_TRAP_CALL) { /* straddles are pinned whole */
+		if (trap == FM_TRAP_CALL) { /* a read may straddle two pages, so pin both */
 			err = fm_pin(mm, look.at, 64, 0);
 			if (err == -ENOMEM)
 				continue;

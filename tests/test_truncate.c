@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file has one size, whoever looks. While fm_truncate() makes it shorter, bytes that stay are
- * read as ever, and what lies past the new end is past the end, not an I/O error. A private mapping
- * follows the file, and what was written to it past the new end is gone. Seen to fail: with the
- * size set after the store has become shorter (test_beside_reads), and with private mappings left
- * as they are (test_private).
+ * A file has one size for every reader. While fm_truncate() shortens the file, the remaining bytes
+ * read as before. A read past the new end fails as past the end, not with an I/O error. A private
+ * mapping follows the file, and bytes written past the new end are lost.
+ *
+ * Seen to fail: with the size set after the store has become shorter (test_beside_reads), and with
+ * private mappings left unchanged (test_private).
  */
 #include "support.h"
 
@@ -30,7 +31,7 @@ static int read_byte(const unsigned char *addr)
 	return err ? err : byte;
 }
 
-/* ------------------------------------------------------------------ readers beside */
+/* ------------------------------------------------------------------ truncation beside readers */
 
 static const unsigned char *base;
 static atomic_bool stop;
@@ -55,7 +56,7 @@ static void *reader(void *arg)
 	return arg;
 }
 
-/* Long enough that the kernel is at work for a while to give its pages back. */
+/* Make a file so long that the kernel needs some time to free the file's pages. */
 static void make_file(const char *path)
 {
 	static unsigned char buf[MIB];
@@ -70,8 +71,8 @@ static void make_file(const char *path)
 	close(fd);
 }
 
-/* In memory, where there is a folder for that: giving its pages back takes some milliseconds, and
- * no disk is waited for. */
+/* Choose a path in memory if there is such a folder. Freeing the file's pages then takes some
+ * milliseconds, and nothing waits for a disk. */
 static const char *long_file(void)
 {
 	static char path[64];
@@ -133,7 +134,7 @@ static void test_private(void)
 
 	support_expect(mm, own, 0, MIB, SEED);
 	write_byte(own + 10, 7);               /* stays */
-	write_byte(own + 500 * KIB, 8);        /* goes */
+	write_byte(own + 500 * KIB, 8);        /* is lost */
 	CHECK_OK(fm_truncate(file, SMALL));
 	CHECK_EQ(read_byte(own + 10), 7);
 	CHECK_EQ(read_byte(own + SMALL - 1), support_byte(SMALL - 1, SEED));
@@ -141,7 +142,7 @@ static void test_private(void)
 	CHECK_EQ(read_byte(own + SMALL / PAGE * PAGE + PAGE - 1), 0);
 	CHECK_EQ(read_byte(own + 400 * KIB), -ENXIO);
 	CHECK_EQ(read_byte(own + 500 * KIB), -ENXIO);
-	/* Longer again: zeros, also where something was written before. */
+	/* The file grows again: the new bytes are zeros, even where bytes were written before. */
 	CHECK_OK(fm_truncate(file, MIB + MIB / 2));
 	CHECK_EQ(read_byte(own + 10), 7);
 	CHECK_EQ(read_byte(own + SMALL), 0);
@@ -155,10 +156,10 @@ static void test_private(void)
 	CHECK_OK(fm_file_close(file));
 }
 
-/* What had gone to the scratch file past the new end is gone, too. */
+/* Bytes past the new end are lost from the scratch file too. */
 static void test_private_scratch(void)
 {
-	const uint64_t size = 8 * MIB; /* more than the budget */
+	const uint64_t size = 8 * MIB; /* larger than the budget */
 	fm_file *file = support_open(mm, support_file(size, SEED), &writing);
 	unsigned char *own = map_private(file, size);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* URIs, numbers and parameters: what is taken, what is refused, and in which words. */
+/* URIs, numbers and parameters: which are accepted, which are refused, and with which words. */
 #include "store/store.h"
 
 #include <errno.h>
@@ -104,7 +104,7 @@ static void test_parameters(void)
 	CHECK(!store_next_parameter(&cursor, key, 8, value, 8, &error) && !error, "NULL");
 }
 
-/* Opening `uri` must fail with `error` and a text that contains `words`. */
+/* Check that opening `uri` fails with `error` and a text that contains `words`. */
 static void refused(const char *uri, int error, const char *words)
 {
 	struct fm_store *store = (struct fm_store *)&store;
@@ -247,7 +247,7 @@ static void test_refusals(void)
 	}
 }
 
-/* `seed` reaches the store below too: a filter leaves the bytes as they are without it. */
+/* `seed` reaches the store below the filter too: the filter does not change the bytes. */
 static void test_seed(void)
 {
 	struct fm_store *plain = opened("memory:64?seed=5");
@@ -285,7 +285,7 @@ static void name(const char *uri, const char *want)
 	CHECK(!error && !strcmp(got, whole), "'%s' is %d '%s', not '%s'", uri, error, got, whole);
 }
 
-/* Parameters of the library's own, which stores do not see; and the object's name without any. */
+/* Parameters of the library, which stores do not see, and the object's name without parameters. */
 static void test_common(void)
 {
 	char newline[300];

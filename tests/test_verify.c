@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `filemap verify` can fail: its workers over a made-up library whose mapping lies on demand. For
- * each order, thread count and trap they must report the lowest offset that differs, the tail past
- * the end, and errors of either side; and see every byte once when nothing differs.
+ * `filemap verify` can fail. The verify workers run over a fake library whose mapping is made to
+ * differ. The test covers each order, several thread counts, and runs with and without pins. The
+ * workers must report the lowest offset that differs, and errors of either side. A tail past the
+ * end that is not zero differs too. If nothing differs, the workers must see every byte once.
  */
 #include "check.h"
 #include "verify/verify.h"
@@ -17,7 +18,7 @@ static uint64_t plain_error_at = UINT64_MAX, guard_error_at = UINT64_MAX;
 static _Atomic long pinned;
 static _Atomic uint64_t pins_seen;
 
-/* ---- the made-up library: only what tools/verify/work.c calls */
+/* ---- the fake library: only what tools/verify/work.c calls */
 
 int fm_file_read(fm_file *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
@@ -59,7 +60,7 @@ int fm_unpin(fm_mm *mm, const void *addr, size_t len)
 	return 0;
 }
 
-/* ---- */
+/* ---- the tests */
 
 static struct verify_result run(enum order_kind order, unsigned threads, uint64_t page_size,
 				bool pin)

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shared mappings that are written to: what is written is read again, by whatever way, is in the
- * file after fm_sync() and after the last close; and what must not be written to is not. Seen to
- * fail: with page_dirty() left out where a page is made writable (test_sync), with zero_past() left
- * out (test_tail), with FM_ADVICE_DONTNEED dropping what is dirty (test_advice), with
- * object_leave() before writeback_close() (test_reopened), with a wait for what is closing that
- * goes on while anything is dirty (test_opened_beside), with pages read together
- * where a writer is to come (test_amended), with what is dirty moved in whatever the mapping allows
- * (test_dirty_read_only).
+ * Shared mappings that are written to. Written bytes can be read again in every way, and are in the
+ * file after fm_sync() and after the last close. Writes to what is not writable are refused.
+ *
+ * Seen to fail:
+ *   test_sync: page_dirty() is left out where a page is made writable.
+ *   test_tail: zero_past() is left out.
+ *   test_advice: FM_ADVICE_DONTNEED drops dirty pages.
+ *   test_reopened: object_leave() comes before writeback_close().
+ *   test_opened_beside: an open waits for a closing file while any page is dirty.
+ *   test_amended: pages are read together where a writer will come.
+ *   test_dirty_read_only: dirty pages are moved in whatever the mapping allows.
  */
 #include "write_support.h"
 
@@ -38,7 +41,8 @@ static void end(uint64_t len)
 	support_mm_end(mm);
 }
 
-/* All of it, a part of a page, a straddle; by fm_sync() of all, of a range, by fm_file_sync(). */
+/* Write everything, a part of a page, and a straddle. Sync all, sync a range, and use
+ * fm_file_sync(). */
 static void test_sync(void)
 {
 	begin(4 * MIB, LEN);
@@ -49,7 +53,7 @@ static void test_sync(void)
 	CHECK_EQ(support_stats(mm).dirty_pages, 0);
 	CHECK_EQ(support_stats(mm).unflushed_pages, 0);
 	CHECK_GE(support_stats(mm).flushes, 1);
-	/* Again, after they have been cleaned. */
+	/* Write again, after the pages were cleaned. */
 	write_pattern(mm, addr + 10 * PAGE - 50, 10 * PAGE - 50, 100, SEED + 2);
 	write_pattern(mm, addr + 40 * PAGE, 40 * PAGE, PAGE, SEED + 2);
 	CHECK_OK(fm_sync(mm, addr + 9 * PAGE + 7, PAGE, 0));
@@ -60,7 +64,7 @@ static void test_sync(void)
 	write_pattern(mm, addr, 0, LEN, SEED + 3);
 	CHECK_OK(fm_file_sync(file, 0, 0, 0));
 	write_expect_file(path, 0, LEN, SEED + 3);
-	/* Asynchronous: it comes. */
+	/* An asynchronous sync is done in the end. */
 	write_pattern(mm, addr, 0, LEN, SEED + 4);
 	CHECK_OK(fm_sync(mm, addr, LEN, FM_SYNC_ASYNC));
 	EVENTUALLY(support_stats(mm).dirty_pages == 0 && support_stats(mm).writeback_pages == 0);
@@ -72,7 +76,7 @@ static void test_sync(void)
 	end(LEN);
 }
 
-/* Nobody syncs: the end writes it, the file's or the mm's. */
+/* The test never syncs: the end of the file, or of the mm, writes the dirty pages. */
 static void test_ends(void)
 {
 	begin(4 * MIB, LEN);
@@ -80,12 +84,12 @@ static void test_ends(void)
 	end(LEN);
 	write_expect_file(path, 0, LEN, SEED + 1);
 
-	begin(4 * MIB, LEN); /* nothing is closed */
+	begin(4 * MIB, LEN); /* neither unmapped nor closed */
 	write_pattern(mm, addr, 0, LEN, SEED + 2);
 	CHECK_OK(fm_mm_destroy(mm));
 	write_expect_file(path, 0, LEN, SEED + 2);
 
-	begin(4 * MIB, LEN); /* closed, and mapped still */
+	begin(4 * MIB, LEN); /* closed while still mapped */
 	CHECK_OK(fm_file_close(file));
 	write_pattern(mm, addr, 0, LEN, SEED + 3);
 	support_expect(mm, addr, 0, LEN, SEED + 3);
@@ -97,7 +101,7 @@ static void test_ends(void)
 	support_mm_end(mm);
 }
 
-/* By itself, in the background, without anybody asking. */
+/* The background writes dirty pages without being asked. */
 static void test_background(void)
 {
 	begin(2 * MIB, LEN);
@@ -107,13 +111,14 @@ static void test_background(void)
 	end(LEN);
 }
 
-/* A file many times the budget: what comes back was written, or is the file's. */
+/* The file is larger than the budget: a page that is read again has the written or the file's
+ * bytes. */
 static void test_evicted(uint64_t budget, uint64_t size)
 {
 	begin(budget, size);
 	write_pattern(mm, addr, 0, size, SEED + 1);
 	support_expect(mm, addr, 0, size, SEED + 1);
-	for (uint64_t at = 100; at + 3 * PAGE < size; at += 3 * PAGE) /* some of each third page */
+	for (uint64_t at = 100; at + 3 * PAGE < size; at += 3 * PAGE) /* in each third page */
 		write_pattern(mm, addr + at, at, 200, SEED + 2);
 	unsigned char buf[PAGE];
 	for (uint64_t at = 100; at + 3 * PAGE < size; at += 3 * PAGE) {
@@ -132,7 +137,7 @@ static void test_evicted(uint64_t budget, uint64_t size)
 	end(size);
 }
 
-/* What is past the end in the last page never gets into the file, and is zeros when the file has
+/* Bytes past the end in the last page never reach the file, and are zeros once the file has
  * grown. */
 static void test_tail(void)
 {
@@ -143,7 +148,7 @@ static void test_tail(void)
 	CHECK_OK(fm_sync(mm, addr, size, 0));
 	CHECK_EQ(write_file_size(path), size);
 	write_expect_file(path, 9 * PAGE, 100, SEED + 1);
-	write_pattern(mm, addr + 9 * PAGE, 9 * PAGE, PAGE, SEED + 2); /* dirty while it grows */
+	write_pattern(mm, addr + 9 * PAGE, 9 * PAGE, PAGE, SEED + 2); /* dirty, then grow */
 	CHECK_OK(fm_truncate(file, size + 1000));
 	write_expect_zeros(mm, addr + size, PAGE - 100);
 	CHECK_OK(fm_sync(mm, addr, size, 0));
@@ -151,7 +156,7 @@ static void test_tail(void)
 	write_expect_file(path, 9 * PAGE, 100, SEED + 2);
 	write_expect_file_zeros(path, size, 1000);
 	write_pattern(mm, addr + 9 * PAGE, 9 * PAGE, PAGE, SEED + 3);
-	CHECK_OK(fm_truncate(file, 9 * PAGE + 10)); /* shorter, and longer again */
+	CHECK_OK(fm_truncate(file, 9 * PAGE + 10)); /* shrink, then grow again */
 	CHECK_OK(fm_truncate(file, 12 * PAGE));
 	CHECK_OK(fm_sync(mm, addr, size, 0));
 	write_expect_file(path, 9 * PAGE, 10, SEED + 3);
@@ -175,7 +180,7 @@ static void test_resize(void)
 	CHECK_EQ(write_file_size(path), LEN);
 	write_expect_zeros(mm, addr + 16 * PAGE, LEN - 16 * PAGE);
 	write_pattern(mm, addr + 8 * PAGE, 8 * PAGE, LEN - 8 * PAGE, SEED + 1);
-	/* Shorter with all of it dirty. */
+	/* Shrink while all pages are dirty. */
 	CHECK_OK(fm_truncate(file, 20 * PAGE + 7));
 	CHECK_EQ(write_file_size(path), 20 * PAGE + 7);
 	CHECK_EQ(write_to(mm, addr + 21 * PAGE, "x", 1), -ENXIO);
@@ -214,20 +219,20 @@ static void test_permissions(void)
 	CHECK_OK(fm_file_sync(plain, 0, 0, 0));
 	CHECK_OK(fm_file_close(plain));
 	CHECK_OK(fm_unmap(mm, addr, LEN));
-	addr = support_map(file, 0, LEN); /* for reading, of a file that could be written to */
+	addr = support_map(file, 0, LEN); /* a read-only mapping of a writable file */
 	support_expect(mm, addr, 0, LEN, SEED);
 	CHECK_EQ(fm_fault_in(mm, addr, PAGE, FM_WRITE), -EACCES);
 	CHECK_EQ(fm_pin(mm, addr, PAGE, FM_WRITE), -EACCES);
 	if (test_trap() != FM_TRAP_CALL) {
 		for (unsigned page = 0; page < 64; page += 7) {
 			support_expect_signal(support_store(addr + page * PAGE), SIGSEGV, EACCES, addr + page * PAGE);
-			CHECK_OK(fm_advise(mm, addr, LEN, FM_ADVICE_DONTNEED)); /* the next is not there */
+			CHECK_OK(fm_advise(mm, addr, LEN, FM_ADVICE_DONTNEED)); /* evicts pages */
 		}
 		CHECK_GT(support_stats(mm).faults_segv, 0);
 	}
 	support_expect(mm, addr, 0, LEN, SEED);
 	CHECK_EQ(support_stats(mm).dirty_pages, 0);
-	/* The permissions of both. */
+	/* With both mappings a write is allowed. */
 	CHECK(write_map(file, 0, LEN) == addr);
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
@@ -239,14 +244,12 @@ static void test_permissions(void)
 	write_expect_file(path, 0, LEN, SEED + 1);
 }
 
-/* What is dirty comes in protected where the mapping does not allow a write, and is written back
- * all the same. */
+/* A dirty page is write-protected if the mapping is read-only, and is written back all the same. */
 static void test_dirty_read_only(void)
 {
-	begin(16 * MIB, LEN); /* the background leaves it alone */
+	begin(16 * MIB, LEN); /* so large that the background does not write */
 	write_pattern(mm, addr, 0, 32 * PAGE, SEED + 1);
-	support_faults_settled(mm); /* one that is still under way takes out what it has brought in
-				       too late, a moment later */
+	support_faults_settled(mm); /* a late fault may take out a page of the next map */
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	addr = support_map(file, 0, LEN);
 	CHECK_GE(support_stats(mm).dirty_pages, 1);
@@ -255,7 +258,7 @@ static void test_dirty_read_only(void)
 		support_expect_signal(support_store(addr + page * PAGE), SIGSEGV, EACCES, addr + page * PAGE);
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	write_expect_file(path, 0, 32 * PAGE, SEED + 1);
-	/* And again, for who may write. */
+	/* Write again through a writable mapping. */
 	CHECK(write_map(file, 0, LEN) == addr);
 	write_pattern(mm, addr, 0, 48 * PAGE, SEED + 2);
 	support_expect(mm, addr, 0, 48 * PAGE, SEED + 2);
@@ -286,7 +289,7 @@ static void test_create(void)
 	write_expect_file(name, 0, 10 * PAGE + 1, SEED);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	CHECK_OK(fm_file_close(file));
-	file = support_open(mm, name, &options); /* it is there: not emptied */
+	file = support_open(mm, name, &options); /* an existing file keeps its bytes */
 	addr = write_map(file, 0, LEN);
 	support_expect(mm, addr, 0, 10 * PAGE + 1, SEED);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
@@ -315,9 +318,7 @@ static void test_unlinked(void)
 	free(buf);
 }
 
-/* Opened again, at once or beside: what was written before is seen. */
-/* What the kernel has swapped out is still there: for who pins it, and for who syncs. Where the
- * system has no swap there is nothing to be seen. */
+/* Pages that the kernel swapped out can be pinned and synced. Without swap nothing is tested. */
 static void test_swapped(void)
 {
 	struct sysinfo info;
@@ -342,8 +343,8 @@ static void test_swapped(void)
 	}
 }
 
-/* Opened once more while a page is pinned, and stays dirty therefore, and while a private mapping
- * has dirty pages of its own: what was written is seen, and the call returns. */
+/* Open the file again while a pinned page stays dirty, and while a private mapping has dirty pages
+ * of its own. The new handle sees the written bytes, and the open returns. */
 static void test_opened_beside(void)
 {
 	begin(4 * MIB, LEN);
@@ -364,15 +365,16 @@ static void test_opened_beside(void)
 	write_expect_file(path, 0, 8 * PAGE, SEED + 1);
 }
 
+/* Open the file again right after the last close: the written bytes are seen. */
 static void test_reopened(void)
 {
 	begin(4 * MIB, LEN);
 	for (unsigned i = 1; i <= 8; i++) {
 		write_pattern(mm, addr, 0, LEN, SEED + i);
-		if (i % 2) { /* with its mapping */
+		if (i % 2) { /* unmap, then close */
 			CHECK_OK(fm_unmap(mm, addr, LEN));
 			CHECK_OK(fm_file_close(file));
-		} else { /* the mapping goes last, and nobody waits for the writing */
+		} else { /* close, then unmap: no call waits for the write-back */
 			CHECK_OK(fm_file_close(file));
 			write_pattern(mm, addr + PAGE, PAGE, LEN - PAGE, SEED + i + 100);
 			CHECK_OK(fm_unmap(mm, addr, LEN));
@@ -403,7 +405,7 @@ static void test_coherent(void)
 	write_expect_file(path, 10 * PAGE, PAGE, SEED + 2);
 }
 
-/* Dirty pages, unmapped in part: no access there any more, and nothing of it lost. */
+/* Unmap a part of the dirty pages: accesses there are refused, and no byte is lost. */
 static void test_partial_unmap(void)
 {
 	begin(MIB, LEN);
@@ -413,7 +415,7 @@ static void test_partial_unmap(void)
 	for (unsigned page = 16; page < 24; page++) {
 		CHECK_EQ(write_to(mm, addr + page * PAGE, "x", 1), -EFAULT);
 		EVENTUALLY(support_read(mm, addr + page * PAGE, &byte, 1) ==
-			   -EFAULT); /* it may be being written just now */
+			   -EFAULT); /* the page may be under write-back */
 	}
 	support_expect(mm, addr, 0, 16 * PAGE, SEED + 1);
 	support_expect(mm, addr + 24 * PAGE, 24 * PAGE, LEN - 24 * PAGE, SEED + 1);
@@ -452,7 +454,7 @@ static void test_fork(void)
 	write_expect_file(path, 0, LEN, SEED + 1);
 }
 
-/* Advice drops nothing that the file does not have yet. */
+/* Advice does not drop bytes that the file lacks. */
 static void test_advice(void)
 {
 	begin(MIB, LEN);
@@ -467,13 +469,13 @@ static void test_advice(void)
 	end(LEN);
 }
 
-/* After it no fault: neither for reading nor for writing. */
+/* After fm_fault_in() with FM_WRITE neither a read nor a write faults. */
 static void test_fault_in(void)
 {
 	begin(4 * MIB, LEN);
 	CHECK_OK(
 		fm_fault_in(mm, addr, 32 * PAGE,
-			    FM_WRITE)); /* far below the limit: nothing is written back meanwhile */
+			    FM_WRITE)); /* below the limit at which pages are written */
 	uint64_t faults = support_faults_settled(mm);
 	for (uint64_t at = 0; at < 32 * PAGE; at++)
 		((volatile unsigned char *)addr)[at] = support_byte(at, SEED + 1);
@@ -485,14 +487,13 @@ static void test_fault_in(void)
 	end(LEN);
 }
 
-/* What the kernel will not move. */
+/* Pages that are locked in memory, which the kernel does not move. */
 static void test_locked(void)
 {
 	begin(4 * MIB, LEN);
 	CHECK_OK(fm_fault_in(mm, addr, LEN, 0));
 	if (mlock(addr + 8 * PAGE, 16 * PAGE) < 0) {
-		CHECK_EQ(errno, ENOMEM); /* an ordinary user may not lock so much, or what is not
-					    there is not brought in */
+		CHECK_EQ(errno, ENOMEM); /* an ordinary user may lock less, or a page is absent */
 		end(LEN);
 		return;
 	}
@@ -523,7 +524,7 @@ static void test_punch(void)
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	CHECK_OK(fm_punch(file, 10 * PAGE, 10 * PAGE));
 	CHECK_OK(fm_punch(file, 30 * PAGE + 100, 200)); /* inside one page */
-	CHECK_OK(fm_punch(file, 40 * PAGE - 10, 20));   /* parts of two */
+	CHECK_OK(fm_punch(file, 40 * PAGE - 10, 20));   /* parts of two pages */
 	CHECK_OK(fm_punch(file, 50 * PAGE - 10, 2 * PAGE + 20));
 	CHECK_OK(fm_punch(file, LEN - 5, 100 * PAGE));
 	CHECK_OK(fm_punch(file, LEN + 5, 5));
@@ -543,14 +544,13 @@ static void test_punch(void)
 	write_expect_file_zeros(path, 10 * PAGE, 10 * PAGE);
 	write_expect_file(path, 20 * PAGE, 10 * PAGE + 100, SEED + 1);
 	write_expect_file_zeros(path, 30 * PAGE + 100, 200);
-	write_pattern(mm, addr + 10 * PAGE, 10 * PAGE, PAGE, SEED + 2); /* and written to again */
+	write_pattern(mm, addr + 10 * PAGE, 10 * PAGE, PAGE, SEED + 2); /* write to the hole */
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	write_expect_file(path, 10 * PAGE, PAGE, SEED + 2);
 	end(LEN);
 }
 
-/* What others write to the file is seen after fm_invalidate(), and what was dirty is written
- * before. */
+/* fm_invalidate() shows what others wrote to the file, and first writes the dirty pages. */
 static void test_invalidate(void)
 {
 	static unsigned char buf[4 * PAGE];
@@ -562,7 +562,7 @@ static void test_invalidate(void)
 	support_fill(buf, 4 * PAGE, sizeof(buf), SEED + 2);
 	CHECK_EQ(pwrite(fd, buf, sizeof(buf), 4 * (off_t)PAGE), (ssize_t)sizeof(buf));
 	close(fd);
-	support_expect(mm, addr + 4 * PAGE, 4 * PAGE, 4 * PAGE, SEED); /* ours */
+	support_expect(mm, addr + 4 * PAGE, 4 * PAGE, 4 * PAGE, SEED); /* the cached bytes */
 	CHECK_OK(fm_invalidate(file, 4 * PAGE, 4 * PAGE));
 	support_expect(mm, addr + 4 * PAGE, 4 * PAGE, 4 * PAGE, SEED + 2);
 	CHECK_OK(fm_invalidate(file, 0, 0));
@@ -579,8 +579,7 @@ static void test_invalidate(void)
 	end(LEN);
 }
 
-/* What is durable is so without the page cache of anybody: a store that loses what was not flushed.
- */
+/* Synced bytes do not depend on a page cache: this store loses bytes that were not flushed. */
 static void test_durable(void)
 {
 	unsigned char *buf = malloc(LEN);
@@ -604,9 +603,9 @@ static void test_durable(void)
 	free(buf);
 }
 
-/* Page after page is read and then written to: few of that are faults, and nothing is dirty that
- * was only read, but for a few pages that a writer who stops had ahead of him. What is dirty comes
- * back into the view together. */
+/* Read each page, then write to the page: few accesses fault. Pages that are only read stay clean,
+ * apart from a few pages ahead of the last write. Dirty pages are installed in the view
+ * together. */
 static void test_amended(void)
 {
 	const uint64_t pages = 1024, len = pages * PAGE, few = pages / 10, ahead = 64;
@@ -614,7 +613,8 @@ static void test_amended(void)
 	unsigned char buf[64];
 
 	begin(32 * MIB, len);
-	/* All is read before: how many pages come in together must not hang on how fast they are read. */
+	/* Read all pages first, so that the speed of reads does not decide how many come in
+	 * together. */
 	CHECK_OK(fm_advise(mm, addr, len, FM_ADVICE_WILLNEED));
 	EVENTUALLY(support_stats(mm).read_bytes >= len && !support_stats(mm).requests);
 	for (uint64_t at = 0; at < len / 2; at += PAGE) {
@@ -674,7 +674,7 @@ static void test(void)
 int main(int argc, char **argv)
 {
 	hazard_watch("a call, or an access, never ended");
-	if (argc > 1 && strcmp(argv[1], "background") == 0) { /* by hand: takes 10 seconds */
+	if (argc > 1 && strcmp(argv[1], "background") == 0) { /* by hand: 10 seconds */
 		support_start();
 		test_background();
 		support_end();

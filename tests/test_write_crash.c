@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * kill -9 at a random moment. A child appends records of random size to a file through its mapping,
- * makes it longer as it goes, and updates whole pages beside that; after fm_sync() it says which it
- * has acknowledged, in memory that it shares with the parent, which kills it. Then, by plain reads:
- * each acknowledged record is whole, each page that was updated is as of one moment, no older than
- * was acknowledged, and none has another's bytes.
+ * and grows the file on the way. A second thread of the child updates whole pages. After fm_sync()
+ * the child notes the acknowledged records in memory shared with the parent. The parent kills the
+ * child, and then checks the file by plain reads. Each acknowledged record must be whole. Each
+ * updated page must hold one version, or the beginning of the next version, and no older version
+ * than was acknowledged. No page may hold another page's bytes.
  *
- * A page is updated word by word, in order, each word with the page's number and its version; so
- * that what the store has must be some words of one version, and then those of the version before.
+ * A page is updated word by word, in order. Each word holds the page's number and its version. So
+ * the store's page must hold some words of one version, and then words of the version before.
  *
  *   test_write_crash [--rounds N] [--seed S] [--keep]    10 rounds by default
- * --keep: with the keeper (FM_KEEP), and without any fm_sync(): what was written before the kill is
- * in the file once the keeper has ended, for which the parent waits. Seen to fail: with fm_sync()
- * that begins to write and does not wait (acknowledged records are missing).
+ * With --keep the child uses a keeper (FM_KEEP) and never calls fm_sync(). The parent waits until
+ * the keeper has ended. The file then holds everything written before the kill.
+ *
+ * Seen to fail: with an fm_sync() that begins to write and does not wait (acknowledged records are
+ * missing).
  */
 #include "write_support.h"
 
@@ -20,15 +23,15 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#define SPOTS 24u      /* pages that are updated, before the records */
+#define SPOTS 24u      /* pages that are updated; the records follow them */
 #define WORDS (PAGE / 8)
-#define MOST (4 * MIB) /* how long the file becomes */
+#define MOST (4 * MIB) /* largest size of the file */
 #define MAGIC 0x46ab31u
 
 static struct shared {
 	atomic_bool ready, full;
-	_Atomic uint64_t done, written_to, acked; /* records whose bytes are in the mapping; where
-						     they end; and those that are durable */
+	_Atomic uint64_t done, written_to, acked; /* `done` records are in the mapping and end at
+						     written_to; `acked` records are durable */
 	_Atomic uint32_t begun[SPOTS], finished[SPOTS], spot_acked[SPOTS];
 	uint64_t seed;
 	char path[256];
@@ -37,7 +40,7 @@ static struct shared {
 } *shared;
 
 struct record {
-	uint32_t magic, len; /* of the bytes that follow */
+	uint32_t magic, len; /* length of the bytes that follow */
 	uint64_t number, sum;
 };
 
@@ -189,7 +192,7 @@ static void check_spots(const unsigned char *bytes, const _Atomic uint32_t *leas
 {
 	for (unsigned spot = 0; spot < SPOTS; spot++) {
 		uint32_t now = 0;
-		bool older = false; /* from some word on it is the version before */
+		bool older = false; /* the words that follow are of the version before */
 		for (unsigned i = 0; i < WORDS; i++) {
 			uint64_t word;
 			memcpy(&word, bytes + spot * PAGE + i * 8, 8);
@@ -223,7 +226,10 @@ static uint64_t file_read(unsigned char *bytes)
 	return (uint64_t)n;
 }
 
-/* The keeper has the file open until it ends. */
+/*
+ * Tell whether the keeper still has the file open. The keeper has the file open until the keeper
+ * ends.
+ */
 static bool somebody_has_it_open(void)
 {
 	int fd = open(shared->path, O_RDONLY | O_CLOEXEC);
@@ -234,7 +240,7 @@ static bool somebody_has_it_open(void)
 	return others;
 }
 
-/* True: skipped. */
+/* Returns true if the round was skipped. */
 static bool one_round(uint64_t *random, uint64_t *records)
 {
 	static unsigned char bytes[MOST];
@@ -266,12 +272,12 @@ static bool one_round(uint64_t *random, uint64_t *records)
 		}
 		support_sleep_ms(1);
 	}
-	if (any(random) % 2) /* else maybe in the middle of the first */
+	if (any(random) % 2) /* otherwise the kill may hit the first record */
 		EVENTUALLY((keep ? shared->done : shared->acked) > 0 || waitpid(pid, &status, WNOHANG) == pid);
 	uint64_t us = any(random) % (any(random) % 4 ? 20000 : 120000);
 	struct timespec time = {0, (long)us * 1000};
 	nanosleep(&time, NULL);
-	CHECK_EQ(waitpid(pid, &status, WNOHANG), 0); /* else it failed */
+	CHECK_EQ(waitpid(pid, &status, WNOHANG), 0); /* otherwise the child failed */
 	CHECK_EQ(kill(pid, SIGKILL), 0);
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	CHECK(WIFSIGNALED(status));

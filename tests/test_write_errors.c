@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stores that refuse to be written to, or to make durable what was: pages stay dirty and readable,
- * each fm_sync() under way and the next one has the errno, as have the callback and the statistics;
- * once the store is mended a later sync writes everything. Who writes meanwhile is not left
- * hanging, and nobody else is stalled. Seen to fail: with page_written() that takes each write for
- * a good one (test_refused), with errors told twice or not at all (test_told), with
- * dirty_must_wait() blind to `failing` (test_over_the_limit), with page_flushed() that forgets the
- * error (test_flush), with a limit for all files together alone, and with a background that ends
- * its pass where one has its share of requests (test_others), with pins that are looked for on
- * locked pages (test_end), with a truncate that leaves what was read while it failed
- * (test_truncate_refused).
+ * Stores that refuse writes, or refuse to make written bytes durable. Pages stay dirty and
+ * readable. Each fm_sync() under way, the next fm_sync(), the callback and the statistics report
+ * the errno. Once the store works again, a later sync writes everything. A thread that writes
+ * meanwhile does not hang, and other threads do not stall.
+ *
+ * Seen to fail:
+ *   test_refused: page_written() ignores the error.
+ *   test_told: errors are reported twice, or never.
+ *   test_over_the_limit: dirty_must_wait() is blind to `failing`.
+ *   test_flush: page_flushed() forgets the error.
+ *   test_others: the only limit is for all files together.
+ *   test_others: the background ends its pass at a file that has its share of requests.
+ *   test_end: pins are looked for on locked pages.
+ *   test_truncate_refused: a truncate keeps pages that were read while the truncate failed.
  */
 #include "write_support.h"
 
@@ -65,12 +69,12 @@ static void set(const char *setting)
 
 static void test_refused(const char *name, int error)
 {
-	begin(16 * MIB); /* the background leaves it alone */
+	begin(16 * MIB); /* so large that the background does not write */
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	set(support_format("write-error=%s", name));
 	set("write-error-every=1");
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), error);
-	CHECK_EQ(fm_file_sync(file, 0, 0, 0), error); /* tried again, refused again */
+	CHECK_EQ(fm_file_sync(file, 0, 0, 0), error); /* written again and refused again */
 	CHECK_EQ(last_error, error);
 	CHECK_GT(calls, 0);
 	CHECK_LT(last_offset, LEN);
@@ -83,10 +87,10 @@ static void test_refused(const char *name, int error)
 	CHECK_OK(fm_advise(mm, addr, LEN, FM_ADVICE_DONTNEED));
 	CHECK_EQ(fm_invalidate(file, 0, 0), error);
 	support_expect(mm, addr, 0, LEN, SEED + 1);
-	write_pattern(mm, addr + 50, 50, 5000, SEED + 2); /* dirty already: no more of it */
+	write_pattern(mm, addr + 50, 50, 5000, SEED + 2); /* pages already dirty */
 	CHECK_EQ(fm_file_sync(file, 0, 0, 0), error);
 	set("write-error-every=0");
-	int err = fm_sync(mm, addr, LEN, 0); /* the background may have failed since the call before */
+	int err = fm_sync(mm, addr, LEN, 0); /* the background may have failed meanwhile */
 	CHECK(!err || err == error);
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	CHECK_EQ(support_stats(mm).dirty_pages, 0);
@@ -96,14 +100,15 @@ static void test_refused(const char *name, int error)
 	end();
 }
 
-/* One page of many: the others get there, and the range without it is well. */
+/* One page of many fails: the other pages are written, and a sync of a range without the page
+ * works. */
 static void test_at(void)
 {
 	begin(4 * MIB);
 	set(support_format("write-error-at=%llu", 77 * PAGE + 9));
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	EVENTUALLY(fm_sync(mm, addr, 70 * PAGE, 0) ==
-		   0); /* it is told what the background may have met at the 77th */
+		   0); /* the sync also reports a failure of the background at page 77 */
 	write_expect_file(path, 0, 70 * PAGE, SEED + 1);
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
 	CHECK_GE(support_stats(mm).dirty_pages, 1);
@@ -116,7 +121,7 @@ static void test_at(void)
 	end();
 }
 
-/* ---- who is told */
+/* ---- which calls report an error */
 
 struct syncer {
 	pthread_t thread;
@@ -137,8 +142,8 @@ static void test_told(void)
 	struct syncer syncer[4];
 
 	begin(4 * MIB);
-	/* A failure that nobody waits for is told by the next call, even if that has written it
-	 * all; then no more. */
+	/* A failure that no call waits for is reported by the next sync, even if that sync writes
+	 * every page. Later syncs do not report the failure. */
 	set("write-error=ENOSPC");
 	set("write-error-every=1");
 	write_pattern(mm, addr, 0, PAGE, SEED + 1);
@@ -148,7 +153,7 @@ static void test_told(void)
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -ENOSPC);
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	write_expect_file(path, 0, PAGE, SEED + 1);
-	/* All that are under way are told. */
+	/* All syncs under way report the failure. */
 	set("write-stuck=1");
 	set("write-error=EDQUOT");
 	write_pattern(mm, addr, 0, LEN, SEED + 2);
@@ -156,8 +161,7 @@ static void test_told(void)
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(pthread_create(&syncer[i].thread, NULL, sync_all, &syncer[i]), 0);
 	EVENTUALLY(begun == 4 && support_stats(mm).writeback_pages > 0);
-	support_sleep_ms(50); /* most are waiting by now; one that comes later is the next one, and
-				 told as well */
+	support_sleep_ms(50); /* most threads wait now; a late sync reports as the next sync */
 	set("write-error-every=1");
 	set("write-stuck=0");
 	for (int i = 0; i < 4; i++) {
@@ -171,17 +175,16 @@ static void test_told(void)
 	end();
 }
 
-/* What was written and could not be made durable is dirty again, and is written again. */
+/* A page that was written and could not be made durable is dirty again, and is written again. */
 static void test_flush(void)
 {
-	begin(16 * MIB); /* the background leaves it alone: it would have written and flushed half
-			    of it by now */
+	begin(16 * MIB); /* so large that the background does not write half of the file */
 	write_pattern(mm, addr, 0, LEN, SEED + 1);
 	set("flush-error-every=1");
 	CHECK_EQ(fm_sync(mm, addr, LEN, 0), -EIO);
 	CHECK_GE(support_stats(mm).flush_errors, 1);
 	EVENTUALLY(support_stats(mm).dirty_pages ==
-		   PAGES); /* it may be being written again by now, for the next flush to fail */
+		   PAGES); /* a page may be under write-back for the next failing flush */
 	CHECK_EQ(last_len, 0);
 	CHECK_EQ(last_error, -EIO);
 	CHECK_EQ(fm_file_sync(file, 0, 0, 0), -EIO);
@@ -191,13 +194,13 @@ static void test_flush(void)
 	(void)fm_sync(mm, addr, LEN, 0);
 	CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	CHECK_GE(support_stats(mm).write_bytes,
-		 writes + LEN); /* a store may drop what it failed to flush */
+		 writes + LEN); /* a store may drop bytes after a failed flush */
 	CHECK_EQ(support_stats(mm).unflushed_pages, 0);
 	write_expect_file(path, 0, LEN, SEED + 1);
 	end();
 }
 
-/* Cut short: gone on with. */
+/* A short write is continued. */
 static void test_short(void)
 {
 	begin(4 * MIB);
@@ -210,8 +213,8 @@ static void test_short(void)
 
 /* ---- no room */
 
-/* More is written than may be dirty, to a store that refuses: an error, not a hang, and what was
- * written before is there. */
+/* More pages are written than may be dirty, and the store refuses writes. The result is an error,
+ * not a hang, and the bytes written before remain. */
 static void test_over_the_limit(void)
 {
 	begin(64 * PAGE);
@@ -229,7 +232,7 @@ static void test_over_the_limit(void)
 	CHECK_GE(page, 4);
 	support_expect(mm, addr, 0, page * PAGE, SEED + 1);
 	support_expect(mm, addr + (page + 1) * PAGE, (page + 1) * PAGE, LEN - (page + 1) * PAGE,
-		       SEED); /* others read */
+		       SEED); /* readers go on */
 	if (test_trap() != FM_TRAP_CALL) {
 		struct support_signal got = support_store(addr + page * PAGE);
 		CHECK_EQ(got.signo, SIGBUS);
@@ -246,12 +249,12 @@ static void test_over_the_limit(void)
 	end();
 }
 
-/* It never gets better: the end comes all the same, says so, and counts what is lost. */
+/* The store never recovers: the file ends all the same, reports that, and counts the lost pages. */
 static void test_lost(void)
 {
 	begin(4 * MIB);
 	set("write-error-every=1");
-	for (uint64_t page = 10; page-- > 0;) /* backwards: nobody's next page becomes dirty with it */
+	for (uint64_t page = 10; page-- > 0;) /* backwards: no next page becomes dirty too */
 		write_pattern(mm, (char *)addr + page * PAGE, page * PAGE, PAGE, SEED + 1);
 	CHECK_OK(fm_unmap(mm, addr, LEN));
 	CHECK_EQ(fm_file_close(file), -EIO);
@@ -262,7 +265,7 @@ static void test_lost(void)
 	write_expect_file(path, 0, LEN, SEED);
 }
 
-/* ---- stuck */
+/* ---- a store that does not answer */
 
 static void *map_and_read(void *arg)
 {
@@ -272,7 +275,7 @@ static void *map_and_read(void *arg)
 	CHECK_OK(fm_advise(mm, at, LEN, FM_ADVICE_DONTNEED));
 	CHECK_OK(fm_unmap(mm, at, LEN));
 	CHECK_OK(fm_file_close(other));
-	fm_file *second = write_open(mm, support_file(LEN, SEED + 6)); /* writes and flushes of its own */
+	fm_file *second = write_open(mm, support_file(LEN, SEED + 6)); /* writes of its own */
 	at = write_map(second, 0, LEN);
 	write_pattern(mm, at, 0, 32 * PAGE, SEED + 7);
 	CHECK_OK(fm_sync(mm, at, LEN, 0));
@@ -282,8 +285,7 @@ static void *map_and_read(void *arg)
 	return arg;
 }
 
-/* While writes of a file never end: its pages are read and written to, and everything else goes on.
- */
+/* While a file's writes never end, its pages are read and written, and all other work goes on. */
 static void test_stuck(const char *what)
 {
 	struct syncer syncer;
@@ -295,8 +297,8 @@ static void test_stuck(const char *what)
 	begun = 0;
 	CHECK_EQ(pthread_create(&syncer.thread, NULL, sync_all, &syncer), 0);
 	EVENTUALLY(begun && (support_stats(mm).writeback_pages || support_stats(mm).unflushed_pages));
-	/* The same pages: what is being written stays as it was, what is written now is dirty anew.
-	 * In COPY's view there is no second place for it. */
+	/* The same pages. A page being written keeps its bytes, and a new write makes the page
+	 * dirty again. A view of COPY has no second slot for the new bytes. */
 	support_expect(mm, addr, 0, LEN / 4, SEED + 1);
 	if (test_install() != FM_INSTALL_COPY || strcmp(what, "write-stuck") != 0)
 		write_pattern(mm, addr, 0, 32 * PAGE, SEED + 2);
@@ -322,7 +324,7 @@ static void *read_in_vain(void *arg)
 	return NULL;
 }
 
-/* The end comes although a page is pinned, and another is being read, which never ends. */
+/* The end of the mm comes although a page is pinned and the read of another page never ends. */
 static void test_end(void)
 {
 	pthread_t thread;
@@ -331,10 +333,10 @@ static void test_end(void)
 	write_pattern(mm, addr, 0, PAGE, SEED + 1);
 	CHECK_OK(fm_pin(mm, addr, PAGE, FM_WRITE));
 	set("stuck=1");
-	EVENTUALLY(!__atomic_load_n(&file->view.region.pins, __ATOMIC_SEQ_CST)); /* of the faults before */
+	EVENTUALLY(!__atomic_load_n(&file->view.region.pins, __ATOMIC_SEQ_CST)); /* older faults */
 	CHECK_EQ(pthread_create(&thread, NULL, read_in_vain, addr + 100 * PAGE), 0);
-	/* What is in flight may be readahead of before: a thread that comes after the end finds no
-	 * mapping, which is SIGSEGV. */
+	/* Wait for the pin of the thread's fault: a request in flight may be older readahead. After
+	 * the end of the mm the thread would find no mapping and get SIGSEGV. */
 	EVENTUALLY(__atomic_load_n(&file->view.region.pins, __ATOMIC_SEQ_CST));
 	hazard_watch("the mm's end waits for a read that never ends");
 	CHECK_OK(fm_mm_destroy(mm));
@@ -344,7 +346,7 @@ static void test_end(void)
 
 static atomic_uint filled;
 
-/* Until there is no more room for it; a request for each page. */
+/* Make every second page dirty until there is no room, so that each page needs its own request. */
 static void *fill_up(void *arg)
 {
 	unsigned char buf[PAGE];
@@ -357,15 +359,15 @@ static void *fill_up(void *arg)
 	return arg;
 }
 
-/* A file has all the dirty pages that it may have, and its store takes none of them, or does not
- * make them durable: others are written to, far more than fits, and written back, also by the
- * background alone. */
+/* A file has as many dirty pages as it may have. Its store takes none of them, or never flushes
+ * them. Far more bytes than fit are written to another file, and are written back, if need be by
+ * the background alone. */
 static void test_others(const char *what)
 {
 	pthread_t filler;
 	const char *own = support_file(LEN, SEED + 5);
 
-	begin(strcmp(what, "flush-stuck") ? MIB : 64 * PAGE); /* what has been written may be more */
+	begin(strcmp(what, "flush-stuck") ? MIB : 64 * PAGE); /* unflushed pages have more room */
 	set("write-error=ENOSPC");
 	set(support_format("%s=1", what));
 	filled = 0;
@@ -380,7 +382,7 @@ static void test_others(const char *what)
 		support_expect(mm, at, 0, LEN, SEED + 5 + i);
 	}
 	hazard_watch("what is dirty of another file is not written by the background");
-	if (!strcmp(what, "write-stuck")) /* at once, since much is */
+	if (!strcmp(what, "write-stuck")) /* at once, since many pages are dirty */
 		EVENTUALLY(!__atomic_load_n(&other->dirt->dirty, __ATOMIC_SEQ_CST) &&
 			   !__atomic_load_n(&other->dirt->writing, __ATOMIC_SEQ_CST));
 	CHECK_OK(fm_sync(mm, at, LEN, 0));
@@ -394,8 +396,7 @@ static void test_others(const char *what)
 	end();
 }
 
-/* ---- a truncate that the store refuses, after a while in which the page of the end that is not to
- * be is read */
+/* ---- the store refuses a truncate late; meanwhile the page at the refused end is read */
 
 static atomic_bool resizes, may_refuse;
 
@@ -418,21 +419,21 @@ static void *truncate_in_vain(void *arg)
 
 static void test_truncate_refused(void)
 {
-	static struct fm_store_ops refuses; /* the file's until it is closed */
+	static struct fm_store_ops refuses; /* the file uses the operations until it is closed */
 	pthread_t thread;
 
 	begin(MIB);
 	refuses = *file->store->ops;
 	refuses.resize = refuse_resize;
 	file->store->ops = &refuses;
-	/* The I/O thread has done something since: whatever order the threads saw, it knows. */
+	/* The I/O thread has worked since the change: so the thread sees the new operations. */
 	CHECK_OK(fm_advise(mm, addr + LEN - PAGE, PAGE, FM_ADVICE_WILLNEED));
 	EVENTUALLY(support_stats(mm).requests == 0);
 	resizes = may_refuse = false;
 	CHECK_EQ(pthread_create(&thread, NULL, truncate_in_vain, NULL), 0);
 	EVENTUALLY(resizes);
 	support_expect(mm, addr, 0, 20 * PAGE + 100, SEED);
-	CHECK_OK(fm_pin(mm, addr + 20 * PAGE, PAGE, 0)); /* it cannot be read anew afterwards */
+	CHECK_OK(fm_pin(mm, addr + 20 * PAGE, PAGE, 0)); /* a pinned page is not read again */
 	may_refuse = true;
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	support_expect(mm, addr, 0, LEN, SEED);
@@ -442,7 +443,7 @@ static void test_truncate_refused(void)
 
 /* ---- many */
 
-/* 100 of each kind, where chance has it: each is told somewhere, and nothing is lost in the end. */
+/* 100 failures of each kind at random places: some sync reports each kind, and nothing is lost. */
 static void test_hundred(const char *name, int error, bool flush)
 {
 	static unsigned char model[LEN];
@@ -464,7 +465,7 @@ static void test_hundred(const char *name, int error, bool flush)
 		if (err) { /* no room */
 			CHECK_EQ(err, error);
 			support_sleep_ms(1);
-			CHECK_OK(support_read(mm, addr + at, model + at, 300)); /* a part of it may have got there */
+			CHECK_OK(support_read(mm, addr + at, model + at, 300)); /* partly written */
 		}
 		if (i % 4 == 3) {
 			err = fm_sync(mm, addr + at / PAGE * PAGE, PAGE, 0);
@@ -474,7 +475,7 @@ static void test_hundred(const char *name, int error, bool flush)
 		stats = support_stats(mm);
 	}
 	CHECK_GT(told, 0);
-	EVENTUALLY(calls >= 100); /* the statistics count a failure before the callback is called */
+	EVENTUALLY(calls >= 100); /* a failure is counted before the callback runs */
 	set(support_format("%s=0", flush ? "flush-error-every" : "write-error-every"));
 	while (fm_sync(mm, addr, LEN, 0))
 		CHECK_LT(after++, 3);

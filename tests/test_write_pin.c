@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fm_pin() for writing: system calls write into what is pinned (read(), readv(), direct reads,
- * io_uring), which nobody but the kernel sees; after fm_unpin() and fm_sync() the store has what
- * memory has. Seen to fail: with a pinned page cleaned when it is written back (test_others_write),
- * with pins that page_remove() leaves (test_truncated), with a pinned page made writable by MOVE
- * (test_no_gap).
+ * fm_pin() for writing. System calls write into pinned pages (read(), readv(), direct reads,
+ * io_uring), and only the kernel sees these writes. After fm_unpin() and fm_sync() the store has
+ * the bytes that memory has.
+ *
+ * Seen to fail:
+ *   test_others_write: a pinned page is cleaned when the page is written back.
+ *   test_truncated: page_remove() leaves the pins.
+ *   test_no_gap: a pinned page is made writable by MOVE.
  */
 #include "write_support.h"
 
@@ -53,7 +56,7 @@ static void read_ring(int fd, unsigned char *to, size_t len, uint64_t offset)
 	struct io_uring ring;
 	struct io_uring_cqe *cqe;
 
-	if (io_uring_queue_init(8, &ring, 0) < 0) { /* forbidden here */
+	if (io_uring_queue_init(8, &ring, 0) < 0) { /* io_uring is forbidden here */
 		read_plain(fd, to, len, offset);
 		return;
 	}
@@ -66,7 +69,10 @@ static void read_ring(int fd, unsigned char *to, size_t len, uint64_t offset)
 	io_uring_queue_exit(&ring);
 }
 
-/* By each way, from a file with a pattern of its own; fm_sync() while it is pinned, and after. */
+/*
+ * Read into pinned pages in each way, from a file with its own pattern. Call fm_sync() while the
+ * pages are pinned, and afterwards.
+ */
 static void test_others_write(void)
 {
 	static void (*const way[])(int, unsigned char *, size_t,
@@ -85,7 +91,7 @@ static void test_others_write(void)
 				unsigned char *at = addr + first * PAGE;
 				CHECK_OK(fm_pin(mm, at, 16 * PAGE, FM_WRITE));
 				way[w](fd, at, 8 * PAGE, first * PAGE);
-				CHECK_OK(fm_sync(mm, addr, LEN, 0)); /* it stays writable, and dirty */
+				CHECK_OK(fm_sync(mm, addr, LEN, 0)); /* pages stay dirty */
 				way[w](fd, at + 8 * PAGE, 8 * PAGE, (first + 8) * PAGE);
 				CHECK_EQ(support_differs(at, first * PAGE, 16 * PAGE, seed), UINT64_MAX);
 				CHECK_OK(fm_unpin(mm, at, 16 * PAGE));
@@ -101,7 +107,7 @@ static void test_others_write(void)
 	end();
 }
 
-/* Pinned for reading first, then for writing, and written to by the program, too. */
+/* Pin pages for reading, then for writing. The program writes to the pages too. */
 static void test_both(void)
 {
 	begin();
@@ -118,17 +124,17 @@ static void test_both(void)
 	write_expect_file(path, 4 * PAGE, 8 * PAGE, SEED + 2);
 	write_expect_file(path, 0, 4 * PAGE, SEED);
 	CHECK_EQ(support_stats(mm).dirty_pages, 0);
-	/* Left pinned and dirty: written at the end all the same. */
+	/* A page that is left pinned and dirty is written at the end all the same. */
 	CHECK_OK(fm_pin(mm, addr + 20 * PAGE, 4 * PAGE, FM_WRITE));
 	support_fill(addr + 20 * PAGE, 20 * PAGE, 4 * PAGE, SEED + 3);
 	end();
 	write_expect_file(path, 20 * PAGE, 4 * PAGE, SEED + 3);
 }
 
-/* ---- pinned for reading, and made writable meanwhile */
+/* ---- a page pinned for reading becomes writable */
 
 static _Atomic(unsigned char *)
-	given; /* NULL: the thread is to give it back, and says so by `idle` */
+	given; /* NULL: the thread must give the page back, and then sets `idle` */
 static atomic_bool idle, stop;
 static atomic_uint rounds;
 
@@ -161,7 +167,7 @@ static void wait_rounds(unsigned count)
 		sched_yield();
 }
 
-/* The page is not away for a moment: a system call that has it sees no gap. */
+/* The page never leaves the view for a moment: a system call that uses the page sees no gap. */
 static void test_no_gap(void)
 {
 	pthread_t thread;
@@ -183,7 +189,7 @@ static void test_no_gap(void)
 			sched_yield();
 		*at = support_byte(i, SEED + 1);
 		CHECK_OK(fm_unpin(mm, at, PAGE));
-		if (i % PAGES == PAGES - 1) /* clean again */
+		if (i % PAGES == PAGES - 1) /* clean the pages again */
 			CHECK_OK(fm_sync(mm, addr, LEN, 0));
 	}
 	stop = true;
@@ -191,7 +197,7 @@ static void test_no_gap(void)
 	end();
 }
 
-/* What is truncated is not pinned any more; a hole is not made into what is. */
+/* A truncated page is no longer pinned. A hole over a pinned page is refused. */
 static void test_truncated(void)
 {
 	begin();

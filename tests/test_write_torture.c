@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages that several threads write to without a pause, each words of its own, while others sync
- * them, advise, invalidate, have them evicted, and have system calls read into them while they are
- * pinned: no write is lost, on its way nor in the end, when the file has what memory has.
+ * Several threads write to the same pages without a pause, each thread to words of its own. Other
+ * threads sync the pages, advise, invalidate, and let system calls read into pinned pages. The
+ * budget forces evictions. No write is lost on the way. At the end the file has the bytes that
+ * memory has.
+ *
  *   test_write_torture [--seconds N]    for each of five settings; 0.6 by default
- * Seen to fail: with pages of writable files that come in by MOVE and are protected after
+ *
+ * Seen to fail: with pages of writable files that come in by MOVE and are protected afterwards
  * (break/c07_protected_after.patch).
  */
 #include "write_support.h"
@@ -13,7 +16,7 @@
 #define PAGES 192u
 #define LEN (PAGES * PAGE)
 #define WRITERS 3u
-#define SECTOR 512u                    /* of each page, its first: what system calls read into */
+#define SECTOR 512u                    /* system calls read into the first sector of each page */
 #define WORDS (PAGE / 8)
 #define FIRST_WORD (SECTOR / 8)
 
@@ -23,7 +26,7 @@ static unsigned char *addr;
 static const char *path;
 static enum fm_trap trap;
 static atomic_bool stop;
-static uint64_t model[PAGES][WORDS]; /* each word: its owner's */
+static uint64_t model[PAGES][WORDS]; /* the owner of a word writes its model */
 static int source_fd;
 static unsigned char source[64 * KIB] __attribute__((aligned(4096)));
 static atomic_ullong written, synced, pinned, advised;
@@ -39,7 +42,7 @@ static unsigned owner(unsigned word)
 	return word % WRITERS;
 }
 
-/* Also in neighbouring pages, and in the order of the file: what comes in together. */
+/* Write to neighbouring pages too, in the order of the file: these pages are installed together. */
 static void *writer(void *arg)
 {
 	unsigned self = (unsigned)(uintptr_t)arg, page = 0;
@@ -55,7 +58,7 @@ static void *writer(void *arg)
 			CHECK_FAIL("page %u, word %u of writer %u: %llu, not %llu", page, word,
 				   self, (unsigned long long)*at,
 				   (unsigned long long)model[page][word]);
-		if (any(&random) % 4 == 0) /* only read: a page that is clean, and others write to */
+		if (any(&random) % 4 == 0) /* only read: others write to the clean page */
 			continue;
 		*at = ++model[page][word];
 		written++;
@@ -94,7 +97,7 @@ static void *adviser(void *arg)
 	return NULL;
 }
 
-/* Its own sector of each page, by direct reads where there are such. */
+/* Read into the first sector of a pinned page, by a direct read if possible. */
 static void *pinner(void *arg)
 {
 	uint64_t random = 99 + (uintptr_t)arg;

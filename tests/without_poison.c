@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Linked into a test with --wrap=uffd_has_poison: the thread trap tells errors as on a kernel
- * before Linux 6.6, which has no UFFDIO_POISON.
+ * This file is linked into a test with --wrap=uffd_has_poison. The thread trap then reports errors
+ * as on a kernel before Linux 6.6, which has no UFFDIO_POISON.
  */
 #include "trap/internal.h"
 

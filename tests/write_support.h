@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the tests of writing: writes through a mapping under every trap, and files compared by plain
- * reads.
+ * Helpers for the tests of writing: writes through a mapping under every trap, and comparisons of
+ * files by plain reads.
  */
 #ifndef FM_TESTS_WRITE_SUPPORT_H
 #define FM_TESTS_WRITE_SUPPORT_H
@@ -46,7 +46,7 @@ static inline void write_copy_body(void *arg)
 		((volatile unsigned char *)copy->to)[i] = copy->from[i];
 }
 
-/* 0 or the negative errno. With the trap that is a call each page is pinned for it. */
+/* Returns 0 or a negative errno. Under the call trap each page is pinned for the write. */
 static inline int write_to(fm_mm *mm, void *addr, const void *buf, size_t len)
 {
 	if (test_trap() != FM_TRAP_CALL) {
@@ -67,7 +67,7 @@ static inline int write_to(fm_mm *mm, void *addr, const void *buf, size_t len)
 	return 0;
 }
 
-/* The pattern of a seed, as it is at `offset` of a file. */
+/* Write the bytes that a file of this seed has at `offset`. */
 #define write_pattern(mm, addr, offset, len, seed)                                                 \
 	write_pattern_at(__LINE__, mm, addr, offset, len, seed)
 static inline void write_pattern_at(int line, fm_mm *mm, void *addr, uint64_t offset, size_t len,
@@ -83,7 +83,7 @@ static inline void write_pattern_at(int line, fm_mm *mm, void *addr, uint64_t of
 	free(buf);
 }
 
-/* What the file has, by a plain read. */
+/* Check the file's bytes by a plain read. */
 #define write_expect_file(path, offset, len, seed)                                                 \
 	write_expect_file_at(__LINE__, path, offset, len, seed)
 static inline void write_expect_file_at(int line, const char *path, uint64_t offset, size_t len,
