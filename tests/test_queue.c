@@ -228,6 +228,24 @@ static void test_large(void)
 	end(256 * PAGE);
 }
 
+/*
+ * A fault that waits long aborts the readahead that it waits behind, and reads its page alone. The
+ * rest of the range is still read in large pieces.
+ */
+static void test_slow(void)
+{
+	begin(256 * PAGE, 2, &alone);
+	CHECK_OK(fm_file_control(file, "delay=100ms"));
+	CHECK_OK(fm_fault_in(mm, addr, 128 * PAGE, 0));
+	CHECK_LE(1, support_stats(mm).ra_aborted);
+	CHECK_LE(support_stats(mm).reads, 16);
+	CHECK_EQ(bring(128 * PAGE, 128 * PAGE), 0);
+	CHECK_LE(support_stats(mm).reads, 32);
+	CHECK_OK(fm_file_control(file, "delay=0ms"));
+	support_expect(mm, addr, 0, 256 * PAGE, SEED);
+	end(256 * PAGE);
+}
+
 static bool readable(int fd, int timeout_ms)
 {
 	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
@@ -396,6 +414,7 @@ static void test(void)
 	test_errors();
 	test_deadline();
 	test_large();
+	test_slow();
 	test_poll();
 	test_threads(false);
 	test_threads(true);

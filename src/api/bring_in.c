@@ -32,7 +32,7 @@
 
 /* Run a fault at addr for a call whose further faults reach up to `end`. `look`: a page recorded
  * as installed may be missing. On 0, *ret_page, if wanted, is the installed page with its pin. */
-static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags,
+static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, struct ra_reach *reach, unsigned flags,
 		      bool look, struct frame_pool **ret_pool, struct page **ret_page)
 {
 	struct view *view = view_find(mm, addr);
@@ -43,7 +43,7 @@ static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, u
 	fault_begin(&vmf, view, addr, fault_flags(mm, (flags & FM_NOWAIT ? FM_FAULT_RETRY_NOWAIT : 0u) |
 							(flags & FM_WRITE ? FM_FAULT_WRITE : 0u)));
 	vmf.exact = flags & FM_NOWAIT;
-	*ahead = ra_range(view, addr, end, *ahead);
+	ra_range(view, addr, end, reach);
 	vmf.repeated = look;
 	int err = fault_drive(&vmf, NULL);
 	if (!err && ret_page) {
@@ -89,7 +89,8 @@ static bool range_is_foreign(fm_mm *mm, uint64_t start, uint64_t end)
 
 int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
-	uint64_t start, end, ahead = 0;
+	uint64_t start, end;
+	struct ra_reach reach = {0};
 	bool again = false;
 	int err = live_range(mm, addr, len, &start, &end);
 	if (err || (flags & ~(unsigned)(FM_NOWAIT | FM_WRITE)))
@@ -99,7 +100,7 @@ int fm_fault_in(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 		atomic_set(&mm->event_signalled, 0u);
 	bool look = range_is_foreign(mm, start, end);
 	for (uint64_t at = start; at < end && !err; at = next_page(at)) {
-		err = fault_call(mm, at, end, &ahead, flags, look, NULL, NULL);
+		err = fault_call(mm, at, end, &reach, flags, look, NULL, NULL);
 		if (err == -EAGAIN && (flags & FM_NOWAIT)) {
 			again = true;
 			err = 0;
@@ -124,13 +125,13 @@ static int lock_page(fm_mm *mm, struct page *page)
 	return 0;
 }
 
-static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, uint64_t *ahead, unsigned flags)
+static int pin_one(fm_mm *mm, uint64_t addr, uint64_t end, struct ra_reach *reach, unsigned flags)
 {
 	for (;;) {
 		struct frame_pool *pool = NULL;
 		struct page *page = NULL;
 		/* A pinned page must really be there: the program may have emptied the view. */
-		int err = fault_call(mm, addr, end, ahead, flags, true, &pool, &page);
+		int err = fault_call(mm, addr, end, reach, flags, true, &pool, &page);
 		if (err)
 			return err;
 		err = lock_page(mm, page);
@@ -198,7 +199,8 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 
 int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 {
-	uint64_t start, end, at, ahead = 0;
+	uint64_t start, end, at;
+	struct ra_reach reach = {0};
 	int err = live_range(mm, addr, len, &start, &end);
 	if (err || (flags & ~(unsigned)(FM_NOWAIT | FM_WRITE)))
 		return err ? err : -EINVAL;
@@ -206,7 +208,7 @@ int fm_pin(fm_mm *mm, const void *addr, size_t len, unsigned flags)
 	if (flags & FM_NOWAIT)
 		atomic_set(&mm->event_signalled, 0u);
 	for (at = start; at < end; at = next_page(at)) {
-		err = pin_one(mm, at, end, &ahead, flags);
+		err = pin_one(mm, at, end, &reach, flags);
 		if (err)
 			break;
 	}

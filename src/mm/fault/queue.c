@@ -57,7 +57,7 @@ struct queue_entry {
 	struct queue_entry *next; /* lock */
 	struct fm_range range;
 	uint64_t at, end; /* the addresses still to be brought in */
-	uint64_t ahead;   /* reads have begun up to this address */
+	struct ra_reach reach;
 	uint32_t state;   /* enum entry_state; atomic */
 	bool begun; /* vmf is a fault under way, its region pinned */
 	bool came;  /* the page was whole when the ticket's wait ended */
@@ -175,7 +175,7 @@ static int entry_begin(struct queue_entry *entry)
 	entry->vmf.exact = true;
 	entry->begun = true;
 	entry->came = false;
-	entry->ahead = ra_range(view, entry->at, entry->end, entry->ahead);
+	ra_range(view, entry->at, entry->end, &entry->reach);
 	return 0;
 }
 
@@ -241,7 +241,7 @@ static void entry_start(struct fm_queue *queue, struct queue_entry *entry,
 	entry->range.error = 0;
 	entry->at = start;
 	entry->end = start + range->len;
-	entry->ahead = 0;
+	entry->reach = (struct ra_reach){0};
 	entry->begun = entry->came = entry->ended = false;
 	if (!range->len || range->len > INT64_MAX || entry->end < start) {
 		entry->range.error = -EINVAL;

@@ -247,30 +247,41 @@ uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool ev
 /*
  * Read ahead for a call that wants [at, end) of a view. The pages that are not cached are read
  * in large pieces, up to some distance beyond `at`. So these pages are under way while the
- * call waits for the first page. `ahead` is the address that earlier calls have reached.
- * Called with no lock held. Returns the address that readahead has reached now.
+ * call waits for the first page. `reach` is the call's own, zeroed when the call begins.
+ * Called with no lock held.
+ *
+ * A page that readahead has passed may be missing from the cache: its request was aborted
+ * because a fault waited too long, or the page was evicted. The rest of that piece is then
+ * read again in one piece, not page by page. Each such loss halves the pieces of this call: in
+ * a range that keeps losing its reads, the call soon waits for single pages alone.
  */
-uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead)
+void ra_range(struct view *view, uint64_t at, uint64_t end, struct ra_reach *reach)
 {
 	struct fm_file *file = view->file;
 	struct frame_pool *pool = file->pool;
-	uint64_t base = view->region.base, unit = pool->page_size, most = pool->frames / 8;
-	uint64_t from = (at - base) >> pool->shift, last;
+	uint64_t base = view->region.base, unit = pool->page_size;
+	uint64_t from = (at - base) >> pool->shift, last, most;
 
 	if (end - base > view->region.len)
 		end = base + view->region.len;
 	last = (end - 1 - base) >> pool->shift;
-	if (ahead > at + most / 2 * unit || from == last)
-		return ahead;
+	if (reach->ahead > at && from != last && !page_is_cached(file, from)) {
+		reach->ahead = 0;
+		reach->losses++;
+	}
+	most = reach->losses < 32 ? (pool->frames / 8) >> reach->losses : 0;
+	if (!most || reach->ahead > at + most / 2 * unit || from == last)
+		return;
 	last = last - from < most ? last : from + most;
-	if (ahead > at) {
-		from = (ahead - base) >> pool->shift;
+	if (reach->ahead > at) {
+		from = (reach->ahead - base) >> pool->shift;
 	} else if (page_is_cached(file, from)) { /* called for again, or always cached */
-		return base + ((from + 1) << pool->shift);
+		reach->ahead = base + ((from + 1) << pool->shift);
+		return;
 	}
 	if (from > last)
-		return ahead;
+		return;
 	struct ra_window window = {
 		.start = from, .mark = UINT64_MAX, .step = 1, .count = (uint32_t)(last - from + 1)};
-	return base + (ra_submit(file, &window, false) << pool->shift);
+	reach->ahead = base + (ra_submit(file, &window, false) << pool->shift);
 }

@@ -10,7 +10,13 @@ struct fm_file;
 struct ra_window;
 struct view;
 
+/* How far readahead has come for one call on a range of many pages. */
+struct ra_reach {
+	uint64_t ahead;  /* reads have begun up to this address; 0: none */
+	uint32_t losses; /* pieces whose pages were lost before the call reached them */
+};
+
 uint64_t ra_submit(struct fm_file *file, const struct ra_window *window, bool evict);
-uint64_t ra_range(struct view *view, uint64_t at, uint64_t end, uint64_t ahead);
+void ra_range(struct view *view, uint64_t at, uint64_t end, struct ra_reach *reach);
 
 #endif
