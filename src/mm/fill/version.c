@@ -30,8 +30,8 @@ enum noted {
  * Once no more change can get that version, all pages read meanwhile are old, though the version
  * is the same.
  */
-static enum noted version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now,
-			 uint64_t asked)
+static enum noted version_note(struct fm_file *file, uint32_t epoch,
+			       const struct fm_store_version *now, uint64_t asked)
 {
 	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
