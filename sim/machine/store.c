@@ -226,6 +226,9 @@ static int sim_version(struct fm_store *store, struct fm_store_version *ret_vers
 	if (s->no_version)
 		return -EOPNOTSUPP;
 	*ret_version = (struct fm_store_version){.size = s->size[s->version], .version = {s->version}};
+	sim_point(); /* the answer is on its way, and the store may change meanwhile */
+	if (!sim_below(8))
+		sim_sleep(1000 + sim_below(1000000));
 	return 0;
 }
 
