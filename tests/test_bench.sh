@@ -148,10 +148,10 @@ def part(row, over, under):
 
 figures = {
     "speed": lambda row: 1 / row["ns_per_op"],
-    "time an operation": lambda row: row["ns_per_op"],
-    "CPU time a byte": lambda row: part(row, "cpu_s", "bytes"),
-    "device bytes an operation": lambda row: part(row, "device_bytes", "ops"),
-    "device bytes for a byte asked": lambda row: part(row, "device_bytes", "bytes"),
+    "time per operation": lambda row: row["ns_per_op"],
+    "CPU time per byte": lambda row: part(row, "cpu_s", "bytes"),
+    "device bytes per operation": lambda row: part(row, "device_bytes", "ops"),
+    "device bytes per wanted byte": lambda row: part(row, "device_bytes", "bytes"),
 }
 judged = set()
 for target in targets:
@@ -174,9 +174,9 @@ for target in targets:
     assert reached == (target["verdict"] == "met"), target
 assert ("write-fault", 1, "bare-protect") in by and ("write-sync", 1, "pwrite") in by, by.keys()
 for judgement in (("rand-cold", "speed", "kernel-mmap = 1"), ("rand-nowait", "speed", "limit = 1"),
-                  ("fault-cost-4k", "time an operation", "bare = 1"),
-                  ("contended", "times that a page was read", None),
-                  ("metadata", "metadata as part of the budget", None)):
+                  ("fault-cost-4k", "time per operation", "bare = 1"),
+                  ("contended", "reads per cached page", None),
+                  ("metadata", "metadata as a part of the budget", None)):
     assert judgement in judged, (judgement, judged)
 END
 fi
@@ -191,7 +191,7 @@ mkdir out.d
 	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null &
 bench=$!
 wait "$bench" || fail "status $?: $(cat err)"
-grep -q '^no --file: writing one of 16 MiB' out || fail "does not say what it writes: $(cat out)"
+grep -q '^no --file is given: writing a file of 16 MiB' out || fail "the size of the new file is not printed: $(cat out)"
 grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
 grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
 grep -qE '^rand-cold +1 filemap: speed, kernel-mmap = 1 +>= 20 .*(met|missed)$' out || fail "no target: $(cat out)"
@@ -237,7 +237,7 @@ status=0
 wait "$bench" || status=$?
 bench=
 [ "$status" -eq 1 ] || fail "changed bytes: status $status: $(cat out err)"
-grep -q 'pread read other bytes' err || fail "changed bytes: $(cat err)"
+grep -q 'pread read different bytes' err || fail "changed bytes: $(cat err)"
 
 # ---- interrupted
 for signal in INT TERM KILL; do
