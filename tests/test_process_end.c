@@ -225,7 +225,7 @@ static void end_stuck(void)
 static void note(void *arg, enum fm_log_level level, const char *line)
 {
 	(void)arg;
-	if (level == FM_LOG_ERROR && strstr(line, "after the last moment"))
+	if (level == FM_LOG_ERROR && strstr(line, "so late in its exit"))
 		CHECK_EQ(write(STDOUT_FILENO, "told\n", 5), 5);
 }
 

@@ -591,7 +591,7 @@ static void test_refused(void)
 	close(run[1]);
 	CHECK(read(run[0], &none, 1) == 0, "sleep is not run"); /* exec() closes the other end */
 	close(run[0]);
-	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "being run");
+	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "a running program");
 	closed(opened("file:sleep", 0));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
