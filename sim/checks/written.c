@@ -246,7 +246,7 @@ void written_ended(struct sim_store *s, uint32_t flight)
  * flush does not lose holes or ends: a file system that loses its own records reports that from
  * then on.
  */
-static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t covers, bool well)
+static void flush_sector(struct sector *sec, uint32_t covers, bool well)
 {
 	uint32_t kept = 0;
 	bool lose = !well && sim_chance(128);
@@ -258,14 +258,13 @@ static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t cover
 			sec->pending[kept++] = sec->pending[p];
 	}
 	sec->pendings = kept;
-	(void)s;
 }
 
 void written_flushed(struct sim_store *s, uint32_t covers, bool well)
 {
 	for (uint32_t n = 0; n < SIM_PAGES; n++)
 		for (uint32_t i = 0; i < SIM_TAGS; i++) {
-			flush_sector(s, sector_of(s, n, i), covers, well);
+			flush_sector(sector_of(s, n, i), covers, well);
 			check_crash(s, n, i);
 		}
 }
@@ -290,7 +289,6 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 	moment[moments++] = begun;
 	for (uint32_t i = 0; i < count; i++) {
 		struct sector *sec = sector_of(s, n, i);
-		uint32_t before = moments;
 		bool some = false;
 		for (uint32_t v = 0; v < sec->count; v++) {
 			if (sec->value[v].tag != tags[i] || sec->value[v].until < begun)
@@ -299,7 +297,6 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 			if (sec->value[v].from > begun)
 				moment[moments++] = sec->value[v].from;
 		}
-		(void)before;
 		if (!some && !s->lost[n])
 			sim_fail("a write takes %#llx from sector %u of page %u of object %u, "
 				 "which it has not been since the write began",
