@@ -216,7 +216,7 @@ enum op {
  * off. Shrinking tries both. The seed's other choices stay the same. */
 #define SIM_LIMITS(X)                                                                          \
 	X(workers, "threads of the program")                                                   \
-	X(ops, "operations of each")                                                           \
+	X(ops, "operations of each thread")                                                    \
 	X(files, "objects")                                                                    \
 	X(pages, "pages of each object")
 #define SIM_WITHOUT(X)                                                                             \
