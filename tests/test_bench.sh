@@ -102,10 +102,10 @@ if [ "$status" -eq 77 ]; then
 fi
 [ "$status" -eq 0 ] || fail "status $status: $(cat err)"
 if grep -v '^filemap: bench: ' err; then
-	fail "stray words on stderr"
+	fail "unexpected words on stderr"
 fi
 if [ "$sanitizer" = none ] && command -v python3 >/dev/null; then
-	python3 - out <<'END' || fail "JSON: not as it should be, see above"
+	python3 - out <<'END' || fail "JSON: wrong content, see above"
 import json, sys
 fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes",
           "written_bytes", "cpu_s", "rss_mib", "ratio_vs_kernel"]
@@ -185,7 +185,7 @@ sha256sum file | cmp -s - sum || fail "the user's file has been written to"
 
 # ---- without --file: a table, no progress in a pipe, pictures, a page
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
-	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "a folder made two deep"
+	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "--plot made a folder in a missing folder"
 mkdir out.d
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
 	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null &
@@ -195,7 +195,7 @@ grep -q '^no --file is given: writing a file of 16 MiB' out || fail "the size of
 grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
 grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
 grep -qE '^rand-cold +1 filemap: speed, kernel-mmap = 1 +>= 20 .*(met|missed)$' out || fail "no target: $(cat out)"
-! grep -qE '^(backward|strided) ' out || fail "a target of what was not measured: $(cat out)"
+! grep -qE '^(backward|strided) ' out || fail "a target without a measurement: $(cat out)"
 ! tr -d '\n' <err | grep -q "$(printf '\r')" || fail "progress in a pipe"
 expect_clean "$bench" "a file of its own"
 bench=
@@ -220,7 +220,7 @@ if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null &&
 		fail "not root: status $?: $(cat err)"
 	grep -q 'left out: kernel-mmap-128k: .*root' err || fail "no reason for kernel-mmap-128k: $(cat err)"
 	grep -q 'left out: kernel-mmap: .*root' err || fail "no reason for loop-over-budget: $(cat err)"
-	! grep -qE 'kernel-mmap-128k|^loop-over-budget' out || fail "a row for what was left out: $(cat out)"
+	! grep -qE 'kernel-mmap-128k|^loop-over-budget' out || fail "a row of a way that was left out: $(cat out)"
 fi
 
 # ---- bytes that change between two rounds are found
@@ -244,7 +244,7 @@ for signal in INT TERM KILL; do
 	"$filemap" bench --size 64M --quick --rounds 99 >out 2>err </dev/null &
 	bench=$!
 	sleep 1
-	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: over already: $(cat out err)"
+	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: the run has already ended: $(cat out err)"
 	status=0
 	wait "$bench" || status=$?
 	[ "$status" -gt 128 ] || fail "SIG$signal: status $status"

@@ -519,7 +519,7 @@ static void refused(const char *text, int error, const char *word)
 	CHECK_EQ(fm_file_open(mm, support_format("memory:1M?hotset=%s", hot), NULL, &none), error);
 	CHECK_EQ(told_count, 1);
 	if (!strstr(told, word) || !strstr(told, hot))
-		CHECK_FAIL("'%s' was told as '%s'", text, told);
+		CHECK_FAIL("'%s' was reported as '%s'", text, told);
 	unlink(hot);
 }
 

@@ -97,7 +97,7 @@ static void test_parameters(void)
 		error = 0;
 		CHECK(!store_next_parameter(&cursor, key, 8, value, 8, &error) && error < 0,
 		      "'%s' is taken", bad[i]);
-		CHECK(cursor == bad[i], "'%s': the culprit is not pointed at", bad[i]);
+		CHECK(cursor == bad[i], "'%s': the cursor is not at the bad parameter", bad[i]);
 	}
 	cursor = NULL;
 	error = 0;
@@ -114,7 +114,7 @@ static void refused(const char *uri, int error, const char *words)
 	CHECK(got == error, "'%s' gives %d: %s", uri, got, text);
 	CHECK(strstr(text, words), "'%s' says '%s', without '%s'", uri, text, words);
 	CHECK(!strchr(text, '\n'), "'%s': more than a line", uri);
-	CHECK(store == (struct fm_store *)&store, "'%s' wrote its result", uri);
+	CHECK(store == (struct fm_store *)&store, "'%s' failed, but wrote its result", uri);
 	got = store_open(uri, 0, NULL, 0, &store);
 	CHECK(got == error, "'%s' without a text gives %d", uri, got);
 }
