@@ -99,7 +99,7 @@
 	X(futex_timeout, "... that timed out")                                                 \
 	X(futex_spurious, "... that were woken for nothing")                                   \
 	X(small_lock_blocked, "small locks waited for")                                        \
-	X(time_jumps, "time passed while somebody could have run")                             \
+	X(time_jumps, "time passed while a thread could have run")                             \
 	X(move_busy, "MOVE: EBUSY")                                                            \
 	X(move_held, "MOVE: EBUSY, and for a while")                                           \
 	X(move_part, "MOVE: EAGAIN part way")                                                  \
@@ -114,7 +114,7 @@
 	X(copy_over_mark, "thread trap: COPY onto a page poisoned for an error")               \
 	X(told_by_signal, "thread trap: writers told by a signal, their page being there")     \
 	X(region_refuses, "thread trap: regions made read-only for a moment, to refuse a write") \
-	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
+	X(told_unasked, "thread trap: marks that no fault asked for, taken away")              \
 	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
 	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
 	X(call_locked, "... that held the lock of an object")                                  \

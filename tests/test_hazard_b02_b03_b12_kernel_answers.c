@@ -264,7 +264,7 @@ int main(void)
 	 * thread. */
 	for (uint32_t page_size = 4096; page_size <= (SUPPORT_TSAN ? 4096u : 65536u); page_size *= 16)
 		for (int which = 0; which < ANSWERS; which++) {
-			hazard_watch(support_format("%s, %u-byte pages: somebody waits for ever", names[which],
+			hazard_watch(support_format("%s, %u-byte pages: a thread waits for ever", names[which],
 						    page_size));
 			run((enum answer)which, page_size);
 		}

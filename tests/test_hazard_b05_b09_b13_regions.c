@@ -111,7 +111,7 @@ static void test_b05(void)
 	struct area slots = area_of(file->pool->slots);
 	if (mm->install != FM_INSTALL_MOVE || !slots.huge) {
 		printf("B5: %s: not tried\n", mm->install != FM_INSTALL_MOVE ? "only MOVE keeps huge pages"
-								: "no huge page to be had");
+								: "no huge page is available");
 		goto out;
 	}
 	for (int round = 0; round < 3; round++)

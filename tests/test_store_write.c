@@ -221,7 +221,7 @@ static void test_bytes(const char *uri, unsigned flags)
 	closed(store);
 	if (flags & FM_STORE_OPEN_CREATE) { /* open the object again, read-only */
 		store = opened(uri, 0);
-		model_is(store, &model, "opened anew");
+		model_is(store, &model, "opened again");
 		CHECK(!(store->caps & FM_STORE_WRITE), "the store is writable without FM_STORE_OPEN_WRITE");
 		closed(store);
 	}
