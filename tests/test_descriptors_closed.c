@@ -16,7 +16,6 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <stddef.h>
 #include <sys/prctl.h>
