@@ -1068,46 +1068,46 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 
 /* One table from which the structure, the names and the JSON keys are made: X(name, help). */
 #define FM_COUNTERS(X)                                                                         \
-	X(faults, "faults that ended, each once however many tries it took")                   \
-	X(faults_major, "of those: needed a read of the store")                                \
-	X(faults_minor, "of those: began no read of their own")                                \
-	X(faults_sigbus, "of those: ended in SIGBUS")                                          \
-	X(faults_segv, "of those: ended in SIGSEGV")                                           \
+	X(faults, "faults that ended; each fault counts once, whatever the number of tries")   \
+	X(faults_major, "faults that needed a read of the store")                              \
+	X(faults_minor, "faults that began no read")                                           \
+	X(faults_sigbus, "faults that ended in SIGBUS")                                        \
+	X(faults_segv, "faults that ended in SIGSEGV")                                         \
 	X(fault_retries, "tries beyond the first, after the map lock was dropped")             \
 	X(fault_in_again, "fm_fault_in() calls that returned -EAGAIN")                         \
 	X(reads, "reads of a store")                                                           \
 	X(read_bytes, "bytes read from stores")                                                \
 	X(read_errors, "reads that failed")                                                    \
-	X(read_timeouts, "of those: passed their deadline")                                    \
-	X(read_short, "reads that came short and were continued")                              \
+	X(read_timeouts, "failed reads that passed their deadline")                            \
+	X(read_short, "reads that returned too few bytes and were continued")                  \
 	X(ra_windows, "readahead windows submitted")                                           \
 	X(ra_pages, "pages read ahead")                                                        \
-	X(ra_hits, "of those: touched")                                                        \
-	X(ra_waste, "of those: evicted untouched")                                             \
-	X(hotset_pages, "pages of hot sets read ahead: counted among ra_pages, too")           \
-	X(ra_aborted, "readahead requests aborted for a fault that needed a page of theirs")   \
+	X(ra_hits, "pages read ahead that were touched")                                       \
+	X(ra_waste, "pages read ahead that were evicted untouched")                            \
+	X(hotset_pages, "pages of hot sets that were read ahead; ra_pages includes them")      \
+	X(ra_aborted, "readahead requests aborted because a fault needed one of their pages")  \
 	X(installs_move, "pages installed by MOVE")                                            \
 	X(installs_copy, "pages installed by COPY")                                            \
 	X(install_exists, "installs that found the page already there")                        \
 	X(install_busy, "installs or evictions that met EBUSY")                                \
-	X(emptied_behind, "pages recorded as installed that had been emptied behind us")       \
-	X(evictions, "frames taken from a page for another")                                   \
+	X(emptied_behind, "installed pages that the program or the kernel had emptied")        \
+	X(evictions, "pages evicted so that another page gets the frame")                      \
 	X(deactivations, "pages taken out of the view but kept cached")                        \
-	X(reactivations, "of those: touched again")                                            \
+	X(reactivations, "deactivated pages that were touched again")                          \
 	X(reclaim_direct, "reclaim passes by a fault")                                         \
 	X(reclaim_background, "reclaim passes by the background thread")                       \
 	X(frame_waits, "waits for a free frame")                                               \
 	X(progress_keeps, "instructions whose pages were kept until they completed")           \
-	X(progress_waits, "waits for a keeper's place")                                        \
+	X(progress_waits, "waits for a slot that keeps the pages of an instruction")           \
 	X(pt_released, "empty 2 MiB ranges whose page table was given back")                   \
 	X(lock_shared, "map lock taken shared")                                                \
 	X(lock_exclusive, "map lock taken exclusive")                                          \
-	X(lock_contended, "of both: had to wait")                                              \
+	X(lock_contended, "times that a thread had to wait for the map lock")                  \
 	X(lock_held_over_block, "times a thread was about to block with the map lock held")    \
 	X(maps, "fm_map() calls")                                                              \
 	X(unmaps, "fm_unmap() calls")                                                          \
 	X(advises, "fm_advise() calls")                                                        \
-	X(files_changed, "files found changed behind their snapshot")                          \
+	X(files_changed, "files that had changed since they were opened")                      \
 	X(dirtied, "pages that became dirty")                                                  \
 	X(writes, "writes to a store")                                                         \
 	X(write_bytes, "bytes written to stores")                                              \
@@ -1115,18 +1115,17 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(flushes, "flushes of a store")                                                       \
 	X(flush_errors, "flushes that failed")                                                 \
 	X(syncs, "fm_sync() and fm_file_sync() calls")                                         \
-	X(write_throttled, "write faults that were held back, too much being dirty")           \
-	X(write_in_place,                                                                      \
-	  "pages written where they were: they could not be taken out of the view")            \
-	X(dirty_lost, "dirty pages that were lost: emptied behind us, or never to be written") \
+	X(write_throttled, "write faults that waited because too many pages were dirty")       \
+	X(write_in_place, "pages written from the view, because they could not be taken out")  \
+	X(dirty_lost, "dirty pages that were lost: emptied by the program, or given up")       \
 	X(spilled, "private pages written to a scratch file")                                  \
 	X(groups_made, "groups: 2 MiB of small frames whose memory is one huge page")          \
-	X(groups_split, "of those: split, because a page of theirs went its own way")          \
-	X(group_installs, "installs of all of a group at once")
+	X(groups_split, "groups that were split because one page was handled alone")           \
+	X(group_installs, "installs of a whole group at once")
 
 #define FM_GAUGES(X)                                                                           \
 	X(budget_bytes, "memory budget")                                                       \
-	X(charged_bytes, "of it in use: frames and page tables")                               \
+	X(charged_bytes, "the part of the budget in use: frames and page tables")              \
 	X(frames, "frames within the budget")                                                  \
 	X(frames_used, "frames that hold a page")                                              \
 	X(pages_installed, "pages installed in views")                                         \
@@ -1137,7 +1136,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(pins, "pages pinned by fm_pin()")                                                    \
 	X(dirty_pages, "pages that are dirty")                                                 \
 	X(writeback_pages, "pages that are being written")                                     \
-	X(unflushed_pages, "pages that were written, and not made durable yet")                \
+	X(unflushed_pages, "pages that were written but are not durable yet")                  \
 	X(requests, "requests under way")
 
 #define FM_HISTOGRAMS(X)                                                                       \
@@ -1148,7 +1147,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(lock_hold_exclusive_ns, "time the map lock was held exclusive")                      \
 	X(read_ns, "latency of reads of a store")                                              \
 	X(write_ns, "latency of writes to a store")                                            \
-	X(throttle_ns, "time that write faults were held back")
+	X(throttle_ns, "time that write faults waited because too many pages were dirty")
 
 struct fm_histogram_summary {
 	uint64_t count, p50_ns, p99_ns, p999_ns, max_ns;

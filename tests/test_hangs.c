@@ -210,12 +210,12 @@ int main(void)
 	hazard_watch("a sync beside punches does not end");
 	support_start();
 	test_sync_beside_punches(FM_TRAP_INLINE);
-	hazard_watch("two dead files hold up a third");
+	hazard_watch("two dead files delay a third");
 	test_dead_writers(FM_TRAP_INLINE);
 	test_dead_writers(FM_TRAP_THREAD);
-	hazard_watch("those that write to a dead file hold up who writes to another");
+	hazard_watch("writers to a dead file delay a writer to another file");
 	test_throttled();
-	hazard_watch("those that wait for a dead store hold up a fault on another");
+	hazard_watch("threads that wait for a dead store delay a fault on another");
 	test_waiters();
 	support_end();
 	return 0;

@@ -355,7 +355,7 @@ int main(void)
 	bool ours = mounts_are_ours();
 
 	if (!calls_are_served())
-		SKIP("the thread trap serves no system calls here: that wants CAP_SYS_PTRACE");
+		SKIP("the thread trap serves no system calls here: that needs CAP_SYS_PTRACE");
 	alarm(HANG_S);
 	support_start();
 	snprintf(dir, sizeof(dir), "%s", support_path());

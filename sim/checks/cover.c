@@ -174,7 +174,7 @@ int cover_verdict(const struct sim_cover *cover, uint64_t runs, bool json)
 		return 0;
 	if (runs < RUNS_ENOUGH) {
 		if (!json)
-			printf("%u rows not reached; to be expected of fewer than %u runs\n", missed, RUNS_ENOUGH);
+			printf("%u rows were not reached, as is usual for fewer than %u runs\n", missed, RUNS_ENOUGH);
 		return 0;
 	}
 	fprintf(stderr, "filemap-sim: never reached in %llu runs:%s\n", (unsigned long long)runs, names);

@@ -90,15 +90,15 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
 		return -EINVAL;
 	if (ours.budget_bytes > BUDGET_MOST) {
-		say_line(&ours, "the budget is above 8 TiB, which is as much as an address space can have");
+		say_line(&ours, "the budget is above 8 TiB, the maximum for an address space");
 		return -EINVAL;
 	}
 	live_forget_parents();
 	err = mm_create(&ours, &mm);
 	if (err == -EAGAIN)
-		say_line(&ours, "the system lets this user have no more threads, and the library "
-				"needs some of its own: raise RLIMIT_NPROC (ulimit -u), "
-				"or pids.max of the cgroup");
+		say_line(&ours, "the library cannot start its threads: this user has reached the limit "
+				"of threads; raise RLIMIT_NPROC (ulimit -u) or pids.max of the "
+				"cgroup");
 	if (err)
 		return err;
 	err = live_add(mm);
@@ -283,8 +283,8 @@ static int map_elsewhere(fm_file *file, uint64_t offset, size_t len,
 	if (!file->writable)
 		return map_private(file, offset, len, options, ret_addr);
 	mm_log(file->mm, FM_LOG_ERROR,
-	       "%s: the program's own memory lies where offset %llu would be mapped; close the "
-	       "file, and open it anew",
+	       "%s: other memory of the program occupies the address at which offset %llu must be "
+	       "mapped; close the file and open it again",
 	       file->uri, (unsigned long long)offset);
 	return -EADDRINUSE;
 }

@@ -86,8 +86,8 @@ static void say_why_not(const struct trap_options *options, int err)
 		say(options, "userfaultfd is not available: the kernel lacks CONFIG_USERFAULTFD, or a "
 			     "seccomp filter forbids it; allow the userfaultfd system call");
 	else if (err == -EPERM)
-		say(options, "userfaultfd is closed to this user: allow the system call in the seccomp "
-			     "filter, or give access to /dev/userfaultfd");
+		say(options, "this user may not use userfaultfd: allow the system call in the seccomp "
+			     "filter, or grant access to /dev/userfaultfd");
 	else
 		say(options, "userfaultfd cannot be opened");
 }
@@ -101,8 +101,9 @@ static int open_features(const struct trap_options *options, struct trap *trap, 
 		int err = uffd_features(flags, ret);
 		if (err != -EPERM)
 			return err;
-		say(options, "the thread trap serves this user's own accesses only: a system call given a "
-			     "cold address gets EFAULT; use fm_pin(), or set vm.unprivileged_userfaultfd=1");
+		say(options, "the thread trap serves accesses from user mode only: a system call on an "
+			     "address whose page is not in the view fails with EFAULT; use fm_pin(), "
+			     "or set vm.unprivileged_userfaultfd=1");
 	}
 	trap->user_mode_only = true;
 	return uffd_features(flags | ABI_USER_MODE_ONLY, ret);
@@ -141,9 +142,9 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 		return (int)ret;
 	if (!os_fds_apart()) {
 		say(options,
-		    "the library's descriptors are in the program's table, since close_range() and "
-		    "unshare() are refused: "
-		    "closing them ends its mappings; allow close_range() in the seccomp filter");
+		    "the kernel refuses close_range() and unshare(), so the program sees the library's "
+		    "descriptors, and closing these descriptors ends the mappings; allow close_range() "
+		    "in the seccomp filter");
 		ret = os_fd_keep(&trap->kept, trap->fd);
 		if (ret < 0)
 			return (int)ret;

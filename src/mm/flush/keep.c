@@ -348,8 +348,8 @@ int keep_start(struct fm_mm *mm)
 	int err = os_keeper_start(&mm->keeper, keep, mm, trap_descriptor(mm->trap));
 	if (err)
 		mm_log(mm, FM_LOG_ERROR,
-		       "no keeper (FM_KEEP): %s; it needs clone(), pidfd_open(), close_range(), "
-		       "seccomp filters, and local sockets",
+		       "the keeper process (FM_KEEP) cannot be started: %s; the keeper needs "
+		       "clone(), pidfd_open(), close_range(), seccomp filters and local sockets",
 		       strerror(-err));
 	return err;
 }
@@ -377,8 +377,8 @@ int keep_file(struct fm_file *file)
 	if (!err)
 		err = os_keeper_take(&mm->keeper, kept.fd, &kept.st, &place);
 	if (err)
-		mm_log(mm, FM_LOG_ERROR, "%s: its keeper (FM_KEEP) does not take it: %s", file->uri,
-		       strerror(-err));
+		mm_log(mm, FM_LOG_ERROR, "%s: the keeper process (FM_KEEP) cannot take the file: %s",
+		       file->uri, strerror(-err));
 	else
 		file->writes->kept = place + 1;
 	return err;

@@ -340,8 +340,8 @@ static bool leave_behind(struct fm_mm *mm)
 {
 	struct os_thread thread = {0};
 	mm_log(mm, FM_LOG_WARNING,
-	       "a store does not end what it was asked to do: what the address space holds is "
-	       "given back when it does");
+	       "a request to a store has not ended: the memory of the address space is released "
+	       "when the request ends");
 	silence(mm);
 	if (os_thread_start(&thread, "fm-end", end_later, mm)) {
 		atomic_set(&mm->silent, false);
