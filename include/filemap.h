@@ -265,7 +265,13 @@ FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 enum fm_changed {
 	/** Pages that are not read yet fail with -ESTALE. Bytes from before and after a
 	 *  change are never mixed. Growth is a change too: size and mtime cannot show that
-	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot. */
+	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot.
+	 *
+	 *  The program's own write() to the file is a change too. The kernel sets mtime first,
+	 *  and then reads what is to be written. So a write() from a page of a mapping of the
+	 *  same file fails with EFAULT if the page is not cached, also with the thread trap.
+	 *  These ways out exist: FM_CHANGED_REFRESH, fm_pin() before the call, or a handle for
+	 *  writing. */
 	FM_CHANGED_ERROR = 0,
 	/** The library drops the cached pages and reads them again. The library checks the
 	 *  file after each read, and when the program touches an address past the end. A
