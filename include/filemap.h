@@ -361,7 +361,13 @@ struct fm_file_options {
 	/** Bytes of address space to keep free behind the file's end, for mappings that reach
 	 *  past the end and for a file that grows (fm_truncate(), FM_CHANGED_REFRESH). They
 	 *  cost no memory. 0: 1 GiB; if RLIMIT_AS or RLIMIT_DATA limits the process, an
-	 *  8192nd of the limit and at least 64 KiB. */
+	 *  8192nd of the limit and at least 64 KiB.
+	 *
+	 *  The file's own addresses are reserved at open. If they are more than a 64th of such
+	 *  a limit, or more than the process may have, fm_map() reserves them instead, 2 MiB or
+	 *  more at a time, where the program maps. Parts of a file larger than the limit can
+	 *  thus be mapped. What fm_map() has reserved stays reserved until the last handle and
+	 *  mapping of the file have gone. Such a process needs /proc. */
 	uint64_t reserve_bytes;
 };
 
@@ -688,7 +694,7 @@ struct fm_map_options {
  *   -EACCES       FM_MAP_WRITE without FM_MAP_PRIVATE, and the file is not open for writing
  *   -EOVERFLOW    the range goes past 2^63, or ends more than `reserve_bytes` (struct
  *                 fm_file_options) past the size that the file had when it was opened
- *   -ENOMEM       no memory
+ *   -ENOMEM       no memory; or RLIMIT_AS or RLIMIT_DATA allows no more addresses
  *   -EADDRINUSE   a file open for writing, and the program has put other memory into the range
  *   -EOWNERDEAD   in a forked child
  *   with FM_MAP_PRIVATE, the errors of fm_file_close()

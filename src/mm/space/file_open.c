@@ -34,6 +34,7 @@
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/store.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <errno.h>
