@@ -226,8 +226,10 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * Do not call from inside a fault, nor concurrently with other calls on the same address
  * space.
  * Errors:
- *   -EIO  some dirty pages are lost, or may be. The log function learns of which file, how
- *         much, and why. Everything else is done
+ *   -EIO      some dirty pages are lost, or may be. The log function learns of which file, how
+ *             much, and why. Everything else is done
+ *   -EDEADLK  called from the log function of the address space, or from an on_write_error of one
+ *             of its files. Nothing is done
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
@@ -892,13 +894,17 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  * - A file grows by this call only. A write past the end is SIGBUS, or, in the rest of the
  *   last page, lost.
  *
- * Thread-safe, also against faults. Blocks on writes under way and on the store.
+ * Thread-safe, also against faults. Blocks on writes under way, at most for the file's
+ * deadline, and on the store. The store's own call (ftruncate(), fallocate()) has no deadline.
  * Errors:
  *   -EINVAL      invalid argument
  *   -EACCES      the file is not open for writing
  *   -EFBIG       beyond the reserve of the view, see `reserve_bytes` of struct fm_file_options
  *   -EBUSY       the file is to grow, and fm_pin() holds the last page, in which the file ends
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   the file's deadline has passed: a write under way, or another change of the file,
+ *                does not end. Nothing has changed. If the file was to grow, and such a write has
+ *                begun during the call, the size may be the new one: see fm_file_size()
  *   the store's: the size is then the former one, and what was beyond the new end may be gone
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
@@ -914,6 +920,7 @@ FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
  *   -EACCES      the file is not open for writing
  *   -EBUSY       fm_pin() holds a page of the range; part of the range may be zeros by then
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   as fm_truncate(); part of the first and the last page may be zeros by then
  *   the store's: part of the range may be zeros by then
  */
 FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
@@ -931,6 +938,7 @@ FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
  * Errors:
  *   -EINVAL  invalid argument
  *   -EBUSY   some page is pinned, or is written to again and again: that page was left
+ *   -ETIMEDOUT  the file's deadline has passed: a write under way does not end
  *   the store's
  */
 FM_PUBLIC int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len);

@@ -116,6 +116,8 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = live_mm(mm);
 	if (err)
 		return err;
+	if (mm_in_callback(mm)) /* the call would wait for the callback, which waits for the call */
+		return -EDEADLK;
 	live_finishing(1); /* counted before the address space leaves the list: exit() in another
 			      thread finds the address space in one of the two */
 	if (!live_remove(mm)) {
