@@ -477,9 +477,10 @@ int file_refresh(struct fm_file *file, bool *ret_changed)
 	might_block(file->mm);
 	if (!file->store->ops->version)
 		return -EOPNOTSUPP;
-	if (!file->writable)
-		return snapshot_renew(file, ret_changed);
-	int err = size_renew(file, ret_changed);
+	int err = file->writable ? 0 : snapshot_renew(file, ret_changed);
+	if (err || !file->writable) /* the file may have become a file for writing meanwhile */
+		return err;
+	err = size_renew(file, ret_changed);
 	return err ? err : file_drop(file, 0, 0);
 }
 

@@ -308,7 +308,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	if (*ret_file)
 		return 0;
 	if (write) {
-		err = keep_file(file);
+		err = keep_file(file, file->store);
 		if (!err)
 			err = file_be_writable(file);
 		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* the name may be new */
