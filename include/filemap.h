@@ -226,8 +226,10 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * Do not call from inside a fault, nor concurrently with other calls on the same address
  * space.
  * Errors:
- *   -EIO  some dirty pages are lost, or may be. The log function learns of which file, how
- *         much, and why. Everything else is done
+ *   -EIO      some dirty pages are lost, or may be. The log function learns of which file, how
+ *             much, and why. Everything else is done
+ *   -EDEADLK  called from the log function of the address space, or from an on_write_error of one
+ *             of its files. Nothing is done
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
@@ -265,7 +267,13 @@ FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 enum fm_changed {
 	/** Pages that are not read yet fail with -ESTALE. Bytes from before and after a
 	 *  change are never mixed. Growth is a change too: size and mtime cannot show that
-	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot. */
+	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot.
+	 *
+	 *  The program's own write() to the file is a change too. The kernel sets mtime first,
+	 *  and then reads what is to be written. So a write() from a page of a mapping of the
+	 *  same file fails with EFAULT if the page is not cached, also with the thread trap.
+	 *  These ways out exist: FM_CHANGED_REFRESH, fm_pin() before the call, or a handle for
+	 *  writing. */
 	FM_CHANGED_ERROR = 0,
 	/** The library drops the cached pages and reads them again. The library checks the
 	 *  file after each read, and when the program touches an address past the end. A
@@ -355,7 +363,13 @@ struct fm_file_options {
 	/** Bytes of address space to keep free behind the file's end, for mappings that reach
 	 *  past the end and for a file that grows (fm_truncate(), FM_CHANGED_REFRESH). They
 	 *  cost no memory. 0: 1 GiB; if RLIMIT_AS or RLIMIT_DATA limits the process, an
-	 *  8192nd of the limit and at least 64 KiB. */
+	 *  8192nd of the limit and at least 64 KiB.
+	 *
+	 *  The file's own addresses are reserved at open. If they are more than a 64th of such
+	 *  a limit, or more than the process may have, fm_map() reserves them instead, 2 MiB or
+	 *  more at a time, where the program maps. Parts of a file larger than the limit can
+	 *  thus be mapped. What fm_map() has reserved stays reserved until the last handle and
+	 *  mapping of the file have gone. Such a process needs /proc. */
 	uint64_t reserve_bytes;
 };
 
@@ -682,7 +696,7 @@ struct fm_map_options {
  *   -EACCES       FM_MAP_WRITE without FM_MAP_PRIVATE, and the file is not open for writing
  *   -EOVERFLOW    the range goes past 2^63, or ends more than `reserve_bytes` (struct
  *                 fm_file_options) past the size that the file had when it was opened
- *   -ENOMEM       no memory
+ *   -ENOMEM       no memory; or RLIMIT_AS or RLIMIT_DATA allows no more addresses
  *   -EADDRINUSE   a file open for writing, and the program has put other memory into the range
  *   -EOWNERDEAD   in a forked child
  *   with FM_MAP_PRIVATE, the errors of fm_file_close()
@@ -880,13 +894,17 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  * - A file grows by this call only. A write past the end is SIGBUS, or, in the rest of the
  *   last page, lost.
  *
- * Thread-safe, also against faults. Blocks on writes under way and on the store.
+ * Thread-safe, also against faults. Blocks on writes under way, at most for the file's
+ * deadline, and on the store. The store's own call (ftruncate(), fallocate()) has no deadline.
  * Errors:
  *   -EINVAL      invalid argument
  *   -EACCES      the file is not open for writing
  *   -EFBIG       beyond the reserve of the view, see `reserve_bytes` of struct fm_file_options
  *   -EBUSY       the file is to grow, and fm_pin() holds the last page, in which the file ends
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   the file's deadline has passed: a write under way, or another change of the file,
+ *                does not end. Nothing has changed. If the file was to grow, and such a write has
+ *                begun during the call, the size may be the new one: see fm_file_size()
  *   the store's: the size is then the former one, and what was beyond the new end may be gone
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
@@ -902,6 +920,7 @@ FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
  *   -EACCES      the file is not open for writing
  *   -EBUSY       fm_pin() holds a page of the range; part of the range may be zeros by then
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   as fm_truncate(); part of the first and the last page may be zeros by then
  *   the store's: part of the range may be zeros by then
  */
 FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
@@ -919,6 +938,7 @@ FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
  * Errors:
  *   -EINVAL  invalid argument
  *   -EBUSY   some page is pinned, or is written to again and again: that page was left
+ *   -ETIMEDOUT  the file's deadline has passed: a write under way does not end
  *   the store's
  */
 FM_PUBLIC int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len);

@@ -486,11 +486,6 @@ void trap_merging_noted(struct trap *trap)
 	(void)trap;
 }
 
-uint64_t trap_address_limit(void)
-{
-	return UINT64_MAX;
-}
-
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)
 {
 	(void)trap;

@@ -28,6 +28,7 @@
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/store.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <errno.h>
@@ -115,6 +116,8 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = live_mm(mm);
 	if (err)
 		return err;
+	if (mm_in_callback(mm)) /* the call would wait for the callback, which waits for the call */
+		return -EDEADLK;
 	live_finishing(1); /* counted before the address space leaves the list: exit() in another
 			      thread finds the address space in one of the two */
 	if (!live_remove(mm)) {
@@ -269,7 +272,9 @@ static int map_private(fm_file *file, uint64_t offset, size_t len,
 	if (err)
 		return err;
 	err = offset + len > own->view.region.len ? -EOVERFLOW
-						  : mm_map_range(&own->view, offset, len, options, ret_addr);
+						  : trap_region_grow(&own->view.region, offset, len);
+	if (!err)
+		err = mm_map_range(&own->view, offset, len, options, ret_addr);
 	handle_close(own);
 	return err;
 }
@@ -289,6 +294,20 @@ static int map_elsewhere(fm_file *file, uint64_t offset, size_t len,
 	return -EADDRINUSE;
 }
 
+/* Map a part of the file's own view. The view may have to be reserved there first. */
+static int map_shared(fm_file *file, uint64_t offset, size_t len,
+		      const struct fm_map_options *options, void **ret_addr)
+{
+	struct view_region *region = &file->view.region;
+	uint64_t bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	int err = trap_region_grow(region, offset, bytes);
+
+	if (err == -EEXIST ||
+	    (!err && unlikely(trap_any_foreign(file->mm->trap, region->base + offset, bytes))))
+		return map_elsewhere(file, offset, len, options, ret_addr);
+	return err ? err : mm_map_range(&file->view, offset, len, options, ret_addr);
+}
+
 int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options,
 	   void **ret_addr)
 {
@@ -306,14 +325,8 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
-	uint64_t place = file->view.region.base + offset,
-		 bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
-	if (ours.flags & FM_MAP_PRIVATE)
-		err = map_private(file, offset, len, &ours, ret_addr);
-	else if (unlikely(trap_any_foreign(file->mm->trap, place, bytes)))
-		err = map_elsewhere(file, offset, len, &ours, ret_addr);
-	else
-		err = mm_map_range(&file->view, offset, len, &ours, ret_addr);
+	err = ours.flags & FM_MAP_PRIVATE ? map_private(file, offset, len, &ours, ret_addr)
+					  : map_shared(file, offset, len, &ours, ret_addr);
 	os_signals_restore(mask);
 	return err;
 }

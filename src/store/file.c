@@ -94,6 +94,7 @@ static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 	for (int i = 0; i < 2; i++)
 		from->here[i].own = from->here[i].fd = -1;
 	from->folder_fd = -1;
+	file->keep = from->keep; /* no thread writes to a file that is open for reading */
 	atomic_or(&store->caps, writer->caps);
 	return 0;
 }

@@ -26,6 +26,7 @@ struct view_region {
 	uint64_t base, len;
 	void *owner;
 	struct trap *trap;
+	struct region_parts *parts; /* NULL: all is reserved; see parts.h */
 	uint32_t pins; /* atomic, futex */
 	bool opened;
 };
@@ -86,15 +87,13 @@ bool trap_serves_calls(const struct trap *trap);
 const char *trap_kind_name(enum fm_trap kind);
 
 /* Reserve aligned address space (PROT_NONE) and open this region for the trap. `huge` is as for
- * trap_region_huge(). Returns 0, or negative errno such as -ENOMEM. */
+ * trap_region_huge(). Returns 0, or negative errno such as -ENOMEM: see also parts.h. */
 int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
 		     bool huge, void *owner);
 /* Let huge pages come in by one MOVE: a read fault on an empty place makes no page table any
  * more. Such a fault takes longer; a write fault clears a huge page in vain. Takes the kernel's
  * mmap_lock. */
 void trap_region_huge(struct view_region *region);
-/* The least process limit on address space and on writable memory; UINT64_MAX: no limit. */
-uint64_t trap_address_limit(void);
 /* Remove the region from the registry, and unmap the region if no fault is in progress there.
  * Returns false if a fault still is: call again. */
 bool trap_region_close(struct view_region *region);

@@ -36,6 +36,10 @@ static enum noted version_note(struct fm_file *file, uint32_t epoch,
 	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
 	os_lock(&file->reads->version_lock);
+	if (file->writable) { /* since the store was asked: changes are the library's own */
+		os_unlock(&file->reads->version_lock);
+		return NOTED_SAME;
+	}
 	bool late = atomic_get(&file->reads->epoch) != epoch;
 	bool same = store_version_same(now, &file->reads->version),
 	     grown_up = file->reads->version.young_ns && !now->young_ns;
@@ -139,8 +143,9 @@ static int version_settled(struct fm_file *file, struct fm_store_version *ret_no
 }
 
 /* Make the file a snapshot of the present object, also if the file was found changed
- * (-ESTALE). The file must not be open for writing. *ret_changed tells whether the file was of
- * another version. Blocks on the store. Returns 0 or the store's error. */
+ * (-ESTALE). *ret_changed tells whether the file was of another version. Blocks on the store.
+ * Does nothing if the file is open for writing by now: see file_upgrade(). Returns 0 or the
+ * store's error. */
 int snapshot_renew(struct fm_file *file, bool *ret_changed)
 {
 	struct fm_store_version now;
@@ -151,6 +156,10 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed)
 		if (err)
 			return err;
 		os_lock(&file->reads->version_lock);
+		if (file->writable) {
+			os_unlock(&file->reads->version_lock);
+			return 0;
+		}
 		bool late = atomic_get(&file->reads->epoch) != epoch;
 		bool other = atomic_get(&file->reads->changed) ||
 			     !store_version_same(&now, &file->reads->version);

@@ -34,6 +34,7 @@
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/store.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <errno.h>
@@ -308,7 +309,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	if (*ret_file)
 		return 0;
 	if (write) {
-		err = keep_file(file);
+		err = keep_file(file, file->store);
 		if (!err)
 			err = file_be_writable(file);
 		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* the name may be new */

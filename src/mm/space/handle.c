@@ -348,15 +348,22 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 		       fresh->uri, file->uri, pinned);
 		return -EBUSY;
 	}
+	/* The keeper takes the descriptors of `fresh` before they become those of `file`: an upgrade
+	 * of the store cannot be undone. */
 	int err = file_prepare_writing(file);
 	if (!err)
-		err = file->store->ops->upgrade(file->store, fresh->store);
+		err = keep_file(file, fresh->store);
 	if (!err)
-		err = keep_file(file);
-	if (err)
+		err = file->store->ops->upgrade(file->store, fresh->store);
+	if (err) {
+		keep_forget(file);
 		return err;
-	file->writable = true;
+	}
 	os_sigmask mask = os_signals_block();
+	/* From here on no thread takes over a version that the thread asked for before. */
+	os_lock(&file->reads->version_lock);
+	file->writable = true;
+	os_unlock(&file->reads->version_lock);
 	background_pass(file->mm);
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, page_begin_again, NULL);
 	os_lock(&file->reads->version_lock);
