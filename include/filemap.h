@@ -903,8 +903,7 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  *   -EBUSY       the file is to grow, and fm_pin() holds the last page, in which the file ends
  *   -EOPNOTSUPP  the store cannot do that
  *   -ETIMEDOUT   the file's deadline has passed: a write under way, or another change of the file,
- *                does not end. Nothing has changed. If the file was to grow, and such a write has
- *                begun during the call, the size may be the new one: see fm_file_size()
+ *                does not end. Nothing has changed
  *   the store's: the size is then the former one, and what was beyond the new end may be gone
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);

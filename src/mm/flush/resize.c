@@ -274,22 +274,22 @@ static int shrink(struct fm_file *file, uint64_t size, uint64_t until_ns)
 
 /* Mark the page of the former end dirty. The program may have written past the former end after the
  * page was zeroed there. A write-back left those bytes out. The store must get the bytes that the
- * program sees. */
-static int write_past(struct fm_file *file, uint64_t before, uint64_t until_ns)
+ * program sees. The store is longer already, so a deadline that has passed is no error: a page
+ * that is being read has nothing that the program wrote, and a page that is being written is
+ * written once more. */
+static void write_past(struct fm_file *file, uint64_t before, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	struct page *page = before & (pool->page_size - 1) ? page_find(file, before >> pool->shift) : NULL;
 
 	if (!page)
-		return 0;
-	int err = page_lock_unwritten(file, page, until_ns);
-	if (!err) {
+		return;
+	if (page_lock_unwritten(file, page, until_ns) == 0 || page_trylock(page)) {
 		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
 			page_dirty(pool, page);
 		page_unlock(pool, page);
 	}
 	page_unpin(pool, page);
-	return err;
 }
 
 static int grow(struct fm_file *file, uint64_t size, uint64_t until_ns)
@@ -298,7 +298,9 @@ static int grow(struct fm_file *file, uint64_t size, uint64_t until_ns)
 	int err = zero_past(file, before, until_ns);
 	if (!err)
 		err = store_resize(file->store, size);
-	return err ? err : write_past(file, before, until_ns);
+	if (!err)
+		write_past(file, before, until_ns);
+	return err;
 }
 
 int file_truncate(struct fm_file *file, uint64_t size)
