@@ -8,6 +8,7 @@
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/registry.h"
+#include "trap/release.h"
 #include "trap/uffd.h"
 #include "trap/uffd_abi.h"
 
@@ -116,12 +117,50 @@ static void unmap_piece(uint64_t addr, uint64_t len)
 	munmap((void *)(uintptr_t)addr, len);
 }
 
+void region_release(struct view_region *region, uint64_t start, uint64_t end)
+{
+	atomic_set(&region->released_start, start);
+	atomic_set(&region->released_end, end);
+}
+
+bool region_is_released(const struct view_region *region, uint64_t addr)
+{
+	return addr < atomic_get(&region->released_end) &&
+	       addr >= atomic_get(&region->released_start);
+}
+
+/* Call fn for each piece of [start, end) that is the library's. The part that was handed back is
+ * left out without a question: it may be large, and the program may have a userfaultfd there. */
+static void each_piece(struct view_region *region, uint64_t start, uint64_t end, uffd_piece_fn fn)
+{
+	uint64_t from = atomic_get(&region->released_start), to = atomic_get(&region->released_end);
+
+	if (from >= to || from >= end || to <= start) {
+		uffd_each_ours(region->trap, start, end - start, fn);
+		return;
+	}
+	if (start < from)
+		uffd_each_ours(region->trap, start, from - start, fn);
+	if (end > to)
+		uffd_each_ours(region->trap, to, end - to, fn);
+}
+
+static void discard_piece(uint64_t addr, uint64_t len)
+{
+	trap_discard(NULL, addr, len);
+}
+
+void trap_region_discard(struct view_region *region, uint64_t addr, uint64_t len)
+{
+	each_piece(region, addr, addr + len, discard_piece);
+}
+
 bool trap_region_close(struct view_region *region)
 {
 	registry_remove(region);
 	if (atomic_get(&region->pins))
 		return false;
-	uffd_each_ours(region->trap, region->base, region->len, unmap_piece);
+	each_piece(region, region->base, region->base + region->len, unmap_piece);
 	region->opened = false;
 	return true;
 }

@@ -182,13 +182,26 @@ int registry_add(struct view_region *region)
 	return fresh ? 0 : -ENOMEM;
 }
 
+/* Take away all access to a region, except to the part that was handed back. */
+static void region_refuse(const struct view_region *region)
+{
+	uint64_t end = region->base + region->len, from = atomic_get(&region->released_start),
+		 to = atomic_get(&region->released_end);
+
+	if (from >= to)
+		from = to = end;
+	os_syscall3(SYS_mprotect, region->base, from - region->base, PROT_NONE);
+	if (to < end)
+		os_syscall3(SYS_mprotect, to, end - to, PROT_NONE);
+}
+
 void registry_close_all(const struct trap *trap)
 {
 	atomic_add(&readers, 1u);
 	struct table *t = atomic_get(&table);
 	for (uint32_t i = 0; t && i < t->count; i++)
 		if (t->region[i]->trap == trap)
-			os_syscall3(SYS_mprotect, t->region[i]->base, t->region[i]->len, PROT_NONE);
+			region_refuse(t->region[i]);
 	atomic_sub(&readers, 1u);
 }
 
