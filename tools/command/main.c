@@ -18,6 +18,7 @@ static const struct {
 	{"verify", verb_verify, "read everything through a mapping and compare with plain reads"},
 	{"stat", verb_stat, "show the statistics of running processes"},
 	{"record", verb_record, "run a program and write which ranges it touches, for hotset="},
+	{"run", verb_run, "run a program as it is, with its read-only mappings of files served"},
 	{"demo", verb_demo, "who stalls while faults wait for a slow store"},
 	{"bench", verb_bench, "measure against the kernel's mmap() and the device's limit"},
 };
