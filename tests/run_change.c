@@ -45,6 +45,15 @@ static int signal_of(volatile unsigned char *addr, bool write)
 	return signo;
 }
 
+/* What was handed over for the program's call must not be handed over once more for a writer. */
+static void open_for_writing(void)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	CHECK(fd >= 0);
+	close(fd);
+}
+
 /* munmap() of a part, and mmap(MAP_FIXED) over a part: the program's own memory stays as it is. */
 static void change_parts(void)
 {
@@ -54,6 +63,7 @@ static void change_parts(void)
 	unsigned char *addr = map_file(MAP_SHARED);
 	expect_bytes(addr, 0, middle / 2, 0);
 	CHECK_EQ(munmap(addr + middle, 4 * PAGE), 0);
+	open_for_writing();
 	CHECK_EQ(mincore(addr + middle, PAGE, vec), -1);
 	expect_bytes(addr, 0, middle, 0);
 	expect_bytes(addr + middle + 4 * PAGE, middle + 4 * PAGE, LEN - middle - 4 * PAGE, 0);
@@ -66,6 +76,7 @@ static void change_parts(void)
 	expect_bytes(addr, 0, middle, 0);
 	unsigned char *other = map_file(MAP_SHARED);
 	expect_bytes(other, 0, LEN, 0);
+	open_for_writing();
 	for (uint64_t i = 0; i < 8 * PAGE; i++)
 		CHECK_EQ(own[i], 'o');
 	CHECK_EQ(munmap(addr, LEN), 0);
