@@ -749,6 +749,17 @@ FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
  */
 FM_PUBLIC int fm_release(fm_mm *mm, void *addr, size_t len);
 
+/**
+ * Tell whether the library's memory is still everywhere in [addr, addr+len). *ret_intact is false
+ * if the program has unmapped some of the range, or has put other memory there, without this
+ * library (see fm_map()). The answer may be old when the call returns. Takes no lock.
+ *
+ * Thread-safe.
+ * Errors:
+ *   -EINVAL  invalid argument
+ */
+FM_PUBLIC int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact);
+
 enum fm_advice {
 	FM_ADVICE_NORMAL = 0,
 	FM_ADVICE_RANDOM = 1,     /**< no readahead */

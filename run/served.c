@@ -124,13 +124,12 @@ static void die(const char *what)
 
 /* Put the shadow in the view's place. The kernel may lack memory, or a place for one more mapping:
  * then the call is repeated for a while. */
-static void shadow_move(struct served *s)
+static void shadow_move(const struct served *s, uint64_t start, uint64_t len)
 {
-	uint64_t start = s->start, len = s->end - start;
-	long ret = -1;
+	long from = (long)(s->shadow + (start - s->start)), ret = -1;
 
 	for (int tries = 0; tries < 10000; tries++) {
-		ret = os_syscall6(SYS_mremap, (long)s->shadow, (long)len, (long)len,
+		ret = os_syscall6(SYS_mremap, from, (long)len, (long)len,
 				  MREMAP_MAYMOVE | MREMAP_FIXED, (long)start, 0);
 		if (ret == (long)start)
 			return;
@@ -139,13 +138,36 @@ static void shadow_move(struct served *s)
 	die("a mapping cannot be handed to the kernel, which has no memory or too many mappings");
 }
 
+static bool is_intact(uint64_t start, uint64_t len)
+{
+	bool intact;
+
+	return fm_intact(mm, (void *)(uintptr_t)start, len, &intact) == 0 && intact;
+}
+
+/* Put the shadow in the view's place, wherever the view still is. A program that calls the kernel
+ * without the C library may have unmapped a part, or put its own memory there. */
+static void shadow_place(const struct served *s, uint64_t start, uint64_t len)
+{
+	uint64_t half = ROUND(len / 2);
+
+	if (is_intact(start, len)) {
+		shadow_move(s, start, len);
+	} else if (len <= OS_PAGE) {
+		os_syscall2(SYS_munmap, s->shadow + (start - s->start), len);
+	} else {
+		shadow_place(s, start, half);
+		shadow_place(s, start + half, len - half);
+	}
+}
+
 /* The first part: from here on the program has the kernel's mapping, and writers may go on. The
  * lock is held. */
 static void hand_begin(struct served *s)
 {
 	if (s->handing)
 		return;
-	shadow_move(s);
+	shadow_place(s, s->start, s->end - s->start);
 	lease_give(s->lease);
 	s->handing = true;
 }
@@ -185,6 +207,12 @@ static bool is_broken(const struct served *s, const void *arg)
 {
 	(void)arg;
 	return lease_is_broken(s->lease);
+}
+
+static bool is_torn(const struct served *s, const void *arg)
+{
+	(void)arg;
+	return !is_intact(s->start, s->end - s->start);
 }
 
 static bool has_failed(const struct served *s, const void *arg)
@@ -449,6 +477,9 @@ void served_fork_begin(void)
 	os_sigmask mask = table_lock();
 
 	fork_mask = mask;
+	/* The child cannot tell which parts of a view are the program's. */
+	if (os_syscall1(SYS_getpid, 0) == own_pid)
+		hand_all(is_torn, NULL, "changed without the C library");
 }
 
 void served_fork_end(void)
@@ -464,7 +495,7 @@ void served_fork_child(void)
 
 	for (uint32_t i = 0; i < used; i++)
 		if (atomic_get(&served[i].end)) {
-			shadow_move(&served[i]);
+			shadow_move(&served[i], served[i].start, served[i].end - served[i].start);
 			atomic_set(&served[i].end, 0ull);
 		}
 	atomic_set(&served_used, 0u);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,6 +84,40 @@ static void change_parts(void)
 	CHECK_EQ(munmap(other, LEN), 0);
 }
 
+/* The same by raw system calls, of which nobody is told. */
+static void change_parts_raw(void)
+{
+	unsigned char vec[1], *addr = map_file(MAP_SHARED);
+	uint64_t middle = LEN / 2;
+
+	CHECK_EQ(syscall(SYS_munmap, addr + middle, 4 * PAGE), 0);
+	unsigned char *own = addr + 8 * PAGE;
+	CHECK_EQ(syscall(SYS_mmap, own, 8 * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		 (long)own);
+	memset(own, 'o', 8 * PAGE);
+	pid_t pid = fork();
+	if (!pid) {
+		expect_bytes(addr, 0, 8 * PAGE, 0);
+		_exit(own[0] != 'o' || mincore(addr + middle, PAGE, vec) != -1);
+	}
+	expect_child(pid);
+	CHECK_EQ(munmap(addr, LEN), 0);
+	addr = map_file(MAP_PRIVATE);
+	own = addr + middle;
+	CHECK_EQ(syscall(SYS_munmap, addr, PAGE), 0);
+	CHECK_EQ(syscall(SYS_mmap, own, 8 * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		 (long)own);
+	memset(own, 'o', 8 * PAGE);
+	open_for_writing();
+	for (uint64_t i = 0; i < 8 * PAGE; i++)
+		CHECK_EQ(own[i], 'o');
+	expect_bytes(addr + PAGE, PAGE, middle - PAGE, 0);
+	expect_bytes(own + 8 * PAGE, middle + 8 * PAGE, LEN - middle - 8 * PAGE, 0);
+	CHECK_EQ(munmap(addr, LEN), 0);
+}
+
 static void change_rights(void)
 {
 	uint64_t middle = LEN / 2;
@@ -149,6 +184,7 @@ void scenario_change(void)
 {
 	make_file(0);
 	change_parts();
+	change_parts_raw();
 	change_rights();
 	change_size();
 	change_advice();

@@ -353,6 +353,16 @@ int fm_release(fm_mm *mm, void *addr, size_t len)
 	return err;
 }
 
+int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact)
+{
+	uint64_t start, end;
+	int err = live_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)) || !ret_intact)
+		return err ? err : -EINVAL;
+	*ret_intact = !trap_any_foreign(mm->trap, start, end - start);
+	return 0;
+}
+
 int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)
 {
 	uint64_t start, end;
