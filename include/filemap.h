@@ -157,6 +157,22 @@ enum fm_mm_flags {
 	 *  effect, and a filter leaves the keeper few system calls. When the program gives up
 	 *  its user, groups or capabilities, the keeper follows within a second. */
 	FM_KEEP = 1u << 1,
+	/** No signal is ever used: the library installs no handler and raises nothing. For
+	 *  programs that can put another mapping in the place of theirs (fm_release()), as
+	 *  `filemap run` does.
+	 *  - If a page cannot be read, or the access is past the end of the file, on_error of
+	 *    the mapping is called (see fm_map()). The access waits until the program hands the
+	 *    range back. The access is then repeated, in the program's own mapping.
+	 *  - on_error runs in the trap's thread. It should note the error and wake another
+	 *    thread: no access to a mapping, and no call of the library. Its result has no
+	 *    meaning. It is called again if the access is repeated for another reason.
+	 *  - Views are read-only memory, and pages come by COPY: the kernel itself refuses a
+	 *    write, and what the kernel still reads of an evicted page (vmsplice(), MSG_ZEROCOPY)
+	 *    stays as it was.
+	 *  - Needs FM_TRAP_THREAD and a kernel that serves system calls by it; fm_mm_create()
+	 *    returns -EPERM otherwise. No file can be opened for writing, no mapping is private,
+	 *    and each mapping has on_error (-EINVAL). */
+	FM_MM_NO_SIGNALS = 1u << 2,
 };
 
 enum fm_log_level { FM_LOG_ERROR = 0, FM_LOG_WARNING = 1, FM_LOG_INFO = 2 };
@@ -282,6 +298,11 @@ enum fm_changed {
 	 *  is found, by one of these checks or by fm_file_refresh(). Until then the rest of
 	 *  that page reads as zeros. */
 	FM_CHANGED_REFRESH = 1,
+	/** The program itself keeps writers away, by a read lease of its own (fcntl(2),
+	 *  F_SETLEASE), and ends its mappings (fm_release()) before it gives the lease up. The
+	 *  library checks nothing: touch(1) is no change. If a read comes short all the same,
+	 *  the access fails with -ESTALE. A handle has a cache and a view of its own. */
+	FM_CHANGED_LEASE = 2,
 };
 
 /** Flags of struct fm_file_options. */
@@ -720,6 +741,38 @@ FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
  *   -ENOMEM  a mapping was to be cut in two. The part before may be unmapped already
  */
 FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
+
+/**
+ * Hand [addr, addr+len) back to the program, while other threads access the range.
+ *
+ * First put memory of your own over the range, by one mmap() or mremap() with MAP_FIXED: from
+ * that moment the program sees its own memory there, and pages can no longer be installed. Then
+ * call fm_release(). At return
+ * - every access that waited for a page has been repeated, in the program's memory
+ * - nothing of the library touches, protects or unmaps the range any more, not even
+ *   fm_mm_destroy(), whatever the program maps there later
+ * - all mappings of the range have gone. fm_map() of the same file gives other addresses.
+ *
+ * The range is page-aligned, belongs to one file that is not open for writing, and contains all
+ * mappings of that file (of the one mapping, with FM_MAP_PRIVATE).
+ *
+ * Thread-safe. Waits until the reads that faults in the range have begun are over.
+ * Errors:
+ *   -EINVAL  invalid argument; the file has mappings outside the range, or is open for writing
+ *   -EBUSY   the library's memory is still there
+ */
+FM_PUBLIC int fm_release(fm_mm *mm, void *addr, size_t len);
+
+/**
+ * Tell whether the library's memory is still everywhere in [addr, addr+len). *ret_intact is false
+ * if the program has unmapped some of the range, or has put other memory there, without this
+ * library (see fm_map()). The answer may be old when the call returns. Takes no lock.
+ *
+ * Thread-safe.
+ * Errors:
+ *   -EINVAL  invalid argument
+ */
+FM_PUBLIC int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact);
 
 enum fm_advice {
 	FM_ADVICE_NORMAL = 0,

@@ -24,6 +24,7 @@
 #include "mm/space/handle.h"
 #include "mm/space/mm.h"
 #include "mm/space/ranges.h"
+#include "mm/space/release.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
@@ -86,7 +87,11 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 	struct fm_mm *mm;
 	int err = copy_options(&ours, sizeof(ours), options);
 	if (err || !ret_mm || ours.trap > FM_TRAP_CALL || ours.install > FM_INSTALL_COPY ||
-	    (ours.flags & ~(uint32_t)(FM_MM_HOLD_LOCK | FM_KEEP)) || ours.reserved)
+	    (ours.flags & ~(uint32_t)(FM_MM_HOLD_LOCK | FM_KEEP | FM_MM_NO_SIGNALS)) || ours.reserved)
+		return -EINVAL;
+	if ((ours.flags & FM_MM_NO_SIGNALS) &&
+	    (ours.trap != FM_TRAP_THREAD || (ours.flags & FM_KEEP) ||
+	     ours.install == FM_INSTALL_MOVE))
 		return -EINVAL;
 	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
 		return -EINVAL;
@@ -140,9 +145,12 @@ static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file
 	int err = copy_options(&ours, sizeof(ours), options);
 	uint32_t known = FM_FILE_WRITE | FM_FILE_LOCK | (fd < 0 ? FM_FILE_CREATE : 0u);
 
-	if (err || !ret_file || ours.changed > FM_CHANGED_REFRESH || (ours.flags & ~known) ||
+	if (err || !ret_file || ours.changed > FM_CHANGED_LEASE || (ours.flags & ~known) ||
 	    (ours.flags & (FM_FILE_WRITE | FM_FILE_CREATE)) == FM_FILE_CREATE ||
 	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
+		return -EINVAL;
+	if ((ours.flags & FM_FILE_WRITE) &&
+	    ((mm->flags & FM_MM_NO_SIGNALS) || ours.changed == FM_CHANGED_LEASE))
 		return -EINVAL;
 	err = file_open(mm, uri, fd, &ours, ret_file);
 	if (!err && ((*ret_file)->cache->reads->record || (*ret_file)->may_write))
@@ -303,7 +311,8 @@ static int map_shared(fm_file *file, uint64_t offset, size_t len,
 	int err = trap_region_grow(region, offset, bytes);
 
 	if (err == -EEXIST ||
-	    (!err && unlikely(trap_any_foreign(file->mm->trap, region->base + offset, bytes))))
+	    (!err && unlikely(atomic_get(&region->released_end) ||
+			      trap_any_foreign(file->mm->trap, region->base + offset, bytes))))
 		return map_elsewhere(file, offset, len, options, ret_addr);
 	return err ? err : mm_map_range(&file->view, offset, len, options, ret_addr);
 }
@@ -321,6 +330,8 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 		return -EINVAL;
 	if ((ours.flags & (FM_MAP_WRITE | FM_MAP_PRIVATE)) == FM_MAP_WRITE && !file->may_write)
 		return -EACCES;
+	if ((file->mm->flags & FM_MM_NO_SIGNALS) && (!ours.on_error || ours.flags))
+		return -EINVAL;
 	file = file->cache;
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
@@ -341,6 +352,28 @@ int fm_unmap(fm_mm *mm, void *addr, size_t len)
 	err = mm_unmap_range(mm, start, end);
 	os_signals_restore(mask);
 	return err;
+}
+
+int fm_release(fm_mm *mm, void *addr, size_t len)
+{
+	uint64_t start, end;
+	int err = live_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = mm_release_range(mm, start, end);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact)
+{
+	uint64_t start, end;
+	int err = live_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)) || !ret_intact)
+		return err ? err : -EINVAL;
+	*ret_intact = !trap_any_foreign(mm->trap, start, end - start);
+	return 0;
 }
 
 int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)

@@ -226,12 +226,17 @@ int trap_region_grow(struct view_region *region, uint64_t offset, uint64_t len)
 	return err;
 }
 
-static void discard_piece(void *arg, uint64_t addr, uint64_t len)
+static void discard_ours(uint64_t addr, uint64_t len)
 {
-	trap_discard_ours(arg, addr, len);
+	trap_discard(NULL, addr, len);
+}
+
+static void discard_piece(void *region, uint64_t addr, uint64_t len)
+{
+	region_each_ours(region, addr, addr + len, discard_ours);
 }
 
 void trap_region_discard(struct view_region *region, uint64_t offset, uint64_t len)
 {
-	parts_each(region, offset, len, discard_piece, region->trap);
+	parts_each(region, offset, len, discard_piece, region);
 }

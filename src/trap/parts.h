@@ -16,7 +16,8 @@ uint64_t trap_address_limit(void);
  * trap. Not for the fault path: takes the kernel's mmap_lock. Returns 0, -EEXIST if the program
  * has put its own memory there, or another negative errno such as -ENOMEM. */
 int trap_region_grow(struct view_region *region, uint64_t offset, uint64_t len);
-/* As trap_discard_ours(), for the reserved parts of [offset, offset+len) of a region. */
+/* As trap_discard_ours(), for the reserved parts of [offset, offset+len) of a region, and never in
+ * the part that was handed back (release.h). */
 void trap_region_discard(struct view_region *region, uint64_t offset, uint64_t len);
 
 #endif

@@ -10,6 +10,7 @@
 #include "trap/parts.h"
 #include "trap/parts_private.h"
 #include "trap/registry.h"
+#include "trap/release.h"
 #include "trap/uffd.h"
 #include "trap/uffd_abi.h"
 
@@ -155,9 +156,36 @@ static void unmap_piece(uint64_t addr, uint64_t len)
 	munmap((void *)(uintptr_t)addr, len);
 }
 
-static void unmap_ours(void *trap, uint64_t addr, uint64_t len)
+void region_release(struct view_region *region, uint64_t start, uint64_t end)
 {
-	uffd_each_ours(trap, addr, len, unmap_piece);
+	atomic_set(&region->released_start, start);
+	atomic_set(&region->released_end, end);
+}
+
+bool region_is_released(const struct view_region *region, uint64_t addr)
+{
+	return addr < atomic_get(&region->released_end) &&
+	       addr >= atomic_get(&region->released_start);
+}
+
+void region_each_ours(struct view_region *region, uint64_t start, uint64_t end,
+		      uffd_piece_fn fn)
+{
+	uint64_t from = atomic_get(&region->released_start), to = atomic_get(&region->released_end);
+
+	if (from >= to || from >= end || to <= start) {
+		uffd_each_ours(region->trap, start, end - start, fn);
+		return;
+	}
+	if (start < from)
+		uffd_each_ours(region->trap, start, from - start, fn);
+	if (end > to)
+		uffd_each_ours(region->trap, to, end - to, fn);
+}
+
+static void unmap_ours(void *region, uint64_t addr, uint64_t len)
+{
+	region_each_ours(region, addr, addr + len, unmap_piece);
 }
 
 bool trap_region_close(struct view_region *region)
@@ -165,7 +193,7 @@ bool trap_region_close(struct view_region *region)
 	registry_remove(region);
 	if (atomic_get(&region->pins))
 		return false;
-	parts_each(region, 0, region->len, unmap_ours, region->trap);
+	parts_each(region, 0, region->len, unmap_ours, region);
 	parts_close(region);
 	region->opened = false;
 	return true;

@@ -200,10 +200,19 @@ int registry_add(struct view_region *region)
 	return fresh ? 0 : taken ? -EEXIST : -ENOMEM;
 }
 
+/* Take away all access to [addr, addr+len) of a region, except to the part that was handed back. */
 static void take_access(void *arg, uint64_t addr, uint64_t len)
 {
-	(void)arg;
-	os_syscall3(SYS_mprotect, addr, len, PROT_NONE);
+	const struct view_region *region = arg;
+	uint64_t end = addr + len, from = atomic_get(&region->released_start),
+		 to = atomic_get(&region->released_end);
+
+	if (from >= to || from >= end || to <= addr)
+		from = to = end;
+	if (addr < from)
+		os_syscall3(SYS_mprotect, addr, from - addr, PROT_NONE);
+	if (to < end)
+		os_syscall3(SYS_mprotect, to, end - to, PROT_NONE);
 }
 
 void registry_close_all(const struct trap *trap)
@@ -212,7 +221,7 @@ void registry_close_all(const struct trap *trap)
 	struct table *t = atomic_get(&table);
 	for (uint32_t i = 0; t && i < t->count; i++)
 		if (t->region[i]->trap == trap)
-			parts_each(t->region[i], 0, t->region[i]->len, take_access, NULL);
+			parts_each(t->region[i], 0, t->region[i]->len, take_access, t->region[i]);
 	atomic_sub(&readers, 1u);
 }
 

@@ -99,7 +99,7 @@ static int open_features(const struct trap_options *options, struct trap *trap, 
 	int flags = O_CLOEXEC | O_NONBLOCK;
 	if (options->kind == FM_TRAP_THREAD) {
 		int err = uffd_features(flags, ret);
-		if (err != -EPERM)
+		if (err != -EPERM || options->silent)
 			return err;
 		say(options, "the thread trap serves accesses from user mode only: a system call on an "
 			     "address whose page is not in the view fails with EFAULT; use fm_pin(), "
@@ -125,6 +125,9 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	}
 	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
 		    (have & ABI_FEATURE_WP);
+	/* Without signals a view is read-only memory, so that the kernel itself refuses a write. */
+	if (options->silent)
+		have &= ~(uint64_t)ABI_FEATURE_WP;
 	uint64_t want = need | (have & (ABI_FEATURE_EXACT_ADDRESS | ABI_FEATURE_WP));
 	if (move)
 		want |= ABI_FEATURE_MOVE;
@@ -201,6 +204,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		return -ENOMEM;
 	trap->kind = options->kind;
 	trap->client = options->client;
+	trap->silent = options->silent;
 	trap->fd = trap->own_fd = trap->bell.fd = -1;
 	trap->merges = merging_is_allowed(); /* memory reserved from now on opts out */
 	int err = os_fds_get();
@@ -215,7 +219,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		err = scratch_open(trap);
 	if (!err)
 		err = fetched_open(trap);
-	if (!err)
+	if (!err && !trap->silent)
 		err = trap_sigbus_install();
 	if (!err && trap->kind == FM_TRAP_THREAD)
 		err = handler_start(trap);
@@ -229,6 +233,8 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 
 static void opt_out(const struct view_region *region)
 {
+	if (atomic_get(&region->released_end)) /* it opted out when it was reserved */
+		return;
 	os_syscall3(SYS_madvise, region->base, region->len, MADV_UNMERGEABLE);
 }
 

@@ -29,6 +29,7 @@ struct view_region {
 	struct region_parts *parts; /* NULL: all is reserved; see parts.h */
 	uint32_t pins; /* atomic, futex */
 	bool opened;
+	uint64_t released_start, released_end; /* atomic; see release.h */
 };
 
 /* Find the region that contains an address and pin the region. Returns NULL if no view contains
@@ -70,6 +71,7 @@ struct trap_options {
 	enum fm_trap kind;
 	bool want_move;     /* MOVE in and out: regions opened writable, pages protected */
 	bool no_move;       /* behave as if the kernel had no MOVE */
+	bool silent;        /* FM_MM_NO_SIGNALS */
 	const struct trap_client *client;
 	void (*note)(void *arg, const char *line); /* told what is missing, and the remedy */
 	void *note_arg;
@@ -186,8 +188,6 @@ void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, sigi
 /* Thread trap's part of a SIGBUS: true if this thread is to be told an error here, once. */
 bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
 		      fm_error_fn *ret_fn, void **ret_arg);
-void trap_thread_start(struct trap *trap, int *ret_err);
-void trap_thread_stop(struct trap *trap);
 
 /* Tell whether the process is a child after fork(), which owns nothing. */
 bool trap_is_child(void);

@@ -17,6 +17,7 @@ static const struct {
 	{"stat", verb_stat, "show the statistics of running processes"},
 	{"record", verb_record,
 	 "run a program and record which ranges of files it touches, for hotset="},
+	{"run", verb_run, "run a program as it is, with its read-only mappings of files served"},
 	{"demo", verb_demo,
 	 "show which threads and processes stall while page faults wait for a slow store"},
 	{"bench", verb_bench, "compare the speed with the kernel's mmap() and the device's limit"},

@@ -76,7 +76,8 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 
 	if (atomic_get(&file->reads->changed))
 		return -ESTALE;
-	if (file->writable) /* changes to a writable file are filemap's own */
+	/* changes to a writable file are filemap's own, and a lease is the program's affair */
+	if (file->writable || file->changed_policy == FM_CHANGED_LEASE)
 		return 0;
 	if (!ops->version)
 		return 0;

@@ -514,7 +514,7 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 	*ret_handle = NULL;
 	fresh->settling = true;
 	fresh->will_write = write;
-	fresh->alone = has_list(fresh);
+	fresh->alone = has_list(fresh) || fresh->changed_policy == FM_CHANGED_LEASE;
 	if (fresh->store->id.kind == FM_STORE_ID_NONE)
 		return fresh->locked ? lock_object(fresh, fresh, write) : 0;
 	for (;;) {

@@ -101,7 +101,9 @@ static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
 {
 	struct trap_options trap = {
 		.kind = options->trap ? (enum fm_trap)options->trap : FM_TRAP_INLINE,
-		.want_move = options->install != FM_INSTALL_COPY,
+		.want_move = options->install != FM_INSTALL_COPY &&
+			     !(options->flags & FM_MM_NO_SIGNALS),
+		.silent = options->flags & FM_MM_NO_SIGNALS,
 		.client = &fault_trap_client,
 		.note = mm_note,
 		.note_arg = mm,
