@@ -205,7 +205,7 @@ static void test_refusals(void)
 	refused("/missing/100%", -ENOENT, "/missing/100%: No such file or directory");
 	refused("file:missing", -ENOENT, "missing: No such file or directory");
 	refused("plain/below", -ENOTDIR, "Not a directory");
-	refused("file:", -EINVAL, "write file:PATH");
+	refused("file:", -EINVAL, "has no path; give file:PATH");
 	refused("file:100%", -EINVAL, "write %25");
 	refused("nosuch:other", -ENOENT,
 		"nosuch:other: No such file or directory (taken as a plain path, because");

@@ -171,7 +171,7 @@ static int take_header(struct reader *r, const char *text)
 	if (value)
 		value++;
 	if (!number || !take_number(&value, number) || *value)
-		return say(r, -EINVAL, "this line is neither a range nor part of a header");
+		return say(r, -EINVAL, "neither a range nor part of a header");
 	return 0;
 }
 
