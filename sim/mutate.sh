@@ -8,14 +8,15 @@
 #   --jobs J      faults at the same time (2, or 1 on a machine with one core)
 #   --sample N    only N of the patches, chosen by the seed
 #   --seed K      the seed of the choice (the time; the script prints the seed)
+#   --build DIR   take the unchanged objects from this build folder, which must be up to date
 # The script prints one line for each fault: its name, the seconds until the simulator found the
 # fault, the seed, and the simulator's message. The script builds with $CC in a temporary folder,
-# and rebuilds only the files that a patch touches. Status 1: a fault was not found, or a patch
+# and rebuilds only the files that a patch touches. Without --build it first compiles all files. Status 1: a fault was not found, or a patch
 # does not apply.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cc=${CC:-cc}
-seconds=60 sample= seed=$(date +%s)
+seconds=60 sample= seed=$(date +%s) build=
 jobs=$(($(nproc) > 1 ? 2 : 1))
 
 usage_error() {
@@ -40,6 +41,28 @@ compile() {
 		$cc -std=gnu17 -D_GNU_SOURCE= -O2 -fno-strict-aliasing -fms-extensions -DFM_SIM=1 -DFM_DEBUG=1 -UNDEBUG -Iinclude -Isrc \
 			-Isim $more -c "$file" -o "obj/$(echo "$file" | tr / _).o" || return 1
 	done
+}
+
+# take_objects BUILD: copy the objects of the build folder to ./obj, under the names that compile()
+# gives. Fails if an object is missing or older than its source.
+take_objects() {
+	for file in $(sources); do
+		case $file in
+		src/*) object=$1/sim/libsim_mm.a.p/.._$(echo "$file" | tr / _).o ;;
+		sim/*) object=$1/sim/filemap-sim.p/$(echo "${file#sim/}" | tr / _).o ;;
+		esac
+		if ! [ -f "$object" ] || [ "$root/$file" -nt "$object" ]; then
+			echo "mutate.sh: $object: missing, or older than $file; run ninja -C $1" >&2
+			return 1
+		fi
+		cp "$object" "obj/$(echo "$file" | tr / _).o" || return 1
+	done
+}
+
+sources() { # print the simulator's sources; the current folder is a copy of the tree
+	find src/mm -name "*.c"
+	echo src/api/*.c src/stats/stats.c
+	find sim -name "*.c"
 }
 
 mutant() { # mutant PATCH: the current folder is a copy of the sources with all objects
@@ -82,6 +105,11 @@ while [ $# -gt 0 ]; do
 		sed -n '3,/^set/s/^# //p' "$0"
 		exit 0
 		;;
+	--build)
+		[ $# -gt 1 ] && [ -d "$2/sim" ] || usage_error "$1: wants a build folder"
+		build=$(realpath "$2")
+		shift 2
+		;;
 	--seconds | --jobs | --sample | --seed)
 		[ $# -gt 1 ] || usage_error "$1: wants a number"
 		case $1 in
@@ -120,7 +148,11 @@ fi
 
 cp -r "$root/include" "$root/src" "$root/sim" "$work"
 mkdir "$work/obj"
-(cd "$work" && compile $(find src/mm -name "*.c") src/api/*.c src/stats/stats.c $(find sim -name "*.c") && $cc -o filemap-sim obj/*.o) || exit 1
+(
+	cd "$work" || exit 1
+	if [ -n "$build" ]; then take_objects "$build"; else compile $(sources); fi &&
+		$cc -o filemap-sim obj/*.o
+) || exit 1
 if xargs -d '\n' -P "$jobs" -n 1 "$0" --one "$seconds" "$work" <"$work/list"; then
 	echo "all $(wc -l <"$work/list") found"
 else
