@@ -115,7 +115,8 @@ static inline void hazard_same_at(int line, fm_mm *mm, fm_file *file, const void
 	int err = support_read(mm, addr, mapped, len);
 	if (err)
 		CHECK_FAIL("line %d: offset %llu: %s", line, (unsigned long long)offset, strerror(-err));
-	for (size_t i = 0; i < len; i++)
+	bool same = memcmp(plain, mapped, len) == 0; /* much faster than bytes, under sanitizers */
+	for (size_t i = 0; !same && i < len; i++)
 		if (plain[i] != mapped[i])
 			CHECK_FAIL("line %d: offset %llu shows %02x, not %02x", line,
 				   (unsigned long long)(offset + i), mapped[i], plain[i]);

@@ -125,7 +125,12 @@ static void run(unsigned frames, const char *uri, int count)
 	CHECK_OK(fm_file_open(mm, uri, &options, &file));
 	CHECK_OK(fm_map(file, 0, FILE_PAGES * PAGE, NULL, &addr));
 	CHECK_OK(fm_advise(mm, addr, FILE_PAGES * PAGE, FM_ADVICE_RANDOM));
-	CHECK_OK(fm_file_read(file, (void *)(uintptr_t)want, FILE_PAGES * PAGE, 0, &len));
+	if (!want) { /* all runs have the same bytes */
+		unsigned char *bytes = malloc(FILE_PAGES * PAGE);
+		CHECK(bytes != NULL);
+		CHECK_OK(fm_file_read(file, bytes, FILE_PAGES * PAGE, 0, &len));
+		want = bytes;
+	}
 	map = addr;
 	operations = count;
 	done = 0;
@@ -162,8 +167,6 @@ int main(void)
 	if (test_trap() == FM_TRAP_CALL)
 		SKIP("the call trap serves no instruction");
 	CHECK_EQ(fm_budget_min(PAGE), FRAMES_MIN * PAGE);
-	want = malloc(FILE_PAGES * PAGE);
-	CHECK(want != NULL);
 	signal(SIGALRM, too_long);
 	for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++) {
 		alarm(WATCHDOG_S);
