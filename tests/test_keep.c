@@ -135,7 +135,7 @@ static void test_killed(void)
 		trap = round % 2 ? FM_TRAP_THREAD : FM_TRAP_INLINE;
 		path = support_path();
 		pid_t child = child_begins(writes);
-		listen(child, 700 + 900 * round);
+		listen(child, 400 + 500 * round);
 		compare();
 		unlink(path);
 	}

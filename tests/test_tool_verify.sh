@@ -76,12 +76,13 @@ done
 
 # ---- a budget much smaller than the file, and many threads: the frames are reused again and again
 equal --budget min --threads 64 --order random memory:8M
-equal --budget 1M --threads 4 memory:64M
+equal --budget 1M --threads 4 memory:16M
 
-# ---- a large file: 256 MiB with some data in every 32 MiB, and a sparse file of 1 TiB
+# ---- a large file: 96 MiB, which is more than the budgets below, with some data in every 16 MiB,
+# and a sparse file of 1 TiB
 if [ "$sanitizer" = none ]; then
-	truncate -s 256M large
-	for at in $(seq 0 32 255); do
+	truncate -s 96M large
+	for at in $(seq 0 16 95); do
 		dd if=file of=large bs=1M seek="$at" conv=notrunc status=none
 	done
 	equal --threads 2 large
