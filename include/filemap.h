@@ -157,6 +157,22 @@ enum fm_mm_flags {
 	 *  effect, and a filter leaves the keeper few system calls. When the program gives up
 	 *  its user, groups or capabilities, the keeper follows within a second. */
 	FM_KEEP = 1u << 1,
+	/** No signal is ever used: the library installs no handler and raises nothing. For
+	 *  programs that can put another mapping in the place of theirs (fm_release()), as
+	 *  `filemap run` does.
+	 *  - If a page cannot be read, or the access is past the end of the file, on_error of
+	 *    the mapping is called (see fm_map()). The access waits until the program hands the
+	 *    range back. The access is then repeated, in the program's own mapping.
+	 *  - on_error runs in the trap's thread. It should note the error and wake another
+	 *    thread: no access to a mapping, and no call of the library. Its result has no
+	 *    meaning. It is called again if the access is repeated for another reason.
+	 *  - Views are read-only memory, and pages come by COPY: the kernel itself refuses a
+	 *    write, and what the kernel still reads of an evicted page (vmsplice(), MSG_ZEROCOPY)
+	 *    stays as it was.
+	 *  - Needs FM_TRAP_THREAD and a kernel that serves system calls by it; fm_mm_create()
+	 *    returns -EPERM otherwise. No file can be opened for writing, no mapping is private,
+	 *    and each mapping has on_error (-EINVAL). */
+	FM_MM_NO_SIGNALS = 1u << 2,
 };
 
 enum fm_log_level { FM_LOG_ERROR = 0, FM_LOG_WARNING = 1, FM_LOG_INFO = 2 };
@@ -226,8 +242,10 @@ FM_PUBLIC int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm);
  * Do not call from inside a fault, nor concurrently with other calls on the same address
  * space.
  * Errors:
- *   -EIO  some dirty pages are lost, or may be. The log function learns of which file, how
- *         much, and why. Everything else is done
+ *   -EIO      some dirty pages are lost, or may be. The log function learns of which file, how
+ *             much, and why. Everything else is done
+ *   -EDEADLK  called from the log function of the address space, or from an on_write_error of one
+ *             of its files. Nothing is done
  */
 FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 
@@ -265,7 +283,13 @@ FM_PUBLIC int fm_mm_destroy(fm_mm *mm);
 enum fm_changed {
 	/** Pages that are not read yet fail with -ESTALE. Bytes from before and after a
 	 *  change are never mixed. Growth is a change too: size and mtime cannot show that
-	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot. */
+	 *  bytes were only appended. fm_file_refresh() makes the file a new snapshot.
+	 *
+	 *  The program's own write() to the file is a change too. The kernel sets mtime first,
+	 *  and then reads what is to be written. So a write() from a page of a mapping of the
+	 *  same file fails with EFAULT if the page is not cached, also with the thread trap.
+	 *  These ways out exist: FM_CHANGED_REFRESH, fm_pin() before the call, or a handle for
+	 *  writing. */
 	FM_CHANGED_ERROR = 0,
 	/** The library drops the cached pages and reads them again. The library checks the
 	 *  file after each read, and when the program touches an address past the end. A
@@ -274,6 +298,11 @@ enum fm_changed {
 	 *  is found, by one of these checks or by fm_file_refresh(). Until then the rest of
 	 *  that page reads as zeros. */
 	FM_CHANGED_REFRESH = 1,
+	/** The program itself keeps writers away, by a read lease of its own (fcntl(2),
+	 *  F_SETLEASE), and ends its mappings (fm_release()) before it gives the lease up. The
+	 *  library checks nothing: touch(1) is no change. If a read comes short all the same,
+	 *  the access fails with -ESTALE. A handle has a cache and a view of its own. */
+	FM_CHANGED_LEASE = 2,
 };
 
 /** Flags of struct fm_file_options. */
@@ -355,7 +384,13 @@ struct fm_file_options {
 	/** Bytes of address space to keep free behind the file's end, for mappings that reach
 	 *  past the end and for a file that grows (fm_truncate(), FM_CHANGED_REFRESH). They
 	 *  cost no memory. 0: 1 GiB; if RLIMIT_AS or RLIMIT_DATA limits the process, an
-	 *  8192nd of the limit and at least 64 KiB. */
+	 *  8192nd of the limit and at least 64 KiB.
+	 *
+	 *  The file's own addresses are reserved at open. If they are more than a 64th of such
+	 *  a limit, or more than the process may have, fm_map() reserves them instead, 2 MiB or
+	 *  more at a time, where the program maps. Parts of a file larger than the limit can
+	 *  thus be mapped. What fm_map() has reserved stays reserved until the last handle and
+	 *  mapping of the file have gone. Such a process needs /proc. */
 	uint64_t reserve_bytes;
 };
 
@@ -682,7 +717,7 @@ struct fm_map_options {
  *   -EACCES       FM_MAP_WRITE without FM_MAP_PRIVATE, and the file is not open for writing
  *   -EOVERFLOW    the range goes past 2^63, or ends more than `reserve_bytes` (struct
  *                 fm_file_options) past the size that the file had when it was opened
- *   -ENOMEM       no memory
+ *   -ENOMEM       no memory; or RLIMIT_AS or RLIMIT_DATA allows no more addresses
  *   -EADDRINUSE   a file open for writing, and the program has put other memory into the range
  *   -EOWNERDEAD   in a forked child
  *   with FM_MAP_PRIVATE, the errors of fm_file_close()
@@ -706,6 +741,38 @@ FM_PUBLIC int fm_map(fm_file *file, uint64_t offset, size_t len,
  *   -ENOMEM  a mapping was to be cut in two. The part before may be unmapped already
  */
 FM_PUBLIC int fm_unmap(fm_mm *mm, void *addr, size_t len);
+
+/**
+ * Hand [addr, addr+len) back to the program, while other threads access the range.
+ *
+ * First put memory of your own over the range, by one mmap() or mremap() with MAP_FIXED: from
+ * that moment the program sees its own memory there, and pages can no longer be installed. Then
+ * call fm_release(). At return
+ * - every access that waited for a page has been repeated, in the program's memory
+ * - nothing of the library touches, protects or unmaps the range any more, not even
+ *   fm_mm_destroy(), whatever the program maps there later
+ * - all mappings of the range have gone. fm_map() of the same file gives other addresses.
+ *
+ * The range is page-aligned, belongs to one file that is not open for writing, and contains all
+ * mappings of that file (of the one mapping, with FM_MAP_PRIVATE).
+ *
+ * Thread-safe. Waits until the reads that faults in the range have begun are over.
+ * Errors:
+ *   -EINVAL  invalid argument; the file has mappings outside the range, or is open for writing
+ *   -EBUSY   the library's memory is still there
+ */
+FM_PUBLIC int fm_release(fm_mm *mm, void *addr, size_t len);
+
+/**
+ * Tell whether the library's memory is still everywhere in [addr, addr+len). *ret_intact is false
+ * if the program has unmapped some of the range, or has put other memory there, without this
+ * library (see fm_map()). The answer may be old when the call returns. Takes no lock.
+ *
+ * Thread-safe.
+ * Errors:
+ *   -EINVAL  invalid argument
+ */
+FM_PUBLIC int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact);
 
 enum fm_advice {
 	FM_ADVICE_NORMAL = 0,
@@ -880,13 +947,16 @@ FM_PUBLIC int fm_file_sync(fm_file *file, uint64_t offset, uint64_t len, unsigne
  * - A file grows by this call only. A write past the end is SIGBUS, or, in the rest of the
  *   last page, lost.
  *
- * Thread-safe, also against faults. Blocks on writes under way and on the store.
+ * Thread-safe, also against faults. Blocks on writes under way, at most for the file's
+ * deadline, and on the store. The store's own call (ftruncate(), fallocate()) has no deadline.
  * Errors:
  *   -EINVAL      invalid argument
  *   -EACCES      the file is not open for writing
  *   -EFBIG       beyond the reserve of the view, see `reserve_bytes` of struct fm_file_options
  *   -EBUSY       the file is to grow, and fm_pin() holds the last page, in which the file ends
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   the file's deadline has passed: a write under way, or another change of the file,
+ *                does not end. Nothing has changed
  *   the store's: the size is then the former one, and what was beyond the new end may be gone
  */
 FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
@@ -902,6 +972,7 @@ FM_PUBLIC int fm_truncate(fm_file *file, uint64_t size);
  *   -EACCES      the file is not open for writing
  *   -EBUSY       fm_pin() holds a page of the range; part of the range may be zeros by then
  *   -EOPNOTSUPP  the store cannot do that
+ *   -ETIMEDOUT   as fm_truncate(); part of the first and the last page may be zeros by then
  *   the store's: part of the range may be zeros by then
  */
 FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
@@ -919,6 +990,7 @@ FM_PUBLIC int fm_punch(fm_file *file, uint64_t offset, uint64_t len);
  * Errors:
  *   -EINVAL  invalid argument
  *   -EBUSY   some page is pinned, or is written to again and again: that page was left
+ *   -ETIMEDOUT  the file's deadline has passed: a write under way does not end
  *   the store's
  */
 FM_PUBLIC int fm_invalidate(fm_file *file, uint64_t offset, uint64_t len);
@@ -1068,46 +1140,46 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 
 /* One table from which the structure, the names and the JSON keys are made: X(name, help). */
 #define FM_COUNTERS(X)                                                                         \
-	X(faults, "faults that ended, each once however many tries it took")                   \
-	X(faults_major, "of those: needed a read of the store")                                \
-	X(faults_minor, "of those: began no read of their own")                                \
-	X(faults_sigbus, "of those: ended in SIGBUS")                                          \
-	X(faults_segv, "of those: ended in SIGSEGV")                                           \
+	X(faults, "faults that ended; each fault counts once, whatever the number of tries")   \
+	X(faults_major, "faults that needed a read of the store")                              \
+	X(faults_minor, "faults that began no read")                                           \
+	X(faults_sigbus, "faults that ended in SIGBUS")                                        \
+	X(faults_segv, "faults that ended in SIGSEGV")                                         \
 	X(fault_retries, "tries beyond the first, after the map lock was dropped")             \
 	X(fault_in_again, "fm_fault_in() calls that returned -EAGAIN")                         \
 	X(reads, "reads of a store")                                                           \
 	X(read_bytes, "bytes read from stores")                                                \
 	X(read_errors, "reads that failed")                                                    \
-	X(read_timeouts, "of those: passed their deadline")                                    \
-	X(read_short, "reads that came short and were continued")                              \
+	X(read_timeouts, "failed reads that passed their deadline")                            \
+	X(read_short, "reads that returned too few bytes and were continued")                  \
 	X(ra_windows, "readahead windows submitted")                                           \
 	X(ra_pages, "pages read ahead")                                                        \
-	X(ra_hits, "of those: touched")                                                        \
-	X(ra_waste, "of those: evicted untouched")                                             \
-	X(hotset_pages, "pages of hot sets read ahead: counted among ra_pages, too")           \
-	X(ra_aborted, "readahead requests aborted for a fault that needed a page of theirs")   \
+	X(ra_hits, "pages read ahead that were touched")                                       \
+	X(ra_waste, "pages read ahead that were evicted untouched")                            \
+	X(hotset_pages, "pages of hot sets that were read ahead; ra_pages includes them")      \
+	X(ra_aborted, "readahead requests aborted because a fault needed one of their pages")  \
 	X(installs_move, "pages installed by MOVE")                                            \
 	X(installs_copy, "pages installed by COPY")                                            \
 	X(install_exists, "installs that found the page already there")                        \
 	X(install_busy, "installs or evictions that met EBUSY")                                \
-	X(emptied_behind, "pages recorded as installed that had been emptied behind us")       \
-	X(evictions, "frames taken from a page for another")                                   \
+	X(emptied_behind, "installed pages that the program or the kernel had emptied")        \
+	X(evictions, "pages evicted so that another page gets the frame")                      \
 	X(deactivations, "pages taken out of the view but kept cached")                        \
-	X(reactivations, "of those: touched again")                                            \
+	X(reactivations, "deactivated pages that were touched again")                          \
 	X(reclaim_direct, "reclaim passes by a fault")                                         \
 	X(reclaim_background, "reclaim passes by the background thread")                       \
 	X(frame_waits, "waits for a free frame")                                               \
 	X(progress_keeps, "instructions whose pages were kept until they completed")           \
-	X(progress_waits, "waits for a keeper's place")                                        \
+	X(progress_waits, "waits for a slot that keeps the pages of an instruction")           \
 	X(pt_released, "empty 2 MiB ranges whose page table was given back")                   \
 	X(lock_shared, "map lock taken shared")                                                \
 	X(lock_exclusive, "map lock taken exclusive")                                          \
-	X(lock_contended, "of both: had to wait")                                              \
+	X(lock_contended, "times that a thread had to wait for the map lock")                  \
 	X(lock_held_over_block, "times a thread was about to block with the map lock held")    \
 	X(maps, "fm_map() calls")                                                              \
 	X(unmaps, "fm_unmap() calls")                                                          \
 	X(advises, "fm_advise() calls")                                                        \
-	X(files_changed, "files found changed behind their snapshot")                          \
+	X(files_changed, "files that had changed since they were opened")                      \
 	X(dirtied, "pages that became dirty")                                                  \
 	X(writes, "writes to a store")                                                         \
 	X(write_bytes, "bytes written to stores")                                              \
@@ -1115,18 +1187,17 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(flushes, "flushes of a store")                                                       \
 	X(flush_errors, "flushes that failed")                                                 \
 	X(syncs, "fm_sync() and fm_file_sync() calls")                                         \
-	X(write_throttled, "write faults that were held back, too much being dirty")           \
-	X(write_in_place,                                                                      \
-	  "pages written where they were: they could not be taken out of the view")            \
-	X(dirty_lost, "dirty pages that were lost: emptied behind us, or never to be written") \
+	X(write_throttled, "write faults that waited because too many pages were dirty")       \
+	X(write_in_place, "pages written from the view, because they could not be taken out")  \
+	X(dirty_lost, "dirty pages that were lost: emptied by the program, or given up")       \
 	X(spilled, "private pages written to a scratch file")                                  \
 	X(groups_made, "groups: 2 MiB of small frames whose memory is one huge page")          \
-	X(groups_split, "of those: split, because a page of theirs went its own way")          \
-	X(group_installs, "installs of all of a group at once")
+	X(groups_split, "groups that were split because one page was handled alone")           \
+	X(group_installs, "installs of a whole group at once")
 
 #define FM_GAUGES(X)                                                                           \
 	X(budget_bytes, "memory budget")                                                       \
-	X(charged_bytes, "of it in use: frames and page tables")                               \
+	X(charged_bytes, "the part of the budget in use: frames and page tables")              \
 	X(frames, "frames within the budget")                                                  \
 	X(frames_used, "frames that hold a page")                                              \
 	X(pages_installed, "pages installed in views")                                         \
@@ -1137,7 +1208,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(pins, "pages pinned by fm_pin()")                                                    \
 	X(dirty_pages, "pages that are dirty")                                                 \
 	X(writeback_pages, "pages that are being written")                                     \
-	X(unflushed_pages, "pages that were written, and not made durable yet")                \
+	X(unflushed_pages, "pages that were written but are not durable yet")                  \
 	X(requests, "requests under way")
 
 #define FM_HISTOGRAMS(X)                                                                       \
@@ -1148,7 +1219,7 @@ FM_PUBLIC bool fm_handle_sigbus(int signo, siginfo_t *info, void *ucontext);
 	X(lock_hold_exclusive_ns, "time the map lock was held exclusive")                      \
 	X(read_ns, "latency of reads of a store")                                              \
 	X(write_ns, "latency of writes to a store")                                            \
-	X(throttle_ns, "time that write faults were held back")
+	X(throttle_ns, "time that write faults waited because too many pages were dirty")
 
 struct fm_histogram_summary {
 	uint64_t count, p50_ns, p99_ns, p999_ns, max_ns;

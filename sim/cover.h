@@ -1,38 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Coverage: what a large enough number of runs must have reached, as X(name, what it is). Marks are
- * set by covered() of os/atomic.h, in mm at the place itself, or here by the workload.
+ * Coverage: the rows that a large enough number of runs must reach, as X(name, what the row is).
  *
- * The truth table of DESIGN.md 4 stands in two columns: _d, the map lock may be dropped; _n, it may
- * not. The transitions of a page's state word (checks/transitions.h) are rows too. May call:
- * nothing.
+ * The rows of the fault path's truth table come from src/mm/fault/table.h. Each row is counted in
+ * two columns: _d, the fault may drop the map lock; _n, the fault may not. Most of the hazards and
+ * exits of filemap_fault() follow from the rows of a try, its error and its flags: checks/cover.c
+ * derives these. covered() of os/atomic.h counts the others, where the code stands in src, or in
+ * the workload. The legal transitions of a page's state word (checks/transitions.h) are rows too.
  */
 #ifndef FM_SIM_COVER_H
 #define FM_SIM_COVER_H
 
 #include "checks/transitions.h"
-
-#define COVER_TABLE(X)                                                                         \
-	X(no_mapping, "no mapping here (any more)")                                            \
-	X(read_only, "write to a read-only mapping")                                           \
-	X(past_end, "beyond end of file")                                                      \
-	X(size_asked, "beyond the end that is known: the store is asked")                      \
-	X(uptodate, "uptodate, page lock free")                                                \
-	X(mark, "uptodate, readahead mark")                                                    \
-	X(locked, "locked by another")                                                         \
-	X(throttled, "write to a clean page: too much is dirty, or it is being written")       \
-	X(unread, "present, not uptodate")                                                     \
-	X(absent, "absent")                                                                    \
-	X(emptied, "recorded as installed, yet it faulted: clean")                             \
-	X(no_frame, "no frame free")                                                           \
-	X(truncated, "truncated or dropped while we waited")                                   \
-	X(read_failed, "read failed: told by the next try")                                    \
-	X(killed, "killed while waiting: destroy")                                             \
-	X(deadline, "killed while waiting: deadline")                                          \
-	X(no_request, "no request free, or the store has its share")                           \
-	X(no_memory, "out of memory: OOM, lock held")                                          \
-	X(write_clean, "write to a clean page: made dirty")                                    \
-	X(write_again, "write to a dirty page that is protected, or not in the view")
+#include "mm/fault/table.h"
 
 #define COVER_HAZARDS(X)                                                                       \
 	X(a1_unmapped_between, "A1: unmapped between the drop and the retry")                  \
@@ -107,11 +87,11 @@
 	X(queue_installed, "queue: a page that was installed as it came")                          \
 	X(queue_ticket_cancelled, "queue: destroyed while a range of it waits")
 
-#define COVER_BOTH(name, help)                                                                     \
+#define COVER_BOTH(name, help, may_drop, may_not)                                                  \
 	COVER_X(name##_d, help "; may drop") COVER_X(name##_n, help "; may not")
 #define COVER_PAGE(name, sets, may_set, clears, may_clear, needs, forbids, pins, help)             \
 	COVER_X(page_##name, help)
 #define COVER_ALL                                                                              \
-	COVER_TABLE(COVER_BOTH) COVER_HAZARDS(COVER_X) COVER_EXITS(COVER_X) PAGE_TRANSITIONS(COVER_PAGE)
+	FAULT_TABLE(COVER_BOTH) COVER_HAZARDS(COVER_X) COVER_EXITS(COVER_X) PAGE_TRANSITIONS(COVER_PAGE)
 
 #endif

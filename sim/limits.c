@@ -131,9 +131,9 @@ bool limits_smaller(const struct sim_limits *limits, uint32_t n, struct sim_limi
 void limits_help(void)
 {
 	for (uint32_t i = 0; i < NUMBERS; i++)
-		printf("  %s=N%*s at most so many %s\n", numbers[i].name, 9 - (int)strlen(numbers[i].name), "",
+		printf("  %s=N%*s at most N %s\n", numbers[i].name, 9 - (int)strlen(numbers[i].name), "",
 		       numbers[i].help);
-	printf("  bare        without all of these; with-NAME after it takes one back\n");
+	printf("  bare        all of the following; a later with-NAME takes one back\n");
 	size_t column = 80;
 	for (uint32_t i = 0; i < WITHOUT_COUNT; i++) {
 		column += strlen(withouts[i]) + 5;

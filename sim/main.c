@@ -49,7 +49,7 @@ static void progress(void)
 		runs += __atomic_load_n(&results[j].runs, __ATOMIC_RELAXED);
 		last = results[j].last > last ? results[j].last : last;
 	}
-	fprintf(stderr, "\r%llu runs, %.0f a second, seed %llu ", (unsigned long long)runs,
+	fprintf(stderr, "\r%llu runs, %.0f per second, seed %llu ", (unsigned long long)runs,
 		(double)runs / (s > 0 ? s : 1), (unsigned long long)last);
 }
 
@@ -77,8 +77,8 @@ static void print_summary(const struct result *r, double seconds)
 		       (double)r->runs / seconds, (unsigned long long)r->steps,
 		       (unsigned long long)steps.p50_ns, (unsigned long long)r->switches);
 	else
-		printf("%llu runs from seed %llu in %.1f s, %.0f a second: no failure\n"
-		       "scheduling points a run: median about %llu, most %llu; %.0f switches a run\n"
+		printf("%llu runs from seed %llu in %.1f s, %.0f per second: no failure\n"
+		       "scheduling points per run: median about %llu, maximum %llu; %.0f switches per run\n"
 		       "reached, how often:\n",
 		       (unsigned long long)r->runs, (unsigned long long)options.from, seconds,
 		       (double)r->runs / seconds, (unsigned long long)steps.p50_ns,

@@ -79,7 +79,7 @@ mutant() { # mutant PATCH: the current folder is a copy of the sources with all 
 		return 1
 	fi
 	if ! timeout 60 ../filemap-sim --shrink 0 --from "${said%%,*}" --seeds 1 >out 2>&1; then
-		echo "found in $took s, but its seed fails without it too: ${said%%,*}"
+		echo "found in $took s, but the seed also fails without the mutation: ${said%%,*}"
 		return 1
 	fi
 	echo "found in $took s: seed $said"
@@ -111,7 +111,7 @@ while [ $# -gt 0 ]; do
 		shift 2
 		;;
 	--seconds | --jobs | --sample | --seed)
-		[ $# -gt 1 ] || usage_error "$1: wants a number"
+		[ $# -gt 1 ] || usage_error "$1: needs a number"
 		case $1 in
 		--seconds) number "$1" "$2" 86400; seconds=$2 ;;
 		--jobs) number "$1" "$2" 64; jobs=$2 ;;
@@ -125,7 +125,7 @@ while [ $# -gt 0 ]; do
 	esac
 done
 for patch in "$@"; do
-	[ -f "$patch" ] && [ -r "$patch" ] || usage_error "$patch: no patch that can be read"
+	[ -f "$patch" ] && [ -r "$patch" ] || usage_error "$patch: not a readable patch"
 done
 for tool in patch "$cc"; do
 	command -v "$tool" >/dev/null || { echo "mutate.sh: $tool: not found; install it"; exit 77; }
@@ -156,6 +156,6 @@ mkdir "$work/obj"
 if xargs -d '\n' -P "$jobs" -n 1 "$0" --one "$seconds" "$work" <"$work/list"; then
 	echo "all $(wc -l <"$work/list") found"
 else
-	echo "mutate.sh: not all of them were found" >&2
+	echo "mutate.sh: not all mutations were found" >&2
 	exit 1
 fi

@@ -28,44 +28,47 @@ static const char usage[] =
 	"       filemap-sim --world NAME --schedule LIST [--hold]\n"
 	"       filemap-sim --scenario NAME [--hold]\n"
 	"       filemap-sim --list\n"
-	"Run the fault path on a simulated machine. Each seed is one run, and repeats exactly; or "
-	"try all schedules of\n"
-	"small worlds. Status: 0 no failure, 1 a failure, 2 bad usage, 77 the machine's memory "
-	"can't be set up here.\n"
+	"Run the fault path on a simulated machine. Each seed is one run, which repeats exactly. Or try "
+	"all schedules of\n"
+	"small worlds. Status: 0 no failure, 1 a failure, 2 wrong usage, 77 the machine's memory cannot "
+	"be set up here.\n"
 	"\n"
 	"Seeds:\n"
-	"  --seeds N        so many runs (1000; with --minutes: no limit)\n"
-	"  --from S         the first seed (else a random one, which is told)\n"
-	"  --minutes M      no longer than this; a fraction will do\n"
-	"  --jobs J         so many processes share the work (1; at most 64)\n"
-	"  --limit LIST     make the runs smaller, as a failure's shrunk run is; comma between "
-	"items, listed below\n"
-	"  --shrink SECONDS after a failure, look so long for a smaller run that fails in the same "
-	"way (20; 0: do not)\n"
+	"  --seeds N        run N seeds (default 1000; with --minutes: no limit)\n"
+	"  --from S         the first seed (default: a random seed, which is printed)\n"
+	"  --minutes M      stop after M minutes, which may be a fraction\n"
+	"  --jobs J         share the work between J processes (default 1; at most 64)\n"
+	"  --limit LIST     make the runs smaller, like the smaller run of a failure; separate the items "
+	"below by commas\n"
+	"  --shrink SECONDS after a failure, search that long for a smaller run that fails in the same "
+	"way\n"
+	"                   (default 20; 0: no search)\n"
 	"\n"
 	"Small worlds:\n"
-	"  --exhaustive     try every schedule of each small world that has no more than N "
-	"surprises. By itself a thread\n"
-	"                   goes on until it must wait, and then the next in turn does. A "
-	"surprise: a thread is\n"
-	"                   preempted, another than the next goes on, a timer comes early, or the "
-	"machine does what\n"
-	"                   it need not (EBUSY, an error). Fewer surprises are tried first\n"
-	"  --preemptions N  that N (2, about a minute in all; each one more takes some hundred "
-	"times as long; at most 9)\n"
-	"  --world NAME     only this one\n"
-	"  --schedule LIST  run only this schedule of it, as a failure tells it: POINT=CHOICE,...\n"
-	"  --scenario NAME  run a world in one fixed way and tell what happens (--trace: every "
+	"  --exhaustive     try every schedule of each small world with at most N surprises. Without a "
+	"surprise, a thread\n"
+	"                   runs until it must wait, and then the next thread in turn runs. A surprise: "
+	"a thread is\n"
+	"                   preempted, a thread runs out of turn, a timer ends early, or the machine "
+	"gives an answer\n"
+	"                   that it need not give (EBUSY, an error). Fewer surprises are tried first\n"
+	"  --preemptions N  the largest number of surprises (default 2, about a minute in all; each more "
+	"takes some\n"
+	"                   hundred times as long; at most 9)\n"
+	"  --world NAME     use only this world\n"
+	"  --schedule LIST  run only this schedule of the world, as a failure prints it: "
+	"POINT=CHOICE,...\n"
+	"  --scenario NAME  run a world in one fixed way and print what happens (--trace: every "
 	"event)\n"
-	"  --hold           as it would be with FM_MM_HOLD_LOCK\n"
-	"  --list           name the worlds\n"
+	"  --hold           wait with the map lock held, like FM_MM_HOLD_LOCK\n"
+	"  --list           list the worlds\n"
 	"\n"
 	"Output:\n"
 	"  --trace          print every event of each run\n"
-	"  --hash           print one number that all events of all runs went into\n"
-	"  --json           the summary as JSON\n"
-	"  --plant          call something harmless a failure, to see how one is told\n"
-	"  --help           this text\n"
+	"  --hash           print one number that depends on all events of all runs\n"
+	"  --json           print the summary as JSON\n"
+	"  --plant          treat something harmless as a failure, to show what a failure prints\n"
+	"  --help           print this text\n"
 	"\n"
 	"Items of --limit:\n";
 
@@ -131,27 +134,27 @@ static void check(bool from, bool seeds, bool preemptions)
 {
 	bool small = options.exhaustive || options.schedule || options.scenario;
 	if (options.world && !world_named(options.world))
-		bad("no world is named '%s'; --list names them", options.world);
+		bad("no world is named '%s'; --list lists the worlds", options.world);
 	if (options.scenario && (options.exhaustive || options.schedule))
-		bad("--scenario runs in one fixed way; leave --exhaustive and --schedule out");
+		bad("--scenario runs in one fixed way: cannot be used with --exhaustive or --schedule");
 	if (options.exhaustive && options.schedule)
-		bad("--exhaustive finds the schedules; leave --schedule out");
+		bad("--exhaustive tries all schedules: cannot be used with --schedule");
 	if (options.schedule && !options.world)
-		bad("--schedule: say of which world, with --world NAME");
+		bad("--schedule: give the world, with --world NAME");
 	if (options.schedule && !explore_parse(options.schedule))
-		bad("--schedule '%s': give POINT=CHOICE,..., points in rising order", options.schedule);
+		bad("--schedule '%s': give POINT=CHOICE,... with rising points", options.schedule);
 	if (options.world && !small)
 		bad("--world: add --exhaustive, or --schedule LIST");
 	if (small && (from || seeds || options.limit))
-		bad("%s: not with small worlds, which have no seeds", from    ? "--from"
+		bad("%s: cannot be used with small worlds, which have no seeds", from    ? "--from"
 								      : seeds ? "--seeds"
 									      : "--limit");
 	if (options.hold && !small)
-		bad("--hold: add --exhaustive, --schedule or --scenario; seeds choose it themselves");
+		bad("--hold: add --exhaustive, --schedule or --scenario; a seed chooses the mode itself");
 	if (preemptions && !options.exhaustive)
 		bad("--preemptions: add --exhaustive");
 	if (options.trace && options.exhaustive)
-		bad("--trace: not with --exhaustive; one schedule can be traced");
+		bad("--trace: cannot be used with --exhaustive; trace one schedule with --schedule");
 }
 
 enum {
@@ -210,7 +213,7 @@ void options_parse(int argc, char **argv)
 			options.limit = optarg;
 			wrong = limits_parse(optarg, &sim_limits);
 			if (wrong)
-				bad("--limit: '%s' is no item; --help lists them", wrong);
+				bad("--limit: '%s' is no item; --help lists the items", wrong);
 			break;
 		case SHRINK: options.shrink_seconds = number("shrink", optarg, 0, 86400); break;
 		case EXHAUSTIVE: options.exhaustive = true; break;
@@ -228,8 +231,8 @@ void options_parse(int argc, char **argv)
 		case JSON: options.json = true; break;
 		case PLANT: sim_planted = true; break;
 		case HELP: help();
-		case ':': bad("%s: it wants a value; see --help", argv[optind - 1]);
-		default: bad("%s: no such option, or a value it can't have; see --help", argv[optind - 1]);
+		case ':': bad("%s: needs a value; see --help", argv[optind - 1]);
+		default: bad("%s: unknown option, or an option without a value; see --help", argv[optind - 1]);
 		}
 	if (optind < argc)
 		bad("'%s': one argument too many; see --help", argv[optind]);

@@ -69,98 +69,98 @@
 #define SIM_MARKS(X)                                                                           \
 	X(access_ok, "accesses that found their page with its own bytes")                      \
 	X(access_efault, "accesses that ended in -EFAULT")                                     \
-	X(access_eacces, "... -EACCES")                                                        \
-	X(access_enxio, "... -ENXIO")                                                          \
-	X(access_eio, "... -EIO")                                                              \
-	X(access_etimedout, "... -ETIMEDOUT")                                                  \
-	X(access_estale, "... -ESTALE")                                                        \
-	X(access_ecanceled, "... -ECANCELED")                                                  \
-	X(access_other, "... another errno of the store")                                      \
+	X(access_eacces, "accesses that ended in -EACCES")                                     \
+	X(access_enxio, "accesses that ended in -ENXIO")                                       \
+	X(access_eio, "accesses that ended in -EIO")                                           \
+	X(access_etimedout, "accesses that ended in -ETIMEDOUT")                               \
+	X(access_estale, "accesses that ended in -ESTALE")                                     \
+	X(access_ecanceled, "accesses that ended in -ECANCELED")                               \
+	X(access_other, "accesses that ended in another errno of the store")                   \
 	X(access_gone, "accesses to a view that had gone")                                     \
-	X(access_again, "accesses whose page had gone again before they were repeated")        \
+	X(access_again, "accesses whose page left the view before they were repeated")         \
 	X(access_straddles, "accesses that needed several pages at once")                      \
 	X(fault_in_ok, "fm_fault_in(): 0")                                                     \
 	X(fault_in_error, "fm_fault_in(): an error")                                           \
 	X(nowait_ok, "fm_fault_in(NOWAIT): 0")                                                 \
 	X(nowait_again, "fm_fault_in(NOWAIT): -EAGAIN")                                        \
 	X(nowait_error, "fm_fault_in(NOWAIT): an error")                                       \
-	X(nowait_told, "... told by the event that it may come again")                         \
+	X(nowait_told, "fm_fault_in(NOWAIT): an event announced the page")                     \
 	X(batch_begun, "fm_fault_in_batch(): ranges taken")                                    \
-	X(batch_full, "... a queue that is full")                                              \
+	X(batch_full, "fm_fault_in_batch(): the queue was full")                               \
 	X(batch_ok, "fm_completions(): ranges that ended with 0")                              \
-	X(batch_error, "... with an error")                                                    \
-	X(batch_told, "... after the queue's event")                                           \
-	X(batch_gone, "... -ECANCELED, or a queue that has gone")                              \
+	X(batch_error, "fm_completions(): ranges that ended with an error")                    \
+	X(batch_told, "fm_completions(): ranges after the queue's event")                      \
+	X(batch_gone, "fm_completions(): -ECANCELED, or the queue has ended")                  \
 	X(batch_left, "queues destroyed with ranges in them")                                  \
 	X(pin_ok, "fm_pin(): 0")                                                               \
 	X(pin_error, "fm_pin(): an error")                                                     \
 	X(destroy_inside, "fm_mm_destroy() with accesses in flight")                           \
 	X(futex_blocked, "futex waits that slept")                                             \
-	X(futex_timeout, "... that timed out")                                                 \
-	X(futex_spurious, "... that were woken for nothing")                                   \
-	X(small_lock_blocked, "small locks waited for")                                        \
-	X(time_jumps, "time passed while somebody could have run")                             \
+	X(futex_timeout, "futex waits that timed out")                                         \
+	X(futex_spurious, "futex waits that were woken without a reason")                      \
+	X(small_lock_blocked, "small locks that a thread waited for")                          \
+	X(time_jumps, "time passed while a thread could have run")                             \
 	X(move_busy, "MOVE: EBUSY")                                                            \
-	X(move_held, "MOVE: EBUSY, and for a while")                                           \
+	X(move_held, "MOVE: EBUSY for a longer time")                                          \
 	X(move_part, "MOVE: EAGAIN part way")                                                  \
 	X(move_none, "MOVE: EAGAIN, nothing done")                                             \
 	X(move_exists, "MOVE: EEXIST")                                                         \
-	X(move_exists_moved, "MOVE: EEXIST, though it had moved the page")                     \
+	X(move_exists_moved, "MOVE: EEXIST, although the page was moved")                      \
 	X(move_missing, "MOVE: ENOENT")                                                        \
 	X(copy_part, "COPY: EAGAIN part way")                                                  \
 	X(copy_exists, "COPY: EEXIST")                                                         \
 	X(kernel_stalls, "kernel calls that stalled")                                          \
 	X(poisoned, "thread trap: pages poisoned for an error")                                \
 	X(copy_over_mark, "thread trap: COPY onto a page poisoned for an error")               \
-	X(told_by_signal, "thread trap: writers told by a signal, their page being there")     \
+	X(told_by_signal, "thread trap: writers told by a signal, with their page in the view") \
 	X(region_refuses, "thread trap: regions made read-only for a moment, to refuse a write") \
-	X(told_unasked, "thread trap: marks that nobody asked for, taken away")                \
+	X(told_unasked, "thread trap: marks that no fault asked for, taken away")              \
 	X(unmarked_beside, "thread trap: marks taken away beside an install")                  \
 	X(call_refused, "thread trap: accesses of system calls that ended in EFAULT")          \
-	X(call_locked, "... that held the lock of an object")                                  \
+	X(call_locked, "accesses of system calls that held the lock of an object")             \
 	X(lock_waited, "writes and changes of an object that waited for such a lock")          \
-	X(message_repeated, "thread trap: a message that came again")                          \
-	X(emptied, "view memory thrown away behind the library")                               \
+	X(message_repeated, "thread trap: messages that were repeated")                        \
+	X(emptied, "view memory that the program threw away")                                  \
 	X(io_ok, "requests: whole")                                                            \
 	X(io_error, "requests: failed")                                                        \
 	X(io_ended, "requests: the object ended before its end")                               \
 	X(io_cancel_queued, "requests: taken back before they were issued")                    \
 	X(io_cancel_issued, "requests: cancelled at the device")                               \
 	X(io_cancel_late, "requests: cancelled too late")                                      \
-	X(io_cancel_done, "cancels of a request whose end was being told")                     \
+	X(io_cancel_done, "cancels of a request whose end was just reported")                  \
 	X(io_promoted, "requests: promoted")                                                   \
 	X(inline_reads, "reads in the faulting thread")                                        \
-	X(inline_errors, "... that failed")                                                    \
+	X(inline_errors, "reads in the faulting thread that failed")                           \
 	X(store_changed, "versions of an object that came while it was open")                  \
 	X(signals, "signals that arrived")                                                     \
-	X(signal_touches, "... and whose handler touched a view")                              \
-	X(cancelled, "threads that were cancelled where they were")                            \
+	X(signal_touches, "signals whose handler touched a view")                              \
+	X(cancelled, "threads that were cancelled in the middle of their work")                \
 	X(exit_early, "threads that ended before their work was done")                         \
 	X(exit_in_flight, "threads that ended with requests in flight")                        \
-	X(store_punched, "... by a hole that was punched")                                     \
+	X(store_punched, "versions of an object that came by a punched hole")                  \
 	X(sector_writes, "sectors that a program wrote to")                                           \
-	X(pinned_writes, "... as I/O into a pinned page does")                                 \
+	X(pinned_writes, "sectors that I/O wrote through a pinned page")                       \
 	X(write_ok, "write requests: whole")                                                   \
-	X(write_bad, "... that failed")                                                     \
-	X(in_place, "... with pages that are in the view")                               \
+	X(write_bad, "write requests: failed")                                                 \
+	X(in_place, "write requests with pages that are in the view")                          \
 	X(flush_ok, "flushes")                                                                 \
-	X(flush_failed, "... that failed")                                                     \
+	X(flush_failed, "flushes that failed")                                                 \
 	X(sync_ok, "fm_sync(), fm_file_sync(): 0")                                             \
-	X(sync_async, "... with FM_SYNC_ASYNC")                                                \
-	X(sync_error, "... an error")                                                          \
+	X(sync_async, "syncs with FM_SYNC_ASYNC")                                              \
+	X(sync_error, "fm_sync(), fm_file_sync(): an error")                                   \
 	X(shrunk, "fm_truncate(): shorter")                                                    \
-	X(grown, "... longer")                                                                 \
+	X(grown, "fm_truncate(): longer")                                                      \
 	X(resize_error, "fm_truncate(), fm_punch(): an error")                                 \
 	X(punched, "fm_punch(): 0")                                                            \
 	X(invalidated, "fm_invalidate(): 0")                                                   \
-	X(invalidate_error, "... an error")                                                    \
-	X(destroy_lost, "fm_mm_destroy(): -EIO, something was lost")                           \
+	X(invalidate_error, "fm_invalidate(): an error")                                       \
+	X(destroy_lost, "fm_mm_destroy(): -EIO, dirty pages were lost")                        \
 	X(destroy_left_behind, "fm_mm_destroy(): a thread waits for a write of a slow store") \
-	X(process_ends, "what is dirty is written for the end of the process")       \
+	X(process_ends, "dirty pages written for the end of the process")                      \
 	X(meta_refused, "allocations and threads that were refused")                           \
-	X(create_refused, "... so that fm_mm_create() failed")                                 \
-	X(open_refused, "... or fm_file_open()")                                               \
-	X(map_refused, "... or fm_map()")                                                      \
+	X(create_refused, "refused allocations by which fm_mm_create() failed")                \
+	X(open_refused, "refused allocations by which fm_file_open() failed")                  \
+	X(map_refused, "refused allocations by which fm_map() failed")                         \
 	X(no_memory, "MOVE, COPY: ENOMEM")                                                     \
 	X(hold_mode, "runs with FM_MM_HOLD_LOCK")                                              \
 	X(pct_runs, "runs under the priority scheduler")                                       \
@@ -216,7 +216,7 @@ enum op {
  * off. Shrinking tries both. The seed's other choices stay the same. */
 #define SIM_LIMITS(X)                                                                          \
 	X(workers, "threads of the program")                                                   \
-	X(ops, "operations of each")                                                           \
+	X(ops, "operations of each thread")                                                    \
 	X(files, "objects")                                                                    \
 	X(pages, "pages of each object")
 #define SIM_WITHOUT(X)                                                                             \

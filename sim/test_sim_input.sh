@@ -56,7 +56,7 @@ for option in seeds from minutes jobs limit shrink exhaustive preemptions world 
 done
 "$sim" --seeds 30 --jobs 3 >"$dir/out" 2>"$dir/err" || fail "30 seeds"
 [ ! -s "$dir/err" ] || fail "progress in a pipe"
-grep -q '^from seed [0-9][0-9]*$' "$dir/out" || fail "the seed is not told"
+grep -q '^from seed [0-9][0-9]*$' "$dir/out" || fail "the seed is not printed"
 grep -q '^30 runs from seed ' "$dir/out" || fail "no summary"
 "$sim" --seeds 30 --jobs 3 --json >"$dir/out" 2>"$dir/err"
 if command -v python3 >/dev/null; then

@@ -29,7 +29,7 @@ fails $(again 1)
 # command.
 fails "$sim" --from 1 --seeds 2000 --plant --shrink 3
 sed -n 2p "$dir/out" | grep -q '^FAILED: seed [0-9]*, step [0-9]*: planted' || fail "no FAILED line"
-grep -q '^a smaller run' "$dir/out" || fail "it was not shrunk"
+grep -q '^a smaller run' "$dir/out" || fail "no smaller run was printed"
 cp "$dir/out" "$dir/first"
 again 2 | grep -q -e '--limit ' || fail "the smaller run has no limits"
 [ "$(awk '{ if (length($0) > most) most = length($0) } /^threads:/ { exit } /^ / { if (length($0) > 160) print }' \

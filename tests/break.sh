@@ -73,7 +73,7 @@ said() {
 	words=$(grep -a -m 1 '[.][ch]:[0-9]*: ' "$log" || grep -a -v '^ *$' "$log" | tail -n 1) || :
 	words=$(echo "$words" | sed 's|^[^ ]*/\([^ /]*: \)|\1|' | cut -c1-160)
 	case $1 in
-	137) echo "it hangs" ;;
+	137) echo "the test hangs" ;;
 	1) echo "$words" ;;
 	*) echo "signal $(($1 - 128))${words:+: $words}" ;;
 	esac
@@ -121,7 +121,7 @@ for patch in "$@"; do
 			echo "$name: $test $trap $install: NOT FOUND (status $status, $took s)"
 			bad=1
 		else
-			echo "$name: $test $trap $install: fails as it must ($took s): $(said $status)"
+			echo "$name: $test $trap $install: fails as expected ($took s): $(said $status)"
 		fi
 	done <"$work/runs"
 	fresh $files

@@ -26,7 +26,7 @@
 #define CHECK(cond)                                                                                \
 	do {                                                                                       \
 		if (!(cond))                                                                       \
-			CHECK_FAIL("%s: not so", #cond);                                           \
+			CHECK_FAIL("%s: is false", #cond);                                           \
 	} while (0)
 
 #define CHECK_OP(a, op, b)                                                                         \

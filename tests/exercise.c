@@ -324,7 +324,7 @@ static void op_pin(void)
 	well("fm_pin", fm_pin(mm, addr, len, FM_WRITE));
 	ssize_t n = pread(source_fd, addr, len, (off_t)from);
 	if (n != (ssize_t)len)
-		fail("pread to what is pinned: %s", n < 0 ? strerror(errno) : "short");
+		fail("pread into pinned pages: %s", n < 0 ? strerror(errno) : "short");
 	memcpy(model + at, source + from, len);
 	if (any(2))
 		well("fm_sync", fm_sync(mm, addr, len, 0));
@@ -409,7 +409,7 @@ static void open_file(void)
 	uint64_t now;
 	well("fm_file_size", fm_file_size(file, &now));
 	if (now != size)
-		fail("opened, it has %#" PRIx64 " bytes", now);
+		fail("after the open, the file has %#" PRIx64 " bytes", now);
 }
 
 static void op_reopen(void)
@@ -551,7 +551,8 @@ int main(int argc, char **argv)
 			memcpy(kept[op / 256 % 2], words, sizeof(words));
 			hazard_watch(kept[op / 256 % 2]);
 			if (now > said + 30000 * MS_NS) {
-				printf("%" PRIu64 " operations, %.0f a second\n", op, (double)op * 1e9 / (double)(now - begun));
+				printf("%" PRIu64 " operations, %.0f per second\n", op,
+	       (double)op * 1e9 / (double)(now - begun));
 				fflush(stdout);
 				said = now;
 			}
@@ -570,7 +571,7 @@ int main(int argc, char **argv)
 	support_mm_end(mm);
 	compare_file(0, size);
 	unlink(path);
-	printf("seed %" PRIu64 ": %" PRIu64 " operations, %.0f a second\n", option.seed, op,
+	printf("seed %" PRIu64 ": %" PRIu64 " operations, %.0f per second\n", option.seed, op,
 	       (double)op * 1e9 / (double)(support_now_ns() - begun));
 	return 0;
 }

@@ -72,7 +72,7 @@ uint64_t support_regions(void);
 		uint64_t until_ns = support_now_ns() + 20000 * MS_NS * support_slower();           \
 		while (!(cond)) {                                                                  \
 			if (support_now_ns() > until_ns)                                           \
-				CHECK_FAIL("%s: never came true", #cond);                          \
+				CHECK_FAIL("%s: did not become true", #cond);                          \
 			support_sleep_ms(1);                                                       \
 		}                                                                                  \
 	} while (0)

@@ -102,10 +102,10 @@ if [ "$status" -eq 77 ]; then
 fi
 [ "$status" -eq 0 ] || fail "status $status: $(cat err)"
 if grep -v '^filemap: bench: ' err; then
-	fail "stray words on stderr"
+	fail "unexpected words on stderr"
 fi
 if [ "$sanitizer" = none ] && command -v python3 >/dev/null; then
-	python3 - out <<'END' || fail "JSON: not as it should be, see above"
+	python3 - out <<'END' || fail "JSON: wrong content, see above"
 import json, sys
 fields = ["workload", "way", "threads", "seconds", "ops", "bytes", "ns_per_op", "device_bytes",
           "written_bytes", "cpu_s", "rss_mib", "ratio_vs_kernel"]
@@ -148,10 +148,10 @@ def part(row, over, under):
 
 figures = {
     "speed": lambda row: 1 / row["ns_per_op"],
-    "time an operation": lambda row: row["ns_per_op"],
-    "CPU time a byte": lambda row: part(row, "cpu_s", "bytes"),
-    "device bytes an operation": lambda row: part(row, "device_bytes", "ops"),
-    "device bytes for a byte asked": lambda row: part(row, "device_bytes", "bytes"),
+    "time per operation": lambda row: row["ns_per_op"],
+    "CPU time per byte": lambda row: part(row, "cpu_s", "bytes"),
+    "device bytes per operation": lambda row: part(row, "device_bytes", "ops"),
+    "device bytes per wanted byte": lambda row: part(row, "device_bytes", "bytes"),
 }
 judged = set()
 for target in targets:
@@ -174,9 +174,9 @@ for target in targets:
     assert reached == (target["verdict"] == "met"), target
 assert ("write-fault", 1, "bare-protect") in by and ("write-sync", 1, "pwrite") in by, by.keys()
 for judgement in (("rand-cold", "speed", "kernel-mmap = 1"), ("rand-nowait", "speed", "limit = 1"),
-                  ("fault-cost-4k", "time an operation", "bare = 1"),
-                  ("contended", "times that a page was read", None),
-                  ("metadata", "metadata as part of the budget", None)):
+                  ("fault-cost-4k", "time per operation", "bare = 1"),
+                  ("contended", "reads per cached page", None),
+                  ("metadata", "metadata as a part of the budget", None)):
     assert judgement in judged, (judgement, judged)
 END
 fi
@@ -185,17 +185,17 @@ sha256sum file | cmp -s - sum || fail "the user's file has been written to"
 
 # ---- without --file: a table, no progress in a pipe, pictures, a page
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
-	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "a folder made two deep"
+	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null && fail "--plot made a folder in a missing folder"
 mkdir out.d
 "$filemap" bench --quick --rounds 2 --size 16M --ways filemap,kernel-mmap,limit --plot out.d/pictures \
 	--markdown out.d/page.md seq-cold hot rand-cold >out 2>err </dev/null &
 bench=$!
 wait "$bench" || fail "status $?: $(cat err)"
-grep -q '^no --file: writing one of 16 MiB' out || fail "does not say what it writes: $(cat out)"
+grep -q '^no --file is given: writing a file of 16 MiB' out || fail "the size of the new file is not printed: $(cat out)"
 grep -qE '^seq-cold +filemap +1 ' out || fail "no row: $(cat out)"
 grep -qE '^hot +kernel-mmap +1 .* 1\.00$' out || fail "no row of the kernel: $(cat out)"
 grep -qE '^rand-cold +1 filemap: speed, kernel-mmap = 1 +>= 20 .*(met|missed)$' out || fail "no target: $(cat out)"
-! grep -qE '^(backward|strided) ' out || fail "a target of what was not measured: $(cat out)"
+! grep -qE '^(backward|strided) ' out || fail "a target without a measurement: $(cat out)"
 ! tr -d '\n' <err | grep -q "$(printf '\r')" || fail "progress in a pipe"
 expect_clean "$bench" "a file of its own"
 bench=
@@ -220,7 +220,7 @@ if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null &&
 		fail "not root: status $?: $(cat err)"
 	grep -q 'left out: kernel-mmap-128k: .*root' err || fail "no reason for kernel-mmap-128k: $(cat err)"
 	grep -q 'left out: kernel-mmap: .*root' err || fail "no reason for loop-over-budget: $(cat err)"
-	! grep -qE 'kernel-mmap-128k|^loop-over-budget' out || fail "a row for what was left out: $(cat out)"
+	! grep -qE 'kernel-mmap-128k|^loop-over-budget' out || fail "a row of a way that was left out: $(cat out)"
 fi
 
 # ---- bytes that change between two rounds are found
@@ -237,7 +237,7 @@ status=0
 wait "$bench" || status=$?
 bench=
 [ "$status" -eq 1 ] || fail "changed bytes: status $status: $(cat out err)"
-grep -q 'pread read other bytes' err || fail "changed bytes: $(cat err)"
+grep -q 'pread read different bytes' err || fail "changed bytes: $(cat err)"
 
 [ "$sanitizer" = none ] || exit 0 # the rest tests processes, and what they set up
 
@@ -246,7 +246,7 @@ for signal in INT TERM KILL; do
 	"$filemap" bench --size 64M --quick --rounds 99 >out 2>err </dev/null &
 	bench=$!
 	sleep 1
-	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: over already: $(cat out err)"
+	kill -"$signal" "$bench" 2>/dev/null || fail "SIG$signal: the run has already ended: $(cat out err)"
 	status=0
 	wait "$bench" || status=$?
 	[ "$status" -gt 128 ] || fail "SIG$signal: status $status"

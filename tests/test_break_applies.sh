@@ -37,7 +37,7 @@ for patch in "$root"/tests/break/*.patch "$root"/sim/mutations/*.patch; do
 	name=$(basename "$patch" .patch)
 	count=$((count + 1))
 	if ! applies "$patch"; then
-		echo "$patch: does not apply any more; make it anew:"
+		echo "$patch: the patch no longer applies; make the patch again:"
 		cat "$dir/said"
 		bad=1
 	fi

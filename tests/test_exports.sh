@@ -13,6 +13,6 @@ nm -D --defined-only "$library" | awk '$2 ~ /[TDBRVW]/ { sub(/@.*/, "", $3); pri
 grep '^FM_PUBLIC' "$header" | grep -o 'fm_[a-z_]*(' | tr -d '(' | LC_ALL=C sort >"$dir/declared"
 [ -s "$dir/declared" ] || { echo "$header: declares nothing" >&2; exit 1; }
 if ! diff "$dir/declared" "$dir/shown" >&2; then
-	echo "< declared and not shown, > shown and not declared" >&2
+	echo "< declared but not exported, > exported but not declared" >&2
 	exit 1
 fi

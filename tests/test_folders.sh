@@ -94,7 +94,7 @@ status=0
 check_includes "$root" || status=1
 if [ -n "${1:-}" ]; then
 	nm -A "$1" 2>/dev/null >"$tree/nm"
-	grep -q ' T ' "$tree/nm" || { echo "$1: nm tells no function" >&2; exit 1; }
+	grep -q ' T ' "$tree/nm" || { echo "$1: nm lists no function" >&2; exit 1; }
 	check_calls "$root/src/mm/FOLDERS" <"$tree/nm" || status=1
 fi
 exit $status

@@ -139,9 +139,9 @@ static void one(enum way way, enum op op)
 	told = told ? told : err;
 	check_own_memory(part, way);
 	if (told && told != -EIO)
-		CHECK_FAIL("told %d", told);
+		CHECK_FAIL("the call returned %d", told);
 	if (!lines != !told)
-		CHECK_FAIL("%d is told, and %u lines in the log name the file and the offset", told, lines);
+		CHECK_FAIL("the error is %d, and %u lines in the log name the file and the offset", told, lines);
 	_exit(told ? STATUS_TOLD : 0);
 }
 

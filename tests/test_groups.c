@@ -77,7 +77,7 @@ static void scan_groups(bool backward)
 		if (!has_groups() || !faults() || support_stats(mm).group_installs >= before + FILE_GROUPS / 8)
 			return;
 	}
-	CHECK_FAIL("%llu groups made, %llu split, and of none all has come in at once",
+	CHECK_FAIL("%llu groups made, %llu split, but no group was installed at once",
 		   (unsigned long long)support_stats(mm).groups_made,
 		   (unsigned long long)support_stats(mm).groups_split);
 }

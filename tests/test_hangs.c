@@ -5,6 +5,9 @@
  *   - The writes of two files never end. A sync of a third file must end.
  *   - 200 threads wait for room for dirty pages of a dead file. Writes to another file must go on.
  *   - Four threads punch a file without a pause. A sync of the whole file must end.
+ *   - A callback calls fm_mm_destroy() of its own address space. The call must return.
+ *   - A write of a file with a deadline never ends. Each call that changes or drops a range of the
+ *     file must end.
  * The test measures no time: a watchdog ends a test that hangs.
  */
 #include "hazard_support.h"
@@ -205,17 +208,130 @@ static void test_sync_beside_punches(enum fm_trap trap)
 	CHECK_OK(fm_mm_destroy(mm));
 }
 
+/* ------------------------------------------------------------------ calls with a deadline */
+
+static void *truncate_main(void *arg)
+{
+	CHECK_EQ(fm_truncate(arg, PAGE), -ETIMEDOUT);
+	return NULL;
+}
+
+/* A page of the file is under way to a store that does not answer. Nothing is lost when the store
+ * answers again: a change that was given up has changed nothing. */
+static void test_calls_with_deadline(enum fm_trap trap)
+{
+	const struct fm_file_options open_for = {
+		.size = sizeof(open_for), .flags = FM_FILE_WRITE, .deadline_ns = 200 * MS_NS};
+	const struct fm_map_options map_for = {.size = sizeof(map_for), .flags = FM_MAP_WRITE};
+	const uint64_t size = LIVE_BYTES - 100; /* the last page, too, is under way */
+	fm_mm *mm = mm_of(trap, 8 * MIB);
+	pthread_t thread[4];
+	char stored[2];
+	size_t len;
+	fm_file *file;
+	void *addr;
+
+	CHECK_OK(fm_file_open(mm, support_format("faulty:%s", support_file(size, 1)), &open_for,
+			      &file));
+	CHECK_OK(fm_map(file, 0, size, &map_for, &addr));
+	volatile char *map = addr;
+	CHECK_OK(fm_file_control(file, "write-stuck=1"));
+	map[7 * PAGE] = 7;
+	map[size - 1] = 8;
+	CHECK_OK(fm_file_sync(file, 0, size, FM_SYNC_ASYNC));
+	EVENTUALLY(support_stats(mm).writeback_pages == 2);
+	CHECK_EQ(fm_sync(mm, addr, size, 0), -ETIMEDOUT);
+	CHECK_EQ(fm_file_sync(file, 0, size, 0), -ETIMEDOUT);
+	CHECK_EQ(fm_truncate(file, PAGE), -ETIMEDOUT);
+	CHECK_EQ(fm_truncate(file, size + PAGE), -ETIMEDOUT);
+	CHECK_EQ(fm_punch(file, 6 * PAGE, 4 * PAGE), -ETIMEDOUT);
+	CHECK_EQ(fm_punch(file, 7 * PAGE + 1, 2), -ETIMEDOUT);
+	CHECK_EQ(fm_invalidate(file, 6 * PAGE, 4 * PAGE), -ETIMEDOUT);
+	CHECK_EQ(fm_file_refresh(file, NULL), -ETIMEDOUT);
+	for (unsigned i = 0; i < 4; i++) /* each waits for the one before, too */
+		CHECK_EQ(pthread_create(&thread[i], NULL, truncate_main, file), 0);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(pthread_join(thread[i], NULL), 0);
+	CHECK_OK(fm_file_control(file, "write-stuck=0"));
+	CHECK_EQ(map[7 * PAGE], 7);
+	map[7 * PAGE + 1] = 9;
+	while (fm_file_sync(file, 0, size, 0) == -ETIMEDOUT) /* a slow machine's */
+		;
+	CHECK_OK(fm_file_read(file, stored, sizeof(stored), 7 * PAGE, &len));
+	CHECK(len == sizeof(stored) && stored[0] == 7 && stored[1] == 9);
+	CHECK_OK(fm_file_read(file, stored, sizeof(stored), size - 1, &len));
+	CHECK(len == 1 && stored[0] == 8);
+	CHECK_OK(fm_unmap(mm, addr, size));
+	CHECK_OK(fm_file_close(file));
+	CHECK_OK(fm_mm_destroy(mm));
+}
+
+/* ------------------------------------------------------------------ the end, from a callback */
+
+struct caller {
+	fm_mm *mm;
+	int logged, told; /* what fm_mm_destroy() returned; 1: not called */
+};
+
+static void destroy_in_log(void *arg, enum fm_log_level level, const char *line)
+{
+	struct caller *caller = arg;
+	(void)level;
+	if (caller->mm && strstr(line, "no-such-file"))
+		caller->logged = fm_mm_destroy(caller->mm);
+}
+
+static void destroy_in_write_error(void *arg, uint64_t offset, uint64_t len, int error)
+{
+	struct caller *caller = arg;
+	(void)offset, (void)len, (void)error;
+	__atomic_store_n(&caller->told, fm_mm_destroy(caller->mm), __ATOMIC_SEQ_CST);
+}
+
+/* The call would wait for the callback that makes it. */
+static void test_destroy_in_callback(void)
+{
+	struct caller caller = {.logged = 1, .told = 1};
+	const struct fm_mm_options options = {.size = sizeof(options),
+					      .budget_bytes = 8 * MIB,
+					      .log = destroy_in_log,
+					      .log_arg = &caller};
+	const struct fm_file_options open_for = {.size = sizeof(open_for),
+						 .flags = FM_FILE_WRITE,
+						 .on_write_error = destroy_in_write_error,
+						 .on_write_error_arg = &caller};
+	const struct fm_map_options map_for = {.size = sizeof(map_for), .flags = FM_MAP_WRITE};
+	fm_file *file;
+	void *addr;
+
+	CHECK_OK(fm_mm_create(&options, &caller.mm));
+	CHECK_EQ(fm_file_open(caller.mm, "/no-such-file", NULL, &file), -ENOENT);
+	CHECK_EQ(caller.logged, -EDEADLK);
+	CHECK_OK(fm_file_open(caller.mm, "faulty:memory:1M?write-error-every=1", &open_for, &file));
+	CHECK_OK(fm_map(file, 0, PAGE, &map_for, &addr));
+	CHECK_OK(fm_fault_in(caller.mm, addr, PAGE, FM_WRITE));
+	CHECK_EQ(fm_file_sync(file, 0, PAGE, 0), -EIO);
+	EVENTUALLY(__atomic_load_n(&caller.told, __ATOMIC_SEQ_CST) == -EDEADLK);
+	CHECK_OK(fm_file_control(file, "write-error-every=0"));
+	CHECK_OK(fm_mm_destroy(caller.mm));
+}
+
 int main(void)
 {
 	hazard_watch("a sync beside punches does not end");
 	support_start();
 	test_sync_beside_punches(FM_TRAP_INLINE);
-	hazard_watch("two dead files hold up a third");
+	hazard_watch("a call on a file with a deadline does not end");
+	test_calls_with_deadline(FM_TRAP_INLINE);
+	test_calls_with_deadline(FM_TRAP_THREAD);
+	hazard_watch("fm_mm_destroy() in a callback does not return");
+	test_destroy_in_callback();
+	hazard_watch("two dead files delay a third");
 	test_dead_writers(FM_TRAP_INLINE);
 	test_dead_writers(FM_TRAP_THREAD);
-	hazard_watch("those that write to a dead file hold up who writes to another");
+	hazard_watch("writers to a dead file delay a writer to another file");
 	test_throttled();
-	hazard_watch("those that wait for a dead store hold up a fault on another");
+	hazard_watch("threads that wait for a dead store delay a fault on another");
 	test_waiters();
 	support_end();
 	return 0;

@@ -107,7 +107,7 @@ static void test_a07_no_room(void)
 
 int main(void)
 {
-	hazard_watch("an error or a retry went round for ever");
+	hazard_watch("a fault with an error or a retry did not end");
 	test_a06();
 	test_a07();
 	test_a07_no_room();

@@ -38,7 +38,7 @@ static void test_a09(const struct fm_file_options *options)
 	for (unsigned i = 0; i < 32; i++) {
 		int err = hazard_end(&access[i]);
 		if (err != -ECANCELED && err != -EFAULT && err != -EOWNERDEAD)
-			CHECK_FAIL("a thread that waited for a store was told %d", err);
+			CHECK_FAIL("a thread that waited for a store got %d", err);
 	}
 }
 
@@ -187,7 +187,7 @@ int main(void)
 	test_a09(&no_readahead);
 	test_a09(&by_ring);
 	test_a09_stubborn();
-	hazard_watch("somebody waited behind a fault on a dead store");
+	hazard_watch("a thread waited behind a fault on a dead store");
 	test_a11();
 	hazard_watch("a dead store has all the frames or requests");
 	test_one_dead_store();

@@ -164,7 +164,7 @@ static void test_unmapped_while_installed(void)
 
 int main(void)
 {
-	hazard_watch("a fault never ended whose file was changed under it");
+	hazard_watch("a fault did not end after its file had changed");
 	run(&error_policy, PAGES, 7);
 	run(&error_policy, 4, 7);
 	run(&refresh_policy, PAGES, 7);

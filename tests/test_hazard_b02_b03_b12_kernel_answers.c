@@ -224,12 +224,12 @@ static void run(enum answer which, uint32_t page_size)
 		CHECK_EQ(pthread_join(thread[i], NULL), 0);
 	if (mm->install == FM_INSTALL_MOVE && which != AS_IT_IS &&
 	    !(page_size == PAGE && which == BUSY_HALF_OUT) && !given)
-		CHECK_FAIL("%s, %u-byte pages: never happened", names[which], page_size);
+		CHECK_FAIL("%s, %u-byte pages: the answer did not occur", names[which], page_size);
 	answer = AS_IT_IS;
 	hazard_same(mm, file, map, 0, FILE_BYTES);
 	/* A page that was left half way would count as emptied. */
 	if (which != NO_ENTRY && support_stats(mm).emptied_behind)
-		CHECK_FAIL("%s, %u-byte pages: something was emptied", names[which], page_size);
+		CHECK_FAIL("%s, %u-byte pages: a page was emptied", names[which], page_size);
 	CHECK_OK(fm_unmap(mm, map, FILE_BYTES));
 	CHECK_OK(fm_file_close(file));
 	EVENTUALLY(support_stats(mm).files == 0);
@@ -265,7 +265,7 @@ int main(void)
 	 * thread. */
 	for (uint32_t page_size = 4096; page_size <= (SUPPORT_TSAN ? 4096u : 65536u); page_size *= 16)
 		for (int which = 0; which < ANSWERS; which++) {
-			hazard_watch(support_format("%s, %u-byte pages: somebody waits for ever", names[which],
+			hazard_watch(support_format("%s, %u-byte pages: a thread waits for ever", names[which],
 						    page_size));
 			run((enum answer)which, page_size);
 		}

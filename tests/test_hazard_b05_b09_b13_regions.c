@@ -111,7 +111,7 @@ static void test_b05(void)
 	struct area slots = area_of(file->pool->slots);
 	if (mm->install != FM_INSTALL_MOVE || !slots.huge) {
 		printf("B5: %s: not tried\n", mm->install != FM_INSTALL_MOVE ? "only MOVE keeps huge pages"
-								: "no huge page to be had");
+								: "no huge page is available");
 		goto out;
 	}
 	for (int round = 0; round < 3; round++)
@@ -119,7 +119,7 @@ static void test_b05(void)
 			CHECK_OK(support_read(mm, map + at + 12345, &byte, 1));
 	CHECK_GT(support_stats(mm).evictions, 64);
 	if (huge_pages_refused() != refused) {
-		printf("B5: not enough huge pages to be had: not tried\n");
+		printf("B5: not enough huge pages are available: not tried\n");
 		goto out;
 	}
 	struct area view = area_of(map);
@@ -152,7 +152,7 @@ static int locked_child(void *arg)
 {
 	(void)arg;
 	struct rlimit locked;
-	hazard_watch("mlockall(MCL_FUTURE) and a large view: never done");
+	hazard_watch("mlockall(MCL_FUTURE) with a large view did not end");
 	/* Under MCL_FUTURE the kernel refuses an ordinary user any mapping beyond this limit, even
 	 * a mapping without access. */
 	bool limited = geteuid() != 0 && getrlimit(RLIMIT_MEMLOCK, &locked) == 0 &&
@@ -181,7 +181,7 @@ int main(void)
 {
 	/* Fork first: no thread of the library may hold the lock of malloc() at the fork. */
 	CHECK_EQ(support_child(locked_child, NULL), 0);
-	hazard_watch("a region of the library was never made");
+	hazard_watch("making a region of the library did not end");
 	test_flags();
 	test_b05();
 	test_b13();

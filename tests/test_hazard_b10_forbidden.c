@@ -72,7 +72,7 @@ static int forbidden_child(void *arg)
 	/* The thread trap also logs that it would have served no system calls. */
 	CHECK(lines >= 1 && lines <= 2);
 	if (!strstr(said, "seccomp") || !strstr(said, "userfaultfd"))
-		CHECK_FAIL("it does not say what is missing: %s", said);
+		CHECK_FAIL("the log does not say what is missing: %s", said);
 	return 0;
 }
 
@@ -96,7 +96,7 @@ static int blocked_child(void *arg)
 
 int main(void)
 {
-	hazard_watch("a forbidden userfaultfd or a blocked signal made it hang");
+	hazard_watch("a forbidden userfaultfd or a blocked signal makes the test hang");
 	CHECK_EQ(support_child(forbidden_child, (void *)(uintptr_t)EPERM), 0);
 	CHECK_EQ(support_child(forbidden_child, (void *)(uintptr_t)ENOSYS), 0);
 	if (test_trap() != FM_TRAP_CALL) {

@@ -110,8 +110,8 @@ int main(void)
 	pthread_t thread;
 
 	if (test_trap() == FM_TRAP_CALL)
-		SKIP("under the call trap nobody is told that a page is gone");
-	hazard_watch("an access to a page that was emptied behind us faults for ever");
+		SKIP("under the call trap no fault tells that a page is gone");
+	hazard_watch("an access to a page that the program emptied faults for ever");
 	dirty();
 	fm_mm *mm = shared.mm = support_mm(128 * PAGE);
 	fm_file *file = shared.file = support_open(mm, support_file(FILE_BYTES, 8), NULL);

@@ -226,7 +226,7 @@ static void test_blocked(void)
 
 int main(void)
 {
-	hazard_watch("a page that was read never came, or statistics or a thread waited for a lock");
+	hazard_watch("a page did not appear, or statistics or a thread waited for a lock");
 	test_c03();
 	test_c05();
 	test_c06();

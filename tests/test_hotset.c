@@ -502,7 +502,7 @@ static void test_sections(void)
 	CHECK_EQ(told_count, 0);
 	open_file(support_format("memory:1M?hotset=%s", hot), MIB);
 	CHECK_EQ(told_count, 1);
-	CHECK(strstr(told, "nothing about this file"));
+	CHECK(strstr(told, "no ranges for"));
 	close_file();
 	support_mm_end(mm);
 	unlink(hot);
@@ -519,7 +519,7 @@ static void refused(const char *text, int error, const char *word)
 	CHECK_EQ(fm_file_open(mm, support_format("memory:1M?hotset=%s", hot), NULL, &none), error);
 	CHECK_EQ(told_count, 1);
 	if (!strstr(told, word) || !strstr(told, hot))
-		CHECK_FAIL("'%s' was told as '%s'", text, told);
+		CHECK_FAIL("'%s' was reported as '%s'", text, told);
 	unlink(hot);
 }
 
@@ -533,12 +533,12 @@ static void test_malformed(void)
 	refused("\n", -EINVAL, "line 1: not a hot set");
 	refused("0 4096\n", -EINVAL, "line 1: not a hot set");
 	refused("#!/bin/sh\n", -EINVAL, "line 1: not a hot set");
-	refused("filemap-hotset 2\n", -EINVAL, "another format");
-	refused("filemap-hotset 1x\n", -EINVAL, "another format");
-	refused("filemap-hotset 1\n0 4096", -EINVAL, "cut short");
-	refused("filemap-hotset 1\nranges 3\n0 4096\n", -EINVAL, "cut short");
-	refused("filemap-hotset 1\nranges 0\n0 4096\n", -EINVAL, "not as many");
-	refused("filemap-hotset 1\nranges 2\n0 1\nfilemap-hotset 1\n", -EINVAL, "not as many");
+	refused("filemap-hotset 2\n", -EINVAL, "an unknown format");
+	refused("filemap-hotset 1x\n", -EINVAL, "an unknown format");
+	refused("filemap-hotset 1\n0 4096", -EINVAL, "truncated");
+	refused("filemap-hotset 1\nranges 3\n0 4096\n", -EINVAL, "truncated");
+	refused("filemap-hotset 1\nranges 0\n0 4096\n", -EINVAL, "number of ranges");
+	refused("filemap-hotset 1\nranges 2\n0 1\nfilemap-hotset 1\n", -EINVAL, "number of ranges");
 	refused("filemap-hotset 1\n0\n", -EINVAL, "line 2: not a range");
 	refused("filemap-hotset 1\n0 0\n", -EINVAL, "line 2: not a range");
 	refused("filemap-hotset 1\n4096 -1\n", -EINVAL, "line 2: not a range");

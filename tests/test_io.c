@@ -325,7 +325,7 @@ static void pipe_make(struct pipe_store *pipes, unsigned uninvited)
 		.uninvited = uninvited,
 	};
 	CHECK(!pipe(pipes->fds), "%s", strerror(errno));
-	CHECK(!os_fds_get(), "no table of our own");
+	CHECK(!os_fds_get(), "the library's table of descriptors cannot be made");
 	pipes->own = os_fd_give(pipes->fds[0]);
 	CHECK(pipes->own >= 0, "%d", pipes->own);
 }
@@ -594,7 +594,7 @@ static void test_cancel_queued(void)
 	job_cancel(engine, third);
 	CHECK(job_wait(second) == -ECANCELED, "%d", second->request.error);
 	CHECK(job_wait(third) == -ECANCELED, "%d", third->request.error);
-	CHECK(!atomic_get(&first->done), "the one before it ended too");
+	CHECK(!atomic_get(&first->done), "the first request ended, too");
 	control(store, "stuck", "0");
 	CHECK(!job_wait(first), "%d", first->request.error);
 	io_engine_destroy(engine);
@@ -631,7 +631,7 @@ static void test_ring_cancel(void)
 	CHECK(!atomic_get(&job->done), "ended with %d", job->request.error);
 	CHECK(write(pipes.fds[1], "abcd", 4) == 4, "%s", strerror(errno));
 	pause_ms(5);
-	CHECK(!atomic_get(&job->done), "half of it counts as all");
+	CHECK(!atomic_get(&job->done), "half of the bytes count as all");
 	CHECK(write(pipes.fds[1], "efgh", 4) == 4, "%s", strerror(errno));
 	CHECK(!job_wait(job), "%d", job->request.error);
 	CHECK(!memcmp(job->buf, "abcdefgh", 8), "other bytes");
@@ -736,7 +736,7 @@ static void test_timers(void)
 		timers_run(&engine);
 		CHECK(timer_calls == TIMERS - stopped, "%u called, %u stopped", timer_calls,
 		      stopped);
-		CHECK(timers_next(&engine) == OS_FOREVER, "something is left");
+		CHECK(timers_next(&engine) == OS_FOREVER, "a timer is left");
 	}
 	os_meta_free(engine.timers, engine.timers_room * sizeof(*engine.timers));
 	free(requests);
@@ -1026,7 +1026,7 @@ static void test_create(void)
 
 	notes = 0;
 	engine = engine_with(0, 0);
-	CHECK(notes == (no_uring ? 1 : 0), "told %u times", notes);
+	CHECK(notes == (no_uring ? 1 : 0), "the note was called %u times", notes);
 	io_engine_destroy(engine);
 	CHECK(!io_engine_create(NULL, &engine), "without options");
 	io_engine_destroy(engine);
@@ -1068,14 +1068,14 @@ static void test_forbidden(int denied, const char *remedy)
 		CHECK(waitpid(child, &status, 0) == child, "%s", strerror(errno));
 		CHECK(WIFEXITED(status), "status %x", status);
 		if (WEXITSTATUS(status) == 77)
-			printf("seccomp is not to be had: %s is not tested\n", remedy);
+			printf("seccomp is not available: %s is not tested\n", remedy);
 		else if (WEXITSTATUS(status))
 			exit(1);
 		return;
 	}
 	forbid_uring(denied);
 	CHECK(!io_engine_create(&options, &engine), "create");
-	CHECK(notes == 1, "told %u times", notes);
+	CHECK(notes == 1, "the note was called %u times", notes);
 	make_file("f", 9000);
 	store = opened("f");
 	read_is(engine, store, store, 0, 9000, 0, 9000);
@@ -1135,6 +1135,6 @@ int main(void)
 		test_all("ring", false);
 	CHECK(!chdir("/") && !rmdir(dir), "%s: %s", dir, strerror(errno));
 	if (!ring)
-		printf("io_uring is not to be had here: only the way without it was tested\n");
+		printf("io_uring is not available here: only the engine without io_uring was tested\n");
 	return 0;
 }

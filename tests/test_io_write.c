@@ -417,10 +417,10 @@ static void test_stuck(const char *uri, bool is_flush)
 		job_wait_issued(job);
 		job_submit(engine, queued);
 		job_cancel(engine, queued);
-		CHECK(job_wait(queued) == -ECANCELED && !queued->request.bytes_done, "a queued one: %d",
+		CHECK(job_wait(queued) == -ECANCELED && !queued->request.bytes_done, "a queued write: %d",
 		      queued->request.error);
 		os_sleep_until(os_now_ns() + 5 * OS_NSEC_PER_MSEC);
-		CHECK(!atomic_get(&job->done), "is not stuck");
+		CHECK(!atomic_get(&job->done), "the write is not stuck");
 		if (i == 0)
 			control(store, key, "0");
 		else if (i == 1)
@@ -455,15 +455,15 @@ static void test_lose(void)
 	CHECK(!store_resize(store, 100000), "resize");
 	does(engine, store, IO_WRITE, 4096, 20000, 0, 20000);
 	has(store, 4096, 20000);
-	CHECK(file_byte("f", 4096) == 0, "not flushed, and there");
+	CHECK(file_byte("f", 4096) == 0, "a byte that was not flushed is in the file");
 	does(engine, store, IO_FLUSH, 0, 0, 0, 0);
-	CHECK(file_byte("f", 4096) != 0, "flushed, and not there");
+	CHECK(file_byte("f", 4096) != 0, "a flushed byte is not in the file");
 	does(engine, store, IO_WRITE, 40960, 20000, 0, 20000);
 	control(store, "crash", "1");
 	has(store, 4096, 20000);
-	CHECK(file_byte("f", 40960) == 0, "not lost");
+	CHECK(file_byte("f", 40960) == 0, "a byte that was not flushed is not lost");
 	does(engine, store, IO_FLUSH, 0, 0, 0, 0);
-	CHECK(file_byte("f", 40960) == 0, "back again");
+	CHECK(file_byte("f", 40960) == 0, "a lost byte comes back");
 	io_engine_destroy(engine);
 	store->ops->close(store);
 	unlink("f");
@@ -532,7 +532,7 @@ static void test_ring_cancel(bool uninvited)
 	}
 	memset(page, 0xfe, sizeof(page));
 	CHECK(!pipe2(pipes.fds, O_NONBLOCK), "%s", strerror(errno));
-	CHECK(!os_fds_get(), "no table of our own");
+	CHECK(!os_fds_get(), "the library's table of descriptors cannot be made");
 	pipes.own = os_fd_give(pipes.fds[1]);
 	CHECK(pipes.own >= 0, "%d", pipes.own);
 	while (write(pipes.fds[1], page, 4096) == 4096)
@@ -555,7 +555,7 @@ static void test_ring_cancel(bool uninvited)
 		CHECK(!job_wait(job) && job->request.bytes_done == 4096, "%d", job->request.error);
 		CHECK(read(pipes.fds[0], got, 4096) == 4096 && !memcmp(got, job->buf, 4096), "other bytes");
 	}
-	CHECK(read(pipes.fds[0], got, 4096) < 0 && errno == EAGAIN, "more came");
+	CHECK(read(pipes.fds[0], got, 4096) < 0 && errno == EAGAIN, "more bytes came");
 	io_engine_destroy(engine);
 	job_free(job);
 	if (pipes.own != pipes.fds[1])

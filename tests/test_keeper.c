@@ -298,7 +298,7 @@ static void check_generation(void)
 		if (got == told)
 			continue;
 		if (got != told + 1 || untold[word % THREADS]++)
-			CHECK_FAIL("word %llu has %llu, and %llu was told",
+			CHECK_FAIL("word %llu has %llu, but the writer reported %llu",
 				   (unsigned long long)word, (unsigned long long)got,
 				   (unsigned long long)told);
 		shared->told[word] = got;
@@ -561,7 +561,7 @@ int main(int argc, char **argv)
 	close(fd);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
 	CHECK(shared != MAP_FAILED);
-	hazard_watch("it hangs");
+	hazard_watch("the test hangs");
 	support_start();
 	test();
 	support_end();

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Read the #include lines of src, tools and preload, and fail if an arrow points the wrong way:
-#   tools, preload -> public header;  api -> mm -> {trap, io, store, stats} -> os -> nothing
+# Read the #include lines of src, tools and run, and fail if an arrow points the wrong way:
+#   tools -> public header;  run -> public header, os
+#   api -> mm -> {trap, io, store, stats} -> os -> nothing
 # First the test proves on a made-up tree that it can fail.
 set -eu
 
@@ -9,7 +10,7 @@ root=${SOURCE_ROOT:-$(cd "$(dirname "$0")/.." && pwd)}
 
 # check_tree DIR: print a line for each wrong arrow. Status 1 if there was a wrong arrow.
 check_tree() {
-	(cd "$1" && find include src tools preload -name '*.[ch]' 2>/dev/null | LC_ALL=C sort) |
+	(cd "$1" && find include src tools run -name '*.[ch]' 2>/dev/null | LC_ALL=C sort) |
 	awk -v root="$1" '
 	BEGIN {
 		# A module, and the modules or single headers that it may include besides its own.
@@ -21,7 +22,7 @@ check_tree() {
 		may["stats"]   = " public os "
 		may["os"]      = " "
 		may["tools"]   = " public "
-		may["preload"] = " public "
+		may["run"]     = " public os "
 		may["public"]  = " "
 	}
 	function module(path, part) {
@@ -100,7 +101,7 @@ for header in include/filemap.h src/mm/mm.h src/mm/page.h src/trap/trap.h src/io
 	mkdir -p "$tree/${header%/*}"
 	: >"$tree/$header"
 done
-mkdir -p "$tree/src/api" "$tree/preload" "$tree/tools/stat"
+mkdir -p "$tree/src/api" "$tree/run" "$tree/tools/stat"
 
 # arrow VERDICT FILE INCLUDE: FILE with this single line must be found good or bad.
 arrow() {
@@ -124,7 +125,7 @@ arrow good tools/a.c '<filemap.h>'
 arrow good tools/a.c '"command/tool.h"'
 arrow good tools/stat/verb.c '"command/tool.h"'
 arrow good tools/stat/verb.c '"stats/stats.h"'
-arrow good preload/a.c '"filemap.h"'
+arrow good run/a.c '"filemap.h"'
 arrow bad src/os/a.c '"filemap.h"'
 arrow bad src/os/a.c '"mm/mm.h"'
 arrow bad src/os/a.c '<mm/mm.h>'
@@ -139,7 +140,7 @@ arrow bad src/mm/a.c '"command/tool.h"'
 arrow bad tools/a.c '"stats/stats.h"'
 arrow bad tools/a.c '"os/os.h"'
 arrow bad tools/stat/verb.c '"mm/mm.h"'
-arrow bad preload/a.c '"mm/mm.h"'
+arrow bad run/a.c '"mm/mm.h"'
 arrow bad include/filemap.h '"os/os.h"'
 mkdir "$tree/src/new"
 arrow bad src/new/a.c '<stdio.h>'

@@ -221,7 +221,7 @@ static void look_up(struct fm_file *of, uint64_t index)
 		return;
 	if (__atomic_load_n(&page->file, __ATOMIC_RELAXED) != of ||
 	    __atomic_load_n(&page->index, __ATOMIC_RELAXED) != index)
-		CHECK_FAIL("page %llu was looked up, and is another's", (unsigned long long)index);
+		CHECK_FAIL("the look-up of page %llu found another page", (unsigned long long)index);
 	if (page_is(page, PG_UPTODATE) && *(uint64_t *)slot_of(pool, page) != mark_of(of, index))
 		CHECK_FAIL("page %llu has another page's bytes", (unsigned long long)index);
 	page_unpin(pool, page);
@@ -346,7 +346,7 @@ static void litmus(void)
 	hazard_watch("litmus: look-ups against reuse: hangs");
 	race(4, index_racer);
 	check_no_pins();
-	hazard_watch("litmus: the map lock: hangs; somebody was not woken");
+	hazard_watch("litmus: the map lock: hangs; a thread was not woken");
 	race(4, map_racer);
 	hazard_watch("litmus: keepers: hangs");
 	race(4, keeper_racer);

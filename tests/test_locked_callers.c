@@ -179,6 +179,76 @@ static void test_read_into(const char *dir, enum fm_install install)
 	mapped_close(&m);
 }
 
+/* A file, and a mapping of a handle for reading. `error` is the last one of an access. */
+struct read_handle {
+	fm_mm *mm;
+	fm_file *file;
+	char *map;
+	int fd, error;
+	char path[512];
+};
+
+static enum fm_error_action note_error(void *arg, const struct fm_error *error)
+{
+	((struct read_handle *)arg)->error = error->error;
+	return FM_ERROR_RAISE;
+}
+
+static void reading_open(struct read_handle *r, const char *dir, enum fm_install install,
+			 enum fm_changed changed)
+{
+	struct fm_file_options open_for = {.size = sizeof(open_for), .changed = changed};
+	struct fm_map_options map_for = {
+		.size = sizeof(map_for), .on_error = note_error, .on_error_arg = r};
+	void *addr;
+
+	r->error = 0;
+	r->mm = mm_of(install);
+	snprintf(r->path, sizeof(r->path), "%s/own", dir);
+	r->fd = file_make(r->path);
+	CHECK_OK(fm_file_open(r->mm, r->path, &open_for, &r->file));
+	CHECK_OK(fm_map(r->file, 0, BYTES, &map_for, &addr));
+	r->map = addr;
+}
+
+static void reading_close(struct read_handle *r)
+{
+	CHECK_OK(fm_unmap(r->mm, r->map, BYTES));
+	CHECK_OK(fm_file_close(r->file));
+	support_mm_end(r->mm);
+	close(r->fd);
+	unlink(r->path);
+}
+
+/* A handle for reading. write() sets the file's mtime, and only then asks for the page. So the read
+ * of the page finds a change. FM_CHANGED_ERROR makes an error of each change: the system call gets
+ * EFAULT, and writes nothing. FM_CHANGED_REFRESH reads the page again. A page that is pinned needs
+ * no read. */
+static void test_handle_for_reading(const char *dir, enum fm_install install)
+{
+	struct read_handle r;
+
+	reading_open(&r, dir, install, FM_CHANGED_ERROR);
+	CHECK_OK(fm_pin(r.mm, r.map + 32 * PAGE, PAGE, 0));
+	CHECK_EQ(pwrite(r.fd, r.map + 32 * PAGE, PAGE, 64 * PAGE), (ssize_t)PAGE);
+	expect_from(r.fd, 64, 32, 0);
+	CHECK_OK(fm_unpin(r.mm, r.map + 32 * PAGE, PAGE));
+	errno = 0;
+	CHECK_EQ(pwrite(r.fd, r.map + 8 * PAGE, PAGE, 65 * PAGE), -1);
+	CHECK_EQ(errno, EFAULT);
+	expect_from(r.fd, 65, 65, 0);
+	CHECK_EQ(fm_fault_in(r.mm, r.map + 8 * PAGE, PAGE, 0), -ESTALE);
+	reading_close(&r);
+	reading_open(&r, dir, install, FM_CHANGED_REFRESH);
+	for (unsigned i = 0; i < 16; i++)
+		CHECK_EQ(pwrite(r.fd, r.map + 8 * i * PAGE, 2 * PAGE, (8 * i + 4) * PAGE),
+			 (ssize_t)(2 * PAGE));
+	for (unsigned i = 0; i < 32; i++)
+		expect_from(r.fd, 8 * (i / 2) + 4 + i % 2, 8 * (i / 2) + i % 2, 0);
+	CHECK_EQ(r.error, 0);
+	reading_close(&r);
+}
+
 /* ------------------------------------------------------------------ many threads at once */
 
 /* Pages 0 to 95 are written by pwrite(), always from pages with the right stamp. Pages 128 to 159
@@ -285,6 +355,7 @@ static void test_folder(const char *dir, enum fm_install install)
 	test_pwrite(dir, install);
 	test_writev(dir, install);
 	test_read_into(dir, install);
+	test_handle_for_reading(dir, install);
 	test_many(dir, install);
 }
 
@@ -355,7 +426,7 @@ int main(void)
 	bool ours = mounts_are_ours();
 
 	if (!calls_are_served())
-		SKIP("the thread trap serves no system calls here: that wants CAP_SYS_PTRACE");
+		SKIP("the thread trap serves no system calls here: that needs CAP_SYS_PTRACE");
 	alarm(HANG_S);
 	support_start();
 	snprintf(dir, sizeof(dir), "%s", support_path());

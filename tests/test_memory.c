@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The memory of the whole process (VmRSS at its peak, and VmPTE) stays within the budget + 5 % + 16
- * MiB (DESIGN.md 5). No baseline is subtracted. One case reads 20 times the budget. Another touches
+ * MiB. No baseline is subtracted. One case reads 20 times the budget. Another touches
  * one page of each MiB of a sparse file of 8 GiB, which needs many page tables. Two larger cases
  * follow, whose excess would not fit into the 16 MiB. With the thread and the call trap each read
  * is slow. There the cases read 10 times a budget and 3 times a larger budget.

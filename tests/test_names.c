@@ -39,7 +39,7 @@ static void one_name(const char *uri, const char *name)
 	uint64_t size = 0;
 
 	if (access(name, F_OK) || files_here() != 1)
-		CHECK_FAIL("'%s' did not create '%s', or more than that", uri, name);
+		CHECK_FAIL("'%s' did not create exactly '%s'", uri, name);
 	CHECK_OK(fm_truncate(file, PAGE));
 	void *addr = write_map(file, 0, PAGE);
 	CHECK_OK(write_to(mm, addr, &byte, 1));

@@ -121,7 +121,7 @@ static void end_callback(void)
 	void *at = NULL;
 	CHECK_OK(fm_map(bad, 0, PAGE, &options, &at));
 	(void)*(volatile char *)at;
-	CHECK_FAIL("a read of a store that has nothing went on");
+	CHECK_FAIL("the program went on after a failed read");
 }
 
 static void exit_by_signal(int signo)
@@ -225,7 +225,7 @@ static void end_stuck(void)
 static void note(void *arg, enum fm_log_level level, const char *line)
 {
 	(void)arg;
-	if (level == FM_LOG_ERROR && strstr(line, "after the last moment"))
+	if (level == FM_LOG_ERROR && strstr(line, "so late in its exit"))
 		CHECK_EQ(write(STDOUT_FILENO, "told\n", 5), 5);
 }
 
@@ -310,7 +310,7 @@ static void expect_words(const char *name)
 	close(fd);
 	for (unsigned i = 0; i < PAGES; i++)
 		if (memcmp(got + i * PAGE, WORDS, sizeof(WORDS)))
-			CHECK_FAIL("%s: page %u: what was written last is lost", name, i);
+			CHECK_FAIL("%s: page %u: the last written bytes are lost", name, i);
 }
 
 static void expect_told(void)

@@ -648,7 +648,7 @@ int main(int argc, char **argv)
 	victims_check();
 	unsigned skipped = shared->skipped, generations = shared->generation;
 	if (skipped == round)
-		SKIP("none of the settings is to be had here");
+		SKIP("none of the settings is available here");
 	printf("%" PRIu64 " rounds, %u generations, nothing lost, nothing foreign written\n",
 	       round - skipped, generations);
 	return 0;

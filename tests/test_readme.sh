@@ -17,6 +17,6 @@ printf 'abc' >"$dir/abc"
 "$dir/example" >"$dir/out"
 [ -s "$dir/out" ]
 if "$dir/example" "$dir/absent" >"$dir/out" 2>&1; then
-	echo "an absent file was no failure" >&2
+	echo "an absent file did not make the test fail" >&2
 	exit 1
 fi

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The rule, watched from outside the library. Under the map lock there is no system call except the
- * wake-up of a futex, and no page fault (DESIGN.md 1; HAZARDS.md A11, B8).
+ * wake-up of a futex, and no page fault (CONTRIBUTING.md states the rule; HAZARDS.md A11, B8).
  *
  * System calls: a traced child runs a full workload with a small budget over slow and fast stores.
  * The workload faults, pins, maps, unmaps, advises, reads statistics and calls fm_fault_in(). A

@@ -499,7 +499,7 @@ static void expect_well(int line, int (*fn)(void *), void *arg)
 {
 	int status = support_child(fn, arg);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		SKIP("what is tested is not to be had in a child; it says why");
+		SKIP("the tested feature is not available; the child prints the reason");
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
 		CHECK_FAIL("line %d: status %#x", line, status);
 }

@@ -194,10 +194,10 @@ static void test_file_direct(void)
 		CHECK(!is_cached("direct", 32768), "an aligned read went through the page cache");
 		CHECK(!read_once(store, page + 1, 10, 0, &done) && done == 10, "%zu", done);
 		CHECK(!read_once(store, page, 10, 0, &done) && done == 10, "%zu", done);
-		CHECK(is_cached("direct", 0), "an unaligned read did not");
+		CHECK(is_cached("direct", 0), "an unaligned read did not go through the page cache");
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		CHECK(!read_once(store, page, 4096, 32768, &done) && done == 4096, "%zu", done);
-		CHECK(!is_cached("direct", 32768), "aligned reads were given up");
+		CHECK(!is_cached("direct", 32768), "an aligned read no longer reads directly");
 		closed(store);
 		store = opened("file:direct?direct=0");
 		CHECK(!read_once(store, page, 4096, 32768, &done) && done == 4096, "%zu", done);
@@ -285,13 +285,13 @@ static void test_file_version(void)
 	make_file("version", 100);
 	store = opened("version");
 	CHECK(!store->ops->version(store, &now), "version");
-	CHECK(store_version_same(&now, &store->opened), "changed by itself");
+	CHECK(store_version_same(&now, &store->opened), "the version changed by itself");
 	CHECK(now.size == 100 && now.version[1], "no version");
 	CHECK(!chmod("version", 0640) && !rename("version", "version2") &&
 		      !rename("version2", "version"),
 	      "%s", strerror(errno));
 	CHECK(!store->ops->version(store, &now), "version");
-	CHECK(store_version_same(&now, &store->opened), "changed by a chmod or a rename");
+	CHECK(store_version_same(&now, &store->opened), "a chmod or a rename changed the version");
 	CHECK(!truncate("version", 101), "%s", strerror(errno));
 	CHECK(!store->ops->version(store, &now), "version");
 	CHECK(now.size == 101, "size %llu", (unsigned long long)now.size);
@@ -340,7 +340,7 @@ static void full_is(const int *steps, uint64_t size, int error, size_t done_expe
 
 	CHECK(got == error, "gives %d", got);
 	if (error) {
-		CHECK(done == 99 && shorts == 99, "wrote its results");
+		CHECK(done == 99 && shorts == 99, "a failed read wrote its results");
 		return;
 	}
 	CHECK(done == done_expected && shorts == shorts_expected, "%zu bytes, %u shorts", done,
@@ -402,7 +402,7 @@ static void test_error_at(void)
 	control(store, "error-at", "0");
 	CHECK(read_once(store, buf, 1, 0, &done) == -EIO, "offset 0");
 	control(store, "error-at", "none");
-	CHECK(!read_once(store, buf, 1, 0, &done), "does not go away");
+	CHECK(!read_once(store, buf, 1, 0, &done), "the error does not end");
 	closed(store);
 }
 
@@ -422,11 +422,11 @@ static void test_short(void)
 		CHECK(!read_once(first, a, 1000, 0, &done[0]), "first");
 		CHECK(!read_once(same, a, 1000, 0, &done[1]), "same");
 		CHECK(!read_once(other, a, 1000, 0, &done[2]), "other");
-		CHECK(done[0] > 0 && done[0] < 1000, "not short: %zu", done[0]);
+		CHECK(done[0] > 0 && done[0] < 1000, "the read is not short: %zu", done[0]);
 		CHECK(done[0] == done[1], "%zu and %zu with one seed", done[0], done[1]);
 		differ += done[0] != done[2];
 	}
-	CHECK(differ, "another seed, the same lengths");
+	CHECK(differ, "another seed gives the same lengths");
 	CHECK(!read_once(plain, a, 8192, 4096, &done[0]), "plain");
 	for (int i = 0; i < 20; i++) {
 		memset(b, 0, sizeof(b));

@@ -221,8 +221,8 @@ static void test_bytes(const char *uri, unsigned flags)
 	closed(store);
 	if (flags & FM_STORE_OPEN_CREATE) { /* open the object again, read-only */
 		store = opened(uri, 0);
-		model_is(store, &model, "opened anew");
-		CHECK(!(store->caps & FM_STORE_WRITE), "writable without being asked");
+		model_is(store, &model, "opened again");
+		CHECK(!(store->caps & FM_STORE_WRITE), "the store is writable without FM_STORE_OPEN_WRITE");
 		closed(store);
 	}
 	free(model.bytes);
@@ -244,8 +244,9 @@ static void test_memory(void)
 	iov.iov_base = b;
 	CHECK(!plain->ops->read(plain, &iov, 1, at, &done) && done == 20, "%zu", done);
 	memcpy(b + 3, "abcdef", 6);
-	CHECK(!memcmp(a, b, 20), "others than those written have changed, or not those");
-	CHECK(store_resize(store, (1ull << 40) + (1ull << 31)) == -EFBIG, "no end to it");
+	CHECK(!memcmp(a, b, 20), "the wrong bytes have changed");
+	CHECK(store_resize(store, (1ull << 40) + (1ull << 31)) == -EFBIG,
+	      "a size beyond the maximum is accepted");
 	CHECK(store_size(store) == 1ull << 40, "the size has changed");
 	CHECK(!store_resize(store, (1ull << 40) + (1ull << 30)), "1 GiB more");
 	CHECK(write_once(store, a, 20, (1ull << 40) + (1ull << 30) - 10, &done) == 0 && done == 10,
@@ -257,7 +258,7 @@ static void test_memory(void)
 	CHECK(!store_resize(store, 9000) && !store_resize(store, 10000), "resize");
 	CHECK(!store->ops->read(store, &(struct iovec){a, 20}, 1, 8990, &done) && done == 20, "%zu", done);
 	for (int i = 10; i < 20; i++)
-		CHECK(!a[i], "what was cut off comes back");
+		CHECK(!a[i], "bytes that were cut off come back");
 	closed(store);
 }
 
@@ -295,11 +296,11 @@ static void test_made(void)
 	closed(store);
 	/* The file exists already, and keeps its bytes. */
 	store = opened("new", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	CHECK(store_size(store) == 10, "emptied");
+	CHECK(store_size(store) == 10, "the file was emptied");
 	closed(store);
 	CHECK(!symlink("target", "link"), "%s", strerror(errno));
 	store = opened("link", FM_STORE_OPEN_WRITE | FM_STORE_OPEN_CREATE);
-	CHECK(!stat("target", &st), "made elsewhere");
+	CHECK(!stat("target", &st), "the file was not made at the link's target");
 	flushed(store);
 	closed(store);
 	unlink("link");
@@ -474,7 +475,7 @@ static void test_direct(void)
 	} else {
 		written(store, page, 100, 16384);
 		CHECK(is_cached("direct", 16384), "an unaligned write did not go through the page cache");
-		CHECK(!is_cached("direct", 4096), "and brought others there");
+		CHECK(!is_cached("direct", 4096), "an unaligned write brought other pages into the cache");
 		closed(store);
 		store = opened("file:direct?direct=0", FM_STORE_OPEN_WRITE);
 		written(store, page, 4096, 8192);
@@ -589,9 +590,9 @@ static void test_refused(void)
 		_exit(1);
 	}
 	close(run[1]);
-	CHECK(read(run[0], &none, 1) == 0, "sleep is not run"); /* exec() closes the other end */
+	CHECK(read(run[0], &none, 1) == 0, "sleep does not run"); /* exec() closes the other end */
 	close(run[0]);
-	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "being run");
+	refused("file:sleep", FM_STORE_OPEN_WRITE, -ETXTBSY, "a running program");
 	closed(opened("file:sleep", 0));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
@@ -702,7 +703,8 @@ static void test_faults(void)
 	control(store, "error-every", "0");
 	control(store, "write-short-every", "1");
 	for (int i = 0; i < 20; i++) {
-		CHECK(!write_once(store, buf, 1000, 0, &done) && done > 0 && done < 1000, "not short: %zu", done);
+		CHECK(!write_once(store, buf, 1000, 0, &done) && done > 0 && done < 1000,
+	      "the write is not short: %zu", done);
 		memset(buf, i, sizeof(buf));
 		written(store, buf, 4096, 4096);
 		memset(buf, 99, sizeof(buf));
@@ -824,8 +826,8 @@ static void test_lose(void)
 
 	CHECK(!store_resize(store, PIECES * 4096 + 1000), "resize");
 	written(store, "first", 5, 4094);
-	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "is not read");
-	CHECK(file_byte("lost", 4094) == 0, "has got there by itself");
+	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "unflushed bytes are not read");
+	CHECK(file_byte("lost", 4094) == 0, "unflushed bytes are in the file");
 	flushed(store);
 	CHECK(file_byte("lost", 4094) == 'f' && file_byte("lost", 4098) == 't',
 	      "was flushed and is not there");
@@ -837,30 +839,30 @@ static void test_lose(void)
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "other", 5), "a failed flush loses bytes");
 	CHECK(file_byte("lost", 4094) == 'f', "a failed flush passes bytes on");
 	control(store, "crash", "1");
-	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "is not lost");
+	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "first", 5), "unflushed bytes are not lost");
 	CHECK(!read_at(store, buf, 4, PIECES * 4096 + 996) && !buf[0], "the tail is not lost");
 	flushed(store);
-	CHECK(file_byte("lost", 4094) == 'f', "what was lost comes back");
+	CHECK(file_byte("lost", 4094) == 'f', "lost bytes come back");
 	count = survivors(store, "77", &which[0]);
 	CHECK(count > PIECES / 8 && count < PIECES - PIECES / 8, "%u of %u survive", count, PIECES);
 	(void)survivors(store, "77", &which[1]);
 	(void)survivors(store, "78", &which[2]);
 	CHECK(which[0] == which[1] && which[0] != which[2], "not decided by the seed");
-	CHECK(survivors(store, "1", &which[0]) == 0, "1 is all");
+	CHECK(survivors(store, "1", &which[0]) == 0, "lose=1 loses not all bytes");
 	written(store, "again", 5, 4094);
 	CHECK(!store_resize(store, 4096) && !store_resize(store, 9000), "resize");
 	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5),
-	      "beyond the end it is still there");
+	      "bytes beyond the end come back");
 	written(store, "again", 5, 4094);
 	CHECK(!store->ops->punch(store, 4096, 4096), "punch");
-	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5), "the hole is full");
+	CHECK(!read_at(store, buf, 5, 4094) && !memcmp(buf, "ag\0\0\0", 5), "the hole has bytes");
 	control(store, "lose", "0");
 	CHECK(file_byte("lost", 4094) == 'a' && file_byte("lost", 4096) == 0, "lose=0 passes nothing on");
 	written(store, "X", 1, 4094);
-	CHECK(file_byte("lost", 4094) == 'X', "lose=0 keeps");
+	CHECK(file_byte("lost", 4094) == 'X', "lose=0 keeps bytes back");
 	control(store, "lose", "1");
 	written(store, "Y", 1, 4094);
-	CHECK(file_byte("lost", 4094) == 'X', "lose=1 does not keep again");
+	CHECK(file_byte("lost", 4094) == 'X', "lose=1 does not keep bytes back");
 	closed(store);
 	CHECK(file_byte("lost", 4094) == 'Y', "lost without a crash");
 	unlink("lost");
@@ -907,10 +909,11 @@ static void test_full(void)
 
 	memset(bytes, 7, 1 << 20);
 	CHECK(!store_resize(store, 1 << 20), "resize");
-	CHECK(store->ops->reserve(store, 0, 1 << 20) == -ENOSPC, "there is no such space");
+	CHECK(store->ops->reserve(store, 0, 1 << 20) == -ENOSPC, "more space is reserved than there is");
 	error = store_write_full(store, &iov, 1, 0, &done);
 	CHECK(error == -ENOSPC && done > 4096 && done <= 256 << 10, "%d after %zu", error, done);
-	CHECK(write_once(store, bytes, 4096, 1 << 19, &done) == -ENOSPC, "room again");
+	CHECK(write_once(store, bytes, 4096, 1 << 19, &done) == -ENOSPC,
+	      "a full file system takes a write");
 	CHECK(!store->ops->punch(store, 0, 65536), "punch");
 	written(store, bytes, 65536, 1 << 19);
 	CHECK(!store->ops->punch(store, 0, 1 << 20) && !store->ops->reserve(store, 0, 65536), "reserve");
@@ -968,13 +971,13 @@ static void test_block(void)
 	written(store, page, 100, 20000);
 	flushed(store);
 	CHECK(!store->ops->punch(store, 8192, 4096), "punch");
-	CHECK(!read_at(store, page, 4096, 8192) && !page[0] && !page[4095], "the hole is full");
+	CHECK(!read_at(store, page, 4096, 8192) && !page[0] && !page[4095], "the hole has bytes");
 	CHECK(!read_at(store, page, 100, 20000) && page[0] == 5 && page[99] == 5, "other bytes");
 	memset(page, 5, 4096);
 	for (uint64_t at = 0; at < 2 << 20 && !errors; at += 4096) /* fills the device */
 		errors = write_once(store, page, 4096, at, &done) != 0;
 	CHECK(errors, "a full device takes direct writes");
-	CHECK(!store->ops->flush(store), "a direct write's error is told twice");
+	CHECK(!store->ops->flush(store), "the error of a direct write is reported twice");
 	for (uint64_t at = 4 << 20; at < 6 << 20; at += 4096)
 		written(store, page, 100, at + 8);
 	errors = 0;
@@ -984,7 +987,7 @@ static void test_block(void)
 		CHECK(!error || error == -EIO || error == -ENOSPC, "flush gives %d", error);
 		errors |= (unsigned)!!error << i;
 	}
-	CHECK(errors == 1, "flushes told an error: %x", errors);
+	CHECK(errors == 1, "flushes reported errors: %x", errors);
 	closed(store);
 	free(page);
 }

@@ -67,7 +67,7 @@ static void expect_few(uint64_t low, uint64_t high, bool backward)
 	for (int tries = 0; tries < 20 && faults > 50; tries++)
 		faults = walk_mapped(low, high, backward, FM_ADVICE_NORMAL);
 	if (stages() && faults > 50)
-		CHECK_FAIL("of 100 pages %llu are faults", (unsigned long long)faults);
+		CHECK_FAIL("%llu of 100 pages raised a fault", (unsigned long long)faults);
 }
 
 int main(void)

@@ -101,7 +101,7 @@ static void test_destroy(void)
 	CHECK_GE(support_now_ns() - begun, PATIENCE_MS * MS_NS);
 	CHECK_LT(support_now_ns() - begun, 10000 * MS_NS);
 	if (!was_said("Connection timed out") || was_said("Success"))
-		CHECK_FAIL("it was said: %s", said[0]);
+		CHECK_FAIL("the log says: %s", said[0]);
 	CHECK(was_said("are still being written"));
 	/* The store goes on. A write that was in flight may still reach the file, but no new write
 	 * begins and no error is reported. */

@@ -128,7 +128,7 @@ bad 1 directory/ verify file:directory/
 bad 1 file/below verify file/below
 bad 1 fifo verify fifo
 bad 1 /dev/null verify /dev/null
-bad 1 'no size' verify /proc/cpuinfo
+bad 1 'a size of 0' verify /proc/cpuinfo
 bad 2 URI verify ''
 bad 2 file: verify file:
 bad 2 memory: verify memory:
@@ -173,7 +173,7 @@ bad 2 'line 1' verify 'file:file?hotset=file'
 printf 'filemap-hotset 1\n0 9999999999999999999999\n' >wrong
 bad 2 'line 2' verify 'file:file?hotset=wrong'
 printf 'filemap-hotset 1\nranges 2\n0 4096\n' >wrong
-bad 2 'cut short' verify 'file:file?hotset=wrong'
+bad 2 'truncated' verify 'file:file?hotset=wrong'
 good verify 'file:file?hotset=absent'
 for name in 'x%41.db' 'a?b.db' 'q?record=file' 'log:1' '100%' './memory:1M'; do
 	cp file "$name"

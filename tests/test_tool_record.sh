@@ -39,10 +39,10 @@ head -c 100000 /dev/zero >b
 record 0 --out hot -- "$filemap" verify a
 grep -q 'equal$' out || fail "the program's output is missing"
 grep -q 'equal$' err && fail "the program's output went elsewhere"
-grep -q "file:$dir/a: 1 range, " err || fail "not told what was recorded"
-grep -q 'hot: 1 file; .*hotset=hot' err || fail "not told where it is"
+grep -q "file:$dir/a: 1 range, " err || fail "the recorded ranges are not printed"
+grep -q 'hot: 1 file; .*hotset=hot' err || fail "the name of the list is not printed"
 printf '%s\n' 'filemap-hotset 1' "uri file:$dir/a" 'size 300000' 'page 4096' 'ranges 1' 'lost 0' '0 303104' >want
-grep -v '^version' hot | diff want - >&2 || fail "not the list that was expected"
+grep -v '^version' hot | diff want - >&2 || fail "not the expected list"
 
 # ---- a file opens with the list
 "$filemap" verify --order random --json 'file:a?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
@@ -51,23 +51,23 @@ grep -v '^version' hot | diff want - >&2 || fail "not the list that was expected
 record 0 --out hot -- sh -c '"$0" verify a && "$0" verify --order reverse b && "$0" verify a' "$filemap"
 [ "$(grep -c '^filemap-hotset 1$' hot)" -eq 3 ] || fail "not three sections"
 [ "$(sed -n 's/^uri .*\///p' hot | tr '\n' ' ')" = 'a b a ' ] || fail "not in the order of opening"
-grep -q 'hot: 3 files' err || fail "not told how many"
+grep -q 'hot: 3 files' err || fail "the number of files is not printed"
 "$filemap" verify 'file:b?hotset=hot' >out 2>err || fail "hotset=hot: cannot be opened"
-[ ! -s err ] || fail "of several sections its own was not found"
+[ ! -s err ] || fail "the file's own section was not found"
 FILEMAP_HOTSET=hot "$filemap" verify b >out 2>err || fail "FILEMAP_HOTSET: cannot be opened"
 
 # ---- no file: one message, and the old list stays
 cp hot before
 record 0 --out hot -- true
 [ "$(wc -l <err)" -eq 1 ] || fail "not one line"
-grep -q 'opened no file' err || fail "not told that there was none"
-cmp -s hot before || fail "the list is not what it was"
+grep -q 'opened no file' err || fail "no line says that the program opened no file"
+cmp -s hot before || fail "the list has changed"
 
 # ---- the command ends as the program ended
 record 7 --out hot -- sh -c 'exit 7'
 record 143 --out hot -- sh -c 'kill -TERM $$'
 record 137 --out hot -- sh -c '"$0" verify a; kill -KILL $$' "$filemap"
-grep -q 'ranges 1' hot || fail "the program was killed, and what it had recorded is lost"
+grep -q 'ranges 1' hot || fail "the program was killed, and its recorded ranges are lost"
 
 # ---- a signal to the command ends the program
 "$filemap" record --out hot -- sh -c 'trap "exit 9" TERM; echo on >ready; while :; do sleep 0.1; done' >out 2>err &
@@ -85,9 +85,9 @@ status=$?
 
 # ---- JSON on the last line
 record 0 --json --out hot -- "$filemap" verify a
-[ ! -s err ] || fail "--json: words on stderr"
+[ ! -s err ] || fail "--json: text on stderr"
 tail -n 1 out | grep -q "^{\"out\":\"hot\",\"exit_status\":0,\"files\":\[{\"uri\":\"file:$dir/a\",\"pid\":[0-9]*,\"ranges\":1,\"bytes\":303104,\"lost\":0}\]}$" ||
-	fail "--json: not the object that was expected"
+	fail "--json: not the expected object"
 record 3 --json --out hot -- sh -c 'exit 3'
 grep -q '"exit_status":3,"files":\[\]' out || fail "--json: not an empty list"
 

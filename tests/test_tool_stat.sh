@@ -43,5 +43,5 @@ kill -TERM "$worker"
 wait "$worker" && fail "the worker ended by itself"
 pid=$worker
 worker=
-"$filemap" stat "$pid" >"$dir/out" 2>&1 && fail "a process that is gone was shown"
+"$filemap" stat "$pid" >"$dir/out" 2>&1 && fail "a process that has ended was shown"
 exit 0

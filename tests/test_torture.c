@@ -140,7 +140,7 @@ static int env(const char *name, const char *const *words, int count, int otherw
 static void no_progress(int signo)
 {
 	(void)signo;
-	static const char words[] = "no end in sight: something hangs\n";
+	static const char words[] = "the test does not end: a thread hangs\n";
 	(void)!write(2, words, sizeof(words) - 1);
 	abort();
 }

@@ -97,7 +97,7 @@ static void test_parameters(void)
 		error = 0;
 		CHECK(!store_next_parameter(&cursor, key, 8, value, 8, &error) && error < 0,
 		      "'%s' is taken", bad[i]);
-		CHECK(cursor == bad[i], "'%s': the culprit is not pointed at", bad[i]);
+		CHECK(cursor == bad[i], "'%s': the cursor is not at the bad parameter", bad[i]);
 	}
 	cursor = NULL;
 	error = 0;
@@ -114,7 +114,7 @@ static void refused(const char *uri, int error, const char *words)
 	CHECK(got == error, "'%s' gives %d: %s", uri, got, text);
 	CHECK(strstr(text, words), "'%s' says '%s', without '%s'", uri, text, words);
 	CHECK(!strchr(text, '\n'), "'%s': more than a line", uri);
-	CHECK(store == (struct fm_store *)&store, "'%s' wrote its result", uri);
+	CHECK(store == (struct fm_store *)&store, "'%s' failed, but wrote its result", uri);
 	got = store_open(uri, 0, NULL, 0, &store);
 	CHECK(got == error, "'%s' without a text gives %d", uri, got);
 }
@@ -205,11 +205,11 @@ static void test_refusals(void)
 	refused("/missing/100%", -ENOENT, "/missing/100%: No such file or directory");
 	refused("file:missing", -ENOENT, "missing: No such file or directory");
 	refused("plain/below", -ENOTDIR, "Not a directory");
-	refused("file:", -EINVAL, "write file:PATH");
+	refused("file:", -EINVAL, "has no path; give file:PATH");
 	refused("file:100%", -EINVAL, "write %25");
 	refused("nosuch:other", -ENOENT,
-		"nosuch:other: No such file or directory (a plain path, for the schemes are");
-	refused("http://localhost/", -ENOENT, "the schemes are file:, memory:, faulty:");
+		"nosuch:other: No such file or directory (taken as a plain path, because");
+	refused("http://localhost/", -ENOENT, "only file:, memory: and faulty: are schemes");
 	refused("plain%41", -ENOENT, "plain%41: No such file or directory");
 	refused("what%3F", -ENOENT, "what%3F: No such file or directory");
 	refused("missing?record=x", -ENOENT, "a plain path has no parameters");
@@ -218,12 +218,12 @@ static void test_refusals(void)
 	refused("memory:1M.db", -EINVAL, "the path of a file with this name is ./memory:1M.db");
 	refused("faulty:missing", -ENOENT, "missing: No such file");
 	refused("faulty:memory:1M?dely=1ms", -EINVAL,
-		"faulty:…: unknown parameter 'dely'; known are delay, rate, iops, error, "
+		"faulty:…: unknown parameter 'dely'; known parameters: delay, rate, iops, error, "
 		"error-every, error-at, short-every, stuck, seed, write-delay, write-error, write-error-every, "
 		"write-error-at, write-short-every, write-stuck, flush-delay, flush-error, flush-error-every, "
 		"flush-stuck, lose, deadline, hotset, record");
 	refused("file:plain?delay=1ms", -EINVAL,
-		"unknown parameter 'delay'; known are direct, deadline, hotset, record");
+		"unknown parameter 'delay'; known parameters: direct, deadline, hotset, record");
 	refused("file:plain?direct", -EINVAL, "bad parameter 'direct'");
 	refused("file:plain?direct=2", -EINVAL, "bad direct '2'");
 	refused("file:plain?deadline=5", -EINVAL, "bad deadline '5'");

@@ -324,7 +324,7 @@ int main(int argc, char **argv)
 		skipped += one_round(&random, &records);
 	}
 	if (skipped == rounds)
-		SKIP("none of the settings is to be had here");
+		SKIP("none of the settings is available here");
 	printf("%" PRIu64 " rounds, %" PRIu64 " records acknowledged and found whole\n",
 	       rounds - skipped, records);
 	CHECK_GT(records, 0);

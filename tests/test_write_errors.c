@@ -377,11 +377,11 @@ static void test_others(const char *what)
 	fm_file *other = write_open(mm, own);
 	unsigned char *at = write_map(other, 0, LEN);
 	for (unsigned i = 1; i <= 3; i++) {
-		hazard_watch("who writes to another file waits for the store that is dead");
+		hazard_watch("a writer to another file waits for the dead store");
 		write_pattern(mm, at, 0, LEN, SEED + 5 + i);
 		support_expect(mm, at, 0, LEN, SEED + 5 + i);
 	}
-	hazard_watch("what is dirty of another file is not written by the background");
+	hazard_watch("the background does not write another file's dirty pages");
 	if (!strcmp(what, "write-stuck")) /* at once, since many pages are dirty */
 		EVENTUALLY(!__atomic_load_n(&other->dirt->dirty, __ATOMIC_SEQ_CST) &&
 			   !__atomic_load_n(&other->dirt->writing, __ATOMIC_SEQ_CST));

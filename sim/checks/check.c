@@ -78,7 +78,7 @@ static void check_transition(uint32_t i, uint32_t old, uint32_t now)
 			++*transitions[n].count;
 			return;
 		}
-	sim_fail("frame %u: %#x became %#x, which is no legal transition", i, old, now);
+	sim_fail("frame %u: the change from %#x to %#x is no legal transition", i, old, now);
 }
 
 static void note_owner(uint32_t p, uint32_t i, uint32_t old, uint32_t now)
@@ -124,7 +124,7 @@ static void check_mark(uint32_t p, uint32_t i, const struct page *page, uint32_t
 		*marked = true;
 	bool wanted = sim.self && sim.self->wants_of == page->file && sim.self->wants == page->index;
 	if ((now & ~old & PG_INSTALLED) && *marked && !wanted)
-		sim_fail("frame %u is installed beside another, over its readahead mark: %#x", i, now);
+		sim_fail("frame %u is installed beside another page, but has a readahead mark: %#x", i, now);
 }
 
 /* Check that the view shows a page that is recorded as installed. */
@@ -134,7 +134,7 @@ static void check_there(const struct page *page, uint32_t i)
 	for (uint32_t at = 0; (page->state & PG_INSTALLED) && !sim.emptied && at < page->shown; at++) {
 		const struct view_page *view = kernel_view(addr + at * OS_PAGE);
 		if (!view || view->poison)
-			sim_fail("frame %u: installed, and not in the view: %#x", i, page->state);
+			sim_fail("frame %u is marked as installed, but is not in the view: %#x", i, page->state);
 	}
 }
 
@@ -158,8 +158,7 @@ void check_arrival(uint64_t addr)
 			    page->file->view.region.base + (page->index << page->file->pool->shift) != addr)
 				continue;
 			if (page->state & PG_LOCKED)
-				sim_fail("frame %u arrives in the view, where it can be written "
-					 "to, and is clean: %#x",
+				sim_fail("frame %u arrives in the view as writable, but is clean: %#x",
 					 i, page->state);
 		}
 }
@@ -170,9 +169,9 @@ static void written_page_changed(const struct page *page, uint32_t i, uint32_t o
 	uint32_t n = store_place(s, page->index);
 	if ((old & ~now & PG_DIRTY) && page->file->refs &&
 	    can_be_written_to(page)) /* a file without references: the memory goes with the view */
-		sim_fail("frame %u is clean, and can be written to: %#x", i, now);
+		sim_fail("frame %u becomes clean, but is writable in the view: %#x", i, now);
 	if ((now & ~old & PG_UNPROTECTED) && !(now & PG_DIRTY))
-		sim_fail("frame %u can be written to, and is clean: %#x", i, now);
+		sim_fail("frame %u becomes writable, but is clean: %#x", i, now);
 	if ((now & ~old & PG_WRITEBACK) && n < SIM_PAGES) {
 		s->writing_since[n] = sim.step;
 		s->writing_pinned[n] = page->user_pins;
@@ -188,11 +187,12 @@ void check_written_to(const struct fm_file *file, uint64_t index)
 		const struct page *page = &pool->pages[i];
 		if (page->file == file && page->index == index && !(page->state & (PG_FREE | PG_GONE))) {
 			if (!(page->state & PG_DIRTY))
-				sim_fail("page %llu is written to, and is clean: %#x", (unsigned long long)index, page->state);
+				sim_fail("page %llu is written to, but is clean: %#x",
+					 (unsigned long long)index, page->state);
 			return;
 		}
 	}
-	sim_fail("page %llu is written to, and is not in the cache", (unsigned long long)index);
+	sim_fail("page %llu is written to, but is not in the cache", (unsigned long long)index);
 }
 
 static bool bit_of(const uint64_t *bits, uint32_t i)
@@ -225,7 +225,7 @@ static uint32_t bits_of(const uint64_t *bits, uint32_t frames)
 static void same(const char *what, uint32_t counted, uint32_t there)
 {
 	if (counted != there)
-		sim_fail("%s: %u are counted, and %u are there", what, counted, there);
+		sim_fail("%s: the count is %u, but there are %u", what, counted, there);
 }
 
 /* Check the bits and counts. Called when no write and no flush is under way or about to begin. */
@@ -237,8 +237,8 @@ void check_written_counts(void)
 		for (uint32_t i = 0; i < pool->frames; i++) {
 			bool d = pool->pages[i].state & PG_DIRTY, w = pool->pages[i].state & PG_WRITEBACK;
 			if (d != bit_of(pool->dirty_bits, i) || w != bit_of(pool->writing_bits, i))
-				sim_fail("frame %u: %#x, and its bits say dirty %u, being written %u", i, pool->pages[i].state,
-					 bit_of(pool->dirty_bits, i), bit_of(pool->writing_bits, i));
+				sim_fail("frame %u: state %#x, but the bits say dirty %u, being written %u",
+					 i, pool->pages[i].state, bit_of(pool->dirty_bits, i), bit_of(pool->writing_bits, i));
 			dirty += d;
 			writing += w;
 		}
@@ -255,11 +255,12 @@ void check_written_counts(void)
 			unflushed -= file->dirt->unflushed;
 		}
 		if (dirty || writing || unflushed)
-			sim_fail("of the files' pages %d dirty, %d being written, %d unflushed are "
-				 "not the pool's",
+			sim_fail("the counts of the pool and of its files differ by %d dirty, %d written "
+				 "and %d unflushed pages",
 				 (int)dirty, (int)writing, (int)unflushed);
 		if (pool->places && pool->places_free != ~0ull >> (64 - pool->places))
-			sim_fail("a place is not given back: %#llx", (unsigned long long)pool->places_free);
+			sim_fail("a spare slot is not given back: %#llx",
+				 (unsigned long long)pool->places_free);
 	}
 }
 
@@ -279,25 +280,25 @@ static void page_changed(uint32_t p, uint32_t i, const struct page *page, uint32
 	note_owner(p, i, old, now);
 	check_mark(p, i, page, old, now);
 	if ((now & PG_FREE) && (PG_PINS(now) || (now & PG_LOCKED)))
-		sim_fail("frame %u: free, with a pin or a lock: %#x", i, now);
+		sim_fail("frame %u is free, but has a pin or a lock: %#x", i, now);
 	if (PG_PINS(now) > PG_PINS_MAX)
-		sim_fail("frame %u: more pins put than taken: %#x", i, now);
+		sim_fail("frame %u: more pins are dropped than were taken: %#x", i, now);
 	if (!reborn && !((old | now) & PG_LOCKED) && (changed & UNDER_LOCK))
-		sim_fail("frame %u: %#x became %#x without the page lock", i, old, now);
+		sim_fail("frame %u changes from %#x to %#x without the page lock", i, old, now);
 	if ((now & PG_INSTALLED) && !(now & (PG_UPTODATE | PG_LOCKED)))
-		sim_fail("frame %u: installed, not uptodate, not locked: %#x", i, now);
+		sim_fail("frame %u is installed, but neither uptodate nor locked: %#x", i, now);
 	if (!reborn && shadow[p].file[i] && (old & PG_LOCKED || PG_PINS(old)) &&
 	    (page->file != shadow[p].file[i] || page->index != shadow[p].index[i]))
-		sim_fail("frame %u: another page while it was pinned or locked", i);
+		sim_fail("frame %u gets another page while the frame is pinned or locked", i);
 	if (reborn && !(now & PG_FREE) && (now & PG_FLAGS & ~(PG_LOCKED | PG_HOLE)))
-		sim_fail("frame %u: taken with old flags: %#x", i, now);
+		sim_fail("frame %u is allocated with old flags: %#x", i, now);
 	if ((now & ~old & PG_LOCKED) || PG_PINS(now) < shadow[p].least[i])
 		shadow[p].least[i] = PG_PINS(now);
 	/* A whole page may leave the cache only if no other thread relies on the page. One pin
 	 * belongs to the thread that removes the page. */
 	if ((now & ~old & PG_GONE) && (now & PG_UPTODATE) && shadow[p].least[i] > 1 && page->file->refs &&
 	    !page->file->writes->resizing && !((const struct sim_store *)page->file->store)->dropping)
-		sim_fail("frame %u leaves the cache, though it was pinned all the time: %#x", i, now);
+		sim_fail("frame %u leaves the cache, but was pinned all the time: %#x", i, now);
 	if ((now ^ old) & (PG_DIRTY | PG_WRITEBACK | PG_UNPROTECTED) && page->file && page->file->writable)
 		written_page_changed(page, i, old, now);
 	if (now & ~old & PG_ERROR)
@@ -324,7 +325,7 @@ static void check_pool(uint32_t p, const struct frame_pool *pool)
 {
 	if (shadow[p].frames != pool->frames) { /* a new pool */
 		if (pool->frames > FRAMES_MAX)
-			sim_fail("more frames than the checkers know");
+			sim_fail("there are more frames than the checkers have room for");
 		shadow[p].frames = pool->frames;
 		for (uint32_t i = 0; i < pool->frames; i++) {
 			shadow[p].state[i] = pool->pages[i].state;
@@ -364,7 +365,7 @@ void check_device_writes(uint64_t slot)
 			continue;
 		uint32_t i = (uint32_t)((slot - (uint64_t)pool->slots) >> pool->shift);
 		if (i >= pool->frames && pool->stages_free >> (i - pool->frames) & 1)
-			sim_fail("the device writes into a staging slot that nobody has");
+			sim_fail("the device writes into a staging slot that is not in use");
 		if (i >= pool->frames)
 			continue;
 		uint32_t state = pool->pages[i].state;
@@ -385,7 +386,7 @@ static void check_fresh(const struct frame_pool *pool, const struct page *page, 
 	uint64_t tag = page->state & PG_INSTALLED ? view ? view->tag[0] : 0
 						  : *(uint64_t *)slot_of(pool, page);
 	if (tag && (tag >> 44 & 15) < file->reads->version.version[0])
-		sim_fail("frame %u has version %llu of its page, and version %llu has been found", i,
+		sim_fail("frame %u has version %llu of its page, but version %llu has been found", i,
 			 (unsigned long long)(tag >> 44 & 15), (unsigned long long)file->reads->version.version[0]);
 }
 
@@ -404,7 +405,8 @@ static void check_tables(const struct fm_mm *mm)
 					count += page_addr(&page->file->view, mm->pool[p], page) >> 21 == mm->pt->range[r].key;
 			}
 		if (mm->pt->range[r].key && mm->pt->range[r].count != count)
-			sim_fail("a page table's account has %u pages, and %u are there", mm->pt->range[r].count, count);
+			sim_fail("a page table's count is %u pages, but there are %u",
+				 mm->pt->range[r].count, count);
 	}
 }
 
@@ -427,10 +429,11 @@ void check_quiet(void)
 				continue;
 			bool listed = page->list != LIST_NONE && page->list != LIST_FREE && page->list != LIST_HOLES;
 			if (!PG_PINS(page->state) && !listed)
-				sim_fail("frame %u: nobody has it, and it is on no list to be found by: %#x", i,
+				sim_fail("frame %u has no owner, and is on no list: %#x", i,
 					 page->state);
 			if (still && page->list == LIST_HELD && !held(sim.mm->pool[p], page, i))
-				sim_fail("frame %u: held by nothing, and the clock does not come by it: %#x", i, page->state);
+				sim_fail("frame %u: nothing holds the page, but the clock cannot find it: %#x",
+					 i, page->state);
 			check_fresh(sim.mm->pool[p], page, i);
 			check_there(page, i);
 		}
@@ -447,7 +450,7 @@ static void check_frame_memory(const struct frame_pool *pool, uint32_t i)
 	/* A frame that could not be filled for lack of memory is filled when a read into the frame
 	 * fails. */
 	if (pool->registered && !sim.opt.famine_256 && there == hole)
-		sim_fail("frame %u: %s memory at the end: %#x", i, hole ? "a hole with" : "no hole, and without",
+		sim_fail("frame %u is %s memory at the end: %#x", i, hole ? "a hole with" : "no hole, but has no",
 			 pool->pages[i].state);
 }
 
@@ -464,7 +467,8 @@ static void check_frames_free(const struct frame_pool *pool)
 		if (!(pool->pages[i].state & PG_FREE))
 			sim_fail("frame %u is not free at the end: %#x", i, pool->pages[i].state);
 	if (listed != pool->frames && !pool->deferred)
-		sim_fail("%u of %u frames are on no list of free ones", pool->frames - listed, pool->frames);
+		sim_fail("%u of %u frames are on no list of free frames at the end",
+			 pool->frames - listed, pool->frames);
 }
 
 void check_balance(void)
@@ -482,15 +486,15 @@ void check_balance(void)
 	}
 	check_written_counts();
 	if (mm->requests_busy)
-		sim_fail("%u requests are left over", mm->requests_busy);
+		sim_fail("%u requests are left at the end", mm->requests_busy);
 	uint64_t there = kernel_pages(true) * OS_PAGE;
 	bool exact = mm->install == FM_INSTALL_MOVE && !sim.opt.famine_256;
 	if (exact ? charged != there + tables : charged < there + tables)
-		sim_fail("charged are %llu bytes; %llu of frames and %llu of page tables are there",
+		sim_fail("%llu bytes are charged, but there are %llu of frames and %llu of page tables",
 			 (unsigned long long)charged, (unsigned long long)there,
 			 (unsigned long long)tables);
 	if (kernel_pages(false))
-		sim_fail("%llu pages are left in views", (unsigned long long)kernel_pages(false));
+		sim_fail("%llu pages are left in views at the end", (unsigned long long)kernel_pages(false));
 }
 
 void check_slots_closed(void)

@@ -50,9 +50,9 @@ void check_may_block(const char *what)
 	if (!sim.self)
 		return;
 	if (t->map_held && !sim.hold)
-		sim_fail("%s under the map lock", what);
+		sim_fail("%s happens under the map lock", what);
 	if (sim.self->small_locks)
-		sim_fail("%s with a small lock held", what);
+		sim_fail("%s happens with a small lock held", what);
 }
 
 /* If the machine's clock source has no vDSO, reading the clock is a system call. */
@@ -74,7 +74,7 @@ void sim_watch_map_lock(const void *lock)
 void check_lock_taken(const char *what)
 {
 	if (sim.self && sim.self->signals_open)
-		sim_fail("%s is taken with signals open", what);
+		sim_fail("%s is taken while signals are not blocked", what);
 }
 
 void check_map_taken(void)
@@ -90,11 +90,11 @@ void check_map_taken(void)
 void check_nothing_held(const char *what)
 {
 	if (self()->map_held)
-		sim_fail("%s comes back with the map lock", what);
+		sim_fail("%s: the map lock is still held", what);
 	if (sim.self->small_locks)
-		sim_fail("%s comes back with a small lock", what);
+		sim_fail("%s: a small lock is still held", what);
 	if (check_page_locks())
-		sim_fail("%s comes back with a page lock", what);
+		sim_fail("%s: a page lock is still held", what);
 }
 
 static bool is_page_word(const struct frame_pool *pool, uint64_t key)
@@ -112,12 +112,12 @@ void check_futex_wait(const uint32_t *word)
 		const struct frame_pool *pool = sim.mm->pool[p];
 		bool scarce = is_page_word(pool, key) || word == &pool->free_seq || word == &pool->keeper_seq;
 		if (scarce && check_page_locks())
-			sim_fail("a page lock, a frame or a place is waited for with a page lock held");
+			sim_fail("a wait for a page lock, a frame or a slot happens with a page lock held");
 	}
 	for (const struct fm_file *file = sim.self && sim.mm ? sim.mm->files : NULL; file;
 	     file = file->next)
 		if ((word == &file->writes->ended.seq || word == &file->writes->resizing) && check_page_locks())
-			sim_fail("the end of a write, or of a change of size, is waited for with a page lock held");
+			sim_fail("a wait for a write or a change of size happens with a page lock held");
 }
 
 /* The locks of the index's buckets are no os_lock: readers look at the bucket's version. So these
@@ -130,7 +130,7 @@ void sim_watch_bucket_locked(const void *bucket)
 	if (sim.self->small_locks++)
 		sim_fail("a bucket's lock is taken with a small lock held");
 	if (self()->map_held && !sim.hold)
-		sim_fail("a bucket's lock, which may have to be waited for, is taken under the map lock");
+		sim_fail("a bucket's lock, which may block, is taken under the map lock");
 }
 
 void sim_watch_bucket_unlocked(const void *bucket);
@@ -157,11 +157,11 @@ static void check_sleeper(const struct sim_thread *t)
 	const uint32_t *word = (const uint32_t *)t->key;
 	for (uint32_t p = 0; p < MM_POOLS_MAX && sim.mm->pool[p]; p++)
 		if (is_page_word(sim.mm->pool[p], t->key) && !(*word & (PG_LOCKED | PG_WRITEBACK)))
-			sim_fail("thread %u (%s) sleeps for a page lock that nobody has: a wake-up was forgotten", t->id,
+			sim_fail("thread %u (%s) sleeps for a page lock that is free: a wake-up is missing", t->id,
 				 t->name);
 	if (every_change_wakes(word, t->futex_value))
 		sim_fail(
-			"thread %u (%s) sleeps on a word that has changed: a wake-up was forgotten",
+			"thread %u (%s) sleeps on a word that has changed: a wake-up is missing",
 			t->id, t->name);
 }
 
@@ -212,7 +212,7 @@ static void check_since(uint64_t *since, bool forgotten, const char *what)
 	else if (!*since)
 		*since = now;
 	else if (now > *since + FORGOTTEN_NS)
-		sim_fail("%s is waited for, and has been there all the while", what);
+		sim_fail("a thread waits for %s, which has been available all the time", what);
 }
 
 /* Return whether a ticket waits for a frame. A ticket held back for page tables or for dirty pages
@@ -229,7 +229,8 @@ static void check_pool_waiters(uint32_t p, const struct frame_pool *pool)
 	bool frame = somebody_sleeps(&pool->free_seq) || ticket_for_frame(pool->tickets.head);
 	bool place = somebody_sleeps(&pool->keeper_seq) || pool->keeper_tickets.head;
 	check_since(&since_frame[p], frame && frame_there(pool) && room_everywhere(sim.mm), "a frame");
-	check_since(&since_place[p], place && place_there(pool), "a keeper's place");
+	check_since(&since_place[p], place && place_there(pool),
+		    "a slot that keeps an instruction's pages");
 }
 
 void check_idle(void)
@@ -248,10 +249,10 @@ void check_idle(void)
 	for (uint32_t q = 0; q < sizeof(mm->page_tickets) / sizeof(*mm->page_tickets); q++)
 		for (const struct ticket *t = mm->page_tickets[q].head; t; t = t->next)
 			if (!(t->page->state & PG_LOCKED))
-				sim_fail("a ticket waits for a page that nobody has locked");
+				sim_fail("a ticket waits for a page that is not locked");
 	for (uint32_t i = 0; i < mm->request_count; i++)
 		if (mm->requests[i].busy && !io_knows(&mm->requests[i].io) && !io_between())
-			sim_fail("request %u is busy, and no device has it", i);
+			sim_fail("request %u is busy, but no device has the request", i);
 }
 
 /* ------------------------------------------------------------------ 8: a fault ends */
@@ -318,8 +319,8 @@ void sim_watch_fault_try(const void *arg)
 	if (page && (page->state & (PG_UPTODATE | PG_LOCKED | PG_GONE)) == PG_UPTODATE)
 		tried[i].ready++;
 	if (tried[i].ready > READY_TRIES_MAX || vmf->tries > TRIES_MAX)
-		sim_fail("a fault has not ended after %u tries, at %u of which its page was there "
-			 "and free",
+		sim_fail("a fault has not ended after %u tries, although its page was uptodate and "
+			 "unlocked at %u of them",
 			 vmf->tries, tried[i].ready);
 }
 
@@ -330,7 +331,7 @@ void sim_watch_staging(const void *arg)
 {
 	const struct read_request *req = arg;
 	if (req->file->view.unmap_seq == req->unmap_seq && !mm_find_vma(req->file->mm, req->stage_addr))
-		sim_fail("a page is read to go to %#llx of the view, where nothing is mapped",
+		sim_fail("a page is read for address %#llx of the view, where nothing is mapped",
 			 (unsigned long long)req->stage_addr);
 }
 
@@ -378,9 +379,9 @@ void check_budget(bool idle)
 	charged = mm->charged_bytes;
 	uint64_t most = charged_most(mm) + (idle ? 0 : sim.threads * OS_PAGE);
 	if (charged > most)
-		sim_fail("charged are %llu bytes, and at most %llu may be", (unsigned long long)charged,
+		sim_fail("%llu bytes are charged, but at most %llu are allowed", (unsigned long long)charged,
 			 (unsigned long long)most);
 	if (!sim.dying && charged < charged_least(mm))
-		sim_fail("charged are %llu bytes, and at least %llu are there", (unsigned long long)charged,
+		sim_fail("%llu bytes are charged, but there are at least %llu", (unsigned long long)charged,
 			 (unsigned long long)charged_least(mm));
 }

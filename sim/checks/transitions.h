@@ -15,14 +15,14 @@
 #define PAGE_TRANSITIONS(X)                                                                        \
 	/* pins, and the lock with its waiters */                                                  \
 	X(pin, 0, 0, 0, 0, 0, PG_FREE, 1, "a pin is taken")                                        \
-	X(unpin, 0, 0, 0, 0, 0, PG_FREE, -1, "a pin is put")                                       \
+	X(unpin, 0, 0, 0, 0, 0, PG_FREE, -1, "a pin is dropped")                                   \
 	X(lock, PG_LOCKED, 0, 0, 0, 0, PG_LOCKED | PG_FREE, 0, "page_trylock()")                   \
 	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS | PG_ASKED, 0, PG_FREE, 0,              \
 	  "page_unlock()")                                                                         \
-	X(sleeper, PG_WAITERS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody sleeps for the lock")           \
+	X(sleeper, PG_WAITERS, 0, 0, 0, PG_LOCKED, 0, 0, "a thread sleeps for the lock")           \
 	X(write_sleeper, PG_WAITERS, 0, 0, 0, PG_WRITEBACK, PG_LOCKED, 0,                          \
-	  "somebody sleeps for the end of a write")                                                \
-	X(ticket, PG_TICKETS, 0, 0, 0, PG_LOCKED, 0, 0, "somebody queues for it")                  \
+	  "a thread sleeps for the end of a write")                                                \
+	X(ticket, PG_TICKETS, 0, 0, 0, PG_LOCKED, 0, 0, "a ticket waits for the lock")             \
 	/* FREE to LOCKED, in the index or not */                                                  \
 	X(alloc, PG_LOCKED, 0, PG_FREE, PG_DUP, PG_FREE, 0, 1, "frame_alloc(): FREE -> LOCKED")    \
 	X(fill, 0, 0, PG_HOLE, 0, PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_INSTALLED, 0,              \
@@ -30,21 +30,21 @@
 	X(lost_race, PG_GONE, PG_HOLE, PG_LOCKED, 0, PG_LOCKED,                                    \
 	  PG_UPTODATE | PG_INSTALLED | PG_GONE, 0, "a fresh frame that is not needed")             \
 	X(hot, PG_HOT, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0,                          \
-	  "it was evicted not long ago")                                                           \
+	  "the page was evicted not long ago")                                                     \
 	/* reading */                                                                              \
 	X(ahead, PG_SPEC, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "read ahead")         \
-	X(marked, PG_MARK, 0, 0, 0, 0, PG_FREE, 0, "the readahead mark is put")                    \
-	X(unmarked, 0, 0, PG_MARK, 0, 0, PG_FREE, 0, "... taken by a fault, which submits")        \
-	X(asked, PG_ASKED, 0, 0, 0, PG_LOCKED, 0, 0, "a NOWAIT call wants to be told")             \
-	X(told, 0, 0, PG_ASKED, 0, 0, PG_FREE | PG_LOCKED, 0, "... and is, of an error")           \
+	X(marked, PG_MARK, 0, 0, 0, 0, PG_FREE, 0, "the readahead mark is set")                    \
+	X(unmarked, 0, 0, PG_MARK, 0, 0, PG_FREE, 0, "a fault takes the mark and submits")         \
+	X(asked, PG_ASKED, 0, 0, 0, PG_LOCKED, 0, 0, "a NOWAIT call asks for an event")            \
+	X(told, 0, 0, PG_ASKED, 0, 0, PG_FREE | PG_LOCKED, 0, "the event of an error is sent")     \
 	X(attempt, 0, 0, PG_ERROR, 0, PG_LOCKED | PG_ERROR, PG_UPTODATE | PG_INSTALLED, 0,         \
-	  "a new attempt: no errno")                                                               \
+	  "a new attempt clears the errno")                                                        \
 	X(read_ok, PG_UPTODATE, 0, 0, PG_ERROR, PG_LOCKED,                                         \
 	  PG_UPTODATE | PG_INSTALLED | PG_HOLE | PG_GONE | PG_DUP, 0, "LOCKED -> UPTODATE")        \
 	X(read_failed, PG_ERROR, 0, 0, PG_SPEC | PG_MARK | PG_UPTODATE, PG_LOCKED, PG_INSTALLED,   \
 	  0, "LOCKED -> ERROR")                                                                    \
 	X(unread, 0, 0, PG_SPEC, PG_MARK | PG_ERROR, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0,     \
-	  "an attempt that was none")                                                              \
+	  "an attempt ends without a read")                                                        \
 	/* UPTODATE to INSTALLED */                                                                \
 	X(install, PG_INSTALLED, PG_HOT | PG_DUP | PG_UNPROTECTED, 0, PG_SOFT | PG_SPEC,           \
 	  PG_LOCKED | PG_UPTODATE, PG_INSTALLED | PG_HOLE | PG_GONE, 0,                            \
@@ -52,39 +52,39 @@
 	X(staged, PG_UPTODATE | PG_INSTALLED, PG_HOT | PG_UNPROTECTED, PG_HOLE, PG_SPEC,           \
 	  PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_INSTALLED | PG_GONE | PG_DUP, 0,                   \
 	  "LOCKED -> UPTODATE|INSTALLED, from a staging slot")                                     \
-	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "protection has followed")              \
+	X(protect, 0, 0, PG_UNPROTECTED, 0, 0, PG_FREE, 0, "the view's page is protected again")   \
 	X(drop_copy, 0, 0, PG_DUP, 0, PG_LOCKED | PG_INSTALLED, PG_HOLE, 0,                        \
 	  "the slot's copy is dropped")                                                            \
 	/* INSTALLED to SOFT, or back to UPTODATE, or emptied */                                   \
 	X(take_out, 0, PG_SOFT, PG_INSTALLED, PG_UNPROTECTED | PG_DUP, PG_LOCKED | PG_INSTALLED,   \
 	  0, 0, "UPTODATE|INSTALLED -> UPTODATE")                                                  \
 	X(bytes_gone, 0, 0, PG_UPTODATE, 0, PG_LOCKED | PG_UPTODATE, 0, 0,                         \
-	  "its bytes are gone, or another version's")                                              \
+	  "the bytes are gone, or of another version")                                             \
 	X(emptied, 0, PG_HOLE, PG_INSTALLED, PG_UPTODATE | PG_DUP | PG_UNPROTECTED | PG_SOFT,      \
-	  PG_LOCKED | PG_INSTALLED, 0, 0, "its bytes went with the view's memory")                 \
+	  PG_LOCKED | PG_INSTALLED, 0, 0, "the bytes went with the view's memory")                 \
 	X(soft, PG_SOFT, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE, 0,                            \
-	  "the clock has taken it out")                                                            \
+	  "the clock has taken the page out")                                                      \
 	X(cooled, 0, 0, 0, PG_SOFT | PG_HOT, PG_LOCKED, PG_GONE, 0,                                \
-	  "advised cold: as if nobody had come back to it")                                        \
+	  "advised cold: the page counts as touched once")                                         \
 	X(forget, 0, 0, PG_UPTODATE, PG_SPEC | PG_MARK | PG_SOFT, PG_LOCKED | PG_UPTODATE,         \
 	  PG_INSTALLED, 0, "the object has changed")                                               \
 	/* files open for writing: see src/mm/cache/dirty.c */                                     \
 	X(dirty, PG_DIRTY, 0, 0, 0, PG_UPTODATE | PG_LOCKED, PG_DIRTY | PG_GONE, 0,                \
-	  "it may be written to from here on")                                                     \
+	  "the page may be written to from now on")                                                \
 	X(staged_dirty, PG_DIRTY, 0, 0, 0, PG_LOCKED | PG_HOLE, PG_UPTODATE | PG_DIRTY | PG_GONE,  \
-	  0, "... and is not there yet")                                                           \
+	  0, "the same, for a page not yet in the view")                                           \
 	X(dirty_again, PG_DIRTY, 0, 0, 0, PG_UPTODATE, PG_DIRTY | PG_GONE | PG_FREE, 0,            \
-	  "a write or a flush of it has failed")                                                   \
+	  "a write or a flush of the page has failed")                                             \
 	X(clean, 0, 0, PG_DIRTY, 0, PG_DIRTY | PG_LOCKED, 0, 0,                                    \
-	  "a write of it begins, or it is dropped")                                                \
+	  "a write of the page begins, or the page is dropped")                                    \
 	X(writing, PG_WRITEBACK, 0, 0, 0, PG_LOCKED | PG_UPTODATE | PG_DIRTY,                      \
-	  PG_WRITEBACK | PG_GONE, 0, "a write of it begins")                                       \
-	X(written, 0, 0, PG_WRITEBACK, PG_WAITERS, PG_WRITEBACK, PG_GONE, 0, "... has ended")      \
+	  PG_WRITEBACK | PG_GONE, 0, "a write of the page begins")                                 \
+	X(written, 0, 0, PG_WRITEBACK, PG_WAITERS, PG_WRITEBACK, PG_GONE, 0, "a write has ended")  \
 	X(writable, PG_UNPROTECTED, 0, 0, 0, PG_LOCKED | PG_INSTALLED | PG_DIRTY,                  \
-	  PG_UNPROTECTED | PG_GONE, 0, "it can be written to in the view")                         \
+	  PG_UNPROTECTED | PG_GONE, 0, "the page can be written to in the view")                   \
 	/* any, locked, to GONE, to FREE */                                                        \
 	X(remove, PG_GONE, 0, 0, 0, PG_LOCKED, PG_INSTALLED | PG_GONE | PG_WRITEBACK, 0,           \
-	  "out of the index: GONE")                                                                \
+	  "the page leaves the index: GONE")                                                       \
 	X(free, PG_FREE, 0, PG_GONE, T_REST, PG_GONE,                                              \
 	  PG_LOCKED | PG_INSTALLED | PG_WAITERS | PG_TICKETS, 0, "GONE -> FREE, by the last pin")  \
 	X(fill_ahead, 0, 0, PG_HOLE, 0, PG_FREE | PG_HOLE, 0, 0,                                   \
@@ -96,6 +96,6 @@
  * pinned, so MOVE takes out only a part. Then only COPY can put the part back. */
 #define PAGE_TRANSITIONS_RARE(X)                                                                   \
 	X(copy_stays, PG_DUP, 0, 0, PG_UNPROTECTED, PG_LOCKED | PG_INSTALLED, 0, 0,                \
-	  "taken out in part, put back by copying")
+	  "a page taken out in part is put back by COPY")
 
 #endif

@@ -169,10 +169,10 @@ static void check_sector(struct sim_store *s, uint64_t index, uint32_t n, uint32
 	if ((s->lost[n] || ragged) && rank >= 0)
 		return;
 	if (rank < 0)
-		sim_fail("page %llu of object %u shows %#llx in sector %u, which never was its own",
+		sim_fail("page %llu of object %u shows %#llx in sector %u, which never had this value",
 			 (unsigned long long)index, s->id, (unsigned long long)tag, i);
-	sim_fail("page %llu of object %u shows %#llx in sector %u, %u writes after it: it is %#llx "
-		 "now",
+	sim_fail("page %llu of object %u shows %#llx in sector %u, although %u newer writes have "
+		 "replaced this value: the newest is %#llx",
 		 (unsigned long long)index, s->id, (unsigned long long)tag, i,
 		 sec->base + sec->count - 1 - (uint32_t)rank,
 		 (unsigned long long)sec->value[sec->count - 1].tag);
@@ -204,11 +204,12 @@ static void check_crash(const struct sim_store *s, uint32_t n, uint32_t i)
 			tag = sec->pending[p].tag;
 		}
 	if (worst < 0)
-		sim_fail("the store has %#llx in sector %u of page %u of object %u, which never was its own",
+		sim_fail("the store has %#llx in sector %u of page %u of object %u, which never had "
+			 "this value",
 			 (unsigned long long)tag, i, n, s->id);
 	if (worst < sec->acked && !s->lost[n])
-		sim_fail("a crash would leave %#llx in sector %u of page %u of object %u, rank "
-			 "%lld, and rank %u is acknowledged",
+		sim_fail("a crash would leave %#llx in sector %u of page %u of object %u, of rank "
+			 "%lld, but a sync has acknowledged rank %u",
 			 (unsigned long long)tag, i, n, s->id, (long long)worst, sec->acked);
 }
 
@@ -246,7 +247,7 @@ void written_ended(struct sim_store *s, uint32_t flight)
  * flush does not lose holes or ends: a file system that loses its own records reports that from
  * then on.
  */
-static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t covers, bool well)
+static void flush_sector(struct sector *sec, uint32_t covers, bool well)
 {
 	uint32_t kept = 0;
 	bool lose = !well && sim_chance(128);
@@ -258,14 +259,13 @@ static void flush_sector(struct sim_store *s, struct sector *sec, uint32_t cover
 			sec->pending[kept++] = sec->pending[p];
 	}
 	sec->pendings = kept;
-	(void)s;
 }
 
 void written_flushed(struct sim_store *s, uint32_t covers, bool well)
 {
 	for (uint32_t n = 0; n < SIM_PAGES; n++)
 		for (uint32_t i = 0; i < SIM_TAGS; i++) {
-			flush_sector(s, sector_of(s, n, i), covers, well);
+			flush_sector(sector_of(s, n, i), covers, well);
 			check_crash(s, n, i);
 		}
 }
@@ -290,7 +290,6 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 	moment[moments++] = begun;
 	for (uint32_t i = 0; i < count; i++) {
 		struct sector *sec = sector_of(s, n, i);
-		uint32_t before = moments;
 		bool some = false;
 		for (uint32_t v = 0; v < sec->count; v++) {
 			if (sec->value[v].tag != tags[i] || sec->value[v].until < begun)
@@ -299,10 +298,9 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 			if (sec->value[v].from > begun)
 				moment[moments++] = sec->value[v].from;
 		}
-		(void)before;
 		if (!some && !s->lost[n])
 			sim_fail("a write takes %#llx from sector %u of page %u of object %u, "
-				 "which it has not been since the write began",
+				 "which did not have this value since the write began",
 				 (unsigned long long)tags[i], i, n, s->id);
 	}
 	for (uint32_t m = 0; m < moments; m++) {
@@ -321,7 +319,9 @@ void written_check_snapshot(struct sim_store *s, uint32_t n, const uint64_t *tag
 			return;
 	}
 	if (!pinned && !s->lost[n])
-		sim_fail("a write takes page %u of object %u torn: it was never so as it is written", n, s->id);
+		sim_fail("a write takes page %u of object %u torn: the page never had all these "
+			 "values at one moment",
+			 n, s->id);
 }
 
 /* ------------------------------------------------------------------ what was promised */
@@ -359,9 +359,8 @@ void written_check_stored(struct sim_store *s, uint32_t (*need)[SIM_TAGS], uint6
 			if ((s->base + n * s->stride) * OS_PAGE + i * SIM_SECTOR >= size || s->lost[n])
 				continue;
 			if (rank_of(sec, sec->stored) < need[n][i])
-				sim_fail("all has been written, and the store has %#llx in sector "
-					 "%u of page %u of object %u, rank %lld, where it was rank "
-					 "%u",
+				sim_fail("after all writes, the store has %#llx in sector %u of page %u of "
+					 "object %u, of rank %lld, but the newest rank was %u",
 					 (unsigned long long)sec->stored, i, n, s->id,
 					 (long long)rank_of(sec, sec->stored), need[n][i]);
 		}

@@ -29,7 +29,7 @@ static struct sim_event *event_at(int fd, const char *what)
 {
 	check_may_block(what);
 	if (fd < 0 || fd >= SIM_EVENTS || !events[fd].open)
-		sim_fail("%s, and is not open", what);
+		sim_fail("%s, but is not open", what);
 	return &events[fd];
 }
 
@@ -66,7 +66,7 @@ void os_event_clear(int fd)
 
 uint64_t sim_event_signals(int fd)
 {
-	return event_at(fd, "an event is looked at")->signals;
+	return event_at(fd, "an event is examined")->signals;
 }
 
 /* Wait like poll(): for the level, or with `edge` for a signal after the `seen` earlier signals.

@@ -94,14 +94,14 @@ static uint64_t take(struct flight *f, uint64_t from, uint64_t to)
 		uint64_t pos = r->offset + at, tag, addr = address_at(r, at);
 		uint32_t n = store_place(s, pos / OS_PAGE);
 		if (pos >= s->size[0])
-			sim_fail("object %u ends at byte %llu, and byte %llu is written", s->id,
+			sim_fail("object %u ends at byte %llu, but byte %llu is written", s->id,
 				 (unsigned long long)s->size[0], (unsigned long long)pos);
 		if (n == SIM_PAGES)
-			sim_fail("page %llu of object %u is written back, and nobody writes to it",
+			sim_fail("page %llu of object %u is written back, but no thread writes to the page",
 				 (unsigned long long)pos / OS_PAGE, s->id);
 		if (!kernel_read(addr, &tag)) {
 			if (!sim.emptied && !sim.opt.famine_256)
-				sim_fail("a write takes page %u of object %u from where there is nothing", n, s->id);
+				sim_fail("a write takes page %u of object %u from memory that is empty", n, s->id);
 			return at;
 		}
 		f->in_place |= kernel_view(addr) != NULL;
@@ -116,7 +116,8 @@ static void issue_write(struct flight *f)
 	struct io_request *r = f->request;
 	uint64_t len = bytes_of(r);
 	if (len / SIM_SECTOR > FLIGHT_SECTORS || r->offset % OS_PAGE)
-		sim_fail("a write of %llu bytes at %llu", (unsigned long long)len, (unsigned long long)r->offset);
+		sim_fail("a write has a bad range: %llu bytes at %llu",
+			 (unsigned long long)len, (unsigned long long)r->offset);
 	f->part = sim_below((uint32_t)(len / SIM_SECTOR) + 1) * SIM_SECTOR;
 	if (sim_chance(sim.opt.error_256) || store_is_bad(store_of(f), r->offset, len))
 		f->error = store_random_error();
@@ -299,7 +300,7 @@ static void work(struct flight *f)
 	r->done(r);
 	s->failures_known += failed;
 	between--;
-	check_nothing_held("a request's end");
+	check_nothing_held("the end of a request");
 }
 
 static bool in_flight(void)

@@ -126,7 +126,7 @@ uint64_t kernel_pages(bool slots)
 static struct view_page *view_add(uint64_t addr)
 {
 	if (views == VIEWS_MAX)
-		sim_fail("more pages in views than there can be frames");
+		sim_fail("there are more pages in views than frames");
 	view_addr[views] = addr;
 	view_page[views] = (struct view_page){.poison = false};
 	return &view_page[views++];
@@ -312,7 +312,8 @@ int trap_move(struct trap *trap, uint64_t dst, uint64_t src, uint64_t len, uint6
 	enter_kernel("MOVE", false);
 	*ret_done = 0;
 	if (!trap->move || !slot_at(slot_at(src) ? src : dst))
-		sim_fail("MOVE from %#llx to %#llx", (unsigned long long)src, (unsigned long long)dst);
+		sim_fail("MOVE from %#llx to %#llx: a bad range",
+			 (unsigned long long)src, (unsigned long long)dst);
 	if (is_there(src) && sim_chance(sim.opt.busy_256)) {
 		mark(move_busy);
 		event("MOVE to %#llx: EBUSY", dst, 0, 0, 0);
@@ -483,11 +484,6 @@ bool trap_was_merged(struct trap *trap)
 void trap_merging_noted(struct trap *trap)
 {
 	(void)trap;
-}
-
-uint64_t trap_address_limit(void)
-{
-	return UINT64_MAX;
 }
 
 bool trap_is_ours(struct trap *trap, uint64_t addr, uint64_t len)

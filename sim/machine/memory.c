@@ -24,8 +24,8 @@ void kernel_init(void)
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (arena != (char *)ARENA) {
 		fprintf(stderr,
-			"filemap-sim: the addresses from %#llx on are taken; runs can't be "
-			"repeated there\n",
+			"filemap-sim: other memory occupies the addresses from %#llx on; runs cannot "
+			"be repeated\n",
 			ARENA);
 		exit(77);
 	}

@@ -162,7 +162,7 @@ static void report_deadlock(void)
 			event("deadlock: thread %llu waits, kind %llu, key %#llx, since event %llu", i,
 			      t->wait, t->key, t->order);
 	}
-	sim_fail("deadlock: nobody can run, and nobody waits for a time");
+	sim_fail("deadlock: no thread can run, and no thread waits for a time");
 }
 
 /* The present thread cannot go on. Let time pass until a thread can run, and switch to a thread. */
@@ -214,7 +214,7 @@ static void point(bool matters)
 	check_step();
 	sim.now_ns += sim.opt.ns_per_step;
 	if (++sim.step > SIM_STEPS_MAX)
-		sim_fail("livelock: %llu steps and no end", (unsigned long long)sim.step);
+		sim_fail("livelock: the run has not ended after %llu steps", (unsigned long long)sim.step);
 	if (sim.small) {
 		switch_to(explore_choose(self, matters));
 		return;
@@ -330,7 +330,7 @@ noreturn void sim_thread_exit(void)
 {
 	struct sim_thread *self = sim.self;
 	check_step();
-	check_nothing_held("a thread that ends");
+	check_nothing_held("the end of a thread");
 	self->state = SIM_DONE;
 	sim.ready &= ~(1u << self->id);
 	sim_notify(WAIT_JOIN, self->id);
@@ -343,7 +343,7 @@ noreturn void sim_thread_exit(void)
 struct sim_thread *sim_spawn(const char *name, os_thread_fn fn, void *arg)
 {
 	if (sim.threads == SIM_THREADS)
-		sim_fail("too many threads");
+		sim_fail("there are too many threads");
 	struct sim_thread *t = &sim.thread[sim.threads];
 	*t = (struct sim_thread){.id = sim.threads, .name = name, .fn = fn, .arg = arg,
 				 .state = SIM_READY, .wake_at = OS_FOREVER, .op = "",
@@ -376,7 +376,7 @@ void sim_start(os_thread_fn main_fn, void *arg)
 	switch_to(sim_spawn("main", main_fn, arg));
 	for (uint32_t i = 0; i < sim.threads; i++)
 		if (sim.thread[i].state != SIM_DONE)
-			sim_fail("thread %s is left over", sim.thread[i].name);
+			sim_fail("thread %s has not ended", sim.thread[i].name);
 }
 
 int os_thread_start(struct os_thread *thread, const char *name, os_thread_fn fn, void *arg)
@@ -499,9 +499,9 @@ bool os_trylock(struct os_lock *lock)
 void os_lock(struct os_lock *lock)
 {
 	if (sim.self && sim.self->small_locks)
-		sim_fail("a small lock is taken with another one held");
+		sim_fail("a small lock is taken with another small lock held");
 	if (sim.self && self()->map_held && !sim.hold)
-		sim_fail("a small lock, which may have to be waited for, is taken under the map lock");
+		sim_fail("a small lock, which may block, is taken under the map lock");
 	while (!os_trylock(lock)) {
 		mark(small_lock_blocked);
 		sim_wait_for(WAIT_SMALL_LOCK, (uint64_t)lock, OS_FOREVER);
@@ -512,7 +512,7 @@ void os_unlock(struct os_lock *lock)
 {
 	sim_point_at(lock, true);
 	if (lock->word != 1)
-		sim_fail("a small lock is given back that nobody has");
+		sim_fail("a small lock is given back that is not held");
 	lock->word = 0;
 	if (sim.self) {
 		sim.self->small_locks--;

@@ -28,7 +28,7 @@ void os_signals_restore(os_sigmask mask)
 {
 	if (mask || !sim.self)
 		return;
-	check_nothing_held("a call that opens signals again");
+	check_nothing_held("a call that unblocks signals");
 	sim.self->signals_open = true;
 }
 
@@ -37,7 +37,7 @@ void sim_signal_arrives(struct sim_thread *self)
 {
 	if (self->in_handler || !sim.on_signal || sim_below(1024) >= sim.opt.signal_1024)
 		return;
-	check_nothing_held("what a signal interrupts");
+	check_nothing_held("code that a signal interrupts");
 	mark(signals);
 	if (self->may_end && sim_chance(sim.opt.cancel_256)) {
 		mark(cancelled);

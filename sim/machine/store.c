@@ -221,11 +221,14 @@ int store_read_full(struct fm_store *store, const struct iovec *iov, int iov_cou
 static int sim_version(struct fm_store *store, struct fm_store_version *ret_version)
 {
 	struct sim_store *s = (struct sim_store *)store;
-	check_may_block("a question for the version");
+	check_may_block("a query of the version");
 	sim_point();
 	if (s->no_version)
 		return -EOPNOTSUPP;
 	*ret_version = (struct fm_store_version){.size = s->size[s->version], .version = {s->version}};
+	sim_point(); /* the answer is on its way, and the store may change meanwhile */
+	if (!sim_below(8))
+		sim_sleep(1000 + sim_below(1000000));
 	return 0;
 }
 
@@ -269,7 +272,7 @@ static int change_begin(struct sim_store *s, const char *what)
 {
 	check_may_block(what);
 	if (check_page_locks())
-		sim_fail("%s is waited for with a page lock held", what);
+		sim_fail("a wait for %s happens with a page lock held", what);
 	if (s->locked)
 		mark(lock_waited);
 	wait_unlocked(s);
@@ -288,11 +291,11 @@ static int sim_resize(struct fm_store *store, uint64_t size)
 	struct sim_store *s = (struct sim_store *)store;
 	uint64_t before = s->size[0], least = size < before ? size : before;
 	if (io_writes_beyond(s, least))
-		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way",
+		sim_fail("object %u gets %llu bytes, but a write past this end is under way",
 			 s->id, (unsigned long long)size);
 	int err = change_begin(s, "a change of an object's size");
 	if (io_writes_beyond(s, least))
-		sim_fail("object %u becomes %llu bytes long, and a write beyond that is under way",
+		sim_fail("object %u gets %llu bytes, but a write past this end is under way",
 			 s->id, (unsigned long long)size);
 	event("object %llu: %llu bytes, error %llu", s->id, size, -err, 0);
 	if (err)
@@ -310,7 +313,8 @@ static int sim_punch(struct fm_store *store, uint64_t offset, uint64_t len)
 {
 	struct sim_store *s = (struct sim_store *)store;
 	if ((offset | len) % OS_PAGE)
-		sim_fail("a hole of %llu bytes at %llu", (unsigned long long)len, (unsigned long long)offset);
+		sim_fail("a hole has a bad range: %llu bytes at %llu",
+			 (unsigned long long)len, (unsigned long long)offset);
 	int err = change_begin(s, "a hole in an object");
 	event("object %llu: a hole of %llu bytes at %llu, error %llu", s->id, len, offset, -err);
 	if (!err)
@@ -500,7 +504,7 @@ void check_content(struct sim_store *s, uint64_t index, const struct view_page *
 	while (version <= s->version && !is_version(s, version, index, page))
 		version++;
 	if (version > s->version)
-		sim_fail("page %llu of object %u shows %#llx ... %#llx: bytes that no version of it had",
+		sim_fail("page %llu of object %u shows %#llx ... %#llx, which no version of the page had",
 			 (unsigned long long)index, s->id, (unsigned long long)page->tag[0],
 			 (unsigned long long)page->tag[SIM_TAGS - 1]);
 	if (version && sim.mm && !sim.dying) {
@@ -508,7 +512,7 @@ void check_content(struct sim_store *s, uint64_t index, const struct view_page *
 		while (file && file->store != &s->store)
 			file = file->next;
 		if (file && file->changed_policy == FM_CHANGED_ERROR)
-			sim_fail("page %llu of object %u shows version %u: the snapshot was of version 0",
+			sim_fail("page %llu of object %u shows version %u, but the snapshot is version 0",
 				 (unsigned long long)index, s->id, version);
 	}
 }

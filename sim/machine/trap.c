@@ -78,7 +78,7 @@ void region_unpin(struct view_region *region)
 {
 	uint32_t old = atomic_sub(&region->pins, 1u);
 	if (!old)
-		sim_fail("a region's pin is put twice");
+		sim_fail("a pin of a region is dropped twice");
 }
 
 int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
@@ -123,7 +123,7 @@ static void again(void *cookie)
 	struct entry *entry = cookie;
 	sim_point();
 	if (!entry->used)
-		sim_fail("a fault is called again after its end");
+		sim_fail("a fault is run again after its end");
 	entry->ready = true;
 	sim_notify(WAIT_CHANNEL, (uint64_t)&handler);
 }
@@ -162,7 +162,7 @@ static void unmark(uint64_t page)
 	}
 	if (trap_present(page) == 0) {
 		if (kernel_unmark(page) && may_be_written_to(page))
-			sim_fail("a mark that is taken away takes a page with it that may be written to");
+			sim_fail("an error mark is removed together with a writable page");
 	} else {
 		mark(unmarked_beside);
 	}
@@ -350,7 +350,7 @@ static void take_message(const struct message *m)
 		if (!handler.entry[i].used)
 			entry = &handler.entry[i];
 	if (!entry)
-		sim_fail("more faults at once than threads");
+		sim_fail("there are more faults at once than threads");
 	struct view_region *region = region_find(m->addr);
 	if (!region) {
 		trap_wake(&the_trap, m->addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
@@ -499,7 +499,7 @@ static int fault_inline(struct view_region *region, uint64_t addr, bool write, u
 	int err = client->fault(region, &fault, &error, &fn, &arg);
 	check_nothing_held("a fault");
 	if (err && error.error != err)
-		sim_fail("a fault ends with %d and tells %d", err, error.error);
+		sim_fail("a fault ends with %d, but reports %d", err, error.error);
 	region_unpin(region);
 	return err;
 }

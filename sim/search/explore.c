@@ -83,7 +83,7 @@ bool explore_matters(const void *word, bool writes)
 		i = (i + 1) % WORDS;
 	struct word *w = &words[i];
 	if (!w->at && ++words_used > WORDS / 2)
-		sim_fail("more words than the search can remember");
+		sim_fail("there are more words than the search has room for");
 	w->at = addr;
 	bool before = is_shared(w);
 	*(writes ? &w->writers : &w->readers) |= 1u << sim.self->id;
@@ -98,7 +98,7 @@ static uint32_t decide(uint32_t options, bool matters)
 	if (!sim.choosing || options < 2)
 		return 0;
 	if (at == POINTS)
-		sim_fail("more choices than a path holds");
+		sim_fail("there are more choices than a path has room for");
 	struct choice *c = &path[at];
 	if (at++ >= length) {
 		*c = (struct choice){0, (uint8_t)options, matters};
@@ -109,11 +109,11 @@ static uint32_t decide(uint32_t options, bool matters)
 		c->matters = matters;
 	}
 	if (c->options != options)
-		sim_fail("choice %u had %u answers, and has %u now: the run does not repeat itself",
+		sim_fail("choice %u had %u answers, but has %u now: the run does not repeat itself",
 			 at - 1, c->options, options);
 	if (c->chosen >= options)
-		sim_fail("choice %u has %u answers: there is no %u; the schedule is another "
-			 "program's",
+		sim_fail("choice %u has %u answers, and no answer %u; the schedule belongs to another "
+			 "program",
 			 at - 1, options, c->chosen);
 	return c->chosen;
 }

@@ -28,7 +28,7 @@ void *jobs_shared(size_t size)
 {
 	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (mem == MAP_FAILED) {
-		perror("filemap-sim: no memory that processes share");
+		perror("filemap-sim: cannot map shared memory");
 		exit(1);
 	}
 	return mem;
@@ -38,7 +38,7 @@ static pid_t start(void (*share)(uint64_t j), uint64_t j)
 {
 	pid_t pid = fork();
 	if (pid < 0) {
-		perror("filemap-sim: a process can't be started");
+		perror("filemap-sim: cannot start a process");
 		exit(1);
 	}
 	if (pid > 0)
@@ -54,7 +54,7 @@ static bool ended_well(int status)
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status) == 0;
 	if (WIFSIGNALED(status) && !jobs_stop())
-		fprintf(stderr, "filemap-sim: a process was ended by signal %d\n", WTERMSIG(status));
+		fprintf(stderr, "filemap-sim: signal %d ended a process\n", WTERMSIG(status));
 	return false;
 }
 

@@ -84,7 +84,7 @@ static void print_world(const struct small_world *w, const struct found *f, cons
 		       (unsigned long long)options.preemptions, f->complete ? "true" : "false",
 		       (unsigned long long)f->longest, f->seconds);
 	else
-		printf("%-22s %9llu schedules, at most %llu surprises: %s; up to %llu choices a run, %.1f s\n",
+		printf("%-22s %9llu schedules, at most %llu surprises: %s; up to %llu choices in a run, %.1f s\n",
 		       w->name, (unsigned long long)f->schedules, (unsigned long long)options.preemptions,
 		       f->complete ? "complete" : "NOT complete", (unsigned long long)f->longest, f->seconds);
 }

@@ -59,7 +59,7 @@ static void report_one(uint64_t j)
 	(void)j;
 	sim_tracing = options.trace;
 	world_run(first_seed);
-	fprintf(words_to(), "it does not fail a second time\n");
+	fprintf(words_to(), "the run does not fail a second time\n");
 }
 
 static void tell_progress(double end, const struct sim_limits *best)

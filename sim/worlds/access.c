@@ -39,7 +39,7 @@ void access_write_sector(uint32_t f, uint32_t n, bool pinned)
 	check_content(s, index_of(f, n), page);
 	check_written_to(world.file[f], index_of(f, n));
 	if (!pinned && page->protected)
-		sim_fail("a protected page is written to");
+		sim_fail("a write reaches a protected page");
 	page->tag[sector] = written_new(s, n, sector);
 	mark(sector_writes);
 	if (pinned)
@@ -89,7 +89,7 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 					(!writes || kernel_refuses_write(addr))) ||
 				       r == -EHWPOISON;
 			if (!gone && !refused && !oracle_allows(f, n + at, r, begun, merged))
-				sim_fail("an access to page %llu of object %u ends with %d, for no reason",
+				sim_fail("an access to page %llu of object %u ends with %d without a reason",
 					 (unsigned long long)index_of(f, n + at), f, r);
 			return;
 		}
@@ -114,7 +114,7 @@ static void access_by(uint32_t f, uint32_t n, uint32_t count, bool write, bool c
 				    !oracle_allows(f, n + i, 0, begun, false) && !sim.dying &&
 				    !world.file[f]->view.region.pins &&
 				    !sim_store[f].writable) /* unsaved pages stay for a while */
-					sim_fail("page %llu of object %u can be read, and is not mapped",
+					sim_fail("page %llu of object %u can be read, but is not mapped",
 						 (unsigned long long)index_of(f, n + i), f);
 		event("the access is done", 0, 0, 0, 0);
 	}

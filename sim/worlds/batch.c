@@ -37,7 +37,7 @@ void do_batch(uint32_t f, uint32_t first, uint32_t last)
 	}
 	int err = fm_fault_in_batch(world.queue, range, count, &begun);
 	if (err && err != -EAGAIN)
-		sim_fail("fm_fault_in_batch(): %d", err);
+		sim_fail("fm_fault_in_batch() returns %d", err);
 	mark(batch_begun);
 	if (begun < count)
 		mark(batch_full);
@@ -50,7 +50,7 @@ static void check_range(const struct fm_range *range)
 {
 	struct flying *flying = range->tag;
 	if (flying < world.flying || flying >= world.flying + QUEUE_MAX || !flying->used)
-		sim_fail("fm_completions() gives a range that is not under way");
+		sim_fail("fm_completions() returns a range that is not under way");
 	flying->used = false;
 	event("batch: range %llu has ended", flying - world.flying, 0, 0, 0);
 	if (range->error)
@@ -83,10 +83,10 @@ bool do_take(uint64_t timeout_ns)
 	if (err) {
 		mark(batch_gone);
 		if ((err != -ECANCELED && err != -EOWNERDEAD) || !world.stopping)
-			sim_fail("fm_completions(): %d", err);
+			sim_fail("fm_completions() returns %d", err);
 	}
 	if (count > most)
-		sim_fail("fm_completions() gives more than there is room for");
+		sim_fail("fm_completions() returns more ranges than there is room for");
 	for (size_t i = 0; i < count; i++)
 		check_range(&range[i]);
 	return count > 0;
@@ -107,7 +107,7 @@ void batch_make_queue(void)
 	int err;
 	while ((err = fm_queue_create(sim.mm, world.flying_most, &world.queue)) != 0) {
 		if (err != -ENOMEM || sim_marks.meta_refused == refused)
-			sim_fail("fm_queue_create(): %d", err);
+			sim_fail("fm_queue_create() returns %d", err);
 		refused = sim_marks.meta_refused;
 	}
 }
@@ -121,12 +121,12 @@ void batch_end_queue(void)
 	for (uint32_t i = 0; !world.keeps_pins && sim_chance(160) && some_flying(); i++) {
 		do_take(OS_FOREVER);
 		if (i > 4000)
-			sim_fail("a range was begun, and does not end");
+			sim_fail("a range has begun, but does not end");
 	}
 	if (some_flying())
 		mark(batch_left);
 	int err = fm_queue_destroy(world.queue);
 	if (err)
-		sim_fail("fm_queue_destroy(): %d", err);
+		sim_fail("fm_queue_destroy() returns %d", err);
 	world.queue = NULL;
 }

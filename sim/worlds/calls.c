@@ -48,7 +48,8 @@ void call_check(const char *what, uint32_t f, uint32_t first, uint32_t last, int
 		good |= oracle_allows(f, first, err, begun, remembered) || err == -EIO ||
 			err == -ENOSPC || err == -ENOMEM;
 	if (!good)
-		sim_fail("%s of pages %u to %u of object %u: %d, for no reason", what, first, last, f, err);
+		sim_fail("%s of pages %u to %u of object %u returns %d without a reason",
+			 what, first, last, f, err);
 }
 
 void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
@@ -73,7 +74,7 @@ void do_fault_in(uint32_t f, uint32_t first, uint32_t last, bool nowait)
 		else if (sim_event_wait(fd, true, seen, sim.now_ns + TOLD_NS))
 			mark(nowait_told);
 		else
-			sim_fail("fm_fault_in() gave -EAGAIN, and no event came");
+			sim_fail("fm_fault_in() returned -EAGAIN, but no event came");
 		seen = told ? sim_event_signals(fd) : 0;
 		err = fm_fault_in(sim.mm, (void *)addr_of(f, first), len, flags);
 	}
@@ -111,7 +112,7 @@ static void check_pinned_resident(uint32_t f, uint32_t n, uint64_t begun)
 		return;
 	if (err ? err != -ENOMEM || vec
 		: vec != (FM_RESIDENT_CACHED | FM_RESIDENT_MAPPED | FM_RESIDENT_PINNED))
-		sim_fail("page %llu of object %u is pinned, and fm_residency() says %d, %#x",
+		sim_fail("page %llu of object %u is pinned, but fm_residency() returns %d, %#x",
 			 (unsigned long long)index_of(f, n), f, err, vec);
 }
 
@@ -145,7 +146,7 @@ void do_pin(uint32_t f, uint32_t n)
 		struct view_page *page = kernel_view(addr_of(f, n));
 		if ((!page || page->poison) && sim_store[f].version == 0 && !k->emptied_once &&
 		    !was_resized(f, n, begun))
-			sim_fail("page %llu of object %u is pinned, and not in the view",
+			sim_fail("page %llu of object %u is pinned, but is not in the view",
 				 (unsigned long long)index_of(f, n), f);
 		if (page && !page->poison)
 			check_content(&sim_store[f], index_of(f, n), page);
@@ -189,7 +190,7 @@ void do_map(uint32_t f, uint32_t first, uint32_t last)
 		refused = sim_marks.meta_refused;
 	}
 	if (err || (uint64_t)addr != addr_of(f, first))
-		sim_fail("fm_map(): %d, address %p", err, addr);
+		sim_fail("fm_map() returns %d, address %p", err, addr);
 	oracle_end_map(f, first, last, begun);
 	call_end();
 }
@@ -213,7 +214,7 @@ void do_unmap(uint32_t f, uint32_t first, uint32_t last)
 	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
 	int err = fm_unmap(sim.mm, (void *)addr_of(f, first), len);
 	if (err)
-		sim_fail("fm_unmap(): %d", err);
+		sim_fail("fm_unmap() returns %d", err);
 	look_for_planted();
 	oracle_end_unmap(f, first, last, begun);
 	oracle_note_passed(begun, true);
@@ -228,7 +229,7 @@ void do_advise(uint32_t f, uint32_t first, uint32_t last, enum fm_advice advice)
 	uint64_t len = (index_of(f, last) - index_of(f, first) + 1) * OS_PAGE;
 	int err = fm_advise(sim.mm, (void *)addr_of(f, first), len, advice);
 	if (err && err != -ENOMEM)
-		sim_fail("fm_advise(): %d", err);
+		sim_fail("fm_advise() returns %d", err);
 	call_end();
 }
 
@@ -242,7 +243,7 @@ void do_residency(uint32_t f, uint32_t first, uint32_t last)
 	count = count < sizeof(vec) ? count : sizeof(vec);
 	int err = fm_residency(sim.mm, (void *)addr_of(f, first), count * OS_PAGE, vec);
 	if (err && err != -ENOMEM)
-		sim_fail("fm_residency(): %d", err);
+		sim_fail("fm_residency() returns %d", err);
 	for (uint64_t i = 0; i < count; i++)
 		if (vec[i] && !(vec[i] & FM_RESIDENT_CACHED))
 			sim_fail("fm_residency(): %#x", vec[i]);

@@ -34,7 +34,7 @@ void end_check_views(void)
 		if (!left)
 			return;
 		if ((!sim_store[left_f].writable && !sim.mm->requests_busy) || tries == 2000)
-			sim_fail("page %llu of object %u is in the view, and not mapped",
+			sim_fail("page %llu of object %u is in the view, but is not mapped",
 				 (unsigned long long)index_of(left_f, left_n), left_f);
 		sim_sleep(100 * OS_NSEC_PER_MSEC);
 	}
@@ -97,7 +97,7 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 		world.closing[f] = true;
 		for (int i = 0; some_mapped(f); i++) { /* each call undoes one fm_map() */
 			if (i > 2 + WORKERS_MAX * 10)
-				sim_fail("object %u is unmapped as often as it was mapped, and is mapped", f);
+				sim_fail("object %u is unmapped as often as it was mapped, but is still mapped", f);
 			fm_unmap(sim.mm, (void *)addr_of(f, 0), len);
 		}
 		if (!written[f])
@@ -107,7 +107,7 @@ void end_give_all_back(uint32_t need[][SIM_PAGES][SIM_TAGS], bool ends)
 		end_process_ends(need);
 	for (int i = 0; atomic_get(&sim.mm->file_count); i++) {
 		if (i > 40000) /* failed writes are tried again, seconds apart */
-			sim_fail("a file has no mapping, no handle and no read, and does not go");
+			sim_fail("a file without a mapping, a handle and a read is not released");
 		sim_sleep(5 * OS_NSEC_PER_MSEC);
 	}
 	do /* wait until the background thread has nothing to do */

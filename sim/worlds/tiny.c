@@ -27,7 +27,7 @@ static void inside(bool exclusive)
 {
 	if (at.writers || (exclusive && at.readers))
 		sim_fail(
-			"the map lock is held by %u readers and %u writers, and is taken once more",
+			"the map lock is taken again while %u readers and %u writers hold the lock",
 			at.readers, at.writers);
 	*(exclusive ? &at.writers : &at.readers) += 1;
 	dawdle();
@@ -110,7 +110,7 @@ static void *short_world(void *arg)
 	(void)arg;
 	int err = fm_mm_create(&options, &mm);
 	if (err)
-		sim_fail("fm_mm_create(): %d", err);
+		sim_fail("fm_mm_create() returns %d", err);
 	sim.mm = mm;
 	/* The background thread does one round, and is at the start of the next round when the end
 	 * comes. */
@@ -122,7 +122,7 @@ static void *short_world(void *arg)
 	sim.dying = true;
 	err = fm_mm_destroy(mm);
 	if (err)
-		sim_fail("fm_mm_destroy(): %d", err);
+		sim_fail("fm_mm_destroy() returns %d", err);
 	if (sim.allocated)
 		sim_fail("%llu bytes are not given back", (unsigned long long)sim.allocated);
 	return NULL;

@@ -30,9 +30,9 @@ static void open_file(uint32_t f)
 	int err;
 	while ((err = fm_file_open(sim.mm, uri, &options, &world.file[f])) != 0) {
 		if ((err != -ENOMEM && err != -EAGAIN) || sim_marks.meta_refused == refused)
-			sim_fail("fm_file_open(): %d", err);
+			sim_fail("fm_file_open() returns %d", err);
 		if (sim.allocated > before + sim.mm->pool[0]->meta_len && !sim.mm->pool[1] && !sim.mm->wb)
-			sim_fail("fm_file_open() fails and keeps %llu bytes",
+			sim_fail("fm_file_open() fails, but keeps %llu bytes",
 				 (unsigned long long)(sim.allocated - before));
 		mark(open_refused);
 		refused = sim_marks.meta_refused;
@@ -51,9 +51,9 @@ static int create(struct fm_mm **ret_mm)
 	int err;
 	while ((err = fm_mm_create(&world.mm_options, ret_mm)) != 0) {
 		if ((err != -ENOMEM && err != -EAGAIN) || sim_marks.meta_refused == refused)
-			sim_fail("fm_mm_create(): %d", err);
+			sim_fail("fm_mm_create() returns %d", err);
 		if (sim.allocated)
-			sim_fail("fm_mm_create() fails and keeps %llu bytes", (unsigned long long)sim.allocated);
+			sim_fail("fm_mm_create() fails, but keeps %llu bytes", (unsigned long long)sim.allocated);
 		mark(create_refused);
 		refused = sim_marks.meta_refused;
 	}
@@ -155,7 +155,7 @@ static void *main_thread(void *arg)
 	if (err &&
 	    (err != -EIO ||
 	     !(failed || sim.emptied))) /* bytes that the program emptied are lost */
-		sim_fail("fm_mm_destroy(): %d", err);
+		sim_fail("fm_mm_destroy() returns %d", err);
 	if (err)
 		mark(destroy_lost);
 	for (uint32_t f = 0; f < world.files; f++)

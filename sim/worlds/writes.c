@@ -45,11 +45,11 @@ void do_sync(uint32_t f, uint32_t n, uint32_t m)
 	if (!err && !async && s->writable)
 		written_acknowledged(s, n, m, need, oracle_size_since(f, begun, false));
 	if (!err && !async && s->writable && alone && failures > told && !sim.dying)
-		sim_fail("a write of object %u has failed, and fm_sync() does not tell", f);
+		sim_fail("a write of object %u has failed, but fm_sync() does not report the error", f);
 	bool gap = err == -ENOMEM && !by_file;
 	bool late = (err == -ETIMEDOUT && world.deadline_ns[f]) || (err == -ECANCELED && sim.dying);
 	if (err && !gap && !late && !s->write_failures && !(err == -EIO && sim.emptied))
-		sim_fail("fm_sync(): %d, and nothing has failed", err);
+		sim_fail("fm_sync() returns %d, but nothing has failed", err);
 	call_end();
 }
 
@@ -81,7 +81,7 @@ static void resize_pages(uint32_t f, uint32_t n, uint32_t m, int change)
 static void size_may_be(uint32_t f, uint64_t bytes)
 {
 	if (world.sizes[f] == SIZES_MAX)
-		sim_fail("the simulator knows no more sizes");
+		sim_fail("there are more sizes than the simulator has room for");
 	world.size[f][world.sizes[f]++] = (struct size){bytes, sim.step, STILL};
 }
 
@@ -128,11 +128,11 @@ void do_truncate(uint32_t f)
 				    ? (uint32_t)(from / SIM_TAGS) + 1
 				    : 0;
 	if (s->size[0] != (err ? before : size))
-		sim_fail("fm_truncate() of object %u to %llu bytes: %d, and it has %llu", f,
+		sim_fail("fm_truncate() of object %u to %llu bytes returns %d, but the object has %llu", f,
 			 (unsigned long long)size, err, (unsigned long long)s->size[0]);
 	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 &&
 	    !s->write_failures && !sim.emptied && !world.deadline_ns[f])
-		sim_fail("fm_truncate(): %d, and nothing has failed", err);
+		sim_fail("fm_truncate() returns %d, but nothing has failed", err);
 	if (err)
 		mark(resize_error);
 	else if (size < before)
@@ -172,7 +172,7 @@ void do_punch(uint32_t f, uint32_t n, uint32_t m)
 	resize_pages(f, n, m, -1);
 	if (err && err != -EBUSY && !sim.opt.error_256 && !sim.opt.famine_256 &&
 	    !world.deadline_ns[f] && !s->any_error_step && !s->write_failures && !sim.emptied)
-		sim_fail("fm_punch(): %d, and nothing has failed", err);
+		sim_fail("fm_punch() returns %d, but nothing has failed", err);
 	if (err)
 		mark(resize_error);
 	else
@@ -195,7 +195,7 @@ void do_invalidate(uint32_t f, uint32_t n, uint32_t m)
 	event("the invalidation ends with error %llu", -err, 0, 0, 0);
 	if (err && err != -EBUSY && !s->write_failures && !(err == -EIO && sim.emptied) &&
 	    !(err == -ETIMEDOUT && world.deadline_ns[f]) && !(err == -ECANCELED && sim.dying))
-		sim_fail("fm_invalidate(): %d, and nothing has failed", err);
+		sim_fail("fm_invalidate() returns %d, but nothing has failed", err);
 	if (err)
 		mark(invalidate_error);
 	else

@@ -32,8 +32,8 @@
 
 /* Run a fault at addr for a call whose further faults reach up to `end`. `look`: a page recorded
  * as installed may be missing. On 0, *ret_page, if wanted, is the installed page with its pin. */
-static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, struct ra_reach *reach, unsigned flags,
-		      bool look, struct frame_pool **ret_pool, struct page **ret_page)
+static int fault_call(fm_mm *mm, uint64_t addr, uint64_t end, struct ra_reach *reach,
+		      unsigned flags, bool look, struct frame_pool **ret_pool, struct page **ret_page)
 {
 	struct view *view = view_find(mm, addr);
 	struct fault vmf;

@@ -24,10 +24,12 @@
 #include "mm/space/handle.h"
 #include "mm/space/mm.h"
 #include "mm/space/ranges.h"
+#include "mm/space/release.h"
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/store.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <errno.h>
@@ -85,20 +87,24 @@ int fm_mm_create(const struct fm_mm_options *options, fm_mm **ret_mm)
 	struct fm_mm *mm;
 	int err = copy_options(&ours, sizeof(ours), options);
 	if (err || !ret_mm || ours.trap > FM_TRAP_CALL || ours.install > FM_INSTALL_COPY ||
-	    (ours.flags & ~(uint32_t)(FM_MM_HOLD_LOCK | FM_KEEP)) || ours.reserved)
+	    (ours.flags & ~(uint32_t)(FM_MM_HOLD_LOCK | FM_KEEP | FM_MM_NO_SIGNALS)) || ours.reserved)
+		return -EINVAL;
+	if ((ours.flags & FM_MM_NO_SIGNALS) &&
+	    (ours.trap != FM_TRAP_THREAD || (ours.flags & FM_KEEP) ||
+	     ours.install == FM_INSTALL_MOVE))
 		return -EINVAL;
 	if (ours.budget_bytes && ours.budget_bytes < fm_budget_min(OS_PAGE))
 		return -EINVAL;
 	if (ours.budget_bytes > BUDGET_MOST) {
-		say_line(&ours, "the budget is above 8 TiB, which is as much as an address space can have");
+		say_line(&ours, "the budget is above 8 TiB, the maximum for an address space");
 		return -EINVAL;
 	}
 	live_forget_parents();
 	err = mm_create(&ours, &mm);
 	if (err == -EAGAIN)
-		say_line(&ours, "the system lets this user have no more threads, and the library "
-				"needs some of its own: raise RLIMIT_NPROC (ulimit -u), "
-				"or pids.max of the cgroup");
+		say_line(&ours, "the library cannot start its threads: this user has reached the limit "
+				"of threads; raise RLIMIT_NPROC (ulimit -u) or pids.max of the "
+				"cgroup");
 	if (err)
 		return err;
 	err = live_add(mm);
@@ -115,6 +121,8 @@ int fm_mm_destroy(fm_mm *mm)
 	int err = live_mm(mm);
 	if (err)
 		return err;
+	if (mm_in_callback(mm)) /* the call would wait for the callback, which waits for the call */
+		return -EDEADLK;
 	live_finishing(1); /* counted before the address space leaves the list: exit() in another
 			      thread finds the address space in one of the two */
 	if (!live_remove(mm)) {
@@ -137,9 +145,12 @@ static int open_checked(fm_mm *mm, const char *uri, int fd, const struct fm_file
 	int err = copy_options(&ours, sizeof(ours), options);
 	uint32_t known = FM_FILE_WRITE | FM_FILE_LOCK | (fd < 0 ? FM_FILE_CREATE : 0u);
 
-	if (err || !ret_file || ours.changed > FM_CHANGED_REFRESH || (ours.flags & ~known) ||
+	if (err || !ret_file || ours.changed > FM_CHANGED_LEASE || (ours.flags & ~known) ||
 	    (ours.flags & (FM_FILE_WRITE | FM_FILE_CREATE)) == FM_FILE_CREATE ||
 	    (ours.page_size != FM_PAGE_SIZE_AUTO && !page_size_valid(ours.page_size)))
+		return -EINVAL;
+	if ((ours.flags & FM_FILE_WRITE) &&
+	    ((mm->flags & FM_MM_NO_SIGNALS) || ours.changed == FM_CHANGED_LEASE))
 		return -EINVAL;
 	err = file_open(mm, uri, fd, &ours, ret_file);
 	if (!err && ((*ret_file)->cache->reads->record || (*ret_file)->may_write))
@@ -269,7 +280,9 @@ static int map_private(fm_file *file, uint64_t offset, size_t len,
 	if (err)
 		return err;
 	err = offset + len > own->view.region.len ? -EOVERFLOW
-						  : mm_map_range(&own->view, offset, len, options, ret_addr);
+						  : trap_region_grow(&own->view.region, offset, len);
+	if (!err)
+		err = mm_map_range(&own->view, offset, len, options, ret_addr);
 	handle_close(own);
 	return err;
 }
@@ -283,10 +296,25 @@ static int map_elsewhere(fm_file *file, uint64_t offset, size_t len,
 	if (!file->writable)
 		return map_private(file, offset, len, options, ret_addr);
 	mm_log(file->mm, FM_LOG_ERROR,
-	       "%s: the program's own memory lies where offset %llu would be mapped; close the "
-	       "file, and open it anew",
+	       "%s: other memory of the program occupies the address at which offset %llu must be "
+	       "mapped; close the file and open it again",
 	       file->uri, (unsigned long long)offset);
 	return -EADDRINUSE;
+}
+
+/* Map a part of the file's own view. The view may have to be reserved there first. */
+static int map_shared(fm_file *file, uint64_t offset, size_t len,
+		      const struct fm_map_options *options, void **ret_addr)
+{
+	struct view_region *region = &file->view.region;
+	uint64_t bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
+	int err = trap_region_grow(region, offset, bytes);
+
+	if (err == -EEXIST ||
+	    (!err && unlikely(atomic_get(&region->released_end) ||
+			      trap_any_foreign(file->mm->trap, region->base + offset, bytes))))
+		return map_elsewhere(file, offset, len, options, ret_addr);
+	return err ? err : mm_map_range(&file->view, offset, len, options, ret_addr);
 }
 
 int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_options *options,
@@ -302,18 +330,14 @@ int fm_map(fm_file *file, uint64_t offset, size_t len, const struct fm_map_optio
 		return -EINVAL;
 	if ((ours.flags & (FM_MAP_WRITE | FM_MAP_PRIVATE)) == FM_MAP_WRITE && !file->may_write)
 		return -EACCES;
+	if ((file->mm->flags & FM_MM_NO_SIGNALS) && (!ours.on_error || ours.flags))
+		return -EINVAL;
 	file = file->cache;
 	if (offset > INT64_MAX || len > INT64_MAX || offset + len > file->view.region.len)
 		return -EOVERFLOW;
 	os_sigmask mask = os_signals_block();
-	uint64_t place = file->view.region.base + offset,
-		 bytes = (len + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
-	if (ours.flags & FM_MAP_PRIVATE)
-		err = map_private(file, offset, len, &ours, ret_addr);
-	else if (unlikely(trap_any_foreign(file->mm->trap, place, bytes)))
-		err = map_elsewhere(file, offset, len, &ours, ret_addr);
-	else
-		err = mm_map_range(&file->view, offset, len, &ours, ret_addr);
+	err = ours.flags & FM_MAP_PRIVATE ? map_private(file, offset, len, &ours, ret_addr)
+					  : map_shared(file, offset, len, &ours, ret_addr);
 	os_signals_restore(mask);
 	return err;
 }
@@ -328,6 +352,28 @@ int fm_unmap(fm_mm *mm, void *addr, size_t len)
 	err = mm_unmap_range(mm, start, end);
 	os_signals_restore(mask);
 	return err;
+}
+
+int fm_release(fm_mm *mm, void *addr, size_t len)
+{
+	uint64_t start, end;
+	int err = live_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)))
+		return err ? err : -EINVAL;
+	os_sigmask mask = os_signals_block();
+	err = mm_release_range(mm, start, end);
+	os_signals_restore(mask);
+	return err;
+}
+
+int fm_intact(fm_mm *mm, const void *addr, size_t len, bool *ret_intact)
+{
+	uint64_t start, end;
+	int err = live_range(mm, addr, len, &start, &end);
+	if (err || (start & (OS_PAGE - 1)) || !ret_intact)
+		return err ? err : -EINVAL;
+	*ret_intact = !trap_any_foreign(mm->trap, start, end - start);
+	return 0;
 }
 
 int fm_advise(fm_mm *mm, void *addr, size_t len, enum fm_advice advice)

@@ -316,7 +316,7 @@ static void note_no_ring(const struct io_engine *engine, const struct io_engine_
 			     "kernel.io_uring_disabled to 0";
 		break;
 	case -ENOSYS:
-		what_to_do = "use a kernel with io_uring (5.6 or newer), or allow it in the "
+		what_to_do = "use a kernel with io_uring (5.6 or later), or allow io_uring in the "
 			     "container's seccomp profile";
 		break;
 	case -ENOMEM:
@@ -329,11 +329,11 @@ static void note_no_ring(const struct io_engine *engine, const struct io_engine_
 	}
 	if (engine->no_uring)
 		snprintf(line, sizeof(line),
-			 "io_uring is switched off: up to %u threads read and write in its place",
+			 "io_uring is switched off: up to %u threads read and write instead",
 			 engine->workers_max);
 	else
 		snprintf(line, sizeof(line),
-			 "io_uring cannot be used (%s): up to %u threads read and write in its place; %s",
+			 "io_uring cannot be used (%s): up to %u threads read and write instead; %s",
 			 strerror(-engine->ring_error), engine->workers_max, what_to_do);
 	if (options->note)
 		options->note(options->note_arg, line);

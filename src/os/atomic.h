@@ -13,15 +13,13 @@
 #ifdef FM_SIM
 void sim_point_at(const void *word, bool writes);
 #define FM_POINT(p, writes) sim_point_at((const void *)(p), writes)
-/* Coverage: a row of the truth table (in column D: may drop the map lock, or N), the situation of a
- * hazard, an error exit. sim/cover.h names them all. */
+/* Coverage: the situation of a hazard, or an error exit. sim/cover.h names them all. */
 #define covered(row)                                                                           \
 	({                                                                                     \
 		extern uint64_t cover_##row;                                                   \
 		(void)cover_##row++;                                                           \
 	})
 #define covered_if(cond, row) ((cond) ? covered(row) : (void)0)
-#define covered_by(may_drop, row) ((may_drop) ? covered(row##_d) : covered(row##_n))
 /* Let the simulator's checkers look on. */
 #define watched(what, arg)                                                                     \
 	({                                                                                     \
@@ -32,7 +30,6 @@ void sim_point_at(const void *word, bool writes);
 #define FM_POINT(p, writes) ((void)0)
 #define covered(row) ((void)0)
 #define covered_if(cond, row) ((void)0)
-#define covered_by(may_drop, row) ((void)0)
 #define watched(what, arg) ((void)0)
 #endif
 

@@ -101,8 +101,8 @@ static const char flushes_hint[] = "a number of flushes";
 /* uri.c has the names of the settings, too. */
 static const struct faulty_setting settings[] = {
 	{"delay", SETTING(faults[IO_READ].delay_ns), parse_delay, false, delay_hint},
-	{"rate", SETTING(rate), store_parse_size, true, "bytes a second, such as 10M"},
-	{"iops", SETTING(iops), parse_count, true, "reads a second"},
+	{"rate", SETTING(rate), store_parse_size, true, "bytes per second, such as 10M"},
+	{"iops", SETTING(iops), parse_count, true, "reads per second"},
 	{"error", SETTING(faults[IO_READ].error), parse_errno, false, errno_hint},
 	{"error-every", SETTING(faults[IO_READ].error_every), parse_count, false, reads_hint},
 	{"error-at", SETTING(faults[IO_READ].error_at), parse_offset, false, offset_hint},
@@ -230,7 +230,7 @@ int faulty_parameters(struct faulty_store *faulty, const char *parameters, char 
 					 "faulty:…: unknown parameter '%s'", key);
 		default:
 			return store_say(-ENOMEM, error_text, error_text_len,
-					 "faulty:…: no address space for %s=%s", key, value);
+					 "faulty:…: not enough address space for %s=%s", key, value);
 		}
 	}
 	return error ? store_say(error, error_text, error_text_len, "faulty:…: bad parameter '%s'",

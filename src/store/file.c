@@ -94,6 +94,7 @@ static int file_upgrade(struct fm_store *store, struct fm_store *writer)
 	for (int i = 0; i < 2; i++)
 		from->here[i].own = from->here[i].fd = -1;
 	from->folder_fd = -1;
+	file->keep = from->keep; /* no thread writes to a file that is open for reading */
 	atomic_or(&store->caps, writer->caps);
 	return 0;
 }
@@ -143,7 +144,7 @@ static int file_parameters(const char *parameters, bool *ret_direct, char *error
 	while (store_next_parameter(&cursor, key, sizeof(key), value, sizeof(value), &error)) {
 		if (strcmp(key, "direct"))
 			return store_say(-EINVAL, error_text, error_text_len,
-					 "file:…: unknown parameter '%s'; known are direct, "
+					 "file:…: unknown parameter '%s'; known parameters: direct, "
 					 "deadline",
 					 key);
 		if (strcmp(value, "0") && strcmp(value, "1"))
@@ -168,8 +169,9 @@ int file_store_alloc(unsigned flags, const char *name, char *error_text, size_t 
 	error = os_fds_get();
 	if (error) {
 		free(file);
-		return store_say(error, error_text, error_text_len, "%s: no thread for its descriptors: %s", name,
-				 strerror(-error));
+		return store_say(error, error_text, error_text_len,
+				 "%s: the thread that holds the file's descriptors cannot be "
+				 "started: %s", name, strerror(-error));
 	}
 	file->store.ops = &file_ops;
 	file->store.caps = FM_STORE_READ_INLINE | FM_STORE_SUBMIT;
@@ -196,7 +198,7 @@ int store_file_open(const char *path, unsigned flags, const char *parameters, ch
 		return error;
 	if (!*path)
 		return store_say(-EINVAL, error_text, error_text_len,
-				 "file: without a path: write file:PATH");
+				 "file: has no path; give file:PATH");
 	error = file_store_alloc(flags, path, error_text, error_text_len, &file);
 	if (error)
 		return error;

@@ -25,11 +25,11 @@ static const char *fd_refused(int fd, int status, unsigned flags, int *ret_error
 
 	*ret_error = status & O_PATH ? -EBADF : -EACCES;
 	if (status & O_PATH)
-		return "is open with O_PATH, which allows no reading";
+		return "is open with O_PATH and cannot be read; open the file with O_RDONLY or O_RDWR";
 	if ((status & O_ACCMODE) == O_WRONLY)
-		return "is open for writing only: pages have to be read, too";
+		return "is open for writing only; open the file with O_RDWR";
 	if (write && (status & O_ACCMODE) != O_RDWR)
-		return "is open for reading only: FM_FILE_WRITE wants O_RDWR";
+		return "is open for reading only; FM_FILE_WRITE needs O_RDWR";
 	*ret_error = -EPERM;
 	if (seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
 		return "is sealed against writing";
@@ -44,9 +44,11 @@ static int fd_share(int fd, int status, unsigned flags, int *ret_fd, const char 
 {
 	*ret_why = NULL;
 	if ((flags & FM_STORE_OPEN_WRITE) && (status & O_APPEND))
-		*ret_why = "has O_APPEND, by which pwrite() appends, and the file cannot be opened anew";
+		*ret_why = "has O_APPEND, with which pwrite() appends, and the file cannot be opened "
+			   "again without O_APPEND";
 	if (status & (O_DIRECT | O_NONBLOCK))
-		*ret_why = "has O_DIRECT or O_NONBLOCK, and the file cannot be opened anew without";
+		*ret_why = "has O_DIRECT or O_NONBLOCK, and the file cannot be opened again without "
+			   "these flags";
 	if (*ret_why)
 		return -EINVAL;
 	*ret_fd = os_fd_make(fcntl(fd, F_DUPFD_CLOEXEC, 3));

@@ -51,7 +51,7 @@ static const char *kind_refused(mode_t mode, int *ret_error)
 		return "a fifo";
 	if (S_ISSOCK(mode))
 		return "a socket";
-	return "not a file";
+	return "neither a file nor a device";
 }
 
 /*
@@ -242,11 +242,11 @@ static const char *open_trouble(int error, unsigned flags)
 		case -EROFS:
 			return "is on a read-only file system: cannot be opened for writing";
 		case -EACCES:
-			return "permission denied: opening for writing wants read and write permission";
+			return "permission denied: opening for writing needs read and write permission";
 		case -EPERM:
 			return "is immutable or append-only, or sealed: cannot be opened for writing";
 		case -ETXTBSY:
-			return "is a program that is being run, or in use as swap: cannot be opened for writing";
+			return "is a running program or a swap file: cannot be opened for writing";
 		}
 	}
 	return strerror(-error);
@@ -268,8 +268,8 @@ static bool has_no_size(int fd, const struct stat *st)
 
 #define KEEPER_WAIT_NS (30 * OS_NSEC_PER_SEC)
 #define KEEPER_AT_WORK                                                                             \
-	"%s: the keeper (FM_KEEP) of process %d, which has ended, still writes what was dirty: "   \
-	"try again, or fm_keeper_wait()"
+	"%s: the keeper process (FM_KEEP) of process %d, which has ended, is still writing dirty " \
+	"pages; try again later, or call fm_keeper_wait()"
 
 /* Wait for keepers before the file is opened: a keeper may have a lease, which would block
  * open(). */
@@ -319,8 +319,8 @@ int file_store_open_fds(struct file_store *file, struct opened *opened, const ch
 				 "%s: is %s: give a regular file or a block device", path, refused);
 	if (!error && has_no_size(opened->buffered, &st))
 		return store_say(-ENODEV, error_text, error_text_len,
-				 "%s: has bytes and no size, as files below /proc: copy it, and give the copy",
-				 path);
+				 "%s: has bytes but reports a size of 0, like files under /proc; copy the "
+				 "file, and open the copy", path);
 	if (!error) {
 		file->is_block = S_ISBLK(st.st_mode);
 		file_store_identify(file, &st);

@@ -127,7 +127,8 @@ static int end_section(struct reader *r)
 	const struct section *s = r->sections ? &r->section[r->sections - 1] : NULL;
 
 	if (s && s->promised != UINT64_MAX && s->promised != s->count)
-		return say(r, -EINVAL, "the section has not as many ranges as it says: cut short?");
+		return say(r, -EINVAL, "the number of ranges differs from that in the section's header; "
+				       "the file may be truncated");
 	return 0;
 }
 
@@ -170,7 +171,7 @@ static int take_header(struct reader *r, const char *text)
 	if (value)
 		value++;
 	if (!number || !take_number(&value, number) || *value)
-		return say(r, -EINVAL, "neither a range nor a line of the header");
+		return say(r, -EINVAL, "neither a range nor part of a header");
 	return 0;
 }
 
@@ -181,13 +182,14 @@ static int take_line(struct reader *r, const char *text)
 
 	if (!strncmp(text, "filemap-hotset ", 15)) {
 		if (!take_number(&number, &format) || *number || format != 1)
-			return say(r, -EINVAL, "a hot set of another format than 1: record it anew");
+			return say(r, -EINVAL, "a hot set of an unknown format (only format 1 is known); record "
+					       "the hot set again");
 		return begin_section(r);
 	}
 	if (!r->sections)
 		return say(r, -EINVAL,
-			   "not a hot set: it begins with 'filemap-hotset 1'; filemap record makes "
-			   "one");
+			   "not a hot set: a hot set begins with 'filemap-hotset 1'; make one with "
+			   "filemap record");
 	if (!*text)
 		return 0;
 	return *text >= '0' && *text <= '9' ? add_range(r, text) : take_header(r, text);
@@ -203,7 +205,8 @@ static int read_lines(struct reader *r, FILE *f)
 
 		r->line++;
 		if (!len || line[len - 1] != '\n') /* too long, a zero byte in the line, or the last line */
-			return say(r, -EINVAL, feof(f) && len ? "ends within a line: cut short?" : "not text");
+			return say(r, -EINVAL, feof(f) && len ? "the last line is incomplete; the file "
+							 "may be truncated" : "not text");
 		line[len - 1] = '\0';
 		error = take_line(r, line);
 	}
@@ -212,7 +215,7 @@ static int read_lines(struct reader *r, FILE *f)
 	if (ferror(f))
 		return say(r, errno ? -errno : -EIO, "cannot be read");
 	if (!r->sections)
-		return say(r, -EINVAL, "empty: not a hot set; filemap record makes one");
+		return say(r, -EINVAL, "the file is empty; make a hot set with filemap record");
 	return end_section(r);
 }
 

@@ -323,7 +323,7 @@ static int memory_parameters(struct memory_store *memory, const char *parameters
 	while (store_next_parameter(&cursor, key, sizeof(key), value, sizeof(value), &error)) {
 		if (strcmp(key, "seed"))
 			return store_say(-EINVAL, error_text, error_text_len,
-					 "memory:…: unknown parameter '%s'; known are seed, "
+					 "memory:…: unknown parameter '%s'; known parameters: seed, "
 					 "deadline",
 					 key);
 		if (store_parse_size(value, &memory->seed))
@@ -364,7 +364,7 @@ int store_memory_open(const char *spec, unsigned flags, const char *parameters, 
 		if (error) {
 			memory_close(&memory->store);
 			return store_say(error, error_text, error_text_len,
-					 "memory:%s: no address space for writing to that much", spec);
+					 "memory:%s: not enough address space for a writable store of this size", spec);
 		}
 		memory->store.caps |= FM_STORE_WRITE;
 	}

@@ -237,7 +237,8 @@ int store_private_open(struct fm_store *base, char *error_text, size_t error_tex
 	if (error) {
 		private_close(&own->store);
 		return store_say(error, error_text, error_text_len,
-				 "%s: no scratch file for a private mapping can be made here: %s; set TMPDIR", dir,
+				 "%s: cannot make the scratch file of a private mapping here: %s; "
+				 "set TMPDIR to another folder", dir,
 				 strerror(-error));
 	}
 	own->bits_len = (size_t)(((store_size(base) + SLACK_BYTES) / OS_PAGE / 8 + OS_PAGE) &

@@ -205,7 +205,7 @@ static int parse_parameters(struct parsed *p, const char *query)
 		} else if (!parameter_place(p, key, raw, (size_t)(cursor - raw))) {
 			list_known(p, known, sizeof(known));
 			return store_say(-EINVAL, p->error_text, p->error_text_len,
-					 "%s:…: unknown parameter '%s'; known are %s", scheme, key,
+					 "%s:…: unknown parameter '%s'; known parameters: %s", scheme, key,
 					 known);
 		}
 		raw = cursor;
@@ -284,7 +284,7 @@ static void explain_plain(const struct parsed *p)
 	if (query && strchr(query, '='))
 		why = "a plain path has no parameters: write file:PATH?KEY=VALUE";
 	else if (strchr(p->uri, ':'))
-		why = "a plain path, for the schemes are file:, memory:, faulty:";
+		why = "taken as a plain path, because only file:, memory: and faulty: are schemes";
 	if (why)
 		snprintf(p->error_text + used, p->error_text_len - used, " (%s)", why);
 }
@@ -325,7 +325,8 @@ int store_open(const char *uri, unsigned flags, char *error_text, size_t error_t
 
 	if (!error && flags & FM_STORE_OPEN_CREATE && !(flags & FM_STORE_OPEN_WRITE))
 		error = store_say(-EINVAL, error_text, error_text_len,
-				  "%s: what is to be made is to be opened for writing", uri);
+				  "%s: a file that may be created must be opened for writing; add "
+				  "FM_FILE_WRITE", uri);
 	if (!error) {
 		error = open_chain(&p, ret_store);
 		if (error == -ENOENT)

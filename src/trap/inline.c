@@ -12,6 +12,7 @@
 #include "os/syscall.h"
 #include "trap/internal.h"
 #include "trap/registry.h"
+#include "trap/release.h"
 #include "trap/signal.h"
 
 #include <ucontext.h>
@@ -89,6 +90,19 @@ static bool memory_is_broken(const struct trap *trap, const siginfo_t *info)
 	       (trap_present(addr) == 1 && !trap_readable(addr) && trap_present(addr) == 1);
 }
 
+/* Tell whether an access in memory that is the program's by now is to be repeated. The signal may
+ * be older than the program's mapping: see fm_release(). If the same instruction comes again, the
+ * signal is of the program's own mapping. */
+static bool repeat_once(uint64_t addr, uint64_t instruction)
+{
+	static __thread uint64_t last_addr, last_instruction;
+	bool again = last_addr == addr && last_instruction == instruction;
+
+	last_addr = again ? 0 : addr;
+	last_instruction = instruction;
+	return !again;
+}
+
 static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 {
 	struct trap *trap = region->trap;
@@ -125,9 +139,10 @@ static bool serve(struct view_region *region, siginfo_t *info, void *ucontext)
 	 * the program's own. */
 	bool doubtful = err == -EFAULT || (!err && trap->kind == FM_TRAP_THREAD);
 	bool ours = !doubtful || trap_is_ours(trap, fault.addr & ~(uint64_t)(OS_PAGE - 1), OS_PAGE);
+	bool released = region_is_released(region, fault.addr);
 	region_unpin(region);
-	if (!ours)
-		return false;
+	if (released || !ours)
+		return repeat_once(fault.addr, fault.instruction);
 	if (err)
 		trap_raise(&error, fn, arg, info, ucontext);
 	return true;
@@ -183,6 +198,8 @@ bool trap_sigbus(int signo, siginfo_t *info, void *ucontext)
 	if (!region && comes_late(info)) {
 		tell_late(info, ucontext);
 		ours = true;
+	} else if (!region && registry_was_here(address_of(info))) {
+		ours = repeat_once(address_of(info), instruction_of(ucontext));
 	}
 	errno = saved;
 	return ours ||

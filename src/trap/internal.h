@@ -31,6 +31,7 @@ struct trap {
 	struct os_bell bell; /* wakes the handler thread; fd is -1 if there is no bell */
 	bool has_move, has_wp, has_poison;
 	bool user_mode_only;
+	bool silent; /* no signal handler is installed, and no error is told by a signal */
 	const struct trap_client *client;
 	struct handler *handler;
 	char *scratch; /* UFFD_SCRATCHES times TRAP_TOGETHER bytes that belong to no view, to be

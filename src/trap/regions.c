@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The address space of views and of frames' memory: reserved, opened for the trap, given back.
- * May call: os, the kernel, uffd.c, registry.
+ * May call: os, the kernel, uffd.c, registry, parts.c.
  */
 #include "trap/regions.h"
 
 #include "os/syscall.h"
 #include "trap/internal.h"
+#include "trap/parts.h"
+#include "trap/parts_private.h"
 #include "trap/registry.h"
+#include "trap/release.h"
 #include "trap/uffd.h"
 #include "trap/uffd_abi.h"
 
@@ -28,6 +31,17 @@ static char *find_place(uint64_t len)
 	return elsewhere;
 }
 
+/* Keep reserved memory apart from fork(), core dumps, merging, and mlockall(). Merging drops the
+ * write protection of merged pages. */
+static void advise(char *mem, uint64_t len, bool huge)
+{
+	madvise(mem, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	madvise(mem, len, MADV_DONTFORK);
+	madvise(mem, len, MADV_DONTDUMP);
+	madvise(mem, len, MADV_UNMERGEABLE);
+	munlock(mem, len);
+}
+
 /* Reserve address space without access, owned by no view. mlockall(MCL_FUTURE) would fill any
  * other mapping at once. */
 int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
@@ -43,13 +57,23 @@ int region_reserve(uint64_t len, uint64_t align, bool huge, char **ret_mem)
 		munmap(mem, (size_t)(start - mem));
 	if (start + len < mem + whole)
 		munmap(start + len, (size_t)(mem + whole - start - len));
-	madvise(start, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	madvise(start, len, MADV_DONTFORK);
-	madvise(start, len, MADV_DONTDUMP);
-	madvise(start, len, MADV_UNMERGEABLE); /* merging drops the write protection of merged
-						  pages */
-	munlock(start, len);
+	advise(start, len, huge);
 	*ret_mem = start;
+	return 0;
+}
+
+int region_reserve_at(uint64_t addr, uint64_t len, bool huge)
+{
+	char *want = (char *)(uintptr_t)addr;
+	char *mem = mmap(want, len, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	if (mem != want) { /* Linux before 4.17 */
+		munmap(mem, len);
+		return -EEXIST;
+	}
+	advise(mem, len, huge);
 	return 0;
 }
 
@@ -70,17 +94,12 @@ static int make_anon_vma(struct trap *trap, char *mem, uint64_t len)
 	return err;
 }
 
-int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
-		     bool huge, void *owner)
+int region_serve(struct trap *trap, char *mem, uint64_t len)
 {
-	char *mem;
 	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
-	int err = region_reserve(len, align, huge && trap->has_move, &mem);
-	if (err)
-		return err;
 	if (trap->has_wp)
 		mode |= UFFDIO_REGISTER_MODE_WP;
-	err = uffd_register(trap, mem, len, mode);
+	int err = uffd_register(trap, mem, len, mode);
 	/* The region is protected page by page if the kernel can: then a stray write is a fault
 	 * of the library, told like all other faults. Otherwise, or if no more memory may be
 	 * writable (overcommit_memory=2), the whole region is read-only, and the kernel tells the
@@ -88,17 +107,38 @@ int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len
 	int prot = trap->has_wp ? PROT_READ | PROT_WRITE : PROT_READ;
 	if (!err && mprotect(mem, len, prot) < 0)
 		err = trap->has_move || mprotect(mem, len, PROT_READ) < 0 ? -errno : 0;
-	if (!err)
-		err = make_anon_vma(trap, mem, len);
+	return err ? err : make_anon_vma(trap, mem, len);
+}
+
+/* Reserve and open all of a region at once. */
+static int open_whole(struct view_region *region, const struct view_region *as, uint64_t align,
+		      bool huge)
+{
+	char *mem;
+	int err = region_reserve(as->len, align, huge, &mem);
+	if (err)
+		return err;
+	err = region_serve(as->trap, mem, as->len);
 	if (!err) {
-		*region = (struct view_region){.base = (uint64_t)(uintptr_t)mem, .len = len,
-					       .owner = owner, .trap = trap, .opened = true};
+		*region = *as;
+		region->base = (uint64_t)(uintptr_t)mem;
 		err = registry_add(region);
 	}
 	if (err) {
-		munmap(mem, len);
+		munmap(mem, as->len);
 		region->opened = false;
 	}
+	return err == -EEXIST ? -ENOMEM : err;
+}
+
+int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
+		     bool huge, void *owner)
+{
+	struct view_region as = {.len = len, .owner = owner, .trap = trap, .opened = true};
+	bool large = huge && trap->has_move;
+	int err = parts_are_wanted(len) ? -ENOMEM : open_whole(region, &as, align, large);
+	if (err == -ENOMEM && align <= TRAP_TOGETHER)
+		err = parts_open(region, &as, large);
 	return err;
 }
 
@@ -116,12 +156,45 @@ static void unmap_piece(uint64_t addr, uint64_t len)
 	munmap((void *)(uintptr_t)addr, len);
 }
 
+void region_release(struct view_region *region, uint64_t start, uint64_t end)
+{
+	atomic_set(&region->released_start, start);
+	atomic_set(&region->released_end, end);
+}
+
+bool region_is_released(const struct view_region *region, uint64_t addr)
+{
+	return addr < atomic_get(&region->released_end) &&
+	       addr >= atomic_get(&region->released_start);
+}
+
+void region_each_ours(struct view_region *region, uint64_t start, uint64_t end,
+		      uffd_piece_fn fn)
+{
+	uint64_t from = atomic_get(&region->released_start), to = atomic_get(&region->released_end);
+
+	if (from >= to || from >= end || to <= start) {
+		uffd_each_ours(region->trap, start, end - start, fn);
+		return;
+	}
+	if (start < from)
+		uffd_each_ours(region->trap, start, from - start, fn);
+	if (end > to)
+		uffd_each_ours(region->trap, to, end - to, fn);
+}
+
+static void unmap_ours(void *region, uint64_t addr, uint64_t len)
+{
+	region_each_ours(region, addr, addr + len, unmap_piece);
+}
+
 bool trap_region_close(struct view_region *region)
 {
 	registry_remove(region);
 	if (atomic_get(&region->pins))
 		return false;
-	uffd_each_ours(region->trap, region->base, region->len, unmap_piece);
+	parts_each(region, 0, region->len, unmap_ours, region);
+	parts_close(region);
 	region->opened = false;
 	return true;
 }

@@ -9,13 +9,14 @@
  * PROT_NONE fills the places of the parent's views. So no memory of the child lands there and is
  * read as data. The background thread removes regions: a thread that holds malloc's lock may
  * wait, in a signal handler, for the background thread.
- * May call: os.
+ * May call: os, parts.c.
  */
 #include "trap/registry.h"
 
 #include "os/atomic.h"
 #include "os/os.h"
 #include "os/syscall.h"
+#include "trap/parts_private.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -47,12 +48,18 @@ bool trap_is_child(void)
 	return alive && !atomic_get(alive);
 }
 
+static void fill_in_child(void *arg, uint64_t addr, uint64_t len)
+{
+	(void)arg;
+	mmap((void *)(uintptr_t)addr, len, PROT_NONE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
 static void in_child(void)
 {
 	struct table *t = table;
 	for (uint32_t i = 0; t && i < t->count; i++)
-		mmap((void *)(uintptr_t)t->region[i]->base, t->region[i]->len, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+		parts_each(t->region[i], 0, t->region[i]->len, fill_in_child, NULL);
 	table = NULL;
 	readers = 0;
 	writer.word = 0;
@@ -120,6 +127,16 @@ bool registry_overlaps(uint64_t addr, uint64_t len)
 	return overlaps;
 }
 
+uint64_t registry_free_from(uint64_t addr, uint64_t len, uint64_t align)
+{
+	atomic_add(&readers, 1u);
+	struct table *t = atomic_get(&table);
+	for (uint32_t at = place_of(t, addr); t && at < t->count && t->region[at]->base < addr + len; at++)
+		addr = (t->region[at]->base + t->region[at]->len + align - 1) & ~(align - 1);
+	atomic_sub(&readers, 1u);
+	return addr;
+}
+
 void registry_each(const struct trap *trap, void (*fn)(const struct view_region *region))
 {
 	atomic_add(&readers, 1u);
@@ -167,7 +184,8 @@ int registry_add(struct view_region *region)
 	os_sigmask mask = os_signals_block();
 	os_lock(&writer);
 	uint32_t count = table ? table->count : 0, at = place_of(table, region->base);
-	struct table *fresh = table_copy(count + 1);
+	bool taken = at < count && table->region[at]->base < region->base + region->len;
+	struct table *fresh = taken ? NULL : table_copy(count + 1);
 	if (fresh) {
 		fresh->count = count + 1;
 		fresh->region[at] = region;
@@ -179,7 +197,22 @@ int registry_add(struct view_region *region)
 	}
 	os_unlock(&writer);
 	os_signals_restore(mask);
-	return fresh ? 0 : -ENOMEM;
+	return fresh ? 0 : taken ? -EEXIST : -ENOMEM;
+}
+
+/* Take away all access to [addr, addr+len) of a region, except to the part that was handed back. */
+static void take_access(void *arg, uint64_t addr, uint64_t len)
+{
+	const struct view_region *region = arg;
+	uint64_t end = addr + len, from = atomic_get(&region->released_start),
+		 to = atomic_get(&region->released_end);
+
+	if (from >= to || from >= end || to <= addr)
+		from = to = end;
+	if (addr < from)
+		os_syscall3(SYS_mprotect, addr, from - addr, PROT_NONE);
+	if (to < end)
+		os_syscall3(SYS_mprotect, to, end - to, PROT_NONE);
 }
 
 void registry_close_all(const struct trap *trap)
@@ -188,7 +221,7 @@ void registry_close_all(const struct trap *trap)
 	struct table *t = atomic_get(&table);
 	for (uint32_t i = 0; t && i < t->count; i++)
 		if (t->region[i]->trap == trap)
-			os_syscall3(SYS_mprotect, t->region[i]->base, t->region[i]->len, PROT_NONE);
+			parts_each(t->region[i], 0, t->region[i]->len, take_access, t->region[i]);
 	atomic_sub(&readers, 1u);
 }
 

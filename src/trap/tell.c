@@ -85,7 +85,7 @@ int telling_open(struct trap *trap)
 	trap->telling = os_meta_alloc(sizeof(*trap->telling));
 	if (!trap->telling)
 		return -ENOMEM;
-	return uffd_has_poison(trap) ? 0 : trap_sigsegv_install();
+	return trap->silent || uffd_has_poison(trap) ? 0 : trap_sigsegv_install();
 }
 
 void telling_close(struct trap *trap)

@@ -19,6 +19,7 @@
 #include "trap/internal.h"
 #include "trap/regions.h"
 #include "trap/registry.h"
+#include "trap/release.h"
 #include "trap/uffd_abi.h"
 
 #include <poll.h>
@@ -171,6 +172,24 @@ bool handler_is_elsewhere(struct trap *trap, uint32_t tid, uint64_t addr)
 	return latest != addr;
 }
 
+/* Deal with a fault that ended with an error. The access is repeated if its place was handed back
+ * meanwhile. If no signals may be used, the program's function is called here, and the thread goes
+ * on waiting until the place is handed back. */
+static void end_with_error(struct trap *trap, struct entry *entry, const struct fm_error *error,
+			   fm_error_fn fn, void *arg)
+{
+	uint64_t page = entry->fault.addr & ~(uint64_t)(OS_PAGE - 1);
+	bool foreign = region_is_released(entry->region, entry->fault.addr) ||
+		       (error->error == -EFAULT && !trap_is_ours(trap, page, OS_PAGE));
+
+	if (foreign || (trap->silent && !fn)) /* no function: the mapping has just gone */
+		trap_wake(trap, page, OS_PAGE);
+	else if (trap->silent)
+		(void)fn(arg, error);
+	else if (!handler_is_elsewhere(trap, entry->tid, entry->fault.addr))
+		tell_error(trap, entry->tid, entry->fault.addr, entry->fault.write, error, fn, arg);
+}
+
 static void drive(struct handler *handler, struct entry *entry)
 {
 	struct fm_error error;
@@ -181,9 +200,8 @@ static void drive(struct handler *handler, struct entry *entry)
 						      entry, seen->progress, &error, &fn, &arg);
 	if (err == -EAGAIN)
 		return;
-	if (err && !handler_is_elsewhere(handler->trap, entry->tid, entry->fault.addr))
-		tell_error(handler->trap, entry->tid, entry->fault.addr, entry->fault.write, &error,
-			   fn, arg);
+	if (err)
+		end_with_error(handler->trap, entry, &error, fn, arg);
 	region_unpin(entry->region);
 	*entry->used_pprev = entry->used_next;
 	if (entry->used_next)

@@ -86,8 +86,8 @@ static void say_why_not(const struct trap_options *options, int err)
 		say(options, "userfaultfd is not available: the kernel lacks CONFIG_USERFAULTFD, or a "
 			     "seccomp filter forbids it; allow the userfaultfd system call");
 	else if (err == -EPERM)
-		say(options, "userfaultfd is closed to this user: allow the system call in the seccomp "
-			     "filter, or give access to /dev/userfaultfd");
+		say(options, "this user may not use userfaultfd: allow the system call in the seccomp "
+			     "filter, or grant access to /dev/userfaultfd");
 	else
 		say(options, "userfaultfd cannot be opened");
 }
@@ -99,10 +99,11 @@ static int open_features(const struct trap_options *options, struct trap *trap, 
 	int flags = O_CLOEXEC | O_NONBLOCK;
 	if (options->kind == FM_TRAP_THREAD) {
 		int err = uffd_features(flags, ret);
-		if (err != -EPERM)
+		if (err != -EPERM || options->silent)
 			return err;
-		say(options, "the thread trap serves this user's own accesses only: a system call given a "
-			     "cold address gets EFAULT; use fm_pin(), or set vm.unprivileged_userfaultfd=1");
+		say(options, "the thread trap serves accesses from user mode only: a system call on an "
+			     "address whose page is not in the view fails with EFAULT; use fm_pin(), "
+			     "or set vm.unprivileged_userfaultfd=1");
 	}
 	trap->user_mode_only = true;
 	return uffd_features(flags | ABI_USER_MODE_ONLY, ret);
@@ -124,6 +125,9 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 	}
 	bool move = options->want_move && !options->no_move && (have & ABI_FEATURE_MOVE) &&
 		    (have & ABI_FEATURE_WP);
+	/* Without signals a view is read-only memory, so that the kernel itself refuses a write. */
+	if (options->silent)
+		have &= ~(uint64_t)ABI_FEATURE_WP;
 	uint64_t want = need | (have & (ABI_FEATURE_EXACT_ADDRESS | ABI_FEATURE_WP));
 	if (move)
 		want |= ABI_FEATURE_MOVE;
@@ -141,9 +145,9 @@ static int trap_open(const struct trap_options *options, struct trap *trap)
 		return (int)ret;
 	if (!os_fds_apart()) {
 		say(options,
-		    "the library's descriptors are in the program's table, since close_range() and "
-		    "unshare() are refused: "
-		    "closing them ends its mappings; allow close_range() in the seccomp filter");
+		    "the kernel refuses close_range() and unshare(), so the program sees the library's "
+		    "descriptors, and closing these descriptors ends the mappings; allow close_range() "
+		    "in the seccomp filter");
 		ret = os_fd_keep(&trap->kept, trap->fd);
 		if (ret < 0)
 			return (int)ret;
@@ -200,6 +204,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		return -ENOMEM;
 	trap->kind = options->kind;
 	trap->client = options->client;
+	trap->silent = options->silent;
 	trap->fd = trap->own_fd = trap->bell.fd = -1;
 	trap->merges = merging_is_allowed(); /* memory reserved from now on opts out */
 	int err = os_fds_get();
@@ -214,7 +219,7 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 		err = scratch_open(trap);
 	if (!err)
 		err = fetched_open(trap);
-	if (!err)
+	if (!err && !trap->silent)
 		err = trap_sigbus_install();
 	if (!err && trap->kind == FM_TRAP_THREAD)
 		err = handler_start(trap);
@@ -228,6 +233,8 @@ int trap_create(const struct trap_options *options, struct trap **ret_trap)
 
 static void opt_out(const struct view_region *region)
 {
+	if (atomic_get(&region->released_end)) /* it opted out when it was reserved */
+		return;
 	os_syscall3(SYS_madvise, region->base, region->len, MADV_UNMERGEABLE);
 }
 

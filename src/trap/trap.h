@@ -26,8 +26,10 @@ struct view_region {
 	uint64_t base, len;
 	void *owner;
 	struct trap *trap;
+	struct region_parts *parts; /* NULL: all is reserved; see parts.h */
 	uint32_t pins; /* atomic, futex */
 	bool opened;
+	uint64_t released_start, released_end; /* atomic; see release.h */
 };
 
 /* Find the region that contains an address and pin the region. Returns NULL if no view contains
@@ -69,6 +71,7 @@ struct trap_options {
 	enum fm_trap kind;
 	bool want_move;     /* MOVE in and out: regions opened writable, pages protected */
 	bool no_move;       /* behave as if the kernel had no MOVE */
+	bool silent;        /* FM_MM_NO_SIGNALS */
 	const struct trap_client *client;
 	void (*note)(void *arg, const char *line); /* told what is missing, and the remedy */
 	void *note_arg;
@@ -86,15 +89,13 @@ bool trap_serves_calls(const struct trap *trap);
 const char *trap_kind_name(enum fm_trap kind);
 
 /* Reserve aligned address space (PROT_NONE) and open this region for the trap. `huge` is as for
- * trap_region_huge(). Returns 0, or negative errno such as -ENOMEM. */
+ * trap_region_huge(). Returns 0, or negative errno such as -ENOMEM: see also parts.h. */
 int trap_region_open(struct trap *trap, struct view_region *region, uint64_t len, uint64_t align,
 		     bool huge, void *owner);
 /* Let huge pages come in by one MOVE: a read fault on an empty place makes no page table any
  * more. Such a fault takes longer; a write fault clears a huge page in vain. Takes the kernel's
  * mmap_lock. */
 void trap_region_huge(struct view_region *region);
-/* The least process limit on address space and on writable memory; UINT64_MAX: no limit. */
-uint64_t trap_address_limit(void);
 /* Remove the region from the registry, and unmap the region if no fault is in progress there.
  * Returns false if a fault still is: call again. */
 bool trap_region_close(struct view_region *region);
@@ -187,8 +188,6 @@ void trap_raise(const struct fm_error *error, fm_error_fn fn, void *fn_arg, sigi
 /* Thread trap's part of a SIGBUS: true if this thread is to be told an error here, once. */
 bool trap_poison_take(struct trap *trap, uint64_t addr, struct fm_error *ret_error,
 		      fm_error_fn *ret_fn, void **ret_arg);
-void trap_thread_start(struct trap *trap, int *ret_err);
-void trap_thread_stop(struct trap *trap);
 
 /* Tell whether the process is a child after fork(), which owns nothing. */
 bool trap_is_child(void);

@@ -11,6 +11,7 @@
 #include "os/fds_numbers.h"
 #include "os/syscall.h"
 #include "trap/internal.h"
+#include "trap/parts_private.h"
 #include "trap/uffd_abi.h"
 
 #include <fcntl.h>
@@ -194,6 +195,7 @@ static int move_together(struct trap *trap, uint64_t dst, uint64_t from, uint64_
 
 void trap_region_huge(struct view_region *region)
 {
+	parts_huge(region); /* the kernel passes over what is not reserved */
 	os_syscall3(SYS_madvise, region->base, region->len, MADV_HUGEPAGE);
 }
 

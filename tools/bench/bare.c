@@ -105,7 +105,7 @@ static int fill(struct bench_run *run)
 	snprintf(uri, sizeof(uri), "memory:%llu", (unsigned long long)bare.len);
 	error = fm_mm_create(&options, &mm);
 	if (error)
-		return bench_why(run, "address space: %s", strerror(-error));
+		return bench_why(run, "cannot create an address space: %s", strerror(-error));
 	error = fm_file_open(mm, uri, NULL, &file);
 	if (!error) {
 		error = fm_file_read(file, bare.frames, bare.len, 0, &got);

@@ -79,20 +79,21 @@ struct bench_way_info {
  */
 #define BENCH_WAYS_FILEMAP(X)                                                                      \
 	X(FILEMAP, "filemap", "#1d4ed8", "the library, its defaults", .overview = true)            \
-	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5", "same, faults served by a handler thread",  \
-	  .trap = FM_TRAP_THREAD)                                                                  \
-	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "same, page size 2 MiB",                        \
+	X(FILEMAP_THREAD, "filemap-thread", "#93b4f5",                                             \
+	  "the library; a handler thread serves the faults", .trap = FM_TRAP_THREAD)               \
+	X(FILEMAP_HUGE, "filemap-huge", "#0e9fb5", "the library, pages of 2 MiB",                  \
 	  .page_size = BENCH_HUGE, .overview = true)
 #define BENCH_WAYS_KERNEL(X)                                                                       \
-	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's readahead", .advice = 0)        \
+	X(KERNEL, "kernel-mmap", "#c2410c", "mmap(), the machine's default readahead",             \
+	  .advice = 0)                                                                             \
 	X(KERNEL_128K, "kernel-mmap-128k", "#f59e42", "mmap(), readahead of 128 KiB",              \
 	  .short_readahead = true, .overview = true)                                               \
 	X(KERNEL_RANDOM, "kernel-mmap-random", "#8a5a20", "mmap(), MADV_RANDOM",                   \
 	  .advice = MADV_RANDOM, .overview = true)                                                 \
 	X(KERNEL_SEQUENTIAL, "kernel-mmap-sequential", "#d6a678", "mmap(), MADV_SEQUENTIAL",       \
 	  .advice = MADV_SEQUENTIAL)                                                               \
-	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4", "mmap(), MADV_WILLNEED in advance",       \
-	  .advice = 0)
+	X(KERNEL_WILLNEED, "kernel-willneed", "#f2cfa4",                                           \
+	  "mmap(), MADV_WILLNEED before the access", .advice = 0)
 #define BENCH_WAYS_PREAD(X)                                                                        \
 	X(PREAD, "pread", "#a8a29e", "pread() through the page cache", .advice = 0)                \
 	X(PWRITE, "pwrite", "#78716c", "pwrite() through the page cache", .advice = 0)
@@ -102,7 +103,7 @@ struct bench_way_info {
 	X(BARE, "bare", "#6b7280", "SIGBUS, MOVE, return; no library", .copy = false)              \
 	X(BARE_COPY, "bare-copy", "#b4bac4", "SIGBUS, COPY, return; no library", .copy = true)     \
 	X(BARE_PROTECT, "bare-protect", "#4b5563",                                                 \
-	  "SIGBUS by a protected page, MOVE out and in, return; no library", .copy = true,         \
+	  "SIGBUS at a protected page, MOVE out and in, return; no library", .copy = true,         \
 	  .protect = true)
 #define BENCH_WAYS(X)                                                                              \
 	BENCH_WAYS_FILEMAP(X)                                                                      \

@@ -83,7 +83,7 @@ static int run_threads(struct bench_run *run, struct work_thread *threads, uint6
 	int status = 0;
 
 	if (pthread_barrier_init(&start_line, NULL, run->threads + 1))
-		return bench_why(run, "no barrier");
+		return bench_why(run, "cannot create the barrier that starts the threads");
 	for (unsigned t = 0; t < run->threads; t++) {
 		threads[t] = (struct work_thread){
 			.worker = {.run = run, .index = t},
@@ -91,7 +91,7 @@ static int run_threads(struct bench_run *run, struct work_thread *threads, uint6
 			.to = bench_share(run, to),
 		};
 		if (pthread_create(&threads[t].id, NULL, thread_main, &threads[t]))
-			return bench_why(run, "can't start %u threads", run->threads);
+			return bench_why(run, "cannot start %u threads", run->threads);
 	}
 	pthread_barrier_wait(&start_line);
 	if (count) {

@@ -51,7 +51,7 @@ static int cache_range(struct bench_run *run)
 		error = fm_fault_in(library.mm, map, run->range_bytes, 0);
 	if (!error)
 		error = fm_unmap(library.mm, map, run->range_bytes);
-	return error ? fail(run, "filling the cache", error) : 0;
+	return error ? fail(run, "cannot fill the cache", error) : 0;
 }
 
 static int advise(struct bench_run *run, void *map, uint64_t len)
@@ -128,7 +128,7 @@ static int filemap_open(struct bench_run *run)
 		snprintf(uri, sizeof(uri), "%s%s", run->cell->in.path[0] == '/' ? "" : "./", run->cell->in.path);
 	error = fm_mm_create(&mm_options, &library.mm);
 	if (error)
-		return fail(run, "address space", error);
+		return fail(run, "cannot create an address space", error);
 	error = fm_file_open(library.mm, uri, &file_options, &library.file);
 	if (error)
 		return fail(run, uri, error);
@@ -226,7 +226,9 @@ static int filemap_read_back(struct bench_run *run, void *to, size_t len, uint64
 	size_t got = 0;
 	int error = fm_file_read(library.file, to, len, offset, &got);
 
-	return error || got != len ? fail(run, "reading back", error ? error : -EIO) : 0;
+	if (!error && got != len)
+		error = -EIO;
+	return error ? fail(run, "cannot read the written bytes back", error) : 0;
 }
 
 const struct bench_way_ops bench_filemap_ops = {

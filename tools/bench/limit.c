@@ -89,7 +89,8 @@ static int take_read(struct bench_worker *worker)
 		return bench_why(worker->run, "io_uring: %s", strerror(-error));
 	slot = (unsigned)cqe->user_data;
 	if (cqe->res != (int)limit.piece)
-		return bench_why(worker->run, "direct read: %s", cqe->res < 0 ? strerror(-cqe->res) : "short");
+		return bench_why(worker->run, "direct read: %s",
+				 cqe->res < 0 ? strerror(-cqe->res) : "the read returned too few bytes");
 	io_uring_cqe_seen(&limit.ring, cqe);
 	worker->sum += bench_sum_lines(limit.buffers + (size_t)slot * limit.piece, limit.piece);
 	worker->ops += limit.piece / worker->run->workload->unit;

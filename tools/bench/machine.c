@@ -48,7 +48,8 @@ static int to_be_unlinked(struct bench_machine *machine, const char *path)
 					    : undo_add(machine->undo, UNDO_UNLINK, 0, path, NULL);
 
 	if (error)
-		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR, or give --file", path, strerror(-error));
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR to another folder, or give --file",
+			   path, strerror(-error));
 	return error;
 }
 
@@ -61,15 +62,15 @@ int bench_make_file(struct bench_machine *machine, const char *dir, uint64_t byt
 		return -1;
 	fd = open(machine->made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0) {
-		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR or give --file", machine->made,
-			   strerror(errno));
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR to another folder, or give --file",
+			   machine->made, strerror(errno));
 		return -1;
 	}
 	error = write_file(fd, bytes);
 	close(fd);
 	if (error)
-		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR, or give --size or --file", machine->made,
-			   strerror(-error));
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR to a folder with enough room, "
+			   "or give --size or --file", machine->made, strerror(-error));
 	machine->path = machine->made;
 	machine->file_bytes = bytes;
 	return error ? -1 : 0;
@@ -91,13 +92,15 @@ int bench_make_scratch(struct bench_machine *machine, const char *dir, uint64_t 
 	}
 	fd = open(machine->scratch, O_RDWR | O_CREAT | O_NOFOLLOW | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0) {
-		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR", machine->scratch, strerror(errno));
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR to another folder",
+			   machine->scratch, strerror(errno));
 		return -1;
 	}
 	error = write_file(fd, bytes);
 	close(fd);
 	if (error)
-		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR", machine->scratch, strerror(-error));
+		tool_error(TOOL_FAILED, "bench: %s: %s; set TMPDIR to another folder",
+			   machine->scratch, strerror(-error));
 	else
 		machine->scratch_bytes = bytes;
 	return error ? -1 : 0;
@@ -161,9 +164,9 @@ void bench_drop(struct bench_machine *machine, const char *path, uint64_t bytes)
 		machine_write_text("/proc/sys/vm/drop_caches", "1");
 		if (still_cached(fd, bytes) && !machine->warned) {
 			machine->warned = true;
-			tool_error(TOOL_OK, "bench: %s: stays in the page cache, so the kernel's ways begin "
-				   "warm; close other users of it%s", path,
-				   geteuid() ? ", or be root" : "");
+			tool_error(TOOL_OK, "bench: %s: the file stays in the page cache, so the kernel's ways "
+				   "begin with a warm cache; close other programs that use the file%s",
+				   path, geteuid() ? ", or run as root" : "");
 		}
 	}
 	close(fd);
@@ -207,8 +210,8 @@ static void find_readahead(struct bench_machine *machine)
 	FILE *in;
 
 	if (machine_find_disk(machine->path, &disk_major, &disk_minor)) {
-		snprintf(machine->no_readahead, BENCH_WHY, "%.100s is not on a disk with a readahead of its own",
-			 machine->path);
+		snprintf(machine->no_readahead, BENCH_WHY, "%.100s: the file is not on a disk whose "
+			 "readahead can be set", machine->path);
 		return;
 	}
 	snprintf(machine->readahead_path, sizeof(machine->readahead_path),
@@ -217,7 +220,7 @@ static void find_readahead(struct bench_machine *machine)
 	if (!in || fscanf(in, "%31s", machine->readahead_text) != 1)
 		snprintf(machine->no_readahead, BENCH_WHY, "%.100s: cannot be read", machine->readahead_path);
 	else if (access(machine->readahead_path, W_OK))
-		snprintf(machine->no_readahead, BENCH_WHY, "needs root, to write %.100s",
+		snprintf(machine->no_readahead, BENCH_WHY, "needs root, which may write to %.100s",
 			 machine->readahead_path);
 	else
 		undo_add(machine->undo, UNDO_WRITE, 0, machine->readahead_path, machine->readahead_text);
@@ -248,7 +251,7 @@ static void make_cgroup(struct bench_machine *machine)
 	char hierarchy[100];
 
 	if (geteuid()) {
-		snprintf(machine->no_cgroup, BENCH_WHY, "needs root, to make a memory cgroup");
+		snprintf(machine->no_cgroup, BENCH_WHY, "needs root, which may make a memory cgroup");
 		return;
 	}
 	if (!machine_find_hierarchy("memory", hierarchy, sizeof(hierarchy))) {

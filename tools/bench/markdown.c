@@ -69,9 +69,9 @@ static void put_machine(FILE *out, const struct bench_machine *machine, unsigned
 	fprintf(out, "| memory | %.1f GiB, transparent huge pages: %s |\n", (double)bytes / (double)GIB,
 		find_line("/sys/kernel/mm/transparent_hugepage/enabled", "", text));
 	put_disk(out, machine);
-	fprintf(out, "| file | %s of bytes that do not compress |\n",
+	fprintf(out, "| file | %s of incompressible bytes |\n",
 		tool_size_text(machine->file_bytes, size));
-	fprintf(out, "| rounds | %u; three times as many where the store is in memory |\n\n", rounds);
+	fprintf(out, "| rounds | %u; three times as many for a store in memory |\n\n", rounds);
 }
 
 /* ------------------------------------------------------------------ targets */
@@ -138,8 +138,8 @@ static void put_workload(FILE *out, const struct bench_row *rows, size_t count,
 	if (pictures)
 		fprintf(out, "![%s](%s/%s.svg)\n\n", workload->name, pictures, workload->name);
 	fprintf(out, "<details><summary>The figures</summary>\n\n"
-		     "| way | threads | an operation | MiB/s | device bytes a byte | CPU s/GiB | "
-		     "resident MiB | speed |\n"
+		     "| way | threads | time per operation | MiB/s | device bytes per byte | CPU s/GiB "
+		     "| resident MiB | speed |\n"
 		     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
 	for (size_t i = 0; i < count; i++)
 		if (!rows[i].left_out)
@@ -154,23 +154,20 @@ static void put_workload(FILE *out, const struct bench_row *rows, size_t count,
 static void put_ways(FILE *out)
 {
 	fprintf(out, "## How it is measured\n\n"
-		     "In each round every way runs once, in a fresh process, neighbours close in "
-		     "time, each round in another "
-		     "order; cold ones on a file that has just been dropped from the page cache. "
-		     "Shown is the round with the "
-		     "median time; speed is the median of the ratios to `kernel-mmap` in the same "
-		     "round. All bytes "
-		     "touched are summed, and the sums compared. Memory is kept warm between the "
-		     "cells: what the host of a virtual machine "
-		     "took back would cost the next one some ms a MiB. Where memory is limited, "
-		     "the kernel's ways run in a memory "
-		     "cgroup of the library's budget. *Device bytes a byte* counts what this "
-		     "process had the device read, for "
-		     "each byte asked for: where nothing is read ahead in vain, 1 less that is the "
-		     "share of hits. What writes does "
-		     "so to a file of its own; it is synced within the measured time, by "
-		     "fm_sync(), msync(MS_SYNC) or fdatasync(), each of "
-		     "all of it, and read back from the device afterwards.\n\n"
+		     "In each round every way runs once, in a new process. The order differs from "
+		     "round to round, but neighbouring ways stay close in time. Before a cold "
+		     "workload, the file is dropped from the page cache. The table shows the round "
+		     "with the median time. The speed is the median of the ratios to `kernel-mmap` in "
+		     "the same round. All touched bytes are summed, and the sums are compared. Memory "
+		     "is kept in use between the runs: memory that goes back to the host of a virtual "
+		     "machine costs the next run some milliseconds for each MiB. Where memory is "
+		     "limited, the kernel's ways run in a memory cgroup of the library's budget. "
+		     "*Device bytes per byte* is the number of bytes that the process read from the "
+		     "device, divided by the bytes it wanted. If no readahead is wasted, 1 minus this "
+		     "number is the share of cache hits. Workloads that write use a file of their "
+		     "own. The whole file is synced within the measured time, by fm_sync(), "
+		     "msync(MS_SYNC) or fdatasync(), and is read back from the device "
+		     "afterwards.\n\n"
 		     "| way | |\n| --- | --- |\n");
 	for (enum bench_way way = 0; way < BENCH_WAY_COUNT; way++)
 		fprintf(out, "| %s | %s |\n", bench_ways[way].name, bench_ways[way].what);

@@ -95,7 +95,8 @@ uint64_t bench_device_bytes(struct bench_run *run, const char *key)
 	if (io)
 		fclose(io);
 	if (!found)
-		bench_why(run, "/proc/self/io tells no %s: this kernel lacks TASK_IO_ACCOUNTING", key);
+		bench_why(run, "/proc/self/io has no line %s: the kernel is built without "
+			  "CONFIG_TASK_IO_ACCOUNTING", key);
 	return bytes;
 }
 

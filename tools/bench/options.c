@@ -29,13 +29,14 @@ static int parse_ways(struct bench *bench)
 		       (strlen(bench_ways[way].name) != len || memcmp(bench_ways[way].name, text, len)))
 			way++;
 		if (way == BENCH_WAY_COUNT)
-			return tool_error(TOOL_USAGE, "bench: --ways %.*s: no such way; see filemap bench --help",
+			return tool_error(TOOL_USAGE, "bench: --ways %.*s: unknown way; see filemap bench --help",
 					  (int)len, text);
 		bench->ways |= 1u << way;
 		text += len + (text[len] == ',');
 	}
 	if (!bench->ways)
-		return tool_error(TOOL_USAGE, "bench: --ways: name at least one; see filemap bench --help");
+		return tool_error(TOOL_USAGE, "bench: --ways: the list is empty; give at least one way; see "
+					      "filemap bench --help");
 	return TOOL_OK;
 }
 
@@ -47,7 +48,7 @@ static int check_names(const struct bench *bench)
 		while (w < bench_workload_count && strcmp(bench_workloads[w].name, bench->names[i]))
 			w++;
 		if (w == bench_workload_count)
-			return tool_error(TOOL_USAGE, "bench: %s: no such workload; see filemap bench --help",
+			return tool_error(TOOL_USAGE, "bench: %s: unknown workload; see filemap bench --help",
 					  bench->names[i]);
 	}
 	return TOOL_OK;
@@ -105,11 +106,11 @@ static char *make_help(void)
 	size_t len = 0;
 
 	len += (size_t)snprintf(help, sizeof(help),
-				"Measure mappings of a file: the library's, the kernel's, and what the device gives.\n"
-				"In each round every way runs once, in a process of its own, each time in another\n"
-				"order. The median round is shown; the ratio is the median of the\n"
-				"speeds over kernel-mmap's in the same round. What writes does so to a file of its own,\n"
-				"and syncs within the measured time.\n"
+				"Measure the library's mappings of a file, the kernel's mappings, and the device\n"
+				"itself. In each round every way runs once, in a new process, and in another order.\n"
+				"The table shows the median round. The ratio is the median of the speeds relative\n"
+				"to kernel-mmap in the same round. Workloads that write use a file of their own, and\n"
+				"sync within the measured time.\n"
 				"\nworkloads (default: all):\n");
 	for (size_t i = 0; i < bench_workload_count; i++)
 		len += (size_t)snprintf(help + len, sizeof(help) - len, "  %-22s%s\n", bench_workloads[i].name,
@@ -129,48 +130,48 @@ int verb_bench(int argc, char **argv)
 		 .argument = "F",
 		 .kind = TOOL_TEXT,
 		 .value = &bench.file,
-		 .help = "the file to read, better 4G or more (default: one is written)"},
+		 .help = "the file to read, preferably of 4G or more (default: a new file)"},
 		{.name = "--size",
 		 .argument = "SIZE",
 		 .kind = TOOL_SIZE,
 		 .value = &bench.size,
 		 .min = BENCH_SIZE_MIN,
 		 .max = 1ull << 44,
-		 .help = "of the file written (default 4G, quick 512M)"},
+		 .help = "size of the new file (default 4G; with --quick 512M)"},
 		{.name = "--quick",
 		 .kind = TOOL_FLAG,
 		 .value = &bench.quick,
-		 .help = "smaller ranges, 3 rounds: under 2 minutes"},
+		 .help = "use smaller ranges and 3 rounds, in less than 2 minutes"},
 		{.name = "--rounds",
 		 .argument = "N",
 		 .kind = TOOL_COUNT,
 		 .value = &bench.rounds,
 		 .min = 1,
 		 .max = BENCH_ROUNDS_MAX,
-		 .help = "default 5; three times as many of what is in memory"},
+		 .help = "number of rounds (default 5; three times as many for a store in memory)"},
 		{.name = "--ways",
 		 .argument = "WAY,...",
 		 .kind = TOOL_TEXT,
 		 .value = &bench.ways_text,
-		 .help = "only these"},
+		 .help = "run only these ways"},
 		{.name = "--json",
 		 .kind = TOOL_FLAG,
 		 .value = &bench.json,
-		 .help = "one object a row"},
+		 .help = "print one JSON object for each row"},
 		{.name = "--plot",
 		 .argument = "DIR",
 		 .kind = TOOL_TEXT,
 		 .value = &bench.plot,
-		 .help = "pictures (SVG): one a workload, overview and targets"},
+		 .help = "write SVG pictures into DIR: each workload, an overview, the targets"},
 		{.name = "--markdown",
 		 .argument = "FILE",
 		 .kind = TOOL_TEXT,
 		 .value = &bench.markdown,
-		 .help = "a page with the machine, the targets, the rows, the pictures of --plot"},
+		 .help = "write a page: the machine, the targets, the rows, the pictures of --plot"},
 		{.name = "--counters",
 		 .kind = TOOL_FLAG,
 		 .value = &bench.counters,
-		 .help = "what the library counted in the first round, on stderr"},
+		 .help = "print the library's counters of the first round on stderr"},
 		{.name = NULL},
 	};
 	const struct tool_verb verb = {
@@ -191,7 +192,7 @@ int verb_bench(int argc, char **argv)
 	bench.names = (const char *const *)argv + 1;
 	bench.name_count = count;
 	if (bench.file && bench.size)
-		return tool_error(TOOL_USAGE, "bench: --size is for the file written when there is no --file");
+		return tool_error(TOOL_USAGE, "bench: --size is the size of a new file: give it without --file");
 	if (!bench.rounds)
 		bench.rounds = bench.quick ? ROUNDS_QUICK : ROUNDS;
 	status = parse_ways(&bench);

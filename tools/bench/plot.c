@@ -140,7 +140,7 @@ static int plot_workload(const struct bench_row *rows, size_t count, const char 
 	svg_grid(out, &axis, TOP, height - FOOT);
 	svg_text(out, BAR_RIGHT + 70, TOP - 6, SVG_END, 11, SVG_FAINT, "speed");
 	svg_text(out, WIDTH - 20, TOP - 6, SVG_END, 11, SVG_FAINT,
-		 bench_is_scan(workload) ? "" : "an operation takes");
+		 bench_is_scan(workload) ? "" : "time per operation");
 	height = TOP + 4;
 	for (unsigned t = 0; t < BENCH_THREAD_SETS && workload->threads[t]; t++)
 		height = put_bars(out, &axis, height, rows, count, workload->threads[t]);
@@ -241,7 +241,7 @@ static int plot_overview(const struct bench_row *rows, size_t count, const char 
 	height = y + FOOT;
 	out = svg_open(dir, "overview", WIDTH, height,
 		       "filemap against the kernel's mmap(), by access pattern",
-		       "speed; mmap() as it comes = 1 (logarithmic); further right is faster");
+		       "speed relative to mmap() with the default readahead (logarithmic); right is faster");
 	if (!out)
 		return -errno;
 	put_legend(out);
@@ -319,9 +319,8 @@ static int plot_targets(const struct bench_row *rows, size_t count, const char *
 	snprintf(title, sizeof(title), "Targets: %u of %u met", met, all);
 	y += all * TARGET_STEP + 8;
 	out = svg_open(dir, "targets", TARGET_WIDTH, y + FOOT, title,
-		       "how far beyond its target a figure is, 1 = just met (logarithmic): median "
-		       "and range of the rounds; "
-		       "to the right is better");
+		       "figure relative to its target, 1 = just met (logarithmic): median and range "
+		       "of the rounds; right is better");
 	if (!out)
 		return -errno;
 	axis = svg_axis(low, high, TARGET_LEFT, TARGET_WIDTH - 205);

@@ -53,12 +53,12 @@ const size_t bench_target_count = sizeof(bench_targets) / sizeof(bench_targets[0
 
 const char *const bench_figure_names[] = {
 	[FIGURE_SPEED] = "speed",
-	[FIGURE_TIME] = "time an operation",
-	[FIGURE_CPU] = "CPU time a byte",
-	[FIGURE_DEVICE] = "device bytes an operation",
-	[FIGURE_DEVICE_ASKED] = "device bytes for a byte asked",
-	[FIGURE_READ_ONCE] = "times that a page was read",
-	[FIGURE_METADATA] = "metadata as part of the budget",
+	[FIGURE_TIME] = "time per operation",
+	[FIGURE_CPU] = "CPU time per byte",
+	[FIGURE_DEVICE] = "device bytes per operation",
+	[FIGURE_DEVICE_ASKED] = "device bytes per wanted byte",
+	[FIGURE_READ_ONCE] = "reads per cached page",
+	[FIGURE_METADATA] = "metadata as a part of the budget",
 };
 const char *const bench_verdict_names[] = {
 	[VERDICT_NOT_MEASURED] = "not measured",

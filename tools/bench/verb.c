@@ -172,7 +172,8 @@ static int fill_machine(struct bench *bench, char *why)
 	why[0] = 0;
 	if (bench_way_is_filemap(way) && cell->in.budget_bytes &&
 	    cell->in.budget_bytes < budget_least(way)) {
-		snprintf(why, BENCH_WHY, "%s: a budget of %s is too small for its pages; give a larger file",
+		snprintf(why, BENCH_WHY, "%s: the budget of %s is too small for the page size; "
+			 "give a larger file",
 			 workload->name, tool_size_text(cell->in.budget_bytes, budget));
 		return -1;
 	}
@@ -226,7 +227,8 @@ static int await_cell(struct bench *bench, pid_t pid)
 	if (!ended) {
 		kill(pid, SIGKILL);
 		if (!interrupted)
-			snprintf(bench->cell->out.why, BENCH_WHY, "did not end in %u s", CELL_LIMIT_MS / 1000);
+			snprintf(bench->cell->out.why, BENCH_WHY, "the process did not end within %u s",
+				 CELL_LIMIT_MS / 1000);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -262,13 +264,13 @@ static bool run_cell(struct bench *bench, char *why)
 	if (cell->out.why[0])
 		snprintf(why, BENCH_WHY, "%s", cell->out.why);
 	else if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && cell->in.cgroup[0])
-		snprintf(why, BENCH_WHY, "%s: killed, out of memory in its cgroup: too little for its readahead; "
-			 "give a larger file", bench_workloads[cell->in.workload].name);
+		snprintf(why, BENCH_WHY, "%s: the kernel killed the process: the memory limit of its cgroup "
+			 "is too small for the readahead; give a larger file", bench_workloads[cell->in.workload].name);
 	else if (status >= 0 && WIFSIGNALED(status))
-		snprintf(why, BENCH_WHY, "%s: died by signal %d", bench_workloads[cell->in.workload].name,
-			 WTERMSIG(status));
+		snprintf(why, BENCH_WHY, "%s: signal %d killed the process",
+			 bench_workloads[cell->in.workload].name, WTERMSIG(status));
 	else
-		snprintf(why, BENCH_WHY, "cannot be started");
+		snprintf(why, BENCH_WHY, "the process cannot be started");
 	bench->failed |= !cell->out.why[0] && !(cell->in.cgroup[0] && WTERMSIG(status) == SIGKILL);
 	return false;
 }
@@ -332,9 +334,10 @@ static void run_one(struct group *group, struct bench_row *row)
 		return;
 	}
 	if (!agrees(memory ? &group->memory : &group->file, bench->cell)) {
-		snprintf(row->why, BENCH_WHY, "%s: read other bytes than the others", workload->name);
-		tool_error(TOOL_OK, "bench: %s: %s read other bytes than the others", workload->name,
-			   bench_ways[row->way].name);
+		snprintf(row->why, BENCH_WHY, "%s: this way read different bytes than the other ways",
+			 workload->name);
+		tool_error(TOOL_OK, "bench: %s: %s read different bytes than the other ways",
+			   workload->name, bench_ways[row->way].name);
 		bench->failed = row->left_out = true;
 		return;
 	}
@@ -512,7 +515,7 @@ static int make_file(struct bench *bench)
 	if (!bench->size)
 		bench->size = bench->quick ? SIZE_QUICK : SIZE;
 	if (!bench->json)
-		printf("no --file: writing one of %s into %s; it is deleted at the end\n",
+		printf("no --file is given: writing a file of %s into %s, which is deleted at the end\n",
 		       tool_size_text(bench->size, text), dir);
 	return bench_make_file(&bench->machine, dir, bench->size) ? TOOL_FAILED : TOOL_OK;
 }
@@ -523,11 +526,11 @@ static int make_cell(struct bench *bench)
 {
 	bench->cell_fd = memfd_create("filemap-bench", MFD_CLOEXEC);
 	if (bench->cell_fd < 0 || ftruncate(bench->cell_fd, sizeof(*bench->cell)))
-		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
+		return tool_error(TOOL_FAILED, "bench: cannot make shared memory: %s", strerror(errno));
 	bench->cell = mmap(NULL, sizeof(*bench->cell), PROT_READ | PROT_WRITE, MAP_SHARED,
 			   bench->cell_fd, 0);
 	if (bench->cell == MAP_FAILED)
-		return tool_error(TOOL_FAILED, "bench: shared memory: %s", strerror(errno));
+		return tool_error(TOOL_FAILED, "bench: cannot make shared memory: %s", strerror(errno));
 	return TOOL_OK;
 }
 
@@ -543,7 +546,8 @@ int bench_run_plan(struct bench *bench)
 	sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (undo_start(&bench->machine.undo))
-		return tool_error(TOOL_FAILED, "bench: can't start the process that undoes: %s", strerror(errno));
+		return tool_error(TOOL_FAILED, "bench: cannot start the process that undoes changes at the "
+				  "end: %s", strerror(errno));
 	if (!bench->file)
 		status = make_file(bench);
 	if (!status && !interrupted)

@@ -137,8 +137,8 @@ static int pread_work(struct bench_worker *worker, uint64_t from, uint64_t to, u
 			ssize_t got = pread(run->fd, buffer, want, (off_t)offset);
 
 			if (got < (ssize_t)workload->unit)
-				return bench_why(run, "pread at %llu: %s", (unsigned long long)offset,
-						 got < 0 ? strerror(errno) : "short");
+				return bench_why(run, "pread at offset %llu: %s", (unsigned long long)offset,
+						 got < 0 ? strerror(errno) : "the read returned too few bytes");
 			have = offset;
 		}
 		bench_done(worker, bench_sum_lines(buffer + (offset - have), workload->unit));

@@ -45,7 +45,7 @@ const struct bench_way_info bench_ways[BENCH_WAY_COUNT] = {
 const struct bench_workload bench_workloads[] = {
 	{
 		.name = "seq-cold",
-		.what = "scan, nothing cached, all of it fits",
+		.what = "scan of an uncached file that fits into memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -55,7 +55,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "seq-cold-over-budget",
-		.what = "scan with memory for an eighth of it",
+		.what = "scan with memory for an eighth of the file",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -66,7 +66,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "rand-cold",
-		.what = "4 KiB anywhere, nothing cached, none twice",
+		.what = "random reads of 4 KiB, nothing cached, no page twice",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.threads = {1, 4, 16},
@@ -76,7 +76,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "rand-nowait",
-		.what = "4 KiB anywhere, one thread with 32 in flight",
+		.what = "random reads of 4 KiB, one thread with 32 reads in flight",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -88,7 +88,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "zipf-over-budget",
-		.what = "4 KiB by Zipf's law (0.99), memory for an eighth of them",
+		.what = "reads of 4 KiB by Zipf's law (0.99), memory for an eighth of the pages",
 		.pattern = PATTERN_ZIPF,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -124,7 +124,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "multi-stream",
-		.what = "8 scans at once, a page of each in turn",
+		.what = "8 scans at once, one page of each in turn",
 		.pattern = PATTERN_STREAMS,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -134,7 +134,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "loop-over-budget",
-		.what = "the same scan again and again, 1.2 times the memory",
+		.what = "the same scan repeated, over 1.2 times the memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.passes = 4,
@@ -145,7 +145,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "hot",
-		.what = "one word anywhere, all of it mapped and resident",
+		.what = "random words, all pages mapped and resident",
 		.pattern = PATTERN_WORDS,
 		.unit = 8,
 		.threads = {1},
@@ -156,7 +156,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-4k",
-		.what = "each 4 KiB page touched, its bytes in memory",
+		.what = "each page of 4 KiB is touched once; the store is in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},
@@ -168,7 +168,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-64k",
-		.what = "each 64 KiB page touched, its bytes in memory",
+		.what = "each page of 64 KiB is touched once; the store is in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = 64u << 10,
 		.threads = {1},
@@ -180,7 +180,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "fault-cost-2m",
-		.what = "each 2 MiB page touched, its bytes in memory",
+		.what = "each page of 2 MiB is touched once; the store is in memory",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_HUGE,
 		.threads = {1},
@@ -192,7 +192,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "contended",
-		.what = "16 threads on the same cold pages, in the same order",
+		.what = "16 threads touch the same cold pages, in the same order",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.threads = {16},
@@ -204,7 +204,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-one",
-		.what = "10,000 pages of one mapping touched, random advice, their bytes in memory",
+		.what = "10,000 pages of one mapping are touched, with random advice; store in memory",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -220,7 +220,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "map-scale",
-		.what = "10,000 pages touched, each a mapping of its own, random advice",
+		.what = "10,000 pages are touched, each in a mapping of its own, with random advice",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 2 * BENCH_PAGE,
@@ -236,7 +236,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "metadata",
-		.what = "4096 pages, far from each other in 1 TiB: the memory beside them",
+		.what = "4096 pages, far apart in 1 TiB: the memory used besides the pages",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.step = 256u << 20,
@@ -250,8 +250,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "rand-write",
-		.what = "4 KiB written anywhere, memory for an eighth of them, all synced at the "
-			"end",
+		.what = "random writes of 4 KiB, memory for an eighth of the pages, one sync at the end",
 		.pattern = PATTERN_RANDOM,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -264,8 +263,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "seq-write",
-		.what = "written from the beginning to the end, memory for an eighth of it, all "
-			"synced at the end",
+		.what = "sequential write, memory for an eighth of the file, one sync at the end",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.budget_part = 8,
@@ -277,7 +275,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "write-sync",
-		.what = "a commit: 16 pages anywhere written to, all of them resident, and synced",
+		.what = "a commit: 16 random resident pages are written and synced",
 		.pattern = PATTERN_RANDOM,
 		.unit = 16 * BENCH_PAGE,
 		.step = BENCH_PAGE,
@@ -292,7 +290,7 @@ const struct bench_workload bench_workloads[] = {
 	},
 	{
 		.name = "write-fault",
-		.what = "the first write to each page that is clean and mapped; nothing is synced",
+		.what = "the first write to each clean, mapped page; no sync",
 		.pattern = PATTERN_FORWARD,
 		.unit = BENCH_PAGE,
 		.threads = {1},

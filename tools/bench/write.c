@@ -99,7 +99,7 @@ static int read_back(struct bench_run *run, int fd, void *to, size_t len, uint64
 	if (run->ops->read_back)
 		return run->ops->read_back(run, to, len, offset);
 	if (pread(fd < 0 ? run->fd : fd, to, len, (off_t)offset) != (ssize_t)len)
-		return bench_why(run, "reading back: %s", strerror(errno));
+		return bench_why(run, "cannot read the written bytes back: %s", strerror(errno));
 	return 0;
 }
 
@@ -119,7 +119,7 @@ static int compare(struct bench_run *run, int fd, const unsigned char *written)
 			    page_is_right(run, (const uint64_t *)(const void *)(bytes + i), at + i))
 				continue;
 			run->cell->out.wrong = true;
-			error = bench_why(run, "%s: what was written and synced at %llu is not in the file",
+			error = bench_why(run, "%s: the bytes written and synced at offset %llu are not in the file",
 					  run->workload->name, (unsigned long long)(at + i));
 		}
 	}

@@ -12,11 +12,15 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } verbs[] = {
-	{"verify", verb_verify, "read everything through a mapping and compare with plain reads"},
+	{"verify", verb_verify,
+	 "read a whole file through a mapping and compare the bytes with plain reads"},
 	{"stat", verb_stat, "show the statistics of running processes"},
-	{"record", verb_record, "run a program and write which ranges it touches, for hotset="},
-	{"demo", verb_demo, "who stalls while faults wait for a slow store"},
-	{"bench", verb_bench, "measure against the kernel's mmap() and the device's limit"},
+	{"record", verb_record,
+	 "run a program and record which ranges of files it touches, for hotset="},
+	{"run", verb_run, "run a program as it is, with its read-only mappings of files served"},
+	{"demo", verb_demo,
+	 "show which threads and processes stall while page faults wait for a slow store"},
+	{"bench", verb_bench, "compare the speed with the kernel's mmap() and the device's limit"},
 };
 
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
@@ -27,8 +31,8 @@ static int help(void)
 	       "mmap served from user space.\n\nverbs:\n");
 	for (size_t i = 0; i < VERB_COUNT; i++)
 		printf("  %-10s%s\n", verbs[i].name, verbs[i].help);
-	printf("\n`filemap VERB --help` tells a verb's options. Exit status: 0 done, 1 failed,\n"
-	       "2 wrong usage, 77 this machine cannot run it.\n");
+	printf("\n`filemap VERB --help` lists the options of a verb. Exit status: 0 success,\n"
+	       "1 failure, 2 wrong usage, 77 this machine cannot run the verb.\n");
 	return TOOL_OK;
 }
 
@@ -59,7 +63,7 @@ int main(int argc, char **argv)
 	if (!standard_streams_open())
 		return TOOL_FAILED;
 	if (argc < 2)
-		return tool_error(TOOL_USAGE, "no verb; see filemap --help");
+		return tool_error(TOOL_USAGE, "no verb is given; see filemap --help");
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
 		return finish(help());
 	if (strcmp(argv[1], "--version") == 0) {

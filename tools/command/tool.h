@@ -23,6 +23,7 @@ enum tool_status {
 int verb_verify(int argc, char **argv);
 int verb_stat(int argc, char **argv);
 int verb_record(int argc, char **argv);
+int verb_run(int argc, char **argv);
 int verb_demo(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 

@@ -69,7 +69,7 @@ static void print_help(const struct tool_verb *verb)
 		}
 		putchar('\n');
 	}
-	printf("  %-22s%s\n", "--help", "this text");
+	printf("  %-22s%s\n", "--help", "print this text");
 }
 
 static bool set_number(const struct tool_verb *verb, const struct tool_option *o, const char *text)
@@ -80,7 +80,7 @@ static bool set_number(const struct tool_verb *verb, const struct tool_option *o
 
 	if (!(size ? tool_parse_size : tool_parse_count)(text, &value)) {
 		tool_error(TOOL_USAGE, "%s: %s %s: not a %s", verb->name, o->name, text,
-			   size ? "size: give a number, and K, M, G or T" : "number");
+			   size ? "size; give a number, optionally with K, M, G or T" : "number");
 		return false;
 	}
 	if (value >= o->min && value <= o->max) {
@@ -88,11 +88,13 @@ static bool set_number(const struct tool_verb *verb, const struct tool_option *o
 		return true;
 	}
 	if (size)
-		tool_error(TOOL_USAGE, "%s: %s %s: give %s to %s", verb->name, o->name, text,
-			   tool_size_text(o->min, low), tool_size_text(o->max, high));
+		tool_error(TOOL_USAGE, "%s: %s %s: out of range; give a value from %s to %s",
+			   verb->name, o->name, text, tool_size_text(o->min, low),
+			   tool_size_text(o->max, high));
 	else
-		tool_error(TOOL_USAGE, "%s: %s %s: give %llu to %llu", verb->name, o->name, text,
-			   (unsigned long long)o->min, (unsigned long long)o->max);
+		tool_error(TOOL_USAGE, "%s: %s %s: out of range; give a number from %llu to %llu",
+			   verb->name, o->name, text, (unsigned long long)o->min,
+			   (unsigned long long)o->max);
 	return false;
 }
 
@@ -164,7 +166,7 @@ static bool parse_option(const struct tool_verb *verb, int argc, char **argv, in
 	} else if (*index + 1 < argc) {
 		value = argv[++*index];
 	} else {
-		tool_error(TOOL_USAGE, "%s: %s wants a value: %s", verb->name, o->name, o->argument);
+		tool_error(TOOL_USAGE, "%s: %s needs a value: %s", verb->name, o->name, o->argument);
 		return false;
 	}
 	return set_value(verb, o, value);
@@ -173,8 +175,8 @@ static bool parse_option(const struct tool_verb *verb, int argc, char **argv, in
 static bool operands_fit(const struct tool_verb *verb, int count, char **argv)
 {
 	if (count < verb->operands_min) {
-		tool_error(TOOL_USAGE, "%s: what? usage: filemap %s [OPTIONS] %s", verb->name,
-			   verb->name, verb->operands);
+		tool_error(TOOL_USAGE, "%s: an argument is missing; usage: filemap %s [OPTIONS] %s",
+			   verb->name, verb->name, verb->operands);
 		return false;
 	}
 	if (count > verb->operands_max) {

@@ -60,7 +60,7 @@ struct undo {
 
 static void complain(int *complaints, const char *what, const char *path, int error)
 {
-	fprintf(stderr, "filemap: can't undo: %s %s: %s\n", what, path, strerror(error));
+	fprintf(stderr, "filemap: cannot undo a change: %s %s: %s\n", what, path, strerror(error));
 	(*complaints)++;
 }
 
@@ -121,7 +121,7 @@ static void undo_kill(struct undo_entry *entries, unsigned count, struct undo_en
 		char pid[24];
 
 		snprintf(pid, sizeof(pid), "%d", (int)entry->message.pid);
-		complain(complaints, "the end of process", pid, ETIMEDOUT);
+		complain(complaints, "end process", pid, ETIMEDOUT);
 	}
 	close(entry->pidfd);
 }

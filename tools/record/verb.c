@@ -32,7 +32,6 @@ struct recording {
 	char folder[PATH_MAX];
 	struct list *list;
 	size_t count;
-	bool cut; /* a list could not be read */
 };
 
 /* ------------------------------------------------------------------ the program */
@@ -168,7 +167,8 @@ static bool add_list(struct recording *r, const char *name)
 	if (read_list(path, list))
 		r->count++;
 	else
-		r->cut = true;
+		tool_error(TOOL_FAILED, "record: %s: the list of touches cannot be read; it is left out",
+			   path);
 	return true;
 }
 
@@ -248,14 +248,14 @@ static void clean_up(struct recording *r)
 
 static void tell(const struct recording *r)
 {
-	char bytes[TOOL_TEXT_LEN], lost[64];
+	char bytes[TOOL_TEXT_LEN], lost[80];
 
 	for (size_t i = 0; i < r->count; i++) {
 		const struct list *list = &r->list[i];
 
 		lost[0] = '\0';
 		if (list->lost)
-			snprintf(lost, sizeof(lost), "; full: %llu more touches are not in it",
+			snprintf(lost, sizeof(lost), "; the list is full: %llu more touches are not recorded",
 				 (unsigned long long)list->lost);
 		tool_clean(list->uri);
 		fprintf(stderr, "filemap record: %s: %llu range%s, %s%s\n", list->uri,
@@ -336,8 +336,6 @@ static int finish(struct recording *r, int status, bool as_json)
 {
 	if (!find_lists(r))
 		return tool_error(TOOL_FAILED, "record: %s: %s", r->folder, strerror(errno));
-	if (r->cut)
-		tool_error(TOOL_FAILED, "record: a list could not be read, and is left out");
 	if (r->count && !write_out(r))
 		return tool_error(TOOL_FAILED, "record: --out %s: cannot be written: %s", r->out,
 				  strerror(errno));
@@ -360,11 +358,11 @@ int verb_record(int argc, char **argv)
 	const struct tool_option options[] = {
 		{.name = "--out",
 		 .argument = "FILE",
-		 .help = "where to write (filemap.hotset)",
+		 .help = "output file (default filemap.hotset)",
 		 .kind = TOOL_TEXT,
 		 .value = &r.out},
 		{.name = "--json",
-		 .help = "one object at the end, on standard output",
+		 .help = "print one JSON object at the end, on standard output",
 		 .kind = TOOL_FLAG,
 		 .value = &as_json},
 		{.name = NULL},
@@ -372,9 +370,9 @@ int verb_record(int argc, char **argv)
 	const struct tool_verb verb = {
 		.name = "record",
 		.operands = "-- PROGRAM [ARGUMENTS]",
-		.help = "Run a program that uses libfilemap and write which ranges of its files it touches, in\n"
-			"the order of their first touch: what hotset=FILE reads ahead the next time. Exits as the\n"
-			"program does.\n",
+		.help = "Run a program that uses libfilemap, and record which ranges of its files the program\n"
+			"touches, in the order of the first touch. With hotset=FILE, the library reads these\n"
+			"ranges ahead the next time. The exit status is that of the program.\n",
 		.options = options,
 		.operands_min = 1,
 		.operands_max = INT_MAX - 1,

@@ -203,12 +203,13 @@ static int stat_one(const char *text, bool as_json)
 		return TOOL_OK;
 	switch (error) {
 	case -ENOENT:
-		return tool_error(TOOL_FAILED, "stat: process %s: uses no filemap mapping", text);
+		return tool_error(TOOL_FAILED, "stat: process %s: does not use filemap", text);
 	case -ESRCH:
 		return tool_error(TOOL_FAILED, "stat: process %s: no such process", text);
 	case -EACCES:
 	case -EPERM:
-		return tool_error(TOOL_FAILED, "stat: process %s: is not yours; ask its user or root",
+		return tool_error(TOOL_FAILED, "stat: process %s: belongs to another user; run filemap "
+				  "stat as that user or as root",
 				  text);
 	case -EPROTO:
 		return tool_error(TOOL_FAILED,
@@ -247,7 +248,7 @@ static int stat_all(bool as_json)
 		json_close(&json, ']');
 		putchar('\n');
 	} else if (!shown && !foreign) {
-		printf("no process of yours uses filemap at present\n");
+		printf("none of your processes uses filemap at present\n");
 	}
 	if (foreign)
 		return tool_error(
@@ -261,7 +262,7 @@ int verb_stat(int argc, char **argv)
 {
 	bool as_json = false;
 	const struct tool_option options[] = {
-		{.name = "--json", .help = "a list with one object for each address space",
+		{.name = "--json", .help = "print a JSON list with one object for each address space",
 		 .kind = TOOL_FLAG, .value = &as_json},
 		{.name = NULL},
 	};
@@ -269,7 +270,8 @@ int verb_stat(int argc, char **argv)
 		.name = "stat",
 		.operands = "[PID]",
 		.help = "Show the statistics of a process, or list all processes of this user that\n"
-			"use filemap. Reads their stats pages only: takes none of their locks.\n",
+			"use filemap. The verb only reads the stats pages of these processes, and takes\n"
+			"none of their locks.\n",
 		.options = options,
 		.operands_max = 1,
 	};

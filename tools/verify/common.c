@@ -47,7 +47,8 @@ int verify_fail(const char *what, int error)
 	pthread_mutex_unlock(&log_lock);
 	if (*line)
 		return tool_error(status, "verify: %s", line);
-	return tool_error(status, "verify: %s: %s", what ? what : "address space", strerror(-error));
+	return tool_error(status, "verify: %s: %s", what ? what : "cannot create an address space",
+			  strerror(-error));
 }
 
 /* ------------------------------------------------------------------ one run */

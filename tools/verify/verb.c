@@ -85,7 +85,7 @@ static int map_and_compare(struct run *run)
 	error = verify_run(job, &run->result);
 	run->seconds = verify_now_s() - start;
 	if (error)
-		return verify_fail("threads", error);
+		return verify_fail("cannot start the threads", error);
 	run->stats.size = sizeof(run->stats);
 	error = fm_stats(job->mm, &run->stats);
 	if (!error)
@@ -163,7 +163,7 @@ static void print_verdict(const struct run *run)
 
 	if (result->differs)
 		printf("DIFFERS, first at offset %llu%s", (unsigned long long)result->differs_at,
-		       result->differs_at >= run->job.size ? " (past the end: not zero)" : "");
+		       result->differs_at >= run->job.size ? " (a byte past the end is not zero)" : "");
 	if (result->error)
 		printf("%s%s at offset %llu, %s", result->differs ? "; then " : "FAILED: ",
 		       result->error_in_mapping ? "mapping" : "plain read",
@@ -223,7 +223,7 @@ static int verify_one(const struct verify_settings *set, unsigned trap, bool *re
 		fm_file_close(run.job.file);
 	}
 	error = fm_mm_destroy(run.job.mm);
-	return error && !status ? verify_fail("closing", error) : status;
+	return error && !status ? verify_fail("cannot close the address space", error) : status;
 }
 
 /* Verify through all traps. The first trap that fails decides the status. The other traps still
@@ -256,10 +256,10 @@ static int check_settings(struct verify_settings *set)
 		return tool_error(TOOL_USAGE, "verify: --stride %llu: give a multiple of 4096",
 				  (unsigned long long)set->stride);
 	if (!set->write && (set->size || set->overwrite))
-		return tool_error(TOOL_USAGE, "verify: %s: only with --write",
+		return tool_error(TOOL_USAGE, "verify: %s: can only be used with --write",
 				  set->overwrite ? "--overwrite" : "--size");
 	if (set->write && set->order == ORDER_STRIDED)
-		return tool_error(TOOL_USAGE, "verify: --order strided: not with --write");
+		return tool_error(TOOL_USAGE, "verify: --order strided: cannot be used with --write");
 	if (set->order == UNSET)
 		set->order = set->write ? ORDER_RANDOM : ORDER_SEQUENTIAL;
 	if (!set->threads)
@@ -300,43 +300,44 @@ int verb_verify(int argc, char **argv)
 {
 	struct verify_settings set = {.order = UNSET, .page_size = 4096};
 	const struct tool_option options[] = {
-		{.name = "--order", .argument = "ORDER", .help = "of the pages",
+		{.name = "--order", .argument = "ORDER", .help = "order of the pages",
 		 .kind = TOOL_CHOICE, .value = &set.order, .choices = verify_order_names},
 		{.name = "--stride", .argument = "SIZE", .kind = TOOL_SIZE, .value = &set.stride,
 		 .help = "strided: visit 4 KiB of every SIZE (default 1M; over 4G: 256M)",
 		 .min = VERIFY_PAGE, .max = 1ull << 60},
 		{.name = "--threads", .argument = "N", .kind = TOOL_COUNT, .value = &set.threads,
 		 .help = "worker threads, 1 to 1024 (default 1; --write: 4)", .min = 1, .max = 1024},
-		{.name = "--trap", .argument = "TRAP", .help = "how a fault arrives",
+		{.name = "--trap", .argument = "TRAP", .help = "how faults are delivered",
 		 .kind = TOOL_CHOICE, .value = &set.trap, .choices = verify_trap_names},
 		{.name = "--page-size", .argument = "SIZE", .kind = TOOL_SIZE,
 		 .value = &set.page_size, .min = 4096, .max = 2 << 20,
-		 .help = "of the page cache, 4K to 2M (default 4K)"},
+		 .help = "size of the pages of the cache, 4K to 2M (default 4K)"},
 		{.name = "--budget", .argument = "SIZE", .kind = TOOL_TEXT,
 		 .value = &set.budget_text,
-		 .help = "memory for pages; `min`: the least that serves"},
-		{.name = "--install", .argument = "WAY", .help = "how a page appears",
+		 .help = "memory for pages; `min` is the smallest possible budget"},
+		{.name = "--install", .argument = "WAY", .help = "how pages are installed",
 		 .kind = TOOL_CHOICE, .value = &set.install, .choices = verify_install_names},
 		{.name = "--write", .kind = TOOL_FLAG, .value = &set.write,
-		 .help = "write a pattern through the mapping, sync, and find it again"},
+		 .help = "write a pattern through the mapping, sync, and check the pattern"},
 		{.name = "--size", .argument = "SIZE", .kind = TOOL_SIZE, .value = &set.size,
 		 .min = 1, .max = 1ull << 44,
-		 .help = "--write: of the file (default: as it is; a new one: 64M)"},
+		 .help = "--write: size of the file (default: unchanged; a new file: 64M)"},
 		{.name = "--overwrite", .kind = TOOL_FLAG, .value = &set.overwrite,
-		 .help = "--write: also where something is in the file"},
-		{.name = "--json", .help = "one object a line, one line a trap",
+		 .help = "--write: also overwrite a file that is not empty"},
+		{.name = "--json", .help = "print one JSON object, on a line of its own, for each trap",
 		 .kind = TOOL_FLAG, .value = &set.json},
 		{.name = NULL},
 	};
 	const struct tool_verb verb = {
 		.name = "verify",
 		.operands = "URI",
-		.help = "Read everything through a mapping and compare it with plain reads of the same\n"
-			"store. Exit 1 and the first offset that differs, when they differ. Seconds and\n"
-			"MiB/s are those of both together.\n"
-			"With --write: write a pattern to all pages through a mapping, in a random order, by\n"
-			"several threads, with a small budget; sync; close; find it by plain reads and in a\n"
-			"fresh mapping. The file is made, or is empty, or --overwrite is given.\n"
+		.help = "Read a whole store through a mapping, and compare the bytes with plain reads of the\n"
+			"same store. If the bytes differ, print the first offset that differs, and exit with\n"
+			"status 1. The time and MiB/s include both reads.\n"
+			"With --write: write a pattern to all pages through a mapping, in random order, with\n"
+			"several threads and a small budget; sync and close; then check the pattern by plain\n"
+			"reads and in a new mapping. The file must be new or empty, unless --overwrite is\n"
+			"given.\n"
 			"URI: a path, file:PATH, memory:SIZE, or faulty:URI?PARAMETERS.\n",
 		.options = options,
 		.operands_min = 1,

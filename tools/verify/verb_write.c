@@ -82,7 +82,7 @@ static int close_all(struct verify_pattern *job, int status)
 		error = fm_mm_destroy(job->mm);
 	else
 		fm_mm_destroy(job->mm);
-	return error && !status ? verify_fail("closing", error) : status;
+	return error && !status ? verify_fail("cannot close the address space", error) : status;
 }
 
 #define GROW_MOST (1ull << 30) /* the most by which a file can grow while open */
@@ -125,7 +125,7 @@ int verify_write_prepare(struct verify_settings *set)
 	else if (size && !set->overwrite && !is_memory(set->uri))
 		status = tool_error(
 			TOOL_USAGE,
-			"verify: %s: has %s in it already; give --overwrite, or another file",
+			"verify: %s: is not empty (%s); give --overwrite, or another file",
 			set->uri, tool_size_text(size, text));
 	if (!set->size)
 		set->size = size ? size : SIZE_NEW;
@@ -134,7 +134,8 @@ int verify_write_prepare(struct verify_settings *set)
 		if (status)
 			return status;
 	} else if (!status && set->size != size) {
-		status = tool_error(TOOL_USAGE, "verify: --size: the URI tells the size of a memory store");
+		status = tool_error(TOOL_USAGE, "verify: --size: cannot be used with a memory store, whose "
+						"size is in the URI");
 	}
 	return close_all(&job, status);
 }
@@ -169,7 +170,7 @@ static int write_all(struct write_run *run)
 		return status;
 	error = verify_pattern_write(&run->job, &run->written);
 	if (error)
-		return verify_fail("threads", error);
+		return verify_fail("cannot start the threads", error);
 	run->write_s = verify_now_s() - start;
 	if (run->job.progress)
 		run->job.progress("syncing", run->job.size, run->job.size);
@@ -178,7 +179,7 @@ static int write_all(struct write_run *run)
 	run->sync_s = verify_now_s() - start;
 	run->stats.size = sizeof(run->stats);
 	error = fm_stats(run->job.mm, &run->stats);
-	return error ? verify_fail("statistics", error) : unmap_all(run);
+	return error ? verify_fail("cannot read the statistics", error) : unmap_all(run);
 }
 
 static int find_all(struct write_run *run)
@@ -190,7 +191,7 @@ static int find_all(struct write_run *run)
 		return status;
 	error = verify_pattern_find(&run->job, &run->found);
 	if (error)
-		return verify_fail("threads", error);
+		return verify_fail("cannot start the threads", error);
 	run->read_s = verify_now_s() - start;
 	return unmap_all(run);
 }

@@ -7,6 +7,7 @@
 
 #include "filemap.h"
 #include "mm/base/mm.h"
+#include "mm/base/self.h"
 #include "os/atomic.h"
 #include "os/os.h"
 
@@ -31,7 +32,11 @@ static void line_clean(char *line)
 static void say_out(void *arg)
 {
 	const struct said *said = arg;
+	struct callback callback;
+
+	mm_callback_begin(&callback, said->mm);
 	said->mm->log(said->mm->log_arg, said->level, said->line);
+	mm_callback_end(&callback);
 }
 
 void mm_log(struct fm_mm *mm, enum fm_log_level level, const char *format, ...)
@@ -64,6 +69,26 @@ bool mm_call_begin(struct fm_mm *mm)
 void mm_call_end(struct fm_mm *mm)
 {
 	atomic_sub(&mm->calling, 1u);
+}
+
+void mm_callback_begin(struct callback *callback, const struct fm_mm *mm)
+{
+	*callback = (struct callback){mm, self()->callbacks};
+	self()->callbacks = callback;
+}
+
+void mm_callback_end(const struct callback *callback)
+{
+	self()->callbacks = callback->outer;
+}
+
+bool mm_in_callback(const struct fm_mm *mm)
+{
+	const struct callback *callback = self()->callbacks;
+
+	while (callback && callback->mm != mm)
+		callback = callback->outer;
+	return callback != NULL;
 }
 
 void mm_note(void *arg, const char *line)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct frame_pool;
+struct callback;
 struct guard;
 
 struct progress { /* of a single thread; the trap keeps the struct */
@@ -28,6 +29,7 @@ struct thread_local_area {
 	uint32_t repeats;
 	struct progress progress;
 	struct guard *guard;
+	struct callback *callbacks; /* innermost first: see mm_callback_begin() */
 };
 
 _Static_assert(sizeof(struct thread_local_area) <= OS_THREAD_LOCAL_BYTES, "thread-locals");

@@ -19,6 +19,7 @@
 #include "mm/cache/lock.h"
 #include "mm/fault/after.h"
 #include "mm/fault/attempt.h"
+#include "mm/fault/exit.h"
 #include "mm/fault/fault.h"
 #include "mm/fault/vmf.h"
 #include "mm/fault/group_wait.h"
@@ -119,7 +120,7 @@ static int install_locked(struct fault *vmf)
 		    caller -EBUSY would mean that a ticket is queued. */
 		return err == -EBUSY ? -EAGAIN : err;
 	if (there && vmf->repeated && !page_really_there(vmf->view, page)) {
-		covered_by(!(vmf->flags & FM_FAULT_RETRY_NOWAIT), emptied);
+		ROW(emptied);
 		return -EAGAIN;
 	}
 	/* Only if there is swap: the call may wait for the kernel's lock. */
@@ -154,11 +155,12 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 {
 	struct fm_mm *mm = vmf->mm;
 	bool may_wait = !(vmf->flags & FM_FAULT_RETRY_NOWAIT);
-	bool may_drop = may_wait && (vmf->flags & FM_FAULT_ALLOW_RETRY);
 
+	fault_rows_begin(vmf);
 	if (atomic_get(&mm->dying)) {
 		covered(exit_dying);
-		covered_if(!may_wait && (vmf->flags & FM_FAULT_TRIED), killed_n);
+		if (!may_wait && (vmf->flags & FM_FAULT_TRIED))
+			ROW(killed);
 		return -ECANCELED;
 	}
 	fault_take_attempt_error(vmf, ticket);
@@ -171,9 +173,9 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 	int err = !vmf->vma ? -EFAULT : (vmf->flags & FM_FAULT_WRITE) && !vmf->vma->writable ? -EACCES : 0;
 	if (err) {
 		if (vmf->vma)
-			covered_by(may_drop, read_only);
+			ROW(read_only);
 		else
-			covered_by(may_drop, no_mapping);
+			ROW(no_mapping);
 		covered_if(!vmf->vma && (vmf->flags & FM_FAULT_TRIED), a1_unmapped_between);
 		map_unlock_shared(mm->map);
 		return err;
@@ -195,7 +197,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		map_unlock_shared(mm->map);
 		return vmf->error;
 	}
-	if (may_drop)
+	if (fault_may_drop(vmf))
 		return -EAGAIN; /* the map lock is dropped */
 	if (may_wait)
 		fault_wait_under_lock(vmf);

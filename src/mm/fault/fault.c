@@ -34,6 +34,7 @@
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fault/attempt.h"
+#include "mm/fault/exit.h"
 #include "mm/fault/staged.h"
 #include "mm/fault/vmf.h"
 #include "mm/fill/abandon.h"
@@ -55,12 +56,6 @@
 
 #include <errno.h>
 
-static bool may_drop(const struct fault *vmf)
-{
-	return (vmf->flags & (FM_FAULT_ALLOW_RETRY | FM_FAULT_RETRY_NOWAIT)) ==
-	       FM_FAULT_ALLOW_RETRY;
-}
-
 /*
  * Take a file reference and drop the map lock, if the flags allow. Called before anything that
  * may block. Returns the reference, or fpin unchanged if the lock was dropped before. Returns
@@ -68,7 +63,7 @@ static bool may_drop(const struct fault *vmf)
  */
 static struct fm_file *maybe_unlock_map_for_io(struct fault *vmf, struct fm_file *fpin)
 {
-	if (fpin || !may_drop(vmf))
+	if (fpin || !fault_may_drop(vmf))
 		return fpin;
 	fpin = vmf->file;
 	file_get(fpin);
@@ -102,7 +97,6 @@ static int wait_on_page(struct fault *vmf, struct page *page)
 			return err;
 		now = os_now_ns();
 		if (now >= deadline) {
-			covered(exit_wait_timeout);
 			read_abandon_page(vmf->mm, page);
 			return -ETIMEDOUT;
 		}
@@ -123,16 +117,12 @@ static bool lock_page_maybe_drop_map(struct fault *vmf, struct page *page, struc
 {
 	if (page_trylock(page))
 		return true;
+	ROW(locked);
 	*fpin = maybe_unlock_map_for_io(vmf, *fpin);
-	covered_by(*fpin, locked);
-	if (!*fpin) {
-		covered_if(vmf->flags & FM_FAULT_RETRY_NOWAIT, a8_nowait);
+	if (*fpin)
+		vmf->error = wait_on_page(vmf, page);
+	else
 		vmf->want = WANT_PAGE;
-		return false;
-	}
-	vmf->error = wait_on_page(vmf, page);
-	covered_if(vmf->error == -ECANCELED, killed_d);
-	covered_if(vmf->error, a2_wait_failed);
 	return false;
 }
 
@@ -149,7 +139,6 @@ static struct fm_file *do_sync_map_readahead(struct fault *vmf)
 		      ra_sync_window(fault_access(vmf), fault_reading(vmf));
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
-	covered_if(vmf->flags & FM_FAULT_TRIED, a7_no_second_window);
 	if (fpin && window) {
 		ra_submit(fpin, &vmf->ra, true);
 		vmf->ra.count = 0;
@@ -171,8 +160,8 @@ static struct fm_file *do_async_map_readahead(struct fault *vmf, struct page *pa
 {
 	if (vmf->exact || !ra_async_window(fault_access(vmf), page, fault_reading(vmf)))
 		return NULL;
+	ROW(mark);
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
-	covered_by(fpin, mark);
 	if (!fpin) {
 		vmf->want = WANT_AHEAD;
 		return NULL;
@@ -199,10 +188,8 @@ static int add_page(struct fault *vmf)
 		vmf->page = page_find(file, vmf->index); /* the fault's own window may have begun the read */
 		if (vmf->page)
 			return 0;
+		ROW(no_request);
 		int wait = read_wait_for_room(file, until);
-		covered(no_request_d);
-		covered_if(wait == -ETIMEDOUT, exit_room_timeout);
-		covered_if(wait == -ECANCELED, a9_room);
 		return wait ? wait : -EAGAIN;
 	}
 	int err =
@@ -215,10 +202,8 @@ static int add_page(struct fault *vmf)
 		page_unlock_unread(file->pool, vmf->page);
 	if (err != -ENOMEM)
 		return err;
+	ROW(no_frame);
 	err = frame_wait(file, vmf->flags & FM_FAULT_KILLABLE, until);
-	covered(no_frame_d);
-	covered_if(err == -ETIMEDOUT, exit_frame_timeout);
-	covered_if(err == -ECANCELED, a9_frame);
 	return err ? err : -EAGAIN;
 }
 
@@ -230,7 +215,7 @@ static void wait_for_room(struct fault *vmf)
 {
 	struct fm_file *file = vmf->file;
 
-	covered(exit_read_no_room);
+	ROW(no_request);
 	page_unpin(file->pool, vmf->page);
 	vmf->page = NULL;
 	vmf->error = read_wait_for_room(file, fault_deadline(vmf));
@@ -263,8 +248,8 @@ static struct fm_file *ask_size(struct fault *vmf)
 {
 	struct fm_file *fpin = maybe_unlock_map_for_io(vmf, NULL);
 
+	ROW(size_asked);
 	vmf->asked_size = true;
-	covered_by(fpin, size_asked);
 	if (fpin)
 		(void)file_look(fpin);
 	else
@@ -280,10 +265,162 @@ static void count_major(struct fault *vmf)
 }
 
 /*
+ * The first step: what the fault knows before it looks for a page. An errno that an earlier try
+ * left is told now, and an address past the end of the file is refused. Map lock held. Returns 0
+ * to go on, else the result of the try.
+ */
+static unsigned fault_told(struct fault *vmf, struct fm_file **fpin)
+{
+	if (vmf->error == -ENOMEM) {
+		ROW(no_memory);
+		return FM_FAULT_OOM;
+	}
+	if (vmf->error == -ETIMEDOUT) {
+		ROW(deadline);
+		return FM_FAULT_SIGBUS;
+	}
+	if (vmf->error) {
+		ROW(read_failed);
+		return FM_FAULT_SIGBUS;
+	}
+	if (!past_end(vmf))
+		return 0;
+	if (!vmf->asked_size && file_may_grow(vmf->file)) {
+		*fpin = ask_size(vmf);
+		return FM_FAULT_RETRY;
+	}
+	ROW(past_end);
+	vmf->error = -ENXIO;
+	return FM_FAULT_SIGBUS;
+}
+
+/*
+ * The second step: find the page in the cache and read ahead as its mark asks. If the page is not
+ * cached, choose a window, drop the map lock and get a page to read into. Returns 0 to go on with
+ * vmf->page pinned, else the result of the try. Sets *fpin if the map lock was dropped.
+ */
+static unsigned fault_find(struct fault *vmf, struct fm_file **fpin)
+{
+	if (vmf->page && page_is(vmf->page, PG_GONE)) {
+		covered(exit_carried_gone);
+		vmf->stale = vmf->page; /* a page from an earlier try is only valid while cached */
+		vmf->page = NULL;
+	}
+	if (!vmf->page)
+		vmf->page = page_find(vmf->file, vmf->index);
+	if (vmf->page) {
+		*fpin = do_async_map_readahead(vmf, vmf->page);
+		return 0;
+	}
+	ROW(absent);
+	count_major(vmf); /* before the drop, after which the vma's statistics are out of reach */
+	*fpin = do_sync_map_readahead(vmf);
+	if (!*fpin) {
+		vmf->want = WANT_READ;
+		return FM_FAULT_RETRY | FM_FAULT_MAJOR;
+	}
+	int err = add_page(vmf);
+	if (err) { /* no page to put, only the file */
+		vmf->error = err == -EAGAIN ? 0 : err;
+		return FM_FAULT_RETRY | FM_FAULT_MAJOR;
+	}
+	return FM_FAULT_MAJOR;
+}
+
+/*
+ * The third step: lock the page, and make sure that the page is still cached. Returns 0 to go on
+ * with the page locked, or RETRY.
+ */
+static unsigned fault_lock(struct fault *vmf, struct fm_file **fpin)
+{
+	struct page *page = vmf->page;
+
+	mm_assert(page->file == vmf->file && page->index == vmf->index); /* the pin keeps both */
+	if (!lock_page_maybe_drop_map(vmf, page, fpin))
+		return FM_FAULT_RETRY;
+	if (!page_is(page, PG_GONE))
+		return 0;
+	/* The page left the cache during the wait. Look the page up again, with the same fpin. */
+	ROW(truncated);
+	vmf->stale_locked = page;
+	vmf->page = NULL;
+	vmf->want = WANT_READ;
+	*fpin = maybe_unlock_map_for_io(vmf, *fpin);
+	return FM_FAULT_RETRY;
+}
+
+/* Read the locked page, which is not uptodate. Returns RETRY. */
+static unsigned fault_read(struct fault *vmf, struct fm_file **fpin)
+{
+	struct page *page = vmf->page;
+
+	ROW(unread);
+	count_major(vmf);
+	*fpin = maybe_unlock_map_for_io(vmf, *fpin);
+	/* The page was emptied while a write reads it from the view: no read beside that write. */
+	if (page_is(page, PG_WRITEBACK)) {
+		if (!*fpin) {
+			leave_to_caller(vmf, page, WANT_THROTTLE);
+			return FM_FAULT_RETRY;
+		}
+		page_unlock(vmf->file->pool, page);
+		vmf->error = page_wait_written(vmf->mm, page, fault_deadline(vmf));
+		return FM_FAULT_RETRY;
+	}
+	if (!*fpin) {
+		leave_to_caller(vmf, page, WANT_READ); /* the reader takes the page lock again */
+		return FM_FAULT_RETRY;
+	}
+	vmf->error = read_page(vmf->file, page, vmf->more);
+	if (vmf->error == -EBUSY)
+		wait_for_room(vmf);
+	vmf->more = 0;
+	return FM_FAULT_RETRY;
+}
+
+/* Hold back a write to the locked page. If the write cannot succeed, the next try reports
+ * vmf->error. Returns RETRY. */
+static unsigned fault_throttle(struct fault *vmf, struct fm_file **fpin)
+{
+	ROW(throttled);
+	*fpin = maybe_unlock_map_for_io(vmf, NULL);
+	if (!*fpin) {
+		leave_to_caller(vmf, vmf->page, WANT_THROTTLE);
+		return FM_FAULT_RETRY;
+	}
+	page_unlock(vmf->file->pool, vmf->page);
+	if (!vmf->error)
+		vmf->error = dirty_wait(fault_access(vmf));
+	return FM_FAULT_RETRY;
+}
+
+/*
+ * The last step: a locked page that is not uptodate is read, and a write may have to wait. Returns
+ * LOCKED with the map lock held, or RETRY.
+ */
+static unsigned fault_read_or_throttle(struct fault *vmf, struct fm_file **fpin)
+{
+	struct page *page = vmf->page;
+
+	if (!page_is(page, PG_UPTODATE))
+		return fault_read(vmf, fpin) | FM_FAULT_MAJOR;
+	/* The map lock was dropped for readahead, so the fault's knowledge of the mapping is old. */
+	if (*fpin) {
+		covered(exit_dropped_uptodate);
+		page_unlock(vmf->file->pool, page);
+		return FM_FAULT_RETRY;
+	}
+	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(fault_access(vmf), page, &vmf->error))
+		return fault_throttle(vmf, fpin);
+	ROW(uptodate);
+	return FM_FAULT_LOCKED;
+}
+
+/*
  * Make one try. Called with the map lock held shared and vmf->vma found. Returns
  *   LOCKED         The map lock is held. vmf->page is uptodate, within the file, pinned and locked.
- *   RETRY          If may_drop(), the map lock is dropped and the caller looks everything up again.
- *                  Otherwise the lock is held and vmf->want is set.
+ *   RETRY          If the fault may drop the map lock, the lock is dropped and the caller looks
+ *                  everything up again. Otherwise the lock is held and vmf->want is set.
  *   SIGBUS, OOM    The map lock is held. vmf->error holds the errno.
  * MAJOR is added when the page had to be read. A read error comes with the retry. This try puts
  * the errno into vmf->error and returns RETRY. The next try returns SIGBUS, so that the signal is
@@ -291,138 +428,23 @@ static void count_major(struct fault *vmf)
  */
 unsigned filemap_fault(struct fault *vmf)
 {
-	struct fm_file *file = vmf->file, *fpin = NULL;
-	struct page *page;
-	unsigned ret = 0;
+	struct fm_file *fpin = NULL;
+	unsigned ret;
 
 	vmf->want = WANT_NOTHING;
-	if (vmf->error) {
-		covered_if(vmf->flags & FM_FAULT_TRIED, a6_error_carried);
-		if (vmf->error == -ENOMEM) {
-			covered_by(may_drop(vmf), no_memory);
-			return FM_FAULT_OOM;
-		}
-		if (vmf->error == -ETIMEDOUT)
-			covered_by(may_drop(vmf), deadline);
-		else
-			covered_by(may_drop(vmf), read_failed);
-		return FM_FAULT_SIGBUS;
-	}
-	if (past_end(vmf)) {
-		if (!vmf->asked_size && file_may_grow(file)) {
-			fpin = ask_size(vmf);
-			goto out_retry;
-		}
-		covered_by(may_drop(vmf), past_end);
-		vmf->error = -ENXIO;
-		return FM_FAULT_SIGBUS;
-	}
-	if (vmf->page && page_is(vmf->page, PG_GONE)) {
-		covered(exit_carried_gone);
-		vmf->stale = vmf->page; /* a page from an earlier try is only valid while cached */
-		vmf->page = NULL;
-	}
-	if (!vmf->page)
-		vmf->page = page_find(file, vmf->index);
-	page = vmf->page;
-
-	if (page) {
-		fpin = do_async_map_readahead(vmf, page);
-	} else {
-		count_major(vmf); /* before the drop, after which the vma's statistics are out of reach */
-		ret = FM_FAULT_MAJOR;
-		fpin = do_sync_map_readahead(vmf);
-		covered_by(fpin, absent);
-		if (!fpin) {
-			vmf->want = WANT_READ;
-			return ret | FM_FAULT_RETRY;
-		}
-		int err = add_page(vmf);
-		if (err) {
-			covered(a2_no_frame);
-			covered(a3_no_page);
-			vmf->error = err == -EAGAIN ? 0 : err;
-			goto out_retry; /* no page to put, only the file */
-		}
-		page = vmf->page;
-	}
-	mm_assert(page->file == file && page->index == vmf->index); /* the page's pin keeps both */
-
-	if (!lock_page_maybe_drop_map(vmf, page, &fpin))
+	ret = fault_told(vmf, &fpin);
+	if (ret)
 		goto out_retry;
-
-	/* The page left the cache during the wait. Look the page up again, with the same fpin. */
-	if (page_is(page, PG_GONE)) {
-		vmf->stale_locked = page;
-		vmf->page = NULL;
-		fpin = maybe_unlock_map_for_io(vmf, fpin);
-		covered_by(fpin, truncated);
-		vmf->want = WANT_READ;
+	ret = fault_find(vmf, &fpin);
+	if (ret & FM_FAULT_RETRY)
 		goto out_retry;
-	}
-	if (!page_is(page, PG_UPTODATE))
-		goto page_not_uptodate;
-
-	/* The map lock was dropped for readahead, so the fault's knowledge of the mapping is old. */
-	if (fpin) {
-		covered(exit_dropped_uptodate);
-		page_unlock(file->pool, page);
+	ret |= fault_lock(vmf, &fpin);
+	if (ret & FM_FAULT_RETRY)
 		goto out_retry;
-	}
-	if ((vmf->flags & FM_FAULT_WRITE) && dirty_must_wait(fault_access(vmf), page, &vmf->error))
-		goto throttled;
-	covered_by(may_drop(vmf), uptodate);
-	if (vmf->flags & FM_FAULT_WRITE) {
-		if (page_is(page, PG_DIRTY))
-			covered_by(may_drop(vmf), write_again);
-		else
-			covered_by(may_drop(vmf), write_clean);
-	}
-	return ret | FM_FAULT_LOCKED;
-
-	/* The write has to wait. If the write cannot succeed, the next try reports vmf->error. */
-throttled:
-	fpin = maybe_unlock_map_for_io(vmf, NULL);
-	covered_by(fpin, throttled);
-	if (!fpin) {
-		leave_to_caller(vmf, page, WANT_THROTTLE);
-		return ret | FM_FAULT_RETRY;
-	}
-	page_unlock(file->pool, page);
-	if (!vmf->error)
-		vmf->error = dirty_wait(fault_access(vmf));
-	covered_if(vmf->error, exit_throttled_error);
-	goto out_retry;
-
-page_not_uptodate:
-	count_major(vmf);
-	ret |= FM_FAULT_MAJOR;
-	fpin = maybe_unlock_map_for_io(vmf, fpin);
-	/* The page was emptied while a write reads it from the view: no read beside that write. */
-	if (page_is(page, PG_WRITEBACK)) {
-		if (!fpin) {
-			leave_to_caller(vmf, page, WANT_THROTTLE);
-			return ret | FM_FAULT_RETRY;
-		}
-		page_unlock(file->pool, page);
-		vmf->error = page_wait_written(vmf->mm, page, fault_deadline(vmf));
-		goto out_retry;
-	}
-	covered_by(fpin, unread);
-	if (!fpin) {
-		leave_to_caller(vmf, page, WANT_READ); /* the reader takes the page lock again */
-		return ret | FM_FAULT_RETRY;
-	}
-	vmf->error = read_page(file, page, vmf->more);
-	covered_if(vmf->error && vmf->error != -EBUSY, exit_read_error);
-	covered_if(vmf->error == -ETIMEDOUT, exit_read_timeout);
-	covered_if(vmf->error == -ECANCELED, a9_read);
-	if (vmf->error == -EBUSY)
-		wait_for_room(vmf);
-	vmf->more = 0;
+	ret |= fault_read_or_throttle(vmf, &fpin);
 out_retry:
 	/* The page keeps its pin for the next try. The file reference is put here, on every way out. */
 	if (fpin)
 		file_put(fpin);
-	return ret | FM_FAULT_RETRY;
+	return fault_exit(vmf, fpin, ret);
 }

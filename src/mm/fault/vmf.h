@@ -7,6 +7,7 @@
 #include "mm/base/access.h"
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
+#include "mm/fault/table.h"
 #include "mm/fill/windows.h"
 #include "os/os.h"
 
@@ -61,8 +62,13 @@ struct fault {
 	struct page *stale;        /* page to unpin after the map lock is dropped */
 	struct page *stale_locked; /* page to unlock and unpin after the map lock is dropped */
 	uint32_t tries;
+#ifdef FM_DEBUG
+	uint32_t rows : 26;    /* rows of the truth table that this try has met, a bit each */
+	uint32_t last_row : 6; /* enum fault_row */
+#endif
 };
 
+_Static_assert(ROWS <= 26, "a bit of vmf->rows for each row");
 /* The casts below lean on these two. */
 _Static_assert(offsetof(struct fault, mm) == offsetof(struct access, mm), "struct access is first");
 _Static_assert(offsetof(struct reading, ra) == 0, "struct reading begins with the window");
@@ -81,6 +87,13 @@ static inline struct reading *fault_reading(struct fault *vmf)
 static inline uint64_t fault_deadline(const struct fault *vmf)
 {
 	return access_deadline((const struct access *)vmf);
+}
+
+/* Tell whether the fault may drop the map lock: the column of the truth table. */
+static inline bool fault_may_drop(const struct fault *vmf)
+{
+	return (vmf->flags & (FM_FAULT_ALLOW_RETRY | FM_FAULT_RETRY_NOWAIT)) ==
+	       FM_FAULT_ALLOW_RETRY;
 }
 
 static inline uint32_t fault_flags(const struct fm_mm *mm, uint32_t flags)

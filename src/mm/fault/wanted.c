@@ -13,6 +13,7 @@
 #include "mm/cache/index.h"
 #include "mm/cache/lock.h"
 #include "mm/fault/attempt.h"
+#include "mm/fault/exit.h"
 #include "mm/fault/vmf.h"
 #include "mm/fault/staged.h"
 #include "mm/fill/abandon.h"
@@ -99,8 +100,10 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 	if (!vmf->page)
 		err = read_has_room(file, false) ? page_add(file, vmf->index, how, &vmf->page, &fresh) : -EAGAIN;
 	bool staged = !err && fresh && page_is(vmf->page, PG_HOLE);
-	covered_if(err == -ENOMEM, no_frame_n);
-	covered_if(err == -EAGAIN, no_request_n);
+	if (err == -ENOMEM)
+		ROW(no_frame);
+	else if (err)
+		ROW(no_request);
 	if (err)
 		return err;
 	if (!fresh && !page_trylock(vmf->page))

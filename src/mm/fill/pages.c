@@ -61,9 +61,13 @@ static enum page_list page_has_come(struct fm_file *file, struct page *page, uin
 	/* The page had no memory, which a read of 0 bytes does not notice. */
 	if (!error && page_is(page, PG_HOLE))
 		error = -ENOMEM;
-	if (!error &&
-	    !wanted) /* all past the end: zeros would be data if the file grows */
-		error = -ENXIO;
+	/* All past the end: zeros would be data if the file grows. The attempt leaves no error: a
+	 * fault that began after the file grew may wait for an attempt that began before. Each fault
+	 * looks again, and compares its address with the end itself. */
+	if (!error && !wanted) {
+		page_set(page, 0, PG_SPEC | PG_MARK | PG_ERROR);
+		return LIST_INACTIVE;
+	}
 	if (!error && bytes < wanted &&
 	    file->writable) /* the file grew meanwhile: zero the rest, lose no data */
 		wanted = bytes;

@@ -196,8 +196,9 @@ int record_begin(struct fm_file *file)
 	int err = record ? hotset_target_open(path, file->uri, why, sizeof(why), &record->target)
 			 : -ENOMEM;
 	if (err) {
-		mm_log(mm, asked == HOTSET_BY_URI ? FM_LOG_ERROR : FM_LOG_WARNING, "%s",
-		       why[0] ? why : "no memory to record in");
+		mm_log(mm, asked == HOTSET_BY_URI ? FM_LOG_ERROR : FM_LOG_WARNING, "%s%s",
+		       why[0] ? why : file->uri,
+		       why[0] ? "" : ": out of memory for the record of touched pages");
 		os_meta_free(record, sizeof(*record) + places * sizeof(uint64_t));
 		return asked == HOTSET_BY_URI ? err : 0;
 	}
@@ -248,7 +249,8 @@ void record_end(struct fm_file *file)
 	    (!record->written || record->failed || record->saved != atomic_get(&record->touches)))
 		save_and_tell(record); /* an empty record is written too */
 	if (listed && lost)
-		mm_log(file->mm, FM_LOG_WARNING, "record %s: full: the last %llu first touches are not in it",
+		mm_log(file->mm, FM_LOG_WARNING,
+		       "record %s: the list is full: the last %llu touched pages are not recorded",
 		       record->target.name, (unsigned long long)lost);
 	hotset_target_close(&record->target);
 	file->reads->record = NULL;

@@ -198,7 +198,7 @@ static bool replay_turn(struct replay *replay)
 			if (low)
 				note_dry(replay);
 			if (replay->dry_ns && os_now_ns() > replay->dry_ns + PATIENCE_NS) {
-				mm_log(mm, FM_LOG_INFO, "hotset: %llu of %llu pages are read: the budget has no room for more",
+				mm_log(mm, FM_LOG_INFO, "hotset: %llu of %llu pages were read: the budget has no room for more",
 				       (unsigned long long)replay->read, (unsigned long long)replay->set.pages);
 				return false;
 			}
@@ -313,11 +313,12 @@ static void tell_difference(struct fm_file *file, const char *path, const struct
 	const struct fm_store_version *now = &file->store->opened;
 
 	if (!set->found)
-		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: has nothing about this file", path);
+		mm_log(file->mm, FM_LOG_WARNING, "hotset %s: has no ranges for %s", path,
+		       file->uri);
 	else if (set->size_bytes && (set->size_bytes != now->size || set->version != now->version[1]))
 		mm_log(file->mm, FM_LOG_WARNING,
-		       "hotset %s: the file has changed since (%llu bytes, were %llu): what fits "
-		       "is read",
+		       "hotset %s: the file has changed since the recording (now %llu bytes, then "
+		       "%llu): the ranges inside the file are read",
 		       path, (unsigned long long)now->size, (unsigned long long)set->size_bytes);
 }
 
@@ -344,7 +345,8 @@ static int replay_load(struct fm_file *file, const char *path, bool strictly,
 		err = replayer_start(file->mm);
 	if (some && err)
 		mm_log(file->mm, FM_LOG_WARNING,
-		       "hotset %s: not read: no thread can be started: %s", path, strerror(-err));
+		       "hotset %s: the list is not used, because no thread can be started: %s",
+		       path, strerror(-err));
 	if (!some || err) {
 		if (replay)
 			replay_free(replay);

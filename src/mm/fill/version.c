@@ -16,22 +16,31 @@
 
 #include <errno.h>
 
+/* What the store's answer was worth. */
+enum noted {
+	NOTED_SAME, /* the object has the file's version */
+	NOTED_OLD,  /* cached pages may be older than the object */
+	NOTED_LATE, /* another thread took over a version meanwhile, older or newer than the answer */
+};
+
 /*
  * Note that the object's version is `now`; the store was asked in `epoch`. If the version is
  * new, FM_CHANGED_REFRESH takes over the version, and FM_CHANGED_ERROR marks the file as
- * changed. Returns whether cached pages may be older than the object. A version that was young
- * when taken over may also have been given to a later change. Once no more change can get that
- * version, all pages read meanwhile are old, though the version is the same.
+ * changed. A version that was young when taken over may also have been given to a later change.
+ * Once no more change can get that version, all pages read meanwhile are old, though the version
+ * is the same.
  */
-static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_store_version *now,
-			 uint64_t asked)
+static enum noted version_note(struct fm_file *file, uint32_t epoch,
+			       const struct fm_store_version *now, uint64_t asked)
 {
 	bool refresh = file->changed_policy == FM_CHANGED_REFRESH;
 
 	os_lock(&file->reads->version_lock);
-	bool late =
-		atomic_get(&file->reads->epoch) !=
-		epoch; /* another thread took over a version, maybe newer than `now` */
+	if (file->writable) { /* since the store was asked: changes are the library's own */
+		os_unlock(&file->reads->version_lock);
+		return NOTED_SAME;
+	}
+	bool late = atomic_get(&file->reads->epoch) != epoch;
 	bool same = store_version_same(now, &file->reads->version),
 	     grown_up = file->reads->version.young_ns && !now->young_ns;
 	bool old = late || !same || (grown_up && refresh);
@@ -47,7 +56,7 @@ static bool version_note(struct fm_file *file, uint32_t epoch, const struct fm_s
 	os_unlock(&file->reads->version_lock);
 	if (!late && !same)
 		stats_add(file->mm->stats, files_changed, 1);
-	return old;
+	return late ? NOTED_LATE : old ? NOTED_OLD : NOTED_SAME;
 }
 
 /*
@@ -67,7 +76,8 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 
 	if (atomic_get(&file->reads->changed))
 		return -ESTALE;
-	if (file->writable) /* changes to a writable file are filemap's own */
+	/* changes to a writable file are filemap's own, and a lease is the program's affair */
+	if (file->writable || file->changed_policy == FM_CHANGED_LEASE)
 		return 0;
 	if (!ops->version)
 		return 0;
@@ -79,7 +89,7 @@ int file_recheck(struct fm_file *file, uint32_t epoch, uint64_t ended)
 	uint32_t before = atomic_get(&file->reads->epoch);
 	if (ops->version(file->store, &now) < 0)
 		return 0;
-	if (!version_note(file, before, &now, asked))
+	if (version_note(file, before, &now, asked) == NOTED_SAME)
 		return atomic_get(&file->reads->epoch) == epoch ? 0 : -EAGAIN;
 	return atomic_get(&file->reads->changed) ? -ESTALE : -EAGAIN;
 }
@@ -99,19 +109,26 @@ bool file_may_grow(const struct fm_file *file)
 }
 
 /* Ask the store for the version of a file under FM_CHANGED_REFRESH. Forgets the cached pages
- * of an older version; the size is current at return. Returns 0 or the store's error. The
- * caller may hold page locks of other pages, but no other lock. */
+ * of an older version; the size is current at return. Asks again when another thread took over a
+ * version meanwhile: that version may be older than this call. Returns 0 or the store's error.
+ * The caller may hold page locks of other pages, but no other lock. */
 int file_look(struct fm_file *file)
 {
 	struct fm_file *known = file_of_version(file);
 	struct fm_store_version now;
-	uint64_t asked = io_ends(known->mm->io);
-	uint32_t before = atomic_get(&known->reads->epoch);
-	int err = known->store->ops->version(known->store, &now);
+	enum noted noted;
 
-	if (!err && version_note(known, before, &now, asked))
-		file_forget(known);
-	return err;
+	do {
+		uint64_t asked = io_ends(known->mm->io);
+		uint32_t before = atomic_get(&known->reads->epoch);
+		int err = known->store->ops->version(known->store, &now);
+		if (err)
+			return err;
+		noted = version_note(known, before, &now, asked);
+		if (noted != NOTED_SAME)
+			file_forget(known);
+	} while (noted == NOTED_LATE);
+	return 0;
 }
 
 /* Get the present version, of which the file becomes a snapshot: see snapshot_settle(). */
@@ -127,8 +144,9 @@ static int version_settled(struct fm_file *file, struct fm_store_version *ret_no
 }
 
 /* Make the file a snapshot of the present object, also if the file was found changed
- * (-ESTALE). The file must not be open for writing. *ret_changed tells whether the file was of
- * another version. Blocks on the store. Returns 0 or the store's error. */
+ * (-ESTALE). *ret_changed tells whether the file was of another version. Blocks on the store.
+ * Does nothing if the file is open for writing by now: see file_upgrade(). Returns 0 or the
+ * store's error. */
 int snapshot_renew(struct fm_file *file, bool *ret_changed)
 {
 	struct fm_store_version now;
@@ -139,6 +157,10 @@ int snapshot_renew(struct fm_file *file, bool *ret_changed)
 		if (err)
 			return err;
 		os_lock(&file->reads->version_lock);
+		if (file->writable) {
+			os_unlock(&file->reads->version_lock);
+			return 0;
+		}
 		bool late = atomic_get(&file->reads->epoch) != epoch;
 		bool other = atomic_get(&file->reads->changed) ||
 			     !store_version_same(&now, &file->reads->version);

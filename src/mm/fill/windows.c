@@ -26,7 +26,7 @@ static uint64_t group_end(uint64_t last, bool backward)
 
 /* Set reading->ra to `count` pages in the stream's steps, beginning at `from`. The window is
  * cut to the pages that the file has and the mapping shows. Returns false if no page is left. */
-static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s,
+static bool window_cut(const struct access *access, struct reading *reading, struct ra_stream *s,
 		       uint64_t from, uint32_t count)
 {
 	uint64_t end = file_pages(access->file), most = 0;
@@ -39,9 +39,6 @@ static bool window_set(const struct access *access, struct reading *reading, str
 		most = (end - from + step - 1) / step;
 	else if (from < end && from >= access->low)
 		most = (from - access->low) / step + 1;
-	covered_if(!most, a13_past_end);
-	covered_if(from < end && count > most && s->stride < 0, a13_start_cut);
-	covered_if(from < end && count > most && s->stride > 0, a13_end);
 	if (count > most)
 		count = (uint32_t)most;
 	if (!count)
@@ -53,8 +50,6 @@ static bool window_set(const struct access *access, struct reading *reading, str
 			last += GROUP_PAGES;
 		count = (uint32_t)(s->stride < 0 ? from - last : last - from) + 1;
 	}
-	covered_if(!last || !from, a13_start);
-	covered_if(from >> 32, a13_past_4g);
 	reading->ra = (struct ra_window){
 		.start = s->stride < 0 ? last : from,
 		.mark = from,
@@ -65,6 +60,14 @@ static bool window_set(const struct access *access, struct reading *reading, str
 		.keep = access->keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
+}
+
+static bool window_set(const struct access *access, struct reading *reading, struct ra_stream *s,
+		       uint64_t from, uint32_t count)
+{
+	bool some = window_cut(access, reading, s, from, count);
+	watched(window, (&(struct ra_asked){access, &reading->ra, s->stride, from, count}));
+	return some;
 }
 
 /* Return whether the page is the first page that the stream reaches of a possible group. */
@@ -139,9 +142,9 @@ bool ra_async_window(const struct access *access, struct page *page, struct read
 	if (!page_is(page, PG_MARK))
 		return false;
 	page_set(page, 0, PG_MARK);
-	covered_if(ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM,
-		   a4_mark_changes_nothing);
-	if (ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM)
+	bool off = ra_get(ra->max_pages) <= 1 || access->advice == FM_ADVICE_RANDOM;
+	covered_if(off, a4_mark_changes_nothing);
+	if (off)
 		return false;
 	ra_tick(ra);
 	struct ra_stream *s = stream_find(ra, page->index, &now);

@@ -26,6 +26,15 @@ struct reading {
 	uint32_t more;       /* pages to read together with the wanted page, in a single read */
 };
 
+/* What was asked of a window, for the simulator's check of what came out. */
+struct ra_asked {
+	const struct access *access;
+	const struct ra_window *set;
+	int64_t stride;
+	uint64_t from;
+	uint32_t count;
+};
+
 bool ra_sync_window(const struct access *access, struct reading *reading);
 bool ra_async_window(const struct access *access, struct page *page, struct reading *reading);
 

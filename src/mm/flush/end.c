@@ -47,14 +47,13 @@ static void tell_unwritten(struct fm_file *file, int error)
 		error = last;
 	if (writing)
 		mm_log(file->mm, FM_LOG_ERROR,
-		       "%s: its store has not answered for %u seconds: %u pages are still being "
-		       "written, and may or may not get there; %u more are dirty, and not written: "
-		       "%s",
+		       "%s: the store has not answered for %u seconds: %u pages are still being "
+		       "written and may be lost; %u more pages are dirty and are lost: %s",
 		       file->uri, (uint32_t)(mm_patience_ns / OS_NSEC_PER_SEC), writing, dirty,
 		       strerror(ETIMEDOUT));
 	else
 		mm_log(file->mm, FM_LOG_ERROR,
-		       "%s: closed, and %u dirty pages could not be written: %s", file->uri, dirty,
+		       "%s: the file was closed, but %u dirty pages could not be written: %s", file->uri, dirty,
 		       strerror(-error));
 }
 
@@ -151,8 +150,8 @@ bool writeback_tell_late(struct fm_mm *mm)
 		return false;
 	if (atomic_get(&mm->late) == 1) {
 		mm_log(mm, FM_LOG_ERROR,
-		       "a mapping is written to after the last moment at which the library could "
-		       "write it back: such bytes may be lost");
+		       "the program wrote to a mapping so late in its exit that the library can "
+		       "no longer write the bytes to the store: these bytes may be lost");
 		atomic_set(&mm->late, 2u);
 		os_futex_wake(&mm->late, INT32_MAX, OS_FUTEX_ANY);
 	}

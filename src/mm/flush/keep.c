@@ -348,8 +348,8 @@ int keep_start(struct fm_mm *mm)
 	int err = os_keeper_start(&mm->keeper, keep, mm, trap_descriptor(mm->trap));
 	if (err)
 		mm_log(mm, FM_LOG_ERROR,
-		       "no keeper (FM_KEEP): %s; it needs clone(), pidfd_open(), close_range(), "
-		       "seccomp filters, and local sockets",
+		       "the keeper process (FM_KEEP) cannot be started: %s; the keeper needs "
+		       "clone(), pidfd_open(), close_range(), seccomp filters and local sockets",
 		       strerror(-err));
 	return err;
 }
@@ -360,7 +360,7 @@ void keep_stop(struct fm_mm *mm)
 }
 
 /* Hand a file that is open for writing to the keeper, too. */
-int keep_file(struct fm_file *file)
+int keep_file(struct fm_file *file, struct fm_store *store)
 {
 	struct fm_mm *mm = file->mm;
 	struct fm_store_kept kept;
@@ -368,17 +368,17 @@ int keep_file(struct fm_file *file)
 
 	if (!(mm->flags & FM_KEEP))
 		return 0;
-	if (!(file->store->caps & FM_STORE_KEEPS)) {
+	if (!(store->caps & FM_STORE_KEEPS)) {
 		mm_log(mm, FM_LOG_ERROR, "%s: a keeper (FM_KEEP) can write to local files only",
 		       file->uri);
 		return -EOPNOTSUPP;
 	}
-	int err = file->store->ops->keep(file->store, &kept);
+	int err = store->ops->keep(store, &kept);
 	if (!err)
 		err = os_keeper_take(&mm->keeper, kept.fd, &kept.st, &place);
 	if (err)
-		mm_log(mm, FM_LOG_ERROR, "%s: its keeper (FM_KEEP) does not take it: %s", file->uri,
-		       strerror(-err));
+		mm_log(mm, FM_LOG_ERROR, "%s: the keeper process (FM_KEEP) cannot take the file: %s",
+		       file->uri, strerror(-err));
 	else
 		file->writes->kept = place + 1;
 	return err;

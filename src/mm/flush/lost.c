@@ -23,9 +23,9 @@ void file_tell_lost(struct fm_file *file)
 		return;
 	uint64_t first = atomic_xchg(&file->dirt->lost_first, UINT64_MAX);
 	mm_log(file->mm, FM_LOG_ERROR,
-	       "%s: %u dirty pages from offset %llu on are lost: the program has put other memory "
-	       "in their place in the mapping (mmap with "
-	       "MAP_FIXED), or has unmapped or emptied it (munmap, MADV_DONTNEED); use fm_unmap()",
+	       "%s: %u dirty pages from offset %llu on are lost: the program has mapped other "
+	       "memory over the pages (mmap with MAP_FIXED), or has unmapped or discarded the "
+	       "pages (munmap, MADV_DONTNEED); use fm_unmap()",
 	       file->uri, lost - before, (unsigned long long)(first << file->pool->shift));
 }
 
@@ -48,10 +48,10 @@ void writeback_tell_lost(struct writeback *wb)
 	struct fm_file *file;
 	if (atomic_xchg(&wb->mm->writer_bell.merged, 0u))
 		mm_log(mm, FM_LOG_WARNING,
-		       "the program allows the kernel to merge equal pages (PR_SET_MEMORY_MERGE) "
-		       "since it has mapped files for "
-		       "writing: mappings opt out, and all that is in memory of these files is "
-		       "written once; allow it before fm_mm_create()");
+		       "the program allowed the kernel to merge equal pages (PR_SET_MEMORY_MERGE) "
+		       "after files were mapped for writing: the mappings opt out of merging, and "
+		       "all cached pages of these files are written once; call prctl() before "
+		       "fm_mm_create()");
 	while ((file = next_lost(mm)) != NULL) {
 		file_tell_lost(file);
 		file_put(file);

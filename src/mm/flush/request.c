@@ -124,7 +124,11 @@ void file_note_failure(struct fm_file *file, int error)
 static void failure_out(void *arg)
 {
 	const struct failure *failure = arg;
+	struct callback callback;
+
+	mm_callback_begin(&callback, failure->file->mm);
 	handles_tell(failure->file, failure->offset, failure->len, failure->error);
+	mm_callback_end(&callback);
 }
 
 void file_tell_failure(struct fm_file *file, uint64_t offset, uint64_t len, int error)

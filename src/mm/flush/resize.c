@@ -20,7 +20,6 @@
 
 #include "mm/base/common.h"
 #include "mm/base/file.h"
-#include "mm/base/gate.h"
 #include "mm/base/mm.h"
 #include "mm/base/refs.h"
 #include "mm/cache/dirty.h"
@@ -30,6 +29,7 @@
 #include "mm/fill/demand.h"
 #include "mm/fill/share.h"
 #include "mm/fill/version.h"
+#include "mm/flush/change.h"
 #include "mm/flush/durable.h"
 #include "mm/flush/file_writes.h"
 #include "mm/flush/range.h"
@@ -52,53 +52,19 @@
 #define TRIES_MOST 200
 
 struct drop_count {
+	uint64_t until_ns;
 	uint32_t busy;
+	int err; /* -ETIMEDOUT: the rest of the pages was left */
 };
 
-static void resize_begin(struct fm_file *file)
-{
-	uint32_t free = 0;
-	might_block(file->mm);
-	if (atomic_cas(&file->writes->resizing, &free, 1u))
-		return;
-	while (atomic_xchg(&file->writes->resizing, 2u) != 0)
-		os_futex_wait(&file->writes->resizing, 2, OS_FUTEX_ANY, OS_FOREVER);
-}
-
-static void resize_end(struct fm_file *file)
-{
-	if (atomic_xchg(&file->writes->resizing, 0u) == 2)
-		os_futex_wake(&file->writes->resizing, 1, OS_FUTEX_ANY);
-}
-
-/* Lock a pinned page once no write of the page is under way. Blocks. */
-static void lock_unwritten(struct fm_file *file, struct page *page)
-{
-	for (;;) {
-		if (!page_trylock(page)) {
-			page_wait(file->mm, page, false, OS_FOREVER);
-			continue;
-		}
-		if (!page_is(page, PG_WRITEBACK))
-			return;
-		page_unlock(file->pool, page);
-		page_wait_written(file->mm, page, OS_FOREVER);
-	}
-}
-
-static void wait_writes(struct fm_file *file, struct page *page, void *arg)
-{
-	(void)arg;
-	lock_unwritten(file, page);
-	page_unlock(file->pool, page);
-}
-
-/* Remove a page from the view and the cache, whatever its state, even if the page is pinned. */
+/* Remove a page from the view and the cache, whatever its state, even if the page is pinned. No
+ * write of the page begins any more. A read that holds the page's lock ends by the file's
+ * deadline. */
 static void drop_page(struct fm_file *file, struct page *page, void *arg)
 {
 	(void)arg;
 	for (int tries = 0;; tries++) {
-		lock_unwritten(file, page);
+		(void)page_lock_unwritten(file, page, OS_FOREVER);
 		bool gone = page_is(page, PG_GONE);
 		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* a page pinned by the kernel goes with its bytes */
@@ -126,7 +92,10 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 {
 	struct drop_count *count = arg;
 	for (int tries = 0;; tries++) {
-		lock_unwritten(file, page);
+		if (!count->err)
+			count->err = page_lock_unwritten(file, page, count->until_ns);
+		if (count->err)
+			return;
 		bool gone = page_is(page, PG_GONE);
 		/* A page that waits for a flush is in the store, too. If the flush fails, bytes
 		 * read in the meantime are as old. */
@@ -149,7 +118,7 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 
 /* Get a page, and read the page if needed. May block. On success (0) the page is locked and pinned,
  * and no write of the page is under way. */
-static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page)
+static int page_get(struct fm_file *file, uint64_t index, uint64_t until_ns, struct page **ret_page)
 {
 	struct frame_pool *pool = file->pool;
 	struct page *page;
@@ -158,14 +127,18 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 	for (;;) {
 		int err = page_add(file, index, ADD_RECLAIM, &page, &fresh);
 		if (err == -ENOMEM) {
-			err = frame_wait(file, true, OS_FOREVER);
+			err = frame_wait(file, true, until_ns);
 			if (err)
 				return err;
 			continue;
 		}
 		if (fresh)
 			page_unlock_unread(pool, page);
-		lock_unwritten(file, page);
+		err = page_lock_unwritten(file, page, until_ns);
+		if (err) {
+			page_unpin(pool, page);
+			return err;
+		}
 		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE)) {
 			*ret_page = page;
 			return 0;
@@ -176,7 +149,7 @@ static int page_get(struct fm_file *file, uint64_t index, struct page **ret_page
 			err = read_page(file, page, 0);
 		page_unpin(pool, page);
 		if (err == -EBUSY)
-			err = read_wait_for_room(file, OS_FOREVER);
+			err = read_wait_for_room(file, until_ns);
 		if (err)
 			return err;
 	}
@@ -199,7 +172,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 
 /* Fill the last page with zeros past the size, so that a file that grows has zeros there. Only
  * memory needs this: the store never has bytes past the size. */
-static int zero_past(struct fm_file *file, uint64_t size)
+static int zero_past(struct fm_file *file, uint64_t size, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t inside = size & (pool->page_size - 1);
@@ -208,10 +181,12 @@ static int zero_past(struct fm_file *file, uint64_t size)
 
 	if (!page)
 		return 0;
-	lock_unwritten(file, page);
-	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
-		err = page_zero(file, page, inside, pool->page_size);
-	page_unlock(pool, page);
+	err = page_lock_unwritten(file, page, until_ns);
+	if (!err) {
+		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+			err = page_zero(file, page, inside, pool->page_size);
+		page_unlock(pool, page);
+	}
 	page_unpin(pool, page);
 	return err;
 }
@@ -219,38 +194,6 @@ static int zero_past(struct fm_file *file, uint64_t size)
 static uint64_t last_index(const struct fm_file *file)
 {
 	return UINT64_MAX >> file->pool->shift;
-}
-
-/* Wait for syncs that had to pass by pages because of changes. No change may begin until such a
- * sync has ended. */
-static void wait_for_syncs(struct fm_file *file)
-{
-	for (;;) {
-		uint32_t seq = atomic_get(&file->writes->ended.seq);
-		if (!atomic_get(&file->writes->syncs_alone) || atomic_get(&file->mm->dying))
-			return;
-		gate_wait(&file->writes->ended, seq, os_now_ns() + 20 * OS_NSEC_PER_MSEC);
-	}
-}
-
-/* Begin a change: until change_end(), no page of the range is written or becomes dirty. Blocks. */
-static void change_begin(struct fm_file *file, uint64_t first, uint64_t last)
-{
-	wait_for_syncs(file);
-	/* Raise the last index before lowering the first: so no thread sees a larger range than
-	 * this range. */
-	atomic_set(&file->dirt->punch_last, last);
-	atomic_set(&file->dirt->punch_first, first);
-	file_each_cached(file, first, last, wait_writes, NULL);
-}
-
-static void change_end(struct fm_file *file)
-{
-	atomic_add(&file->writes->written_seq,
-		   1u); /* before a waiting sync goes on: the sync makes the change durable, too */
-	atomic_set(&file->dirt->punch_first, UINT64_MAX);
-	atomic_set(&file->dirt->punch_last, 0u);
-	gate_open(&file->writes->ended);
 }
 
 /* Return the first page that is not wholly within `size`. first_gone(): the first page that is
@@ -288,10 +231,11 @@ static struct fm_file *next_private(struct fm_file *base, struct fm_file *last)
  * is dropped and read anew. */
 static void cut_private(struct fm_file *own, uint64_t size)
 {
-	struct drop_count count = {0};
+	struct drop_count count = {.until_ns = OS_FOREVER};
 	uint64_t first = first_cut(own, size), gone = first_gone(own, size);
 
-	change_begin(own, first, last_index(own));
+	/* The base is shorter already. Writes go to a scratch file, and reads have a deadline. */
+	(void)change_begin(own, first, last_index(own), OS_FOREVER);
 	file_each_cached(own, gone, last_index(own), drop_page, NULL);
 	(void)own->store->ops->resize(own->store, size);
 	if (first < gone)
@@ -310,13 +254,16 @@ static void cut_privates(struct fm_file *file, uint64_t size)
 static void cut(struct fm_file *file, uint64_t size)
 {
 	file_each_cached(file, first_gone(file, size), last_index(file), drop_page, NULL);
-	(void)zero_past(file, size); /* a pinned page is zeroed when the file grows again */
+	/* No write is under way. A pinned page is zeroed when the file grows again. */
+	(void)zero_past(file, size, OS_FOREVER);
 }
 
-static int shrink(struct fm_file *file, uint64_t size)
+static int shrink(struct fm_file *file, uint64_t size, uint64_t until_ns)
 {
-	change_begin(file, first_cut(file, size), last_index(file));
-	int err = store_resize(file->store, size);
+	int err = change_begin(file, first_cut(file, size), last_index(file), until_ns);
+	if (err)
+		return err;
+	err = store_resize(file->store, size);
 	if (!err)
 		cut(file, size);
 	change_end(file);
@@ -327,45 +274,49 @@ static int shrink(struct fm_file *file, uint64_t size)
 
 /* Mark the page of the former end dirty. The program may have written past the former end after the
  * page was zeroed there. A write-back left those bytes out. The store must get the bytes that the
- * program sees. */
-static void write_past(struct fm_file *file, uint64_t before)
+ * program sees. The store is longer already, so a deadline that has passed is no error: a page
+ * that is being read has nothing that the program wrote, and a page that is being written is
+ * written once more. */
+static void write_past(struct fm_file *file, uint64_t before, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	struct page *page = before & (pool->page_size - 1) ? page_find(file, before >> pool->shift) : NULL;
 
 	if (!page)
 		return;
-	lock_unwritten(file, page);
-	if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
-		page_dirty(pool, page);
-	page_unlock(pool, page);
+	if (page_lock_unwritten(file, page, until_ns) == 0 || page_trylock(page)) {
+		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
+			page_dirty(pool, page);
+		page_unlock(pool, page);
+	}
 	page_unpin(pool, page);
 }
 
-static int grow(struct fm_file *file, uint64_t size)
+static int grow(struct fm_file *file, uint64_t size, uint64_t until_ns)
 {
 	uint64_t before = file_size(file);
-	int err = zero_past(file, before);
+	int err = zero_past(file, before, until_ns);
 	if (!err)
 		err = store_resize(file->store, size);
-	if (err)
-		return err;
-	write_past(file, before);
-	return 0;
+	if (!err)
+		write_past(file, before, until_ns);
+	return err;
 }
 
 int file_truncate(struct fm_file *file, uint64_t size)
 {
-	int err = 0;
+	uint64_t until = file_sync_deadline(file);
 
 	if (!file->store->ops->resize)
 		return -EOPNOTSUPP;
-	resize_begin(file);
+	int err = resize_begin(file, until);
+	if (err)
+		return err;
 	uint64_t before = file_size(file);
 	if (size < before)
-		err = shrink(file, size);
+		err = shrink(file, size, until);
 	else if (size > before)
-		err = grow(file, size);
+		err = grow(file, size, until);
 	if (!err)
 		atomic_add(&file->writes->written_seq, 1u); /* the next sync makes the size durable */
 	resize_end(file);
@@ -373,7 +324,7 @@ int file_truncate(struct fm_file *file, uint64_t size)
 }
 
 /* Punch a part of one page: the part becomes zeros, and the page dirty. */
-static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
+static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len, uint64_t until_ns)
 {
 	struct frame_pool *pool = file->pool;
 	uint64_t inside = offset & (pool->page_size - 1);
@@ -381,7 +332,7 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 
 	while (!done) {
 		struct page *page;
-		int err = page_get(file, offset >> pool->shift, &page);
+		int err = page_get(file, offset >> pool->shift, until_ns, &page);
 		if (!err) {
 			err = page_zero(file, page, inside, inside + len);
 			done = !err &&
@@ -398,7 +349,7 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len)
 	return 0;
 }
 
-static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
+static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last, uint64_t until_ns)
 {
 	uint32_t shift = file->pool->shift;
 	uint64_t end = (last + 1) << shift, size = file_size(file);
@@ -407,10 +358,12 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 	file_each_cached(file, first, last, count_pinned, &count);
 	if (count.busy) /* a pinned page is promised to stay */
 		return -EBUSY;
-	change_begin(file, first, last);
+	int err = change_begin(file, first, last, until_ns);
+	if (err)
+		return err;
 	if (end > size)
 		end = (size + OS_PAGE - 1) & ~(uint64_t)(OS_PAGE - 1);
-	int err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
+	err = file->store->ops->punch(file->store, first << shift, end - (first << shift));
 	if (!err)
 		file_each_cached(file, first, last, drop_page, NULL);
 	change_end(file);
@@ -419,12 +372,13 @@ static int punch_whole(struct fm_file *file, uint64_t first, uint64_t last)
 
 int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 {
-	uint64_t unit = file->pool->page_size, end = offset + len;
-	int err = 0;
+	uint64_t unit = file->pool->page_size, end = offset + len, until = file_sync_deadline(file);
 
 	if (!file->store->ops->punch)
 		return -EOPNOTSUPP;
-	resize_begin(file);
+	int err = resize_begin(file, until);
+	if (err)
+		return err;
 	uint64_t size = file_size(file);
 	if (end > size)
 		end = size;
@@ -432,14 +386,15 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 		uint64_t first = (offset + unit - 1) & ~(unit - 1),
 			 stop = end == size ? (end + unit - 1) & ~(unit - 1) : end & ~(unit - 1);
 		if (first > stop) { /* the range is inside one page */
-			err = punch_part(file, offset, end - offset);
+			err = punch_part(file, offset, end - offset, until);
 		} else {
 			if (offset < first)
-				err = punch_part(file, offset, first - offset);
+				err = punch_part(file, offset, first - offset, until);
 			if (!err && stop < end)
-				err = punch_part(file, stop, end - stop);
+				err = punch_part(file, stop, end - stop, until);
 			if (!err && first < stop)
-				err = punch_whole(file, first >> file->pool->shift, (stop >> file->pool->shift) - 1);
+				err = punch_whole(file, first >> file->pool->shift,
+						  (stop >> file->pool->shift) - 1, until);
 		}
 	}
 	resize_end(file);
@@ -448,38 +403,41 @@ int file_punch(struct fm_file *file, uint64_t offset, uint64_t len)
 
 /* Take over a larger size of a file that is open for writing and has grown in the store. Other
  * processes may have written past the former end, in its last page: the cache lacks these bytes. */
-static int grown(struct fm_file *file, uint64_t size)
+static int grown(struct fm_file *file, uint64_t size, uint64_t until_ns)
 {
-	struct drop_count count = {0};
+	struct drop_count count = {.until_ns = until_ns};
 	uint64_t before = file_size(file), last = first_cut(file, before);
 
 	for (int tries = 0; tries < 10; tries++) { /* the program may write to the page again and again */
 		int err = writeback_range(file, last, last, true);
 		if (!err && atomic_get(&file->dirt->unflushed)) /* else the page would be held */
 			err = file_flush(file);
+		if (!err)
+			err = change_begin(file, last, last, until_ns);
 		if (err)
 			return err;
 		count.busy = 0;
-		change_begin(file, last, last);
 		if (last < first_gone(file, before))
 			file_each_cached(file, last, last, drop_clean, &count);
-		if (!count.busy)
+		if (!count.busy && !count.err)
 			store_size_set(file->store, size);
 		change_end(file);
-		if (!count.busy)
-			return 0;
+		if (!count.busy || count.err)
+			return count.err;
 	}
 	return -EBUSY;
 }
 
 /* Take over a smaller size of a file that has become shorter in the store. Returns -EAGAIN if a
  * write that was under way has made the file longer again. */
-static int shrunk(struct fm_file *file, uint64_t size)
+static int shrunk(struct fm_file *file, uint64_t size, uint64_t until_ns)
 {
 	struct fm_store_version now;
+	int err = change_begin(file, first_cut(file, size), last_index(file), until_ns);
 
-	change_begin(file, first_cut(file, size), last_index(file));
-	int err = file->store->ops->version(file->store, &now);
+	if (err)
+		return err;
+	err = file->store->ops->version(file->store, &now);
 	if (!err && now.size != size)
 		err = -EAGAIN;
 	if (!err) {
@@ -497,16 +455,18 @@ static int shrunk(struct fm_file *file, uint64_t size)
 static int size_renew(struct fm_file *file, bool *ret_other)
 {
 	struct fm_store_version now;
-	int err = 0;
+	uint64_t until = file_sync_deadline(file);
+	int err = resize_begin(file, until);
 
-	resize_begin(file);
+	if (err)
+		return err;
 	uint64_t before = file_size(file);
 	do {
 		err = file->store->ops->version(file->store, &now);
 		if (!err && now.size > before)
-			err = grown(file, now.size);
+			err = grown(file, now.size, until);
 		else if (!err && now.size < before)
-			err = shrunk(file, now.size);
+			err = shrunk(file, now.size, until);
 	} while (err == -EAGAIN);
 	resize_end(file);
 	*ret_other = !err && now.size != before;
@@ -519,9 +479,10 @@ int file_refresh(struct fm_file *file, bool *ret_changed)
 	might_block(file->mm);
 	if (!file->store->ops->version)
 		return -EOPNOTSUPP;
-	if (!file->writable)
-		return snapshot_renew(file, ret_changed);
-	int err = size_renew(file, ret_changed);
+	int err = file->writable ? 0 : snapshot_renew(file, ret_changed);
+	if (err || !file->writable) /* the file may have become a file for writing meanwhile */
+		return err;
+	err = size_renew(file, ret_changed);
 	return err ? err : file_drop(file, 0, 0);
 }
 
@@ -545,7 +506,7 @@ int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 {
 	uint32_t shift = file->pool->shift;
 	uint64_t first = offset >> shift, last = len ? (offset + len - 1) >> shift : last_index(file);
-	struct drop_count count = {0};
+	struct drop_count count = {.until_ns = file_sync_deadline(file)};
 
 	might_block(file->mm);
 	int err = writeback_range(file, first, last, true);
@@ -554,7 +515,7 @@ int file_drop(struct fm_file *file, uint64_t offset, uint64_t len)
 	if (err)
 		return err;
 	file_each_cached(file, first, last, drop_clean, &count);
-	return count.busy ? -EBUSY : 0;
+	return count.err ? count.err : count.busy ? -EBUSY : 0;
 }
 
 int file_reserve(struct fm_file *file, uint64_t offset, uint64_t len)

@@ -30,6 +30,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <stdlib.h>
@@ -50,7 +51,7 @@ struct emptied {
  */
 static void empty_around(struct fm_file *file, const struct page *page, struct emptied *emptied)
 {
-	const struct view_region *region = &file->view.region;
+	struct view_region *region = &file->view.region;
 	uint64_t offset = page_addr(&file->view, file->pool, page) - region->base,
 		 part = offset / EMPTY_BYTES, start = part * EMPTY_BYTES;
 	uint64_t end = start + EMPTY_BYTES < region->len ? start + EMPTY_BYTES : region->len;
@@ -63,7 +64,7 @@ static void empty_around(struct fm_file *file, const struct page *page, struct e
 	} else {
 		emptied->part[part / 64] |= 1ull << part % 64;
 	}
-	trap_discard_ours(file->mm->trap, region->base + start, end - start);
+	trap_region_discard(region, start, end - start);
 }
 
 /*

@@ -34,6 +34,7 @@
 #include "os/os.h"
 #include "stats/stats.h"
 #include "store/store.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <errno.h>
@@ -226,8 +227,8 @@ static int file_begin(struct fm_file *file, uint32_t readahead_bytes)
 	err = view_open(file);
 	if (err) {
 		mm_log(mm, FM_LOG_ERROR,
-		       "no address space for a view of %llu bytes: %s (ulimit -v and -d; "
-		       "`reserve_bytes` is what is kept free behind)",
+		       "no address space for a view of %llu bytes: %s; raise ulimit -v and -d, or "
+		       "lower `reserve_bytes`, the space reserved for the growth of the file",
 		       (unsigned long long)file_size(file), strerror(-err));
 		return err;
 	}
@@ -247,7 +248,7 @@ static int check_options(struct fm_mm *mm, const char *uri, const struct fm_file
 	if (page_size == OS_PAGE)
 		return 0;
 	mm_log(mm, FM_LOG_ERROR,
-	       "%s: a file that is open for writing has pages of 4096 bytes, not %u", uri,
+	       "%s: a file opened for writing needs a page_size of 4096, not %u", uri,
 	       page_size);
 	return -EINVAL;
 }
@@ -276,9 +277,10 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	file->reserve_bytes = options->reserve_bytes;
 	err = pool_for(mm, page_size, &file->pool);
 	if (err == -ENOSPC)
-		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is below the %llu that %u-byte pages need",
-		       (unsigned long long)mm->budget_bytes,
-		       (unsigned long long)page_size * MM_FRAMES_MIN, page_size);
+		mm_log(mm, FM_LOG_ERROR, "the budget of %llu bytes is too small: pages of %u bytes need at least "
+		       "%llu bytes",
+		       (unsigned long long)mm->budget_bytes, page_size,
+		       (unsigned long long)page_size * MM_FRAMES_MIN);
 	if (err)
 		goto fail;
 	err = fd < 0 ? store_open(uri, flags, why, sizeof(why), &file->store)
@@ -296,10 +298,10 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 		file->deadline_ns = DEADLINE_MOST_NS;
 	if (file->store->kept.lost || file->store->kept.error)
 		mm_log(mm, FM_LOG_WARNING,
-		       "%s: the keeper (FM_KEEP) of process %d, which has ended, could not write "
-		       "%u pages: %s",
-		       uri, file->store->kept.program, file->store->kept.lost,
-		       file->store->kept.error == -ESTALE ? "somebody has changed the file since"
+		       "%s: %u dirty pages of process %d, which has ended, are lost: its keeper "
+		       "process (FM_KEEP) could not write the pages: %s",
+		       uri, file->store->kept.lost, file->store->kept.program,
+		       file->store->kept.error == -ESTALE ? "another program changed the file in the meantime"
 							  : strerror(-file->store->kept.error));
 	err = object_enter(file, write, ret_file);
 	if (err)
@@ -307,7 +309,7 @@ int file_open(struct fm_mm *mm, const char *uri, int fd, const struct fm_file_op
 	if (*ret_file)
 		return 0;
 	if (write) {
-		err = keep_file(file);
+		err = keep_file(file, file->store);
 		if (!err)
 			err = file_be_writable(file);
 		file->writes->written_seq = options->flags & FM_FILE_CREATE ? 1 : 0; /* the name may be new */

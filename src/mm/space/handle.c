@@ -240,16 +240,15 @@ static int refuse(struct fm_file *fresh, enum meeting meeting, const char *name,
 {
 	if (meeting == MEETS_CHANGE)
 		mm_log(fresh->mm, FM_LOG_ERROR,
-		       "%s: is being opened or closed as '%s', which does not end", fresh->uri,
-		       name);
+		       "%s: another thread has been opening or closing this file as '%s' for too "
+		       "long; try again",
+		       fresh->uri, name);
 	else
 		mm_log(fresh->mm, FM_LOG_ERROR,
-		       "%s: this object is open already, as '%s', and %s: one cache cannot serve "
-		       "both (another address space, "
-		       "other filters, or a page_size above 4096): close that one first, or use "
-		       "its handle",
-		       fresh->uri, name,
-		       write ? "is now to be written to" : "may be written to there");
+		       "%s: this file is already open as '%s', and %s handle is for writing: one "
+		       "cache cannot serve both handles (another address space, other filters, or "
+		       "a page_size above 4096); close the other handle first, or use it",
+		       fresh->uri, name, write ? "the new" : "that");
 	return meeting == MEETS_CHANGE ? -ETIMEDOUT : -EBUSY;
 }
 
@@ -269,8 +268,8 @@ static int lock_object(struct fm_file *file, struct fm_file *fresh, bool write)
 		mm_log(fresh->mm, FM_LOG_ERROR, "%s: is locked by process %d", fresh->uri, holder);
 	else if (err == -EAGAIN)
 		mm_log(fresh->mm, FM_LOG_ERROR,
-		       "%s: is locked by another open of the file, maybe a keeper's: see "
-		       "/proc/locks",
+		       "%s: another open file description holds a lock on the file, possibly that "
+		       "of a keeper process (FM_KEEP); see /proc/locks",
 		       fresh->uri);
 	else
 		mm_log(fresh->mm, FM_LOG_ERROR, "%s: cannot be locked: %s", fresh->uri, strerror(-err));
@@ -344,20 +343,27 @@ static int file_upgrade(struct fm_file *file, struct fm_file *fresh)
 		file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, count_pinned, &pinned);
 	if (pinned) {
 		mm_log(file->mm, FM_LOG_ERROR,
-		       "%s: is open for reading already, as '%s', and fm_pin() holds %u pages of "
-		       "it",
+		       "%s: cannot be opened for writing: the file is open for reading as '%s', "
+		       "and fm_pin() holds %u of its pages; unpin the pages first",
 		       fresh->uri, file->uri, pinned);
 		return -EBUSY;
 	}
+	/* The keeper takes the descriptors of `fresh` before they become those of `file`: an upgrade
+	 * of the store cannot be undone. */
 	int err = file_prepare_writing(file);
 	if (!err)
-		err = file->store->ops->upgrade(file->store, fresh->store);
+		err = keep_file(file, fresh->store);
 	if (!err)
-		err = keep_file(file);
-	if (err)
+		err = file->store->ops->upgrade(file->store, fresh->store);
+	if (err) {
+		keep_forget(file);
 		return err;
-	file->writable = true;
+	}
 	os_sigmask mask = os_signals_block();
+	/* From here on no thread takes over a version that the thread asked for before. */
+	os_lock(&file->reads->version_lock);
+	file->writable = true;
+	os_unlock(&file->reads->version_lock);
 	background_pass(file->mm);
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, page_begin_again, NULL);
 	os_lock(&file->reads->version_lock);
@@ -508,7 +514,7 @@ int object_enter(struct fm_file *fresh, bool write, struct fm_file **ret_handle)
 	*ret_handle = NULL;
 	fresh->settling = true;
 	fresh->will_write = write;
-	fresh->alone = has_list(fresh);
+	fresh->alone = has_list(fresh) || fresh->changed_policy == FM_CHANGED_LEASE;
 	if (fresh->store->id.kind == FM_STORE_ID_NONE)
 		return fresh->locked ? lock_object(fresh, fresh, write) : 0;
 	for (;;) {

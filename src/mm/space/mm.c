@@ -101,7 +101,9 @@ static int open_trap(struct fm_mm *mm, const struct fm_mm_options *options)
 {
 	struct trap_options trap = {
 		.kind = options->trap ? (enum fm_trap)options->trap : FM_TRAP_INLINE,
-		.want_move = options->install != FM_INSTALL_COPY,
+		.want_move = options->install != FM_INSTALL_COPY &&
+			     !(options->flags & FM_MM_NO_SIGNALS),
+		.silent = options->flags & FM_MM_NO_SIGNALS,
 		.client = &fault_trap_client,
 		.note = mm_note,
 		.note_arg = mm,
@@ -340,8 +342,8 @@ static bool leave_behind(struct fm_mm *mm)
 {
 	struct os_thread thread = {0};
 	mm_log(mm, FM_LOG_WARNING,
-	       "a store does not end what it was asked to do: what the address space holds is "
-	       "given back when it does");
+	       "a request to a store has not ended: the memory of the address space is released "
+	       "when the request ends");
 	silence(mm);
 	if (os_thread_start(&thread, "fm-end", end_later, mm)) {
 		atomic_set(&mm->silent, false);

@@ -21,6 +21,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
+#include "trap/release.h"
 #include "trap/trap.h"
 
 /* Report that a dirty page's bytes are gone; the store has older bytes, if any. The
@@ -98,8 +99,10 @@ void page_in_pieces(struct view *view, struct page *page, bool foreign)
  * place. */
 bool page_is_foreign(const struct view *view, const struct page *page)
 {
-	return trap_any_foreign(view->mm->trap, page_addr(view, view->file->pool, page),
-				(uint64_t)page->shown * OS_PAGE);
+	uint64_t addr = page_addr(view, view->file->pool, page);
+
+	return region_is_released(&view->region, addr) ||
+	       trap_any_foreign(view->mm->trap, addr, (uint64_t)page->shown * OS_PAGE);
 }
 
 /* Take out an installed page that is foreign: the bytes that the view had are gone. The

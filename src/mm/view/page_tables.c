@@ -16,6 +16,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 #include "stats/stats.h"
+#include "trap/parts.h"
 #include "trap/trap.h"
 
 #include <limits.h>
@@ -190,7 +191,7 @@ static void discard_range(struct fm_mm *mm, uint64_t start, uint64_t end)
 		start = region->base;
 	if (end > region->base + region->len)
 		end = region->base + region->len;
-	trap_discard_ours(mm->trap, start, end - start);
+	trap_region_discard(region, start - region->base, end - start);
 	region_unpin(region);
 }
 

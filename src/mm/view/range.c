@@ -174,6 +174,10 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 			page_wait(file->mm, page, false, os_now_ns() + 50000);
 			continue;
 		}
+		if (file->writable) { /* since the caller looked: see file_forget() */
+			page_unlock(file->pool, page);
+			return;
+		}
 		bool out = !page_is(page, PG_INSTALLED) || page_take_out(&file->view, page, true) == 0;
 		if (!out && ++tries > 20) {
 			/* A page that the kernel has pinned, or has no memory for, goes together with its
@@ -191,10 +195,11 @@ static void forget_bytes(struct fm_file *file, struct page *page, void *arg)
 }
 
 /* Forget all cached bytes of a file whose object has changed: the cached bytes are no
- * longer the object's, whatever pins there are. Locks are as in file_take_out(). */
+ * longer the object's, whatever pins there are. Locks are as in file_take_out(). The file may
+ * become a file for writing meanwhile. The upgrade forgets all pages itself, and takes the lock of
+ * each page before a page can be dirty (file_upgrade()). So a page of a file for writing stays. */
 void file_forget(struct fm_file *file)
 {
-	mm_assert(!file->writable);
 	file_each_cached(file, 0, UINT64_MAX >> file->pool->shift, forget_bytes, NULL);
 }
 

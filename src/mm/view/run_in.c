@@ -135,6 +135,12 @@ static bool look_after(struct view *view, struct page *first, uint32_t count, st
 	return lost;
 }
 
+/* Return true if a run enters the view by COPY. */
+static bool copies_runs(const struct access *access, bool write)
+{
+	return !write && (access->file->writable || access->mm->install == FM_INSTALL_COPY);
+}
+
 /* Move or copy a run into the view. Returns how many pages went in. */
 static uint32_t run_in(struct access *access, const struct run *run, bool write, int *ret_err)
 {
@@ -144,7 +150,7 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 		 src = (uint64_t)slot_of(pool, run->first);
 	uint32_t went;
 
-	if (access->file->writable && !write)
+	if (copies_runs(access, write))
 		return copy(mm, dst, src, run->count, ret_err);
 	/* A page that does not go in stays dirty: the page may have been in the view for a
 	 * moment. */
@@ -179,7 +185,7 @@ static int run_install(struct access *access, struct page *page, struct run run,
 		went = run_in(access, &run, write, &err);
 		if (went)
 			pages_installed(view, run.first, went, pool->page_size,
-					access->file->writable && !write ? BY_COPY : BY_MOVE);
+					copies_runs(access, write) ? BY_COPY : BY_MOVE);
 		if (went < run.count)
 			pt_put(access->mm, run.first + went, run.count - went, dst);
 		if (unlikely(went < run.count && err == -ENOENT)) {
@@ -278,7 +284,8 @@ int install_run(struct access *access, struct page *page)
 	bool write = access->flags & FM_FAULT_WRITE;
 	/* A larger page is a run by itself, and could be moved in part. A recording needs a
 	 * separate touch of each page. */
-	bool alone = access->mm->install != FM_INSTALL_MOVE || file->recorded ||
+	bool silent = access->mm->flags & FM_MM_NO_SIGNALS;
+	bool alone = (access->mm->install != FM_INSTALL_MOVE && !silent) || file->recorded ||
 		     file->pool->page_size > OS_PAGE || access->advice == FM_ADVICE_RANDOM ||
 		     (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
@@ -291,7 +298,9 @@ int install_run(struct access *access, struct page *page)
 	if (write)
 		return write_run_install(access, page);
 	if (!file->writable)
-		return run_install(access, page, gather(access, page, UINT32_MAX, GATHER_CLEAN), false);
+		return run_install(access, page,
+				   gather(access, page, silent ? COPY_RUN : UINT32_MAX, GATHER_CLEAN),
+				   false);
 	bool dirty = page_is(page, PG_DIRTY);
 	/* The neighbours must not become writable where the mapping does not allow writes. */
 	if (dirty ? page_is(page, PG_WRITEBACK) || !access->writable : writer_comes(file, access->index))
