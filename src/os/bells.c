@@ -21,13 +21,31 @@ static long bell_make(void *arg)
 	return os_fd_make(eventfd(0, *(int *)arg));
 }
 
+/* Note what os_bell_is_there() compares with. */
+static void bell_know(struct os_bell *bell)
+{
+	struct os_fd_id id = {0, 0};
+	if (!os_fds_apart())
+		(void)os_fd_id(bell->fd, &id);
+	bell->dev = id.dev;
+	bell->ino = id.ino;
+}
+
 int os_bell_open(struct os_bell *bell, int flags)
 {
 	*bell = (struct os_bell){.fd = -1};
 	flags |= EFD_CLOEXEC;
 	bell->fd = (int)(os_fds_apart() ? fds_holder_call(fds_now(), bell_make, &flags)
 					: bell_make(&flags));
-	return bell->fd < 0 ? bell->fd : 0;
+	if (bell->fd < 0)
+		return bell->fd;
+	bell_know(bell);
+	return 0;
+}
+
+bool os_bell_is_there(const struct os_bell *bell)
+{
+	return os_fds_apart() || os_fd_is(bell->fd, &(struct os_fd_id){bell->dev, bell->ino});
 }
 
 /* Close a bell. The holder closes the bell after it has rung the bells that were asked for. */
@@ -37,7 +55,7 @@ void os_bell_close(struct os_bell *bell)
 
 	if (bell->fd >= 0 && os_fds_apart())
 		fds_job_wait(fds, &fds->quick, &fds->holder_word, fds_close_one, (void *)(intptr_t)bell->fd);
-	else if (bell->fd >= 0)
+	else if (bell->fd >= 0 && os_bell_is_there(bell))
 		os_syscall1(SYS_close, bell->fd);
 	bell->fd = -1;
 }
@@ -48,7 +66,8 @@ void os_bell_ring(struct os_bell *bell)
 	uint64_t one = 1;
 
 	if (os_fds_own() || !os_fds_apart()) {
-		os_syscall3(SYS_write, bell->fd, &one, sizeof(one));
+		if (os_bell_is_there(bell))
+			os_syscall3(SYS_write, bell->fd, &one, sizeof(one));
 		return;
 	}
 	if (atomic_xchg(&bell->pending, 1u))
@@ -74,6 +93,7 @@ int os_event_open(void)
 	fd = at < FDS_EVENTS_MOST ? os_fd_make(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) : -EMFILE;
 	if (fd >= 0) {
 		fds->event[at].bell = (struct os_bell){.fd = os_fd_give(fd)};
+		bell_know(&fds->event[at].bell);
 		fds->event[at].fd = fd;
 		if (fds->event[at].bell.fd >= 0)
 			return at;
@@ -98,6 +118,8 @@ static long event_drain(void *arg)
 	struct event *event = arg;
 	uint64_t count;
 
+	if (!os_bell_is_there(&event->bell))
+		return -EBADF;
 	return os_syscall3(SYS_read, event->bell.fd, &count, sizeof(count));
 }
 
@@ -114,9 +136,12 @@ static bool readable(int fd)
 
 static long event_write(void *arg)
 {
+	const struct event *event = arg;
 	uint64_t one = 1;
 
-	return os_syscall3(SYS_write, ((struct event *)arg)->bell.fd, &one, sizeof(one));
+	if (!os_bell_is_there(&event->bell))
+		return -EBADF;
+	return os_syscall3(SYS_write, event->bell.fd, &one, sizeof(one));
 }
 
 /* Test whether the event's number still stands for the event. The program may have closed the

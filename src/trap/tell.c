@@ -532,7 +532,18 @@ void tell_error(struct trap *trap, uint32_t tid, uint64_t addr, bool write,
 		const struct fm_error *error, fm_error_fn fn, void *arg)
 {
 	uint64_t page = page_of(addr);
-	bool call = !trap->user_mode_only && access_of(trap, tid) == ACCESS_CALL;
+	bool unmapped = error->error == -EFAULT;
+	enum access access = trap->user_mode_only && !unmapped ? ACCESS_OWN : access_of(trap, tid);
+
+	/* Another thread's install may have woken the thread, before the page was unmapped. Its
+	 * access has succeeded, and a note would be taken for a later access there. A thread that is
+	 * awake and still wants the page sends its message again. Other errors are told all the
+	 * same: trap_drain() waits for their notes. */
+	if (unmapped && access == ACCESS_OVER && !is_always_awake(trap->telling, tid, true)) {
+		trap_wake(trap, page, OS_PAGE);
+		return;
+	}
+	bool call = !trap->user_mode_only && access == ACCESS_CALL;
 	note_put(trap, tid, call, page, error, fn, arg);
 	int err = uffd_has_poison(trap) ? uffd_poison(trap, page, OS_PAGE) : -EOPNOTSUPP;
 	bool there = err && trap_present(page) != 0;

@@ -342,10 +342,10 @@ static void *handler_main(void *arg)
 		if (!handler->msg_count || full || !served) /* otherwise there are messages to
 							       take */
 			os_syscall5(SYS_ppoll, fds, count, &tick, NULL, 8);
-		if (fds[0].revents & POLLNVAL) /* the program has closed the bell: poll from time
-						  to time */
+		/* The program has closed the bell, or put another file there: look from time to time. */
+		if (fds[0].revents && !os_bell_is_there(&handler->trap->bell))
 			os_sleep_until(os_now_ns() + 10 * OS_NSEC_PER_MSEC);
-		if (fds[0].revents & POLLIN)
+		else if (fds[0].revents & POLLIN)
 			os_syscall3(SYS_read, handler->trap->bell.fd, &drop, sizeof(drop));
 		drive_again(handler);
 		if (served)

@@ -48,11 +48,19 @@ static long call_own(void *arg)
 	return os_syscall3(SYS_ioctl, call->trap->own_fd, call->what, call->arg);
 }
 
+/* Tell whether the kernel has done what it was asked to do, or has found that the pages do not allow
+ * it. Any userfaultfd of the process does the same to the pages. So the answer is right, whatever
+ * the number stands for by now. */
+static bool answer_is_plain(long ret)
+{
+	return ret == 0 || ret == -EEXIST || ret == -EAGAIN || ret == -EBUSY;
+}
+
 /* Repeat an ioctl after the userfaultfd's number was lost: the program has closed or replaced the
- * number, or has another descriptor table by now. A limited number of times the library fetches a
- * new number. If threads have several tables, no number is right for all, and the other threads
- * ask the holder. */
-static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
+ * number, or has another descriptor table by now. `ret` is the ioctl's first answer. A limited
+ * number of times the library fetches a new number. If threads have several tables, no number is
+ * right for all, and the other threads ask the holder. */
+static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg, long ret)
 {
 	int fd = os_fds_apart() && atomic_get(&trap->renewals) < RENEWALS_MOST
 			 ? os_fd_fetch(trap->own_fd)
@@ -63,12 +71,13 @@ static long uffd_ioctl_lost(struct trap *trap, unsigned long what, void *arg)
 	}
 	if (fd >= 0) {
 		atomic_add(&trap->renewals, 1u);
-		long ret = os_syscall3(SYS_ioctl, fd, what, arg);
+		ret = os_syscall3(SYS_ioctl, fd, what, arg);
 		atomic_set(&trap->fd, fd);
 		return ret;
 	}
+	/* The program has closed the number since, maybe only after the call: see answer_is_plain(). */
 	if (!os_fds_apart())
-		return -EBADF;
+		return answer_is_plain(ret) ? ret : -EBADF;
 	return os_fds_call_quick(call_own, &(struct uffd_call){trap, what, arg});
 }
 
@@ -78,8 +87,7 @@ static bool answer_is_ours(struct trap *trap, int fd, long ret)
 {
 	if (ret == -EBADF || ret == -ENOTTY)
 		return false;
-	bool plain = ret == 0 || ret == -EEXIST || ret == -EAGAIN || ret == -EBUSY;
-	return (plain && trap->kind != FM_TRAP_THREAD) || os_fd_is(fd, &trap->id);
+	return (answer_is_plain(ret) && trap->kind != FM_TRAP_THREAD) || os_fd_is(fd, &trap->id);
 }
 
 static long uffd_ioctl(struct trap *trap, unsigned long what, void *arg)
@@ -88,7 +96,7 @@ static long uffd_ioctl(struct trap *trap, unsigned long what, void *arg)
 		return os_syscall3(SYS_ioctl, trap->own_fd, what, arg);
 	int fd = atomic_get(&trap->fd);
 	long ret = os_syscall3(SYS_ioctl, fd, what, arg);
-	return answer_is_ours(trap, fd, ret) ? ret : uffd_ioctl_lost(trap, what, arg);
+	return answer_is_ours(trap, fd, ret) ? ret : uffd_ioctl_lost(trap, what, arg, ret);
 }
 
 int uffd_register(struct trap *trap, const void *mem, uint64_t len, uint64_t mode)
