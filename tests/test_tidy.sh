@@ -25,8 +25,6 @@ tests/test_write.c 684
 tests/write_support.h 153
 tools/bench/bench.h 435
 tools/bench/options.c verb_bench 83
-tools/demo/demo.h 369
-tools/demo/options.c demo_parse_options 73
 '
 
 # measure DIR: print a line for each file, function or line that is over its limit.

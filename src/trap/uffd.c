@@ -48,9 +48,9 @@ static long call_own(void *arg)
 	return os_syscall3(SYS_ioctl, call->trap->own_fd, call->what, call->arg);
 }
 
-/* Tell whether the kernel has done what it was asked to do, or has found that the pages do not allow
- * it. Any userfaultfd of the process does the same to the pages. So the answer is right, whatever
- * the number stands for by now. */
+/* Tell whether the kernel has done what it was asked to do, or has found that the pages do not
+ * allow it. Any userfaultfd of the process does the same to the pages. So the answer is right,
+ * whatever the number stands for by now. */
 static bool answer_is_plain(long ret)
 {
 	return ret == 0 || ret == -EEXIST || ret == -EAGAIN || ret == -EBUSY;

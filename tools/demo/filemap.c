@@ -1,30 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The demonstration's subject over filemap: one fm_mm with the slow file, a second open of it for
- * the map-unmap probe, and a fast file. Owns all three; the probes share the map lock, which is
- * the point. The budget is smaller than the fast file, so that each touch of it really faults.
- * May call: the public interface, libc.
+ * The subject that maps with filemap: one fm_mm with the slow file, a second handle of the slow
+ * file for the probe map-unmap, and a fast file. All probes share the map lock of the fm_mm.
+ * The budget is smaller than the fast file, so that each touch of the fast file is a fault.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "command/clock.h"
+#include "demo/plan.h"
+#include "demo/probe.h"
+#include "demo/remote.h"
+#include "demo/write.h"
+#include "filemap.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define BUDGET_BYTES (16u << 20)
-#define FAST_BYTES   (64u << 20)
-#define FAST_URI     "memory:64M"
+#define BUDGET_BYTES    (16u << 20)
+#define FAST_BYTES      (64u << 20)
+#define FAST_URI        "memory:64M"
+#define FILE_PART_BYTES (8u << 20) /* the probe map-unmap stays in this part of the slow file */
 
 struct filemap_subject {
 	const struct round_spec *spec;
 	struct load_plan plan;
 	struct write_plan writes;
-	uint64_t slow_bytes; /* of the file */
-	size_t slow_len;     /* that is mapped for all of the round */
+	uint64_t slow_bytes; /* the size of the slow file */
+	size_t slow_len;     /* the length that is mapped for the whole round */
 	fm_mm *mm;
 	fm_file *slow, *again, *fast;
 	unsigned char *slow_addr;
@@ -86,7 +92,8 @@ static void filemap_probe_fault(void *arg, struct round *round, struct recorder 
 	subject->fast_at = (subject->fast_at + DEMO_PAGE) % FAST_BYTES;
 }
 
-/* Permissions come and go with mappings: one more of a page that others write to. */
+/* filemap has no mprotect(): permissions come and go with mappings. The probe maps and unmaps a
+ * page that others write to. */
 static void filemap_probe_protect(void *arg, struct round *round, struct recorder *rec)
 {
 	struct filemap_subject *subject = arg;
@@ -117,7 +124,7 @@ static void touch_body(void *arg)
 	touch->equal = !memcmp(touch->page, touch->truth, DEMO_PAGE);
 }
 
-/* A thread whose kernel mmap() waits for the journal, with the kernel's lock held. */
+/* Call the kernel's mmap(), which waits for the journal with the kernel's lock held. */
 static void load_map_journal(struct filemap_subject *subject, struct round *round)
 {
 	while (!round_over(round) && tool_now_ns() - round->start_ns < subject->spec->min_ns) {
@@ -129,16 +136,6 @@ static void load_map_journal(struct filemap_subject *subject, struct round *roun
 		recorder_add(&round->rec[PROBE_MAPPER], round->start_ns, begin, tool_now_ns());
 		tool_sleep_ms(5);
 	}
-}
-
-static void count_access(struct round *round, unsigned index, uint64_t begin, int error)
-{
-	recorder_add(&round->reader[index], round->start_ns, begin, tool_now_ns());
-	atomic_fetch_add(&round->reads, 1);
-	if (!error)
-		return;
-	atomic_store(&round->last_error, error);
-	atomic_fetch_add(&round->errors, 1);
 }
 
 struct write_touch {
@@ -154,7 +151,8 @@ static void write_body(void *arg)
 	write_plan_write(touch->plan, touch->index, touch->page, touch->at);
 }
 
-/* The last thread syncs all of it, again and again; the others write, each to its own pages. */
+/* The last thread syncs the whole mapping again and again. Each other thread writes to its own
+ * pages. */
 static void load_write(struct filemap_subject *subject, struct round *round, unsigned index)
 {
 	const struct round_spec *spec = subject->spec;
@@ -173,7 +171,7 @@ static void load_write(struct filemap_subject *subject, struct round *round, uns
 		} else {
 			touch.at = subject->slow_addr + write_plan_offset(plan, index, touch.page);
 			error = fm_guard(write_body, &touch, NULL);
-			count_access(round, index, begin, error);
+			round_count_access(round, index, begin, error);
 		}
 		if (spec->pause_ms)
 			tool_sleep_ms(spec->pause_ms);
@@ -201,7 +199,7 @@ static void load_unmap(struct filemap_subject *subject, struct round *round, uns
 		}
 		if (!error)
 			error = fm_unmap(subject->mm, at, len);
-		count_access(round, index, begin, error);
+		round_count_access(round, index, begin, error);
 		tool_sleep_ms(spec->pause_ms);
 	}
 }
@@ -218,9 +216,29 @@ static void load_touch(struct filemap_subject *subject, struct round *round, uns
 		uint64_t begin = tool_now_ns();
 		int error = fm_guard(touch_body, &touch, NULL);
 
-		count_access(round, index, begin, error);
+		round_count_access(round, index, begin, error);
 		if (!error && !touch.equal)
 			atomic_fetch_add(&round->wrong, 1);
+	}
+}
+
+/* Pin each page until the other process has read the page. */
+static void load_remote(struct filemap_subject *subject, struct round *round, unsigned index)
+{
+	const struct load_plan *plan = &subject->plan;
+
+	for (unsigned t = 0; t < plan->touches && !round_over(round); t++) {
+		unsigned char *page = subject->slow_addr + load_plan_offset(plan, index, t);
+		int error = fm_pin(subject->mm, page, DEMO_PAGE, 0);
+
+		if (error)
+			round_fail(round, "fm_pin: %s", strerror(-error));
+		handover_step(round, index, HANDOVER_PINNED(t));
+		handover_wait(round, index, HANDOVER_READ(t));
+		if (!error)
+			error = fm_unpin(subject->mm, page, DEMO_PAGE);
+		if (error)
+			round_fail(round, "fm_unpin: %s", strerror(-error));
 	}
 }
 
@@ -232,6 +250,8 @@ static void filemap_load(void *arg, struct round *round, unsigned index)
 		load_write(subject, round, index);
 	else if (subject->spec->load == LOAD_UNMAP)
 		load_unmap(subject, round, index);
+	else if (subject->spec->load == LOAD_REMOTE)
+		load_remote(subject, round, index);
 	else if (subject->spec->journal_path && index == subject->spec->threads - 1)
 		load_map_journal(subject, round);
 	else
@@ -265,7 +285,7 @@ static int open_file(struct filemap_subject *subject, struct round *round, const
 	return error;
 }
 
-/* A path within a URI: what would end it or mean something else is escaped. */
+/* Escape the characters of a path that have a meaning in a URI. */
 static void escape_path(const char *path, char *out, size_t len)
 {
 	size_t at = 0;
@@ -295,9 +315,12 @@ static int open_files(struct filemap_subject *subject, struct round *round)
 		snprintf(uri, sizeof(uri), "file:%s", path);
 	if (load_writes(spec->load))
 		slow.flags = FM_FILE_WRITE;
+	if (spec->random)
+		slow.readahead_bytes = UINT32_MAX;
 	error = open_file(subject, round, uri, &slow, subject->slow_len, &subject->slow,
 			  &slow_addr);
-	/* A file that is written to has one page cache only: another open of it would have another. */
+	/* A second handle for reading would have a page cache of its own beside a handle for
+	 * writing. */
 	subject->again = subject->slow;
 	if (!error && !slow.flags)
 		error = open_file(subject, round, uri, &slow, 0, &subject->again, NULL);
@@ -307,6 +330,7 @@ static int open_files(struct filemap_subject *subject, struct round *round)
 	if (error)
 		return error;
 	subject->slow_addr = slow_addr;
+	atomic_store(&round->address, (uintptr_t)slow_addr);
 	subject->fast_addr = fast_addr;
 	return 0;
 }
@@ -317,7 +341,7 @@ static int filemap_open(const struct round_spec *spec, struct round *round, void
 	struct filemap_subject *subject = &the_subject;
 	struct fm_mm_options options = {
 		.size = sizeof(options),
-		.budget_bytes = BUDGET_BYTES,
+		.budget_bytes = spec->budget_bytes ? spec->budget_bytes : BUDGET_BYTES,
 		.flags = spec->way == WAY_HOLD ? FM_MM_HOLD_LOCK : 0,
 		.log = keep_line,
 		.log_arg = round,
@@ -335,7 +359,8 @@ static int filemap_open(const struct round_spec *spec, struct round *round, void
 		subject->slow_bytes = subject->plan.file_bytes;
 	}
 	subject->slow_len = subject->slow_bytes;
-	if (spec->load == LOAD_UNMAP) /* what the others unmap is not to be mapped here */
+	/* With LOAD_UNMAP, the pages of the load threads must have no other mapping. */
+	if (spec->load == LOAD_UNMAP)
 		subject->slow_len = DEMO_PAGE;
 	if (spec->journal_path) {
 		subject->journal_fd = open(spec->journal_path, O_RDONLY | O_CLOEXEC);
@@ -344,6 +369,10 @@ static int filemap_open(const struct round_spec *spec, struct round *round, void
 			return -1;
 		}
 	}
+	/* The memory of the page cache counts against the limit, so join before the cache is
+	 * made. */
+	if (subject_join_cgroups(spec, round))
+		return -1;
 	error = fm_mm_create(&options, &subject->mm);
 	if (error) {
 		round_fail(round, "can't make an address space: %s", strerror(-error));

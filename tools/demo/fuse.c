@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A small FUSE server that speaks to /dev/fuse itself: one file, "data", over an open descriptor,
- * whose reads and writes can be made slow or bad while it runs, and which can be stopped.
- * Owns the mount's descriptor and its worker threads. Each worker serves one request at a time, so
- * as many may be delayed at once as there are workers; nothing is shared but the control words.
- * May call: libc, the kernel.
+ * A small FUSE server that uses /dev/fuse without a library. The file system has one file,
+ * `data`, over an open descriptor. While the server runs, reads and writes can be made slow or
+ * bad, and the server can be stopped. Each worker thread serves one request at a time, so the
+ * number of workers limits how many requests are delayed at once. The workers share nothing
+ * except the control words.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/fuse.h"
+
+#include "command/clock.h"
+#include "demo/round.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +28,7 @@
 #define FUSE_MAX_WRITE (128u << 10)
 #define FUSE_BUFFER    (FUSE_MAX_WRITE + DEMO_PAGE)
 #define FUSE_FILE_NODE 2
-#define FUSE_VALID_SEC 86400 /* attributes and names stay valid: no requests but reads, writes */
+#define FUSE_VALID_SEC 86400 /* attributes and names stay valid, so only reads and writes come */
 
 struct fuse_server {
 	int fuse_fd, backing_fd;
@@ -67,7 +70,7 @@ static void reply(const struct fuse_server *server, uint64_t unique, int error, 
 		len = 0;
 	header.len = (uint32_t)(sizeof(header) + len);
 	if (writev(server->fuse_fd, iov, len ? 2 : 1) < 0) {
-		/* ENOENT: the request was interrupted. Nobody waits for it any more. */
+		/* ENOENT: the request was interrupted, and nobody waits for the reply. */
 	}
 }
 
@@ -201,9 +204,9 @@ static void serve(struct fuse_server *server, const struct fuse_in_header *in, v
 	case FUSE_FORGET:
 	case FUSE_BATCH_FORGET:
 	case FUSE_INTERRUPT:
-		break; /* want no answer */
+		break; /* these requests have no reply */
 	default:
-		/* FLUSH too: so that a close() never waits for a stopped server. */
+		/* FLUSH is among these, so that close() never waits for a stopped server. */
 		reply(server, in->unique, -ENOSYS, NULL, 0);
 	}
 }

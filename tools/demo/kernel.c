@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The demonstration's subject over the kernel's own mmap(): the same probes in the kernel's
- * terms, and the loads that make it hold its lock. Owns the subject's mappings.
+ * The subject that maps with the kernel's mmap(): the same probes by system calls, and the
+ * loads during which the kernel holds its lock.
  *
- * The kernel's lock is one for the whole process, so the probes use memory that has nothing to do
- * with the slow file.
- * May call: libc.
+ * The kernel has one lock for the whole process. So the probes use memory that has nothing to
+ * do with the slow file.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "command/clock.h"
+#include "demo/plan.h"
+#include "demo/probe.h"
+#include "demo/write.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,11 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define SCRATCH_BYTES (1u << 20)
-#define CACHED_STEP   (64u << 10) /* the kernel installs 16 pages around a fault */
+#define CACHED_STEP   (64u << 10) /* a fault on a cached file brings in 16 pages */
 
 struct kernel_subject {
 	const struct round_spec *spec;
@@ -71,8 +72,8 @@ static void kernel_probe_stats(void *arg, struct round *round, struct recorder *
 	recorder_add(rec, round->start_ns, begin, tool_now_ns());
 }
 
-/* Once the window is used up, its pages are taken out; that waits for the same lock, so it is
- * recorded too. */
+/* At the end of the cached file, remove its pages from the page tables. The removal waits for
+ * the same lock and is recorded, too. */
 static void kernel_probe_fault(void *arg, struct round *round, struct recorder *rec)
 {
 	struct kernel_subject *subject = arg;
@@ -89,7 +90,8 @@ static void kernel_probe_fault(void *arg, struct round *round, struct recorder *
 	recorder_add(rec, round->start_ns, begin, tool_now_ns());
 }
 
-/* Its last page, to which nobody writes: the range is cut in two, and put together again. */
+/* Change the last page of the range, to which nobody writes. The kernel splits the mapping and
+ * joins the parts again. */
 static void kernel_probe_protect(void *arg, struct round *round, struct recorder *rec)
 {
 	struct kernel_subject *subject = arg;
@@ -116,7 +118,7 @@ static void on_sigbus(int signo)
 	raise(signo);
 }
 
-/* Touch one page and compare it; true when it could be read at all. */
+/* Touch one page and compare its bytes. Returns true if the page could be read. */
 static bool touch(const volatile unsigned char *page, const unsigned char *truth, bool *ret_wrong)
 {
 	bool wrong;
@@ -137,8 +139,6 @@ static void load_touch(struct kernel_subject *subject, struct round *round, unsi
 {
 	const struct load_plan *plan = &subject->plan;
 
-	if (subject->spec->nice && setpriority(PRIO_PROCESS, (id_t)gettid(), subject->spec->nice))
-		round_fail(round, "setpriority: %s", strerror(errno));
 	for (unsigned t = 0; t < plan->touches && !round_over(round); t++) {
 		uint64_t begin = tool_now_ns();
 		bool wrong = false;
@@ -154,7 +154,7 @@ static void load_touch(struct kernel_subject *subject, struct round *round, unsi
 	}
 }
 
-/* Half of the threads map a file of the ext4, the others write to a page of it. */
+/* Half of the threads map a file of the ext4. The other half write to a page of the file. */
 static void load_journal(struct kernel_subject *subject, struct round *round, unsigned index)
 {
 	uint64_t until = round->start_ns + subject->spec->min_ns;
@@ -183,17 +183,8 @@ static void load_journal(struct kernel_subject *subject, struct round *round, un
 	}
 }
 
-static void count_access(struct round *round, unsigned index, uint64_t begin, int error)
-{
-	recorder_add(&round->reader[index], round->start_ns, begin, tool_now_ns());
-	atomic_fetch_add(&round->reads, 1);
-	if (!error)
-		return;
-	atomic_store(&round->last_error, error);
-	atomic_fetch_add(&round->errors, 1);
-}
-
-/* The last thread syncs all of it, again and again; the others write, each to its own pages. */
+/* The last thread syncs the whole mapping again and again. Each other thread writes to its own
+ * pages. */
 static void load_write(struct kernel_subject *subject, struct round *round, unsigned index)
 {
 	const struct round_spec *spec = subject->spec;
@@ -210,7 +201,7 @@ static void load_write(struct kernel_subject *subject, struct round *round, unsi
 		} else {
 			write_plan_write(plan, index, page,
 					 subject->written + write_plan_offset(plan, index, page));
-			count_access(round, index, begin, 0);
+			round_count_access(round, index, begin, 0);
 		}
 		if (spec->pause_ms)
 			tool_sleep_ms(spec->pause_ms);
@@ -238,7 +229,7 @@ static void load_unmap(struct kernel_subject *subject, struct round *round, unsi
 			write_plan_write(plan, index, page, at + page * DEMO_PAGE);
 		if (munmap(at, len))
 			round_fail(round, "munmap: %s", strerror(errno));
-		count_access(round, index, begin, 0);
+		round_count_access(round, index, begin, 0);
 		tool_sleep_ms(spec->pause_ms);
 	}
 }
@@ -260,14 +251,15 @@ static void kernel_load(void *arg, struct round *round, unsigned index)
 	case LOAD_UNMAP:
 		load_unmap(subject, round, index);
 		break;
-	case LOAD_REMOTE: /* another process does it */
+	case LOAD_REMOTE: /* the other process needs no thread here */
 		break;
 	}
 }
 
 /* ------------------------------------------------------------------ open */
 
-/* The coordinator wrote it and keeps it cached, outside any memory limit of the subject's. */
+/* Map the file that the coordinator wrote. Its cached pages count against no limit of the
+ * subject. */
 static int open_cached(struct kernel_subject *subject, struct round *round)
 {
 	int fd = open(subject->spec->cached_path, O_RDONLY | O_CLOEXEC);
@@ -326,13 +318,12 @@ static int open_written(struct kernel_subject *subject, struct round *round)
 		round_fail(round, "%s: %s", spec->path, strerror(errno));
 		return -1;
 	}
-	/* Each thread has mappings of its own then. */
+	/* With LOAD_UNMAP, each thread makes mappings of its own. */
 	if (spec->load == LOAD_UNMAP)
 		munmap(subject->written, subject->writes.file_bytes);
 	return 0;
 }
 
-/* In the file's mapping or not: it is the kernel's. */
 static void kernel_close(void *arg, struct round *round)
 {
 	struct kernel_subject *subject = arg;
@@ -369,6 +360,9 @@ static int kernel_open(const struct round_spec *spec, struct round *round, void 
 	if (open_cached(subject, round))
 		return -1;
 	sigaction(SIGBUS, &action, NULL);
+	/* Join last: the limits are for the faults, not for the preparation. */
+	if (subject_join_cgroups(spec, round))
+		return -1;
 	*ret_subject = subject;
 	return 0;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The options of `filemap demo`, and the plan that they make.
- * May call: the table of situations, libc.
+ * The options of `filemap demo`, and the plan that the options make.
  */
 #define _GNU_SOURCE
 #include "demo/options.h"
@@ -28,51 +27,54 @@ void demo_say(const char *format, ...)
 	fputc('\n', stderr);
 }
 
+#define INDENT "                 "
+
 static void usage(FILE *out)
 {
 	fprintf(out,
 		"usage: filemap demo [OPTIONS]\n"
 		"\n"
-		"Threads fault on cold pages of a store that delays each read. Meanwhile others "
-		"map and\n"
-		"unmap, advise, read statistics, fault on a fast mapping, and another process "
-		"reads\n"
-		"/proc/PID/{cmdline,smaps,maps}: how long does each of them wait? The same over "
-		"an\n"
-		"idle store is the control. Or they write to a mapping of a file on a slow or a "
-		"frozen\n"
-		"file system; where that matters others fork, and change the range (protect).\n"
+		"Some threads wait for a slow store. How long do others wait meanwhile? Others\n"
+		"are threads of the same process that map and unmap, advise, read statistics, and\n"
+		"fault on a fast mapping; and another process that reads cmdline, smaps and maps\n"
+		"in /proc/PID. In two situations, threads also call fork(); where a mapping is\n"
+		"written to, a thread changes the range (protect).\n"
 		"\n"
-		"  --file F          the real file whose bytes are served, 16 MiB or more\n"
+		"A row for each situation has the longest wait of others under filemap and under\n"
+		"the kernel's mmap(), and what waited. A control is the same with an idle store.\n"
+		"\n"
+		"  --all             print a row for each probe of each way; draw all ways\n"
+		"  --json            print one JSON object for each row of --all\n"
+		"  --plot F.svg      draw the latencies over time (needs gnuplot)\n"
+		"  --file F          the file whose bytes are served, 16 MiB or more\n"
 		"                    (default: the largest library found under /usr/lib)\n"
-		"  --delay MS        delay of each read, %u to %u (default %u)\n"
-		"  --rounds N[-MOST] rounds of each way, 1 to %u (default %u-%u): N, and up to "
-		"MOST of filemap's\n"
-		"                    where nobody stalled, yet a row is above this machine's "
-		"noise\n"
+		"  --delay MS        the delay of each read or write, %u to %u (default %u)\n"
+		"  --rounds N[-MOST] rounds of each way, 1 to %u (default %u-%u); up to MOST rounds\n"
+		"                    of filemap, if nobody stalled and a row is above the noise\n"
 		"  --only SITUATION  only this situation; may be repeated\n"
 		"  --way WAY         only this way and its control; may be repeated\n"
-		"  --json            one JSON object a row instead of the table\n"
-		"  --plot F.svg      draw the latencies over time (needs gnuplot)\n"
 		"  --help            this text\n"
 		"\n"
 		"Situations:\n",
 		DELAY_MIN_MS, DELAY_MAX_MS, DELAY_DEFAULT_MS, ROUNDS_MAX, ROUNDS_DEFAULT,
 		ROUNDS_MOST);
 	for (size_t i = 0; i < demo_situation_count; i++)
-		fprintf(out, "  %-14s %s\n", demo_situations[i].name, demo_situations[i].what);
-	fprintf(out, "\n"
-		     "Ways:\n"
-		     "  control, kernel-control   the store is idle\n"
-		     "  filemap                   the library\n"
-		     "  filemap-hold              the library made to wait under its map lock\n"
-		     "  kernel-mmap               the kernel's own mmap()\n"
-		     "\n"
-		     "The situations but slow-store's filemap ways need root; a row says what is "
-		     "missing.\n"
-		     "Everything set up is undone at the end, also after an interrupt.\n"
-		     "Exit status: 0 shown, 1 not shown or failed, 2 usage, 77 filemap can't run "
-		     "here.\n");
+		fprintf(out, "  %-14s %s\n%s%s%s", demo_situations[i].name,
+			demo_situations[i].what[0], demo_situations[i].what[1] ? INDENT : "",
+			demo_situations[i].what[1] ? demo_situations[i].what[1] : "",
+			demo_situations[i].what[1] ? "\n" : "");
+	fprintf(out,
+		"\n"
+		"Ways:\n"
+		"  filemap                   the library\n"
+		"  filemap-hold              the library made to wait under its map lock\n"
+		"  kernel-mmap               the kernel's own mmap()\n"
+		"  control, kernel-control   filemap and the kernel's mmap() with an idle store\n"
+		"\n"
+		"Without root, only slow-store runs, and only under filemap; the other rows say\n"
+		"what is missing. Everything that is set up is undone at the end, also after an\n"
+		"interrupt. Exit status: 0 shown, 1 not shown or failed, 2 usage, 77 filemap\n"
+		"cannot run here.\n");
 }
 
 /* ------------------------------------------------------------------ options */
@@ -93,7 +95,7 @@ static int parse_number(const char *option, const char *text, unsigned min, unsi
 	return 0;
 }
 
-/* N, or N-MOST. */
+/* Parse N or N-MOST. */
 static int parse_rounds(const char *text, struct plan *plan)
 {
 	char first[16];
@@ -119,7 +121,7 @@ static int parse_situation(const char *text, unsigned *bits)
 	return -1;
 }
 
-/* A way is judged by its control, which therefore comes with it. */
+/* A way is judged by its control, so the control runs, too. */
 static int parse_way(const char *text, unsigned *bits)
 {
 	for (enum way way = 0; way < WAY_COUNT; way++) {
@@ -133,23 +135,53 @@ static int parse_way(const char *text, unsigned *bits)
 	return -1;
 }
 
-/* 0: go on; else what to exit with, plus one. */
+enum {
+	OPT_FILE = 1,
+	OPT_DELAY,
+	OPT_ROUNDS,
+	OPT_ALL,
+	OPT_ONLY,
+	OPT_WAY,
+	OPT_JSON,
+	OPT_PLOT,
+	OPT_HELP,
+};
+
+/* Take one option with its argument. 0, or -1 after a line on stderr. */
+static int take_option(int option, struct demo *demo, struct plan *plan)
+{
+	switch (option) {
+	case OPT_FILE:
+		demo->file = optarg;
+		return 0;
+	case OPT_DELAY:
+		return parse_number("--delay", optarg, DELAY_MIN_MS, DELAY_MAX_MS, &demo->delay_ms);
+	case OPT_ROUNDS:
+		return parse_rounds(optarg, plan);
+	case OPT_ALL:
+		demo->all = true;
+		return 0;
+	case OPT_ONLY:
+		return parse_situation(optarg, &plan->situations);
+	case OPT_WAY:
+		return parse_way(optarg, &plan->ways);
+	case OPT_JSON:
+		demo->json = true;
+		return 0;
+	case OPT_PLOT:
+		demo->plot = optarg;
+		return 0;
+	}
+	return -1;
+}
+
 int demo_parse_options(int argc, char **argv, struct demo *demo, struct plan *plan)
 {
-	enum {
-		OPT_FILE = 1,
-		OPT_DELAY,
-		OPT_ROUNDS,
-		OPT_ONLY,
-		OPT_WAY,
-		OPT_JSON,
-		OPT_PLOT,
-		OPT_HELP
-	};
 	static const struct option options[] = {
 		{"file", required_argument, NULL, OPT_FILE},
 		{"delay", required_argument, NULL, OPT_DELAY},
 		{"rounds", required_argument, NULL, OPT_ROUNDS},
+		{"all", no_argument, NULL, OPT_ALL},
 		{"only", required_argument, NULL, OPT_ONLY},
 		{"way", required_argument, NULL, OPT_WAY},
 		{"json", no_argument, NULL, OPT_JSON},
@@ -157,51 +189,30 @@ int demo_parse_options(int argc, char **argv, struct demo *demo, struct plan *pl
 		{"help", no_argument, NULL, OPT_HELP},
 		{0},
 	};
-	int option, error = 0;
+	int option;
 
 	optind = 1;
 	opterr = 0;
-	while (!error && (option = getopt_long(argc, argv, ":", options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, ":", options, NULL)) >= 0) {
 		switch (option) {
-		case OPT_FILE:
-			demo->file = optarg;
-			break;
-		case OPT_DELAY:
-			error = parse_number("--delay", optarg, DELAY_MIN_MS, DELAY_MAX_MS,
-					     &demo->delay_ms);
-			break;
-		case OPT_ROUNDS:
-			error = parse_rounds(optarg, plan);
-			break;
-		case OPT_ONLY:
-			error = parse_situation(optarg, &plan->situations);
-			break;
-		case OPT_WAY:
-			error = parse_way(optarg, &plan->ways);
-			break;
-		case OPT_JSON:
-			demo->json = true;
-			break;
-		case OPT_PLOT:
-			demo->plot = optarg;
-			break;
 		case OPT_HELP:
 			usage(stdout);
 			return 1;
 		case ':':
 			demo_say("%s wants a value; see filemap demo --help", argv[optind - 1]);
 			return 3;
-		default:
+		case '?':
 			if (optopt > OPT_HELP)
 				demo_say("unknown option '-%c'; see filemap demo --help", optopt);
 			else
 				demo_say("unknown option '%s'; see filemap demo --help",
-				    argv[optind - 1]);
+					 argv[optind - 1]);
 			return 3;
+		default:
+			if (take_option(option, demo, plan))
+				return 3;
 		}
 	}
-	if (error)
-		return 3;
 	if (optind < argc) {
 		demo_say("unexpected argument '%s'; see filemap demo --help", argv[optind]);
 		return 3;
@@ -209,7 +220,7 @@ int demo_parse_options(int argc, char **argv, struct demo *demo, struct plan *pl
 	return 0;
 }
 
-/* Better now than after two minutes. */
+/* Runs before the measurement, so that an error does not come only after minutes. */
 int demo_check_plot(const char *path)
 {
 	int fd;

@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `filemap demo`: while some threads wait for a slow store, do the others wait with them?
- * Owns the order of the rounds; see demo.h for the parts. The coordinator runs no thread and
- * takes no fault on a slow store.
- * May call: the other demo parts, libc.
+ * `filemap demo`: while some threads wait for a slow store, do other threads wait, too?
+ *
+ * The coordinator is this process. It sets a situation up and runs the rounds of all ways, one
+ * after the other. For each round the coordinator starts a new subject, which makes the mappings
+ * and runs the load threads and the probe threads. Beside the subject, a monitor reads /proc of the
+ * subject. The processes meet in `struct round`, which is shared memory. The coordinator has a
+ * single thread and never touches a slow file. So a subject that hangs in the kernel can stop
+ * neither the coordinator nor the process that undoes the set-up (command/undo.h).
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
-
+#include "command/clock.h"
+#include "command/tool.h"
+#include "demo/json.h"
 #include "demo/options.h"
+#include "demo/plot.h"
+#include "demo/print.h"
+#include "demo/probe.h"
+#include "demo/remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +35,6 @@
 
 #define FILE_MIN_BYTES   (16u << 20)
 #define FILE_MADE_BYTES  (64u << 20)
-#define SAMPLES_MIN      1000
 #define LOADS            8
 #define TOUCHES          3
 
@@ -53,9 +61,17 @@ static void progress(const char *format, ...)
 	fflush(stderr);
 }
 
+/* Colours are for a terminal whose user did not refuse them (https://no-color.org). */
+static bool colours(void)
+{
+	const char *refused = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	return isatty(STDOUT_FILENO) && !(refused && *refused) && term && strcmp(term, "dumb");
+}
+
 /* ------------------------------------------------------------------ files */
 
-/* The largest shared library: a real file, on every machine. */
+/* Find the largest shared library: a real file that every machine has. */
 static const char *find_file(void)
 {
 	static const char *const patterns[] = {"/usr/lib/*/lib*.so.*", "/usr/lib64/lib*.so.*",
@@ -79,7 +95,7 @@ static const char *find_file(void)
 	return best_size >= (off_t)FILE_MIN_BYTES ? best : NULL;
 }
 
-/* Write `bytes` of a pattern; each page is different. */
+/* Write a file of `bytes` bytes in which no two pages are the same. */
 static int make_file(const char *path, size_t bytes)
 {
 	static uint64_t block[8192];
@@ -174,7 +190,7 @@ struct run {
 	struct demo *demo;
 	const struct situation *situation;
 	struct round_spec spec;
-	pid_t subject;
+	pid_t subject, helper; /* helper: 0 if the situation has none */
 	bool subject_gone;
 	int status;
 };
@@ -199,7 +215,7 @@ static bool wait_ready(struct run *run, unsigned limit_ms)
 	return atomic_load(&round->phase) == PHASE_READY;
 }
 
-/* Of the probe that has the fewest. */
+/* Return the number of samples of the probe that has the fewest. */
 static uint64_t samples_least(const struct round *round)
 {
 	uint64_t least = UINT64_MAX;
@@ -213,9 +229,9 @@ static uint64_t samples_least(const struct round *round)
 	return least;
 }
 
-static bool samples_enough(const struct round *round)
+static bool samples_enough(const struct run *run)
 {
-	return samples_least(round) >= SAMPLES_MIN;
+	return samples_least(run->demo->round) >= situation_samples_min(run->situation);
 }
 
 static bool round_done(struct run *run, uint64_t elapsed_ns)
@@ -225,13 +241,14 @@ static bool round_done(struct run *run, uint64_t elapsed_ns)
 	uint64_t control_ns = 2 * (uint64_t)run->demo->delay_ms * NSEC_PER_MSEC;
 
 	if (way_is_control(spec->way))
-		return elapsed_ns >= control_ns && samples_enough(round);
+		return elapsed_ns >= control_ns && samples_enough(run);
+	/* Rounds of filemap go on until there are enough samples. Rounds of the kernel do not: many
+	 * samples after the load would hide stalls. */
+	if (spec->way == WAY_FILEMAP && !samples_enough(run))
+		return false;
 	if (spec->max_ns && elapsed_ns >= spec->max_ns)
 		return true;
-	if (atomic_load(&round->loads_done) < spec->threads || elapsed_ns < spec->min_ns)
-		return false;
-	/* Only where nothing is to stall: elsewhere samples after the load would dilute it. */
-	return spec->way != WAY_FILEMAP || samples_enough(round);
+	return atomic_load(&round->loads_done) >= spec->threads && elapsed_ns >= spec->min_ns;
 }
 
 static void child_start(void)
@@ -239,7 +256,7 @@ static void child_start(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
-/* The processes beside the subject. They wait for the measured part by themselves. */
+/* Start the processes beside the subject. Each process waits for the measured part by itself. */
 static void start_others(struct run *run)
 {
 	struct demo *demo = run->demo;
@@ -256,22 +273,36 @@ static void start_others(struct run *run)
 			_exit(remote_run(&run->spec, run->subject, demo->round));
 		}
 	}
-	if (run->situation->helper && !way_is_control(run->spec.way)) {
-		pid = demo_fork(demo);
-		if (!pid) {
+	if (run->situation->helper &&
+	    (run->situation->control_has_helper || !way_is_control(run->spec.way))) {
+		run->helper = demo_fork(demo);
+		if (!run->helper) {
 			child_start();
 			_exit(run->situation->helper(demo, &run->spec, demo->round, run->subject));
 		}
 	}
 }
 
-/* The measured part. Returns its length. */
+/* Fail the round if the helper has ended early. A full memory cgroup, for example, can kill the
+ * helper. The subject then meets an easier situation than the situation's name says. */
+static void check_helper(struct run *run)
+{
+	siginfo_t info = {0};
+
+	if (run->helper <= 0 ||
+	    waitid(P_PID, (id_t)run->helper, &info, WEXITED | WNOHANG | WNOWAIT) || !info.si_pid)
+		return;
+	round_fail(run->demo->round, "the helper process ended early, by %s %d",
+		   info.si_code == CLD_EXITED ? "status" : "signal", info.si_status);
+}
+
+/* Run the measured part of a round. Returns the length of the part. */
 static uint64_t measure(struct run *run)
 {
 	struct demo *demo = run->demo;
 	struct round *round = demo->round;
 	bool load = !way_is_control(run->spec.way);
-	uint64_t limit_ns = (10 * (uint64_t)demo->delay_ms + 10000) * NSEC_PER_MSEC;
+	uint64_t limit_ns = (10 * (uint64_t)demo->delay_ms + 20000) * NSEC_PER_MSEC;
 	uint64_t elapsed_ns = 0;
 
 	if (load && run->situation->begin)
@@ -290,6 +321,7 @@ static uint64_t measure(struct run *run)
 			   run->spec.threads, (unsigned long long)samples_least(round));
 	if (load && run->situation->end)
 		run->situation->end(demo);
+	check_helper(run);
 	round_set_phase(round, PHASE_STOP);
 	return elapsed_ns;
 }
@@ -310,7 +342,7 @@ static void fill_spec(struct run *run, enum way way)
 	run->situation->fill(demo, &run->spec);
 }
 
-/* One round. 0, or -1 and what went wrong in the round's `failure`. */
+/* Run one round. 0, or -1 and the reason in `failure` of the round. */
 static int run_round(struct demo *demo, const struct situation *situation, enum way way,
 		     uint64_t *ret_ns)
 {
@@ -380,8 +412,7 @@ static void run_situation(struct demo *demo, struct report *report, const struct
 			progress("%s: %s, round %u of %u", situation->name, demo_way_names[way],
 				 r + 1, r < plan->rounds ? plan->rounds : plan->rounds_most);
 			if (run_round(demo, situation, way, &round_ns))
-				report_failure(report, "%s, %s: %s", situation->name,
-					       demo_way_names[way], demo->round->failure);
+				report_round_failed(report, way, index, demo->round->failure);
 			else
 				report_add_round(report, way, index, demo->round, round_ns);
 		}
@@ -389,7 +420,8 @@ static void run_situation(struct demo *demo, struct report *report, const struct
 	undo_to(demo->undo, mark);
 }
 
-/* Can filemap run here at all? In a process of its own: it may print why not. */
+/* Test in a process of its own whether filemap can run here. 0, or a positive number and the reason
+ * in `failure` of the round. */
 static int check_filemap(struct demo *demo)
 {
 	struct round_spec spec = {.way = WAY_CONTROL,
@@ -429,13 +461,15 @@ static int run_all(struct demo *demo, const struct plan *plan, struct report *re
 		return 1;
 	report_judge(report);
 	if (demo->json)
-		report_json(report);
+		json_report(report);
+	else if (demo->all)
+		print_all(report);
 	else
-		report_table(report);
+		print_story(report, colours());
 	fflush(stdout);
-	if (demo->plot && report_plot(report, demo->plot))
+	if (demo->plot && plot_report(report, demo->plot, demo->all))
 		report_failure(report, "%s: no picture", demo->plot);
-	report_summary(report, demo->json ? stderr : stdout);
+	print_summary(report, demo->json ? stderr : stdout);
 	return report->failure_count ? 1 : 0;
 }
 
@@ -505,7 +539,7 @@ int verb_demo(int argc, char **argv)
 	status = run_demo(&demo, &plan);
 	undo_end(demo.undo);
 	if (interrupted) {
-		/* End as the signal would have ended it, now that all is undone. */
+		/* All is undone. Let the signal end this process. */
 		signal(interrupted, SIG_DFL);
 		raise(interrupted);
 	}

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the demonstration's writing loads write. Each thread has pages of its own, and writes to one
- * a number that is one higher each time, at its beginning and its end: so what is in the file at
- * last tells whether a write was lost, a page torn, or another's. Each thread's part of the plan is
- * its own. May call: libc.
+ * What the writing loads write. Each thread has pages of its own. A write puts a number at the
+ * beginning and at the end of a page, one higher than the last number. At the end, the numbers
+ * in the file tell whether a write was lost, a page was torn, or a page went to the wrong
+ * place.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/write.h"
+
+#include "command/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +21,7 @@
 
 int write_plan_make(const struct round_spec *spec, struct round *round, struct write_plan *ret_plan)
 {
-	/* The last thread of LOAD_WRITE syncs. */
+	/* The last thread of LOAD_WRITE syncs and does not write. */
 	struct write_plan plan = {.writers = spec->threads - (spec->load == LOAD_WRITE),
 				  .pages = spec->pages};
 	struct stat st;
@@ -49,7 +51,8 @@ void write_plan_write(struct write_plan *plan, unsigned index, unsigned page, un
 {
 	volatile uint64_t *words = (volatile uint64_t *)(void *)at;
 	uint64_t *last = &plan->last[(size_t)index * plan->pages + page];
-	/* None that an earlier round has left there. */
+	/* The first number differs from all numbers of earlier rounds, which are still in the
+	 * file. */
 	uint64_t value = *last ? *last + 1 : tool_now_ns() << 8;
 
 	words[0] = value;

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The seed's own situation: a group of tasks of low priority, with few reads a second and little
- * memory. Two cgroups (version 1): a blkio limit for the disk that holds the file, and a memory
- * limit, most of which a neighbour uses. The page that a fault has read is then taken away before
- * the thread runs again, and the kernel's second try reads under its lock.
- * The load advises RANDOM: eight windows of 8 MiB readahead in flight are 64 MiB that can't be
- * reclaimed, which is an out-of-memory kill and not a stall.
- * Owns nothing: all of it is in the undo list.
- * May call: libc, the kernel.
+ * The situation with which the project began: tasks of low priority, with few reads a second
+ * and little memory. There are two cgroups (version 1). One limits the reads of the disk that
+ * holds the file. The other limits the memory, and a neighbour uses most of the memory. In the
+ * kernel's mmap(), the neighbour can evict the page that a fault has read before the thread
+ * runs again. The second try of the fault then reads under the kernel's lock. Whether that
+ * happens is a matter of chance; on Linux 6.18 and two processors, it happened in 5 rounds of
+ * 8.
+ *
+ * The subject, its reading threads and its memory are in the same cgroups in each way. The
+ * mappings have no readahead: eight windows of 8 MiB in flight are 64 MiB that cannot be
+ * reclaimed, and the kernel would kill a process of the cgroup.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/situations/situations.h"
+
 #include "command/machine.h"
 
 #include <errno.h>
@@ -26,12 +30,17 @@
 
 #define READS_PER_SECOND 5
 #define MEMORY_LIMIT     "67108864"
-#define MEMORY_USED      (58ull << 20)
+#define MEMORY_USED      (60ull << 20)
+#define BUDGET_BYTES     (2u << 20)
+/* The filemap subject has this much memory of its own: its page cache, its tables and its
+ * stacks. The neighbour uses so much less beside that subject. The rest of the cgroup is then
+ * as small as beside the kernel subject, whose page cache is in the rest. */
+#define FILEMAP_USED     (5ull << 20)
 #define NEIGHBOURS_MAX   8
 #define COLD_BYTES       (256ull << 20)
 #define HOLE_BYTES       (1ll << 30)
 
-/* A file of one hole: reading it fills the page cache as fast as memory goes, without the disk. */
+/* Make a file that is one hole. Reads of the hole fill the page cache without the disk. */
 static int make_hole_file(struct demo *demo, const char *dir, char *why)
 {
 	int fd;
@@ -50,7 +59,7 @@ static int make_hole_file(struct demo *demo, const char *dir, char *why)
 	return 0;
 }
 
-/* A file of real blocks, all of it on the disk, none of it in memory. */
+/* Make a file with all its blocks on the disk and none in memory. */
 static int make_cold_file(struct demo *demo, const char *dir, char *why)
 {
 	static uint64_t block[(64 << 10) / sizeof(uint64_t)];
@@ -85,7 +94,7 @@ static int make_cold_file(struct demo *demo, const char *dir, char *why)
 	return make_hole_file(demo, dir, why);
 }
 
-/* The first of a few places that lie on a disk and have room. */
+/* Take the first place that is on a disk and has room. */
 static int choose_cold_file(struct demo *demo, unsigned *ret_major, unsigned *ret_minor, char *why)
 {
 	const char *const dirs[] = {demo->tmp_dir, "/var/tmp", "/tmp", "."};
@@ -129,7 +138,7 @@ static int make_cgroup(struct demo *demo, const char *controller, size_t index, 
 	return 0;
 }
 
-/* A memory cgroup with the limit. */
+/* Make a memory cgroup with the limit. */
 int situation_memory_cgroup(struct demo *demo, size_t index, char *why)
 {
 	char path[PATH_MAX + 64], dir[PATH_MAX];
@@ -175,7 +184,7 @@ int situation_blkio_setup(struct demo *demo, const struct situation *situation, 
 		snprintf(why, SITUATION_WHY, "%.150s: %s", demo->limit_path, strerror(-error));
 		return -1;
 	}
-	/* What was queued behind the limit would hold up the subject's end. */
+	/* A read that is queued behind the limit would delay the end of the subject. */
 	snprintf(path, 64, "%u:%u 0", disk_major, disk_minor);
 	undo_add(demo->undo, UNDO_WRITE, 0, demo->limit_path, path);
 	situation_blkio_end(demo);
@@ -191,7 +200,8 @@ void situation_blkio_fill(struct demo *demo, struct round_spec *spec)
 	spec->touches = 6;
 	spec->random = true;
 	spec->nice = 19;
-	spec->max_ns = 6 * NSEC_PER_SEC;
+	spec->max_ns = 9 * NSEC_PER_SEC;
+	spec->budget_bytes = BUDGET_BYTES;
 }
 
 void situation_blkio_begin(struct demo *demo)
@@ -232,14 +242,15 @@ static void *neighbour_thread(void *arg)
 	return NULL;
 }
 
-/* A neighbour in the same memory cgroup: it uses most of the memory, and scans a file with the
- * rest on every processor, so that the cache turns within milliseconds. */
+/* The neighbour in the same memory cgroup uses most of the memory. On every processor, a thread
+ * scans a file through the rest, so that the page cache turns over within milliseconds. */
 int situation_blkio_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			   pid_t subject)
 {
 	static struct neighbour neighbour;
 	long count = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t thread;
+	size_t used_bytes = MEMORY_USED - (way_is_kernel(spec->way) ? 0 : FILEMAP_USED);
 	char *used;
 
 	(void)subject;
@@ -250,7 +261,7 @@ int situation_blkio_helper(struct demo *demo, const struct round_spec *spec, str
 		return 1;
 	}
 	posix_fadvise(neighbour.fd, 0, 0, POSIX_FADV_RANDOM);
-	used = mmap(NULL, MEMORY_USED, PROT_READ | PROT_WRITE,
+	used = mmap(NULL, used_bytes, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (used == MAP_FAILED) {
 		round_fail(round, "no memory in %s", spec->cgroup[0]);

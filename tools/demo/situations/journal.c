@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An ext4 file system whose disk is slow to write: an image, served by our FUSE server, under a
- * loop device with direct I/O. Its journal then takes long to commit, and who needs the journal
- * waits. Owns nothing: all of it is in the undo list.
- * May call: libc, the kernel, mkfs.ext4.
+ * An ext4 file system on a disk with slow writes. The disk is a loop device with direct I/O
+ * over an image, and the FUSE server of the demonstration serves the image. A commit of the
+ * journal then takes long, and each thread that needs the journal waits.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/situations/situations.h"
+
+#include "command/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +64,7 @@ static int run_mkfs(const char *image, char *why)
 	return -1;
 }
 
-/* A free loop device over `path`, with direct I/O: buffered, its writes would end in memory. */
+/* Attach a free loop device to `path`, with direct I/O. Buffered writes would end in memory. */
 static int attach_loop(struct demo *demo, const char *path, char *device, size_t len, char *why)
 {
 	struct loop_config config = {.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO};
@@ -76,7 +77,8 @@ static int attach_loop(struct demo *demo, const char *path, char *device, size_t
 			 control_fd < 0 ? "/dev/loop-control" : path, strerror(errno));
 		goto out;
 	}
-	/* Another process may take the device in between: then the next one. */
+	/* Another process may take the device between the two calls; then try the next
+	 * device. */
 	for (unsigned i = 0; i < 8; i++) {
 		int number = ioctl(control_fd, LOOP_CTL_GET_FREE);
 
@@ -107,7 +109,7 @@ out:
 	return -1;
 }
 
-/* The file that is mapped, and the one that is only written and synced; all blocks allocated. */
+/* Make a file to map, and a file to write and sync, with all blocks allocated. */
 static int make_files(struct demo *demo, const char *dir, char *why)
 {
 	static char block[JOURNAL_FILE_BYTES];
@@ -170,8 +172,8 @@ int situation_journal_setup(struct demo *demo, const struct situation *situation
 	return make_files(demo, dir, why);
 }
 
-/* Writes into the mapped file all the time, without syncing: it is always newer than its access
- * time, which the next mmap() therefore updates. */
+/* Write to the mapped file all the time, without a sync. The modification time is then always
+ * later than the access time, so that the next mmap() updates the access time. */
 static void *journal_writer(void *arg)
 {
 	struct journal_writer *self = arg;
@@ -188,7 +190,7 @@ static void *journal_writer(void *arg)
 	return NULL;
 }
 
-/* The process that keeps the journal busy: one thread writes, the other syncs. */
+/* The process that keeps the journal busy: one thread writes, and the other thread syncs. */
 int situation_journal_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			     pid_t subject)
 {

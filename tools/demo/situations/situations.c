@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The situations of the demonstration: one table, and the set-up that several share. What is set
- * up goes into the undo list before it is done.
- * May call: libc, the kernel.
+ * The table of situations, and the set-up that several situations share. Each thing that a
+ * set-up makes is put on the undo list before it is made.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/situations/situations.h"
+
+#include "command/clock.h"
+#include "demo/fuse.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,7 +68,8 @@ int situation_fuse_setup(struct demo *demo, const char *backing, bool read_only,
 	demo->server = demo_fork(demo);
 	if (!demo->server)
 		fuse_serve(fuse_fd, backing_fd, read_only, demo->control);
-	/* The server alone holds it: when it ends, nobody waits any longer. */
+	/* Only the server holds the descriptor. When the server ends, no request waits any
+	 * longer. */
 	close(fuse_fd);
 	close(backing_fd);
 	undo_add_calm(demo->undo, demo->control);
@@ -119,8 +122,8 @@ static void journal_begin(struct demo *demo)
 	atomic_store(&demo->control->write_delay_ms, demo->delay_ms);
 }
 
-/* The signal is sent at once, but each of the server's threads stops by itself: until the last one
- * has, a request may still be answered. */
+/* Each thread of the server stops by itself some time after the signal. Until the last thread
+ * has stopped, the server may still answer a request. So wait for the stop. */
 static void stop_begin(struct demo *demo)
 {
 	siginfo_t info = {0};
@@ -141,8 +144,8 @@ static void stop_end(struct demo *demo)
 
 /* ------------------------------------------------------------------ what a round is to do */
 
-/* The file is slow by FUSE for the kernel, by the store itself for filemap: so without root the
- * filemap ways still run. */
+/* For the kernel, FUSE makes the file slow. For filemap, the store itself is slow, so that the
+ * filemap ways run without root. */
 static void store_fill(struct demo *demo, struct round_spec *spec)
 {
 	if (way_is_kernel(spec->way)) {
@@ -164,7 +167,7 @@ static void stopped_fill(struct demo *demo, struct round_spec *spec)
 static void error_fill(struct demo *demo, struct round_spec *spec)
 {
 	fuse_file_fill(demo, spec);
-	/* Each fault is two reads. */
+	/* The kernel reads twice in each fault, so each thread touches fewer pages. */
 	spec->threads = 12;
 	spec->touches = 2;
 }
@@ -177,13 +180,13 @@ static void journal_fill(struct demo *demo, struct round_spec *spec)
 	if (way_is_kernel(spec->way))
 		return;
 	spec->delay_ms = demo->delay_ms;
-	spec->threads = 9; /* the last one maps the ext4 file */
+	spec->threads = 9; /* the last thread calls the kernel's mmap() of the ext4 file */
 }
 
 const struct situation demo_situations[] = {
 	{
 		.name = "slow-store",
-		.what = "cold pages of a store that delays each read",
+		.what = {"cold pages of a store that delays each read"},
 		.ways = FILEMAP_WAYS | WAY_BIT(WAY_HOLD) | KERNEL_WAYS,
 		.setup_ways = KERNEL_WAYS,
 		.load = LOAD_TOUCH,
@@ -194,8 +197,9 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "fuse-stopped",
-		.what = "cold pages of a FUSE file whose server is stopped, with a deadline",
+		.what = {"cold pages of a FUSE file whose server is stopped; a deadline"},
 		.ways = FILEMAP_WAYS,
+		.kernel_not = "it has no deadline",
 		.setup_ways = FILEMAP_WAYS,
 		.load = LOAD_TOUCH,
 		.expect_error = ETIMEDOUT,
@@ -206,10 +210,10 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "blkio-memcg",
-		.what = "cold pages under a limit of 5 reads a second, in a full memory cgroup of "
-			"64 MiB",
-		.ways = KERNEL_WAYS,
-		.setup_ways = KERNEL_WAYS,
+		.what = {"cold pages; a limit of 5 reads a second; a full memory cgroup",
+			 "the kernel stalls others by chance: more rounds show more"},
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_TOUCH,
 		.delay_ms = 200,
 		.setup = situation_blkio_setup,
@@ -217,12 +221,17 @@ const struct situation demo_situations[] = {
 		.begin = situation_blkio_begin,
 		.end = situation_blkio_end,
 		.helper = situation_blkio_helper,
+		/* The neighbour uses all processors, so probes have few samples. The controls
+		 * have the neighbour, too: otherwise a wait for a processor would look like a
+		 * wait for the disk. */
+		.control_has_helper = true,
+		.samples_min = 250,
 	},
 	{
 		.name = "error-retry",
-		.what = "cold pages of a slow store whose reads fail",
-		.ways = KERNEL_WAYS,
-		.setup_ways = KERNEL_WAYS,
+		.what = {"cold pages of a slow store whose reads fail"},
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_TOUCH,
 		.expect_error = EIO,
 		.setup = fuse_file_setup,
@@ -232,9 +241,10 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "proc-mem",
-		.what = "another process reads cold pages of a slow store by /proc/PID/mem",
-		.ways = KERNEL_WAYS,
-		.setup_ways = KERNEL_WAYS,
+		.what = {"another process reads cold pages by /proc/PID/mem",
+			 "under filemap, a thread pins each page first"},
+		.ways = FILEMAP_WAYS | KERNEL_WAYS,
+		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_REMOTE,
 		.setup = fuse_file_setup,
 		.fill = fuse_file_fill,
@@ -243,12 +253,13 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "journal",
-		.what = "mmap() of an ext4 file, and writes to one, whose journal is on a slow "
-			"disk",
+		.what = {"mmap() of an ext4 file, and writes to one, while the journal",
+			 "waits for a slow disk"},
 		.ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_JOURNAL,
-		/* They wait for the kernel's lock, which the kernel's own mmap() holds. */
+		/* These probes wait for the kernel's lock. A thread of the process calls the
+		 * kernel's mmap(), which holds the lock. */
 		.excused = 1u << PROBE_CMDLINE | 1u << PROBE_SMAPS | 1u << PROBE_MAPS,
 		.setup = situation_journal_setup,
 		.fill = journal_fill,
@@ -258,8 +269,8 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "write-journal",
-		.what = "writes to a mapping of a file on ext4, whose journal is on a slow disk, beside "
-			"fork, mprotect",
+		.what = {"writes to a mapping of an ext4 file, while the journal waits",
+			 "for a slow disk; beside fork and mprotect"},
 		.ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_WRITE,
@@ -272,7 +283,8 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "write-frozen",
-		.what = "writes to a mapping of a file on a frozen ext4, beside fork and mprotect",
+		.what = {"writes to a mapping of a file on a frozen ext4",
+			 "beside fork and mprotect"},
 		.ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_WRITE,
@@ -284,8 +296,8 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "dirty-throttle",
-		.what = "writes to a mapping of a slow FUSE file, more than may be dirty, in a memory "
-			"cgroup of 64 MiB",
+		.what = {"writes to a mapping of a slow FUSE file, more than may be",
+			 "dirty, in a memory cgroup of 64 MiB"},
 		.ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_WRITE,
@@ -297,7 +309,8 @@ const struct situation demo_situations[] = {
 	},
 	{
 		.name = "unmap-dirty",
-		.what = "mappings of a FUSE file with slow writes are unmapped just written to",
+		.what = {"mappings of a FUSE file with slow writes are written to and",
+			 "unmapped at once"},
 		.ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.setup_ways = FILEMAP_WAYS | KERNEL_WAYS,
 		.load = LOAD_UNMAP,

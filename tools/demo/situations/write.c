@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The situations in which a file is written to through its mapping: a file over FUSE whose writes
- * are slow, and an ext4 whose journal is, or that is frozen. Always a scratch file: never the
- * user's own. A frozen file system is thawed by who froze it, by the coordinator at the end of the
- * round, and by the undo list. Owns nothing. May call: libc, the kernel.
+ * The situations with writes to a mapping: of a FUSE file with slow writes, of a file on an
+ * ext4 with a slow journal, and of a file on a frozen ext4. The file is always a scratch file,
+ * never the user's file. A frozen file system is thawed three times: by the process that froze
+ * the file system, by the coordinator at the end of the round, and by the undo list.
  */
 #define _GNU_SOURCE
-#include "demo/demo.h"
+#include "demo/situations/situations.h"
+
+#include "command/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,18 +18,18 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define SCRATCH_BYTES                                                                              \
-	((64 << 20) + DEMO_PAGE) /* nobody writes to the last page, which the protect probe takes  \
-				    writing from */
-#define THROTTLE_PAGES 2048u /* of each thread: all of them together are more than may be dirty */
+/* The probe `protect` makes the last page read-only, so no load thread writes to the last
+ * page. */
+#define SCRATCH_BYTES  ((64 << 20) + DEMO_PAGE)
+#define THROTTLE_PAGES 2048u /* of each thread; all threads together dirty more than is allowed */
 #define UNMAP_PAGES    4u
 #define JOURNAL_PAGES  4u
 #define THAWED_MS      100u
-#define PAUSE_MS       20u /* seldom enough not to keep the probes from the processor */
+#define PAUSE_MS       20u /* long enough to leave processor time to the probes */
 
 /* ------------------------------------------------------------------ a file over FUSE */
 
-/* Holes: the server's own disk is not to matter. */
+/* Make a file of holes, so that the speed of the server's disk has no influence. */
 int situation_scratch_setup(struct demo *demo, const struct situation *situation, char *why)
 {
 	char path[256];
@@ -84,15 +86,14 @@ void situation_throttle_fill(struct demo *demo, struct round_spec *spec)
 {
 	fill(demo, spec, demo->slow_path, THROTTLE_PAGES);
 	spec->threads = 9;
-	/* The last sync, of pages far from each other, may take longer than anybody wants to watch. */
+	/* The last sync, of pages far from each other, may take very long. */
 	spec->max_ns = spec->min_ns + 4 * NSEC_PER_SEC;
 	spec->cgroup[0] = demo->cgroup[0];
 }
 
 /* ------------------------------------------------------------------ another process that syncs */
 
-/* It writes to a file of its own beside the mapped one, and syncs it, as a database beside would.
- */
+/* Write to a file beside the mapped file, and sync the file, as a database would. */
 int situation_sync_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			  pid_t subject)
 {
@@ -156,13 +157,13 @@ static int freeze_or_thaw(const struct demo *demo, bool freeze)
 	return error;
 }
 
-/* The helper has thawed it, unless it was killed. */
+/* The helper thaws the file system, unless the helper was killed. */
 void situation_frozen_end(struct demo *demo)
 {
 	freeze_or_thaw(demo, false);
 }
 
-/* Freezes for the delay, thaws for a moment, and again. */
+/* Freeze the file system for the delay, thaw it for a moment, and repeat. */
 int situation_frozen_helper(struct demo *demo, const struct round_spec *spec, struct round *round,
 			    pid_t subject)
 {
