@@ -29,7 +29,7 @@
 	X(a9_room, "A9: killed while waiting for room")                                        \
 	X(a9_frame, "A9: killed while waiting for a frame")                                    \
 	X(a9_read, "A9: killed while its read is under way")                                   \
-	X(a9_keeper, "A9: killed while waiting for a keeper's place")                          \
+	X(a9_keeper, "A9: killed while waiting for a pin set")                          \
 	X(a10_shrunk_before_install, "A10: truncated between the look-up and the install")     \
 	X(a10_asked_for_several, "A10: one question for the version, after several reads")           \
 	X(a10_changed_meanwhile, "A10: the object changed while a page of it was read")        \

@@ -40,7 +40,7 @@
 #include "mm/map/map_lock.h"
 #include "mm/map/segments.h"
 #include "mm/reclaim/clock.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/view/later.h"
 #include "mm/view/page_tables.h"
 #include "mm/view/run_in.h"

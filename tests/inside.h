@@ -32,7 +32,7 @@
 #include "mm/map/segments.h"
 #include "mm/reclaim/clock.h"
 #include "mm/reclaim/get.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/fault/fault.h"
 #include "mm/space/mm.h"
 #include "mm/view/page_tables.h"

@@ -271,9 +271,9 @@ static void map_racer(unsigned id)
 
 /* ------------------------------------------------------------------ the place of a keeper */
 
-/* Threads keep pages and let them go while another thread empties the keepers. At the end no pin is
- * left, and no pin was put twice. Seen to fail, in about three runs of four, with a keeper_enter()
- * that reads `busy` and then sets `busy`. */
+/* Threads keep pages and let them go while another thread empties the pin sets. At the end no pin
+ * is left, and no pin was put twice. Seen to fail, in about three runs of four, with a
+ * keeper_enter() that reads `busy` and then sets `busy`. */
 static void keeper_racer(unsigned id)
 {
 	struct progress progress = {0};
@@ -290,7 +290,7 @@ static void keeper_racer(unsigned id)
 			continue;
 		if (fresh)
 			page_unlock_unread(pool, page);
-		if (round % 2 == 0) /* otherwise all threads would wait for the same few keepers */
+		if (round % 2 == 0) /* otherwise all threads would wait for the same few pin sets */
 			progress_begin(&progress, pool, instruction, NULL);
 		if (!progress_keep(&progress, pool, page))
 			page_unpin(pool, page);
@@ -348,7 +348,7 @@ static void litmus(void)
 	check_no_pins();
 	hazard_watch("litmus: the map lock: hangs; a thread was not woken");
 	race(4, map_racer);
-	hazard_watch("litmus: keepers: hangs");
+	hazard_watch("litmus: pin sets: hangs");
 	race(4, keeper_racer);
 	progress_drop_all(pool);
 	check_no_pins();

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Forward progress reaches as far as the instruction: the pages of an instruction are kept until
- * the instruction has completed (src/mm/reclaim/keepers.c). 64 threads run loads and string moves
+ * the instruction has completed (src/mm/reclaim/pin sets.c). 64 threads run loads and string moves
  * that straddle two pages of a file much larger than the pool. The pool goes from 16 times the
  * smallest budget down to the smallest budget itself. Every thread completes a fixed
  * number of operations with the right bytes. On average an operation costs at most 8 reads of the
- * store. HAZARDS.md A5. Seen to fail with keepers switched off: progress_begin() returned at once.
+ * store. HAZARDS.md A5. Seen to fail with pin sets switched off: progress_begin() returned at once.
  */
 #include "check.h"
 

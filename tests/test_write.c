@@ -4,7 +4,7 @@
  * file after fm_sync() and after the last close. Writes to what is not writable are refused.
  *
  * Seen to fail:
- *   test_sync: page_dirty() is left out where a page is made writable.
+ *   test_sync: page_mark_dirty() is left out where a page is made writable.
  *   test_tail: zero_past() is left out.
  *   test_advice: FM_ADVICE_DONTNEED drops dirty pages.
  *   test_reopened: object_leave() comes before writeback_close().

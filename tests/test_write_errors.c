@@ -6,10 +6,10 @@
  * meanwhile does not hang, and other threads do not stall.
  *
  * Seen to fail:
- *   test_refused: page_written() ignores the error.
+ *   test_refused: page_write_end() ignores the error.
  *   test_told: errors are reported twice, or never.
  *   test_over_the_limit: dirty_must_wait() is blind to `failing`.
- *   test_flush: page_flushed() forgets the error.
+ *   test_flush: page_flush_end() forgets the error.
  *   test_others: the only limit is for all files together.
  *   test_others: the background ends its pass at a file that has its share of requests.
  *   test_end: pins are looked for on locked pages.

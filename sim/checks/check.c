@@ -258,9 +258,9 @@ void check_written_counts(void)
 			sim_fail("the counts of the pool and of its files differ by %d dirty, %d written "
 				 "and %d unflushed pages",
 				 (int)dirty, (int)writing, (int)unflushed);
-		if (pool->places && pool->places_free != ~0ull >> (64 - pool->places))
+		if (pool->spare_slots && pool->spare_slots_free != ~0ull >> (64 - pool->spare_slots))
 			sim_fail("a spare slot is not given back: %#llx",
-				 (unsigned long long)pool->places_free);
+				 (unsigned long long)pool->spare_slots_free);
 	}
 }
 
@@ -431,7 +431,7 @@ void check_quiet(void)
 			if (!PG_PINS(page->state) && !listed)
 				sim_fail("frame %u has no owner, and is on no list: %#x", i,
 					 page->state);
-			if (still && page->list == LIST_HELD && !held(sim.mm->pool[p], page, i))
+			if (still && page->list == LIST_UNSAVED && !held(sim.mm->pool[p], page, i))
 				sim_fail("frame %u: nothing holds the page, but the clock cannot find it: %#x",
 					 i, page->state);
 			check_fresh(sim.mm->pool[p], page, i);

@@ -4,7 +4,7 @@
  *
  *   1. A thread that blocks or enters the kernel has neither the map lock nor a small lock.
  *   7. Locks are taken in the order of their ranks (src/mm/base/mm.h): map lock, page lock, small
- *      lock. A thread with a page lock does not sleep for a page lock, a frame or a keeper's place.
+ *      lock. A thread with a page lock does not sleep for a page lock, a frame or a pin set.
  *      No lock is taken with signals open.
  *   5. No thread sleeps, and no ticket waits, for a thing that is there.
  *   8. A fault ends within some tries once its page is ready.
@@ -110,7 +110,7 @@ void check_futex_wait(const uint32_t *word)
 	check_may_block("a futex wait");
 	for (uint32_t p = 0; sim.self && sim.mm && p < MM_POOLS_MAX && sim.mm->pool[p]; p++) {
 		const struct frame_pool *pool = sim.mm->pool[p];
-		bool scarce = is_page_word(pool, key) || word == &pool->free_seq || word == &pool->keeper_seq;
+		bool scarce = is_page_word(pool, key) || word == &pool->free_seq || word == &pool->pin_set_seq;
 		if (scarce && check_page_locks())
 			sim_fail("a wait for a page lock, a frame or a slot happens with a page lock held");
 	}
@@ -197,8 +197,8 @@ static bool frame_there(const struct frame_pool *pool)
 
 static bool place_there(const struct frame_pool *pool)
 {
-	for (uint32_t i = 0; i < pool->keeper_count; i++)
-		if (!(pool->keepers[i].generation & 1) && !pool->keepers[i].busy)
+	for (uint32_t i = 0; i < pool->pin_set_count; i++)
+		if (!(pool->pin_sets[i].generation & 1) && !pool->pin_sets[i].busy)
 			return true;
 	return false;
 }
@@ -227,7 +227,7 @@ static bool ticket_for_frame(const struct ticket *ticket)
 static void check_pool_waiters(uint32_t p, const struct frame_pool *pool)
 {
 	bool frame = somebody_sleeps(&pool->free_seq) || ticket_for_frame(pool->tickets.head);
-	bool place = somebody_sleeps(&pool->keeper_seq) || pool->keeper_tickets.head;
+	bool place = somebody_sleeps(&pool->pin_set_seq) || pool->pin_set_tickets.head;
 	check_since(&since_frame[p], frame && frame_there(pool) && room_everywhere(sim.mm), "a frame");
 	check_since(&since_place[p], place && place_there(pool),
 		    "a slot that keeps an instruction's pages");
@@ -289,7 +289,7 @@ static bool held_back(const struct fault *vmf, const struct page *page)
 		    ((now >= limit && !few) || now + pool->unflushed >= held ||
 		     own + file->dirt->unflushed >= held - spare);
 	bool in_place = (page->state & PG_WRITEBACK) && !(page->state & PG_DUP);
-	bool by_a_place = (page->state & PG_DUP) && !pool->places_free;
+	bool by_a_place = (page->state & PG_DUP) && !pool->spare_slots_free;
 	return over || in_place || by_a_place ||
 	       (vmf->index >= file->dirt->punch_first && vmf->index <= file->dirt->punch_last);
 }

@@ -10,14 +10,14 @@
 #define FM_SIM_TRANSITIONS_H
 
 #define T_REST                                                                                     \
-	(PG_MARK | PG_SPEC | PG_ERROR | PG_SOFT | PG_HOT | PG_ASKED | PG_UNPROTECTED | PG_UPTODATE)
+	(PG_MARK | PG_SPEC | PG_ERROR | PG_SOFT | PG_HOT | PG_NOTIFY | PG_UNPROTECTED | PG_UPTODATE)
 
 #define PAGE_TRANSITIONS(X)                                                                        \
 	/* pins, and the lock with its waiters */                                                  \
 	X(pin, 0, 0, 0, 0, 0, PG_FREE, 1, "a pin is taken")                                        \
 	X(unpin, 0, 0, 0, 0, 0, PG_FREE, -1, "a pin is dropped")                                   \
 	X(lock, PG_LOCKED, 0, 0, 0, 0, PG_LOCKED | PG_FREE, 0, "page_trylock()")                   \
-	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS | PG_ASKED, 0, PG_FREE, 0,              \
+	X(unlock, 0, 0, PG_LOCKED, PG_WAITERS | PG_TICKETS | PG_NOTIFY, 0, PG_FREE, 0,              \
 	  "page_unlock()")                                                                         \
 	X(sleeper, PG_WAITERS, 0, 0, 0, PG_LOCKED, 0, 0, "a thread sleeps for the lock")           \
 	X(write_sleeper, PG_WAITERS, 0, 0, 0, PG_WRITEBACK, PG_LOCKED, 0,                          \
@@ -35,8 +35,8 @@
 	X(ahead, PG_SPEC, 0, 0, 0, PG_LOCKED, PG_UPTODATE | PG_INSTALLED, 0, "read ahead")         \
 	X(marked, PG_MARK, 0, 0, 0, 0, PG_FREE, 0, "the readahead mark is set")                    \
 	X(unmarked, 0, 0, PG_MARK, 0, 0, PG_FREE, 0, "a fault takes the mark and submits")         \
-	X(asked, PG_ASKED, 0, 0, 0, PG_LOCKED, 0, 0, "a NOWAIT call asks for an event")            \
-	X(told, 0, 0, PG_ASKED, 0, 0, PG_FREE | PG_LOCKED, 0, "the event of an error is sent")     \
+	X(asked, PG_NOTIFY, 0, 0, 0, PG_LOCKED, 0, 0, "a NOWAIT call asks for an event")            \
+	X(told, 0, 0, PG_NOTIFY, 0, 0, PG_FREE | PG_LOCKED, 0, "the event of an error is sent")     \
 	X(attempt, 0, 0, PG_ERROR, 0, PG_LOCKED | PG_ERROR, PG_UPTODATE | PG_INSTALLED, 0,         \
 	  "a new attempt clears the errno")                                                        \
 	X(read_ok, PG_UPTODATE, 0, 0, PG_ERROR, PG_LOCKED,                                         \

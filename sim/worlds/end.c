@@ -44,7 +44,7 @@ void end_check_views(void)
 static bool some_mapped(uint32_t f)
 {
 	for (uint32_t i = 0; i < sim.mm->segment_count; i++)
-		if (sim.mm->segments[sim.mm->places[i]].view == &world.file[f]->view)
+		if (sim.mm->segments[sim.mm->segment_slots[i]].view == &world.file[f]->view)
 			return true;
 	return false;
 }

@@ -187,7 +187,7 @@ static int unpin_one(fm_mm *mm, uint64_t addr)
 			page_unpin(pool, page);
 			/* The page was unmapped meanwhile, or mapped for reading only: the pin
 			 * had kept the page in the view. */
-			if (!mm_range_allows(mm, addr, view->file->writable && page_is(page, PG_UNPROTECTED)))
+			if (!mapping_allows(mm, addr, view->file->writable && page_is(page, PG_UNPROTECTED)))
 				file_take_out(view->file, page->index, page->index);
 		}
 	}

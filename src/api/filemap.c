@@ -11,7 +11,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/report.h"
 #include "mm/base/view.h"
-#include "mm/fault/queue.h"
+#include "mm/fault/batch.h"
 #include "mm/fill/file_reads.h"
 #include "mm/fill/replay.h"
 #include "mm/flush/durable.h"

@@ -11,7 +11,7 @@
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
 #include "mm/base/self.h"
-#include "mm/fault/queue.h"
+#include "mm/fault/batch.h"
 #include "mm/fill/record.h"
 #include "mm/flush/end.h"
 #include "mm/space/handle.h"

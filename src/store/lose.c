@@ -68,7 +68,7 @@ static void pages_clean(struct lose_store *lose, uint64_t from, uint64_t to)
 		lose->from = lose->to = 0;
 }
 
-static void page_dirty(struct lose_store *lose, uint64_t page)
+static void page_mark_dirty(struct lose_store *lose, uint64_t page)
 {
 	lose->dirty[page] = 1;
 	if (lose->from == lose->to) {
@@ -100,7 +100,7 @@ static int page_write(struct lose_store *lose, uint64_t offset, const char *in, 
 	if (error)
 		return error;
 	memcpy(lose->bytes + offset, in, len);
-	page_dirty(lose, page);
+	page_mark_dirty(lose, page);
 	return 0;
 }
 

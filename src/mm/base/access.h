@@ -21,7 +21,7 @@ enum fault_flags {
 	FM_FAULT_TRIED = 1u << 4,        /* the access has been tried before */
 };
 
-/* struct fault begins with these members. `advice`, `keep`, `writable`, `low`, `high` and
+/* struct fault begins with these members. `advice`, `advised_keep`, `writable`, `low`, `high` and
  * `mapped_end` are copied from the mapping, so that they stay valid after the map lock is
  * dropped. */
 struct access {
@@ -33,7 +33,7 @@ struct access {
 	uint32_t flags;       /* enum fault_flags */
 	uint32_t advice;
 	uint32_t unmap_seq;   /* the view's unmap_seq when the mapping was found */
-	bool keep, writable;
+	bool advised_keep, writable;
 	bool paced;           /* the write has already been delayed once because of dirty pages */
 	uint64_t low, high;   /* first and last page that lie wholly in the mapping */
 	uint64_t mapped_end;  /* end of the mapped bytes; the last page may be mapped in part */

@@ -23,7 +23,7 @@
 #define FM_MM_BASE_MM_H
 
 #include "filemap.h"
-#include "mm/base/wait_queue.h"
+#include "mm/base/ticket_list.h"
 #include "os/keeper.h"
 #include "os/os.h"
 
@@ -61,7 +61,7 @@ struct fm_mm {
 	struct map_lock *map; /* map/ */
 	struct vma *segments; /* slab; map lock */
 	uint64_t *starts;     /* sorted starts and, in parallel, the slab places; map lock */
-	uint32_t *places;
+	uint32_t *segment_slots;
 	uint32_t segment_count, segment_capacity, segment_free;
 	uint32_t *segment_free_next;
 	void *segment_mem;
@@ -105,7 +105,7 @@ struct fm_mm {
 	uint32_t event_signalled; /* no call with FM_NOWAIT since the signal; atomic */
 	uint32_t starved;        /* a call with FM_NOWAIT could begin nothing; atomic */
 
-	struct wait_queue page_tickets[64]; /* by page; all waiters of a page share a queue */
+	struct ticket_list page_tickets[64]; /* by page; all waiters of a page share a queue */
 	struct pt_table *pt; /* view/ */
 	struct after_work *after; /* view/ */
 

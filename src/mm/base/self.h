@@ -15,7 +15,7 @@ struct guard;
 struct progress { /* of a single thread; the trap keeps the struct */
 	uint64_t instruction; /* hash of program counter and registers at the thread's last fault */
 	struct frame_pool *pool;
-	uint32_t keeper, generation; /* keeper: place + 1, 0 none */
+	uint32_t pin_set, generation; /* pin set: place + 1, 0 none */
 };
 
 /* The library's state of a thread of the program, in os_thread_local(). */

@@ -7,12 +7,12 @@
 
 #include "mm/base/file.h"
 #include "mm/base/mm.h"
-#include "mm/base/wait_queue.h"
+#include "mm/base/ticket_list.h"
 #include "os/atomic.h"
 #include "os/os.h"
 
 /* Append a ticket. The caller holds the queue lock. */
-void ticket_append(struct wait_queue *queue, struct ticket *ticket)
+void ticket_append(struct ticket_list *queue, struct ticket *ticket)
 {
 	ticket->next = NULL;
 	if (!queue->head) /* the tail of an empty queue is stale */
@@ -21,7 +21,7 @@ void ticket_append(struct wait_queue *queue, struct ticket *ticket)
 	queue->tail = &ticket->next;
 }
 
-void ticket_queue(struct wait_queue *queue, struct ticket *ticket)
+void ticket_queue(struct ticket_list *queue, struct ticket *ticket)
 {
 	os_lock(&queue->lock);
 	ticket_append(queue, ticket);
@@ -35,7 +35,7 @@ static bool ticket_ready(const struct ticket *ticket)
 	return !ticket->ready || atomic_get(&ticket->file->mm->dying) || ticket->ready(ticket);
 }
 
-static struct ticket *take_from(struct wait_queue *queue, bool throttled)
+static struct ticket *take_from(struct ticket_list *queue, bool throttled)
 {
 	if (!atomic_get(&queue->head))
 		return NULL;
@@ -55,14 +55,14 @@ static struct ticket *take_from(struct wait_queue *queue, bool throttled)
 
 /* Take the oldest ticket that could continue off the queue, or return NULL. The search skips
  * tickets of a store that is stuck with its share of frames. Takes the queue lock. */
-struct ticket *ticket_take(struct wait_queue *queue)
+struct ticket *ticket_take(struct ticket_list *queue)
 {
 	return take_from(queue, false);
 }
 
 /* Take the oldest ticket that waits for room for dirty pages off the queue, whether or not
  * there is room. Takes the queue lock. */
-struct ticket *ticket_take_throttled(struct wait_queue *queue)
+struct ticket *ticket_take_throttled(struct ticket_list *queue)
 {
 	return take_from(queue, true);
 }

@@ -11,7 +11,7 @@
 
 struct fm_file;
 struct page;
-struct wait_queue;
+struct ticket_list;
 
 /* A place in a queue. The thread that ends the wait calls `run` once, with no lock held. */
 struct ticket {
@@ -25,9 +25,9 @@ struct ticket {
 	int error; /* errno of the attempt that the ticket waited for; 0 if none */
 };
 
-void ticket_append(struct wait_queue *queue, struct ticket *ticket);
-void ticket_queue(struct wait_queue *queue, struct ticket *ticket);
-struct ticket *ticket_take(struct wait_queue *queue);
-struct ticket *ticket_take_throttled(struct wait_queue *queue);
+void ticket_append(struct ticket_list *queue, struct ticket *ticket);
+void ticket_queue(struct ticket_list *queue, struct ticket *ticket);
+struct ticket *ticket_take(struct ticket_list *queue);
+struct ticket *ticket_take_throttled(struct ticket_list *queue);
 
 #endif

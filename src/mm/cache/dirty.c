@@ -7,13 +7,13 @@
  * of a file open for writing, and the function behind each transition:
  *
  *   UPTODATE, protected or not in the view
- *     --write fault: page_dirty, then MOVE--> DIRTY, writable while the page is in the view
+ *     --write fault: page_mark_dirty, then MOVE--> DIRTY, writable while the page is in the view
  *         (INSTALLED|UNPROTECTED)
- *     --write-back: page_take_out, page_writing--> WRITEBACK, in the slot, which the store reads
- *         A read fault copies the page into the view, protected: INSTALLED|DUP.
- *         A write fault makes that copy writable: the page is DIRTY again. The slot does not
- *         change, so the store sees no torn page, and no thread waits.
- *     --page_stored, page_written, success--> clean and unflushed; failure--> DIRTY
+ *     --write-back: page_take_out, page_write_begin--> WRITEBACK, in the slot, which the store
+ * reads A read fault copies the page into the view, protected: INSTALLED|DUP. A write fault makes
+ * that copy writable: the page is DIRTY again. The slot does not change, so the store sees no torn
+ * page, and no thread waits.
+ *     --page_write_stored, page_write_end, success--> clean and unflushed; failure--> DIRTY
  *     --flush, success--> nothing to remember; failure--> DIRTY
  *
  * Invariants
@@ -61,7 +61,7 @@ static void count_dirty(struct frame_pool *pool, struct page *page)
 {
 	atomic_add(&page->file->dirt->dirty, 1u);
 	uint32_t before = atomic_add(&pool->dirty, 1u);
-	bit_set(pool->dirty_bits, id_of(pool, page)); /* after the counts: see page_clean() */
+	bit_set(pool->dirty_bits, id_of(pool, page)); /* after the counts: see page_clear_dirty() */
 	stats_add(pool->mm->stats, dirty_pages, 1);
 	stats_add(pool->mm->stats, dirtied, 1);
 	if (!before || dirty_many(pool))
@@ -70,7 +70,7 @@ static void count_dirty(struct frame_pool *pool, struct page *page)
 
 /* Mark the page dirty, before a thread may write to the page. The caller holds the page lock
  * and a pin. */
-void page_dirty(struct frame_pool *pool, struct page *page)
+void page_mark_dirty(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 
@@ -118,7 +118,7 @@ static bool is_held(struct frame_pool *pool, const struct page *page)
 
 /* Return whether the page must keep its frame. The caller holds the page lock. A write or a
  * flush of the page may end at any time. */
-bool page_is_held(struct frame_pool *pool, const struct page *page)
+bool page_is_unsaved(struct frame_pool *pool, const struct page *page)
 {
 	return unlikely(page->file->writable) && is_held(pool, page);
 }
@@ -128,26 +128,26 @@ bool page_is_held(struct frame_pool *pool, const struct page *page)
 static void let_go(struct frame_pool *pool, struct page *page)
 {
 	if (!is_held(pool, page))
-		lru_move(pool, page, LIST_HELD, page_is(page, PG_INSTALLED) ? LIST_ACTIVE : LIST_INACTIVE);
+		lru_move(pool, page, LIST_UNSAVED, page_is(page, PG_INSTALLED) ? LIST_ACTIVE : LIST_INACTIVE);
 }
 
-/* Move a held page that the clock has met to LIST_HELD. A write or a flush ends without help, so
+/* Move a held page that the clock has met to LIST_UNSAVED. A write or a flush ends without help, so
  * the clock need not meet the page again before that end. A pin of the program does not end that
  * way: a pinned page is not moved. A write or flush that ended meanwhile did not find the page
- * on LIST_HELD, so the function tests again. The page is off its list, and the caller holds the
+ * on LIST_UNSAVED, so the function tests again. The page is off its list, and the caller holds the
  * page lock. Returns true if the page was moved. */
-bool page_hold(struct frame_pool *pool, struct page *page)
+bool page_mark_unsaved(struct frame_pool *pool, struct page *page)
 {
-	if (page->user_pins || !page_is_held(pool, page))
+	if (page->user_pins || !page_is_unsaved(pool, page))
 		return false;
-	lru_set(pool, page, 1, LIST_HELD);
+	lru_set(pool, page, 1, LIST_UNSAVED);
 	let_go(pool, page);
 	return true;
 }
 
 /* Mark the page clean. The caller holds the page lock, and no thread can write to the page. May
  * sleep until the page's dirty bit is set. Returns false if the page was clean already. */
-bool page_clean(struct frame_pool *pool, struct page *page)
+bool page_clear_dirty(struct frame_pool *pool, struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 
@@ -169,17 +169,17 @@ bool page_clean(struct frame_pool *pool, struct page *page)
 
 /* Begin a write of the page, and mark the page clean unless `keep_dirty`. The caller holds the
  * page lock and a pin. From here on the pin belongs to the write request. */
-void page_writing(struct frame_pool *pool, struct page *page, bool keep_dirty)
+void page_write_begin(struct frame_pool *pool, struct page *page, bool keep_dirty)
 {
 	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_WRITEBACK));
 	page_set(page, PG_WRITEBACK, 0);
 	bit_set(pool->writing_bits, id_of(pool, page));
-	page_word_set(page, attempt, page->attempt + 1);
+	page_word_set(page, io_attempt, page->io_attempt + 1);
 	atomic_add(&page->file->dirt->writing, 1u);
 	atomic_add(&pool->writing, 1u);
 	stats_add(pool->mm->stats, writeback_pages, 1);
 	if (!keep_dirty)
-		page_clean(pool, page);
+		page_clear_dirty(pool, page);
 }
 
 /* Set the page's bit in `bits`, the unflushed or the flushing bits, and count the page. A page
@@ -205,7 +205,7 @@ static void unflushed_end(struct frame_pool *pool, struct page *page, uint64_t *
 
 /* Clear the page's bit in `bits` at the end of a flush. Also called if the bytes written since
  * cannot be relied upon. If `failed`, the page becomes dirty again first. */
-void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed)
+void page_flush_end(struct frame_pool *pool, struct page *page, uint64_t *bits, bool failed)
 {
 	if (failed)
 		dirty_again(pool, page);
@@ -217,7 +217,7 @@ void page_flushed(struct frame_pool *pool, struct page *page, uint64_t *bits, bo
  * page, and the page is written again. A failed flush could do no more for a dirty page. A page
  * with the flag but without the dirty bit is only about to be written to. No sync finds such a
  * page before its bit is set, so the page also waits for a flush. Needs no lock. */
-void page_stored(struct frame_pool *pool, struct page *page)
+void page_write_stored(struct frame_pool *pool, struct page *page)
 {
 	bool again = page_is(page, PG_DIRTY) && bit_is(pool->dirty_bits, id_of(pool, page));
 	if (!page->file->scratch && !again)
@@ -225,18 +225,18 @@ void page_stored(struct frame_pool *pool, struct page *page)
 }
 
 /* End the write of a page and wake the page's waiters. If the write succeeded, the caller has
- * called page_stored(). Needs no lock; the caller puts the pin. The page's next state is set
+ * called page_write_stored(). Needs no lock; the caller puts the pin. The page's next state is set
  * before WRITEBACK is cleared: see is_held(). `flush_failures` is the file's count at the
  * beginning of the write. A flush that failed since then may have lost the page. A flush that
  * has not ended yet finds the bit. */
-void page_written(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
+void page_write_end(struct frame_pool *pool, struct page *page, int error, uint32_t flush_failures)
 {
 	struct fm_file *file = page->file;
 	uint32_t old = atomic_get(&page->state);
 
 	mm_assert(old & PG_WRITEBACK);
 	if (error || (!file->scratch && atomic_get(&file->dirt->flush_failures) != flush_failures))
-		page_flushed(pool, page, pool->unflushed_bits, true);
+		page_flush_end(pool, page, pool->unflushed_bits, true);
 	bit_clear(pool->writing_bits, id_of(pool, page));
 	atomic_sub(&file->dirt->writing, 1u);
 	atomic_sub(&pool->writing, 1u);
@@ -267,7 +267,7 @@ void page_flushing(struct frame_pool *pool, struct page *page)
  * under way. */
 void page_drop_dirty(struct frame_pool *pool, struct page *page)
 {
-	page_clean(pool, page);
+	page_clear_dirty(pool, page);
 	unflushed_end(pool, page, pool->unflushed_bits);
 	unflushed_end(pool, page, pool->flushing_bits);
 }

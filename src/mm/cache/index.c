@@ -187,7 +187,7 @@ struct page *page_insert(struct fm_file *file, uint64_t index, struct page *fres
 						       frame's previous page */
 		__atomic_store_n(&fresh->file, file, __ATOMIC_RELEASE); /* as frame_free() does */
 		atomic_set(&fresh->hash_next, atomic_get(&bucket->head));
-		fresh->keep = false;
+		fresh->advised_keep = false;
 		if (ghost_take(pool, file, index, flags & ADD_STREAM))
 			page_set(fresh, PG_HOT, 0);
 		atomic_set(&bucket->head, (uint32_t)(fresh - pool->pages));

@@ -6,7 +6,7 @@
 #include "mm/base/mm.h"
 #include "mm/base/report.h"
 #include "mm/base/ticket.h"
-#include "mm/base/wait_queue.h"
+#include "mm/base/ticket_list.h"
 #include "mm/frames/frame.h"
 #include "mm/frames/frame_pool.h"
 #include "mm/frames/lists.h"
@@ -19,7 +19,7 @@
 #include <errno.h>
 #include <limits.h>
 
-static struct wait_queue *page_queue_of(struct fm_mm *mm, const struct page *page)
+static struct ticket_list *page_queue_of(struct fm_mm *mm, const struct page *page)
 {
 	uintptr_t hash = ((uintptr_t)page / sizeof(*page)) * 0x9e3779b97f4a7c15ull;
 	return &mm->page_tickets[hash >> 58];
@@ -27,7 +27,7 @@ static struct wait_queue *page_queue_of(struct fm_mm *mm, const struct page *pag
 
 static void page_run_tickets(struct fm_mm *mm, struct page *page)
 {
-	struct wait_queue *queue = page_queue_of(mm, page);
+	struct ticket_list *queue = page_queue_of(mm, page);
 	struct ticket *ready = NULL, **ready_tail = &ready;
 
 	os_lock(&queue->lock);
@@ -60,19 +60,19 @@ void page_unlock(struct frame_pool *pool, struct page *page)
 	mm_assert(old & PG_LOCKED);
 	while (PG_PINS(old) &&
 	       !(old & (PG_WAITERS | PG_TICKETS |
-			PG_ASKED))) /* no waiter must be told, and a pin keeps the page */
+			PG_NOTIFY))) /* no waiter must be told, and a pin keeps the page */
 		if (atomic_cas(&page->state, &old, old & ~PG_LOCKED))
 			return;
 	page_pin(page); /* the state word is still in use after the waiters may go on */
 	old = atomic_get(&page->state);
-	do { /* the end of PG_ASKED sends an event; an error is reported by the next call */
-		ends = PG_LOCKED | PG_WAITERS | PG_TICKETS | (old & PG_UPTODATE ? PG_ASKED : 0);
+	do { /* the end of PG_NOTIFY sends an event; an error is reported by the next call */
+		ends = PG_LOCKED | PG_WAITERS | PG_TICKETS | (old & PG_UPTODATE ? PG_NOTIFY : 0);
 	} while (!atomic_cas(&page->state, &old, old & ~ends));
 	if (old & PG_WAITERS)
 		os_futex_wake(&page->state, INT_MAX, OS_FUTEX_ANY);
 	if (old & PG_TICKETS)
 		page_run_tickets(pool->mm, page);
-	if (unlikely(old & PG_ASKED))
+	if (unlikely(old & PG_NOTIFY))
 		mm_event(pool->mm);
 	page_unpin(pool, page);
 }
@@ -111,7 +111,7 @@ int page_wait(struct fm_mm *mm, struct page *page, bool killable, uint64_t until
  * if the page is not locked now. */
 bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticket)
 {
-	struct wait_queue *queue = page_queue_of(mm, page);
+	struct ticket_list *queue = page_queue_of(mm, page);
 	bool queued = false;
 
 	os_lock(&queue->lock);
@@ -134,7 +134,7 @@ bool page_queue_ticket(struct fm_mm *mm, struct page *page, struct ticket *ticke
  * the ticket's fault. */
 bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *ticket)
 {
-	struct wait_queue *queue = ticket->page ? page_queue_of(mm, ticket->page) : &pool->tickets;
+	struct ticket_list *queue = ticket->page ? page_queue_of(mm, ticket->page) : &pool->tickets;
 	os_lock(&queue->lock);
 	struct ticket **at = &queue->head;
 	while (*at && *at != ticket)
@@ -151,22 +151,23 @@ bool ticket_cancel(struct fm_mm *mm, struct frame_pool *pool, struct ticket *tic
 
 /* Ask for an event when the page is unlocked, for a call with FM_NOWAIT. Returns false if the
  * page is not locked now. */
-bool page_ask(struct page *page)
+bool page_set_notify(struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
 	do {
 		if (!(old & PG_LOCKED))
 			return false;
-	} while (!(old & PG_ASKED) && !atomic_cas(&page->state, &old, old | PG_ASKED));
+	} while (!(old & PG_NOTIFY) && !atomic_cas(&page->state, &old, old | PG_NOTIFY));
 	return true;
 }
 
-/* Withdraw the request of page_ask(), because the call has been told the result. The request
+/* Withdraw the request of page_set_notify(), because the call has been told the result. The request
  * stays while the page is locked: then the request may belong to a later call. */
-void page_unask(struct page *page)
+void page_clear_notify(struct page *page)
 {
 	uint32_t old = atomic_get(&page->state);
-	while ((old & PG_ASKED) && !(old & PG_LOCKED) && !atomic_cas(&page->state, &old, old & ~PG_ASKED))
+	while ((old & PG_NOTIFY) && !(old & PG_LOCKED) &&
+	       !atomic_cas(&page->state, &old, old & ~PG_NOTIFY))
 		;
 }
 
@@ -182,12 +183,12 @@ void page_fail(struct page *page, int error)
  * function returns. May block. The caller holds a pin, and no lock. Returns 0 or -ETIMEDOUT. */
 int page_wait_written(struct fm_mm *mm, struct page *page, uint64_t until_ns)
 {
-	uint32_t attempt = page_word(page, attempt);
+	uint32_t attempt = page_word(page, io_attempt);
 
 	might_block(mm);
 	for (;;) {
 		uint32_t old = atomic_get(&page->state);
-		if (!(old & PG_WRITEBACK) || page_word(page, attempt) != attempt)
+		if (!(old & PG_WRITEBACK) || page_word(page, io_attempt) != attempt)
 			return 0;
 		if (!(old & PG_WAITERS)) {
 			if (!atomic_cas(&page->state, &old, old | PG_WAITERS))

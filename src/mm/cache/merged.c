@@ -31,7 +31,7 @@ static void dirty_if_shown(struct frame_pool *pool, struct page *page)
 		if ((page_state(page) & (PG_INSTALLED | PG_UNPROTECTED | PG_GONE)) ==
 			    PG_INSTALLED &&
 		    page->file->writable)
-			page_dirty(pool, page);
+			page_mark_dirty(pool, page);
 		page_unlock(pool, page);
 		return;
 	}

@@ -23,7 +23,7 @@ static void take_out_unmapped(struct fault *vmf)
 	uint32_t shift = vmf->file->pool->shift;
 	for (uint64_t i = vmf->run_first; i <= vmf->run_last; i++) {
 		uint64_t addr = i == vmf->index ? vmf->addr : vmf->view->region.base + (i << shift);
-		if (!mm_range_allows(vmf->mm, addr, vmf->file->writable && vmf->writable))
+		if (!mapping_allows(vmf->mm, addr, vmf->file->writable && vmf->writable))
 			file_take_out(vmf->file, i, i);
 	}
 	if (vmf->file->writable) { /* a page that is being written now must be swept out later */

@@ -53,7 +53,7 @@ void fault_put_stale(struct fault *vmf)
 void fault_note_attempt(struct fault *vmf, const struct page *page)
 {
 	vmf->had_error = page_is(page, PG_ERROR);
-	vmf->attempt = page_word(page, attempt);
+	vmf->attempt = page_word(page, io_attempt);
 }
 
 /*
@@ -63,7 +63,7 @@ void fault_note_attempt(struct fault *vmf, const struct page *page)
 int fault_attempt_error(const struct fault *vmf, const struct page *page)
 {
 	int error = page_error(page, page_state(page));
-	bool own = !vmf->had_error || page_word(page, attempt) != vmf->attempt;
+	bool own = !vmf->had_error || page_word(page, io_attempt) != vmf->attempt;
 	covered_if(error && !own, a6_older_error);
 	return own ? error : 0;
 }
@@ -104,7 +104,7 @@ void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket)
 		if (own)
 			vmf->error = own;
 		if (!ticket) /* the call returns the errno now, not later */
-			page_unask(vmf->page);
+			page_clear_notify(vmf->page);
 		vmf->waited = false;
 	}
 }
@@ -113,15 +113,15 @@ void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket)
  * Take the errno of an attempt that an earlier call with FM_NOWAIT began. No thread has waited
  * for the attempt, so the next call with FM_NOWAIT reports its errno, once.
  */
-void fault_take_asked_error(struct fault *vmf)
+void fault_take_notified_error(struct fault *vmf)
 {
 	struct page *page = page_find(vmf->file, vmf->index);
 	if (!page)
 		return;
 	uint32_t state = atomic_get(&page->state);
-	if ((state & PG_ASKED) && page_error(page, state)) {
+	if ((state & PG_NOTIFY) && page_error(page, state)) {
 		vmf->error = page_error(page, state);
-		page_unask(page);
+		page_clear_notify(page);
 	}
 	page_unpin(vmf->file->pool, page);
 }

@@ -16,6 +16,6 @@ void fault_note_attempt(struct fault *vmf, const struct page *page);
 int fault_attempt_error(const struct fault *vmf, const struct page *page);
 void fault_end(struct fault *vmf, int error);
 void fault_take_attempt_error(struct fault *vmf, const struct ticket *ticket);
-void fault_take_asked_error(struct fault *vmf);
+void fault_take_notified_error(struct fault *vmf);
 
 #endif

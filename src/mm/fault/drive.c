@@ -181,7 +181,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 		return err;
 	}
 	vmf->advice = vmf->vma->advice;
-	vmf->keep = vmf->vma->keep;
+	vmf->advised_keep = vmf->vma->advised_keep;
 	vmf->writable = vmf->vma->writable;
 	vmf->on_error = vmf->vma->on_error;
 	vmf->on_error_arg = vmf->vma->on_error_arg;
@@ -219,7 +219,7 @@ static int fault_try(struct fault *vmf, struct ticket *ticket)
 int fault_drive(struct fault *vmf, struct ticket *ticket)
 {
 	if ((vmf->flags & FM_FAULT_RETRY_NOWAIT) && !ticket)
-		fault_take_asked_error(vmf);
+		fault_take_notified_error(vmf);
 	for (;;) {
 		vmf->tries++;
 		watched(fault_try, vmf);

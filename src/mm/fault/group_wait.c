@@ -23,7 +23,7 @@
  * its pages must be in memory or on their way. Returns the page, pinned. Returns NULL if no page
  * is being read, or if the pages cannot be installed together.
  */
-static struct page *late_one(struct fault *vmf, struct page *page)
+static struct page *group_unread(struct fault *vmf, struct page *page)
 {
 	struct fm_file *file = vmf->file;
 	struct frame_pool *pool = file->pool;
@@ -67,7 +67,7 @@ bool group_wait(struct fault *vmf, struct page *page)
 	if (vmf->waited_for_group || vmf->flags & (FM_FAULT_RETRY_NOWAIT | FM_FAULT_WRITE) ||
 	    vmf->exact || vmf->advice == FM_ADVICE_RANDOM)
 		return false;
-	for (struct page *late; (late = late_one(vmf, page)) != NULL;) {
+	for (struct page *late; (late = group_unread(vmf, page)) != NULL;) {
 		if (!vmf->waited_for_group)
 			page_unlock(vmf->file->pool, page);
 		vmf->waited_for_group = true;

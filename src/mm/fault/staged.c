@@ -99,7 +99,7 @@ int read_staged(struct fault *vmf)
 	size_t bytes = 0;
 	unsigned shorts = 0;
 
-	page_word_set(page, attempt, page->attempt + 1);
+	page_word_set(page, io_attempt, page->io_attempt + 1);
 	int err = store_read_full(file->store, &iov, 1, page->index << pool->shift, &bytes, &shorts);
 	if (err == -EFAULT) {
 		int filled = stage_fill(pool, stage);
@@ -111,7 +111,7 @@ int read_staged(struct fault *vmf)
 	if (!err || err == -EIO)
 		err = file_recheck_after(file, epoch, UINT64_MAX, err);
 	int own = 0;
-	page->keep = vmf->keep;
+	page->advised_keep = vmf->advised_keep;
 	bool write = (vmf->flags & FM_FAULT_WRITE) && dirty_may_come(fault_access(vmf));
 	if (staged_install(vmf->view, page, stage, write, true, bytes, epoch, &err)) {
 		vmf->run_first = vmf->run_last = vmf->index;

@@ -13,7 +13,7 @@
 #include "mm/fault/drive.h"
 #include "mm/fault/vmf.h"
 #include "mm/flush/end.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "os/atomic.h"
 #include "trap/trap.h"
 
@@ -25,7 +25,7 @@ struct waiting_fault {
 	struct fault vmf;
 	/* A copy of the thread's progress when this fault began. A fault can outlive its access:
 	 * the install of another fault may have woken the thread. The thread may then be in another
-	 * pool when the fault ends. The copy tells which keeper's place the fault was given. */
+	 * pool when the fault ends. The copy tells which pin set's place the fault was given. */
 	struct progress progress;
 	bool begun, may_begin;
 	void (*again)(void *cookie);
@@ -63,7 +63,7 @@ static int client_fault(struct view_region *region, const struct trap_fault *fau
 	progress_begin(&t->progress, vmf.file->pool, fault->instruction, NULL);
 	int err = fault_drive(&vmf, NULL);
 	if (!err && vmf.page && progress_keep(&t->progress, vmf.file->pool, vmf.page))
-		vmf.page = NULL; /* the keeper has the page's pin now */
+		vmf.page = NULL; /* the pin set has the page's pin now */
 	else if (err)
 		progress_fail(&t->progress, vmf.file->pool);
 	fault_end(&vmf, err);
@@ -95,7 +95,7 @@ static int client_fault_nowait(struct view_region *region, const struct trap_fau
 		fault_begin(&wait->vmf, view, fault->addr,
 			    fault_flags_of(view->mm, fault) | FM_FAULT_RETRY_NOWAIT);
 		wait->begun = true;
-		if (fault->repeated) /* the thread lost a page that it had: make the thread a keeper */
+		if (fault->repeated) /* the thread lost a page that it had: make the thread a pin set */
 			progress->instruction = fault->instruction;
 		wait->vmf.repeated = fault->repeated;
 		wait->ticket.run = run_ticket;

@@ -121,7 +121,7 @@ static int start_wanted_read(struct fault *vmf, bool told_later)
 		return 0;
 	}
 	if (told_later)
-		page_set(vmf->page, PG_ASKED, 0);
+		page_set(vmf->page, PG_NOTIFY, 0);
 	err = staged ? read_submit_staged(fault_access(vmf)) : read_submit(file, &vmf->page, 1, false);
 	vmf->no_stage |= staged; /* if this read fails, the next is not staged */
 	vmf->had_error = false;
@@ -210,7 +210,7 @@ bool fault_submit_wanted(struct fault *vmf, struct ticket *ticket)
 	if (!vmf->waited)
 		fault_note_attempt(vmf, vmf->page);
 	vmf->waited = true;
-	return ticket ? page_queue_ticket(vmf->mm, vmf->page, ticket) : page_ask(vmf->page);
+	return ticket ? page_queue_ticket(vmf->mm, vmf->page, ticket) : page_set_notify(vmf->page);
 }
 
 /*

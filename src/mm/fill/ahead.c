@@ -146,7 +146,7 @@ static void submit_single(struct fm_file *file, const struct ra_window *window, 
 		submit_run(file, &page, 1);
 		return;
 	}
-	page->keep = window->keep;
+	page->advised_keep = window->advised_keep;
 	covered(staged_ahead);
 	if (read_submit_ahead(file, page, stage, window->unmap_seq) == 0)
 		stats_add(file->mm->stats, ra_pages, 1);

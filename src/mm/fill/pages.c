@@ -117,7 +117,7 @@ void page_end_unread(struct fm_file *file, struct page *page)
 void page_begin_read(struct frame_pool *pool, struct page *page)
 {
 	mm_assert(page_is(page, PG_LOCKED) && !page_is(page, PG_UPTODATE));
-	page_word_set(page, attempt, page->attempt + 1);
+	page_word_set(page, io_attempt, page->io_attempt + 1);
 	page_word_set(page, error, 0);
 	page_set(page, 0, PG_ERROR);
 	if (page_is(page, PG_HOLE)) { /* the slot was emptied from outside */

@@ -210,7 +210,7 @@ static void read_done(struct io_request *io)
 	request_put(mm, req);
 	if (unlikely(replays_under_way(mm)))
 		replay_room(mm);
-	frame_freed(pool);
+	pool_wake_waiters(pool);
 	file_put(file);
 }
 
@@ -302,7 +302,7 @@ int read_submit(struct fm_file *file, struct page **pages, uint32_t count, bool 
 static void submit_staged(struct read_request *req, struct page *page, char *stage, uint64_t addr,
 			  uint32_t unmap_seq)
 {
-	page_word_set(page, attempt, page->attempt + 1);
+	page_word_set(page, io_attempt, page->io_attempt + 1);
 	req->stage = stage;
 	req->stage_addr = addr;
 	req->unmap_seq = unmap_seq;

@@ -39,7 +39,7 @@ bool read_inline_begin(struct fm_file *file, uint32_t *more)
 void read_inline_end(struct fm_file *file, uint32_t count)
 {
 	if (atomic_sub(&file->reads->inflight, count) >= file->pool->frames / 4)
-		frame_freed(file->pool); /* a thread may wait for room */
+		pool_wake_waiters(file->pool); /* a thread may wait for room */
 }
 
 /* Wait until a read is done, when no request is free or the store holds too many frames. The

@@ -57,7 +57,7 @@ static bool window_cut(const struct access *access, struct reading *reading, str
 		.count = count,
 		.stages = !(access->flags & FM_FAULT_WRITE), /* staged pages are write-protected */
 		.unmap_seq = access->unmap_seq,
-		.keep = access->keep};
+		.advised_keep = access->advised_keep};
 	s->edge = last + (uint64_t)s->stride;
 	return true;
 }

@@ -17,7 +17,7 @@ struct ra_window {
 	uint32_t step, count;
 	bool stages;        /* the pages may go into the view without a fault */
 	uint32_t unmap_seq; /* the view's unmap_seq when the mapping was found */
-	bool keep;          /* FM_ADVICE_KEEP */
+	bool advised_keep;  /* FM_ADVICE_KEEP */
 };
 
 /* The reads beside the wanted page. */

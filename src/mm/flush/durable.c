@@ -48,7 +48,7 @@ static void flush_pages(struct fm_file *file, bool begins, bool failed)
 			if (page->file == file && begins)
 				page_flushing(pool, page);
 			else if (page->file == file && bit_is(bits, id))
-				page_flushed(pool, page, bits, failed);
+				page_flush_end(pool, page, bits, failed);
 			page_unpin(pool, page);
 		}
 }

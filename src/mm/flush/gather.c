@@ -51,7 +51,7 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 		if (err == -EINVAL &&
 		    !trap_readable(
 			    page_addr(view, pool, page))) /* the store could not read the page either */
-			err = page_bring_out(view, page);
+			err = page_copy_out(view, page);
 		if (!err && !page_is(page, PG_DIRTY))
 			return -ENODATA; /* the bytes have vanished from the view */
 		if (err == -EBUSY && !page->user_pins && !(how & HOW_FORCE))
@@ -71,7 +71,7 @@ static int page_freeze(struct fm_file *file, struct page *page, unsigned how, ch
 		from = (char *)addr;
 		stats_add(file->mm->stats, write_in_place, 1);
 	}
-	page_writing(pool, page, keep);
+	page_write_begin(pool, page, keep);
 	*ret_from = from;
 	return 0;
 }
@@ -120,7 +120,7 @@ static int request_add(struct write_request *req, struct page *page, unsigned ho
 		uint64_t bytes = bytes_of(file, page);
 		struct iovec *last = io->iov_count ? &io->iov[io->iov_count - 1] : NULL;
 		if (!bytes) {
-			page_written(pool, page, -ECANCELED, 0);
+			page_write_end(pool, page, -ECANCELED, 0);
 			err = -EAGAIN;
 		} else if (last && (char *)last->iov_base + last->iov_len == from) {
 			last->iov_len += bytes;

@@ -108,7 +108,7 @@ uint32_t write_request_put(struct writeback *wb, struct write_request *req)
 void file_write_ended(struct fm_file *file)
 {
 	gate_open(&file->writes->ended);
-	frame_freed(file->pool);
+	pool_wake_waiters(file->pool);
 }
 
 /* Record a failed write or flush. Must be called before any thread can see that the write or flush
@@ -193,11 +193,11 @@ void write_done(struct io_request *io)
 		atomic_add(&file->writes->stored_seq, 1u);
 	for (uint32_t i = 0; i < stored;
 	     i++) /* so that a flush that covers this write counts the written pages */
-		page_stored(pool, &pool->pages[req->page[i]]);
+		page_write_stored(pool, &pool->pages[req->page[i]]);
 	atomic_add(&file->writes->written_seq, 1u);
 	for (uint32_t i = 0; i < req->count; i++) {
 		struct page *page = &pool->pages[req->page[i]];
-		page_written(pool, page, i < stored ? 0 : io->error, req->flush_failures);
+		page_write_end(pool, page, i < stored ? 0 : io->error, req->flush_failures);
 		if (page_is(page, PG_DUP)) /* the background met the page while it was being written */
 			after_add(mm, pool, page, 1);
 	}

@@ -66,7 +66,7 @@ static void drop_page(struct fm_file *file, struct page *page, void *arg)
 	for (int tries = 0;; tries++) {
 		(void)page_lock_unwritten(file, page, OS_FOREVER);
 		bool gone = page_is(page, PG_GONE);
-		bool out = gone || !page_is(page, PG_INSTALLED) || page_bring_out(&file->view, page) == 0;
+		bool out = gone || !page_is(page, PG_INSTALLED) || page_copy_out(&file->view, page) == 0;
 		if (!out && tries > TRIES_MOST) { /* a page pinned by the kernel goes with its bytes */
 			page_discard(&file->view, page);
 			out = true;
@@ -101,8 +101,8 @@ static void drop_clean(struct fm_file *file, struct page *page, void *arg)
 		 * read in the meantime are as old. */
 		bool may = !gone && !page->user_pins && !page_is(page, PG_DIRTY);
 		if (may && page_is(page, PG_INSTALLED))
-			may = page_bring_out(&file->view, page) == 0;
-		may = may && !page_is_held(file->pool, page);
+			may = page_copy_out(&file->view, page) == 0;
+		may = may && !page_is_unsaved(file->pool, page);
 		if (may)
 			page_remove(file->pool, page);
 		page_unlock(file->pool, page);
@@ -162,7 +162,7 @@ static int page_zero(struct fm_file *file, struct page *page, uint64_t from, uin
 	for (int tries = 0; page_is(page, PG_INSTALLED); tries++) {
 		if (page->user_pins || tries > TRIES_MOST)
 			return -EBUSY;
-		if (page_bring_out(&file->view, page) < 0)
+		if (page_copy_out(&file->view, page) < 0)
 			os_sleep_until(os_now_ns() + PAUSE_NS);
 	}
 	if (page_is(page, PG_UPTODATE))
@@ -286,7 +286,7 @@ static void write_past(struct fm_file *file, uint64_t before, uint64_t until_ns)
 		return;
 	if (page_lock_unwritten(file, page, until_ns) == 0 || page_trylock(page)) {
 		if (page_is(page, PG_UPTODATE) && !page_is(page, PG_GONE))
-			page_dirty(pool, page);
+			page_mark_dirty(pool, page);
 		page_unlock(pool, page);
 	}
 	page_unpin(pool, page);
@@ -339,7 +339,7 @@ static int punch_part(struct fm_file *file, uint64_t offset, uint64_t len, uint6
 			       page_is(page, PG_UPTODATE); /* else the bytes vanished as the page
 							      left the view: try again */
 			if (done)
-				page_dirty(pool, page);
+				page_mark_dirty(pool, page);
 			page_unlock(pool, page);
 			page_unpin(pool, page);
 		}

@@ -21,7 +21,7 @@
 #include "os/atomic.h"
 #include "os/os.h"
 
-void write_late_ones(struct writeback *wb)
+void write_to_recheck(struct writeback *wb)
 {
 	struct write_request *req = atomic_xchg(&wb->late, NULL);
 	while (req) {
@@ -37,7 +37,7 @@ void write_late_ones(struct writeback *wb)
 		for (uint32_t i = 0; i < req->count; i++) {
 			struct page *page = &file->pool->pages[req->page[i]];
 			if (page_is(page, PG_INSTALLED) &&
-			    !mm_range_allows(wb->mm, page_addr(&file->view, file->pool, page),
+			    !mapping_allows(wb->mm, page_addr(&file->view, file->pool, page),
 					     page_is(page, PG_UNPROTECTED)))
 				file_take_out(file, page->index, page->index);
 		}
@@ -50,12 +50,12 @@ static void take_out_unmapped(struct fm_file *file, struct page *page, void *arg
 {
 	bool *left = arg;
 	if (!page_is(page, PG_INSTALLED) ||
-	    mm_range_allows(file->mm, page_addr(&file->view, file->pool, page),
+	    mapping_allows(file->mm, page_addr(&file->view, file->pool, page),
 			    page_is(page, PG_UNPROTECTED)))
 		return;
 	file_take_out(file, page->index, page->index);
 	/* A page that the program has pinned is taken out when the program unpins it. */
-	*left |= page_is(page, PG_INSTALLED) && page_is_held(file->pool, page) &&
+	*left |= page_is(page, PG_INSTALLED) && page_is_unsaved(file->pool, page) &&
 		 !page_word(page, user_pins);
 }
 

@@ -12,7 +12,7 @@ struct writeback;
 
 #define SWEEP_SOON_NS (2 * OS_NSEC_PER_MSEC)
 
-void write_late_ones(struct writeback *wb);
+void write_to_recheck(struct writeback *wb);
 bool files_sweep(struct writeback *wb, uint64_t now);
 
 #endif

@@ -196,7 +196,7 @@ static void *writeback_main(void *arg)
 		bool urgent = atomic_xchg(&wb->mm->writer_bell.urgent, 0u);
 		urgent |= writeback_tell_late(wb->mm);
 		keep_alive(wb->mm);
-		write_late_ones(wb);
+		write_to_recheck(wb);
 		writeback_tell_lost(wb);
 		pools_write(wb, now, urgent);
 		files_flush(wb, now, urgent);

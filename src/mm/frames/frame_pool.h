@@ -3,7 +3,7 @@
 #ifndef FM_MM_FRAMES_FRAME_POOL_H
 #define FM_MM_FRAMES_FRAME_POOL_H
 
-#include "mm/base/wait_queue.h"
+#include "mm/base/ticket_list.h"
 #include "mm/frames/page_list.h"
 #include "mm/frames/page.h"
 #include "os/os.h"
@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct fm_mm;
-struct keeper;
+struct pin_set;
 
 #define MM_FRAMES_MIN 16 /* frames of the smallest pool: see fm_budget_min() */
 
@@ -53,11 +53,11 @@ struct frame_pool {
 		growing; /* huge frames: number populated; a thread is populating; atomic */
 	uint32_t free_seq;            /* futex: changes when a frame becomes free */
 	uint32_t free_waiters;        /* threads asleep on free_seq; atomic */
-	struct wait_queue tickets;    /* tickets that wait for a frame, oldest first */
-	struct keeper *keepers;
-	uint32_t keeper_count;
-	uint32_t keeper_seq, keeper_waiters;
-	struct wait_queue keeper_tickets;
+	struct ticket_list tickets;    /* tickets that wait for a frame, oldest first */
+	struct pin_set *pin_sets;
+	uint32_t pin_set_count;
+	uint32_t pin_set_seq, pin_set_waiters;
+	struct ticket_list pin_set_tickets;
 	uint32_t deferred; /* frames freed under the map lock, linked by page.index: id + 1; atomic */
 	uint32_t user_pinned; /* frames held by fm_pin(); atomic */
 	uint16_t *ghosts;     /* pages recently evicted from YOUNG: see ghost_add(); atomic */
@@ -69,9 +69,9 @@ struct frame_pool {
 	uint64_t *unflushed_bits; /* written, and no flush has begun since the write */
 	uint64_t *flushing_bits;  /* written before the flush under way began */
 	uint32_t dirty, writing, unflushed; /* pages; atomic; unflushed: with pages being flushed */
-	uint32_t places; /* slots without memory, behind the staging slots: for pages that are
+	uint32_t spare_slots; /* slots without memory, behind the staging slots: for pages that are
 			    out of the view for a moment */
-	uint64_t places_free; /* a bit each; atomic */
+	uint64_t spare_slots_free; /* a bit each; atomic */
 	void *meta;
 	size_t meta_len;
 };

@@ -118,10 +118,10 @@ int pool_create(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_po
 	if (err)
 		goto fail;
 	if (page_size == OS_PAGE && mm->install == FM_INSTALL_MOVE) {
-		pool->places = PLACES;
-		pool->places_free = ~0ull >> (64 - PLACES);
+		pool->spare_slots = PLACES;
+		pool->spare_slots_free = ~0ull >> (64 - PLACES);
 	}
-	pool->slots_len = (size_t)(pool->frames + pool->stages + pool->places) << pool->shift;
+	pool->slots_len = (size_t)(pool->frames + pool->stages + pool->spare_slots) << pool->shift;
 	pool->groups = groups_for(pool);
 	err = trap_slots_open(mm->trap, pool->slots_len, pool->groups ? TRAP_TOGETHER : page_size,
 			      page_size == HUGE_UNIT, &slots, &pool->registered);

@@ -38,7 +38,7 @@ bool pool_fill_ahead(struct frame_pool *pool)
 
 	if (pool_fills_ahead(pool) && group_make(pool, true)) { /* fills by one change of a page table */
 		group_break(pool);
-		frame_freed(pool);
+		pool_wake_waiters(pool);
 		return true;
 	}
 	if (!pool_fills_ahead(pool) || !mm_try_charge(pool->mm, (uint64_t)FILL_PIECE << pool->shift))
@@ -57,7 +57,7 @@ bool pool_fill_ahead(struct frame_pool *pool)
 	if (count)
 		lru_set(pool, first, count, done ? LIST_FREE : LIST_HOLES);
 	if (done)
-		frame_freed(pool);
+		pool_wake_waiters(pool);
 	return done > 0;
 }
 
@@ -129,7 +129,7 @@ static bool populate(struct frame_pool *pool, uint32_t first, uint32_t count)
 	lru_set(pool, &pool->pages[first], count, LIST_FREE);
 	atomic_set(&pool->filled, first + count);
 	for (uint32_t i = 0; i < count; i++)
-		frame_freed(pool);
+		pool_wake_waiters(pool);
 	return true;
 }
 

@@ -32,7 +32,7 @@ enum page_flags {
 				      writing: the program may write to the page */
 	PG_SOFT = 1u << 13,        /* taken out of the view by the clock, still cached */
 	PG_HOT = 1u << 14,         /* touched again: the page belongs on ACTIVE */
-	PG_ASKED =
+	PG_NOTIFY =
 		1u
 		<< 15, /* a call with FM_NOWAIT asked for the page and has not learnt the result */
 	PG_DIRTY = 1u << 16,     /* bytes are newer than the store's: see cache/dirty.c */
@@ -53,7 +53,7 @@ struct page {
 	struct fm_file *file;
 	uint64_t index;
 	uint32_t lru_next, lru_prev; /* pool lock */
-	uint32_t attempt;            /* read attempts begun; changed under the page lock */
+	uint32_t io_attempt;         /* read attempts begun; changed under the page lock */
 	int16_t error;               /* errno of the last attempt; valid with PG_ERROR */
 	uint16_t user_pins;          /* fm_pin() count; page lock, except in page_glance() */
 	uint16_t request;            /* index + 1 of the read_request under way; request lock */
@@ -61,7 +61,7 @@ struct page {
 	uint8_t list;                /* enum page_list; pool lock */
 	bool uncounted;              /* installed, and not in the range's count; page-table lock */
 	bool noted;                  /* the first touch is in the file's record; relaxed */
-	bool keep;                   /* the clock must skip the page once: FM_ADVICE_KEEP; page lock */
+	bool advised_keep;           /* the clock must skip the page once: FM_ADVICE_KEEP; page lock */
 };
 
 _Static_assert(sizeof(struct page) <= 48, "frame descriptors must stay under 1.2 % of 4 KiB");

@@ -195,12 +195,12 @@ void frame_free(struct frame_pool *pool, struct page *page)
 	if (!(state & PG_HOLE) ||
 	    pool_may_fill(
 		    pool)) /* else two threads that found no memory wake each other endlessly */
-		frame_freed(pool);
+		pool_wake_waiters(pool);
 }
 
 /* Tell a waiting thread and the oldest ready ticket that a frame has become free, or that a page
  * that could give a frame has lost its last pin. */
-void frame_freed(struct frame_pool *pool)
+void pool_wake_waiters(struct frame_pool *pool)
 {
 	atomic_add(&pool->free_seq, 1u);
 	if (atomic_get(&pool->free_waiters))

@@ -5,7 +5,7 @@
 #ifndef FM_MM_FRAMES_POOL_H
 #define FM_MM_FRAMES_POOL_H
 
-#include "mm/base/wait_queue.h"
+#include "mm/base/ticket_list.h"
 #include "mm/frames/frame_pool.h"
 #include "mm/frames/page_list.h"
 #include "os/os.h"
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 struct fm_mm;
-struct keeper;
+struct pin_set;
 
 #define FILL_PAUSE_NS OS_NSEC_PER_MSEC
 
@@ -31,7 +31,7 @@ bool pool_evicts(struct frame_pool *pool);
 struct page *frame_take(struct frame_pool *pool, bool filled);
 void frame_begin(struct page *page, uint32_t flags);
 void frame_free(struct frame_pool *pool, struct page *page);
-void frame_freed(struct frame_pool *pool);
+void pool_wake_waiters(struct frame_pool *pool);
 void page_check(struct frame_pool *pool, const struct page *page);
 
 #endif

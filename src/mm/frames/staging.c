@@ -34,11 +34,11 @@ void stage_put(struct frame_pool *pool, const char *stage)
  * memory. Never blocks. Returns NULL if there is no empty slot just now. */
 char *place_take(struct frame_pool *pool)
 {
-	uint64_t before = atomic_get(&pool->places_free);
+	uint64_t before = atomic_get(&pool->spare_slots_free);
 	do {
 		if (!before)
 			return NULL;
-	} while (!atomic_cas(&pool->places_free, &before, before & (before - 1)));
+	} while (!atomic_cas(&pool->spare_slots_free, &before, before & (before - 1)));
 	return pool->slots +
 	       ((size_t)(pool->frames + pool->stages + (uint32_t)__builtin_ctzll(before))
 		<< pool->shift);
@@ -47,5 +47,5 @@ char *place_take(struct frame_pool *pool)
 void place_put(struct frame_pool *pool, const char *place)
 {
 	uint64_t bit = ((uint64_t)(place - pool->slots) >> pool->shift) - pool->frames - pool->stages;
-	atomic_or(&pool->places_free, 1ull << bit);
+	atomic_or(&pool->spare_slots_free, 1ull << bit);
 }

@@ -33,7 +33,7 @@ uint32_t segment_after(struct fm_mm *mm, uint64_t addr)
 		else
 			high = mid;
 	}
-	if (low > 0 && mm->segments[mm->places[low - 1]].end > addr)
+	if (low > 0 && mm->segments[mm->segment_slots[low - 1]].end > addr)
 		return low - 1;
 	return low;
 }
@@ -43,7 +43,7 @@ const struct vma *mm_find_vma(struct fm_mm *mm, uint64_t addr)
 	uint32_t at = segment_after(mm, addr);
 	if (at == mm->segment_count)
 		return NULL;
-	const struct vma *vma = &mm->segments[mm->places[at]];
+	const struct vma *vma = &mm->segments[mm->segment_slots[at]];
 	return vma->start <= addr ? vma : NULL;
 }
 
@@ -53,9 +53,9 @@ struct vma *segment_insert(struct fm_mm *mm, uint32_t at, const struct vma *vma)
 	uint32_t place = mm->segment_free, tail = mm->segment_count - at;
 	mm->segment_free = mm->segment_free_next[place];
 	memmove(&mm->starts[at + 1], &mm->starts[at], tail * sizeof(*mm->starts));
-	memmove(&mm->places[at + 1], &mm->places[at], tail * sizeof(*mm->places));
+	memmove(&mm->segment_slots[at + 1], &mm->segment_slots[at], tail * sizeof(*mm->segment_slots));
 	mm->starts[at] = vma->start;
-	mm->places[at] = place;
+	mm->segment_slots[at] = place;
 	mm->segments[place] = *vma;
 	mm->segment_count++;
 	file_get(vma->view->file);
@@ -66,9 +66,9 @@ struct vma *segment_insert(struct fm_mm *mm, uint32_t at, const struct vma *vma)
 /* Remove the segment from the table. The caller takes over the segment's file reference. */
 void segment_delete(struct fm_mm *mm, uint32_t at)
 {
-	uint32_t place = mm->places[at], tail = mm->segment_count - at - 1;
+	uint32_t place = mm->segment_slots[at], tail = mm->segment_count - at - 1;
 	memmove(&mm->starts[at], &mm->starts[at + 1], tail * sizeof(*mm->starts));
-	memmove(&mm->places[at], &mm->places[at + 1], tail * sizeof(*mm->places));
+	memmove(&mm->segment_slots[at], &mm->segment_slots[at + 1], tail * sizeof(*mm->segment_slots));
 	mm->segment_free_next[place] = mm->segment_free;
 	mm->segment_free = place;
 	mm->segment_count--;
@@ -78,7 +78,7 @@ void segment_delete(struct fm_mm *mm, uint32_t at)
 /* Split the segment at place `at` at addr. The address must lie inside the segment. */
 static void segment_split(struct fm_mm *mm, uint32_t at, uint64_t addr)
 {
-	struct vma *vma = &mm->segments[mm->places[at]], upper = *vma;
+	struct vma *vma = &mm->segments[mm->segment_slots[at]], upper = *vma;
 	mm_assert(vma->start < addr && addr < vma->end);
 	upper.start = addr;
 	vma->end = addr;
@@ -127,13 +127,13 @@ static void table_replace(struct fm_mm *mm, struct segment_table *table)
 	for (uint32_t i = 0; i < count; i++) {
 		table->starts[i] = mm->starts[i];
 		table->places[i] = i;
-		table->segments[i] = mm->segments[mm->places[i]];
+		table->segments[i] = mm->segments[mm->segment_slots[i]];
 	}
 	for (uint32_t i = count; i < table->capacity; i++)
 		table->free_next[i] = i + 1 < table->capacity ? i + 1 : NONE;
 	mm->segments = table->segments;
 	mm->starts = table->starts;
-	mm->places = table->places;
+	mm->segment_slots = table->places;
 	mm->segment_free_next = table->free_next;
 	mm->segment_free = count < table->capacity ? count : NONE;
 	mm->segment_capacity = table->capacity;
@@ -166,7 +166,7 @@ int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end)
 
 /* Return whether addr is mapped and, if `written` is set, whether the mapping may be written to.
  * Takes the map lock shared. */
-bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
+bool mapping_allows(struct fm_mm *mm, uint64_t addr, bool written)
 {
 	map_lock_shared(mm->map);
 	const struct vma *vma = mm_find_vma(mm, addr);
@@ -177,5 +177,5 @@ bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written)
 
 bool mm_range_mapped(struct fm_mm *mm, uint64_t addr)
 {
-	return mm_range_allows(mm, addr, false);
+	return mapping_allows(mm, addr, false);
 }

@@ -18,7 +18,7 @@ struct vma {
 	struct view *view;
 	uint32_t count;
 	uint16_t advice; /* on readahead */
-	bool keep;       /* FM_ADVICE_KEEP */
+	bool advised_keep; /* FM_ADVICE_KEEP */
 	bool writable;   /* FM_MAP_WRITE */
 	fm_error_fn on_error;
 	void *on_error_arg;
@@ -30,7 +30,7 @@ struct vma *segment_insert(struct fm_mm *mm, uint32_t at, const struct vma *vma)
 void segment_delete(struct fm_mm *mm, uint32_t at);
 void segment_cut(struct fm_mm *mm, uint64_t addr);
 int segments_lock_with_room(struct fm_mm *mm, uint64_t start, uint64_t end);
-bool mm_range_allows(struct fm_mm *mm, uint64_t addr, bool written);
+bool mapping_allows(struct fm_mm *mm, uint64_t addr, bool written);
 bool mm_range_mapped(struct fm_mm *mm, uint64_t addr);
 
 #endif

@@ -61,7 +61,7 @@ static bool evict_page(struct frame_pool *pool, struct page *page, enum page_lis
 	} else {
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (page_hold(pool, page)) {
+		} else if (page_mark_unsaved(pool, page)) {
 			;
 		} else if (page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_ACTIVE);
@@ -136,12 +136,12 @@ static uint32_t discard_active(struct frame_pool *pool, uint32_t want)
 		}
 		if (page_is(page, PG_GONE)) {
 			;
-		} else if (page_hold(pool, page)) {
+		} else if (page_mark_unsaved(pool, page)) {
 			;
 		} else if (!page_is(page, PG_INSTALLED)) {
 			lru_set(pool, page, 1, LIST_INACTIVE);
-		} else if (page->keep || page_is_shared(page)) {
-			page->keep = false;
+		} else if (page->advised_keep || page_is_shared(page)) {
+			page->advised_keep = false;
 			lru_set(pool, page, 1, LIST_ACTIVE);
 		} else {
 			page_take_out(&page->file->view, page, true);
@@ -188,12 +188,12 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 		uint32_t inactive = lru_count(pool, LIST_INACTIVE) + cold;
 		if (soft && (inactive < target || failed >= inactive + ahead)) {
 			bool let_off = background || looked < LET_OFF_DIRECT;
-			uint32_t passed_by = 0;
-			uint32_t count = deactivate_run(pool, oldest_installed(pool, in_vain), run, let_off, &passed_by);
+			uint32_t evicted = 0;
+			uint32_t count = deactivate_run(pool, oldest_installed(pool, in_vain), run, let_off, &evicted);
 			some = count > 0;
 			looked += count;
-			freed += passed_by;
-			if (passed_by)
+			freed += evicted;
+			if (evicted)
 				continue;
 			in_vain += count;
 		}
@@ -215,7 +215,7 @@ uint32_t reclaim(struct frame_pool *pool, uint32_t want, bool background)
 	}
 	if (!soft && background && freed < want)
 		freed += discard_active(pool, want - freed);
-	if (freed < want && lru_count(pool, LIST_HELD))
+	if (freed < want && lru_count(pool, LIST_UNSAVED))
 		writeback_urge(mm);
 	return freed;
 }

@@ -61,12 +61,12 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 	}
 	if (page_is(page, PG_GONE)) {
 		to = LIST_NONE;
-	} else if (page_hold(pool, page)) {
-		to = LIST_HELD;
+	} else if (page_mark_unsaved(pool, page)) {
+		to = LIST_UNSAVED;
 	} else if (!page_is(page, PG_INSTALLED)) {
 		to = LIST_INACTIVE;
-	} else if (let_off && page->keep) {
-		page->keep = false;
+	} else if (let_off && page->advised_keep) {
+		page->advised_keep = false;
 		to = LIST_ACTIVE;
 	} else if (!page_is_shared(page)) {
 		count = run_gather_out(pool, page, most, let_off);
@@ -80,13 +80,13 @@ static uint32_t deactivate_some(struct frame_pool *pool, struct page *page, uint
 			to = LIST_INACTIVE;
 		}
 	}
-	if (to != LIST_HELD && !went)
+	if (to != LIST_UNSAVED && !went)
 		lru_set(pool, page, 1, to);
 	if (last)
 		*freed += went;
 	/* Release the frames in order, so that pages read into the frames form a run again. */
 	page_unlock(pool, page);
-	if (stuck || to == LIST_HELD) /* threads that wait for a frame must not try the page now */
+	if (stuck || to == LIST_UNSAVED) /* threads that wait for a frame must not try the page now */
 		page_unpin_quiet(pool, page);
 	else
 		page_unpin(pool, page);

@@ -16,7 +16,7 @@
 #include "mm/frames/memory.h"
 #include "mm/frames/pool.h"
 #include "mm/reclaim/clock.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/space/file_end.h"
 #include "mm/view/later.h"
 #include "mm/view/page_tables.h"
@@ -42,7 +42,7 @@ static void shrink_others(struct fm_mm *mm, struct frame_pool *poor)
 		if (spare < frames)
 			reclaim(pool, frames - spare, true);
 		if (pool_release_memory(pool, frames)) /* else a woken waiter would only ask for this again */
-			frame_freed(poor);
+			pool_wake_waiters(poor);
 	}
 }
 
@@ -82,7 +82,7 @@ static void run_throttled(struct frame_pool *pool)
 }
 
 /*
- * Let the oldest tickets try. A keeper's place may have grown old. A request, or memory of
+ * Let the oldest tickets try. A pin set may have grown old. A request, or memory of
  * another page size, may have become free without a signal to the ticket that waits for a frame.
  * Runs at most once per TICK_NS, because a try that fails queues its ticket again.
  */
@@ -95,7 +95,7 @@ static void run_tickets(struct fm_mm *mm, uint64_t now_ns, uint64_t *last_ns)
 		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->pool[i]->free_waiters))
 			progress_drop_old(mm->pool[i], now_ns);
 		if (atomic_get(&mm->pool[i]->tickets.head) || atomic_get(&mm->starved))
-			frame_freed(mm->pool[i]);
+			pool_wake_waiters(mm->pool[i]);
 		run_throttled(mm->pool[i]);
 		progress_tick(mm->pool[i]);
 	}
@@ -105,7 +105,7 @@ static bool somebody_waits(struct fm_mm *mm)
 {
 	for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 		if (atomic_get(&mm->pool[i]->tickets.head) ||
-		    atomic_get(&mm->pool[i]->keeper_tickets.head) ||
+		    atomic_get(&mm->pool[i]->pin_set_tickets.head) ||
 		    atomic_get(&mm->pool[i]->free_waiters))
 			return true;
 	return atomic_get(&mm->starved) != 0;

@@ -23,7 +23,7 @@
 #include "mm/frames/frame.h"
 #include "mm/frames/frame_pool.h"
 #include "mm/frames/page.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/space/handle.h"
 #include "mm/view/later.h"
 #include "mm/view/out.h"
@@ -105,7 +105,7 @@ static void evict_all(struct fm_file *file)
 			}
 			if (__atomic_load_n(&page->file, __ATOMIC_ACQUIRE) == file) {
 				os_sleep_until(os_now_ns() + 50000);
-				progress_drop_all(pool); /* a keeper in use a moment ago may hold the page */
+				progress_drop_all(pool); /* a pin set in use a moment ago may hold the page */
 			}
 		}
 	}
@@ -122,7 +122,7 @@ static bool file_end_view(struct fm_file *file)
 	struct fm_mm *mm = file->mm;
 	os_sigmask mask = os_signals_block();
 
-	progress_drop_all(file->pool); /* a keeper may hold pages of any file */
+	progress_drop_all(file->pool); /* a pin set may hold pages of any file */
 	evict_all(file); /* no mapping is left, so a fault in the view ends at once */
 	bool gone = trap_region_close(&file->view.region);
 	if (gone) {

@@ -26,7 +26,7 @@
 #include "mm/flush/writer.h"
 #include "mm/frames/frame_pool.h"
 #include "mm/frames/make.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/space/file_end.h"
 #include "mm/space/handle.h"
 #include "mm/view/run_in.h"
@@ -47,7 +47,7 @@
 #define VIEW_SLACK_LEAST (64ull << 10)
 #define VIEW_SLACK_SHARE 8192u /* the slack is at most 1/8192 of the process's limit */
 
-/* Create a pool and the places of its keepers. On failure nothing is left of the pool. */
+/* Create a pool and its pin sets. On failure nothing is left of the pool. */
 int pool_open(struct fm_mm *mm, uint32_t page_size, struct frame_pool **ret_pool)
 {
 	struct frame_pool *pool;

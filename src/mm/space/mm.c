@@ -13,7 +13,7 @@
 #include "mm/base/patience.h"
 #include "mm/base/refs.h"
 #include "mm/base/report.h"
-#include "mm/fault/queue.h"
+#include "mm/fault/batch.h"
 #include "mm/fault/trap_client.h"
 #include "mm/fill/abandon.h"
 #include "mm/fill/replay.h"
@@ -25,7 +25,7 @@
 #include "mm/frames/page.h"
 #include "mm/frames/pool.h"
 #include "mm/map/map_lock.h"
-#include "mm/reclaim/keepers.h"
+#include "mm/reclaim/pin_sets.h"
 #include "mm/space/background.h"
 #include "mm/space/default_budget.h"
 #include "mm/space/file_end.h"
@@ -215,8 +215,8 @@ static void wake_all(struct fm_mm *mm)
 			if (page_is(&pool->pages[i], PG_WAITERS))
 				os_futex_wake(&pool->pages[i].state, INT_MAX, OS_FUTEX_ANY);
 		os_futex_wake(&pool->free_seq, INT_MAX, OS_FUTEX_ANY);
-		os_futex_wake(&pool->keeper_seq, INT_MAX, OS_FUTEX_ANY);
-		frame_freed(pool);
+		os_futex_wake(&pool->pin_set_seq, INT_MAX, OS_FUTEX_ANY);
+		pool_wake_waiters(pool);
 		progress_tick(pool);
 	}
 }

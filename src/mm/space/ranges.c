@@ -63,7 +63,7 @@ int mm_map_range(struct view *view, uint64_t offset, size_t len,
 	uint64_t at = start;
 	for (uint32_t i = segment_after(mm, start); at < end; i++) {
 		if (i < mm->segment_count && mm->starts[i] == at) { /* mapped already: count one mapping more */
-			struct vma *vma = &mm->segments[mm->places[i]];
+			struct vma *vma = &mm->segments[mm->segment_slots[i]];
 			vma->count++;
 			vma->writable |= fresh.writable;
 			if (fresh.on_error) {
@@ -104,7 +104,7 @@ static uint32_t unmap_some(struct fm_mm *mm, uint64_t *at, uint64_t end, struct 
 	segment_cut(mm, end);
 	uint32_t i = segment_after(mm, *at);
 	while (i < mm->segment_count && mm->starts[i] < end && count < PIECE) {
-		struct vma *vma = &mm->segments[mm->places[i]];
+		struct vma *vma = &mm->segments[mm->segment_slots[i]];
 		*at = vma->end;
 		if (--vma->count > 0) {
 			i++;
@@ -150,7 +150,7 @@ void mm_unmap_all(struct fm_mm *mm)
 		struct view *view = NULL;
 		map_lock_exclusive(mm->map);
 		if (mm->segment_count) {
-			view = mm->segments[mm->places[mm->segment_count - 1]].view;
+			view = mm->segments[mm->segment_slots[mm->segment_count - 1]].view;
 			atomic_add(&view->unmap_seq, 1u);
 			segment_delete(mm, mm->segment_count - 1);
 		}
@@ -173,14 +173,14 @@ static int advise_behaviour(struct fm_mm *mm, uint64_t start, uint64_t end, enum
 	uint64_t at = start;
 	for (uint32_t i = segment_after(mm, start);
 	     i < mm->segment_count && mm->starts[i] < end; i++) {
-		struct vma *vma = &mm->segments[mm->places[i]];
+		struct vma *vma = &mm->segments[mm->segment_slots[i]];
 		*ret_gap |= vma->start != at;
 		if (advice == FM_ADVICE_KEEP)
-			vma->keep = true;
+			vma->advised_keep = true;
 		else
 			vma->advice = (uint16_t)advice;
 		if (advice == FM_ADVICE_NORMAL)
-			vma->keep = false;
+			vma->advised_keep = false;
 		at = vma->end;
 	}
 	*ret_gap |= at < end;
@@ -200,7 +200,7 @@ static uint32_t pieces_of(struct fm_mm *mm, uint64_t *at, uint64_t end, struct p
 	map_lock_shared(mm->map);
 	for (uint32_t i = segment_after(mm, *at);
 	     i < mm->segment_count && mm->starts[i] < end && count < PIECE; i++) {
-		struct vma *vma = &mm->segments[mm->places[i]];
+		struct vma *vma = &mm->segments[mm->segment_slots[i]];
 		*ret_gap |= vma->start > *at;
 		piece[count] = (struct piece){vma->view, vma->start > *at ? vma->start : *at,
 					      vma->end < end ? vma->end : end};
@@ -256,7 +256,7 @@ int mm_advise_range(struct fm_mm *mm, uint64_t start, uint64_t end, enum fm_advi
 			if (advice == FM_ADVICE_WILLNEED)
 				willneed(&piece[i]);
 			else if (advice == FM_ADVICE_KEEP)
-				file_keep(piece[i].view->file, first, last);
+				file_favour(piece[i].view->file, first, last);
 			else if (advice == FM_ADVICE_COLD)
 				file_cool(piece[i].view->file, first, last);
 			else

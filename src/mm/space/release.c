@@ -39,9 +39,9 @@ static struct view *view_of_range(struct fm_mm *mm, uint64_t start, uint64_t end
 
 	if (at == mm->segment_count)
 		return NULL;
-	view = mm->segments[mm->places[at]].view;
+	view = mm->segments[mm->segment_slots[at]].view;
 	for (uint32_t i = 0; i < mm->segment_count; i++) {
-		const struct vma *vma = &mm->segments[mm->places[i]];
+		const struct vma *vma = &mm->segments[mm->segment_slots[i]];
 		bool inside = vma->start >= start && vma->end <= end;
 		bool overlaps = vma->start < end && vma->end > start;
 		if (vma->view == view ? !inside : overlaps)

@@ -84,7 +84,7 @@ void pages_installed(struct view *view, struct page *first, uint32_t count, uint
 		page_set(page, set | (state & PG_SOFT ? PG_HOT : 0), clear);
 		soft += (state & PG_SOFT) != 0;
 		spec += (state & PG_SPEC) != 0;
-		hot += (state & (PG_SOFT | PG_HOT)) != 0 || page->keep;
+		hot += (state & (PG_SOFT | PG_HOT)) != 0 || page->advised_keep;
 	}
 	if (by == BY_COPY) /* the pages are in memory twice until the slots' copies are dropped */
 		mm_charge(mm, (uint64_t)count * pool->page_size);
@@ -122,14 +122,14 @@ static int install_undo(struct view *view, struct page *page, struct transfer *t
 		trap_discard(mm->trap, t->dst, t->done);
 	pt_put(mm, page, 1, t->dst);
 	if (err == FOREIGN && to_write)
-		page_clean(view->file->pool, page);
+		page_clear_dirty(view->file->pool, page);
 	if (err != -ENOENT && !torn)
 		return err;
 	page_set(page, 0, PG_UPTODATE);
 	if (!page_hole_stays(view->file->pool, page))
 		frame_fill(view->file->pool, page);
 	if (to_write)
-		page_clean(view->file->pool, page);
+		page_clear_dirty(view->file->pool, page);
 	dirty_emptied(view->file->pool, page);
 	return -EAGAIN;
 }
@@ -178,7 +178,7 @@ int page_install(struct access *access, struct page *page)
 	pt_get(mm, page, 1, t.dst, true);
 	bool to_write = write && move && !page_is(page, PG_DIRTY);
 	if (to_write)
-		page_dirty(pool, page);
+		page_mark_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	bool guarded = move && view->file->writable;
 	if (guarded)
@@ -213,7 +213,7 @@ int page_install_from(struct view *view, struct page *page, const char *stage, b
 	int err = -EAGAIN;
 
 	if (write) {
-		page_dirty(pool, page);
+		page_mark_dirty(pool, page);
 		trap_writable_begin(mm->trap);
 	}
 	uint32_t unmarks = trap_unmarks(mm->trap);
@@ -224,7 +224,7 @@ int page_install_from(struct view *view, struct page *page, const char *stage, b
 	if (err == -ENOMEM)
 		atomic_set(&pool->fill_failed_ns, os_now_ns());
 	if (err) {
-		page_clean(pool, page); /* no thread has seen the page's bytes */
+		page_clear_dirty(pool, page); /* no thread has seen the page's bytes */
 		pt_put(mm, page, 1, dst);
 		return err;
 	}

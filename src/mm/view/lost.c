@@ -33,7 +33,7 @@ void dirty_emptied(struct frame_pool *pool, struct page *page)
 	if (!page_is(page, PG_DIRTY))
 		return;
 	covered(exit_emptied_dirty);
-	page_clean(pool, page);
+	page_clear_dirty(pool, page);
 	stats_add(pool->mm->stats, dirty_lost, 1);
 	file_lost_page(file, page->index);
 }

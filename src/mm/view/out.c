@@ -86,7 +86,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
 	}
 	/* Under COPY the bytes would be gone, and a flush of the store's copy may still fail. */
 	if (mm->install == FM_INSTALL_COPY &&
-	    (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_held(pool, page))))
+	    (page_is(page, PG_DIRTY) || (!page_is(page, PG_DUP) && page_is_unsaved(pool, page))))
 		return -EINVAL;
 
 	if (mm->install == FM_INSTALL_MOVE && !page_is(page, PG_DUP)) {
@@ -148,7 +148,7 @@ int page_take_out(struct view *view, struct page *page, bool may_block)
  * slot. The page is protected meanwhile, so that no write is missed. Waits for the
  * kernel's mmap_lock.
  */
-int page_bring_out(struct view *view, struct page *page)
+int page_copy_out(struct view *view, struct page *page)
 {
 	struct fm_mm *mm = view->mm;
 	struct frame_pool *pool = view->file->pool;

@@ -11,6 +11,6 @@ struct view;
 void page_forget(struct view *view, struct page *page);
 void page_discard(struct view *view, struct page *page);
 int page_take_out(struct view *view, struct page *page, bool may_block);
-int page_bring_out(struct view *view, struct page *page);
+int page_copy_out(struct view *view, struct page *page);
 
 #endif

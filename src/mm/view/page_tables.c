@@ -214,7 +214,7 @@ void pt_release_empty(struct fm_mm *mm, uint32_t most)
 		stats_add(mm->stats, pt_released, 1);
 		for (int i = 0; i < MM_POOLS_MAX && atomic_get(&mm->pool[i]); i++)
 			if (unlikely(atomic_get(&mm->pool[i]->tickets.head)))
-				frame_freed(mm->pool[i]);
+				pool_wake_waiters(mm->pool[i]);
 	}
 }
 

@@ -55,8 +55,8 @@ static void take_out_runs(struct fm_file *file, uint64_t first, uint64_t last, u
 static bool try_take_out(struct fm_file *file, struct page *page, bool discard)
 {
 	bool wanted = !page_is(page, PG_GONE) && page_is(page, PG_INSTALLED) && !page->user_pins;
-	bool out = !wanted || page_bring_out(&file->view, page) == 0;
-	if (!out && page_is_held(file->pool, page)) {
+	bool out = !wanted || page_copy_out(&file->view, page) == 0;
+	if (!out && page_is_unsaved(file->pool, page)) {
 		/* The write-back takes the page out, or the end of the write or of the flush does. */
 		page_unlock(file->pool, page);
 		return true;
@@ -106,11 +106,11 @@ static void drop(struct fm_file *file, struct page *page, void *arg)
 	/* One pin is this function's. Any other pin means that a thread relies on the page, so
 	 * the page stays. */
 	uint32_t state = atomic_get(&page->state);
-	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_held(file->pool, page);
+	bool unwanted = !(state & PG_GONE) && PG_PINS(state) == 1 && !page_is_unsaved(file->pool, page);
 	/* On its way out the page may have been in the view again for a moment, and written to:
 	 * see move_had_worked(). */
 	if (unwanted && (state & PG_INSTALLED))
-		unwanted = page_take_out(&file->view, page, true) == 0 && !page_is_held(file->pool, page);
+		unwanted = page_take_out(&file->view, page, true) == 0 && !page_is_unsaved(file->pool, page);
 	if (unwanted)
 		page_remove(file->pool, page);
 	page_unlock(file->pool, page);
@@ -122,7 +122,7 @@ static void keep(struct fm_file *file, struct page *page, void *arg)
 	if (!page_trylock(page))
 		return;
 	if (page_is(page, PG_INSTALLED) && !page_is(page, PG_GONE)) {
-		page->keep = true;
+		page->advised_keep = true;
 		lru_set(file->pool, page, 1, LIST_ACTIVE);
 	}
 	page_unlock(file->pool, page);
@@ -141,7 +141,7 @@ static void cool(struct fm_file *file, struct page *page, void *arg)
 	if (!(state & (PG_GONE | PG_DIRTY)) && (state & PG_UPTODATE) &&
 	    PG_PINS(state) == 1) {
 		bool shown = (state & PG_INSTALLED) && page_take_out(&file->view, page, false) < 0;
-		page->keep = false;
+		page->advised_keep = false;
 		if (state & (PG_SOFT | PG_HOT))
 			page_set(page, 0, PG_SOFT | PG_HOT);
 		lru_set(file->pool, page, 1, shown ? LIST_COLD_SHOWN : LIST_COLD);
@@ -151,7 +151,7 @@ static void cool(struct fm_file *file, struct page *page, void *arg)
 
 /* Let the pages of a range be the last to be evicted. file_cool() lets the pages be the
  * first. Locks are as in file_take_out(). */
-void file_keep(struct fm_file *file, uint64_t first, uint64_t last)
+void file_favour(struct fm_file *file, uint64_t first, uint64_t last)
 {
 	file_each_cached(file, first, last, keep, NULL);
 }

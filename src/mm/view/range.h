@@ -9,7 +9,7 @@
 struct fm_file;
 
 void file_take_out(struct fm_file *file, uint64_t first, uint64_t last);
-void file_keep(struct fm_file *file, uint64_t first, uint64_t last);
+void file_favour(struct fm_file *file, uint64_t first, uint64_t last);
 void file_cool(struct fm_file *file, uint64_t first, uint64_t last);
 void file_forget(struct fm_file *file);
 void file_invalidate(struct fm_file *file, uint64_t first, uint64_t last);

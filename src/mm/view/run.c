@@ -76,7 +76,7 @@ uint32_t run_move(struct fm_mm *mm, uint64_t dst, uint64_t src, uint32_t count, 
 			/* The MOVE may have moved the page all the same. If the page goes back into the view,
 			 * the page is writable there. */
 			if (leaves && leaves->file->writable)
-				page_dirty(leaves->file->pool, leaves + at / OS_PAGE);
+				page_mark_dirty(leaves->file->pool, leaves + at / OS_PAGE);
 			err = move_after_exist(mm, dst + at, src + at);
 			if (err == 1)
 				at += OS_PAGE;
@@ -102,7 +102,7 @@ uint32_t run_gather_out(struct frame_pool *pool, struct page *first, uint32_t mo
 		struct page *page = first + count;
 		if (!run_join(file, page, first->index + count, mask, PG_UPTODATE | PG_INSTALLED))
 			break;
-		if (page_is_shared(page) || page_is_held(pool, page) || (let_off && page->keep)) {
+		if (page_is_shared(page) || page_is_unsaved(pool, page) || (let_off && page->advised_keep)) {
 			run_leave(pool, page);
 			break;
 		}

@@ -106,7 +106,7 @@ static void fill_hole(struct frame_pool *pool, struct page *page, bool to_write)
 	if (!page_hole_stays(pool, page))
 		frame_fill(pool, page);
 	if (to_write)
-		page_clean(pool, page);
+		page_clear_dirty(pool, page);
 	dirty_emptied(pool, page);
 }
 
@@ -156,7 +156,7 @@ static uint32_t run_in(struct access *access, const struct run *run, bool write,
 	 * moment. */
 	for (uint32_t i = 0; write && i < run->count;
 	     i++)
-		page_dirty(pool, run->first + i);
+		page_mark_dirty(pool, run->first + i);
 	if (write)
 		trap_writable_begin(mm->trap);
 	went = run_move(mm, dst, src, run->count, NULL, ret_err);
@@ -180,7 +180,7 @@ static int run_install(struct access *access, struct page *page, struct run run,
 		uint64_t dst = page_addr(view, pool, run.first);
 		uint32_t unmarks = trap_unmarks(access->mm->trap);
 		for (uint32_t i = 0; i < run.count; i++)
-			run.first[i].keep = access->keep;
+			run.first[i].advised_keep = access->advised_keep;
 		pt_get(access->mm, run.first, run.count, dst, true);
 		went = run_in(access, &run, write, &err);
 		if (went)
@@ -193,7 +193,7 @@ static int run_install(struct access *access, struct page *page, struct run run,
 			if (run.first + went != page)
 				fill_hole(pool, run.first + went, to_write);
 			else if (to_write)
-				page_clean(pool, page); /* page_install() tests whether the page was dirty */
+				page_clear_dirty(pool, page); /* page_install() tests whether the page was dirty */
 		}
 		if (unlikely(!trap_kept(access->mm->trap, unmarks, dst, (uint64_t)went * OS_PAGE)))
 			lost = look_after(view, run.first, went, page);
@@ -289,7 +289,7 @@ int install_run(struct access *access, struct page *page)
 		     file->pool->page_size > OS_PAGE || access->advice == FM_ADVICE_RANDOM ||
 		     (!write && page_is(page, PG_INSTALLED | PG_DUP));
 
-	page->keep = access->keep;
+	page->advised_keep = access->advised_keep;
 	access->run_first = access->run_last = access->index;
 	/* A last page that is shown in part goes in alone. */
 	if (alone || access->index < access->low || access->index >= access->high ||

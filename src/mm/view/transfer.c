@@ -67,7 +67,7 @@ int move_after_exist(struct fm_mm *mm, uint64_t dst, uint64_t src)
 static bool move_had_worked(struct transfer *t)
 {
 	if (t->leaves && t->leaves->file->writable)
-		page_dirty(t->leaves->file->pool, t->leaves);
+		page_mark_dirty(t->leaves->file->pool, t->leaves);
 	int after = move_after_exist(t->mm, t->dst + t->done, t->src + t->done);
 	if (after == 1)
 		t->done += OS_PAGE;

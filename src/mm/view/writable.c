@@ -119,14 +119,14 @@ int page_make_writable(struct view *view, struct page *page)
 	if (page_is(page, PG_UNPROTECTED)) {
 		/* The page is dirty already, unless fm_pin() holds the page: such a page is written
 		 * back where the page is. */
-		page_dirty(pool, page);
+		page_mark_dirty(pool, page);
 		return 0;
 	}
 	if (unlikely(page_is_foreign(view, page))) {
 		page_gone_foreign(view, page);
 		return -EAGAIN;
 	}
-	page_dirty(pool, page);
+	page_mark_dirty(pool, page);
 	uint32_t unmarks = trap_unmarks(mm->trap);
 	if (mm->install == FM_INSTALL_MOVE && !page->user_pins) {
 		trap_writable_begin(mm->trap);

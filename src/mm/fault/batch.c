@@ -15,7 +15,7 @@
  * queues tells which queues exist: a thread inside a call is counted in `users` of the queue's
  * place.
  */
-#include "mm/fault/queue.h"
+#include "mm/fault/batch.h"
 
 #include "filemap.h"
 #include "mm/base/common.h"
@@ -86,7 +86,7 @@ static struct queue_place {
 	struct fm_queue *queue; /* atomic; ENDING: the place is not free yet */
 	struct fm_mm *mm;       /* atomic */
 	uint32_t users;         /* atomic */
-} places[QUEUES_MAX];
+} live_queues[QUEUES_MAX];
 
 #define ENDING ((struct fm_queue *)1)
 
@@ -258,12 +258,12 @@ static void entry_start(struct fm_queue *queue, struct queue_entry *entry,
 static struct queue_place *queue_enter(struct fm_queue *queue)
 {
 	for (int i = 0; queue && i < QUEUES_MAX; i++) {
-		if (atomic_get(&places[i].queue) != queue)
+		if (atomic_get(&live_queues[i].queue) != queue)
 			continue;
-		atomic_add(&places[i].users, 1u);
-		if (atomic_get(&places[i].queue) == queue)
-			return &places[i];
-		atomic_sub(&places[i].users, 1u);
+		atomic_add(&live_queues[i].users, 1u);
+		if (atomic_get(&live_queues[i].queue) == queue)
+			return &live_queues[i];
+		atomic_sub(&live_queues[i].users, 1u);
 	}
 	return NULL;
 }
@@ -441,9 +441,9 @@ int queue_create(struct fm_mm *mm, uint32_t entries, struct fm_queue **ret_queue
 	}
 	for (int i = 0; i < QUEUES_MAX; i++) {
 		struct fm_queue *none = NULL;
-		if (atomic_cas(&places[i].queue, &none, ENDING)) {
-			atomic_set(&places[i].mm, mm);
-			atomic_set(&places[i].queue, queue);
+		if (atomic_cas(&live_queues[i].queue, &none, ENDING)) {
+			atomic_set(&live_queues[i].mm, mm);
+			atomic_set(&live_queues[i].queue, queue);
 			*ret_queue = queue;
 			return 0;
 		}
@@ -508,7 +508,7 @@ static bool queue_end_at(struct queue_place *place, struct fm_queue *queue)
 int queue_destroy(struct fm_queue *queue)
 {
 	for (int i = 0; queue && i < QUEUES_MAX; i++)
-		if (atomic_get(&places[i].queue) == queue && queue_end_at(&places[i], queue))
+		if (atomic_get(&live_queues[i].queue) == queue && queue_end_at(&live_queues[i], queue))
 			return 0;
 	return -EOWNERDEAD;
 }
@@ -517,14 +517,14 @@ int queue_destroy(struct fm_queue *queue)
 void queues_end(struct fm_mm *mm)
 {
 	for (int i = 0; i < QUEUES_MAX; i++) {
-		struct fm_queue *queue = atomic_get(&places[i].queue);
-		if (queue && atomic_get(&places[i].mm) == mm)
-			queue_end_at(&places[i], queue);
+		struct fm_queue *queue = atomic_get(&live_queues[i].queue);
+		if (queue && atomic_get(&live_queues[i].mm) == mm)
+			queue_end_at(&live_queues[i], queue);
 	}
 }
 
 /* Forget all queues, in a forked child: the queues belong to the parent. */
 void queues_forget(void)
 {
-	memset(places, 0, sizeof(places));
+	memset(live_queues, 0, sizeof(live_queues));
 }

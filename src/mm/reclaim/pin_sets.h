@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Forward progress of an instruction that needs several pages at once. */
-#ifndef FM_MM_RECLAIM_KEEPERS_H
-#define FM_MM_RECLAIM_KEEPERS_H
+#ifndef FM_MM_RECLAIM_PIN_SETS_H
+#define FM_MM_RECLAIM_PIN_SETS_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,12 +13,12 @@ struct ticket;
 
 #define MM_KEEP_PAGES 4  /* pages that one instruction can need at once */
 
-struct keeper {
+struct pin_set {
 	uint64_t since_ns;   /* time of the end of the owner's last fault; atomic */
-	uint32_t generation; /* odd: the keeper is taken; atomic */
+	uint32_t generation; /* odd: the pin set is taken; atomic */
 	uint32_t count;
 	uint32_t page[MM_KEEP_PAGES];
-	uint32_t busy; /* a thread uses or empties the keeper; atomic */
+	uint32_t busy; /* a thread uses or empties the pin set; atomic */
 };
 
 int progress_open(struct frame_pool *pool);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Queues of ranges that are brought in while the program does something else. */
-#ifndef FM_MM_FAULT_QUEUE_H
-#define FM_MM_FAULT_QUEUE_H
+#ifndef FM_MM_FAULT_BATCH_H
+#define FM_MM_FAULT_BATCH_H
 
 #include "filemap.h"
 
