@@ -709,6 +709,9 @@ struct fm_map_options {
  *     an error.
  *   - The library cannot notice if the program unmaps and maps the very page on which the
  *     library works at that moment.
+ *   - process_madvise() by other processes, compaction, khugepaged and PAGEMAP_SCAN may work on
+ *     a mapping: none of them loses what was written. MADV_PAGEOUT and MADV_COLD make later
+ *     accesses slower.
  *
  * Thread-safe. Never waits for a fault in flight. With FM_MAP_PRIVATE, the call first writes
  * the dirty pages of the file.
