@@ -36,8 +36,8 @@ struct round {
 	_Atomic uint32_t phase; /* enum phase; a futex shared by all processes of the round */
 	_Atomic uint32_t loads_done;
 	_Atomic uint32_t reads;      /* slow accesses that ended, with or without an error */
-	_Atomic uint32_t errors;     /* those that ended in an error */
-	_Atomic uint32_t wrong;      /* those that showed bytes other than the file's */
+	_Atomic uint32_t errors;     /* accesses that ended in an error */
+	_Atomic uint32_t wrong;      /* accesses that showed bytes other than those of the file */
 	_Atomic int32_t last_error;
 	_Atomic uintptr_t address;   /* where the subject mapped the slow file, for /proc/PID/mem */
 	uint64_t start_ns;

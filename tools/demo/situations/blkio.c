@@ -8,9 +8,9 @@
  * happens is a matter of chance; on Linux 6.18 and two processors, it happened in 5 rounds of
  * 8.
  *
- * The subject, its reading threads and its memory are in the same cgroups in each way. The
- * mappings have no readahead: eight windows of 8 MiB in flight are 64 MiB that cannot be
- * reclaimed, and the kernel would kill a process of the cgroup.
+ * The subject and its page cache are in the same cgroups in each way. The mappings have no
+ * readahead: eight windows of 8 MiB in flight are 64 MiB that cannot be reclaimed, and the kernel
+ * would kill a process of the cgroup.
  */
 #define _GNU_SOURCE
 #include "demo/situations/situations.h"
