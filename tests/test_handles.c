@@ -391,6 +391,20 @@ static void upgrade_beside_faults(void)
 
 static const char *shared_path;
 
+/* Open the shared file for writing. In the call trap each read of another thread pins a page for a
+ * moment, and fm_file_open() refuses to make a file writable while a page is pinned. */
+static fm_file *open_beside_pins(void)
+{
+	fm_file *file = NULL;
+	int err;
+
+	do
+		err = fm_file_open(mm, shared_path, &write_options, &file);
+	while (err == -EBUSY && test_trap() == FM_TRAP_CALL);
+	CHECK_OK(err);
+	return file;
+}
+
 /* Each thread has a page of its own, so that what a thread finds mapped depends on no other
  * thread. */
 static void *opening_main(void *arg)
@@ -399,7 +413,7 @@ static void *opening_main(void *arg)
 	uint64_t at = 16 * PAGE * me;
 
 	for (unsigned round = 1; round <= 15; round++) {
-		fm_file *file = write_open(mm, shared_path);
+		fm_file *file = open_beside_pins();
 		unsigned char *addr = write_map(file, at, PAGE);
 		write_byte(addr + me, (unsigned char)round);
 		CHECK_EQ(byte_at(addr + me), round);
