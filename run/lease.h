@@ -15,7 +15,7 @@ int lease_start(void (*heard)(void));
 /* Call `heard` soon. Signal-safe. */
 void lease_kick(void);
 /* Take a read lease on the file that `fd` shows in the calling thread's table. Returns the lease,
- * or a negative errno: -EAGAIN if somebody has the file open for writing, -EACCES if the file is
+ * or a negative errno: -EAGAIN if a program has the file open for writing, -EACCES if the file is
  * another user's. May block on the file system. */
 int lease_take(int fd, const struct stat *same);
 /* Tell whether a writer waits for the lease, or the lease has gone. In any thread. */

@@ -3,17 +3,17 @@
  * The mappings that the library serves in place of the kernel.
  *
  * Two mappings for one. The kernel first makes the mapping that the program asked for: the shadow.
- * The program never learns its address, and nobody touches it, so it costs no memory. The program
- * gets the address of the library's view. To hand the mapping over, one mremap() puts the shadow in
- * the view's place: the program then has exactly what the kernel would have given, without a
- * descriptor and without a moment between. A forked child does the same with its copy of the
- * shadow.
+ * The program never learns the shadow's address. No thread touches the shadow, so the shadow costs
+ * no memory. The program gets the address of the library's view. To hand the mapping over, one
+ * mremap() puts the shadow in the view's place. The program then has exactly what the kernel would
+ * have given, without a descriptor and without a moment between. A forked child does the same with
+ * its copy of the shadow.
  *
- * Lease or kernel. A mapping is served only while this process has a read lease on the file. When
- * somebody opens the file for writing, that open() waits while the lease thread hands over the
- * mappings of the file; then the lease is given up. When a page cannot be read, or is past the
- * end, the mapping is handed over, too, and the access is repeated there: all signals are the
- * kernel's.
+ * Lease or kernel. A mapping is served only while this process has a read lease on the file. When a
+ * program opens the file for writing, its open() waits while the lease thread hands over the
+ * mappings of the file. Then the lease thread gives the lease up. When a page cannot be read, or is
+ * past the end, the mapping is handed over, too, and the access is repeated there: all signals are
+ * the kernel's.
  *
  * Owns the table of served mappings and the library's address space. `lock` protects both; all
  * signals are blocked meanwhile. A call of the program that touches no served mapping takes no
