@@ -43,6 +43,7 @@
 #include <sys/stat.h>
 
 #define SERVED_MOST 1024
+#define TRIES_MOST  5
 #define ROUND(len)  (((len) + OS_PAGE - 1) & ~(size_t)(OS_PAGE - 1))
 /* Address space for all views at once. A view spans its whole file. */
 #define VIEWS_MOST (16ull << 40)
@@ -360,7 +361,12 @@ static const char *begin(const struct wish *wish, void **ret_addr)
 	*s = (struct served){.shadow = (uint64_t)(uintptr_t)wish->shadow,
 			     .view_bytes = view,
 			     .lease = lease};
-	int err = serve(s, wish);
+	int err, tries = 0;
+	/* After the program has closed the library's numbers, the late end of an earlier handle of the
+	 * file can close the number that the new handle has just got. */
+	do
+		err = serve(s, wish);
+	while (err == -EBADF && ++tries < TRIES_MOST);
 	if (err) {
 		lease_give(lease);
 		say("%s", strerror(-err));

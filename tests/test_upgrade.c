@@ -16,6 +16,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@
 #define SEED 11
 
 static fm_mm *mm;
-static volatile bool stop;
+static atomic_bool stop;
 
 /* ---- threads that look for a change while the file becomes one for writing */
 

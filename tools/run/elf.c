@@ -35,7 +35,10 @@ int elf_find(const char *program, char *ret_path, size_t path_len)
 	int error = ENOENT;
 
 	if (strchr(program, '/')) {
-		snprintf(ret_path, path_len, "%s", program);
+		size_t len = strlen(program);
+		if (len >= path_len)
+			return ENAMETOOLONG;
+		memcpy(ret_path, program, len + 1);
 		return access(program, X_OK) ? errno : 0;
 	}
 	for (at = at ? at : "/bin:/usr/bin"; at; at = strchr(at, ':') ? strchr(at, ':') + 1 : NULL) {
